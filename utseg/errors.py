@@ -1,0 +1,56 @@
+"""The errors that a person may cause or has to know of.
+
+Every message is one line: what, where, expected and found, what to do. The commands print it after `error: ` and choose the exit code;
+anything that is not a UtsegError is a defect of ours. Nothing is printed here.
+"""
+
+from collections.abc import Iterable
+
+
+class UtsegError(Exception):
+    """What the user can act on. Exit code 1."""
+
+    exit_code = 1
+
+    def lines(self) -> list[str]:
+        """One line for each thing that is wrong."""
+        return [str(self)]
+
+
+class InputError(UtsegError, ValueError):
+    """A file, folder or value that was handed in is not usable."""
+
+
+class SettingError(InputError):
+    """A setting (of a plan, a recipe, a network) has a wrong key or value."""
+
+
+class ArtefactError(UtsegError):
+    """An artefact of ours is damaged, missing, or belongs to something else."""
+
+
+class WorkerError(UtsegError, RuntimeError):
+    """A worker process died; the message says which and why that may be."""
+
+
+class UsageError(UtsegError):
+    """The command line asks for something that does not exist. Exit code 2."""
+
+    exit_code = 2
+
+
+class Interrupted(UtsegError):
+    """Stopped by a signal after the work was saved; the same command goes on. Exit code 75."""
+
+    exit_code = 75
+
+
+class CaseErrors(InputError):
+    """Several cases are unusable: one line each, all found before the work starts (or, in a long run, after the others finished)."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("; ".join(self.problems))
+
+    def lines(self) -> list[str]:
+        return self.problems

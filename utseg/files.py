@@ -1,0 +1,119 @@
+"""The one way to write a file: to a temporary name in the same folder, synced, renamed. And checksums, JSON, and a lock for a folder.
+
+A reader therefore sees the old artefact or the new one, whole, whatever happens to the writer. SimpleITK and others do not report a full
+disk, so their output is made as bytes or checked before the rename.
+"""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from utseg.errors import ArtefactError, InputError, UtsegError
+
+
+@contextmanager
+def atomic_path(path: Path, check: Callable[[Path], object] | None = None) -> Iterator[Path]:
+    """Yields a temporary path in the same folder, with the same suffixes; on leaving it is checked, synced and renamed to `path`.
+
+    On any error the temporary file is removed and the old file stays as it was. A failing disk is reported as a UtsegError naming the file.
+    """
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{path.name}")
+    try:
+        yield temporary
+        if check is not None:
+            check(temporary)
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise UtsegError(f"{path}: could not be written ({error.strerror or error}); the previous file, if any, is untouched") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes bytes atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically, indented, ended by a newline. NaN is refused: use null."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON. A missing or damaged file is an error that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtefactError(f"{path}: not found") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from None
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hexadecimal SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def require_writable(folder: Path) -> None:
+    """Makes the folder and tries to write into it, before any work is done."""
+    probe = folder / f".tmp-{uuid.uuid4().hex[:12]}-probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{folder}: not writable ({error.strerror or error}); choose another folder or mend its permissions") from None
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Holds the folder for this process; a second one is refused. The lock goes with the process, however it ends."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip()
+            raise UtsegError(f"{folder}: another run is working there ({holder or 'unknown process'}); wait for it or stop it") from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()}".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes temporary files that a killed process left. Call it only while holding the folder's lock."""
+    for leftover in folder.rglob(".tmp-*"):
+        leftover.unlink(missing_ok=True)

@@ -1,0 +1,71 @@
+"""Where things live: `raw/NAME`, `preprocessed/NAME`, `results/NAME` below one home folder, each movable by an environment variable.
+
+A folder that is missing is an error when it is used, not at import. Nothing is read or written here but folder names.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from utseg.errors import InputError, UsageError
+
+DEFAULT_HOME = "utseg_data"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The three root folders."""
+
+    raw: Path
+    preprocessed: Path
+    results: Path
+
+    @classmethod
+    def locate(cls, home: Path | None = None) -> "Home":
+        """`home`, else UTSEG_HOME, else ./utseg_data; UTSEG_RAW, UTSEG_PREPROCESSED and UTSEG_RESULTS move one of them."""
+        root = home or Path(os.environ.get("UTSEG_HOME") or DEFAULT_HOME)
+
+        def place(variable: str, name: str) -> Path:
+            moved = os.environ.get(variable)
+            return (Path(moved) if moved else root / name).absolute()
+
+        return cls(place("UTSEG_RAW", "raw"), place("UTSEG_PREPROCESSED", "preprocessed"), place("UTSEG_RESULTS", "results"))
+
+    def raw_dataset(self, name: str | None) -> tuple[str, Path]:
+        """Name and folder of a raw dataset; without a name, of the only one there."""
+        return _choose(self.raw, name, "raw dataset", "put it there, or name another home with --home or UTSEG_HOME")
+
+    def preprocessed_dataset(self, name: str | None) -> tuple[str, Path]:
+        """Name and folder of a planned and preprocessed dataset; without a name, of the only one there."""
+        return _choose(self.preprocessed, name, "preprocessed dataset", "run utseg_plan_and_preprocess first")
+
+    def trained_dataset(self, name: str | None) -> tuple[str, Path]:
+        """Name and folder of a dataset with results; without a name, of the only one there."""
+        return _choose(self.results, name, "dataset with trained models", "run utseg_train first")
+
+
+def plan_folder_name(planner: str, configuration: str = "2d") -> str:
+    """The name of a plan's folder, in `preprocessed/NAME` and in `results/NAME`."""
+    return f"{planner}_{configuration}"
+
+
+def check_name(name: str, what: str) -> str:
+    """A name that becomes a folder: no path in it."""
+    if not name or name in {".", ".."} or Path(name).name != name or "\\" in name or name.startswith("."):
+        raise UsageError(f"{what} {name!r} is not a plain name: no slashes, no leading dot")
+    return name
+
+
+def _choose(root: Path, name: str | None, what: str, advice: str) -> tuple[str, Path]:
+    there = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")) if root.is_dir() else []
+    if name is not None:
+        check_name(name, what)
+        if name in there:
+            return name, root / name
+        found = f"found there: {', '.join(there)}" if there else "nothing is there"
+        raise InputError(f"{root / name}: no {what} called {name!r} ({found}); {advice}")
+    if len(there) == 1:
+        return there[0], root / there[0]
+    if not there:
+        raise InputError(f"{root}: no {what} is there; {advice}")
+    raise UsageError(f"several of kind {what!r} are in {root}: {', '.join(there)}; choose one with -d")
