@@ -26,5 +26,7 @@ def find(kind: Kind, name: str) -> Any:
     """The object registered under a name. Raises UsageError that lists the known names."""
     point = _registered(kind).get(name)
     if point is None:
-        raise UsageError(f"no {kind.removesuffix('s')} is called {name!r}; there are: {', '.join(names(kind))}")
+        raise UsageError(
+            f"no {kind.removesuffix('s')} is called {name!r}; there are: {', '.join(names(kind))}"
+        )
     return point.load()

@@ -32,7 +32,9 @@ def atomic_path(path: Path, check: Callable[[Path], object] | None = None) -> It
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise UtsegError(f"{path}: could not be written ({error.strerror or error}); the previous file, if any, is untouched") from error
+        raise UtsegError(
+            f"{path}: could not be written ({error.strerror or error}); the previous file, if any, is untouched"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -90,7 +92,9 @@ def require_writable(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise InputError(f"{folder}: not writable ({error.strerror or error}); choose another folder or mend its permissions") from None
+        raise InputError(
+            f"{folder}: not writable ({error.strerror or error}); choose another folder or mend its permissions"
+        ) from None
 
 
 @contextmanager
@@ -105,7 +109,9 @@ def folder_lock(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip()
-            raise UtsegError(f"{folder}: another run is working there ({holder or 'unknown process'}); wait for it or stop it") from None
+            raise UtsegError(
+                f"{folder}: another run is working there ({holder or 'unknown process'}); wait for it or stop it"
+            ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()}".encode(), 0)
         yield

@@ -29,11 +29,17 @@ class Home:
             moved = os.environ.get(variable)
             return (Path(moved) if moved else root / name).absolute()
 
-        return cls(place("UTSEG_RAW", "raw"), place("UTSEG_PREPROCESSED", "preprocessed"), place("UTSEG_RESULTS", "results"))
+        return cls(
+            place("UTSEG_RAW", "raw"),
+            place("UTSEG_PREPROCESSED", "preprocessed"),
+            place("UTSEG_RESULTS", "results"),
+        )
 
     def raw_dataset(self, name: str | None) -> tuple[str, Path]:
         """Name and folder of a raw dataset; without a name, of the only one there."""
-        return _choose(self.raw, name, "raw dataset", "put it there, or name another home with --home or UTSEG_HOME")
+        return _choose(
+            self.raw, name, "raw dataset", "put it there, or name another home with --home or UTSEG_HOME"
+        )
 
     def preprocessed_dataset(self, name: str | None) -> tuple[str, Path]:
         """Name and folder of a planned and preprocessed dataset; without a name, of the only one there."""
@@ -57,7 +63,11 @@ def check_name(name: str, what: str) -> str:
 
 
 def _choose(root: Path, name: str | None, what: str, advice: str) -> tuple[str, Path]:
-    there = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")) if root.is_dir() else []
+    there = (
+        sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        if root.is_dir()
+        else []
+    )
     if name is not None:
         check_name(name, what)
         if name in there:

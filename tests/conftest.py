@@ -1,0 +1,18 @@
+"""Fixtures that all rooms share. Tests that use real scans or golden numbers skip, with a reason, where those are not there."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real scans and golden numbers, beside the project."""
+    folder = PROJECT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("the folder with real scans and golden numbers (../shared) is not there")
+    return folder

@@ -1,0 +1,125 @@
+"""What all commands share: common options, logging, exit codes, one `error: …` line for each thing that is wrong.
+
+A command module makes a parser with `make_parser`, and its `main` hands parser and body to `run`. Heavy imports belong into the body, so
+that `--help` stays quick.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from utseg.errors import UtsegError
+from utseg.home import Home
+
+INTERRUPTED = 75
+
+
+def make_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
+    """A parser with the options that every command has."""
+    parser = argparse.ArgumentParser(
+        prog=name,
+        description=description,
+        epilog=f"example: {example}",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--home",
+        type=Path,
+        metavar="DIR",
+        help="home folder; else UTSEG_HOME, else ./utseg_data",
+        default=argparse.SUPPRESS,
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="full traceback on errors", default=argparse.SUPPRESS
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="errors and warnings only", default=argparse.SUPPRESS
+    )
+    return parser
+
+
+def home_of(arguments: argparse.Namespace) -> Home:
+    """The home folders that the command line and the environment name."""
+    return Home.locate(getattr(arguments, "home", None))
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Adds `-np N`."""
+    parser.add_argument(
+        "-np",
+        dest="workers",
+        type=positive,
+        metavar="N",
+        help="worker processes; default: one a core",
+        default=argparse.SUPPRESS,
+    )
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 1, found {text}")
+    return value
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    body: Callable[[argparse.Namespace], int | None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parses, runs the body, returns the exit code: 0 done, 1 failed, 2 wrong usage, 75 interrupted."""
+    arguments = parser.parse_args(argv)
+    _configure_logging(quiet=getattr(arguments, "quiet", False))
+    debug = getattr(arguments, "debug", False)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return body(arguments) or 0
+    except UtsegError as error:
+        if debug:
+            raise
+        for line in error.lines():
+            sys.stderr.write(f"error: {' '.join(line.split())}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        sys.stderr.write("error: interrupted; run the same command again to go on\n")
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        sys.stderr.write(
+            f"error: unexpected {type(error).__name__}: {' '.join(str(error).split())}; run again with --debug and report it\n"
+        )
+        return 1
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _configure_logging(quiet: bool) -> None:
+    class BelowWarning(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            return record.levelno < logging.WARNING
+
+    plain = logging.StreamHandler(sys.stdout)
+    plain.addFilter(BelowWarning())
+    plain.setFormatter(logging.Formatter("%(message)s"))
+    warnings = logging.StreamHandler(sys.stderr)
+    warnings.setLevel(logging.WARNING)
+    warnings.setFormatter(logging.Formatter("warning: %(message)s"))
+    logger = logging.getLogger("utseg")
+    logger.handlers[:] = [plain, warnings]
+    logger.propagate = False
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)

@@ -1,0 +1,107 @@
+"""The one seam for parallel work: any `concurrent.futures.Executor`, a process pool by default.
+
+A worker that dies is named with the items it may have held; nothing waits forever. At most a few items per worker are under way, so
+memory does not grow with their number.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from utseg.errors import UtsegError, WorkerError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+AHEAD_PER_WORKER = 2
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Item, Result]):
+    """What became of one item: a result, or the error that its case caused."""
+
+    item: Item
+    result: Result | None = None
+    error: UtsegError | None = None
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def process_pool(workers: int | None = None) -> Iterator[ProcessPoolExecutor]:
+    """A pool of fresh processes (no state of this one is inherited). An error that leaves the block cancels what is queued."""
+    context = multiprocessing.get_context(
+        "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    )
+    pool = ProcessPoolExecutor(max_workers=workers or available_cores(), mp_context=context)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def run_each(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    executor: Executor,
+    *,
+    name: Callable[[Item], str] = str,
+    workers: int | None = None,
+) -> Iterator[Outcome[Item, Result]]:
+    """Runs a picklable function over the items and yields an Outcome as each finishes, in no particular order.
+
+    A UtsegError belongs to its item and is yielded; any other error is a defect and is raised. A dead worker raises WorkerError.
+    """
+    limit = AHEAD_PER_WORKER * (workers or getattr(executor, "_max_workers", None) or available_cores())
+    source = iter(items)
+    under_way: dict[Future[Result], Item] = {}
+    exhausted = False
+    while True:
+        while not exhausted and len(under_way) < limit:
+            try:
+                item = next(source)
+            except StopIteration:
+                exhausted = True
+                break
+            under_way[_submit(executor, function, item, under_way, name)] = item
+        if not under_way:
+            return
+        done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+        for future in done:
+            try:
+                outcome = Outcome[Item, Result](under_way[future], result=future.result())
+            except BrokenExecutor as error:
+                raise _dead_worker(under_way.values(), name) from error
+            except UtsegError as error:
+                outcome = Outcome[Item, Result](under_way[future], error=error)
+            del under_way[future]
+            yield outcome
+
+
+def _submit(
+    executor: Executor,
+    function: Callable[[Item], Result],
+    item: Item,
+    under_way: dict[Future[Result], Item],
+    name: Callable[[Item], str],
+) -> Future[Result]:
+    try:
+        return executor.submit(function, item)
+    except BrokenExecutor as error:
+        raise _dead_worker([*under_way.values(), item], name) from error
+
+
+def _dead_worker(items: Iterable[Item], name: Callable[[Item], str]) -> WorkerError:
+    held = ", ".join(sorted(name(item) for item in items))
+    return WorkerError(
+        f"a worker process died while working on one of: {held}; "
+        "most often it was killed for lack of memory: try fewer with -np, or look into the system log"
+    )

@@ -1,0 +1,113 @@
+"""The Plan: everything that the stages after planning need, each planned value with its reason. Behaviour lives elsewhere."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from utseg.files import write_text
+from utseg.planning.settings import Settings, read_model
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+PLAN_FILE = "plan.json"
+IDENTITY_KEYS = (
+    "format",
+    "dataset",
+    "planner",
+    "configuration",
+    "labels",
+    "channel_names",
+    "fingerprint_sha256",
+    "reasons",
+)
+
+
+class NetworkSettings(Settings):
+    """Size and shape of the network. Networks other than UTNet take from these the settings that they have."""
+
+    base_channels: Positive
+    levels: Positive
+    block_list: tuple[int, ...]
+    num_blocks: tuple[Positive, ...]
+    num_heads: tuple[Positive, ...]
+    reduce_size: Positive
+    projection: Literal["interp", "maxpool"] = "interp"
+    relative_position: Literal["2d-bias", "1d-qk", "none"] = "2d-bias"
+    aux_loss: bool = True
+
+    @model_validator(mode="after")
+    def _one_entry_a_level(self) -> "NetworkSettings":
+        if not len(self.block_list) == len(self.num_blocks) == len(self.num_heads):
+            raise ValueError(
+                "block_list, num_blocks and num_heads need one entry for each level with attention"
+            )
+        return self
+
+
+class AugmentationSettings(Settings):
+    """Ranges that augmentation parameters are drawn from (uniformly), each kind applied with its probability.
+
+    Spatial values are physical: rotation and scaling act on millimetres. Intensities are those of the normalised image (unit variance).
+    """
+
+    rotation_deg: Annotated[float, Field(ge=0, le=180)]
+    rotation_probability: Probability
+    scale_range: tuple[float, float]
+    scale_probability: Probability
+    noise_sd_range: tuple[float, float]
+    noise_probability: Probability
+    brightness_range: tuple[float, float]
+    brightness_probability: Probability
+    contrast_range: tuple[float, float]
+    contrast_probability: Probability
+    gamma_range: tuple[float, float]
+    gamma_probability: Probability
+    mirror_axes: tuple[Literal["y", "x"], ...]
+    foreground_fraction: Probability
+
+
+class Plan(Settings):
+    """What was decided for a dataset. Sizes are (y, x) in pixels, spacings (y, x) in mm.
+
+    `reasons` maps the dotted key of every planned value to the rule and the figures that it came from.
+    """
+
+    format: Literal["utseg-plan-1"] = "utseg-plan-1"
+    dataset: str
+    planner: str
+    configuration: Literal["2d"] = "2d"
+    labels: dict[str, int]
+    channel_names: tuple[str, ...]
+    fingerprint_sha256: str
+    spacing_yx_mm: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    clip_percentiles: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]]
+    normalisation: Literal["z-score"] = "z-score"
+    patch_size: tuple[Positive, Positive]
+    batch_size: Positive
+    epochs: Positive
+    iterations_per_epoch: Positive
+    estimated_memory_gb: float
+    network: NetworkSettings
+    augmentation: AugmentationSettings
+    reasons: dict[str, str]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of network outputs: the largest label value and background."""
+        return max(self.labels.values()) + 1
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the plan's folder in `preprocessed/NAME` and `results/NAME`."""
+        return f"{self.planner}_{self.configuration}"
+
+
+def write_plan(plan: Plan, folder: Path) -> None:
+    """Writes `plan.json` into the folder."""
+    write_text(folder / PLAN_FILE, plan.model_dump_json(indent=2) + "\n")
+
+
+def read_plan(folder: Path) -> Plan:
+    """Reads `plan.json` from the folder; a wrong value or unknown key raises SettingError naming the path of the key."""
+    return read_model(Plan, folder / PLAN_FILE)

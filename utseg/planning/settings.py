@@ -1,0 +1,105 @@
+"""Reads JSON into pydantic models, and applies `--set KEY=VALUE`, with errors that name the path of the key and list the right ones."""
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from utseg.errors import SettingError
+from utseg.files import read_json
+
+
+class Settings(BaseModel):
+    """Base of everything that a person may edit in a file: frozen, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_model(model: type[Model], path: Path) -> Model:
+    """Reads and validates a JSON file. A wrong value or an unknown key is one error that names file and path of the key."""
+    return validate(model, read_json(path), str(path))
+
+
+def validate(model: type[Model], value: Any, where: str) -> Model:
+    """Validates a value; the first problem becomes a SettingError: where, path of the key, expected, found, the keys that exist."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        problems = [_problem_line(model, problem) for problem in error.errors()]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise SettingError(f"{where}: {problems[0]}{more}") from None
+
+
+def _problem_line(model: type[BaseModel], problem: Any) -> str:
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = setting_keys(model)
+        close = difflib.get_close_matches(path, known, n=1)
+        guess = f"did you mean {close[0]!r}? " if close else ""
+        return f"unknown key {path!r}; {guess}known: {', '.join(known)}"
+    if problem["type"] == "missing":
+        return f"key {path!r} is missing"
+    return f"{path}: {problem['msg']}; found {problem['input']!r}"
+
+
+def setting_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """All dotted keys of a model, groups opened."""
+    keys = []
+    for name, info in model.model_fields.items():
+        annotation = info.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            keys += setting_keys(annotation, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
+    """`KEY=VALUE` words as a dictionary. Values are JSON where they parse as such, `128,128` is a list, all else is text."""
+    parsed: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise SettingError(
+                f"--set {assignment}: expected KEY=VALUE, as in --set network.base_channels=16"
+            )
+        parsed[key.strip()] = _parse_value(text.strip())
+    return parsed
+
+
+def _parse_value(text: str) -> Any:
+    for candidate in (text, f"[{text}]" if "," in text else text):
+        try:
+            return json.loads(candidate)
+        except json.JSONDecodeError:
+            continue
+    return [part.strip() for part in text.split(",")] if "," in text else text
+
+
+def with_settings(model: Model, values: dict[str, Any], where: str = "--set") -> Model:
+    """A copy of the model with dotted keys replaced, validated as a whole. Unknown keys raise SettingError that lists the known ones."""
+    tree = model.model_dump(mode="json")
+    known = setting_keys(type(model))
+    for key, value in values.items():
+        if key not in known:
+            raise unknown_key(key, known, where)
+        node = tree
+        *groups, last = key.split(".")
+        for group in groups:
+            node = node[group]
+        node[last] = value
+    return validate(type(model), tree, where)
+
+
+def unknown_key(key: str, known: Iterable[str], where: str = "--set") -> SettingError:
+    """The error for a key that does not exist: the nearest one, then all."""
+    known = list(known)
+    close = difflib.get_close_matches(key, known, n=1)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    return SettingError(f"{where}: unknown key {key!r}; {guess}known: {', '.join(known)}")

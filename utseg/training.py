@@ -1,0 +1,41 @@
+"""What a command asks of a trainer, and what it gets back. The trainers themselves are found by name (`utseg.extensions`)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """One training run. `selection` is the second word of `utseg_train`: fold0 … fold4, all, or a selection such as vendor=A,B.
+
+    `preprocessed` is `preprocessed/NAME`, `plan_folder` its `PLAN_2d`, `output` is `results/NAME/PLAN_2d/MODEL/FOLD`.
+    `settings` are the parsed `--set` values. `raw` is `raw/NAME`, from which the final validation reads the images at native resolution.
+    """
+
+    model: str
+    selection: str
+    raw: Path
+    preprocessed: Path
+    plan_folder: Path
+    output: Path
+    epochs: int | None = None
+    max_time_s: float | None = None
+    seed: int = 0
+    device: str = "auto"
+    resume: bool = False
+    workers: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run gives: where the model is, and the mean Dice per label of its validation subjects (label name → 0 … 1)."""
+
+    output: Path
+    validation_dice: dict[str, float]
+    seconds: float
+
+
+Trainer = Callable[[TrainRequest], TrainResult]
