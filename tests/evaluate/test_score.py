@@ -1,0 +1,75 @@
+"""Scoring folders: what is written, and what is refused."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from utseg.case import Case
+from utseg.errors import CaseErrors
+from utseg.evaluate import evaluate_cases
+from utseg.evaluate.references import find_references
+
+nib = pytest.importorskip("nibabel")
+LABELS = {"background": 0, "LV": 1, "MYO": 2}
+AFFINE = np.diag([1.5, 1.5, 8.0, 1.0])
+
+
+def save(path, mask_zyx, affine=AFFINE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(mask_zyx.T.astype(np.uint8), affine), path)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("a_ED", "a_ES", "b_ED"):
+        mask = np.zeros((3, 12, 10), int)
+        mask[1:, 3:9, 3:8] = 2
+        mask[1:, 5:7, 4:6] = 1
+        save(tmp_path / "labels" / f"{name}.nii.gz", mask)
+        save(tmp_path / "out" / f"{name}.nii.gz", np.where(rng.random(mask.shape) < 0.1, 0, mask))
+    return tmp_path
+
+
+def cases(folder):
+    return [
+        Case(name, name[0], (), folder / "labels" / f"{name}.nii.gz", None, name[2:], groups={"vendor": name[0].upper()})
+        for name in ("a_ED", "a_ES", "b_ED")
+    ]
+
+
+def test_writes_tidy_metrics_and_a_summary(folders):
+    summary = evaluate_cases(cases(folders), folders / "out", LABELS, folders / "scores", workers=2)
+    rows = list(csv.DictReader((folders / "scores" / "metrics.csv").open()))
+    assert [(row["case"], row["label_name"]) for row in rows[:3]] == [("a_ED", "LV"), ("a_ED", "MYO"), ("a_ES", "LV")]
+    assert {"case", "subject", "phase", "vendor", "label", "dice", "hd95_mm", "assd_mm", "reference_ml", "prediction_ml"} <= set(rows[0])
+    assert float(rows[1]["reference_ml"]) == pytest.approx(2 * (6 * 5 - 4) * 1.5 * 1.5 * 8 / 1000)
+    mean = np.mean([float(row["dice"]) for row in rows if row["label_name"] == "MYO" and row["vendor"] == "A"])
+    assert summary["groups"]["vendor"]["A"]["labels"]["MYO"]["dice"]["mean"] == pytest.approx(mean, abs=1e-6)
+    assert json.loads((folders / "scores" / "summary.json").read_text()) == summary
+
+
+def test_all_missing_predictions_are_listed_and_nothing_is_written(folders):
+    (folders / "out" / "a_ES.nii.gz").unlink()
+    (folders / "out" / "b_ED.nii.gz").unlink()
+    with pytest.raises(CaseErrors) as caught:
+        evaluate_cases(cases(folders), folders / "out", LABELS, folders / "scores")
+    assert [line.split(":")[0] for line in caught.value.lines()] == ["case a_ES", "case b_ED"]
+    assert not (folders / "scores").exists()
+
+
+def test_another_place_in_space_is_refused(folders):
+    moved = AFFINE.copy()
+    moved[0, 3] = 3
+    save(folders / "out" / "a_ED.nii.gz", np.ones((3, 12, 10)), moved)
+    with pytest.raises(CaseErrors, match="origin"):
+        evaluate_cases(cases(folders), folders / "out", LABELS, folders / "scores")
+
+
+def test_a_folder_of_labels_takes_names_from_the_prediction(folders):
+    (folders / "out" / "prediction.json").write_text(json.dumps({"labels": LABELS}))
+    found = find_references(folders / "labels", folders / "out")
+    assert [case.case_id for case in found.cases] == ["a_ED", "a_ES", "b_ED"]
+    assert found.labels == LABELS
