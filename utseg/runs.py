@@ -3,16 +3,22 @@
 Trainers write it when the run starts; prediction, evaluation and reports read it. Weights live beside it, in `model.safetensors`.
 """
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from utseg.errors import ArtefactError
-from utseg.files import write_text
+from utseg.files import write_bytes, write_text
 from utseg.planning.plan import Plan
 from utseg.planning.settings import Settings, read_model
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 RUN_FILE = "run.json"
 WEIGHTS_FILE = "model.safetensors"
+VALIDATION_FOLDER = "validation"
 
 
 class RunRecord(Settings):
@@ -54,3 +60,51 @@ def read_run(folder: Path) -> RunRecord:
             f"{folder}: no trained model is there ({RUN_FILE} not found); run utseg_train first"
         )
     return read_model(RunRecord, folder / RUN_FILE)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in this folder has ended: its last act is the summary of the validation at native resolution."""
+    return (folder / RUN_FILE).is_file() and (folder / VALIDATION_FOLDER / "summary.json").is_file()
+
+
+def tensors_sha256(tensors: Mapping[str, "Tensor"]) -> str:
+    """SHA-256 over names, types, shapes and values of tensors: a file format does not notice a flipped bit, this does."""
+    import numpy as np
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
+        digest.update(np.ascontiguousarray(plain.reshape(-1).view(torch.uint8).numpy()).data)
+    return digest.hexdigest()
+
+
+def write_weights(weights: Mapping[str, "Tensor"], folder: Path) -> None:
+    """Writes `model.safetensors` into the run's folder, with a checksum of the values in its header."""
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    write_bytes(folder / WEIGHTS_FILE, save(plain, metadata={"tensors_sha256": tensors_sha256(plain)}))
+
+
+def read_weights(folder: Path) -> dict[str, "Tensor"]:
+    """Reads `model.safetensors` from the run's folder. A missing or damaged file raises ArtefactError that names it."""
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / WEIGHTS_FILE
+    try:
+        with safe_open(path, framework="pt") as file:
+            expected = (file.metadata() or {}).get("tensors_sha256")
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 — not a mapping
+    except FileNotFoundError:
+        raise ArtefactError(
+            f"{path}: not found; the run was not trained long enough to have weights"
+        ) from None
+    except SafetensorError as error:
+        raise ArtefactError(f"{path}: damaged ({error}); copy it again or train again") from None
+    if expected is not None and expected != tensors_sha256(weights):
+        raise ArtefactError(
+            f"{path}: damaged, its values do not match their checksum; copy it again or train again"
+        )
+    return weights
