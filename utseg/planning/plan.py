@@ -49,6 +49,9 @@ class AugmentationSettings(Settings):
     """Ranges that augmentation parameters are drawn from (uniformly), each kind applied with its probability.
 
     Spatial values are physical: rotation and scaling act on millimetres. Intensities are those of the normalised image (unit variance).
+    `scale_range`: factors, above 1 enlarges the content. `noise_sd_range`: standard deviation of Gaussian noise. `brightness_range`: is added.
+    `contrast_range`: factors on the distance from the patch's mean. `gamma_range`: exponents on the range of values, mean and deviation kept.
+    `foreground_fraction`: share of the patches that are centred on a pixel of a label, labels taking turns; the others lie anywhere.
     """
 
     rotation_deg: Annotated[float, Field(ge=0, le=180)]
