@@ -1,0 +1,249 @@
+"""What holds for any network that looks at one pixel at a time: windows, batches, mirroring and padding cannot show in its answer."""
+
+import logging
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from utseg.errors import UtsegError
+from utseg.predict.windows import (
+    BATCHES_AHEAD,
+    GROWTH,
+    OVERLAP,
+    _overlap,
+    _weight_sum,
+    gaussian_weights,
+    predict_probabilities,
+    window_grid,
+)
+
+CPU = torch.device("cpu")
+
+
+class PixelNetwork(nn.Module):
+    """Logits that are a function of the pixel alone: (0, x, 2 − x²) of the first channel."""
+
+    def __init__(self, most: int | None = None) -> None:
+        super().__init__()
+        self.batches: list[tuple[int, ...]] = []
+        self.most = most
+
+    def main_logits(self, x: Tensor) -> Tensor:
+        assert not self.training
+        if self.most is not None and len(x) > self.most:
+            raise torch.OutOfMemoryError("out of memory")
+        self.batches.append(tuple(x.shape))
+        return torch.cat([torch.zeros_like(x[:, :1]), x[:, :1], 2 - x[:, :1] ** 2], 1)
+
+
+class SumNetwork(nn.Module):
+    """Logits that depend on the whole window: its mean, and a ramp that mirroring turns round."""
+
+    def main_logits(self, x: Tensor) -> Tensor:
+        ramp = torch.linspace(-1, 1, x.shape[3]).expand_as(x[:, 0])
+        return torch.stack([ramp * 0, ramp * x[:, 0], x.mean((1, 2, 3))[:, None, None].expand_as(ramp)], 1)
+
+
+def oracle(image_CZYX: np.ndarray) -> np.ndarray:
+    x = image_CZYX[0].astype(np.float64)
+    logits = np.stack([np.zeros_like(x), x, 2 - x**2])
+    odds = np.exp(logits - logits.max(0))
+    return odds / odds.sum(0)
+
+
+def predict(networks, images, patch=(16, 16), batch=4, mirror=()):
+    return list(
+        predict_probabilities(
+            networks,
+            images,
+            patch_size=patch,
+            batch_size=batch,
+            num_classes=3,
+            mirror_axes=mirror,
+            device=CPU,
+        )
+    )
+
+
+def random_image(seed: int, shape: tuple[int, int, int], channels: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(channels, *shape)).astype(np.float32)
+
+
+shapes = st.tuples(st.integers(1, 6), st.integers(1, 50), st.integers(1, 50))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(shapes, max_size=5),
+    st.integers(1, 9),
+    st.sampled_from([(), ("y",), ("x",), ("y", "x")]),
+    st.tuples(st.integers(4, 24), st.integers(4, 24)),
+    st.integers(1, 2),
+)
+def test_a_pixelwise_network_gives_the_same_however_it_is_cut(image_shapes, batch, mirror, patch, channels):
+    images = [random_image(i, shape, channels) for i, shape in enumerate(image_shapes)]
+    results = predict([PixelNetwork(), PixelNetwork()], images, patch, batch, mirror)
+    assert len(results) == len(images)
+    for image, result in zip(images, results, strict=True):
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, oracle(image), atol=2e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(st.integers(1, 300), st.integers(1, 300)), st.tuples(st.integers(8, 128), st.integers(8, 128))
+)
+def test_windows_cover_every_pixel_overlap_by_half_and_are_few(size, patch):
+    grid = window_grid(size, patch)
+    total = _weight_sum(grid)
+    assert total.shape == size
+    assert total.min() > 0
+    seen = np.zeros(size, int)
+    for start in grid.starts_yx:
+        on_slice, in_window = _overlap(grid, start)
+        seen[on_slice] += 1
+        assert total[on_slice].shape == gaussian_weights(grid.window_yx)[in_window].shape
+    assert seen.min() >= 1
+    for axis in range(2):
+        window = grid.window_yx[axis]
+        starts = sorted({start[axis] for start in grid.starts_yx})
+        assert patch[axis] <= window <= patch[axis] * (1 + GROWTH)
+        assert all(b - a <= window * (1 - OVERLAP) + 1 for a, b in pairwise(starts))
+        if size[axis] <= window:
+            assert len(starts) == 1
+        else:
+            assert starts[0] == 0
+            assert starts[-1] == size[axis] - window
+            assert (len(starts) - 2) * int(window * (1 - OVERLAP)) < size[axis] - window
+
+
+def test_padding_is_the_minimum_of_the_slice():
+    image = random_image(0, (2, 5, 7))
+    seen = []
+
+    class Spy(PixelNetwork):
+        def main_logits(self, x: Tensor) -> Tensor:
+            seen.append(x.clone())
+            return super().main_logits(x)
+
+    predict([Spy()], [image])
+    for z in range(2):
+        window = seen[0][z, 0].numpy()
+        assert window.shape == (16, 16)
+        np.testing.assert_array_equal(window[5:10, 4:11], image[0, z])
+        window[5:10, 4:11] = image[0, z].min()
+        np.testing.assert_array_equal(window, image[0, z].min())
+
+
+def test_mirroring_is_the_mean_over_flipped_inputs():
+    image = random_image(1, (3, 16, 16))
+    plain = predict([SumNetwork()], [image])[0]
+    flipped = predict([SumNetwork()], [image[..., ::-1].copy()])[0][..., ::-1]
+    both = predict([SumNetwork()], [image], mirror=("x",))[0]
+    assert not np.allclose(plain, flipped)
+    np.testing.assert_allclose(both, (plain + flipped) / 2, atol=1e-6)
+
+
+def test_several_networks_give_the_mean_of_their_probabilities_in_any_order():
+    image = random_image(2, (3, 20, 40))
+    one, two = predict([PixelNetwork()], [image])[0], predict([SumNetwork()], [image])[0]
+    mean = predict([PixelNetwork(), SumNetwork()], [image])[0]
+    np.testing.assert_allclose(mean, (one + two) / 2, atol=1e-6)
+    np.testing.assert_allclose(mean, predict([SumNetwork(), PixelNetwork()], [image])[0], atol=1e-6)
+    np.testing.assert_allclose(mean.sum(0), 1, atol=1e-5)
+
+
+def test_slices_of_many_volumes_share_full_batches():
+    network = PixelNetwork()
+    predict([network], [random_image(i, (3, 16, 16)) for i in range(5)], batch=4)
+    assert [shape[0] for shape in network.batches] == [4, 4, 4, 3]
+
+
+def test_images_are_asked_for_as_needed_whatever_their_number_and_sizes():
+    given_out = 0
+
+    def source() -> Iterator[np.ndarray]:
+        nonlocal given_out
+        for i in range(300):
+            given_out += 1
+            # the first needs a window size of its own, whose batch would only be full at the very end
+            yield random_image(i, (1, 18, 16) if i == 0 else (1, 16, 16))
+
+    taken = 0
+    for _ in predict_probabilities(
+        [PixelNetwork()],
+        source(),
+        patch_size=(16, 16),
+        batch_size=4,
+        num_classes=3,
+        mirror_axes=(),
+        device=CPU,
+    ):
+        taken += 1
+        assert given_out - taken <= (BATCHES_AHEAD + 1) * 4
+    assert taken == 300
+
+
+def test_running_out_of_memory_halves_the_batch_and_says_so(caplog):
+    image = random_image(3, (9, 16, 16))
+    network = PixelNetwork(most=2)
+    with caplog.at_level(logging.WARNING, logger="utseg"):
+        result = predict([network], [image], batch=8)[0]
+    np.testing.assert_allclose(result, oracle(image), atol=2e-6)
+    assert max(shape[0] for shape in network.batches) == 2
+    assert [record.getMessage().partition("going on")[2] for record in caplog.records] == [
+        " with 4",
+        " with 2",
+    ]
+
+
+def test_no_memory_for_one_slice_is_one_clear_line():
+    with pytest.raises(UtsegError, match="not enough memory to predict one slice"):
+        predict([PixelNetwork(most=0)], [random_image(3, (2, 16, 16))])
+
+
+def test_another_error_of_the_network_is_not_taken_for_lack_of_memory():
+    class Broken(PixelNetwork):
+        def main_logits(self, x: Tensor) -> Tensor:
+            raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        predict([Broken()], [random_image(3, (2, 16, 16))])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_networks_are_left_in_the_mode_they_were_in(training):
+    network = PixelNetwork().train(training)
+    predict([network], [random_image(4, (2, 8, 8))])
+    assert network.training is training
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_that_cannot_hold_one_slice_hands_over_to_the_cpu(caplog):
+    class CpuOnly(PixelNetwork):
+        def main_logits(self, x: Tensor) -> Tensor:
+            if x.is_cuda:
+                raise torch.OutOfMemoryError("out of memory")
+            return super().main_logits(x)
+
+    image = random_image(5, (3, 16, 16))
+    with caplog.at_level(logging.WARNING, logger="utseg"):
+        results = list(
+            predict_probabilities(
+                [CpuOnly()],
+                [image],
+                patch_size=(16, 16),
+                batch_size=2,
+                num_classes=3,
+                mirror_axes=(),
+                device=torch.device("cuda"),
+            )
+        )
+    np.testing.assert_allclose(results[0], oracle(image), atol=2e-6)
+    assert "going on on the CPU" in caplog.text

@@ -1,0 +1,291 @@
+"""Class probabilities of volumes that are already preprocessed: slices of many volumes share full batches, results come in input order.
+
+Every network sees windows of the patch size. A slice smaller than the patch is padded evenly with its own minimum, as in training; one
+that is hardly larger is taken whole; any other is covered by windows that overlap by at least half and are joined with Gaussian weights.
+Nothing is resampled or normalised here, and no file is read or written.
+
+Axes: B batch, C channels, K classes, Z slices, Y rows, X columns; h, w: rows and columns of a window.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import combinations
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from utseg.errors import UtsegError
+
+logger = logging.getLogger("utseg")
+
+Array = NDArray[np.float32]
+Axis = Literal["y", "x"]
+OVERLAP = 0.5
+GROWTH = 1 / 8
+"""A slice that exceeds the patch by up to this fraction is one larger window: networks take any size, and two windows cost twice."""
+GROWN_MULTIPLE = 16
+GAUSSIAN_SD = 1 / 8
+"""Standard deviation of the window weights as a fraction of the window, as in nnU-Net (Isensee et al., Nature Methods 2021)."""
+LEAST_WEIGHT = 1e-3
+BATCHES_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where windows lie on a slice: their size, and their first row and column (negative where the slice is padded)."""
+
+    slice_yx: tuple[int, int]
+    window_yx: tuple[int, int]
+    starts_yx: tuple[tuple[int, int], ...]
+
+
+@lru_cache(maxsize=256)
+def window_grid(slice_yx: tuple[int, int], patch_yx: tuple[int, int]) -> Grid:
+    """As few windows as cover the slice with an overlap of at least half."""
+    axes = [_axis_windows(size, patch) for size, patch in zip(slice_yx, patch_yx, strict=True)]
+    (height, ys), (width, xs) = axes
+    return Grid(slice_yx, (height, width), tuple((y, x) for y in ys for x in xs))
+
+
+def _axis_windows(size: int, patch: int) -> tuple[int, list[int]]:
+    """Length of the windows along one axis, and where each starts."""
+    window = patch
+    if size > patch:
+        grown = -(-size // GROWN_MULTIPLE) * GROWN_MULTIPLE
+        window = grown if grown <= patch * (1 + GROWTH) else patch
+    if size <= window:
+        return window, [-((window - size) // 2)]
+    step = max(1, int(window * (1 - OVERLAP)))
+    count = -(-(size - window) // step) + 1
+    return window, [round(start) for start in np.linspace(0, size - window, count)]
+
+
+@lru_cache(maxsize=32)
+def gaussian_weights(window_yx: tuple[int, int]) -> Array:
+    """Weights (h, w) of one window's pixels: 1 in the middle, never below LEAST_WEIGHT."""
+    profiles = []
+    for length in window_yx:
+        distance = np.arange(length) - (length - 1) / 2
+        profiles.append(np.exp(-0.5 * (distance / (length * GAUSSIAN_SD)) ** 2))
+    weights = np.outer(*profiles)
+    at_least: Array = np.maximum(weights / weights.max(), LEAST_WEIGHT).astype(np.float32)
+    return at_least
+
+
+def predict_probabilities(
+    networks: Sequence[nn.Module],
+    images: Iterable[Array],
+    *,
+    patch_size: tuple[int, int],
+    batch_size: int,
+    num_classes: int,
+    mirror_axes: Sequence[Axis],
+    device: torch.device,
+) -> Iterator[Array]:
+    """For each image (C, Z, Y, X) its class probabilities (K, Z, Y, X), float32, in the order of the images.
+
+    The mean of the softmax over all networks and over all mirrorings along `mirror_axes` (none if empty). The networks are on
+    `device`; they are in evaluation mode while the iterator lives, and as they were after it. Images are asked for as batches need
+    them: what is held at a time does not grow with their number, nor with the number of networks beyond their weights.
+    Out of memory halves the batch and goes on; on a GPU that cannot hold one window it goes on on the CPU. The log says so.
+    """
+    forward = _Forward(networks, device, batch_size, mirror_axes)
+    under_way: deque[_Volume] = deque()
+    queues: dict[tuple[int, int], deque[_Window]] = {}
+    modes = [network.training for network in networks]
+    try:
+        for network in networks:
+            network.eval()
+        for image_CZYX in images:
+            volume = _Volume.start(image_CZYX, patch_size, num_classes)
+            under_way.append(volume)
+            queue = queues.setdefault(volume.grid.window_yx, deque())
+            queue.extend(volume.windows())
+            while len(queue) >= forward.batch_size:
+                _run_batch(forward, queue)
+            while under_way:
+                if not under_way[0].missing:
+                    yield under_way.popleft().probabilities()
+                elif sum(v.slices for v in under_way) - volume.slices > BATCHES_AHEAD * forward.batch_size:
+                    _run_batch(forward, queues[under_way[0].grid.window_yx])
+                else:
+                    break
+        while under_way:
+            while under_way[0].missing:
+                _run_batch(forward, queues[under_way[0].grid.window_yx])
+            yield under_way.popleft().probabilities()
+    finally:
+        for network, training in zip(networks, modes, strict=True):
+            network.train(training)
+            network.to(device)
+
+
+@dataclass
+class _Volume:
+    """One image under way. `missing` counts the windows that were not predicted yet."""
+
+    image_CZYX: Array
+    grid: Grid
+    sum_KZYX: Array
+    missing: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.missing = self.slices * len(self.grid.starts_yx)
+
+    @classmethod
+    def start(cls, image_CZYX: Array, patch_yx: tuple[int, int], num_classes: int) -> "_Volume":
+        _, slices, height, width = image_CZYX.shape
+        grid = window_grid((height, width), (patch_yx[0], patch_yx[1]))
+        return cls(image_CZYX, grid, np.zeros((num_classes, slices, height, width), np.float32))
+
+    @property
+    def slices(self) -> int:
+        return int(self.image_CZYX.shape[1])
+
+    def windows(self) -> "Iterator[_Window]":
+        return (_Window(self, z, start) for z in range(self.slices) for start in self.grid.starts_yx)
+
+    def probabilities(self) -> Array:
+        if len(self.grid.starts_yx) > 1:
+            self.sum_KZYX /= _weight_sum(self.grid)
+        return self.sum_KZYX
+
+
+@dataclass(frozen=True)
+class _Window:
+    volume: _Volume
+    z: int
+    start_yx: tuple[int, int]
+
+    def cut(self, out_Chw: Array) -> None:
+        """Writes the window's pixels into `out_Chw`."""
+        image_CYX = self.volume.image_CZYX[:, self.z]
+        on_slice, in_window = _overlap(self.volume.grid, self.start_yx)
+        part = image_CYX[:, *on_slice]
+        if part.shape != out_Chw.shape:
+            out_Chw[:] = image_CYX.min(axis=(1, 2), keepdims=True)
+        out_Chw[:, *in_window] = part
+
+    def add(self, probabilities_Khw: Array) -> None:
+        """Adds the window's probabilities to those of its volume."""
+        on_slice, in_window = _overlap(self.volume.grid, self.start_yx)
+        part = probabilities_Khw[:, *in_window]
+        target = self.volume.sum_KZYX[:, self.z]
+        if len(self.volume.grid.starts_yx) > 1:
+            target[:, *on_slice] += part * gaussian_weights(self.volume.grid.window_yx)[in_window]
+        else:
+            target[:, *on_slice] = part
+        self.volume.missing -= 1
+
+
+def _overlap(grid: Grid, start_yx: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """The part of the slice that a window shows, and where in the window it is."""
+    on_slice, in_window = [], []
+    for start, window, size in zip(start_yx, grid.window_yx, grid.slice_yx, strict=True):
+        first, last = max(start, 0), min(start + window, size)
+        on_slice.append(slice(first, last))
+        in_window.append(slice(first - start, last - start))
+    return (on_slice[0], on_slice[1]), (in_window[0], in_window[1])
+
+
+@lru_cache(maxsize=32)
+def _weight_sum(grid: Grid) -> Array:
+    """Sum of all windows' weights (Y, X): what the weighted probabilities are divided by."""
+    total = np.zeros(grid.slice_yx, np.float32)
+    for start in grid.starts_yx:
+        on_slice, in_window = _overlap(grid, start)
+        total[on_slice] += gaussian_weights(grid.window_yx)[in_window]
+    return total
+
+
+def _run_batch(forward: "_Forward", queue: "deque[_Window]") -> None:
+    windows = [queue.popleft() for _ in range(min(len(queue), forward.batch_size))]
+    channels = windows[0].volume.image_CZYX.shape[0]
+    batch_BChw = np.empty((len(windows), channels, *windows[0].volume.grid.window_yx), np.float32)
+    for window, out_Chw in zip(windows, batch_BChw, strict=True):
+        window.cut(out_Chw)
+    for window, probabilities_Khw in zip(windows, forward(batch_BChw), strict=True):
+        window.add(probabilities_Khw)
+
+
+class _Forward:
+    """The mean probabilities of a batch, whatever memory allows: `batch_size` and `device` shrink when it runs out."""
+
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        device: torch.device,
+        batch_size: int,
+        mirror_axes: Sequence[Axis],
+    ) -> None:
+        self.networks = networks
+        self.device = device
+        self.batch_size = batch_size
+        axes = [{"y": 2, "x": 3}[axis] for axis in mirror_axes]
+        self.flips = [flip for count in range(len(axes) + 1) for flip in combinations(axes, count)]
+
+    def __call__(self, batch_BChw: Array) -> Array:
+        parts: list[Array] = []
+        done = 0
+        while done < len(batch_BChw):
+            part = batch_BChw[done : done + self.batch_size]
+            try:
+                parts.append(self._mean_softmax(part))
+                done += len(part)
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                reason = error
+            else:
+                continue
+            self._shrink(len(part), reason)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @torch.inference_mode()
+    def _mean_softmax(self, batch_BChw: Array) -> Array:
+        x_BChw = torch.from_numpy(batch_BChw).to(self.device, memory_format=torch.channels_last)
+        total: Tensor | None = None
+        for network in self.networks:
+            main_logits = cast(Callable[[Tensor], Tensor], network.main_logits)
+            for flip in self.flips:
+                logits_BKhw = main_logits(x_BChw.flip(flip) if flip else x_BChw)
+                probabilities = logits_BKhw.float().softmax(1)
+                probabilities = probabilities.flip(flip) if flip else probabilities
+                total = probabilities if total is None else total.add_(probabilities)
+        assert total is not None, "at least one network"
+        if len(self.networks) * len(self.flips) > 1:
+            total = total / (len(self.networks) * len(self.flips))
+        return total.cpu().numpy()
+
+    def _shrink(self, tried: int, reason: RuntimeError) -> None:
+        """Makes the next attempt smaller: half the batch, then the CPU. Raises UtsegError where that is not enough."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if tried > 1:
+            self.batch_size = tried // 2
+            logger.warning(
+                "out of memory with %d slices at a time on %s: going on with %d",
+                tried,
+                self.device,
+                self.batch_size,
+            )
+        elif self.device.type != "cpu":
+            logger.warning("%s has not the memory for one slice: going on on the CPU, slowly", self.device)
+            self.device = torch.device("cpu")
+            for network in self.networks:
+                network.to(self.device)
+        else:
+            raise UtsegError(
+                "not enough memory to predict one slice; close other programs or use a machine with more"
+            ) from reason
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says that memory is short; on the CPU it has no type of its own for that."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
