@@ -1,0 +1,142 @@
+"""Measures one case that passed the gate: intensities, and size and place of each label. Reads no file and knows no other case."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from utseg.fingerprint.model import PERCENTILES, CaseFingerprint, ChannelFigures, LabelFigures
+
+if TYPE_CHECKING:
+    from utseg.rawdata.gate import LoadedCase
+
+MAX_SAMPLED_VOXELS = 4_000_000
+DIGITS = 6
+
+
+def measure_case(
+    loaded: "LoadedCase", labels: Mapping[str, int], channel_names: tuple[str, ...], checksums: dict[str, str]
+) -> CaseFingerprint:
+    """The figures of one loaded case; its label is required. Percentiles of volumes beyond four million voxels use every n-th voxel."""
+    import nibabel
+
+    case, label_ZYX = loaded.case, loaded.label_ZYX
+    if label_ZYX is None:
+        raise ValueError(f"case {case.case_id}: a case without label has no place in a fingerprint")
+    spacing = loaded.geometry.spacing_zyx_mm
+    foreground = measure_label(label_ZYX > 0, spacing)
+    center = None if foreground is None else _center_yx(label_ZYX > 0)
+    measured = {
+        name: measure_label(label_ZYX == value, spacing, center)
+        for name, value in labels.items()
+        if value != 0
+    }
+    return CaseFingerprint(
+        case_id=case.case_id,
+        subject=case.subject,
+        phase=case.phase,
+        groups=dict(case.groups),
+        frame=case.frame,
+        checksums=checksums,
+        pixels_sha256=hashlib.sha256(np.ascontiguousarray(loaded.image_CZYX).data).hexdigest(),
+        size_zyx=_triple(label_ZYX.shape),
+        spacing_zyx_mm=_triple_mm((1, 1, 1), spacing),
+        orientation="".join(nibabel.aff2axcodes(np.array(loaded.geometry.affine))),
+        channels={
+            name: measure_channel(image_ZYX, label_ZYX)
+            for name, image_ZYX in zip(channel_names, loaded.image_CZYX, strict=True)
+        },
+        labels={name: figures for name, figures in measured.items() if figures is not None},
+        foreground=foreground,
+        warnings=loaded.warnings,
+    )
+
+
+def measure_channel(image_ZYX: np.ndarray, label_ZYX: np.ndarray) -> ChannelFigures:
+    """Percentiles, mean and standard deviation of one channel, and where the labelled voxels lie among the percentiles."""
+    voxels = image_ZYX.reshape(-1)
+    step = -(-voxels.size // MAX_SAMPLED_VOXELS)
+    values = np.percentile(voxels[::step], PERCENTILES)
+    labelled = np.sort(image_ZYX[label_ZYX > 0])
+    below = np.searchsorted(labelled, values, side="left") / max(1, labelled.size)
+    return ChannelFigures(
+        percentiles=tuple(_rounded(value) for value in values),
+        labelled_below=tuple(_rounded(value) for value in below),
+        mean=_rounded(voxels.mean(dtype=np.float64)),
+        sd=_rounded(voxels.std(dtype=np.float64)),
+    )
+
+
+def measure_label(
+    mask_ZYX: np.ndarray,
+    spacing_zyx_mm: tuple[float, float, float],
+    center_yx: tuple[float, float] | None = None,
+) -> LabelFigures | None:
+    """Size and place of a mask, None where it is empty. The offset is taken from `center_yx` (voxels), by default its own centre."""
+    if not mask_ZYX.any():
+        return None
+    crop_ZYX = mask_ZYX[_held(mask_ZYX.any((1, 2))), _held(mask_ZYX.any((0, 2))), _held(mask_ZYX.any((0, 1)))]
+    extent = _triple(crop_ZYX.shape)
+    _, dy, dx = spacing_zyx_mm
+    areas = crop_ZYX.sum((1, 2))
+    held_ZYX, areas = crop_ZYX[areas > 0], areas[areas > 0]
+    boxes = np.maximum(_lengths(held_ZYX.any(2)), _lengths(held_ZYX.any(1)))
+    own = _center_yx(mask_ZYX)
+    center = own if center_yx is None else center_yx
+    voxels = int(areas.sum())
+    return LabelFigures(
+        voxels=voxels,
+        volume_ml=_rounded(voxels * float(np.prod(spacing_zyx_mm)) / 1000),
+        slices=len(areas),
+        extent_zyx_px=extent,
+        extent_zyx_mm=_triple_mm(extent, spacing_zyx_mm),
+        slice_box_px_largest=int(boxes.max()),
+        slice_box_px_median=float(np.median(boxes)),
+        diameter_mm=_rounded(np.median(np.sqrt(areas * dy * dx * 4 / np.pi))),
+        thickness_mm=_rounded(np.median([_thickness_mm(mask_YX, (dy, dx)) for mask_YX in held_ZYX])),
+        offset_yx_mm=(_rounded((own[0] - center[0]) * dy), _rounded((own[1] - center[1]) * dx)),
+    )
+
+
+def _thickness_mm(mask_YX: np.ndarray, spacing_yx_mm: tuple[float, float]) -> float:
+    """Twice the largest distance to the border, which lies half a pixel before the nearest pixel outside."""
+    from scipy.ndimage import distance_transform_edt
+
+    distance = distance_transform_edt(np.pad(mask_YX, 1), sampling=spacing_yx_mm).max()
+    return 2 * float(distance) - min(spacing_yx_mm)
+
+
+def _center_yx(mask_ZYX: np.ndarray) -> tuple[float, float]:
+    rows, columns = mask_ZYX.sum((0, 2)), mask_ZYX.sum((0, 1))
+    return (
+        float(rows @ np.arange(rows.size) / rows.sum()),
+        float(columns @ np.arange(columns.size) / columns.sum()),
+    )
+
+
+def _held(present: np.ndarray) -> slice:
+    """From the first to the last place where something is."""
+    return slice(int(present.argmax()), int(present.size - present[::-1].argmax()))
+
+
+def _lengths(present_ZL: np.ndarray) -> np.ndarray:
+    """Length of the box around what is present, along the last axis; every row holds something."""
+    return np.subtract(present_ZL.shape[1] - present_ZL[:, ::-1].argmax(1), present_ZL.argmax(1))
+
+
+def _triple(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    z, y, x = shape
+    return z, y, x
+
+
+def _triple_mm(
+    extent: tuple[int, int, int], spacing: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    z, y, x = (_rounded(length * step) for length, step in zip(extent, spacing, strict=True))
+    return z, y, x
+
+
+def _rounded(value: float) -> float:
+    """Six significant digits: readable, and the same on every machine."""
+    return float(f"{float(value):.{DIGITS}g}")

@@ -1,0 +1,120 @@
+"""The one parallel pass over a dataset's training cases: each goes through the gate and is measured.
+
+All bad cases are reported at once. Workers never import torch, so that they start quickly and stay small.
+"""
+
+import logging
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+from utseg.case import Case, Dataset
+from utseg.errors import CaseErrors, InputError
+from utseg.files import sha256
+from utseg.fingerprint.aggregate import aggregate_cases, aggregate_groups
+from utseg.fingerprint.model import CaseFingerprint, Fingerprint
+from utseg.fingerprint.warnings import dataset_warnings
+from utseg.parallel import run_each
+from utseg.progress import progress
+
+logger = logging.getLogger("utseg")
+
+
+@dataclass(frozen=True)
+class _Task:
+    case: Case
+    folder: Path
+    labels: dict[str, int]
+    channel_names: tuple[str, ...]
+    known: CaseFingerprint | None
+
+
+def make_fingerprint(
+    dataset: Dataset, executor: Executor, *, workers: int | None = None, previous: Fingerprint | None = None
+) -> Fingerprint:
+    """Reads every training case through the gate and measures it.
+
+    A case of `previous` (whose cases all passed the gate) with unchanged files is not read again, only its files' checksums are taken.
+    Raises CaseErrors with a line for every problem of every case, and InputError where there is nothing to train on.
+    """
+    cases = dataset.training_cases()
+    if not cases:
+        raise InputError(
+            f"{dataset.folder}: no training case with a label among {len(dataset.cases)} cases; "
+            "labels are needed to plan and train"
+        )
+    known = _reusable(dataset, previous)
+    tasks = [
+        _Task(case, dataset.folder, dict(dataset.labels), dataset.channel_names, known.get(case.case_id))
+        for case in cases
+    ]
+    measured: dict[str, CaseFingerprint] = {}
+    problems: dict[str, list[str]] = {}
+    with progress(f"reading {dataset.name}", len(tasks)) as advance:
+        for outcome in run_each(_measure, tasks, executor, name=_task_name, workers=workers):
+            case_id = outcome.item.case.case_id
+            if outcome.error is not None:
+                problems[case_id] = outcome.error.lines()
+            elif outcome.result is not None:
+                measured[case_id] = outcome.result
+            advance()
+    if problems:
+        raise CaseErrors(line for case in cases for line in problems.get(case.case_id, []))
+    return summarise(dataset, tuple(measured[case.case_id] for case in cases))
+
+
+def summarise(dataset: Dataset, cases: tuple[CaseFingerprint, ...]) -> Fingerprint:
+    """The fingerprint of a dataset from its measured cases."""
+    return Fingerprint(
+        dataset=dataset.name,
+        layout=dataset.layout,
+        channel_names=dataset.channel_names,
+        labels=dict(dataset.labels),
+        cases=cases,
+        overall=aggregate_cases(cases),
+        by_group=aggregate_groups(cases),
+        warnings=(
+            *dataset.warnings,
+            *(warning for case in cases for warning in case.warnings),
+            *dataset_warnings(cases, dataset.labels),
+        ),
+    )
+
+
+def _reusable(dataset: Dataset, previous: Fingerprint | None) -> dict[str, CaseFingerprint]:
+    """What is known of cases measured before; nothing where labels or channels, which the gate checks against, are others."""
+    if (
+        previous is None
+        or previous.labels != dict(dataset.labels)
+        or previous.channel_names != dataset.channel_names
+    ):
+        return {}
+    return {case.case_id: case for case in previous.cases}
+
+
+def _measure(task: _Task) -> CaseFingerprint:
+    from utseg.fingerprint.case import measure_case
+    from utseg.rawdata.gate import read_case
+
+    case, known = task.case, task.known
+    checksums = {_relative(path, task.folder): _checksum(path, case) for path in case.files}
+    if known is not None and known.checksums == checksums and known.frame == case.frame:
+        return known.model_copy(
+            update={"subject": case.subject, "phase": case.phase, "groups": dict(case.groups)}
+        )
+    return measure_case(read_case(case, task.labels), task.labels, task.channel_names, checksums)
+
+
+def _checksum(path: Path, case: Case) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise InputError(f"case {case.case_id}: {path}: cannot be read ({error.strerror or error})") from None
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_posix()
+
+
+def _task_name(task: _Task) -> str:
+    return task.case.case_id

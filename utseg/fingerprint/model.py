@@ -1,0 +1,127 @@
+"""The Fingerprint: what was measured on a dataset's training cases. Planners decide on it alone; nothing is measured or decided here."""
+
+from pathlib import Path
+from typing import Literal
+
+from utseg.files import sha256_json, write_text
+from utseg.planning.settings import Settings, read_model
+
+FINGERPRINT_FILE = "fingerprint.json"
+PERCENTILES = (0.5, 1.0, 2.0, 5.0, 25.0, 50.0, 75.0, 95.0, 98.0, 99.0, 99.5)
+
+
+class Spread(Settings):
+    """Minimum, median and maximum over cases."""
+
+    minimum: float
+    median: float
+    maximum: float
+
+
+class ChannelFigures(Settings):
+    """Intensities of one channel. Both tuples have one entry for each of `PERCENTILES`.
+
+    `labelled_below` is the fraction of the labelled voxels that are darker than the volume's percentile (all 0 where nothing is labelled).
+    """
+
+    percentiles: tuple[float, ...]
+    labelled_below: tuple[float, ...]
+    mean: float
+    sd: float
+
+
+class LabelFigures(Settings):
+    """Size and place of one label in one case, where the label is present.
+
+    `extent_zyx_px` and `extent_zyx_mm` are those of the bounding box; `slice_box_px` is the longer side of the in-plane bounding box,
+    in the largest and in the median slice. `diameter_mm` (of the disc of equal area) and `thickness_mm` (twice the largest in-plane
+    distance to the border) are medians over the slices that hold the label. `offset_yx_mm` is the in-plane way from the centre of
+    all labels to this one's.
+    """
+
+    voxels: int
+    volume_ml: float
+    slices: int
+    extent_zyx_px: tuple[int, int, int]
+    extent_zyx_mm: tuple[float, float, float]
+    slice_box_px_largest: int
+    slice_box_px_median: float
+    diameter_mm: float
+    thickness_mm: float
+    offset_yx_mm: tuple[float, float]
+
+
+class CaseFingerprint(Settings):
+    """One training case as it passed the gate. `labels` has the labels that are present; `foreground` is None for a background-only case.
+
+    `checksums` maps the case's files, relative to the dataset's folder, to SHA-256; `pixels_sha256` is that of the decoded image.
+    `orientation` has the anatomical directions of the file's x, y and z axes, as in nibabel ("LPS").
+    """
+
+    case_id: str
+    subject: str
+    phase: str
+    groups: dict[str, str]
+    frame: int | None
+    checksums: dict[str, str]
+    pixels_sha256: str
+    size_zyx: tuple[int, int, int]
+    spacing_zyx_mm: tuple[float, float, float]
+    orientation: str
+    channels: dict[str, ChannelFigures]
+    labels: dict[str, LabelFigures]
+    foreground: LabelFigures | None
+    warnings: tuple[str, ...] = ()
+
+
+class Aggregate(Settings):
+    """A set of cases in figures. `percentiles` are medians over cases; label figures are over the cases that have the label."""
+
+    cases: int
+    subjects: int
+    slices: int
+    labelled_slices: int
+    phases: dict[str, int]
+    orientations: dict[str, int]
+    size_zyx: tuple[Spread, Spread, Spread]
+    spacing_zyx_mm: tuple[Spread, Spread, Spread]
+    percentiles: dict[str, tuple[float, ...]]
+    label_cases: dict[str, int]
+    volume_ml: dict[str, Spread]
+    diameter_mm: dict[str, Spread]
+    thickness_mm: dict[str, Spread]
+
+
+class Fingerprint(Settings):
+    """A dataset's training cases in figures. `by_group` maps a group column and its value ("vendor", "A") to that group's aggregate."""
+
+    format: Literal["utseg-fingerprint-1"] = "utseg-fingerprint-1"
+    dataset: str
+    layout: Literal["mnms", "nnunet"]
+    channel_names: tuple[str, ...]
+    labels: dict[str, int]
+    percentiles: tuple[float, ...] = PERCENTILES
+    cases: tuple[CaseFingerprint, ...]
+    overall: Aggregate
+    by_group: dict[str, dict[str, Aggregate]]
+    warnings: tuple[str, ...]
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """The names of the labels, background left out."""
+        return tuple(name for name, value in self.labels.items() if value != 0)
+
+    @property
+    def sha256(self) -> str:
+        """Checksum of the content, independent of how the file is laid out."""
+        return sha256_json(self.model_dump(mode="json"))
+
+
+def write_fingerprint(fingerprint: Fingerprint, path: Path) -> None:
+    """Writes the fingerprint as JSON, atomically."""
+    write_text(path, fingerprint.model_dump_json(indent=2) + "\n")
+
+
+def read_fingerprint(path: Path) -> Fingerprint:
+    """Reads a fingerprint; a wrong value or unknown key raises SettingError naming the path of the key."""
+    return read_model(Fingerprint, path)
