@@ -1,0 +1,161 @@
+"""What every registered network must do."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from utseg.errors import SettingError, UsageError
+from utseg.networks import build_network, network_names, network_settings
+
+NAMES = network_names()
+SIZES = [(35, 50), (97, 130), (16, 16), (5, 7), (64, 48), (72, 40)]
+
+
+def build(name: str, **settings: object) -> nn.Module:
+    torch.manual_seed(0)
+    small = {"base_channels": 4} if "base_channels" in network_settings(name) else {}
+    return build_network(name, **{"in_channels": 1, "num_classes": 4, **small, **settings})
+
+
+def all_outputs(y: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return y if isinstance(y, tuple) else (y,)
+
+
+def test_both_networks_are_registered() -> None:
+    assert {"UTNet", "UNet"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_any_size_channels_and_classes(name: str, size: tuple[int, int]) -> None:
+    for channels, classes, aux in ((1, 4, True), (3, 2, False)):
+        network = build(name, in_channels=channels, num_classes=classes, aux_loss=aux)
+        y = network(torch.randn(2, channels, *size))
+        assert isinstance(y, tuple) == aux
+        for logits in all_outputs(y):
+            assert logits.shape == (2, classes, *size)
+            assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_reach_every_parameter(name: str) -> None:
+    network = build(name, aux_loss=True)
+    y = network(torch.randn(1, 1, 35, 50))
+    sum(logits.square().sum() for logits in all_outputs(y)).backward()
+    for parameter_name, parameter in network.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+        assert parameter.grad.abs().max() > 0, parameter_name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_evaluation_is_deterministic_and_slices_do_not_see_their_neighbours(name: str) -> None:
+    network = build(name, aux_loss=False).eval()
+    x = torch.randn(3, 1, 40, 56)
+    with torch.no_grad():
+        y = network(x)
+        assert torch.equal(network(x), y)
+        for i in range(3):
+            torch.testing.assert_close(network(x[i : i + 1]), y[i : i + 1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("aux_loss", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_main_logits_are_the_first_output_without_the_other_heads(name: str, aux_loss: bool) -> None:
+    network = build(name, aux_loss=aux_loss).eval()
+    x = torch.randn(1, 1, 35, 50)
+    called: list[nn.Module] = []
+    for head in network.heads[1:]:
+        head.register_forward_hook(lambda module, *_: called.append(module))
+    with torch.no_grad():
+        main = network.main_logits(x)
+        assert not called
+        assert torch.equal(all_outputs(network(x))[0], main)
+    assert len(called) == len(network.heads) - 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_dict_round_trip_and_memory_formats_agree(name: str) -> None:
+    network, other = build(name).eval(), build(name)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1)
+    other.load_state_dict(network.state_dict(), strict=True)
+    other.eval().to(memory_format=torch.contiguous_format)
+    x = torch.randn(2, 1, 64, 48)
+    with torch.no_grad():
+        y = network.main_logits(x.to(memory_format=torch.channels_last))
+        torch.testing.assert_close(other.main_logits(x), y, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 5])
+@pytest.mark.parametrize("name", NAMES)
+def test_levels(name: str, levels: int) -> None:
+    extra = {}
+    if name == "UTNet":
+        every = tuple(range(levels + 1))
+        extra = {"block_list": every, "num_heads": [2 for _ in every], "num_blocks": [1]}
+    network = build(name, levels=levels, aux_loss=True, base_channels=2, **extra)
+    y = network(torch.randn(1, 1, 33, 40))
+    assert len(y) == levels
+    assert all(logits.shape == (1, 4, 33, 40) for logits in y)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_autocast_trains(name: str) -> None:
+    network = build(name, aux_loss=False)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = network(torch.randn(2, 1, 32, 32))
+    y.float().square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_unknown_names_and_settings_list_the_right_ones() -> None:
+    with pytest.raises(UsageError, match=r"UNet.*UTNet"):
+        build_network("UTnet2", in_channels=1, num_classes=4)
+    with pytest.raises(SettingError, match=r"no setting 'bas_channels'; there are: .*base_channels"):
+        build_network("UNet", in_channels=1, num_classes=4, bas_channels=3)
+    assert network_settings("UTNet")["block_list"] == (1, 2, 3, 4)
+    assert not {"in_channels", "num_classes"} & set(network_settings("UTNet"))
+
+
+WRONG = [
+    ("UTNet", {"num_heads": (4, 4, 4, 5)}, "num_heads has 5 for level 4; it must divide the 64 channels"),
+    ("UTNet", {"num_heads": (4, 4)}, "num_heads is (4, 4), 2 entries"),
+    ("UTNet", {"num_heads": 4}, "num_heads is 4; it must be a list"),
+    ("UTNet", {"num_blocks": (1, 1, 0, 1)}, "num_blocks has the entry 0"),
+    ("UTNet", {"block_list": (1, 5)}, "block_list has the entry 5; allowed are levels from 0 to 4"),
+    ("UTNet", {"block_list": (2, 2)}, "each once"),
+    ("UTNet", {"block_list": "1234"}, "block_list is '1234'"),
+    ("UTNet", {"block_list": (0, 1, 2, 3, 4)}, "level 0 in block_list needs an entry"),
+    ("UTNet", {"projection": "nearest"}, "projection is 'nearest'; allowed are 'interp', 'maxpool'"),
+    ("UTNet", {"relative_position": "2d"}, "allowed are '2d-bias', '1d-qk', 'none'"),
+    ("UTNet", {"reduce_size": 1}, "reduce_size is 1"),
+    ("UTNet", {"dropout": 1}, "dropout is 1"),
+    ("UTNet", {"decoder_attention": "no"}, "decoder_attention is 'no'"),
+    ("UTNet", {"levels": 0}, "levels is 0"),
+    ("UTNet", {"base_channels": 2.5}, "base_channels is 2.5"),
+    ("UNet", {"aux_loss": 1}, "aux_loss is 1"),
+    ("UNet", {"num_classes": 0}, "num_classes is 0"),
+    ("UNet", {"in_channels": True}, "in_channels is True"),
+    ("UNet", {"norm": "group"}, "norm is 'group'; allowed are 'batch', 'instance'"),
+    ("UNet", {"upsampling": "nearest"}, "upsampling is 'nearest'"),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "message"), WRONG, ids=[str(w[1]) for w in WRONG])
+def test_wrong_settings_name_the_setting_its_value_and_what_is_allowed(
+    name: str, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(SettingError) as caught:
+        build(name, **settings)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_importing_the_room_does_not_import_torch() -> None:
+    code = "import sys, utseg.networks; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,68 @@
+"""Networks by name, under one contract.
+
+A network is found through the entry points `utseg.networks`, is built with keyword-only settings, maps an image (B, C, H, W) of any
+size to logits (B, classes, H, W), and has `main_logits(x)` for inference, which leaves the auxiliary heads out. Importing this package
+does not import torch. It does not train, and knows no checkpoints of ours: those are the trainers'.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from utseg.errors import SettingError
+from utseg.extensions import find, names
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = [
+    "build_network",
+    "count_parameters",
+    "import_official_state_dict",
+    "network_names",
+    "network_settings",
+]
+
+_GIVEN_BY_DATA = ("in_channels", "num_classes")
+
+
+def network_names() -> list[str]:
+    """The registered names, sorted."""
+    return names("networks")
+
+
+def network_settings(name: str) -> dict[str, Any]:
+    """What `--set network.KEY=VALUE` may set, with each default. UsageError for an unknown network."""
+    parameters = inspect.signature(find("networks", name)).parameters.values()
+    settable = (p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _GIVEN_BY_DATA)
+    return {p.name: None if p.default is p.empty else p.default for p in settable}
+
+
+def build_network(name: str, *, in_channels: int, num_classes: int, **settings: Any) -> nn.Module:
+    """A freshly initialised network, in training mode, on the CPU.
+
+    Settings are those that `network_settings(name)` lists. Raises UsageError for an unknown name, SettingError for a wrong
+    key or value; both say what there is instead.
+    """
+    known = network_settings(name)
+    for key in settings:
+        if key not in known:
+            raise SettingError(
+                f"network {name} has no setting {key!r}; there are: {', '.join(sorted(known)) or 'none'}"
+            )
+    network: nn.Module = find("networks", name)(in_channels=in_channels, num_classes=num_classes, **settings)
+    return network
+
+
+def import_official_state_dict(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Fill a UTNet with the weights of an official checkpoint; see `utseg.networks.official`."""
+    from utseg.networks.official import import_official_state_dict as fill
+
+    fill(network, state_dict)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """The number of trainable values."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)

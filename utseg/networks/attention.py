@@ -1,0 +1,138 @@
+"""Efficient attention of UTNet: every pixel asks, reduce_size² resized keys answer; cost and memory are linear in pixels.
+
+One implementation for encoder (self-attention) and decoder (the skip asks, the coarser map answers). Logits are
+(q·kᵀ + position) · dim_head^-½. Gao, Zhou, Metaxas, *UTNet*, MICCAI 2021, section 2.1; there is no pixel-by-pixel matrix anywhere.
+
+What is cheaper here than in the plain form, and exactly equal to it:
+- bilinear resizing commutes with the 1×1 convolution that makes keys and values, so they are made at reduce_size² places only;
+- channels are stored as (heads, dim_head), so a head is a contiguous slice (`official.py` reorders checkpoints).
+
+Axes: B batch, E heads, D dim_head, N = H·W query pixels, R reduce_size, K = R² keys.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from utseg.networks.attend import attend
+from utseg.networks.blocks import DepthwiseSeparable
+
+PROJECTIONS = ("interp", "maxpool")
+RELATIVE_POSITIONS = ("2d-bias", "1d-qk", "none")
+
+
+def coarse_cells(size: int, reduce_size: int, device: torch.device | None = None) -> Tensor:
+    """Which of `reduce_size` cells each of `size` positions falls into: floor(i · reduce_size / size)."""
+    return torch.arange(size, device=device) * reduce_size // size
+
+
+class PositionBias2D(nn.Module):
+    """A learnt bias for each offset between coarse cells, the same for every input."""
+
+    offsets: Tensor
+
+    def __init__(self, reduce_size: int, heads: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn((2 * reduce_size - 1) ** 2, heads) * 0.02)
+        cell = torch.cartesian_prod(torch.arange(reduce_size), torch.arange(reduce_size)).reshape(-1, 2)
+        offset_CK2 = cell[:, None] - cell[None, :] + reduce_size - 1
+        index_CK = offset_CK2[..., 0] * (2 * reduce_size - 1) + offset_CK2[..., 1]
+        self.register_buffer("offsets", index_CK, persistent=False)
+
+    def forward(self) -> Tensor:
+        """Bias (E, R² query cells, R² keys)."""
+        cells, keys = self.offsets.shape
+        return self.table[self.offsets.flatten()].T.reshape(-1, cells, keys)
+
+
+class PositionLogits1D(nn.Module):
+    """The paper's S_H and S_W: query times the embedding of its row (column) offset to the key, on the coarse grid."""
+
+    def __init__(self, reduce_size: int, dim_head: int) -> None:
+        super().__init__()
+        self.reduce_size = reduce_size
+        self.key_w = nn.Parameter(torch.randn(2 * reduce_size - 1, dim_head) * 0.02)
+        self.key_h = nn.Parameter(torch.randn(2 * reduce_size - 1, dim_head) * 0.02)
+
+    def _along(self, q_BENsD: Tensor, table: Tensor, cells: Tensor) -> Tensor:
+        """(…, S, D) and the cells (S) of one axis → (…, S, R)."""
+        offset_SR = (
+            torch.arange(self.reduce_size, device=cells.device) - cells[:, None] + self.reduce_size - 1
+        )
+        return torch.einsum("...sd,srd->...sr", q_BENsD, table[offset_SR].to(q_BENsD.dtype))
+
+    def forward(self, q_BEND: Tensor, size_HW: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """(S_H, S_W), each (B, E, N, R): the part of the logits that depends on a key's row, and on its column."""
+        q_BEHWD = q_BEND.unflatten(2, size_HW)
+        rows, columns = (coarse_cells(size, self.reduce_size, q_BEND.device) for size in size_HW)
+        s_h = self._along(q_BEHWD.transpose(2, 3), self.key_h, rows).transpose(2, 3)
+        s_w = self._along(q_BEHWD, self.key_w, columns)
+        return s_h.flatten(2, 3), s_w.flatten(2, 3)
+
+
+class EfficientAttention(nn.Module):
+    """Attention from a map (B, C, H, W) to `reduce_size`² resized keys and values of itself or of another map."""
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        heads: int,
+        reduce_size: int,
+        projection: str,
+        relative_position: str,
+        dropout: float,
+        key_channels: int | None = None,
+    ) -> None:
+        """`key_channels`: channels of the other map; None is self-attention, where one depthwise convolution serves q, k and v."""
+        super().__init__()
+        self.heads = heads
+        self.reduce_size = reduce_size
+        self.projection = projection
+        self.dropout = dropout
+        if key_channels is None:
+            self.to_qkv = DepthwiseSeparable(channels, 3 * channels)
+        else:
+            self.to_q = DepthwiseSeparable(channels, channels)
+            self.to_kv = DepthwiseSeparable(key_channels, 2 * channels)
+        self.to_out = DepthwiseSeparable(channels, channels)
+        self.bias = PositionBias2D(reduce_size, heads) if relative_position == "2d-bias" else None
+        self.logits = (
+            PositionLogits1D(reduce_size, channels // heads) if relative_position == "1d-qk" else None
+        )
+
+    def _split_heads(self, x_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, E, H·W, D); a view of a channels-last map."""
+        x_BNED: Tensor = x_BCHW.permute(0, 2, 3, 1).flatten(1, 2).unflatten(2, (self.heads, -1))
+        return x_BNED.transpose(1, 2)
+
+    def _keys_and_values(self, mixed_BCHW: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Resized keys and values (B, E, K, D) of a map that went through its depthwise convolution."""
+        size = (self.reduce_size, self.reduce_size)
+        if self.projection == "interp":
+            resized = F.interpolate(mixed_BCHW, size, mode="bilinear", align_corners=True)
+            both = F.conv2d(resized, weight)
+        else:
+            both = F.adaptive_max_pool2d(F.conv2d(mixed_BCHW, weight), size)
+        key, value = both.chunk(2, dim=1)
+        return self._split_heads(key), self._split_heads(value)
+
+    def forward(self, x_BCHW: Tensor, other: Tensor | None = None) -> Tensor:
+        """`other`: the map that keys and values come from, of any size; None is `x_BCHW` itself. Returns the shape of `x_BCHW`."""
+        channels, size_HW = x_BCHW.shape[1], (x_BCHW.shape[2], x_BCHW.shape[3])
+        if other is None:
+            mixed = self.to_qkv.depthwise(x_BCHW)
+            weight = self.to_qkv.pointwise.weight
+            q_BEND = self._split_heads(F.conv2d(mixed, weight[:channels]))
+            k_BEKD, v_BEKD = self._keys_and_values(mixed, weight[channels:])
+        else:
+            q_BEND = self._split_heads(self.to_q(x_BCHW))
+            k_BEKD, v_BEKD = self._keys_and_values(self.to_kv.depthwise(other), self.to_kv.pointwise.weight)
+        dropout = self.dropout if self.training else 0.0
+        bias_ECK = None if self.bias is None else self.bias()
+        rows_columns = None if self.logits is None else self.logits(q_BEND, size_HW)
+        out_BNED = attend(
+            q_BEND, k_BEKD, v_BEKD, size_HW, bias_ECK=bias_ECK, rows_columns=rows_columns, dropout=dropout
+        )
+        out_BCHW = out_BNED.flatten(2).unflatten(1, size_HW).permute(0, 3, 1, 2)
+        return F.dropout(self.to_out(out_BCHW), dropout, self.training)

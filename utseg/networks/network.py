@@ -1,0 +1,64 @@
+"""What every U-shaped network shares: sizes, the head, deep supervision, and a way round it for inference.
+
+Does not say what encoder and decoder are: a network derives from `SegmentationNetwork` and gives `decoder_maps`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from utseg.networks.checks import check_flag, check_whole
+from utseg.networks.sizes import crop_to_size, pad_to_multiple
+
+
+def upsample(x_BCHW: Tensor, size_HW: Sequence[int]) -> Tensor:
+    """Bilinear, corners aligned, as everywhere in UTNet."""
+    if tuple(x_BCHW.shape[-2:]) == tuple(size_HW):
+        return x_BCHW
+    return F.interpolate(x_BCHW, size=tuple(size_HW), mode="bilinear", align_corners=True)
+
+
+def prefer_channels_last(network: nn.Module) -> None:
+    """Store convolution weights channels-last; feature maps follow the weights. Loading a state dict keeps it so."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+class SegmentationNetwork(nn.Module):
+    """Image (B, in_channels, H, W) of any size → logits (B, num_classes, H, W).
+
+    With `aux_loss`, `forward` gives a tuple in training and evaluation alike: the logits, then those of the decoder maps at ½, ¼, …
+    of the resolution, all upsampled to full size. `main_logits` gives the first alone, at no cost for the others.
+    """
+
+    def __init__(self, *, num_classes: int, map_channels: Sequence[int], levels: int, aux_loss: bool) -> None:
+        """`map_channels`: channels of the decoder maps at levels 0 … levels - 1."""
+        super().__init__()
+        check_whole("num_classes", num_classes)
+        supervised = map_channels if check_flag("aux_loss", aux_loss) else map_channels[:1]
+        self.aux_loss = aux_loss
+        self.multiple = 2**levels
+        self.heads = nn.ModuleList(nn.Conv2d(channels, num_classes, 1) for channels in supervised)
+
+    def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
+        """Decoder maps of a padded image, one a level, full resolution first. Given by each network."""
+        raise TypeError(f"{type(self).__name__} has no decoder_maps")
+
+    def _logits(self, x_BCHW: Tensor, heads: int) -> list[Tensor]:
+        size_HW = (x_BCHW.shape[-2], x_BCHW.shape[-1])
+        padded = pad_to_multiple(x_BCHW, self.multiple)
+        maps = self.decoder_maps(padded.contiguous(memory_format=torch.channels_last))
+        logits = (
+            upsample(head(level_map), padded.shape[-2:])
+            for head, level_map in zip(self.heads[:heads], maps[:heads], strict=True)
+        )
+        return [crop_to_size(x, size_HW, self.multiple) for x in logits]
+
+    def forward(self, x_BCHW: Tensor) -> Tensor | tuple[Tensor, ...]:
+        logits = self._logits(x_BCHW, len(self.heads))
+        return tuple(logits) if self.aux_loss else logits[0]
+
+    def main_logits(self, x_BCHW: Tensor) -> Tensor:
+        """Full-resolution logits (B, num_classes, H, W): what prediction and validation want. Skips the auxiliary heads."""
+        return self._logits(x_BCHW, 1)[0]

@@ -1,0 +1,155 @@
+"""Weights of the official UTNet, in and out.
+
+The official state dict calls the stages inc, down1 … and up1 … (up1 is the coarsest), and splits attention channels as (dim_head, heads).
+Ours are encoder.L, decoder.L and (heads, dim_head). Nothing else differs. Files are not read here; load them with weights_only=True.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from utseg.errors import InputError
+from utseg.networks.attention import EfficientAttention
+from utseg.networks.blocks import PreActivationBlock
+from utseg.networks.utnet import AttentionUpStage, DownStage, PlainUpStage, TransformerBlock, UTNet
+
+_BLOCK = {
+    "norm1": "bn1",
+    "conv1": "conv1",
+    "norm2": "bn2",
+    "conv2": "conv2",
+    "shortcut_norm": "shortcut.0",
+    "shortcut": "shortcut.2",
+}
+_TRANSFORMER = {"norm": "bn1", "attention": "attn", "feed_forward.norm": "bn2", "feed_forward.conv": "mlp"}
+_DECODER = {
+    "low_norm": "bn_l",
+    "skip_norm": "bn_h",
+    "project": "conv_ch",
+    "attention": "attn",
+    "feed_forward.norm": "bn2",
+    "feed_forward.conv": "mlp",
+}
+_ATTENTION = {
+    "bias.table": "relative_position_encoding.relative_position_bias_table",
+    "logits.key_w": "relative_position_encoding.key_rel_w",
+    "logits.key_h": "relative_position_encoding.key_rel_h",
+}
+# Buffers that official checkpoints carry and that hold nothing learnt.
+_CONSTANTS = ("relative_position_index",)
+
+
+def _stages(network: UTNet) -> Iterator[tuple[str, str]]:
+    """(our prefix, official prefix) of every block, joining convolution and head."""
+    deepest = len(network.decoder)
+    for level, down in enumerate(network.encoder):
+        assert isinstance(down, DownStage)
+        plain = not isinstance(down.second[0], TransformerBlock)
+        stage, first = (f"down{level}.{'conv' if plain else 'blocks'}", 1) if level else ("inc", 0)
+        yield f"encoder.{level}.first", f"{stage}.{first}"
+        for position in range(len(down.second)):
+            yield f"encoder.{level}.second.{position}", f"{stage}.{first + 1 + position}"
+    for level, up in enumerate(network.decoder):
+        assert isinstance(up, AttentionUpStage | PlainUpStage)
+        stage, attended = f"up{deepest - level}", isinstance(up, AttentionUpStage)
+        for position in range(len(up.blocks)):
+            yield (
+                f"decoder.{level}.blocks.{position}",
+                f"{stage}.{'blocks' if attended else 'conv'}.{position}",
+            )
+        if attended:
+            yield f"decoder.{level}", f"{stage}.attn_decoder"
+        else:
+            yield f"decoder.{level}.project", f"{stage}.conv_ch"
+    for level in range(len(network.heads)):
+        yield f"heads.{level}", f"out{deepest - level}" if level else "outc"
+
+
+def _table(module: nn.Module) -> dict[str, str]:
+    """Names inside a stage, ours to official."""
+    if isinstance(module, PreActivationBlock):
+        return _BLOCK
+    if isinstance(module, TransformerBlock):
+        return _TRANSFORMER
+    return _DECODER if isinstance(module, AttentionUpStage) else {"": ""}
+
+
+def official_names(network: UTNet) -> dict[str, str]:
+    """Every entry of our state dict → its official name."""
+    ours = list(network.state_dict())
+    found = {}
+    for prefix, official in _stages(network):
+        for part, official_part in _table(network.get_submodule(prefix)).items():
+            start = ".".join(filter(None, (prefix, part))) + "."
+            for name in (name for name in ours if name.startswith(start)):
+                leaf = _ATTENTION.get(name.removeprefix(start), name.removeprefix(start))
+                found[name] = ".".join(filter(None, (official, official_part, leaf)))
+    return {name: found[name] for name in ours}
+
+
+def _reorder(network: UTNet, name: str, value: Tensor, *, to_official: bool) -> Tensor:
+    """Change between (heads, dim_head) and (dim_head, heads) where an entry has attention channels."""
+    if ".attention.to_" not in name:
+        return value
+    owner, layer = name.rsplit(".to_", 1)
+    attention = network.get_submodule(owner)
+    assert isinstance(attention, EfficientAttention)
+    if layer in ("qkv.depthwise.weight", "q.depthwise.weight", "kv.depthwise.weight"):
+        return value
+    axis = 1 if layer == "out.pointwise.weight" else 0
+    groups = {"qkv": 3, "kv": 2}.get(layer.split(".")[0], 1)
+    heads, dim_head = attention.heads, value.shape[axis] // groups // attention.heads
+    inner = (heads, dim_head) if to_official else (dim_head, heads)
+    split: Tensor = value.unflatten(axis, (groups, *inner))
+    return split.transpose(axis + 1, axis + 2).flatten(axis, axis + 2)
+
+
+def export_official_state_dict(
+    network: UTNet, values: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Our state dict (or `values` named and shaped like it, such as gradients) under official names and in official order."""
+    values = network.state_dict() if values is None else values
+    return {
+        official: _reorder(network, name, values[name], to_official=True)
+        for name, official in official_names(network).items()
+        if name in values
+    }
+
+
+def import_official_state_dict(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Fill a UTNet, in place, with an official state dict.
+
+    Strict: InputError lists what is missing, unexpected or of another shape, and nothing is changed then. Batch counters
+    (`num_batches_tracked`) may be absent; constant index buffers and the prefix `module.` of multi-GPU checkpoints are dropped.
+    """
+    if not isinstance(network, UTNet):
+        raise InputError(f"official UTNet weights do not fit a {type(network).__name__}; build a UTNet")
+    given = {
+        name.removeprefix("module."): value
+        for name, value in state_dict.items()
+        if not name.endswith(_CONSTANTS)
+    }
+    own = network.state_dict()
+    wanted = {official: name for name, official in official_names(network).items()}
+    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in given if name not in wanted]
+    misshapen = [
+        f"{name} {tuple(value.shape)} where {tuple(own[wanted[name]].shape)} is expected"
+        for name, value in given.items()
+        if name in wanted and value.shape != own[wanted[name]].shape
+    ]
+    groups = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    problems = [f"{len(found)} {kind}: {_shortened(found)}" for kind, found in groups.items() if found]
+    if problems:
+        raise InputError(
+            f"the official state dict does not fit this UTNet; {'; '.join(problems)}; check its settings"
+        )
+    with torch.no_grad():
+        for name, value in given.items():
+            own[wanted[name]].copy_(_reorder(network, wanted[name], value, to_official=False))
+
+
+def _shortened(found: list[str], most: int = 8) -> str:
+    rest = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(found[:most]) + rest
