@@ -1,0 +1,153 @@
+"""The bytes of a file, plain or gzip, without ever holding more than what is asked for.
+
+A gzip stream is read to its end so that every CRC and length in it is checked; only the wanted part is kept. Nothing is known here about
+image formats.
+"""
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from utseg.errors import InputError
+
+GZIP_MAGIC = b"\x1f\x8b"
+PIECE_BYTES = 64 * 1024
+CHUNK_BYTES = 2**20
+FIRST_CHUNK_BYTES = 4096  # the header; often all that is wanted
+# The densest deflate code: 258 bytes out of two bits (zlib's technical notes).
+LARGEST_RATIO = 1032
+
+
+class Content(Protocol):
+    """An open file's (decompressed) bytes."""
+
+    def head(self, count: int) -> bytes:
+        """The first `count` bytes, fewer where the file is shorter. May be called again."""
+
+    def may_hold(self, total: int) -> int | None:
+        """None where the file may hold `total` bytes; else how many it holds at most. Costs nothing."""
+
+    def part(self, start: int, count: int, total: int) -> bytearray:
+        """Bytes start … start + count, from a file that must hold `total` bytes exactly. Everything is checked that can be."""
+
+    def is_zero_from(self, start: int) -> bool:
+        """Whether all bytes from `start` on are zero; reads no further than the first that is not."""
+
+
+class PlainContent:
+    """A file as it is: its size is known, and nothing else can be checked."""
+
+    def __init__(self, path: Path, handle: BinaryIO) -> None:
+        self._path, self._handle = path, handle
+        self._size = path.stat().st_size
+
+    def head(self, count: int) -> bytes:
+        self._handle.seek(0)
+        return self._handle.read(count)
+
+    def may_hold(self, total: int) -> int | None:
+        return None if total <= self._size else self._size
+
+    def part(self, start: int, count: int, total: int) -> bytearray:
+        if self._size != total:
+            raise wrong_size(self._path, total, f"{self._size:,}")
+        data = bytearray(count)
+        self._handle.seek(start)
+        if self._handle.readinto(data) != count:  # type: ignore[attr-defined]
+            raise InputError(f"{self._path}: ended while it was read; is it still being written?")
+        return data
+
+    def is_zero_from(self, start: int) -> bool:
+        self._handle.seek(start)
+        return not any(piece.strip(b"\0") for piece in iter(lambda: self._handle.read(PIECE_BYTES), b""))
+
+
+class GzipContent:
+    """A gzip file, of one or several members; zero bytes after the last are padding, anything else there is refused."""
+
+    def __init__(self, path: Path, handle: BinaryIO) -> None:
+        self._path = path
+        self._size = path.stat().st_size
+        self._chunks = gzip_chunks(path, handle)
+        self._begin = bytearray()
+
+    def head(self, count: int) -> bytes:
+        while len(self._begin) < count:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                break
+            self._begin += chunk
+        return bytes(self._begin[:count])
+
+    def may_hold(self, total: int) -> int | None:
+        most = self._size * LARGEST_RATIO
+        return None if total <= most else most
+
+    def part(self, start: int, count: int, total: int) -> bytearray:
+        data = bytearray(count)
+        position = 0
+        for chunk in self._all_chunks():
+            if position + len(chunk) > total:
+                raise wrong_size(self._path, total, "more")
+            low, high = max(start, position), min(start + count, position + len(chunk))
+            if low < high:
+                data[low - start : high - start] = memoryview(chunk)[low - position : high - position]
+            position += len(chunk)
+        if position != total:
+            raise wrong_size(self._path, total, f"{position:,}")
+        return data
+
+    def is_zero_from(self, start: int) -> bool:
+        position = 0
+        for chunk in self._all_chunks():
+            if chunk[max(start - position, 0) :].strip(b"\0"):
+                return False
+            position += len(chunk)
+        return True
+
+    def _all_chunks(self) -> Iterator[bytes]:
+        yield bytes(self._begin)
+        self._begin.clear()
+        yield from self._chunks
+
+
+def wrong_size(path: Path, total: int, found: str) -> InputError:
+    """The error for a file that is cut off, or longer than its header says."""
+    return InputError(
+        f"{path}: the header calls for {total:,} bytes, found {found}; the file is cut off or its header is damaged: copy it again"
+    )
+
+
+def gzip_chunks(path: Path, handle: BinaryIO) -> Iterator[bytes]:
+    """Decompresses in pieces of at most 1 MiB. Raises InputError where the stream is damaged or cut off, or something follows it."""
+    inflate = zlib.decompressobj(wbits=31)
+    feed, limit = b"", FIRST_CHUNK_BYTES
+    while True:
+        feed = feed or handle.read(PIECE_BYTES)
+        if inflate.eof:
+            feed = feed.lstrip(b"\0")
+            if feed and not feed.startswith(GZIP_MAGIC[: len(feed)]):
+                raise InputError(
+                    f"{path}: something else follows the gzip stream; the file is damaged: copy or export it again"
+                )
+            if feed:
+                inflate = zlib.decompressobj(wbits=31)
+            elif handle.peek(1):  # type: ignore[attr-defined]
+                continue
+            else:
+                return
+        ended = not feed
+        try:
+            chunk = inflate.decompress(feed, limit)
+        except zlib.error as error:
+            reason = str(error).rpartition(": ")[2]
+            raise InputError(
+                f"{path}: the gzip stream is damaged ({reason}); copy or download the file again"
+            ) from None
+        if ended and not chunk and not inflate.eof:
+            raise InputError(f"{path}: the gzip stream is cut off; copy or download the file again")
+        feed = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
+        limit = CHUNK_BYTES
+        if chunk:
+            yield chunk

@@ -1,0 +1,182 @@
+"""The gate: the one way to read an image, a label, a case. What passes is whole, finite, and lies where its header says.
+
+At training and at prediction alike: file integrity (gzip CRC, sizes), voxel type, affine, finiteness, variance; for labels known whole
+values; for cases that channels and label lie alike. Arrays are ZYX; slices lie along the last file axis, and nothing is reoriented.
+Nothing is resampled or normalised here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utseg.case import Case
+from utseg.errors import CaseErrors, InputError
+from utseg.rawdata import itk, nifti
+from utseg.rawdata.geometry import Geometry
+from utseg.rawdata.names import listing
+from utseg.rawdata.nifti import Volume
+from utseg.rawdata.write import write_mask
+
+__all__ = [
+    "ENDINGS",
+    "Geometry",
+    "LoadedCase",
+    "frame_count",
+    "read_case",
+    "read_image",
+    "read_label",
+    "write_mask",
+]
+
+ENDINGS = (*nifti.ENDINGS, *itk.ENDINGS)
+VALUES_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class LoadedCase:
+    """A case that passed the gate. `image_CZYX` float32, `label_ZYX` uint8 or None, `geometry` that of the images."""
+
+    case: Case
+    image_CZYX: NDArray[np.float32]
+    label_ZYX: NDArray[np.uint8] | None
+    geometry: Geometry
+    warnings: tuple[str, ...] = ()
+
+
+def frame_count(path: Path) -> int:
+    """Frames of a cine file, 1 for a 3-D one. Reads and checks the header only. Raises InputError."""
+    _require_known_ending(path)
+    return itk.frame_count(path) if path.name.endswith(itk.ENDINGS) else nifti.read_header(path).frames
+
+
+def read_image(path: Path, frame: int | None = None) -> tuple[NDArray[np.float32], Geometry]:
+    """One channel, (Z, Y, X) float32. `frame` is needed where the file is 4-D. Raises InputError. Warnings are only given by `read_case`."""
+    volume = _read_volume(path, frame)
+    return _image_values(path, volume), volume.geometry
+
+
+def read_label(
+    path: Path, labels: Mapping[str, int], frame: int | None = None
+) -> tuple[NDArray[np.uint8], Geometry]:
+    """A label map, (Z, Y, X) uint8, with no values but those of `labels`. Raises InputError that lists others with their counts."""
+    volume = _read_volume(path, frame)
+    return _label_values(path, volume, labels), volume.geometry
+
+
+def read_case(case: Case, labels: Mapping[str, int]) -> LoadedCase:
+    """Reads all files of a case. Raises CaseErrors with all its problems, one line each, naming case and file."""
+    problems: list[str] = []
+    warnings: list[str] = []
+    channels: list[tuple[Path, NDArray[np.float32], Geometry]] = []
+    for number, path in enumerate(case.images):
+        try:
+            if not path.exists():
+                raise InputError(_missing_image(case, number))
+            volume = _read_volume(path, case.frame)
+            warnings += volume.warnings
+            channels.append((path, _image_values(path, volume), volume.geometry))
+        except InputError as error:
+            problems.append(str(error))
+    for path, _, geometry in channels[1:]:
+        problems += _unlike(path, geometry, channels[0][0], channels[0][2])
+    label = None
+    if case.label is not None:
+        try:
+            volume = _read_volume(case.label, case.frame)
+            warnings += volume.warnings
+            label = _label_values(case.label, volume, labels)
+            if channels:
+                problems += _unlike(case.label, volume.geometry, channels[0][0], channels[0][2])
+        except InputError as error:
+            problems.append(str(error))
+        if label is not None and not label.any():
+            warnings.append(f"{case.label}: holds background only")
+    if problems:
+        raise CaseErrors(f"case {case.case_id}: {problem}" for problem in problems)
+    images = [values for _, values, _ in channels]
+    stacked = images[0][np.newaxis] if len(images) == 1 else np.stack(images)
+    noted = tuple(f"case {case.case_id}: {warning}" for warning in warnings)
+    return LoadedCase(case, stacked, label, channels[0][2], noted)
+
+
+def _require_known_ending(path: Path) -> None:
+    if not path.name.endswith(ENDINGS):
+        raise InputError(f"{path}: not a known image format; expected a file ending in {', '.join(ENDINGS)}")
+
+
+def _read_volume(path: Path, frame: int | None) -> Volume:
+    _require_known_ending(path)
+    return itk.read_volume(path, frame) if path.name.endswith(itk.ENDINGS) else nifti.read_volume(path, frame)
+
+
+def _image_values(path: Path, volume: Volume) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        image = np.ascontiguousarray(volume.values, dtype=np.float32)
+    low, high = image.min(), image.max()  # NaN if any voxel is
+    if not (np.isfinite(low) and np.isfinite(high)):
+        nan, infinite = int(np.isnan(image).sum()), int(np.isinf(image).sum())
+        raise InputError(
+            f"{path}: {nan:,} NaN and {infinite:,} infinite of {image.size:,} voxels; expected finite numbers: export the image again"
+        )
+    if low == high:
+        raise InputError(
+            f"{path}: all voxels have the same value ({low:g}); there is nothing to see in this image"
+        )
+    return image
+
+
+def _label_values(path: Path, volume: Volume, labels: Mapping[str, int]) -> NDArray[np.uint8]:
+    values = volume.values
+    known = np.zeros(256, dtype=bool)
+    known[list(labels.values())] = True
+    if values.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            fits = bool(((values >= 0) & (values <= 255)).all()) and bool((values == np.rint(values)).all())
+    else:
+        fits = int(values.min()) >= 0 and int(values.max()) <= 255
+    if fits:
+        label = np.ascontiguousarray(values, dtype=np.uint8)
+        counts = np.bincount(label.ravel(), minlength=256)
+        if not counts[~known].any():
+            return label
+    raise InputError(f"{path}: {_unknown_values(values, known)}; known labels: {_label_list(labels)}")
+
+
+def _unknown_values(values: NDArray[Any], known: NDArray[np.bool_]) -> str:
+    """Which values are not known, and how many voxels have each."""
+    found, counts = np.unique(values, return_counts=True)
+    with np.errstate(invalid="ignore"):
+        whole = (found >= 0) & (found <= 255) & (found == np.rint(found))
+    known_here = whole.copy()
+    known_here[whole] = known[found[whole].astype(np.int64)]
+    texts = [
+        f"{value:g} ({count:,} voxels)"
+        for value, count in zip(found[~known_here], counts[~known_here], strict=True)
+    ]
+    more = f" and {len(texts) - VALUES_SHOWN} more" if len(texts) > VALUES_SHOWN else ""
+    return f"values that are no label: {', '.join(texts[:VALUES_SHOWN])}{more}"
+
+
+def _label_list(labels: Mapping[str, int]) -> str:
+    return ", ".join(f"{value} {name}" for name, value in labels.items())
+
+
+def _unlike(path: Path, geometry: Geometry, reference: Path, expected: Geometry) -> list[str]:
+    """One line where two files of a case do not lie alike."""
+    found = geometry.differences(expected)
+    return [f"{path}: does not lie as {reference.name} does: {'; '.join(found)}"] if found else []
+
+
+def _missing_image(case: Case, number: int) -> str:
+    """Names the missing file and what else of this case is in its folder."""
+    path = case.images[number]
+    prefix = path.name.rpartition("_")[0]
+    there = sorted(entry.name for entry in path.parent.glob("*")) if path.parent.is_dir() else []
+    alike = [name for name in there if name.startswith(prefix + "_")] if prefix else there
+    found = listing(alike) if alike else "nothing of this case"
+    what = f"channel {number} is missing" if len(case.images) > 1 else "the image is missing"
+    return f"{what}: expected {path}; found: {found}"

@@ -1,0 +1,174 @@
+"""Reads MetaImage (.mha) and NRRD (.nrrd) through SimpleITK, after checking what can be checked without it.
+
+SimpleITK fills up what a cut-off file lacks, so the length of the data is held against the header first, and compressed data is
+decompressed once for its checksum. Raw data has no checksum: a flipped bit in it cannot be noticed. Header and data must be one file.
+"""
+
+import math
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from utseg.errors import InputError
+from utseg.rawdata.content import CHUNK_BYTES, LARGEST_RATIO, PIECE_BYTES, wrong_size
+from utseg.rawdata.geometry import Geometry, affine_of_itk, affine_problem, as_affine
+from utseg.rawdata.nifti import LARGEST_VOXELS, Volume, frame_index
+
+ENDINGS = (".mha", ".nrrd")
+LONGEST_HEADER = 2**16
+
+
+def read_volume(path: Path, frame: int | None) -> Volume:
+    """Reads one frame, ZYX. `frame` None is for files of one frame. Raises InputError."""
+    size, geometry = _information(path)
+    index = frame_index(path, frame, size[3] if len(size) > 3 else 1)
+    import SimpleITK
+
+    with _itk_errors(path):
+        values = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
+    return Volume(values[index] if values.ndim == 4 else values, geometry)
+
+
+def frame_count(path: Path) -> int:
+    """Frames of a 4-D file, 1 for 3-D."""
+    size, _ = _information(path)
+    return size[3] if len(size) > 3 else 1
+
+
+@contextmanager
+def _itk_errors(path: Path) -> Iterator[None]:
+    """SimpleITK's many-lined errors as one line, and its warnings off the terminal."""
+    import SimpleITK
+
+    shown = SimpleITK.ProcessObject.GetGlobalWarningDisplay()
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"{path}: could not be read ({reason})") from None
+    finally:
+        SimpleITK.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+def _information(path: Path) -> tuple[tuple[int, ...], Geometry]:
+    """Size (x, y, z[, t]) and geometry from the header, checked; nothing is allocated."""
+    import SimpleITK
+
+    _require_magic(path)
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO("MetaImageIO" if path.suffix == ".mha" else "NrrdImageIO")
+    with _itk_errors(path):
+        reader.ReadImageInformation()
+    size = tuple(int(length) for length in reader.GetSize())
+    if len(size) not in (3, 4) or min(size) < 1:
+        raise InputError(f"{path}: dimensions {size}; expected a 3-D image, or a 4-D cine")
+    item_bytes = _item_bytes(reader.GetPixelID())
+    if reader.GetNumberOfComponents() != 1 or item_bytes is None:
+        kind = SimpleITK.GetPixelIDValueAsString(reader.GetPixelID())
+        raise InputError(
+            f"{path}: voxels of type {kind}; expected one real number a voxel: export it as a grey-value image"
+        )
+    if math.prod(size[:3]) > LARGEST_VOXELS:
+        raise InputError(
+            f"{path}: {' × '.join(map(str, size[:3]))} voxels in the header; expected at most {LARGEST_VOXELS:,}"
+        )
+    check_payload(path, math.prod(size) * item_bytes)
+    matrix = affine_of_itk(reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+    if problem := affine_problem(matrix):
+        raise InputError(f"{path}: {problem}")
+    x, y, z = size[:3]
+    return size, Geometry((z, y, x), as_affine(matrix))
+
+
+def _require_magic(path: Path) -> None:
+    try:
+        with path.open("rb") as handle:
+            begin = handle.read(64)
+    except OSError as error:
+        raise InputError(f"{path}: could not be read ({error.strerror or error})") from None
+    if not begin:
+        raise InputError(f"{path}: the file is empty; copy or export it again")
+    expected = b"NRRD" if path.suffix == ".nrrd" else b"ObjectType"
+    if not begin.startswith(expected) and not (path.suffix == ".mha" and b"=" in begin.split(b"\n", 1)[0]):
+        raise InputError(f"{path}: not a {path.suffix} file: it begins with {begin[:8]!r}")
+
+
+def _item_bytes(pixel_id: int) -> int | None:
+    import SimpleITK
+
+    types: dict[int, type[Any]] = {
+        SimpleITK.sitkUInt8: np.uint8,
+        SimpleITK.sitkInt8: np.int8,
+        SimpleITK.sitkUInt16: np.uint16,
+        SimpleITK.sitkInt16: np.int16,
+        SimpleITK.sitkUInt32: np.uint32,
+        SimpleITK.sitkInt32: np.int32,
+        SimpleITK.sitkUInt64: np.uint64,
+        SimpleITK.sitkInt64: np.int64,
+        SimpleITK.sitkFloat32: np.float32,
+        SimpleITK.sitkFloat64: np.float64,
+    }
+    return np.dtype(types[pixel_id]).itemsize if pixel_id in types else None
+
+
+def check_payload(path: Path, expected: int) -> None:
+    """Holds the data that follows the header against the `expected` bytes. Raises InputError where it is cut off, damaged or elsewhere."""
+    with path.open("rb") as handle:
+        start, compressed = _data_start(path, handle.read(LONGEST_HEADER))
+        handle.seek(start)
+        found = _inflated_bytes(path, handle, expected) if compressed else path.stat().st_size - start
+    if found != expected:
+        raise wrong_size(path, expected, f"{found:,}")
+
+
+def _data_start(path: Path, begin: bytes) -> tuple[int, bool]:
+    """Where the data begins, and whether it is compressed."""
+    nrrd = path.suffix == ".nrrd"
+    text, marker = begin, -1
+    if nrrd:
+        ends = [(text.find(blank), len(blank)) for blank in (b"\n\n", b"\r\n\r\n") if blank in text]
+        marker, length = min(ends, default=(-1, 0))
+    else:
+        key = text.find(b"ElementDataFile")
+        marker, length = (text.find(b"\n", key), 1) if key >= 0 else (-1, 0)
+    if marker < 0:
+        raise InputError(f"{path}: the header has no end; the file is damaged or not a {path.suffix} file")
+    fields = {}
+    for line in text[:marker].decode("latin-1").splitlines():
+        name, colon, value = line.partition(":" if nrrd else "=")
+        if colon:
+            fields[name.strip().lower().replace(" ", "")] = value.strip().lower()
+    if ("datafile" in fields) if nrrd else (fields.get("elementdatafile") != "local"):
+        raise InputError(f"{path}: its data is in another file; save header and data as one file")
+    encoding = fields.get("encoding", "raw")
+    if nrrd and encoding not in ("raw", "gzip", "gz"):
+        raise InputError(f"{path}: encoding {encoding!r}; expected raw or gzip")
+    return marker + length, encoding != "raw" if nrrd else fields.get("compresseddata") == "true"
+
+
+def _inflated_bytes(path: Path, handle: BinaryIO, expected: int) -> int:
+    """Length of the zlib or gzip stream that follows, its checksum verified; reading stops beyond `expected`."""
+    if expected > path.stat().st_size * LARGEST_RATIO:
+        raise wrong_size(path, expected, f"at most {path.stat().st_size * LARGEST_RATIO:,}")
+    inflate = zlib.decompressobj(wbits=47)
+    total, feed = 0, b""
+    while not inflate.eof and total <= expected:
+        feed = feed or handle.read(PIECE_BYTES)
+        ended = not feed
+        try:
+            chunk = inflate.decompress(feed, CHUNK_BYTES)
+        except zlib.error as error:
+            raise InputError(
+                f"{path}: the compressed data is damaged ({str(error).rpartition(': ')[2]}); copy it again"
+            ) from None
+        if ended and not chunk:
+            raise InputError(f"{path}: the compressed data is cut off; copy or download the file again")
+        feed = inflate.unconsumed_tail
+        total += len(chunk)
+    return total

@@ -1,0 +1,227 @@
+"""The native M&Ms layout: cine files with labels on the ED and ES frames, one folder a subject, and a CSV that says which frames those are.
+
+Subjects give two cases, CODE_ED and CODE_ES. Where the two frames are not known (ED equals ES, no row in the CSV) every frame is an
+unlabelled case, CODE_t00, CODE_t01, … No pixel is checked here, but an all-zero `_gt` is recognised as no label.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from utseg.case import Case, Dataset, Partition
+from utseg.errors import CaseErrors, InputError
+from utseg.rawdata.names import listing, name_problem, name_problems
+from utseg.rawdata.tables import Table, is_empty, read_table
+
+CHANNEL_NAMES = ("cine-MRI",)
+LABELS: Mapping[str, int] = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
+PARTITIONS: tuple[tuple[str, Partition, bool], ...] = (
+    ("Training/Labeled", "training", True),
+    ("Training/Unlabeled", "training", False),
+    ("Validation", "validation", True),
+    ("Testing", "testing", True),
+)
+GROUPS = {
+    "vendor": ("Vendor",),
+    "vendor_name": ("VendorName", "Vendor name"),
+    "centre": ("Centre", "Center"),
+    "pathology": ("Pathology",),
+}
+CODE_COLUMN = ("External code", "Code", "Subject")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What the CSV says of a subject; `frames` is (ED, ES) or None where they are not known."""
+
+    frames: tuple[int, int] | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    code: str
+    folder: Path
+    partition: Partition
+    may_be_labelled: bool
+
+
+def looks_like_mnms(folder: Path) -> bool:
+    """Whether a folder has the sub-folders of this layout."""
+    root = _root(folder)
+    return any((root / place.split("/")[0]).is_dir() for place in ("Training", "Validation", "Testing"))
+
+
+def open_mnms(folder: Path, name: str) -> Dataset:
+    """Reads a folder in this layout, with or without the level `OpenDataset`. Raises InputError, CaseErrors."""
+    root = _root(folder)
+    subjects = list(_subjects(root))
+    if not subjects:
+        places = ", ".join(place for place, _, _ in PARTITIONS)
+        raise InputError(
+            f"{root}: no subject folders in {places}; expected for example Training/Labeled/CODE/CODE_sa.nii.gz"
+        )
+    table = _find_table([folder, root] if root != folder else [folder])
+    rows = _read_rows(table)
+    problems = name_problems((subject.code for subject in subjects), "subject")
+    if problems:
+        raise CaseErrors(f"{root}: {problem}" for problem in problems)
+    notes: dict[str, list[str]] = defaultdict(list)
+    notes["absent"] = sorted(set(rows) - {subject.code for subject in subjects})
+    cases: list[Case] = []
+    for subject in subjects:
+        if subject.code not in rows:
+            notes["no row"].append(subject.code)
+        cases += _cases(subject, rows.get(subject.code, _Row()), notes)
+    problems = name_problems((case.case_id for case in cases), "case")
+    if problems:
+        raise CaseErrors(f"{root}: {problem}" for problem in problems)
+    return Dataset(name, folder, "mnms", CHANNEL_NAMES, LABELS, tuple(cases), tuple(_warnings(table, notes)))
+
+
+def _root(folder: Path) -> Path:
+    nested = folder / "OpenDataset"
+    return nested if nested.is_dir() else folder
+
+
+def _subjects(root: Path) -> Iterator[_Subject]:
+    for place, partition, may_be_labelled in PARTITIONS:
+        parent = root / place
+        if parent.is_dir():
+            for entry in sorted(parent.iterdir()):
+                if entry.is_dir() and not entry.name.startswith("."):
+                    yield _Subject(entry.name, entry, partition, may_be_labelled)
+
+
+def _find_table(folders: list[Path]) -> Table:
+    """The CSV that has the columns, whatever it is called."""
+    tables = [
+        read_table(path)
+        for folder in folders
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.suffix.lower() == ".csv" and not path.name.startswith(".")
+    ]
+    suited = [
+        table for table in tables if all(table.column(*names) for names in (CODE_COLUMN, ("ED",), ("ES",)))
+    ]
+    if len(suited) == 1:
+        return suited[0]
+    where = " or ".join(str(folder) for folder in folders)
+    if suited:
+        found = ", ".join(str(table.path) for table in suited)
+        raise InputError(
+            f"{where}: several CSVs have the columns External code, ED and ES: {found}; keep one of them"
+        )
+    found = (
+        "; ".join(f"{table.path.name} has {', '.join(table.columns) or 'no columns'}" for table in tables)
+        or "no CSV"
+    )
+    raise InputError(
+        f"{where}: expected a CSV with the columns External code, Vendor, Centre, ED, ES; found {found}"
+    )
+
+
+def _read_rows(table: Table) -> dict[str, _Row]:
+    """Rows by subject code. Raises CaseErrors for codes that are no names or there twice, and for frames that are no numbers."""
+    code_column = table.column(*CODE_COLUMN)
+    assert code_column is not None, "the table was chosen by this column"
+    codes = [row[code_column] for row in table.rows]
+    problems = [f"{table.path}: {problem}" for problem in name_problems(filter(None, codes), "subject")]
+    used = {
+        group: column
+        for group, aliases in GROUPS.items()
+        if (column := table.column(*aliases)) and any(not is_empty(row[column]) for row in table.rows)
+    }
+    rows = {}
+    for code, row, line in zip(codes, table.rows, table.lines, strict=True):
+        if name_problem(code):
+            problems += [f"{table.path}: line {line}: no subject code"] if not code else []
+            continue
+        groups = {group: "" if is_empty(row[column]) else row[column] for group, column in used.items()}
+        try:
+            rows[code] = _Row(_frames(table, row), groups)
+        except InputError as error:
+            problems.append(f"{table.path}: line {line}: subject {code}: {error}")
+    if problems:
+        raise CaseErrors(problems)
+    return rows
+
+
+def _frames(table: Table, row: Mapping[str, str]) -> tuple[int, int] | None:
+    found = []
+    for name in ("ED", "ES"):
+        text = row[table.column(name) or name]
+        if is_empty(text):
+            continue
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not (number >= 0 and number == int(number)):
+            raise InputError(f"{name} is {text!r}; expected a frame number, counted from 0")
+        found.append(int(number))
+    return (found[0], found[1]) if len(found) == 2 and found[0] != found[1] else None
+
+
+def _cases(subject: _Subject, row: _Row, notes: dict[str, list[str]]) -> list[Case]:
+    image = _file(subject.folder, f"{subject.code}_sa") or subject.folder / f"{subject.code}_sa.nii.gz"
+    label = _file(subject.folder, f"{subject.code}_sa_gt") if subject.may_be_labelled else None
+    if label is not None and _is_empty_label(label):
+        notes["empty label"].append(subject.code)
+        label = None
+    elif label is None and subject.may_be_labelled:
+        notes["no label"].append(subject.code)
+
+    def case(ending: str, frame: int | None, phase: str, label: Path | None) -> Case:
+        groups = {**row.groups, "phase": phase} if phase else dict(row.groups)
+        identity = f"{subject.code}{ending}"
+        return Case(identity, subject.code, (image,), label, frame, phase, subject.partition, groups)
+
+    if row.frames is not None:
+        ed, es = row.frames
+        return [case("_ED", ed, "ED", label), case("_ES", es, "ES", label)]
+    if label is not None:
+        notes["no frames"].append(subject.code)
+    frames = _frame_count(image)
+    if frames == 1:
+        return [case("", None, "", None)]
+    return [case(f"_t{index:02d}", index, "", None) for index in range(frames)]
+
+
+def _file(folder: Path, stem: str) -> Path | None:
+    return next(
+        (path for ending in (".nii.gz", ".nii") if (path := folder / f"{stem}{ending}").is_file()), None
+    )
+
+
+def _is_empty_label(label: Path) -> bool:
+    from utseg.rawdata.nifti import is_all_zero
+
+    try:
+        return is_all_zero(label)
+    except InputError:
+        return False  # damaged: the gate says so, with all other damaged files
+
+
+def _frame_count(image: Path) -> int:
+    from utseg.rawdata.nifti import read_header
+
+    try:
+        return read_header(image).frames
+    except InputError:
+        return 1  # as above
+
+
+def _warnings(table: Table, notes: Mapping[str, list[str]]) -> Iterator[str]:
+    texts = {
+        "absent": "subjects in the CSV have no folder and are left out",
+        "no row": "subject folders have no row in the CSV: unlabelled, every frame a case, no vendor or centre",
+        "no label": "subjects have no _sa_gt file: unlabelled",
+        "empty label": "subjects have a _sa_gt file without any label: unlabelled",
+        "no frames": "labelled subjects have no ED and ES frame (empty, or the same) in the CSV: their labels are not used",
+    }
+    for key, text in texts.items():
+        if codes := notes.get(key):
+            yield f"{table.path.name}: {len(codes)} {text}: {listing(codes)}"

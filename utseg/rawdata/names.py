@@ -1,0 +1,55 @@
+"""Which names a case may have: they become file and folder names, on any system.
+
+Nothing is renamed here; a name that does not do is refused.
+"""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+FORBIDDEN = frozenset("/\\:\0")
+LONGEST = 200
+SHOWN = 5
+
+
+def name_problem(name: str) -> str | None:
+    """Why a name cannot be a case's (a path in it, absolute, hidden, control characters, too long), or None."""
+    if not name:
+        return "is empty"
+    if any(character in FORBIDDEN for character in name):
+        return "has a path in it; use a plain name without / \\ or :"
+    if name.startswith("."):
+        return "begins with a dot"
+    if name != name.strip():
+        return "begins or ends with a space"
+    if any(unicodedata.category(character).startswith("C") for character in name):
+        return "has control characters in it"
+    if len(name.encode()) > LONGEST:
+        return f"is longer than {LONGEST} bytes"
+    return None
+
+
+def name_problems(names: Iterable[str], what: str) -> list[str]:
+    """One line for each name that cannot be used, is there twice, or differs from another by letter case only."""
+    names = list(names)
+    problems = [
+        f"{what} {name!r} {problem}" for name in dict.fromkeys(names) if (problem := name_problem(name))
+    ]
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        alike[unicodedata.normalize("NFC", name).casefold()].append(name)
+    for group in alike.values():
+        if len(group) > 1 and len(set(group)) == 1:
+            problems.append(f"{what} {group[0]!r} is there {len(group)} times; names must be unique")
+        elif len(group) > 1:
+            listed = ", ".join(repr(name) for name in sorted(set(group)))
+            problems.append(
+                f"{what}s {listed} differ by letter case only, which many file systems cannot tell apart; rename them"
+            )
+    return problems
+
+
+def listing(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are: for messages that stay one line."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

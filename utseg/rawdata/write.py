@@ -1,0 +1,86 @@
+"""Writes a mask as NIfTI in the geometry of the image that it belongs to; the inverse of reading, as far as headers go.
+
+Other formats are read but not written: their masks become NIfTI that lies in the same place.
+"""
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utseg.errors import ArtefactError, InputError
+from utseg.files import atomic_path
+from utseg.rawdata import nifti
+from utseg.rawdata.geometry import Geometry
+
+COMPRESSION = 6
+EMPTIED = ("descrip", "aux_file", "intent_name", "db_name")  # free text that may name a patient
+
+
+def write_mask(path: Path, mask: NDArray[np.uint8], geometry: Geometry, like: Path | None = None) -> None:
+    """Writes a mask, uint8 (Z, Y, X) or (T, Z, Y, X), atomically, read back and compared before it gets its name.
+
+    Every geometric field of the header (sform, qform, their codes, pixdim, units) is the input's own, bit for bit: from
+    `geometry.header`, or where that is empty from the NIfTI file `like`. With neither, sform and qform are made from the affine.
+    `path` ends in .nii.gz or .nii.
+    Raises InputError where the mask does not fit, UtsegError where it cannot be written.
+    """
+    if not path.name.endswith(nifti.ENDINGS):
+        raise InputError(f"{path}: masks are written as NIfTI; expected a name ending in .nii.gz or .nii")
+    if mask.dtype != np.uint8 or mask.ndim not in (3, 4) or mask.shape[-3:] != geometry.size_zyx:
+        raise InputError(
+            f"{path}: a mask of {mask.dtype} {mask.shape} does not fit an image of size {geometry.size_zyx} (z, y, x)"
+        )
+    header = _mask_header(mask, geometry, like)
+    offset = int(header["vox_offset"])
+    content = header.binaryblock.ljust(offset, b"\0") + np.ascontiguousarray(mask).tobytes()
+    # No time in the gzip header: the same mask gives the same bytes.
+    data = gzip.compress(content, COMPRESSION, mtime=0) if path.name.endswith(".gz") else content
+
+    def check(written: Path) -> None:
+        try:
+            same = nifti.read_bytes(written, len(content)) == content
+            nifti.read_header(written)
+        except InputError as error:
+            raise ArtefactError(
+                f"{path}: what was written cannot be read ({error}); is the disk failing?"
+            ) from None
+        if not same:
+            raise ArtefactError(f"{path}: what was written reads back differently; is the disk failing?")
+
+    with atomic_path(path, check) as temporary:
+        temporary.write_bytes(data)
+
+
+def _mask_header(mask: NDArray[np.uint8], geometry: Geometry, like: Path | None) -> Any:
+    source = geometry.header
+    if not source and like is not None and like.name.endswith(nifti.ENDINGS):
+        source = nifti.read_header(like).geometry.header
+    header = nifti.parse_header(source) if source else _new_header(geometry)
+    sizes = mask.shape[::-1]
+    header["dim"][:] = 1
+    header["dim"][0] = len(sizes)
+    header["dim"][1 : len(sizes) + 1] = sizes
+    header["datatype"], header["bitpix"] = 2, 8
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    header["cal_min"] = header["cal_max"] = 0
+    header["intent_code"] = 0
+    header["vox_offset"] = header.template_dtype.itemsize + 4  # four bytes that say: no extensions
+    for field in EMPTIED:
+        if field in header.template_dtype.names:
+            header[field] = b""
+    return header
+
+
+def _new_header(geometry: Geometry) -> Any:
+    nifti1, _ = nifti.header_classes()
+    header = nifti1()
+    z, y, x = geometry.size_zyx
+    header.set_data_shape((x, y, z))
+    header.set_xyzt_units("mm", "sec")
+    header.set_qform(geometry.matrix, code=1)
+    header.set_sform(geometry.matrix, code=1)
+    header["magic"] = b"n+1"
+    return header
