@@ -19,8 +19,6 @@ def measure_case(
     loaded: "LoadedCase", labels: Mapping[str, int], channel_names: tuple[str, ...], checksums: dict[str, str]
 ) -> CaseFingerprint:
     """The figures of one loaded case; its label is required. Percentiles of volumes beyond four million voxels use every n-th voxel."""
-    import nibabel
-
     case, label_ZYX = loaded.case, loaded.label_ZYX
     if label_ZYX is None:
         raise ValueError(f"case {case.case_id}: a case without label has no place in a fingerprint")
@@ -42,7 +40,7 @@ def measure_case(
         pixels_sha256=hashlib.sha256(np.ascontiguousarray(loaded.image_CZYX).data).hexdigest(),
         size_zyx=_triple(label_ZYX.shape),
         spacing_zyx_mm=_triple_mm((1, 1, 1), spacing),
-        orientation="".join(nibabel.aff2axcodes(np.array(loaded.geometry.affine))),
+        orientation=loaded.geometry.orientation,
         channels={
             name: measure_channel(image_ZYX, label_ZYX)
             for name, image_ZYX in zip(channel_names, loaded.image_CZYX, strict=True)
@@ -74,9 +72,10 @@ def measure_label(
     center_yx: tuple[float, float] | None = None,
 ) -> LabelFigures | None:
     """Size and place of a mask, None where it is empty. The offset is taken from `center_yx` (voxels), by default its own centre."""
-    if not mask_ZYX.any():
+    held_z, held_y, held_x = (np.flatnonzero(mask_ZYX.any(axes)) for axes in ((1, 2), (0, 2), (0, 1)))
+    if not held_z.size:
         return None
-    crop_ZYX = mask_ZYX[_held(mask_ZYX.any((1, 2))), _held(mask_ZYX.any((0, 2))), _held(mask_ZYX.any((0, 1)))]
+    crop_ZYX = mask_ZYX[held_z[0] : held_z[-1] + 1, held_y[0] : held_y[-1] + 1, held_x[0] : held_x[-1] + 1]
     extent = _triple(crop_ZYX.shape)
     _, dy, dx = spacing_zyx_mm
     areas = crop_ZYX.sum((1, 2))
@@ -115,14 +114,10 @@ def _center_yx(mask_ZYX: np.ndarray) -> tuple[float, float]:
     )
 
 
-def _held(present: np.ndarray) -> slice:
-    """From the first to the last place where something is."""
-    return slice(int(present.argmax()), int(present.size - present[::-1].argmax()))
-
-
 def _lengths(present_ZL: np.ndarray) -> np.ndarray:
     """Length of the box around what is present, along the last axis; every row holds something."""
-    return np.subtract(present_ZL.shape[1] - present_ZL[:, ::-1].argmax(1), present_ZL.argmax(1))
+    lengths: np.ndarray = present_ZL.shape[1] - present_ZL[:, ::-1].argmax(1) - present_ZL.argmax(1)
+    return lengths
 
 
 def _triple(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -97,6 +97,8 @@ def _measure(task: _Task) -> CaseFingerprint:
     from utseg.rawdata.gate import read_case
 
     case, known = task.case, task.known
+    if not all(path.is_file() for path in case.files):
+        read_case(case, task.labels)  # says what is missing
     checksums = {_relative(path, task.folder): _checksum(path, case) for path in case.files}
     if known is not None and known.checksums == checksums and known.frame == case.frame:
         return known.model_copy(

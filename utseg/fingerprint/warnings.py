@@ -1,4 +1,7 @@
-"""Looks over a whole dataset for what no single case shows: labels that nobody has, mixed orientations, one image under two subjects."""
+"""Looks over a whole dataset for what no single case shows: labels that nobody has, mixed orientations, one image under two subjects.
+
+What a single case shows (background only, say) the gate has warned of.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,7 +15,6 @@ def dataset_warnings(cases: Sequence[CaseFingerprint], labels: Mapping[str, int]
     """One line for each thing that a person should look at. None of them stops the work."""
     return [
         *_missing_labels(cases, labels),
-        *_background_only(cases),
         *_mixed_orientations(cases),
         *_shared_images(cases),
     ]
@@ -27,15 +29,6 @@ def _missing_labels(cases: Sequence[CaseFingerprint], labels: Mapping[str, int])
     return [
         f"label {name}: none of the {len(cases)} training cases has it; it cannot be learnt and its scores stay undefined"
         for name in missing
-    ]
-
-
-def _background_only(cases: Sequence[CaseFingerprint]) -> list[str]:
-    empty = [case.case_id for case in cases if case.foreground is None]
-    if not empty:
-        return []
-    return [
-        f"{len(empty)} of {len(cases)} training cases hold background only: {_some(empty)}; check their labels"
     ]
 
 

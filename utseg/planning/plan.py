@@ -1,12 +1,13 @@
 """The Plan: everything that the stages after planning need, each planned value with its reason. Behaviour lives elsewhere."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from utseg.files import write_text
-from utseg.planning.settings import Settings, read_model
+from utseg.planning.settings import Settings, read_model, setting_keys, unknown_key, with_settings
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -49,8 +50,9 @@ class AugmentationSettings(Settings):
     """Ranges that augmentation parameters are drawn from (uniformly), each kind applied with its probability.
 
     Spatial values are physical: rotation and scaling act on millimetres. Intensities are those of the normalised image (unit variance).
-    `scale_range`: factors, above 1 enlarges the content. `noise_sd_range`: standard deviation of Gaussian noise. `brightness_range`: is added.
-    `contrast_range`: factors on the distance from the patch's mean. `gamma_range`: exponents on the range of values, mean and deviation kept.
+    `scale_range`: factors, above 1 enlarges the content. `noise_sd_range`: standard deviation of Gaussian noise.
+    `brightness_range`: is added. `contrast_range`: factors on the distance from the patch's mean.
+    `gamma_range`: exponents on the range of values, mean and deviation kept.
     `foreground_fraction`: share of the patches that are centred on a pixel of a label, labels taking turns; the others lie anywhere.
     """
 
@@ -109,6 +111,30 @@ class Plan(Settings):
 def write_plan(plan: Plan, folder: Path) -> None:
     """Writes `plan.json` into the folder."""
     write_text(folder / PLAN_FILE, plan.model_dump_json(indent=2) + "\n")
+
+
+def override(plan: Plan, values: Mapping[str, Any]) -> Plan:
+    """The plan with values that the user set, by dotted key; their reasons say so. Nothing else is planned or estimated again.
+
+    Raises SettingError for an unknown key, for a wrong value, and for keys that say what the plan is of (dataset, labels, …).
+    """
+    settable = [key for key in setting_keys(Plan) if key not in IDENTITY_KEYS]
+    for key in values:
+        if key not in settable:
+            raise unknown_key(key, settable)
+    changed = with_settings(plan, dict(values))
+    before = plan.model_dump(mode="json")
+    reasons = {
+        **plan.reasons,
+        **{key: f"set by the user; the planner had {_value_at(before, key)}" for key in values},
+    }
+    return changed.model_copy(update={"reasons": reasons})
+
+
+def _value_at(tree: Any, key: str) -> Any:
+    for part in key.split("."):
+        tree = tree[part]
+    return tree
 
 
 def read_plan(folder: Path) -> Plan:
