@@ -52,5 +52,8 @@ class CaseErrors(InputError):
         self.problems = list(problems)
         super().__init__("; ".join(self.problems))
 
+    def __reduce__(self) -> tuple[type["CaseErrors"], tuple[list[str]]]:
+        return type(self), (self.problems,)  # or a process pool would hand over the joined text
+
     def lines(self) -> list[str]:
         return self.problems

@@ -4,6 +4,6 @@
 where it is needed because it needs numpy and nibabel.
 """
 
-from utseg.rawdata.layouts import open_dataset
+from utseg.rawdata.layouts import is_dataset, open_dataset
 
-__all__ = ["open_dataset"]
+__all__ = ["is_dataset", "open_dataset"]

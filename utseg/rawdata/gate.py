@@ -54,7 +54,7 @@ def frame_count(path: Path) -> int:
 
 
 def read_image(path: Path, frame: int | None = None) -> tuple[NDArray[np.float32], Geometry]:
-    """One channel, (Z, Y, X) float32. `frame` is needed where the file is 4-D. Raises InputError. Warnings are only given by `read_case`."""
+    """One channel, (Z, Y, X) float32. `frame` is needed where the file is 4-D. Raises InputError. Only `read_case` gives warnings."""
     volume = _read_volume(path, frame)
     return _image_values(path, volume), volume.geometry
 

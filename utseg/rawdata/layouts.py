@@ -7,8 +7,15 @@ from pathlib import Path
 
 from utseg.case import Dataset
 from utseg.errors import InputError
-from utseg.rawdata.mnms import looks_like_mnms, open_mnms
-from utseg.rawdata.nnunet import looks_like_nnunet, open_nnunet
+from utseg.rawdata.mnms import looks_like as looks_like_mnms
+from utseg.rawdata.mnms import open_mnms
+from utseg.rawdata.nnunet import looks_like as looks_like_nnunet
+from utseg.rawdata.nnunet import open_nnunet
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether a folder has the sub-folders or files of one of the layouts; it may still turn out wrong when opened."""
+    return looks_like_nnunet(folder) or looks_like_mnms(folder)
 
 
 def open_dataset(folder: Path, name: str | None = None) -> Dataset:

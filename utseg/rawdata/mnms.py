@@ -48,7 +48,7 @@ class _Subject:
     may_be_labelled: bool
 
 
-def looks_like_mnms(folder: Path) -> bool:
+def looks_like(folder: Path) -> bool:
     """Whether a folder has the sub-folders of this layout."""
     root = _root(folder)
     return any((root / place.split("/")[0]).is_dir() for place in ("Training", "Validation", "Testing"))

@@ -34,7 +34,7 @@ class Description:
     num_training: int | None
 
 
-def looks_like_nnunet(folder: Path) -> bool:
+def looks_like(folder: Path) -> bool:
     """Whether a folder has `dataset.json` or `imagesTr`."""
     return (folder / "dataset.json").exists() or (folder / "imagesTr").is_dir()
 
@@ -56,48 +56,6 @@ def open_nnunet(folder: Path, name: str) -> Dataset:
     if (folder / "cases.csv").exists():
         cases = _with_rows(cases, read_table(folder / "cases.csv"), warnings)
     return Dataset(name, folder, "nnunet", about.channel_names, about.labels, tuple(cases), tuple(warnings))
-
-
-def list_image_cases(
-    folder: Path, *, channels: int, file_ending: str | None = None, partition: Partition = "testing"
-) -> list[Case]:
-    """The unlabelled cases of an image folder (CASE_0000.nii.gz, …), each its own subject, in the order of their names.
-
-    A channel that is missing is left to the gate; a channel too many, or a file without a channel number, raises CaseErrors.
-    """
-    endings = (file_ending,) if file_ending else FILE_ENDINGS
-    found: dict[str, dict[int, Path]] = defaultdict(dict)
-    problems = []
-    for path in sorted(folder.iterdir()):
-        ending = next((ending for ending in endings if path.name.endswith(ending)), None)
-        if ending is None or path.name.startswith("."):
-            continue
-        match = CHANNEL_SUFFIX.fullmatch(path.name.removesuffix(ending))
-        if match is None:
-            problems.append(
-                f"{path}: no channel number in the name; expected for example {path.name.removesuffix(ending)}_0000{ending}"
-            )
-            continue
-        case, channel = match["case"], int(match["channel"])
-        if channel >= channels:
-            problems.append(
-                f"{path}: channel {channel}, but there should be {channels} (channel_names), counted from 0000"
-            )
-        if channel in found[case]:
-            problems.append(
-                f"{path}: channel {channel} of case {case} is also in {found[case][channel].name}; keep one"
-            )
-        found[case][channel] = path
-    if problems:
-        raise CaseErrors(problems)
-    cases = []
-    for case, there in found.items():
-        ending = file_ending or next(e for e in endings if next(iter(there.values())).name.endswith(e))
-        images = tuple(
-            there.get(number, folder / f"{case}_{number:04d}{ending}") for number in range(channels)
-        )
-        cases.append(Case(case, case, images, partition=partition))
-    return cases
 
 
 def read_description(path: Path) -> Description:
@@ -199,13 +157,42 @@ def _labels(path: Path, value: Any) -> dict[str, int]:
     return dict(sorted(value.items(), key=lambda item: int(item[1])))
 
 
+def _image_cases(folder: Path, channels: int, ending: str, partition: Partition) -> list[Case]:
+    """The cases of an image folder, each its own subject, in the order of their names.
+
+    A channel that is missing is left to the gate; a channel too many, or a file without a channel number, raises CaseErrors.
+    """
+    found: dict[str, dict[int, Path]] = defaultdict(dict)
+    problems = []
+    for path in sorted(folder.iterdir()):
+        if not path.name.endswith(ending) or path.name.startswith("."):
+            continue
+        stem = path.name.removesuffix(ending)
+        match = CHANNEL_SUFFIX.fullmatch(stem)
+        if match is None:
+            problems.append(
+                f"{path}: no channel number in the name; expected for example {stem}_0000{ending}"
+            )
+        elif int(match["channel"]) >= channels:
+            problems.append(
+                f"{path}: channel {int(match['channel'])}, but channel_names in dataset.json has {channels}, counted from 0"
+            )
+        else:
+            found[match["case"]][int(match["channel"])] = path
+    if problems:
+        raise CaseErrors(problems)
+    cases = []
+    for case, there in found.items():
+        images = (there.get(number, folder / f"{case}_{number:04d}{ending}") for number in range(channels))
+        cases.append(Case(case, case, tuple(images), partition=partition))
+    return cases
+
+
 def _partition_cases(folder: Path, suffix: str, partition: Partition, about: Description) -> list[Case]:
     images, labels = folder / f"images{suffix}", folder / f"labels{suffix}"
     if not images.is_dir():
         return []
-    cases = list_image_cases(
-        images, channels=len(about.channel_names), file_ending=about.file_ending, partition=partition
-    )
+    cases = _image_cases(images, len(about.channel_names), about.file_ending, partition)
     labelled = []
     for case in cases:
         label = labels / f"{case.case_id}{about.file_ending}"
