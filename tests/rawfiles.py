@@ -207,10 +207,10 @@ def write_rows(
         writer.writerows(rows)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
     """Writes JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value))
+    path.write_text(json.dumps(value, indent=indent) + "\n")
 
 
 def change_json(path: Path, *, remove: Sequence[str] = (), **changes: Any) -> None:
