@@ -1,0 +1,135 @@
+"""A tiny model folder with random weights, and networks whose answer is known without training."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from utseg.networks import build_network
+from utseg.planning.plan import AugmentationSettings, NetworkSettings, Plan
+from utseg.predict.model import LoadedModel
+from utseg.runs import RunRecord, write_run, write_weights
+
+TINY = {
+    "base_channels": 4,
+    "levels": 2,
+    "block_list": (1, 2),
+    "num_blocks": (1, 1),
+    "num_heads": (1, 1),
+    "reduce_size": 2,
+}
+
+
+def make_plan(**changes: Any) -> Plan:
+    augmentation = AugmentationSettings(
+        rotation_deg=0,
+        rotation_probability=0,
+        scale_range=(1, 1),
+        scale_probability=0,
+        noise_sd_range=(0, 0),
+        noise_probability=0,
+        brightness_range=(1, 1),
+        brightness_probability=0,
+        contrast_range=(1, 1),
+        contrast_probability=0,
+        gamma_range=(1, 1),
+        gamma_probability=0,
+        mirror_axes=changes.pop("mirror_axes", ()),
+        foreground_fraction=0.5,
+    )
+    values: dict[str, Any] = {
+        "dataset": "Tiny",
+        "planner": "auto",
+        "labels": {"background": 0, "LV": 1, "MYO": 2, "RV": 3},
+        "channel_names": ("cine-MRI",),
+        "fingerprint_sha256": "0" * 64,
+        "spacing_yx_mm": (1.25, 1.25),
+        "clip_percentiles": (0.0, 100.0),
+        "patch_size": (32, 32),
+        "batch_size": 4,
+        "epochs": 1,
+        "iterations_per_epoch": 1,
+        "estimated_memory_gb": 0.1,
+        "network": NetworkSettings(**TINY),
+        "augmentation": augmentation,
+        "reasons": {},
+    }
+    return Plan(**(values | changes))
+
+
+def make_record(plan: Plan, model: str = "UTNet", selection: str = "fold0") -> RunRecord:
+    settings = plan.network.model_dump(mode="json") if model == "UTNet" else {"base_channels": 4, "levels": 2}
+    return RunRecord(
+        model=model,
+        network=model,
+        network_settings=settings,
+        in_channels=len(plan.channel_names),
+        num_classes=plan.num_classes,
+        plan=plan,
+        recipe={},
+        selection=selection,
+        training_cases=(),
+        validation_cases=(),
+        epochs=1,
+        iterations_per_epoch=1,
+        seed=0,
+        device="cpu",
+        data_sha256="0" * 64,
+        versions={},
+        git_revision="",
+        started="2026-01-01T00:00:00",
+    )
+
+
+def make_run_folder(
+    dataset: Path, model: str = "UTNet", fold: str = "fold0", seed: int = 0, **changes: Any
+) -> Path:
+    """Writes a run folder below `dataset` (`results/NAME`): run.json and random weights."""
+    plan = make_plan(**changes)
+    record = make_record(plan, model, fold)
+    folder = dataset / plan.folder_name / model / fold
+    folder.mkdir(parents=True)
+    torch.manual_seed(seed)
+    network = build_network(
+        record.network,
+        in_channels=record.in_channels,
+        num_classes=record.num_classes,
+        **record.network_settings,
+    )
+    write_run(record, folder)
+    write_weights(network.state_dict(), folder)
+    return folder
+
+
+class BandNetwork(nn.Module):
+    """Each pixel's class is the band of z-scores that it falls into: below −.5, to .5, to 1.5, above. `sharpness` scales the logits."""
+
+    edges = (-0.5, 0.5, 1.5)
+
+    def __init__(self, sharpness: float = 50.0) -> None:
+        super().__init__()
+        self.sharpness = nn.Parameter(torch.tensor(sharpness))
+
+    def main_logits(self, x: Tensor) -> Tensor:
+        x = x[:, :1]
+        centres = (-1.0, 0.0, 1.0, 2.0)
+        return torch.cat([-self.sharpness * (x - centre) ** 2 for centre in centres], 1)
+
+
+def bands(image_ZYX: np.ndarray) -> np.ndarray:
+    """What BandNetwork answers, by hand."""
+    z = (image_ZYX - image_ZYX.mean()) / image_ZYX.std()
+    return np.digitize(z, BandNetwork.edges).astype(np.uint8)
+
+
+def band_model(sharpness: float = 50.0, name: str = "bands", **changes: Any) -> LoadedModel:
+    plan = make_plan(**changes)
+    network = BandNetwork(sharpness).requires_grad_(False).eval()
+    return LoadedModel(
+        network,
+        make_record(plan),
+        Path("results/Tiny") / plan.folder_name / "UTNet" / name,
+        f"{name}{sharpness}",
+    )

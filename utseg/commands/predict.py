@@ -1,0 +1,126 @@
+"""`utseg_predict`: images in, masks out, with the trained models of a dataset."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from utseg.commands.frame import add_workers, home_of, make_parser, run
+
+logger = logging.getLogger("utseg")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    parser = make_parser(
+        "utseg_predict",
+        "Segment images with trained models; each mask CASE.nii.gz has the geometry of its image. Several models or folds: the mean of "
+        "their probabilities.",
+        "utseg_predict -i scans -o masks -d MnM -m UTNet",
+    )
+    parser.add_argument(
+        "-i",
+        dest="input",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="an image, a cine file (every frame is segmented), a folder of images (CASE.nii.gz, or CASE_0000.nii.gz, … for several "
+        "channels), or a raw dataset (nnU-Net, M&Ms)",
+    )
+    parser.add_argument(
+        "-o",
+        dest="output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for the masks and prediction.json",
+    )
+    _add_model_options(parser)
+    parser.add_argument(
+        "--no-tta",
+        dest="tta",
+        action="store_false",
+        help="no mean over mirrored images (done only where training mirrored)",
+    )
+    parser.add_argument(
+        "--save-probabilities", action="store_true", help="also write CASE.npz, float32 (class, z, y, x)"
+    )
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto (CUDA where it is there), cpu, cuda or cuda:N"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep masks that are there and verify; without it, masks of the same names are replaced",
+    )
+    add_workers(parser)
+    return run(parser, _predict, argv)
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-d",
+        dest="dataset",
+        metavar="NAME",
+        default=argparse.SUPPRESS,
+        help="dataset that the models were trained on; may be left out where one is there",
+    )
+    parser.add_argument(
+        "-m",
+        dest="models",
+        nargs="+",
+        metavar="MODEL",
+        default=argparse.SUPPRESS,
+        help="one or more networks; may be left out where one is trained",
+    )
+    parser.add_argument(
+        "-f",
+        dest="folds",
+        nargs="+",
+        metavar="FOLD",
+        default=argparse.SUPPRESS,
+        help="what they were trained on, as fold0 or vendor=A; left out: all folds that are trained",
+    )
+    parser.add_argument(
+        "-pl",
+        dest="planner",
+        metavar="PLAN",
+        default=argparse.SUPPRESS,
+        help="plan; may be left out where one has trained models",
+    )
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    from utseg.files import require_writable
+    from utseg.predict.inputs import check_output, find_inputs
+    from utseg.predict.model import choose_runs, load_model
+    from utseg.runs import read_run
+
+    _, dataset = home_of(arguments).trained_dataset(getattr(arguments, "dataset", None))
+    runs = choose_runs(
+        dataset,
+        planner=getattr(arguments, "planner", None),
+        models=getattr(arguments, "models", ()),
+        folds=getattr(arguments, "folds", ()),
+    )
+    inputs = find_inputs(arguments.input, read_run(runs[0]).plan.channel_names)
+    check_output(arguments.input, arguments.output)
+    require_writable(arguments.output)
+    for warning in inputs.warnings:
+        logger.warning("%s", warning)
+
+    from utseg.device import resolve_device
+    from utseg.predict.pipeline import predict_cases
+
+    device = resolve_device(arguments.device)
+    models = [load_model(run, device) for run in runs]
+    logger.info("models: %s", ", ".join(model.name for model in models))
+    predict_cases(
+        inputs.cases,
+        models,
+        arguments.output,
+        tta=arguments.tta,
+        save_probabilities=arguments.save_probabilities,
+        workers=getattr(arguments, "workers", None),
+        resume=arguments.resume,
+    )

@@ -1,0 +1,167 @@
+"""What `-i` is: a file, a folder of images, an nnU-Net image folder, or a raw dataset in the nnU-Net or native M&Ms layout.
+
+Only names are looked at, so everything that is wrong with them comes at once and before any work; the gate reads the pixels later.
+A case without a frame whose file is a cine stands for all its frames.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from utseg.case import Case
+from utseg.errors import CaseErrors, InputError
+from utseg.rawdata import mnms, nnunet, open_dataset
+from utseg.rawdata.gate import ENDINGS
+from utseg.rawdata.names import listing, name_problems
+from utseg.rawdata.nnunet import CHANNEL_SUFFIX
+
+LABEL_OF_MNMS = "_gt"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What to predict; each case id names its mask. `warnings` are for the user to read."""
+
+    cases: tuple[Case, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def find_inputs(path: Path, channel_names: Sequence[str]) -> Inputs:
+    """The cases below `path`, for a model with these channels. Labels are left out: prediction does not read them.
+
+    Raises InputError where nothing is there, CaseErrors with all cases whose channels are not the model's or whose names clash.
+    """
+    if path.is_dir():
+        layout = nnunet.looks_like(path) or mnms.looks_like(path)
+        found = _dataset_inputs(path) if layout else _folder_inputs(path, len(channel_names))
+    elif path.is_file():
+        found = _file_inputs(path, len(channel_names))
+    else:
+        raise InputError(
+            f"{path}: no such file or folder; -i takes an image, a folder of images or a raw dataset"
+        )
+    _check_cases(found.cases, channel_names, path)
+    return found
+
+
+def check_output(path: Path, output: Path) -> None:
+    """Refuses an output folder in which masks would come to lie among, or over, the images that are read. Raises InputError."""
+    source = (path if path.is_dir() else path.parent).resolve()
+    target = output.resolve()
+    if target == source or (path.is_dir() and source in target.parents):
+        raise InputError(
+            f"{output}: the output folder lies in the input folder {source}; masks must not mix with images: choose another with -o"
+        )
+
+
+def without_suffix(path: Path) -> str | None:
+    """The name of an image file without its suffix, None for a file that is no image by its name."""
+    for suffix in ENDINGS:
+        if path.name.endswith(suffix):
+            return path.name[: -len(suffix)]
+    return None
+
+
+def _dataset_inputs(folder: Path) -> Inputs:
+    """All cases of a raw dataset, of every partition. Of an M&Ms subject whose ED and ES are not known the whole cine, as one case."""
+    dataset = open_dataset(folder)
+    cases: dict[str, Case] = {}
+    for case in dataset.cases:
+        whole = replace(case, label=None)
+        if dataset.layout == "mnms" and not case.phase:
+            whole = replace(whole, case_id=case.subject, frame=None)
+        cases[whole.case_id] = whole
+    return Inputs(tuple(cases.values()), dataset.warnings)
+
+
+def _folder_inputs(folder: Path, channels: int) -> Inputs:
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    stems = {entry: stem for entry in entries if entry.is_file() and (stem := without_suffix(entry))}
+    labels = [entry for entry, stem in stems.items() if _is_mnms_label(stem, set(stems.values()))]
+    ignored = [entry.name for entry in entries if entry not in stems]
+    warnings = []
+    if ignored:
+        warnings.append(f"{folder}: left out, not images by their names: {listing(ignored)}")
+    if labels:
+        warnings.append(
+            f"{folder}: left out, labels by their names: {listing([entry.name for entry in labels])}"
+        )
+    images = {entry: stem for entry, stem in stems.items() if entry not in labels}
+    if not images:
+        raise InputError(
+            f"{folder}: no image is there; expected files that end in {', '.join(ENDINGS)}, or a raw dataset"
+            + (f"; found {listing(ignored)}" if ignored else "")
+        )
+    return Inputs(_cases(images, channels), tuple(warnings))
+
+
+def _is_mnms_label(stem: str, stems: set[str]) -> bool:
+    """CODE_sa_gt beside CODE_sa, as in the folder of an M&Ms subject."""
+    return stem.endswith(LABEL_OF_MNMS) and stem.removesuffix(LABEL_OF_MNMS) in stems
+
+
+def _file_inputs(path: Path, channels: int) -> Inputs:
+    """One image; with further channels beside it where it ends in _0000 and the model has several."""
+    stem = without_suffix(path)
+    if stem is None:
+        raise InputError(f"{path}: not an image by its name; expected one that ends in {', '.join(ENDINGS)}")
+    images = {path: stem}
+    match = CHANNEL_SUFFIX.fullmatch(stem)
+    if match and channels > 1:
+        beside = (
+            (entry, without_suffix(entry)) for entry in sorted(path.parent.iterdir()) if entry.is_file()
+        )
+        for entry, other in beside:
+            same = other and CHANNEL_SUFFIX.fullmatch(other)
+            if other and same and same[1] == match[1]:
+                images[entry] = other
+    return Inputs(_cases(images, channels))
+
+
+def _cases(images: dict[Path, str], channels: int) -> tuple[Case, ...]:
+    """One case a file, or a group of files NAME_0000, NAME_0001, … .
+
+    A number at the end of a name is that of a channel when the model has such a channel, or when NAME_0000 is there too.
+    """
+    stems = set(images.values())
+    grouped: dict[str, dict[int, Path]] = defaultdict(dict)
+    plain: list[Case] = []
+    for path, stem in images.items():
+        match = CHANNEL_SUFFIX.fullmatch(stem)
+        if match and (int(match[2]) < channels or f"{match[1]}_0000" in stems):
+            if int(match[2]) in grouped[match[1]]:
+                plain.append(
+                    Case(match[1], match[1], (path,))
+                )  # a.nii and a.nii.gz: the clash of names is reported
+            else:
+                grouped[match[1]][int(match[2])] = path
+        else:
+            plain.append(Case(stem, stem, (path,)))
+    multi = [
+        Case(name, name, tuple(files[number] for number in sorted(files))) for name, files in grouped.items()
+    ]
+    return tuple(sorted(multi + plain, key=lambda case: case.case_id))
+
+
+def _check_cases(cases: Sequence[Case], channel_names: Sequence[str], where: Path) -> None:
+    problems = [f"{where}: {problem}" for problem in name_problems([case.case_id for case in cases], "case")]
+    for case in cases:
+        numbers = [_channel_number(image) for image in case.images]
+        expected = list(range(len(channel_names)))
+        complete = numbers == expected or len(case.images) == len(channel_names) == 1 or None in numbers
+        if len(case.images) != len(channel_names) or not complete:
+            found = listing([image.name for image in case.images])
+            problems.append(
+                f"{case.case_id}: {len(case.images)} channels found ({found}); the model needs {len(channel_names)}: "
+                f"{', '.join(channel_names)}, as {case.case_id}_0000, …"
+            )
+    if not cases:
+        problems.append(f"{where}: the dataset has no cases")
+    if problems:
+        raise CaseErrors(problems)
+
+
+def _channel_number(path: Path) -> int | None:
+    match = CHANNEL_SUFFIX.fullmatch(without_suffix(path) or "")
+    return int(match[2]) if match else None

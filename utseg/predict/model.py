@@ -1,0 +1,180 @@
+"""Which trained models predict, and loading one: `run.json` says which network, `model.safetensors` fills it.
+
+A network is looked up by its registered name; nothing else of a run's folder is executed or imported. torch is imported when a model
+is loaded, not before.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utseg.errors import ArtefactError, InputError, SettingError, UsageError
+from utseg.files import sha256
+from utseg.home import check_name, plan_folder_name
+from utseg.networks import build_network
+from utseg.runs import RUN_FILE, WEIGHTS_FILE, RunRecord, is_finished, read_run, read_weights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+logger = logging.getLogger("utseg")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network in evaluation mode on its device, the record of its training, its folder, and the SHA-256 of its weights' file."""
+
+    network: "nn.Module"
+    record: RunRecord
+    folder: Path
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """DATASET/PLAN_2d/MODEL/FOLD, as in `results`."""
+        return "/".join(self.folder.absolute().parts[-4:])
+
+
+def load_model(folder: Path, device: "torch.device") -> LoadedModel:
+    """Loads the model of a run's folder. Raises ArtefactError where a file is missing, damaged, or does not fit the network."""
+    record = read_run(folder)
+    _check_record(record, folder)
+    weights = read_weights(folder)
+    try:
+        settings = {"in_channels": record.in_channels, "num_classes": record.num_classes}
+        network = build_network(record.network, **(record.network_settings | settings))
+    except (SettingError, UsageError) as error:
+        raise ArtefactError(f"{folder / RUN_FILE}: the network cannot be built from it: {error}") from None
+    _check_weights(weights, network.state_dict(), folder / WEIGHTS_FILE)
+    network.load_state_dict(weights)
+    network.eval().requires_grad_(False).to(device)
+    return LoadedModel(network, record, folder, sha256(folder / WEIGHTS_FILE))
+
+
+def _check_record(record: RunRecord, folder: Path) -> None:
+    path = folder / RUN_FILE
+    if record.in_channels != len(record.plan.channel_names):
+        raise ArtefactError(
+            f"{path}: in_channels is {record.in_channels}, but plan.channel_names has {len(record.plan.channel_names)} entries"
+        )
+    if record.num_classes != record.plan.num_classes:
+        raise ArtefactError(
+            f"{path}: num_classes is {record.num_classes}, but plan.labels needs {record.plan.num_classes}"
+        )
+
+
+def _check_weights(given: "Mapping[str, Tensor]", wanted: "Mapping[str, Tensor]", path: Path) -> None:
+    """Names and shapes must be the network's, and all values finite."""
+    problems = [f"{name} is missing" for name in wanted if name not in given]
+    problems += [f"{name} is not in the network" for name in given if name not in wanted]
+    for name in given.keys() & wanted.keys():
+        if given[name].shape != wanted[name].shape:
+            found, expected = tuple(given[name].shape), tuple(wanted[name].shape)
+            problems.append(f"{name} has the shape {found} where the network has {expected}")
+        elif given[name].is_floating_point() and not given[name].isfinite().all():
+            problems.append(f"{name} has values that are not finite")
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ArtefactError(
+            f"{path}: the weights are not those of the network in {RUN_FILE}: {sorted(problems)[0]}{more}; train again"
+        )
+
+
+def check_same_task(models: Sequence[LoadedModel]) -> None:
+    """Models predict together only when channels and labels agree; each may have its own spacing and patch. Raises InputError."""
+    first = models[0]
+    for model in models[1:]:
+        for what in ("labels", "channel_names"):
+            ours, theirs = getattr(first.record.plan, what), getattr(model.record.plan, what)
+            if ours != theirs:
+                raise InputError(
+                    f"{model.name} and {first.name} cannot predict together: {what} are {theirs} and {ours}; choose with -m and -f"
+                )
+
+
+def choose_runs(
+    dataset: Path,
+    *,
+    planner: str | None = None,
+    models: Sequence[str] = (),
+    folds: Sequence[str] = (),
+) -> list[Path]:
+    """The folders of the runs that predict, below `results/NAME`.
+
+    planner: the plan's name; may be left out where one has trained models. models: may be left out where one is trained.
+    folds: what the models were trained on; all of fold0, fold1, … that are trained where left out, else the only selection that is.
+    Raises UsageError that lists what there is where the choice is not clear, InputError where something is not there.
+    """
+    plan_folder = _choose_plan(dataset, planner)
+    names = list(dict.fromkeys(models)) or [_only_model(plan_folder)]
+    return [run for name in names for run in _choose_folds(plan_folder, name, folds)]
+
+
+def _trained(folder: Path) -> list[Path]:
+    """Subfolders that are runs with weights."""
+    return [
+        entry
+        for entry in _folders(folder)
+        if (entry / RUN_FILE).is_file() and (entry / WEIGHTS_FILE).is_file()
+    ]
+
+
+def _folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _choose_plan(dataset: Path, planner: str | None) -> Path:
+    there = [plan for plan in _folders(dataset) if any(_trained(model) for model in _folders(plan))]
+    listed = ", ".join(plan.name.removesuffix(plan_folder_name("")) for plan in there)
+    if planner is not None:
+        folder = dataset / plan_folder_name(check_name(planner, "plan"))
+        if folder not in there:
+            raise InputError(
+                f"{folder}: no trained model is there (plans with trained models: {listed or 'none'}); run utseg_train first"
+            )
+        return folder
+    if not there:
+        raise InputError(f"{dataset}: no trained model is there; run utseg_train first")
+    if len(there) > 1:
+        raise UsageError(f"{dataset}: several plans have trained models: {listed}; choose one with -pl")
+    return there[0]
+
+
+def _only_model(plan_folder: Path) -> str:
+    there = [model.name for model in _folders(plan_folder) if _trained(model)]
+    if len(there) > 1:
+        raise UsageError(
+            f"{plan_folder}: several models are trained: {', '.join(there)}; choose one or more with -m"
+        )
+    return there[0]
+
+
+def _choose_folds(plan_folder: Path, model: str, folds: Sequence[str]) -> list[Path]:
+    folder = plan_folder / check_name(model, "model")
+    there = {run.name: run for run in _trained(folder)}
+    listed = ", ".join(there) or "none"
+    if not there:
+        trained = ", ".join(entry.name for entry in _folders(plan_folder) if _trained(entry))
+        raise InputError(f"{folder}: {model} is not trained there; trained: {trained or 'none'}")
+    for fold in folds:
+        if fold not in there:
+            raise InputError(f"{folder}: {model} is not trained on {fold!r}; trained: {listed}")
+    chosen = [there[fold] for fold in dict.fromkeys(folds)]
+    if not folds:
+        numbered = [run for name, run in there.items() if name.startswith("fold")]
+        chosen = [run for run in numbered if is_finished(run)] or numbered
+        if not numbered and len(there) > 1:
+            raise UsageError(f"{folder}: {model} is trained on several selections: {listed}; choose with -f")
+        chosen = chosen or list(there.values())
+        for run in numbered:
+            if run not in chosen:
+                logger.warning("%s: left out, its training has not finished", run)
+    for run in chosen:
+        if not is_finished(run):
+            logger.warning("%s: used as it is, its training has not finished", run)
+    return chosen

@@ -1,0 +1,92 @@
+"""`prediction.json`: which models made the masks of a folder, from which files, with checksums of everything. It is what `--resume` trusts.
+
+A mask is kept only when its input, the models and the mask itself are what the record says. Nothing is predicted here.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from utseg.case import Case
+from utseg.errors import UtsegError
+from utseg.files import sha256, write_text
+from utseg.planning.settings import Settings, read_model
+
+logger = logging.getLogger("utseg")
+PREDICTION_FILE = "prediction.json"
+
+
+class ModelUse(Settings):
+    """One member: DATASET/PLAN_2d/MODEL/FOLD, its network, and SHA-256 of its weights' file and of its plan."""
+
+    name: str
+    network: str
+    weights_sha256: str
+    plan_sha256: str
+
+
+class PredictedCase(Settings):
+    """What one mask came from: SHA-256 of each input file by name, the frame (None: the whole file), and of each file written."""
+
+    inputs: dict[str, str]
+    frame: int | None
+    frames: int
+    files: dict[str, str]
+    warnings: tuple[str, ...] = ()
+
+
+class PredictionRecord(Settings):
+    """The content of `prediction.json`. `labels` maps names to the values in the masks; `cases` is keyed by case id."""
+
+    format: Literal["utseg-prediction-1"] = "utseg-prediction-1"
+    models: tuple[ModelUse, ...]
+    labels: dict[str, int]
+    channel_names: tuple[str, ...]
+    test_time_mirroring: bool
+    versions: dict[str, str]
+    device: str
+    cases: dict[str, PredictedCase]
+
+    def same_making(self, other: "PredictionRecord") -> bool:
+        """Whether both describe masks by the same models, used in the same way, wherever it ran."""
+        keys = ("models", "labels", "channel_names", "test_time_mirroring")
+        return all(getattr(self, key) == getattr(other, key) for key in keys)
+
+
+def write_record(record: PredictionRecord, folder: Path) -> None:
+    """Writes `prediction.json` into the folder of the masks."""
+    write_text(folder / PREDICTION_FILE, record.model_dump_json(indent=2) + "\n")
+
+
+def read_record(folder: Path) -> PredictionRecord | None:
+    """The record of an earlier run, None where there is none or it is not readable, which the log says."""
+    if not (folder / PREDICTION_FILE).is_file():
+        return None
+    try:
+        return read_model(PredictionRecord, folder / PREDICTION_FILE)
+    except UtsegError as error:
+        logger.warning("%s; nothing that is there can be kept", error)
+        return None
+
+
+def input_checksums(case: Case) -> dict[str, str]:
+    """SHA-256 of the case's image files, by file name."""
+    return {image.name: sha256(image) for image in case.images}
+
+
+def is_kept(case: Case, record: Mapping[str, PredictedCase], folder: Path, suffixes: tuple[str, ...]) -> bool:
+    """Whether the case's files are all there and whole, and were made from the files that the case has now.
+
+    suffixes: what has to be there, as in (".nii.gz", ".npz").
+    """
+    entry = record.get(case.case_id)
+    if entry is None or entry.frame != case.frame:
+        return False
+    if not all(any(name.endswith(suffix) for name in entry.files) for suffix in suffixes):
+        return False
+    for name, checksum in entry.files.items():
+        path = folder / name
+        if Path(name).name != name or not path.is_file() or sha256(path) != checksum:
+            return False
+    return all(image.is_file() for image in case.images) and entry.inputs == input_checksums(case)
