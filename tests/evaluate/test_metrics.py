@@ -24,11 +24,12 @@ def brute_force(prediction, reference, spacing):
     def border(mask):
         found = []
         for index in np.argwhere(mask):
-            neighbours = [index + step for axis in range(3) for step in (np.eye(3, dtype=int)[axis], -np.eye(3, dtype=int)[axis])]
-            inside = [
-                bool((n >= 0).all() and (n < mask.shape).all() and mask[tuple(n)])
-                for n in neighbours
+            neighbours = [
+                index + step
+                for axis in range(3)
+                for step in (np.eye(3, dtype=int)[axis], -np.eye(3, dtype=int)[axis])
             ]
+            inside = [bool((n >= 0).all() and (n < mask.shape).all() and mask[tuple(n)]) for n in neighbours]
             if not all(inside):
                 found.append(index * np.asarray(spacing))
         return np.array(found)

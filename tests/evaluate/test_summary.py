@@ -41,7 +41,9 @@ def test_without_any_defined_value_all_is_none():
 
 def test_interval_is_over_subjects_and_not_over_cases():
     values = np.array([0.1, 0.9] * 20)
-    subjects = np.array([f"s{i // 2}" for i in range(40)])  # every subject has the same mean: no spread between subjects
+    subjects = np.array(
+        [f"s{i // 2}" for i in range(40)]
+    )  # every subject has the same mean: no spread between subjects
     low, high = bootstrap_interval(values, subjects)
     assert low == pytest.approx(0.5) and high == pytest.approx(0.5)
     low, high = bootstrap_interval(values, np.arange(40).astype(str))
@@ -52,5 +54,7 @@ def test_interval_covers_the_normal_one():
     values = np.random.default_rng(1).normal(0.8, 0.1, 400)
     low, high = bootstrap_interval(values, np.arange(400).astype(str))
     half = 1.96 * values.std(ddof=1) / 20
-    assert low == pytest.approx(values.mean() - half, abs=0.003) and high == pytest.approx(values.mean() + half, abs=0.003)
+    assert low == pytest.approx(values.mean() - half, abs=0.003) and high == pytest.approx(
+        values.mean() + half, abs=0.003
+    )
     assert bootstrap_interval(values[:3], np.array(["a"] * 3)) is None

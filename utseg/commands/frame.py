@@ -19,6 +19,15 @@ from utseg.home import Home
 INTERRUPTED = 75
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults that mean something: not those of flags, nor of options that are required or left out."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or isinstance(action.default, bool):
+            return action.help
+        return super()._get_help_string(action)
+
+
 def make_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
     """A parser with the options that every command has."""
     parser = argparse.ArgumentParser(
@@ -26,7 +35,7 @@ def make_parser(name: str, description: str, example: str) -> argparse.ArgumentP
         description=description,
         epilog=f"example: {example}",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Formatter,
     )
     parser.add_argument(
         "--home",

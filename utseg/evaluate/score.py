@@ -77,21 +77,28 @@ def match(cases: Sequence[Case], predictions: Path, labels: Mapping[str, int]) -
     """Each case with its prediction's file. Raises CaseErrors that lists all cases without one, or without a reference."""
     if not predictions.is_dir():
         raise InputError(f"{predictions}: no folder with predictions is there")
-    pairs, problems = [], []
+    pairs, problems, unlabelled, missing = [], [], [], []
     for case in cases:
         found = [path for suffix in SUFFIXES if (path := predictions / f"{case.case_id}{suffix}").is_file()]
         if case.label is None:
-            problems.append(f"case {case.case_id}: no reference label is there")
+            unlabelled.append(case.case_id)
         elif not found:
-            problems.append(
-                f"case {case.case_id}: no prediction; expected {predictions / case.case_id}{SUFFIXES[0]}"
-            )
+            missing.append(case.case_id)
         elif len(found) > 1:
             problems.append(
                 f"case {case.case_id}: two predictions, {found[0].name} and {found[1].name}; keep one"
             )
         else:
             pairs.append(Pair(case, found[0], labels))
+    if unlabelled:
+        problems.append(
+            f"{len(unlabelled)} of {len(cases)} cases have no reference label: {', '.join(unlabelled)}"
+        )
+    if missing:
+        problems.append(
+            f"{predictions}: no prediction CASE{SUFFIXES[0]} for {len(missing)} of {len(cases)} cases: {', '.join(missing)}; "
+            "predict them, or score only what is there with --only-predicted"
+        )
     if problems:
         raise CaseErrors(problems)
     if not pairs:
