@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from multiprocessing.context import BaseContext
+from typing import Any, Generic, TypeVar
 
 from utseg.errors import UtsegError, WorkerError
 
@@ -33,19 +34,36 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def fresh_process_context() -> BaseContext:
+    """How processes are started: without state of this one (its threads, locks and OpenMP would not survive a fork)."""
+    methods = multiprocessing.get_all_start_methods()
+    return multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+
+
 @contextmanager
 def process_pool(workers: int | None = None) -> Iterator[ProcessPoolExecutor]:
     """A pool of fresh processes (no state of this one is inherited). An error that leaves the block cancels what is queued."""
-    context = multiprocessing.get_context(
-        "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    )
-    pool = ProcessPoolExecutor(max_workers=workers or available_cores(), mp_context=context)
+    pool = ProcessPoolExecutor(max_workers=workers or available_cores(), mp_context=fresh_process_context())
     try:
         yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     pool.shutdown()
+
+
+class InlineExecutor(Executor):
+    """Runs each call at once in this process: for so little work that starting others would take longer."""
+
+    _max_workers = 1
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 — handed to the caller by the future, as any executor does
+            future.set_exception(error)
+        return future
 
 
 def run_each(
@@ -55,10 +73,13 @@ def run_each(
     *,
     name: Callable[[Item], str] = str,
     workers: int | None = None,
+    costly_items: bool = False,
 ) -> Iterator[Outcome[Item, Result]]:
     """Runs a picklable function over the items and yields an Outcome as each finishes, in no particular order.
 
     A UtsegError belongs to its item and is yielded; any other error is a defect and is raised. A dead worker raises WorkerError.
+    The workers are kept busy ahead of what is asked for. With `costly_items`, where making an item is work of its own, no item is made
+    while a finished one waits to be yielded.
     """
     limit = AHEAD_PER_WORKER * (workers or getattr(executor, "_max_workers", None) or available_cores())
     source = iter(items)
@@ -66,6 +87,8 @@ def run_each(
     exhausted = False
     while True:
         while not exhausted and len(under_way) < limit:
+            if costly_items and any(future.done() for future in under_way):
+                break
             try:
                 item = next(source)
             except StopIteration:
@@ -74,16 +97,15 @@ def run_each(
             under_way[_submit(executor, function, item, under_way, name)] = item
         if not under_way:
             return
-        done, _ = wait(under_way, return_when=FIRST_COMPLETED)
-        for future in done:
-            try:
-                outcome = Outcome[Item, Result](under_way[future], result=future.result())
-            except BrokenExecutor as error:
-                raise _dead_worker(under_way.values(), name) from error
-            except UtsegError as error:
-                outcome = Outcome[Item, Result](under_way[future], error=error)
-            del under_way[future]
-            yield outcome
+        future = next(iter(wait(under_way, return_when=FIRST_COMPLETED).done))
+        try:
+            outcome = Outcome[Item, Result](under_way[future], result=future.result())
+        except BrokenExecutor as error:
+            raise _dead_worker(under_way.values(), name) from error
+        except UtsegError as error:
+            outcome = Outcome[Item, Result](under_way[future], error=error)
+        del under_way[future]
+        yield outcome
 
 
 def _submit(
