@@ -1,0 +1,95 @@
+"""Slices made up in memory, behind the part of SliceStore that the loader needs. A module of its own, so that workers can import it."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+
+from utseg.errors import ArtefactError
+from utseg.planning.plan import AugmentationSettings, NetworkSettings, Plan
+
+LABELS = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
+EVERYTHING = AugmentationSettings(
+    rotation_deg=40,
+    rotation_probability=0.7,
+    scale_range=(0.7, 1.4),
+    scale_probability=0.7,
+    noise_sd_range=(0.05, 0.2),
+    noise_probability=0.7,
+    brightness_range=(-0.3, 0.3),
+    brightness_probability=0.7,
+    contrast_range=(0.7, 1.3),
+    contrast_probability=0.7,
+    gamma_range=(0.7, 1.5),
+    gamma_probability=0.7,
+    mirror_axes=("y", "x"),
+    foreground_fraction=0.4,
+)
+NOTHING = EVERYTHING.model_copy(
+    update={
+        f"{kind}_probability": 0.0
+        for kind in ("rotation", "scale", "noise", "brightness", "contrast", "gamma")
+    }
+    | {"mirror_axes": (), "foreground_fraction": 0.0}
+)
+
+
+def make_plan(
+    augmentation: AugmentationSettings = EVERYTHING,
+    *,
+    patch_size: tuple[int, int] = (32, 48),
+    batch_size: int = 4,
+    channels: tuple[str, ...] = ("MR",),
+    spacing_yx_mm: tuple[float, float] = (1.5, 1.2),
+) -> Plan:
+    return Plan(
+        dataset="Made",
+        planner="published",
+        labels=LABELS,
+        channel_names=channels,
+        fingerprint_sha256="",
+        spacing_yx_mm=spacing_yx_mm,
+        clip_percentiles=(5, 98),
+        patch_size=patch_size,
+        batch_size=batch_size,
+        epochs=1,
+        iterations_per_epoch=1,
+        estimated_memory_gb=1.0,
+        network=NetworkSettings(
+            base_channels=8, levels=2, block_list=(1,), num_blocks=(1,), num_heads=(1,), reduce_size=4
+        ),
+        augmentation=augmentation,
+        reasons={},
+    )
+
+
+@dataclass(frozen=True)
+class MadeSlices:
+    """Cases "a" … with slices of differing size; every third slice has no label, RV is rare. Frozen: reading makes the same slice anew."""
+
+    cases: int = 3
+    slices: int = 6
+    channels: int = 1
+    damaged: str = ""
+
+    def case_ids(self) -> list[str]:
+        return [chr(ord("a") + index) for index in range(self.cases)]
+
+    def labels_of(self, case_id: str, z: int) -> list[int]:
+        return [] if z % 3 == 2 else [1, 2] + [3] * (case_id == "a")
+
+    def case_record(self, case_id: str) -> SimpleNamespace:
+        return SimpleNamespace(
+            slices=[SimpleNamespace(labels=[0, *self.labels_of(case_id, z)]) for z in range(self.slices)]
+        )
+
+    def read_slice(self, case_id: str, z: int) -> tuple[np.ndarray, np.ndarray]:
+        if self.damaged == f"{case_id}/{z:03d}":
+            raise ArtefactError(f"{self.damaged}.npz is damaged; run utseg_plan_and_preprocess again")
+        rng = np.random.default_rng((ord(case_id), z))
+        shape = (24 + 5 * z, 60 - 4 * z)
+        image = rng.standard_normal((self.channels, *shape)).astype(np.float32)
+        label = np.zeros(shape, dtype=np.uint8)
+        for value in self.labels_of(case_id, z):
+            label[4 * value : 4 * value + 4, 8:14] = value
+        return image, label

@@ -1,0 +1,62 @@
+"""Intensity augmentations with given values, on a patch that the caller owns. Nothing is drawn here but the noise, from its seed.
+
+Contrast and brightness are batchgenerators' functions, which take a fixed value. Its gamma draws between the value and 1
+whenever that is below 1, and its noise comes from numpy's global generator, so that neither can be replayed: these two are
+written out here. Channels change alike.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from utseg.augment.draw import Augmentation
+
+Image = npt.NDArray[np.float32]
+
+
+def change_intensity(augmentation: Augmentation, image_CHW: Image) -> Image:
+    """Noise, brightness, contrast, gamma, in this order. Float32 in, the same array out. A constant image stays finite."""
+    from batchgenerators.augmentations.color_augmentations import (
+        augment_brightness_additive,
+        augment_contrast,
+    )
+
+    if augmentation.noise_sd:
+        add_noise(image_CHW, augmentation.noise_sd, augmentation.noise_seed)
+    if augmentation.brightness:
+        augment_brightness_additive(image_CHW, mu=augmentation.brightness, sigma=0.0, per_channel=False)
+    if augmentation.contrast != 1:
+        augment_contrast(image_CHW, contrast_range=lambda: augmentation.contrast, preserve_range=True)
+    if augmentation.gamma != 1:
+        change_gamma(image_CHW, augmentation.gamma, inverted=augmentation.gamma_inverted)
+    return image_CHW
+
+
+def add_noise(image_CHW: Image, sd: float, seed: int) -> None:
+    """Adds Gaussian noise of the standard deviation, in place."""
+    noise = np.random.default_rng(seed).standard_normal(image_CHW.shape, dtype=np.float32)
+    noise *= np.float32(sd)
+    image_CHW += noise
+
+
+def change_gamma(image_CHW: Image, gamma: float, *, inverted: bool) -> None:
+    """Raises each channel, scaled to 0 … 1, to the power `gamma` (of 1 − value where inverted), in place; its mean and deviation stay.
+
+    Mean and deviation stay because preprocessing gives every image the same ones: what changes is the shape of the histogram only.
+    """
+    for channel in image_CHW:
+        low, high = channel.min(), channel.max()
+        mean, deviation = channel.mean(), channel.std()
+        if not high > low:
+            continue
+        channel -= low
+        channel /= high - low
+        if inverted:
+            np.subtract(1, channel, out=channel)
+        np.clip(channel, 0, 1, out=channel)
+        np.power(channel, np.float32(gamma), out=channel)
+        if inverted:
+            np.subtract(1, channel, out=channel)
+        bent = channel.std()
+        channel -= channel.mean()
+        channel *= deviation / bent if bent > 0 else 0
+        channel += mean

@@ -1,0 +1,96 @@
+"""Decides which slice, and where in it, each patch of a training run comes from: a function of the seed and the patch's number only.
+
+Slices are dealt without replacement, in an order that is shuffled anew for each pass, so that small data is covered evenly.
+Two kinds of patches alternate in the planned ratio, each with decks of its own: the ones that lie anywhere go through all
+slices; the ones on foreground take the labels in turn, and go through the slices that have the label. No state is kept, so a
+run may begin anywhere.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+DECK_STREAM, PATCH_STREAM = 0, 1
+
+
+@dataclass(frozen=True)
+class SliceRef:
+    """One preprocessed slice and the label values (background left out) that it contains."""
+
+    case_id: str
+    z: int
+    labels: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """CASE/ZZZ, as the slice's file is named."""
+        return f"{self.case_id}/{self.z:03d}"
+
+
+class PatchSampler:
+    """Deals slices to the patches 0, 1, 2, … of a run. `slices` must not be empty."""
+
+    def __init__(self, slices: Sequence[SliceRef], *, foreground_fraction: float, seed: int) -> None:
+        self.slices = tuple(slices)
+        self.seed = seed
+        values = sorted({value for ref in slices for value in ref.labels})
+        self._decks = {value: [i for i, ref in enumerate(slices) if value in ref.labels] for value in values}
+        self._values = values
+        self._fraction = foreground_fraction if values else 0.0
+        self._shuffled = lru_cache(maxsize=2 * len(values) + 2)(self._shuffle)
+
+    def deal(self, number: int) -> tuple[SliceRef, int | None]:
+        """The slice of patch `number`, and the label value that its middle lies on, None if it may lie anywhere."""
+        foreground = math.floor(number * self._fraction)
+        if math.floor((number + 1) * self._fraction) == foreground:
+            return self._card(None, number - foreground), None
+        turn, value_index = divmod(foreground, len(self._values))
+        value = self._values[value_index]
+        return self._card(value, turn), value
+
+    def rng(self, iteration: int, place: int) -> np.random.Generator:
+        """The generator for all that is drawn for one patch: its place in the batch of an iteration."""
+        return np.random.default_rng(
+            np.random.SeedSequence(self.seed, spawn_key=(PATCH_STREAM, iteration, place))
+        )
+
+    def _card(self, value: int | None, position: int) -> SliceRef:
+        size = len(self.slices) if value is None else len(self._decks[value])
+        deck_pass, place = divmod(position, size)
+        index: int = self._shuffled(value, deck_pass)[place]
+        return self.slices[index]
+
+    def _shuffle(self, value: int | None, deck_pass: int) -> npt.NDArray[np.int64]:
+        deck = range(len(self.slices)) if value is None else self._decks[value]
+        stream = np.random.SeedSequence(self.seed, spawn_key=(DECK_STREAM, value or 0, deck_pass))
+        return np.random.default_rng(stream).permutation(np.asarray(deck, dtype=np.int64))
+
+
+def draw_center(
+    rng: np.random.Generator,
+    label_HW: npt.NDArray[np.uint8],
+    patch_size: tuple[int, int],
+    foreground: int | None,
+) -> tuple[int, int]:
+    """The pixel (y, x) that is the patch's middle.
+
+    Around a random pixel of the label value `foreground`, moved as little as is needed to stay in the slice; or, without one,
+    uniformly. In an axis along which the slice is smaller than the patch, the slice lies wholly within it, anywhere.
+    """
+    aim = None
+    if foreground is not None:
+        pixels = np.flatnonzero(label_HW == foreground)
+        if len(pixels):
+            aim = divmod(int(pixels[rng.integers(len(pixels))]), label_HW.shape[1])
+    center = []
+    for axis, (size, patch) in enumerate(zip(label_HW.shape, patch_size, strict=True)):
+        low, high = min(0, size - patch), max(0, size - patch)
+        start = (
+            int(rng.integers(low, high + 1)) if aim is None else min(max(aim[axis] - patch // 2, low), high)
+        )
+        center.append(start + patch // 2)
+    return center[0], center[1]

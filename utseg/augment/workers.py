@@ -1,0 +1,129 @@
+"""Processes that make batches, each with a pipe of its own to this one.
+
+Not an executor pool: there, all workers share one result pipe and its lock, and one that is killed while it sends a batch of
+megabytes leaves the others, and the reader, waiting forever. Here its pipe ends, the reader notices at once, and knows who it
+was. Worker `w` of `n` makes the batches `first + w`, `first + w + n`, … and waits in `send` until the one before was taken, so
+none runs far ahead. Processes are fresh (forkserver, else spawn): nothing of this one's threads is inherited.
+"""
+
+import signal
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from types import TracebackType
+from typing import Any, Self
+
+from utseg.errors import UtsegError, WorkerError
+from utseg.parallel import fresh_process_context
+
+SECONDS_TO_END = 5.0
+
+
+class LoaderProcesses:
+    """Workers for the batches of one run. A context manager: on leaving, all of them are gone.
+
+    `make_loader` is picklable; called in the worker it gives a loader whose `next` makes the batch of its attribute `iteration`.
+    """
+
+    def __init__(self, make_loader: Callable[[], Any], first: int, count: int, workers: int) -> None:
+        self._first = first
+        self._connections: list[Connection] = []
+        self._processes: list[BaseProcess] = []
+        context: Any = fresh_process_context()  # its base class does not declare Process
+        try:
+            for index in range(workers):
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(
+                    target=_make_batches,
+                    args=(make_loader, sender, range(first + index, first + count, workers)),
+                    name=f"data worker {index + 1} of {workers}",
+                    daemon=True,
+                )
+                self._connections.append(receiver)
+                process.start()
+                self._processes.append(process)
+                sender.close()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def process_ids(self) -> list[int]:
+        """The workers' process ids."""
+        return [process.pid for process in self._processes if process.pid is not None]
+
+    def receive(self, iteration: int) -> Any:
+        """The batch of an iteration; to be called for each one, in order. A dead worker raises WorkerError, a UtsegError is passed on."""
+        index = (iteration - self._first) % len(self._processes)
+        try:
+            message = self._connections[index].recv()
+        except (EOFError, OSError):
+            raise self._death(self._processes[index], iteration) from None
+        if isinstance(message, UtsegError):
+            raise message
+        return message
+
+    def kill(self) -> None:
+        """Ends the workers at once. They only read, so nothing is lost; one that waits in `receive` gets WorkerError."""
+        for process in self._processes:
+            process.kill()
+
+    def close(self) -> None:
+        """Ends the workers, and waits for that."""
+        self.kill()
+        for process in self._processes:
+            process.join()
+        for connection in self._connections:
+            connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @staticmethod
+    def _death(process: BaseProcess, iteration: int) -> WorkerError:
+        process.join(SECONDS_TO_END)
+        code = process.exitcode
+        who = f"{process.name} (process {process.pid})"
+        if code is not None and code < 0:
+            return WorkerError(
+                f"{who} was killed by {_signal_name(-code)} before batch {iteration} was there; most often that is lack of memory: "
+                "try fewer workers or a smaller batch, or look into the system log"
+            )
+        return WorkerError(
+            f"{who} ended with exit code {code} before batch {iteration} was there; its own message stands above"
+        )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"
+
+
+def _make_batches(make_loader: Callable[[], Any], sender: Connection, iterations: range) -> None:
+    """The worker: sends each batch, or the error that ends it. Goes away when nobody receives any more (the receiver was killed)."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt from the terminal is the receiver's to handle
+    torch.set_num_threads(1)
+    try:
+        for message in _messages(make_loader, iterations):
+            sender.send(message)
+    except (BrokenPipeError, ConnectionResetError):
+        return
+
+
+def _messages(make_loader: Callable[[], Any], iterations: range) -> Iterator[Any]:
+    try:
+        loader = make_loader()
+        for iteration in iterations:
+            loader.iteration = iteration
+            yield next(loader)
+    except UtsegError as error:
+        yield error
