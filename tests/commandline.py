@@ -1,0 +1,43 @@
+"""Runs the installed commands as a user does, and reads exit code, output and files."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPTS = Path(sys.executable).parent
+
+
+def run_command(
+    name: str,
+    *words: object,
+    home: Path | None = None,
+    timeout: float = 240,
+    environment: dict[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Runs a console script to its end."""
+    place = [] if home is None else ["--home", str(home)]
+    return subprocess.run(
+        [str(SCRIPTS / name), *map(str, words), *place],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment,
+        check=False,
+    )
+
+
+def assert_refused(
+    result: subprocess.CompletedProcess[str], *expected: str, code: int = 1, lines: int | None = 1
+) -> None:
+    """One `error: …` line each (`lines` in all, None for any number), every expected word among them, and no traceback."""
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert result.returncode == code, (result.returncode, result.stdout, result.stderr)
+    assert "Traceback" not in result.stderr, result.stderr
+    assert errors and (lines is None or len(errors) == lines), result.stderr
+    for word in expected:
+        assert any(word in line for line in errors), (word, result.stderr)
+
+
+def temporary_files(folder: Path) -> list[Path]:
+    """What a stopped writer left behind."""
+    return list(folder.rglob(".tmp-*")) if folder.exists() else []
