@@ -5,7 +5,19 @@ Left to the recipe of training: nothing. What is drawn from the ranges is the au
 
 from typing import Any
 
+import numpy as np
+
 from planners.decision import Decision
+from planners.geometry import Pair
+from utseg.fingerprint import Fingerprint
+
+ROTATION_RANGE_DEG = (15.0, 90.0)
+ROTATION_OF_SPREAD = 1.5
+DIRECTION_NEEDS_MM = 5.0
+DEFAULT_ROTATION_DEG = 30.0
+SMALLEST_RANGE, LARGEST_RANGE = (0.85, 1.15), (0.7, 1.4)
+ENOUGH_SUBJECTS = 5
+FLIPPED_SHARE = 0.05
 
 PUBLISHED = (
     "the kind as published for UTNet (Gao, Zhou, Metaxas, MICCAI 2021), the figure ours: the paper gives none"
@@ -52,3 +64,97 @@ PUBLISHED_AUGMENTATION: dict[str, Decision[Any]] = {
         }
     ).items()
 }
+
+
+def planned_augmentation(
+    fingerprint: Fingerprint, patch_size: tuple[int, int], image_px: Pair
+) -> dict[str, Decision[Any]]:
+    """Every range of the plan's group `augmentation`."""
+    spatial: dict[str, Decision[Any]] = {
+        "rotation_deg": rotation_deg(fingerprint),
+        "rotation_probability": Decision(
+            0.5, "0.5: half of the patches, the other half shows the usual pose"
+        ),
+        "scale_range": scale_range(fingerprint),
+        "scale_probability": Decision(0.5, "0.5: half of the patches, the other half shows true sizes"),
+        "mirror_axes": mirror_axes(fingerprint),
+        "foreground_fraction": foreground_fraction(fingerprint, patch_size, image_px),
+    }
+    return INTENSITY_AUGMENTATION | {f"augmentation.{key}": value for key, value in spatial.items()}
+
+
+def rotation_deg(fingerprint: Fingerprint) -> Decision[float]:
+    """One and a half times how much the direction from the labels' centre to a label varies between subjects (circular deviation)."""
+    low, high = ROTATION_RANGE_DEG
+    if fingerprint.overall.subjects < ENOUGH_SUBJECTS:
+        return Decision(
+            DEFAULT_ROTATION_DEG,
+            f"{DEFAULT_ROTATION_DEG:g}: {fingerprint.overall.subjects} subjects do not tell how much poses vary",
+        )
+    spreads = []
+    for name in fingerprint.overall.label_cases:
+        offsets = np.array(
+            [case.labels[name].offset_yx_mm for case in fingerprint.cases if name in case.labels]
+        )
+        lengths = np.hypot(*offsets.T)
+        if len(offsets) >= ENOUGH_SUBJECTS and np.median(lengths) >= DIRECTION_NEEDS_MM:
+            resultant = np.hypot(*(offsets / np.maximum(lengths, 1e-6)[:, None]).mean(axis=0))
+            spreads.append((float(np.degrees(np.sqrt(-2 * np.log(max(resultant, 1e-6))))), name))
+    if not spreads:
+        return Decision(
+            DEFAULT_ROTATION_DEG,
+            f"{DEFAULT_ROTATION_DEG:g}: no label lies far enough off centre to show a pose",
+        )
+    spread, name = min(spreads)
+    value = float(round(min(max(ROTATION_OF_SPREAD * spread, low), high)))
+    return Decision(
+        value,
+        f"{value:g}: {ROTATION_OF_SPREAD:g} times the {spread:.0f} degrees by which the direction to {name} varies between cases, "
+        f"kept within {low:g} … {high:g}",
+    )
+
+
+def scale_range(fingerprint: Fingerprint) -> Decision[tuple[float, float]]:
+    """As much as labelled regions differ in size between cases, within limits."""
+    longest = [
+        max(case.foreground.extent_zyx_mm[1:]) for case in fingerprint.cases if case.foreground is not None
+    ]
+    limits = f"kept within {LARGEST_RANGE[0]:g} … {LARGEST_RANGE[1]:g} and at least {SMALLEST_RANGE[0]:g} … {SMALLEST_RANGE[1]:g}"
+    if not longest:
+        return Decision(SMALLEST_RANGE, f"{SMALLEST_RANGE}: nothing is labelled to go by; {limits}")
+    small, typical, large = (float(value) for value in np.percentile(longest, (5, 50, 95)))
+    low = round(float(np.clip(small / typical, LARGEST_RANGE[0], SMALLEST_RANGE[0])), 2)
+    high = round(float(np.clip(large / typical, SMALLEST_RANGE[1], LARGEST_RANGE[1])), 2)
+    return Decision(
+        (low, high),
+        f"{low:g} … {high:g}: the labelled region is {small:.0f} … {large:.0f} mm long in nine of ten cases, {typical:.0f} mm in the "
+        f"median one; {limits}",
+    )
+
+
+def mirror_axes(fingerprint: Fingerprint) -> Decision[tuple[str, ...]]:
+    """None, unless the files themselves show the slices from both sides: a mirrored body is one that never comes."""
+    normals = np.array([case.slice_normal for case in fingerprint.cases])
+    major = normals.mean(axis=0) if np.linalg.norm(normals.mean(axis=0)) > 1e-3 else normals[0]
+    flipped = int((normals @ major < 0).sum())
+    counted = f"{flipped} of {len(normals)} cases show their slices from the other side than most"
+    if flipped < FLIPPED_SHARE * len(normals):
+        return Decision(
+            (),
+            f"() is no mirroring: {counted}, so a mirrored image, with left and right exchanged, is not to be expected",
+        )
+    return Decision(("x",), f"x: {counted}, so mirrored images come; with rotation one axis is enough")
+
+
+def foreground_fraction(
+    fingerprint: Fingerprint, patch_size: tuple[int, int], image_px: Pair
+) -> Decision[float]:
+    """A third where a patch shows most of an image, half where it shows less and could miss the structures."""
+    covered = min(1.0, patch_size[0] / image_px[0]) * min(1.0, patch_size[1] / image_px[1])
+    overall = fingerprint.overall
+    value = 0.33 if covered > 0.5 else 0.5
+    return Decision(
+        value,
+        f"{value:g}: a patch covers {covered:.0%} of the median image and {overall.labelled_slices} of {overall.slices} slices hold a "
+        "label; a third where a patch covers more than half of an image, else half",
+    )

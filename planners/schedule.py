@@ -7,7 +7,8 @@ from utseg.fingerprint import Fingerprint
 
 TRAINING_SHARE = 0.8
 VIEWS_WANTED = 500_000
-EPOCHS_RANGE = (150, 1000)
+VIEWS_OF_A_SLICE = 1000
+EPOCHS_RANGE = (100, 1000)
 ITERATIONS_RANGE = (50, 250)
 
 
@@ -33,13 +34,16 @@ def iterations_per_epoch(fingerprint: Fingerprint, batch_size: int) -> Decision[
     )
 
 
-def epochs(batch_size: int, iterations: int) -> Decision[int]:
-    """As many epochs as show the network the number of slices that the publication's training on M&Ms did, within limits."""
+def epochs(fingerprint: Fingerprint, batch_size: int, iterations: int) -> Decision[int]:
+    """As many epochs as show the network as many patches as the publication's training on M&Ms did, fewer where there are few slices."""
     low, high = EPOCHS_RANGE
-    wanted = math.ceil(VIEWS_WANTED / (batch_size * iterations))
+    slices = training_slices(fingerprint).value
+    views = min(VIEWS_WANTED, VIEWS_OF_A_SLICE * slices)
+    wanted = math.ceil(views / (batch_size * iterations))
     value = min(max(wanted, low), high)
     return Decision(
         value,
-        f"{value}: {VIEWS_WANTED} patches, as in the published training (150 epochs of about 3300 slices), are {wanted} epochs of "
-        f"{iterations} batches of {batch_size}; kept within {low} … {high}",
+        f"{value}: {VIEWS_WANTED} patches, as in the published training (150 epochs of about 3300 slices), but at most "
+        f"{VIEWS_OF_A_SLICE} of each of the {slices} slices, are {wanted} epochs of {iterations} batches of {batch_size}; "
+        f"kept within {low} … {high}",
     )

@@ -7,6 +7,8 @@ import numpy as np
 
 from utseg.fingerprint.model import Aggregate, CaseFingerprint, Spread
 
+MANY_VALUES = 12
+
 
 def aggregate_cases(cases: Sequence[CaseFingerprint]) -> Aggregate:
     """Counts, medians and ranges of at least one case."""
@@ -44,7 +46,7 @@ def aggregate_groups(cases: Sequence[CaseFingerprint]) -> dict[str, dict[str, Ag
     grouped: dict[str, dict[str, Aggregate]] = {}
     for column in columns:
         values = sorted({case.groups[column] for case in cases if case.groups.get(column)})
-        if len(values) > 1 and 2 * len(values) > subjects:
+        if len(values) > MANY_VALUES and 2 * len(values) > subjects:
             continue
         grouped[column] = {
             value: aggregate_cases([case for case in cases if case.groups.get(column) == value])

@@ -56,6 +56,7 @@ class CaseFingerprint(Settings):
 
     `checksums` maps the case's files, relative to the dataset's folder, to SHA-256; `pixels_sha256` is that of the decoded image.
     `orientation` has the anatomical directions of the file's x, y and z axes, as in nibabel ("LPS").
+    `slice_normal` is x axis × y axis in RAS: files whose normals point opposite ways show mirrored slices.
     """
 
     case_id: str
@@ -68,6 +69,7 @@ class CaseFingerprint(Settings):
     size_zyx: tuple[int, int, int]
     spacing_zyx_mm: tuple[float, float, float]
     orientation: str
+    slice_normal: tuple[float, float, float]
     channels: dict[str, ChannelFigures]
     labels: dict[str, LabelFigures]
     foreground: LabelFigures | None
