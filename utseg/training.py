@@ -25,6 +25,7 @@ class TrainRequest:
     seed: int = 0
     device: str = "auto"
     resume: bool = False
+    overwrite: bool = False
     workers: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 

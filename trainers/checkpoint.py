@@ -1,0 +1,138 @@
+"""Checkpoints: everything that a run needs to go on as if it had never stopped, in one file with a checksum of its values.
+
+A checkpoint is tensors and plain types only, and is only ever loaded with weights_only=True. What a torch file holds can change on disk
+without torch noticing, so a digest over all values is kept inside. The one before the latest stays as `checkpoint_previous.pt`: a
+damaged latest costs an epoch, not the run.
+"""
+
+import hashlib
+import io
+import logging
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utseg.errors import ArtefactError
+from utseg.files import atomic_path, write_bytes
+
+logger = logging.getLogger("utseg")
+LATEST = "checkpoint_latest.pt"
+PREVIOUS = "checkpoint_previous.pt"
+BEST = "checkpoint_best.pt"
+FORMAT = "utseg-checkpoint-1"
+
+
+def save_latest(state: dict[str, Any], folder: Path) -> None:
+    """Writes the state as the latest checkpoint and keeps the one before. A failure leaves both old files as they were."""
+    data = _packed(state)
+    latest = folder / LATEST
+    with atomic_path(latest) as temporary:
+        temporary.write_bytes(data)
+        if latest.exists():
+            with atomic_path(folder / PREVIOUS) as previous:
+                shutil.copyfile(latest, previous)
+
+
+def save_best(state: dict[str, Any], folder: Path) -> None:
+    """Writes the state as the best checkpoint."""
+    write_bytes(folder / BEST, _packed(state))
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is something to go on from."""
+    return (folder / LATEST).exists() or (folder / PREVIOUS).exists()
+
+
+def load_latest(folder: Path) -> dict[str, Any]:
+    """The state of the latest checkpoint, or, with a warning, of the previous one where the latest is damaged or missing."""
+    try:
+        return load(folder / LATEST)
+    except ArtefactError as error:
+        if not (folder / PREVIOUS).exists():
+            raise
+        state = load(folder / PREVIOUS)
+        logger.warning("%s; the previous checkpoint is used (epoch %d)", error, state["epoch"])
+        return state
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Loads a checkpoint on the CPU. Missing, damaged or made by something else: ArtefactError that names the file."""
+    if not path.is_file():
+        raise ArtefactError(f"{path}: not found")
+    try:
+        packed = torch.load(path, map_location="cpu", weights_only=True)
+        intact = packed["format"] == FORMAT and packed["sha256"] == _digest(packed["state"])
+    except OSError as error:
+        raise ArtefactError(f"{path}: could not be read ({error.strerror or error})") from error
+    except Exception as error:  # a damaged file can fail anywhere inside torch, with any type
+        raise ArtefactError(
+            f"{path}: damaged, or not a checkpoint of ours ({type(error).__name__})"
+        ) from error
+    if not intact:
+        raise ArtefactError(f"{path}: damaged, its values do not match their checksum")
+    state: dict[str, Any] = packed["state"]
+    return state
+
+
+def random_state() -> dict[str, Any]:
+    """The state of all random generators of this process, as tensors and plain types."""
+    version, internal, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 — libraries draw from it
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": [version, list(internal), gauss],
+        "numpy": [str(name), np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Puts all random generators of this process into a saved state."""
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, np.array(keys, np.uint32), position, has_gauss, cached))  # noqa: NPY002
+
+
+def _packed(state: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "sha256": _digest(state), "state": state}, buffer)
+    return buffer.getvalue()
+
+
+def _digest(value: Any) -> str:
+    digest = hashlib.sha256()
+    for part in _parts(value):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """A value as bytes, piece by piece, unambiguous: type and length come before content."""
+    if isinstance(value, Tensor):
+        plain = value.detach().cpu().contiguous()
+        yield f"tensor {plain.dtype} {tuple(plain.shape)} {tuple(value.stride())}\n".encode()
+        yield np.ascontiguousarray(plain.reshape(-1).view(torch.uint8).numpy()).data
+    elif isinstance(value, dict):
+        yield f"dict {len(value)}\n".encode()
+        for key, entry in value.items():
+            yield from _parts(key)
+            yield from _parts(entry)
+    elif isinstance(value, list | tuple):
+        yield f"{type(value).__name__} {len(value)}\n".encode()
+        for entry in value:
+            yield from _parts(entry)
+    else:
+        assert value is None or isinstance(value, bool | int | float | str), (
+            f"not a plain type: {type(value)}"
+        )
+        yield f"{type(value).__name__} {value!r}\n".encode()

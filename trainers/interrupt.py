@@ -1,0 +1,49 @@
+"""Signals that ask a run to stop: the iteration in hand is finished, the state is saved, the process exits as one that can be resumed."""
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+logger = logging.getLogger("utseg")
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(Exception):
+    """A signal has asked to stop; raised where it is safe to."""
+
+
+class Interruption:
+    """Remembers the signal that came. A second one stops at once, as KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.name = ""
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler."""
+        if self.name:
+            raise KeyboardInterrupt
+        self.name = signal.Signals(number).name
+        logger.warning("%s received: the state will be saved after this iteration", self.name)
+
+    def check(self) -> None:
+        """Raises Stopped if a signal came."""
+        if self.name:
+            raise Stopped
+
+
+@contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """Takes over SIGTERM and SIGINT for a while. Outside the main thread, where Python cannot, nothing is taken over."""
+    interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+        return
+    before = {number: signal.signal(number, interruption.receive) for number in SIGNALS}
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

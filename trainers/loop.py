@@ -1,0 +1,305 @@
+"""The one loop that trains every network: prepare, make or restore the state, step, validate, save, and validate at native resolution.
+
+What is trained and how is in the recipe; what it is trained on is in the plan and the slices. A run is a function of its record: on a CPU
+with the same number of threads it ends with the same weights, bit for bit, however often it was killed and resumed.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+
+from trainers import checkpoint
+from trainers.budget import Speed, epochs_that_fit, fit_to_time, measure_iterations, native_validation_seconds
+from trainers.interrupt import Interruption, Stopped, interruptible
+from trainers.log import Epoch, RunLog, short
+from trainers.prepare import Run, prepare
+from trainers.recipe import Recipe
+from trainers.run_folder import claim, finished_dice
+from trainers.state import State, best_packed, new_state, packed, restored
+from trainers.step import LossNotFinite, Sums, train_step
+from trainers.validate import Validation, validate, validate_at_native_resolution
+from utseg.augment.loader import Batch, training_batches
+from utseg.errors import Interrupted, UtsegError
+from utseg.files import folder_lock, remove_leftovers, require_writable
+from utseg.parallel import available_cores
+from utseg.progress import progress
+from utseg.runs import write_run, write_weights
+from utseg.training import TrainRequest, TrainResult
+
+logger = logging.getLogger("utseg")
+GPU_LOADER_WORKERS = 6
+OVERLAYS = 3
+EPOCHS_WITH_OVERLAYS = 20
+MEASURED_CASES = 3
+
+
+def train_by_recipe(request: TrainRequest, recipe: Recipe) -> TrainResult:
+    """Trains as the request and the recipe say, or goes on with `request.resume`, and validates at native resolution.
+
+    Raises UtsegError in one line for all that a person can mend; Interrupted after SIGTERM or SIGINT, with everything saved.
+    """
+    started = time.monotonic()
+    run = prepare(request, recipe)
+    require_writable(request.output)
+    with folder_lock(request.output):
+        remove_leftovers(request.output)
+        run = claim(run)
+        dice = finished_dice(request.output)
+        if dice is not None:
+            logger.info("%s: this run has finished, nothing is left to do", request.output)
+        else:
+            with interruptible() as interruption:
+                run, state = start(run, started, interruption)
+                fit(run, state, interruption)
+            dice = validate_at_the_end(run)
+    report(dice, request)
+    defined = {name: value for name, value in dice.items() if value is not None}
+    return TrainResult(request.output, defined, time.monotonic() - started)
+
+
+def start(run: Run, started: float, interruption: Interruption) -> tuple[Run, State]:
+    """The state to go on from. A new run is fitted to `--max-time`, which began at `started`, and recorded first."""
+    folder = run.request.output
+    if run.request.resume:
+        if not checkpoint.has_checkpoint(folder):
+            logger.info("%s: the run was stopped before its first checkpoint and begins anew", folder)
+            return run, new_state(run)
+        state = restored(run, checkpoint.load_latest(folder))
+        logger.info("resuming after iteration %d of %d", state.iteration, state.course.iterations)
+        return run, state
+    if run.request.max_time_s is not None:
+        try:
+            run = fitted_to_time(run, run.request.max_time_s, started, interruption.check)
+        except Stopped:
+            raise Interrupted(
+                f"stopped by {interruption.name} before training began; run again to start"
+            ) from None
+    write_run(run.record, folder)
+    return run, new_state(run)
+
+
+def fitted_to_time(run: Run, max_time_s: float, started: float, check: Callable[[], None]) -> Run:
+    """The run with the number of epochs and iterations that fit, from the speed of steps and a validation that are thrown away."""
+    state = new_state(run)
+    for group in state.optimizer.param_groups:
+        group["lr"] = 0.0
+
+    def step(batch: Batch) -> None:
+        train_step(state.network, state.optimizer, batch, run.recipe, run.device)
+        check()
+
+    with batches_of(run, 0, run.iterations) as batches:
+        iteration_s = measure_iterations(step, batches, max_time_s)
+    record, cases = run.record, run.record.validation_cases[:MEASURED_CASES]
+    validation_s = 0.0
+    if cases:
+        found = validate(state.network, run.store, cases, run.plan, run.device, check=check)
+        validation_s = found.seconds / len(cases) * len(record.validation_cases)
+    native_s = native_validation_seconds(
+        validation_s, len(record.validation_cases), len(run.plan.augmentation.mirror_axes)
+    )
+    spent_s = time.monotonic() - started
+    timetable = fit_to_time(
+        max_time_s - spent_s,
+        Speed(iteration_s, validation_s),
+        planned_iterations_per_epoch=run.plan.iterations_per_epoch,
+        native_validation_s=native_s,
+    )
+    logger.info(
+        "%.3g s an iteration, %.3g s a validation: %d epochs of %d iterations fit into the time",
+        iteration_s,
+        validation_s,
+        timetable.epochs,
+        timetable.iterations_per_epoch,
+    )
+    recipe = run.recipe.model_copy(update={"validate_every": timetable.validate_every})
+    record = record.model_copy(
+        update={
+            "epochs": timetable.epochs,
+            "iterations_per_epoch": timetable.iterations_per_epoch,
+            "recipe": recipe.model_dump(mode="json"),
+        }
+    )
+    return replace(run, record=record, recipe=recipe, loop_limit_s=max_time_s - spent_s - native_s)
+
+
+def batches_of(run: Run, first: int, count: int) -> AbstractContextManager[Iterator[Batch]]:
+    """The batches of some of the run's iterations."""
+    workers = run.request.workers
+    if workers is None:
+        workers = 0 if run.device.type == "cpu" else min(GPU_LOADER_WORKERS, max(1, available_cores() - 1))
+    return training_batches(
+        run.store,
+        run.record.training_cases,
+        run.plan,
+        seed=run.record.seed,
+        first_iteration=first,
+        iterations=count,
+        workers=workers,
+    )
+
+
+def fit(run: Run, state: State, interruption: Interruption) -> None:
+    """Trains until the course is complete. After a signal the state is saved and Interrupted raised."""
+    folder = run.request.output
+    began = saved = time.monotonic()
+    remaining = state.course.iterations - state.iteration
+    bar = progress("train", remaining) if sys.stderr.isatty() else nullcontext(lambda: None)
+    state.network.train()
+    with (
+        RunLog(folder, state.history) as log,
+        batches_of(run, state.iteration, remaining) as batches,
+        bar as advance,
+    ):
+        try:
+            while not state.is_complete:
+                if state.sums.iterations == run.record.iterations_per_epoch:
+                    end_epoch(run, state, log, interruption.check, time.monotonic() - began)
+                    saved = time.monotonic()
+                    continue
+                iterate(run, state, batches)
+                advance()
+                interruption.check()
+                if time.monotonic() - saved > 60 * run.recipe.save_minutes:
+                    checkpoint.save_latest(packed(state), folder)
+                    saved = time.monotonic()
+        except Stopped:
+            checkpoint.save_latest(packed(state), folder)
+            raise Interrupted(
+                f"{folder}: stopped by {interruption.name} after iteration {state.iteration} of {state.course.iterations}, all is saved; "
+                "the same command with --resume goes on"
+            ) from None
+        log.picture()
+
+
+def iterate(run: Run, state: State, batches: Iterator[Batch]) -> None:
+    """One iteration. A loss that is not finite ends the run before the step."""
+    began = time.perf_counter()
+    batch = next(batches)
+    assert batch.iteration == state.iteration, "the loader and the loop are at the same iteration"
+    waited = time.perf_counter() - began
+    settings = run.recipe
+    rate = state.course.learning_rate(
+        state.iteration, settings.optimizer.learning_rate, settings.schedule.power
+    )
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    try:
+        loss, terms, norm = train_step(state.network, state.optimizer, batch, run.recipe, run.device)
+    except LossNotFinite as error:
+        kept = (
+            f"the best checkpoint (epoch {state.best_epoch}) is kept"
+            if state.best_epoch
+            else "no checkpoint was chosen yet"
+        )
+        raise UtsegError(
+            f"{run.request.output}: iteration {state.iteration + 1} (epoch {state.epoch + 1}): {error}; stopped before the step, {kept}; "
+            "look at these slices, or lower the learning rate (--set optimizer.learning_rate=…)"
+        ) from None
+    state.iteration += 1
+    state.sums.add(loss, terms, norm)
+    seconds = time.perf_counter() - began
+    state.sums.seconds += seconds
+    state.sums.data_wait += waited
+    state.seconds += seconds
+
+
+def end_epoch(run: Run, state: State, log: RunLog, check: Callable[[], None], spent_s: float) -> None:
+    """Validates where it is due, keeps the best, saves, logs. The state changes only after validation, which may be stopped."""
+    number, record, folder = state.epoch + 1, run.record, run.request.output
+    validation = None
+    if number % run.recipe.validate_every == 0 or state.iteration >= state.course.iterations:
+        pictures = number % max(1, record.epochs // EPOCHS_WITH_OVERLAYS) == 0
+        validation = validate(
+            state.network,
+            run.store,
+            record.validation_cases,
+            run.plan,
+            run.device,
+            overlays=OVERLAYS if pictures else 0,
+            check=check,
+        )
+    is_best = validation is not None and is_at_least(validation.mean_dice, state.best_score)
+    if validation is not None and is_best:
+        checkpoint.save_best(best_packed(state, validation.mean_dice), folder)
+        write_weights(state.network.state_dict(), folder)
+        state.best_score, state.best_epoch = validation.mean_dice, number
+    shorten_if_slow(run, state, number, spent_s)
+    state.seconds += validation.seconds if validation else 0.0
+    epoch = epoch_record(run, state, validation, is_best)
+    state.history.append(epoch)
+    state.sums = Sums()
+    checkpoint.save_latest(packed(state), folder)
+    log.epoch(epoch, validation.overlays if validation else ())
+
+
+def is_at_least(score: float | None, best: float | None) -> bool:
+    """Whether a mean Dice is as good as the best so far. Where there is none to compare (no validation cases), later is better."""
+    return best is None or (score is not None and score >= best)
+
+
+def shorten_if_slow(run: Run, state: State, number: int, spent_s: float) -> None:
+    """Shortens the rest of a `--max-time` run that turned out slower than measured, and records that."""
+    if run.loop_limit_s is None or state.iteration >= state.course.iterations:
+        return
+    planned = state.course.iterations // run.record.iterations_per_epoch
+    epochs = epochs_that_fit(planned, number, spent_s, run.loop_limit_s)
+    if epochs < planned:
+        logger.warning("slower than measured: %d epochs instead of %d fit into the time", epochs, planned)
+        state.course = state.course.shortened(state.iteration, epochs * run.record.iterations_per_epoch)
+        write_run(run.record.model_copy(update={"epochs": epochs}), run.request.output)
+
+
+def epoch_record(run: Run, state: State, validation: Validation | None, is_best: bool) -> Epoch:
+    """The epoch's line in `training.jsonl`. `iterations` is the length of the whole schedule."""
+    sums = state.sums
+    settings = run.recipe
+    return {
+        "epoch": state.epoch + 1,
+        "epochs": state.course.iterations // run.record.iterations_per_epoch,
+        "iteration": state.iteration,
+        "iterations": state.course.iterations,
+        "loss": sums.loss / sums.iterations,
+        "terms": {name: value / sums.iterations for name, value in sums.terms.items()},
+        "gradient_norm": sums.gradient_norm / sums.iterations,
+        "learning_rate": state.course.learning_rate(
+            state.iteration - 1, settings.optimizer.learning_rate, settings.schedule.power
+        ),
+        "validation_dice": validation.dice if validation else None,
+        "mean_dice": validation.mean_dice if validation else None,
+        "both_empty": validation.empty if validation else None,
+        "best": is_best,
+        "seconds": sums.seconds + (validation.seconds if validation else 0.0),
+        "data_wait_seconds": sums.data_wait,
+        "validation_seconds": validation.seconds if validation else 0.0,
+        "total_seconds": state.seconds,
+    }
+
+
+def validate_at_the_end(run: Run) -> dict[str, float | None]:
+    """The native validation; a signal there loses nothing but its own work."""
+    logger.info("validation of %d cases at native resolution", len(run.validation))
+    try:
+        return validate_at_native_resolution(
+            run.validation, run.request.output, run.plan, run.device, run.request.workers
+        )
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"{run.request.output}: interrupted in the final validation, the training is saved; the same command with --resume goes on"
+        ) from None
+
+
+def report(dice: dict[str, float | None], request: TrainRequest) -> None:
+    """The table that ends a run."""
+    defined = [value for value in dice.values() if value is not None]
+    logger.info(
+        "%s %s: mean Dice of the validation subjects at native resolution", request.model, request.selection
+    )
+    for name, value in dice.items():
+        logger.info("  %-12s %s", name, short(value))
+    if defined:
+        logger.info("  %-12s %s", "mean", short(sum(defined) / len(defined)))
+    logger.info("the model is in %s", request.output)

@@ -1,0 +1,61 @@
+"""The loss: class-weighted cross-entropy plus soft Dice, summed over the outputs of deep supervision.
+
+Computed in float32, whatever the network ran in.
+
+Axes: B batch, K classes (0 is background), H W pixels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from trainers.recipe import LossSettings
+
+
+def soft_dice_loss(logits_BKHW: Tensor, target_BHW: Tensor) -> Tensor:
+    """1 − 2TP/(2TP+FP+FN) with soft counts, per class without background, averaged over the classes that the batch's reference has.
+
+    Counts are summed over the whole batch: slices lack structures so often that a per-slice Dice would mostly be undefined or the
+    all-or-nothing answer to a few pixels. A class that the batch lacks has no overlap to improve (cross-entropy punishes its false
+    positives); without any class the loss is 0. Uses 2TP+FP+FN = Σp + Σg.
+    """
+    classes = logits_BKHW.shape[1]
+    probability_BKHW = logits_BKHW.float().softmax(1)
+    reference_BKHW = F.one_hot(target_BHW.long(), classes).movedim(-1, 1)
+    overlap_K = (probability_BKHW * reference_BKHW).sum((0, 2, 3))[1:]
+    size_K = reference_BKHW.sum((0, 2, 3))[1:]
+    dice_K = 2 * overlap_K / (probability_BKHW.sum((0, 2, 3))[1:] + size_K).clamp_min(1e-8)
+    present_K = (size_K > 0).float()
+    return ((1 - dice_K) * present_K).sum() / present_K.sum().clamp_min(1)
+
+
+def weighted_cross_entropy(logits_BKHW: Tensor, target_BHW: Tensor, background_weight: float) -> Tensor:
+    """Cross-entropy as a mean over pixels weighted by their class: background as given, every other class 1."""
+    weight_K = torch.ones(logits_BKHW.shape[1], device=logits_BKHW.device)
+    weight_K[0] = background_weight
+    return F.cross_entropy(logits_BKHW.float(), target_BHW.long(), weight_K)
+
+
+def training_loss(
+    outputs: Tensor | Sequence[Tensor], target_BHW: Tensor, settings: LossSettings
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss to step on, and its terms for the log: `cross_entropy` and `dice` of the full output, `auxiliary` of all others, weighted.
+
+    `outputs` is one tensor (B, K, H, W) or, with deep supervision, several of that size, the full output first. More outputs than weights
+    is an error of the caller; fewer is fine.
+    """
+    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    assert len(outputs) <= len(settings.deep_supervision_weights), "a weight for each output"
+    losses: list[Tensor] = []
+    terms: dict[str, Tensor] = {}
+    for logits_BKHW, weight in zip(outputs, settings.deep_supervision_weights, strict=False):
+        cross_entropy = weighted_cross_entropy(logits_BKHW, target_BHW, settings.background_weight)
+        dice = soft_dice_loss(logits_BKHW, target_BHW)
+        if not terms:
+            terms = {"cross_entropy": cross_entropy.detach(), "dice": dice.detach()}
+        losses.append(weight * (settings.cross_entropy_weight * cross_entropy + settings.dice_weight * dice))
+    if len(losses) > 1:
+        terms["auxiliary"] = torch.stack(losses[1:]).sum().detach()
+    return torch.stack(losses).sum(), terms

@@ -1,0 +1,186 @@
+"""What stands before the first iteration: everything a request names is read and checked, and becomes the run's record.
+
+Only reading happens here, so that a wrong word, setting, file or selection is refused before a folder is made. A resumed run must be the
+run that was started: plan, recipe, data, cases and seed are compared key by key.
+"""
+
+import platform
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import utseg
+from trainers.recipe import Recipe, apply_settings
+from utseg.case import Case
+from utseg.device import resolve_device
+from utseg.errors import InputError
+from utseg.networks import network_settings
+from utseg.planning.plan import Plan, read_plan
+from utseg.preprocess.slices import SliceStore
+from utseg.preprocess.splits import read_splits, select_cases
+from utseg.rawdata import open_dataset
+from utseg.runs import RunRecord
+from utseg.training import TrainRequest
+
+MAY_DIFFER = ("device", "versions", "git_revision", "started", "plan.reasons", "plan.estimated_memory_gb")
+TIMETABLE = ("epochs", "iterations_per_epoch", "recipe.validate_every")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it will be, or is: its record, the recipe in it as a value, and where its data are. `validation` are raw cases.
+
+    `loop_limit_s` bounds, in a new run with `--max-time`, the seconds of the loop.
+    """
+
+    request: TrainRequest
+    record: RunRecord
+    recipe: Recipe
+    store: SliceStore
+    validation: tuple[Case, ...]
+    device: torch.device
+    loop_limit_s: float | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """The plan with `--set` applied."""
+        return self.record.plan
+
+    @property
+    def iterations(self) -> int:
+        """Length of the schedule as recorded."""
+        return self.record.epochs * self.record.iterations_per_epoch
+
+
+def prepare(request: TrainRequest, recipe: Recipe) -> Run:
+    """Reads what the request names. Raises UtsegError where something is missing, wrong or does not fit together."""
+    device = resolve_device(request.device)
+    known = network_settings(recipe.network_name)
+    recipe, plan, extra = apply_settings(
+        recipe, read_plan(request.plan_folder), request.settings, tuple(known)
+    )
+    planned = {key: value for key, value in plan.network.model_dump().items() if key in known}
+    store = SliceStore(request.plan_folder)
+    records = [store.case_record(case_id) for case_id in store.case_ids()]
+    training, validation = select_cases(request.selection, records, read_splits(request.preprocessed), seed=0)
+    if not training:
+        raise InputError(f"{request.selection}: no case is left to train on")
+    record = RunRecord(
+        model=request.model,
+        network=recipe.network_name,
+        network_settings=planned | extra,
+        in_channels=len(plan.channel_names),
+        num_classes=plan.num_classes,
+        plan=plan,
+        recipe=recipe.model_dump(mode="json"),
+        selection=request.selection,
+        training_cases=tuple(training),
+        validation_cases=tuple(validation),
+        epochs=request.epochs or plan.epochs,
+        iterations_per_epoch=plan.iterations_per_epoch,
+        seed=request.seed,
+        device=str(device),
+        data_sha256=store.data_sha256([*training, *validation]),
+        versions=versions(),
+        git_revision=git_revision(),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return Run(request, record, recipe, store, _raw_cases(request, record.validation_cases), device)
+
+
+def _raw_cases(request: TrainRequest, case_ids: tuple[str, ...]) -> tuple[Case, ...]:
+    """The raw cases that the run is validated on at its end."""
+    there = {case.case_id: case for case in open_dataset(request.raw).training_cases()}
+    missing = [case_id for case_id in case_ids if case_id not in there]
+    if missing:
+        raise InputError(
+            f"{request.raw}: {len(missing)} of the {len(case_ids)} validation cases are not there any more ({', '.join(missing[:5])}); "
+            "put them back, or run utseg_plan_and_preprocess again"
+        )
+    return tuple(there[case_id] for case_id in case_ids)
+
+
+def check_same_run(recorded: RunRecord, wanted: RunRecord, request: TrainRequest) -> None:
+    """Raises InputError naming every key in which the run that was started differs from the one that is asked for.
+
+    The timetable (epochs, validation) is the recorded one, which `--max-time` may have set; to ask for another one is a difference.
+    """
+    free = set(MAY_DIFFER)
+    free |= {key for key in TIMETABLE if not (key == "epochs" and request.epochs)}
+    if "validate_every" in request.settings:
+        free.remove("recipe.validate_every")
+    before, now = (dict(_flat(record.model_dump(mode="json"))) for record in (recorded, wanted))
+    differing = [
+        key
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+        and not any(key == name or key.startswith(f"{name}.") for name in free)
+    ]
+    if differing:
+        listed = ", ".join(_difference(key, before.get(key), now.get(key)) for key in differing[:8])
+        more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
+        raise InputError(
+            f"{request.output}: cannot resume, the run was started otherwise: {listed}{more}; "
+            "repeat the first command with --resume, or start again with --overwrite"
+        )
+
+
+def _difference(key: str, before: Any, now: Any) -> str:
+    long = isinstance(before, list) or max(len(str(before)), len(str(now))) > 60
+    return key if long else f"{key} ({before} then, {now} now)"
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def differing_versions(recorded: RunRecord, wanted: RunRecord) -> list[str]:
+    """What may keep a resumed run from ending bit-identically: versions, threads, device, in words."""
+    before = recorded.versions | {"device": recorded.device}
+    now = wanted.versions | {"device": wanted.device}
+    return [
+        f"{key} {before.get(key)} then, {now.get(key)} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes, and the number of threads, on which the last bits of a sum depend."""
+    return {
+        "utseg": utseg.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "torch_threads": str(torch.get_num_threads()),
+    }
+
+
+def git_revision() -> str:
+    """The commit of this package's source where it runs from a git checkout of its own, `+changed` if edited since; else empty."""
+    package = Path(utseg.__file__).resolve().parent
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["git", "-C", str(package), *words], capture_output=True, text=True, timeout=20, check=False
+        )
+
+    try:
+        top = git("rev-parse", "--show-toplevel")
+        if top.returncode or Path(top.stdout.strip()) != package.parent:
+            return ""
+        revision = git("rev-parse", "HEAD").stdout.strip()
+        changed = git("diff", "--quiet", "HEAD", "--", "utseg", "trainers", "planners").returncode
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return revision + ("+changed" if revision and changed else "")

@@ -1,0 +1,99 @@
+"""Where a run is between two iterations, made from the seed or from a checkpoint."""
+
+import random
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from trainers.checkpoint import random_state, restore_random_state
+from trainers.log import Epoch
+from trainers.prepare import Run
+from trainers.schedule import Course, warmup_share
+from trainers.step import Sums, make_optimizer
+from utseg.networks import build_network
+
+
+@dataclass
+class State:
+    """`iteration` counts steps done; `sums` are over the epoch under way; `seconds` are those of all processes that worked on the run."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    course: Course
+    iteration: int = 0
+    best_score: float | None = None
+    best_epoch: int = 0
+    seconds: float = 0.0
+    sums: Sums = field(default_factory=Sums)
+    history: list[Epoch] = field(default_factory=list)
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return len(self.history)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every iteration is done and its epoch closed."""
+        return self.iteration >= self.course.iterations and not self.sums.iterations
+
+
+def new_state(run: Run) -> State:
+    """The state before the first iteration. All random generators of the process are seeded."""
+    record = run.record
+    torch.manual_seed(record.seed)
+    random.seed(record.seed)
+    np.random.seed(record.seed % 2**32)  # noqa: NPY002 — for libraries that draw from it
+    network = build_network(
+        record.network,
+        in_channels=record.in_channels,
+        num_classes=record.num_classes,
+        **record.network_settings,
+    ).to(run.device)
+    warmup = warmup_share(run.recipe.schedule, record.epochs)
+    return State(network, make_optimizer(network, run.recipe.optimizer), Course(run.iterations, warmup))
+
+
+def packed(state: State) -> dict[str, Any]:
+    """The state with that of all random generators, as tensors and plain types."""
+    return {
+        "epoch": state.epoch,
+        "iteration": state.iteration,
+        "network": dict(state.network.state_dict()),
+        "optimizer": state.optimizer.state_dict(),
+        "random": random_state(),
+        "course": asdict(state.course),
+        "best_score": state.best_score,
+        "best_epoch": state.best_epoch,
+        "seconds": state.seconds,
+        "sums": asdict(state.sums),
+        "history": state.history,
+    }
+
+
+def best_packed(state: State, score: float | None) -> dict[str, Any]:
+    """What the best checkpoint holds: the weights, and where they come from."""
+    return {
+        "epoch": state.epoch + 1,
+        "iteration": state.iteration,
+        "network": dict(state.network.state_dict()),
+        "best_score": score,
+    }
+
+
+def restored(run: Run, saved: dict[str, Any]) -> State:
+    """The state that was packed. All random generators of the process are put where they were."""
+    state = new_state(run)
+    state.network.load_state_dict(saved["network"])
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.course = Course(**saved["course"])
+    state.iteration = saved["iteration"]
+    state.best_score, state.best_epoch = saved["best_score"], saved["best_epoch"]
+    state.seconds = saved["seconds"]
+    state.sums = Sums(**saved["sums"])
+    state.history = list(saved["history"])
+    restore_random_state(saved["random"])
+    return state

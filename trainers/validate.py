@@ -1,0 +1,150 @@
+"""Validation. During training: Dice on held-back subjects, per case in 3-D, on the preprocessed grid. At the end: the same subjects from
+their raw images, through the same path as any prediction, scored in native millimetres.
+
+The Dice during training only chooses the best checkpoint; the figures to report are those of the end.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from utseg.case import Case
+from utseg.planning.plan import Plan
+from utseg.runs import VALIDATION_FOLDER
+
+if TYPE_CHECKING:
+    from utseg.preprocess.slices import SliceStore
+
+Overlay = NDArray[np.uint8]
+BATCH_GROWTH = 2
+REFERENCE_COLOUR = np.array([40, 220, 80], np.float32)
+PREDICTION_COLOUR = np.array([255, 70, 40], np.float32)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What one validation found. `dice` maps label names to the mean over cases, None where no case has the label or shows it.
+
+    `empty` counts, per label, the cases in which reference and prediction both lack it: they have no Dice. `overlays` are (Y, X, 3).
+    """
+
+    dice: dict[str, float | None]
+    empty: dict[str, int]
+    seconds: float
+    overlays: tuple[tuple[str, Overlay], ...] = ()
+
+    @property
+    def mean_dice(self) -> float | None:
+        """Mean over the labels that have one."""
+        values = [value for value in self.dice.values() if value is not None]
+        return sum(values) / len(values) if values else None
+
+
+def validate(
+    network: nn.Module,
+    store: "SliceStore",
+    case_ids: Sequence[str],
+    plan: Plan,
+    device: torch.device,
+    *,
+    overlays: int = 0,
+    check: Callable[[], None] = lambda: None,
+) -> Validation:
+    """Segments the cases' preprocessed slices, without mirroring, and scores them. The network's mode and random states stay as they were.
+
+    `overlays` is the number of pictures wanted; `check` is called for each case and may raise.
+    """
+    from utseg.predict.windows import predict_probabilities
+
+    started = time.perf_counter()
+    labels = {name: value for name, value in plan.labels.items() if value != 0}
+    scores: dict[str, list[float]] = {name: [] for name in labels}
+    references: list[NDArray[np.uint8]] = []
+    images: list[NDArray[np.float32]] = []
+
+    def read() -> Iterator[NDArray[np.float32]]:
+        for case_id in case_ids:
+            check()
+            image_CZYX, label_ZYX = store.read_case(case_id)
+            references.append(label_ZYX)
+            images.append(image_CZYX)
+            yield image_CZYX
+
+    found = predict_probabilities(
+        [network],
+        read(),
+        patch_size=plan.patch_size,
+        batch_size=BATCH_GROWTH * plan.batch_size,
+        num_classes=plan.num_classes,
+        mirror_axes=(),
+        device=device,
+    )
+    pictures: list[tuple[str, Overlay]] = []
+    for case_id, probabilities_KZYX in zip(case_ids, found, strict=True):
+        image_CZYX, reference_ZYX = images.pop(0), references.pop(0)
+        prediction_ZYX = probabilities_KZYX.argmax(0).astype(np.uint8)
+        for name, value in labels.items():
+            scores[name].append(dice(prediction_ZYX == value, reference_ZYX == value))
+        if len(pictures) < overlays:
+            z = int(np.argmax((reference_ZYX > 0).sum((1, 2))))
+            pictures.append((case_id, overlay(image_CZYX[0, z], reference_ZYX[z], prediction_ZYX[z])))
+    defined = {name: [value for value in values if not np.isnan(value)] for name, values in scores.items()}
+    return Validation(
+        dice={name: float(np.mean(values)) if values else None for name, values in defined.items()},
+        empty={name: len(case_ids) - len(values) for name, values in defined.items()},
+        seconds=time.perf_counter() - started,
+        overlays=tuple(pictures),
+    )
+
+
+def dice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
+    """2|P∩R| / (|P|+|R|) of two masks; NaN where both are empty."""
+    total = int(prediction.sum()) + int(reference.sum())
+    return 2 * int((prediction & reference).sum()) / total if total else float("nan")
+
+
+def overlay(
+    image_YX: NDArray[np.float32], reference_YX: NDArray[np.uint8], prediction_YX: NDArray[np.uint8]
+) -> Overlay:
+    """A slice in grey with the outlines of all labels: reference green, prediction red. (Y, X, 3)."""
+    low, high = np.percentile(image_YX, (1, 99))
+    grey = np.clip((image_YX - low) / max(float(high - low), 1e-6), 0, 1) * 255
+    picture = np.repeat(grey[..., None], 3, axis=2)
+    picture[outline(reference_YX)] = REFERENCE_COLOUR
+    picture[outline(prediction_YX)] = PREDICTION_COLOUR
+    return picture.astype(np.uint8)
+
+
+def outline(label_YX: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Labelled pixels with a neighbour (of four) of another value."""
+    padded = np.pad(label_YX, 1, mode="edge")
+    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    edge: NDArray[np.bool_] = np.zeros(label_YX.shape, bool)
+    for neighbour in neighbours:
+        edge |= neighbour != label_YX
+    return edge & (label_YX > 0)
+
+
+def validate_at_native_resolution(
+    cases: Sequence[Case], run_folder: Path, plan: Plan, device: torch.device, workers: int | None
+) -> dict[str, float | None]:
+    """Predicts the raw images with the run's best weights into `validation/`, scores them there, returns the mean Dice per label name."""
+    from utseg.evaluate import evaluate_cases
+    from utseg.predict.model import load_model
+    from utseg.predict.pipeline import predict_cases
+
+    folder = run_folder / VALIDATION_FOLDER
+    predict_cases(cases, [load_model(run_folder, device)], folder, workers=workers, resume=True)
+    return native_dice(evaluate_cases(cases, folder, plan.labels, folder, workers=workers))
+
+
+def native_dice(summary: Mapping[str, Any]) -> dict[str, float | None]:
+    """The mean Dice per label name in a `summary.json`."""
+    return {name: label["dice"]["mean"] for name, label in summary["all"]["labels"].items()}
