@@ -139,7 +139,7 @@ def is_all_zero(path: Path) -> bool:
 def _opened(path: Path) -> Iterator[Content]:
     try:
         with path.open("rb") as handle:
-            begin = handle.peek(64)[:64]
+            begin = handle.peek(256)[:256]
             if not begin:
                 raise InputError(f"{path}: the file is empty; copy or export it again")
             if path.name.endswith(".gz"):
