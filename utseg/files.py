@@ -7,6 +7,7 @@ disk, so their output is made as bytes or checked before the rename.
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,6 +46,34 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields a new temporary folder beside `path`; on leaving, its files are synced and it takes the place of `path`, whole.
+
+    On any error it is removed and the old folder stays as it was. A failing disk is reported as a UtsegError naming the folder.
+    """
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{path.name}")
+    replaced = path.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{path.name}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        _sync_folder(temporary)
+        if path.exists():
+            path.rename(replaced)
+        temporary.rename(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise UtsegError(
+            f"{error.filename or path}: could not be written ({error.strerror or error}); {path} is as it was before"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -120,6 +149,9 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes temporary files that a killed process left. Call it only while holding the folder's lock."""
-    for leftover in folder.rglob(".tmp-*"):
-        leftover.unlink(missing_ok=True)
+    """Removes temporary files and folders that a killed process left. Call it only while holding the folder's lock."""
+    for leftover in list(folder.rglob(".tmp-*")):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)

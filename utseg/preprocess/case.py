@@ -1,0 +1,209 @@
+"""One case onto the planned in-plane grid, normalised; and its inverse: class probabilities back onto the case's own grid.
+
+Only in-plane spacing enters: both grids cover the same field of view, edge on edge, so that origin and direction never have to be known
+here. Slices stay what they are. Resampling on a regular grid is linear and separable, hence one small matrix for each axis, applied by
+BLAS. No file is read or written.
+
+Axes: C channels, K classes, Z slices, Y rows, X columns. L and M are input and output pixels of one axis.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utseg.errors import InputError
+from utseg.planning.plan import Plan
+from utseg.planning.settings import Settings
+
+if TYPE_CHECKING:
+    from utseg.rawdata.gate import LoadedCase
+
+Floats = NDArray[np.float32]
+Labels = NDArray[np.uint8]
+Size = tuple[int, int]
+SAME_SPACING = 1e-3  # relative: the tolerance at which two files of one scan count as alike
+SIDES = 4, 8192
+# A deviation below this share of the largest value is what resampling in float32 makes of a constant image.
+CONSTANT_BELOW = 1e-5
+ANTI_ALIAS = 0.4
+
+
+class Normalisation(Settings):
+    """What was done to one channel: values clipped to `lower` … `upper`, then (value − mean) / sd. `sd` is 0 where all became 0."""
+
+    lower: float
+    upper: float
+    mean: float
+    sd: float
+
+
+class CaseProperties(Settings):
+    """What is needed to bring results back. Sizes in voxels; `geometry` is the native one, as `Geometry.to_json` gives it."""
+
+    native_size_zyx: tuple[int, int, int]
+    size_zyx: tuple[int, int, int]
+    normalisation: tuple[Normalisation, ...]
+    geometry: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PreprocessedCase:
+    """`image_CZYX` float32, zero mean and unit variance; `label_ZYX` uint8, None where the case has no label."""
+
+    image_CZYX: Floats
+    label_ZYX: Labels | None
+    properties: CaseProperties
+
+
+def preprocess_case(loaded: "LoadedCase", plan: Plan) -> PreprocessedCase:
+    """Resamples in-plane, clips at the plan's percentiles, gives each channel of the volume zero mean and unit variance.
+
+    A channel without variance becomes all zeros. Raises InputError where the spacing leads to a grid that no scan has.
+    """
+    native = loaded.geometry.size_zyx
+    size = target_size(native[1:], loaded.geometry.spacing_zyx_mm[1:], plan.spacing_yx_mm)
+    if max(size) > SIDES[1] or min(size) < min(SIDES[0], *native[1:]):
+        spacing = " × ".join(f"{value:g}" for value in loaded.geometry.spacing_zyx_mm[1:])
+        target = " × ".join(f"{value:g}" for value in plan.spacing_yx_mm)
+        raise InputError(
+            f"case {loaded.case.case_id}: slices of {native[1]} × {native[2]} pixels at {spacing} mm would become {size[0]} × {size[1]} "
+            f"at the planned {target} mm, expected {SIDES[0]} to {SIDES[1]} a side; check the spacing in the file's header"
+        )
+    channels, normalisations = [], []
+    for image_ZYX in loaded.image_CZYX:
+        values, normalisation = _normalise(resample_image(image_ZYX, size), plan.clip_percentiles)
+        channels.append(values)
+        normalisations.append(normalisation)
+    image_CZYX = channels[0][np.newaxis] if len(channels) == 1 else np.stack(channels)
+    label_ZYX = None if loaded.label_ZYX is None else resample_label(loaded.label_ZYX, size)
+    properties = CaseProperties(
+        native_size_zyx=native,
+        size_zyx=(native[0], *size),
+        normalisation=tuple(normalisations),
+        geometry=loaded.geometry.to_json(),
+    )
+    return PreprocessedCase(image_CZYX, label_ZYX, properties)
+
+
+def restore_labels(probabilities_KZYX: Floats, properties: CaseProperties) -> Labels:
+    """The inverse: the likeliest label, (Z, Y, X) uint8, on the native grid. Ties go to the lower label. One slice at a time in memory."""
+    _require_size(probabilities_KZYX, properties)
+    mask_ZYX = np.empty(properties.native_size_zyx, dtype=np.uint8)
+    for z in range(mask_ZYX.shape[0]):
+        mask_ZYX[z] = _interpolate(probabilities_KZYX[:, z], properties.native_size_zyx[1:]).argmax(0)
+    return mask_ZYX
+
+
+def restore_probabilities(probabilities_KZYX: Floats, properties: CaseProperties) -> Floats:
+    """Class probabilities on the native grid, (K, Z, Y, X) float32, linearly interpolated in-plane. Sums over classes stay as they were."""
+    _require_size(probabilities_KZYX, properties)
+    restored = np.empty((probabilities_KZYX.shape[0], *properties.native_size_zyx), dtype=np.float32)
+    for z in range(restored.shape[1]):
+        restored[:, z] = _interpolate(probabilities_KZYX[:, z], properties.native_size_zyx[1:])
+    return restored
+
+
+def target_size(size_yx: Size, spacing_yx_mm: tuple[float, float], target_yx_mm: tuple[float, float]) -> Size:
+    """Rows and columns of the same field of view at another spacing, at least 1; unchanged along an axis that has the spacing already."""
+    height, width = (
+        length if abs(spacing / target - 1) <= SAME_SPACING else max(1, round(length * spacing / target))
+        for length, spacing, target in zip(size_yx, spacing_yx_mm, target_yx_mm, strict=True)
+    )
+    return height, width
+
+
+def resample_image(image_ZYX: Floats, size_yx: Size) -> Floats:
+    """Cubic B-spline interpolation, edges on edges; a Gaussian before it where pixels become larger. The same values for the same size."""
+    rows, columns = (_cubic_weights(old, new) for old, new in zip(image_ZYX.shape[1:], size_yx, strict=True))
+    return _apply(image_ZYX, rows, columns)
+
+
+def resample_label(label_ZYX: Labels, size_yx: Size) -> Labels:
+    """The label whose indicator, interpolated linearly, is largest; ties go to the lower label. Contours stay truer than with nearest."""
+    if label_ZYX.shape[1:] == size_yx:
+        return label_ZYX
+    present = np.unique(label_ZYX)
+    resampled = np.empty((label_ZYX.shape[0], *size_yx), dtype=np.uint8)
+    for z, label_YX in enumerate(label_ZYX):
+        indicators_KYX = (label_YX == present[:, np.newaxis, np.newaxis]).astype(np.float32)
+        resampled[z] = present[_interpolate(indicators_KYX, size_yx).argmax(0)]
+    return resampled
+
+
+def _normalise(image_ZYX: Floats, percentiles: tuple[float, float]) -> tuple[Floats, Normalisation]:
+    lower, upper = (float(value) for value in np.percentile(image_ZYX, percentiles))
+    values = np.clip(image_ZYX, np.float32(lower), np.float32(upper))
+    mean, sd = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+    if sd <= CONSTANT_BELOW * max(abs(lower), abs(upper)):
+        return np.zeros_like(values), Normalisation(lower=lower, upper=upper, mean=mean, sd=0)
+    values -= np.float32(mean)
+    values /= np.float32(sd)
+    return values, Normalisation(lower=lower, upper=upper, mean=mean, sd=sd)
+
+
+def _require_size(probabilities_KZYX: Floats, properties: CaseProperties) -> None:
+    if probabilities_KZYX.shape[1:] != properties.size_zyx:
+        raise ValueError(
+            f"probabilities are {probabilities_KZYX.shape[1:]} (z, y, x), expected {properties.size_zyx}"
+        )
+
+
+def _interpolate(values_NYX: Floats, size_yx: Size) -> Floats:
+    rows, columns = (
+        _linear_weights(old, new) for old, new in zip(values_NYX.shape[1:], size_yx, strict=True)
+    )
+    return _apply(values_NYX, rows, columns)
+
+
+def _apply(values_NYX: Floats, rows_ML: Floats | None, columns_ML: Floats | None) -> Floats:
+    if rows_ML is not None:
+        values_NYX = np.matmul(rows_ML, values_NYX)
+    if columns_ML is not None:
+        values_NYX = np.matmul(values_NYX, columns_ML.T)
+    return values_NYX
+
+
+def _positions(old: int, new: int) -> NDArray[np.float64]:
+    """Centres of `new` pixels that share the edges of `old` pixels, in units of the old; not beyond the outermost centres."""
+    return np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+
+
+@lru_cache(maxsize=64)
+def _linear_weights(old: int, new: int) -> Floats | None:
+    """(new, old) weights of linear interpolation; None is the identity."""
+    if old == new:
+        return None
+    distance = np.abs(_positions(old, new)[:, np.newaxis] - np.arange(old))
+    return np.asarray(np.maximum(0, 1 - distance), dtype=np.float32)
+
+
+@lru_cache(maxsize=64)
+def _cubic_weights(old: int, new: int) -> Floats | None:
+    """(new, old) weights of the interpolating cubic B-spline, mirrored at the outermost centres; None is the identity.
+
+    Where pixels grow by a factor f > 1, a Gaussian of .4·√(f² − 1) old pixels goes before it: the width at which real slices came
+    nearest to their band-limited version.
+    """
+    if old == new:
+        return None
+    nodes_LL = _spline_basis(np.arange(old), old)
+    weights_ML = np.linalg.solve(nodes_LL.T, _spline_basis(_positions(old, new), old).T).T
+    if new < old:
+        deviation = ANTI_ALIAS * np.sqrt((old / new) ** 2 - 1)
+        gaussian_LL = np.exp(-0.5 * ((np.arange(old)[:, np.newaxis] - np.arange(old)) / deviation) ** 2)
+        weights_ML = weights_ML @ (gaussian_LL / gaussian_LL.sum(1, keepdims=True))
+    return np.asarray(weights_ML, dtype=np.float32)
+
+
+def _spline_basis(positions_M: NDArray[Any], length: int) -> NDArray[np.float64]:
+    """(M, length): the cubic B-spline of each pixel at each position; those of the first pixels outside are mirrored in."""
+    distance = np.abs(positions_M[:, np.newaxis] - np.arange(-1, length + 1))
+    inner, outer = 2 / 3 - distance**2 + distance**3 / 2, (2 - distance) ** 3 / 6
+    values = np.where(distance < 1, inner, np.where(distance < 2, outer, 0.0))
+    basis_ML = values[:, 1:-1].copy()
+    basis_ML[:, min(1, length - 1)] += values[:, 0]
+    basis_ML[:, max(length - 2, 0)] += values[:, -1]
+    return np.asarray(basis_ML)

@@ -1,0 +1,103 @@
+"""Preprocesses a dataset's training cases in parallel. Finished, undamaged cases of unchanged input are kept.
+
+One bad case does not stop the others. A disk that fails does: the remaining cases would only fail too.
+"""
+
+import logging
+import shutil
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+from utseg.case import Case, Dataset
+from utseg.errors import CaseErrors, InputError
+from utseg.fingerprint import Fingerprint
+from utseg.parallel import run_each
+from utseg.planning.plan import Plan
+from utseg.preprocess.slices import SliceStore, preprocessing_sha256
+from utseg.progress import progress
+
+logger = logging.getLogger("utseg")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Cases whose slices were kept, were made, and were removed because the dataset has them no longer."""
+
+    kept: int
+    made: int
+    removed: int
+
+
+@dataclass(frozen=True)
+class _Task:
+    case: Case
+    plan: Plan
+    store: SliceStore
+    input_checksums: Mapping[str, str]
+    settings_sha256: str
+
+
+def preprocess_dataset(
+    dataset: Dataset,
+    plan: Plan,
+    plan_folder: Path,
+    fingerprint: Fingerprint,
+    executor: Executor,
+    workers: int | None = None,
+) -> Counts:
+    """Makes the slices of every training case that the fingerprint has measured.
+
+    Raises CaseErrors, after the other cases have finished, with a line for each problem of a bad case; and UtsegError at once where
+    slices cannot be written.
+    """
+    store = SliceStore(plan_folder)
+    checksums = {measured.case_id: measured.checksums for measured in fingerprint.cases}
+    settings = preprocessing_sha256(plan)
+    tasks = [_Task(case, plan, store, checksums[case.case_id], settings) for case in dataset.training_cases()]
+    removed = _remove_others(store, {task.case.case_id for task in tasks})
+    kept = made = 0
+    problems: list[str] = []
+    with progress(f"preprocessing {dataset.name}", len(tasks)) as advance:
+        for outcome in run_each(_preprocess, tasks, executor, name=_task_name, workers=workers):
+            if outcome.error is not None and not isinstance(outcome.error, InputError):
+                raise outcome.error
+            if outcome.error is not None:
+                problems += outcome.error.lines()
+            elif outcome.result:
+                made += 1
+            else:
+                kept += 1
+            advance()
+    if problems:
+        raise CaseErrors(sorted(problems))
+    return Counts(kept, made, removed)
+
+
+def _preprocess(task: _Task) -> bool:
+    """Whether the case was made; otherwise it was kept."""
+    if task.store.is_complete(task.case, task.input_checksums, task.settings_sha256):
+        return False
+    from utseg.preprocess.case import preprocess_case
+    from utseg.rawdata.gate import read_case
+
+    preprocessed = preprocess_case(read_case(task.case, task.plan.labels), task.plan)
+    task.store.write_case(preprocessed, task.case, task.input_checksums, task.settings_sha256)
+    return True
+
+
+def _task_name(task: _Task) -> str:
+    return task.case.case_id
+
+
+def _remove_others(store: SliceStore, case_ids: set[str]) -> int:
+    """Removes cases that are not in the dataset any more; each is gone at once, its files after."""
+    others = [case_id for case_id in store.case_ids() if case_id not in case_ids]
+    for case_id in others:
+        leaving = store.folder / f".tmp-{uuid.uuid4().hex[:12]}-{case_id}"
+        (store.folder / case_id).rename(leaving)
+        shutil.rmtree(leaving)
+        logger.info("removed the slices of case %s, which the dataset does not have any more", case_id)
+    return len(others)

@@ -1,0 +1,212 @@
+"""Which subjects train and which validate: subject-grouped, stratified folds, and selections on case metadata.
+
+`splits.json` is made once and then kept, so that models of different plans and days are compared on the same subjects; a person may
+edit it. No file but that one is read or written here.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from utseg.errors import ArtefactError, InputError, UsageError
+from utseg.files import read_json, write_json
+
+SPLITS_FILE = "splits.json"
+FOLDS = 5
+STRATA_COLUMNS = ("vendor", "pathology")
+SHOWN = 8
+Split = dict[str, list[str]]
+SIDES = "training", "validation"
+
+
+class HasSubject(Protocol):
+    """What splitting needs of a case: `Case`, `CaseFingerprint` and `CaseRecord` all have it."""
+
+    @property
+    def case_id(self) -> str: ...
+    @property
+    def subject(self) -> str: ...
+    @property
+    def phase(self) -> str: ...
+    @property
+    def groups(self) -> Mapping[str, str]: ...
+
+
+def make_splits(cases: Sequence[HasSubject], *, folds: int = FOLDS, seed: int = 0) -> list[Split]:
+    """Folds of subjects: each validates in exactly one, and trains in the others. Sizes differ by one at most.
+
+    Subjects are shuffled within vendor and pathology (as far as the cases have these columns), then dealt out in that order: so the
+    subjects of one vendor, and of one vendor and pathology, differ by one at most between folds too. With fewer subjects than `folds`
+    there are as many folds as subjects; with a single one there is none.
+    """
+    strata = {case.subject: _stratum(case) for case in reversed(cases)}
+    subjects = np.array(sorted(strata), dtype=object)
+    np.random.default_rng(seed).shuffle(subjects)
+    dealt = sorted(subjects, key=lambda subject: strata[subject])
+    count = min(folds, len(dealt))
+    if count < 2:
+        return []
+    return [
+        {
+            "training": sorted(subject for i, subject in enumerate(dealt) if i % count != fold),
+            "validation": sorted(dealt[fold::count]),
+        }
+        for fold in range(count)
+    ]
+
+
+def _stratum(case: HasSubject) -> tuple[str, ...]:
+    groups = {column.casefold(): value for column, value in case.groups.items()}
+    return tuple(groups.get(column, "") for column in STRATA_COLUMNS)
+
+
+def write_splits(splits: Sequence[Split], folder: Path) -> None:
+    """Writes `splits.json` into `preprocessed/NAME`."""
+    write_json(folder / SPLITS_FILE, list(splits))
+
+
+def read_splits(folder: Path) -> list[Split]:
+    """Reads `splits.json` from `preprocessed/NAME`. Raises InputError for what is no list of folds, and for a subject on both sides."""
+    file = folder / SPLITS_FILE
+    try:
+        splits = read_json(file)
+    except ArtefactError as error:
+        raise ArtefactError(f"{error}; run utseg_plan_and_preprocess first") from None
+    if not isinstance(splits, list):
+        raise InputError(
+            f"{file}: expected a list of folds; mend or delete it, and plan and preprocess again"
+        )
+    for number, split in enumerate(splits):
+        problem = _problem(split)
+        if problem:
+            raise InputError(f"{file}: fold{number}: {problem}; mend the file, or delete it and plan again")
+    return splits
+
+
+def _problem(split: Any) -> str | None:
+    if not isinstance(split, dict) or set(split) != set(SIDES):
+        return 'expected {"training": [subjects], "validation": [subjects]}'
+    for side in SIDES:
+        named = split[side]
+        if not isinstance(named, list) or not all(isinstance(subject, str) for subject in named):
+            return f"{side}: expected a list of subject names"
+        if not named:
+            return f"{side}: names no subject"
+    both = sorted(set(split["training"]) & set(split["validation"]))
+    return f"in training and in validation: {_some(both)}" if both else None
+
+
+def check_splits(splits: Sequence[Split], cases: Sequence[HasSubject], folder: Path) -> tuple[str, ...]:
+    """Subjects of the cases that no fold names. A fold that names a subject which no case has raises InputError."""
+    there = {case.subject for case in cases}
+    for number, split in enumerate(splits):
+        unknown = sorted({*split["training"], *split["validation"]} - there)
+        if unknown:
+            raise InputError(
+                f"{folder / SPLITS_FILE}: fold{number} names subjects that the dataset does not have: {_some(unknown)}; "
+                "mend the file, or delete it to split anew (models trained on the old folds are then not comparable)"
+            )
+    named = {subject for split in splits for side in SIDES for subject in split[side]}
+    return tuple(sorted(there - named))
+
+
+def select_cases(
+    selection: str, records: Sequence[HasSubject], splits: Sequence[Split], *, seed: int = 0
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Case ids to train on and to validate on, for the second word of `utseg_train`.
+
+    `foldN` takes that fold of `splits`; `all` trains on every case and validates on none; `COLUMN=VALUE,VALUE` and `COLUMN!=VALUE` train
+    on the cases whose group column (or phase, or subject) says so, a fifth of their subjects held back. Raises UsageError for what is not
+    there, and InputError where too few subjects are left to hold any back.
+    """
+    if selection == "all":
+        return tuple(sorted(record.case_id for record in records)), ()
+    fold = re.fullmatch(r"fold(\d+)", selection)
+    if fold:
+        split = _fold(int(fold[1]), splits)
+        check_known(split, records, selection)
+        return _cases_of(records, split)
+    condition = re.fullmatch(r"([^=!]+)(!?=)(.+)", selection)
+    if not condition:
+        raise UsageError(
+            f"{selection!r} is nothing to train on; there are: {_folds(splits)}all, all-folds, and selections such as {_example(records)}"
+        )
+    chosen = _matching(records, condition[1].strip(), condition[2] == "!=", condition[3])
+    if not chosen:
+        raise UsageError(f"{selection}: leaves no case of {len(records)} to train on")
+    held_back = make_splits(chosen, folds=FOLDS, seed=seed)
+    if not held_back:
+        raise InputError(
+            f"{selection}: only subject {chosen[0].subject} is left, at least two are needed to hold one back for validation"
+        )
+    return _cases_of(chosen, held_back[0])
+
+
+def check_known(split: Split, records: Sequence[HasSubject], selection: str) -> None:
+    """Raises InputError where a fold names a subject that no record has."""
+    unknown = sorted({*split["training"], *split["validation"]} - {record.subject for record in records})
+    if unknown:
+        raise InputError(
+            f"{SPLITS_FILE}: {selection} names subjects that are not preprocessed: {_some(unknown)}; run utseg_plan_and_preprocess again"
+        )
+
+
+def _fold(number: int, splits: Sequence[Split]) -> Split:
+    if number < len(splits):
+        return splits[number]
+    if not splits:
+        raise UsageError(
+            f"fold{number}: there are no folds, which takes at least two subjects; train on all of them with: all"
+        )
+    raise UsageError(f"fold{number}: not there; there are: {_folds(splits)}all")
+
+
+def _folds(splits: Sequence[Split]) -> str:
+    return "".join(f"fold{number}, " for number in range(len(splits)))
+
+
+def _cases_of(records: Sequence[HasSubject], split: Split) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def ids(side: str) -> tuple[str, ...]:
+        subjects = set(split[side])
+        return tuple(sorted(record.case_id for record in records if record.subject in subjects))
+
+    return ids("training"), ids("validation")
+
+
+def _values(record: HasSubject) -> dict[str, str]:
+    """What a case can be selected by, group columns before the built-in ones."""
+    return {"subject": record.subject, "phase": record.phase, **record.groups}
+
+
+def _matching(records: Sequence[HasSubject], column: str, exclude: bool, values: str) -> list[HasSubject]:
+    columns = {name.casefold(): name for record in records for name in _values(record)}
+    name = columns.get(column.casefold())
+    if name is None:
+        raise UsageError(
+            f"{column}: the cases have no such column; there are: {', '.join(sorted(columns.values()))}"
+        )
+    there = Counter(value for record in records if (value := _values(record).get(name)))
+    wanted = {value.strip().casefold() for value in values.split(",")}
+    unknown = sorted(wanted - {value.casefold() for value in there})
+    if unknown:
+        listed = [f"{value} ({count} cases)" for value, count in sorted(there.items())]
+        raise UsageError(f"{name}: no case has {', '.join(unknown)}; there are: {_some(listed)}")
+    return [
+        record for record in records if (_values(record).get(name, "").casefold() in wanted) is not exclude
+    ]
+
+
+def _example(records: Sequence[HasSubject]) -> str:
+    for record in records:
+        for column, value in record.groups.items():
+            return f"{column}={value}"
+    return "vendor=A"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
