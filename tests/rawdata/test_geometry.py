@@ -59,3 +59,14 @@ def test_rounding_of_other_tools_is_no_difference() -> None:
 def test_spacing_out_of_range_is_a_problem(spacing: tuple[float, float, float]) -> None:
     with np.errstate(invalid="ignore"):
         assert affine_problem(np.diag([*spacing, 1.0])) is not None
+
+
+@pytest.mark.parametrize(
+    "spacing_zyx, shift, alike",
+    [((8.0, 1.5, 1.25), 0.09, True), ((8.0, 1.5, 1.25), 0.11, False), ((1.0, 0.2, 0.2), 0.03, False)],
+)
+def test_the_origin_may_be_off_by_a_tenth_of_a_millimetre_or_of_a_voxel(
+    spacing_zyx: tuple[float, float, float], shift: float, alike: bool
+) -> None:
+    mine = geometry(make_affine(spacing_zyx, (0, 0, 0)))
+    assert (mine.differences(geometry(make_affine(spacing_zyx, (0, shift, 0)))) == []) is alike

@@ -56,6 +56,14 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path, ending: str, compressed:
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
+def test_more_data_than_the_header_says_is_refused(tmp_path: Path, ending: str) -> None:
+    path = save(tmp_path / f"x{ending}", make_heart((3, 12, 10))[0])
+    path.write_bytes(path.read_bytes() + bytes(100))
+    with pytest.raises(InputError, match=r"calls for 720 bytes, found 820"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_a_flipped_byte_in_compressed_data_is_refused(tmp_path: Path, ending: str) -> None:
     path = save(tmp_path / f"x{ending}", make_heart((3, 12, 10))[0], compressed=True)
     data = bytearray(path.read_bytes())

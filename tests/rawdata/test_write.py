@@ -158,6 +158,15 @@ def test_a_disk_that_loses_bytes_leaves_the_old_mask_and_no_other_file(
     assert (tmp_path / "mask.nii.gz").read_bytes() == before and sorted(tmp_path.iterdir()) == files
 
 
+def test_a_disk_that_changes_a_voxel_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    geometry = read_image(make_nifti(tmp_path / "x.nii.gz", voxels_of((3, 4, 5), 200)))[1]
+    whole = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda path, data: whole(path, data[:-1] + b"\7"))
+    with pytest.raises(ArtefactError, match="reads back differently"):
+        write_mask(tmp_path / "mask.nii", voxels_of((3, 4, 5)), geometry)
+    assert not (tmp_path / "mask.nii").exists()
+
+
 def test_a_full_disk_leaves_the_old_mask_and_no_other_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
