@@ -26,15 +26,6 @@ from utseg.predict.windows import (
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other cost more than such small arrays."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 class PixelNetwork(nn.Module):
     """Logits that are a function of the pixel alone: (0, x, 2 − x²) of the first channel."""
 

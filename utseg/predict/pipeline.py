@@ -1,0 +1,345 @@
+"""Cases in, masks out: reading and preprocessing ahead in worker processes, the network here, restoring and writing behind it.
+
+Each stage holds a few volumes at most, so memory does not grow with the number of cases. A case that cannot be read is reported as soon
+as that is found, the others are finished, and the error at the end names all that were not. What cannot be written ends the run.
+
+Models that share a preprocessing see the same arrays in the same batches; each further preprocessing (another plan) is a pass of its own
+over the volume, averaged on the native grid.
+"""
+
+import logging
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from itertools import tee
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utseg.case import Case
+from utseg.errors import CaseErrors, UtsegError
+from utseg.files import folder_lock, remove_leftovers, require_writable, sha256_json
+from utseg.parallel import InlineExecutor, process_pool, run_each
+from utseg.planning.plan import Plan
+from utseg.predict.model import LoadedModel, check_same_task
+from utseg.predict.record import (
+    ModelUse,
+    PredictedCase,
+    PredictionRecord,
+    is_kept,
+    read_record,
+    write_record,
+)
+from utseg.predict.stages import (
+    MASK_SUFFIX,
+    PROBABILITIES_SUFFIX,
+    Array,
+    Predicted,
+    Preprocessed,
+    Restored,
+    Volume,
+    prepare,
+    restore,
+    write_case_mask,
+)
+from utseg.progress import progress
+from utseg.rawdata.gate import frame_count
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger("utseg")
+
+WITHOUT_POOL = 2
+"""Up to so many volumes are read and written in this process: starting others would take longer."""
+CPU_BATCH_PIXELS = 256 * 256
+"""Larger batches leave the processor's cache: UTNet takes .19 s a slice of 256² one at a time, .27 s four at a time (two cores)."""
+LARGEST_BATCH = 16
+SECONDS_BETWEEN_RECORDS = 5.0
+
+
+def predict_cases(
+    cases: Sequence[Case],
+    models: Sequence[LoadedModel],
+    output: Path,
+    *,
+    tta: bool = True,
+    save_probabilities: bool = False,
+    workers: int | None = None,
+    resume: bool = False,
+) -> list[Path]:
+    """Predicts each case with the mean of the models' probabilities; returns the masks' paths, in the order of the cases.
+
+    Writes CASE.nii.gz, uint8, in the geometry of the case's first image (4-D where the case has no frame and its file is a cine),
+    `prediction.json`, and with `save_probabilities` CASE.npz (for a cine one a frame). `tta`: mean over the mirrorings that training
+    used. `resume`: masks that are there are kept where input, models and mask are those of `prediction.json`; else masks of the same
+    names are replaced, each at once. Labels of the cases are not read.
+
+    Raises CaseErrors with a line for each unusable case after the others are written, InputError where models do not go together or
+    the folder is not writable, UtsegError where another run holds the folder or a mask cannot be written.
+    """
+    require_writable(output)
+    check_same_task(models)
+    with folder_lock(output):
+        remove_leftovers(output)
+        run = _Run(output, _new_record(models, tta), save_probabilities, len(cases))
+        todo = run.start(cases, resume)
+        groups = _group_by_preprocessing(models)
+        volumes = list(run.volumes(todo, tuple(group[0].record.plan for group in groups)))
+        logger.info(
+            "predicting %d volumes of %d cases with %d models on %s",
+            len(volumes),
+            len(todo),
+            len(models),
+            run.record.device,
+        )
+        try:
+            with (
+                _executor(volumes, workers) as executor,
+                progress("predicted", len(volumes)) as advance,
+            ):
+                _work(run, volumes, groups, executor, advance, tta)
+        finally:
+            run.write_record()
+    if run.problems:
+        raise CaseErrors(run.problems)
+    logger.info("%d masks are in %s", len(cases), output)
+    return [output / f"{case.case_id}{MASK_SUFFIX}" for case in cases]
+
+
+def _executor(volumes: Sequence[Volume], workers: int | None) -> AbstractContextManager[Executor]:
+    return nullcontext(InlineExecutor()) if len(volumes) <= WITHOUT_POOL else process_pool(workers)
+
+
+def _work(
+    run: "_Run",
+    volumes: Sequence[Volume],
+    groups: Sequence[Sequence[LoadedModel]],
+    executor: Executor,
+    advance: Callable[[], None],
+    tta: bool,
+) -> None:
+    """Moves all volumes through the three stages."""
+
+    def preprocessed() -> Iterator[Preprocessed]:
+        for outcome in run_each(prepare, volumes, executor, name=lambda volume: volume.name):
+            if outcome.error is not None:
+                run.fail(outcome.item.case, outcome.error)
+            elif outcome.result is not None and not run.has_failed(outcome.item.case):
+                yield outcome.result
+                continue
+            advance()
+
+    def predicted() -> Iterator[Predicted]:
+        sources, *streams = tee(preprocessed(), len(groups) + 1)
+        results = [
+            _group_probabilities(group, number, stream, tta)
+            for number, (group, stream) in enumerate(zip(groups, streams, strict=True))
+        ]
+        members = tuple(len(group) for group in groups)
+        for source, *probabilities in zip(sources, *results, strict=True):
+            yield Predicted(
+                replace(source, images=()), tuple(probabilities), members, run.output, run.save_probabilities
+            )
+
+    restored = run_each(
+        restore, predicted(), executor, name=lambda item: item.source.volume.name, costly_items=True
+    )
+    for outcome in restored:
+        if outcome.error is not None:
+            raise outcome.error
+        assert outcome.result is not None
+        run.add(outcome.result)
+        advance()
+
+
+def _group_probabilities(
+    group: Sequence[LoadedModel], number: int, stream: Iterator[Preprocessed], tta: bool
+) -> Iterator[Array]:
+    """The probabilities of all volumes by the models of one preprocessing."""
+    from utseg.predict.windows import predict_probabilities
+
+    plan = group[0].record.plan
+    device = _device(group)
+    return predict_probabilities(
+        [model.network for model in group],
+        (source.images[number] for source in stream),
+        patch_size=plan.patch_size,
+        batch_size=_batch_size(plan, device.type),
+        num_classes=plan.num_classes,
+        mirror_axes=plan.augmentation.mirror_axes if tta else (),
+        device=device,
+    )
+
+
+def _batch_size(plan: Plan, device: str) -> int:
+    if device == "cpu":
+        return min(max(1, CPU_BATCH_PIXELS // (plan.patch_size[0] * plan.patch_size[1])), LARGEST_BATCH)
+    return LARGEST_BATCH
+
+
+def _device(models: Sequence[LoadedModel]) -> "torch.device":
+    return next(models[0].network.parameters()).device
+
+
+def _group_by_preprocessing(models: Sequence[LoadedModel]) -> list[list[LoadedModel]]:
+    """Models whose volumes are resampled, normalised, windowed and mirrored in the same way, together."""
+    groups: dict[str, list[LoadedModel]] = {}
+    for model in models:
+        plan: Plan = model.record.plan
+        keys = {"spacing_yx_mm", "clip_percentiles", "normalisation", "patch_size", "configuration"}
+        same = sha256_json(
+            [plan.model_dump(mode="json", include=keys), sorted(plan.augmentation.mirror_axes)]
+        )
+        groups.setdefault(same, []).append(model)
+    return list(groups.values())
+
+
+def _new_record(models: Sequence[LoadedModel], tta: bool) -> PredictionRecord:
+    plan = models[0].record.plan
+    used = tuple(
+        ModelUse(
+            name=model.name,
+            network=model.record.network,
+            weights_sha256=model.sha256,
+            plan_sha256=sha256_json(model.record.plan.model_dump(mode="json")),
+        )
+        for model in models
+    )
+    versions = {name: version(name) for name in ("utseg", "torch", "numpy", "SimpleITK", "nibabel")}
+    return PredictionRecord(
+        models=used,
+        labels=plan.labels,
+        channel_names=plan.channel_names,
+        test_time_mirroring=tta and any(model.record.plan.augmentation.mirror_axes for model in models),
+        versions={"python": platform.python_version()} | versions,
+        device=str(_device(models)),
+        cases={},
+    )
+
+
+@dataclass
+class _Progress:
+    """What is known of one case so far. `masks` are those of a cine's frames, kept until all are there."""
+
+    frames: int
+    failed: bool = False
+    inputs: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    masks: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+    done: int = 0
+
+
+class _Run:
+    """What became of each case, and `prediction.json`."""
+
+    def __init__(
+        self, output: Path, record: PredictionRecord, save_probabilities: bool, number_of_cases: int
+    ) -> None:
+        self.output = output
+        self.record = record
+        self.save_probabilities = save_probabilities
+        self.problems: list[str] = []
+        self._number_of_cases = number_of_cases
+        self._cases: dict[str, PredictedCase] = {}
+        self._progress: dict[str, _Progress] = {}
+        self._written = time.monotonic()
+
+    def start(self, cases: Sequence[Case], resume: bool) -> list[Case]:
+        """The cases to predict; the others are kept. What the record says of other cases by the same models stays in it."""
+        earlier = read_record(self.output)
+        if earlier is not None and earlier.same_making(self.record):
+            self._cases = dict(earlier.cases)
+        elif earlier is not None:
+            logger.warning(
+                "%s: masks there were made by other models or settings; those that stay are no longer listed in its record",
+                self.output,
+            )
+        suffixes = (MASK_SUFFIX, PROBABILITIES_SUFFIX) if self.save_probabilities else (MASK_SUFFIX,)
+        kept = {
+            case.case_id for case in cases if resume and is_kept(case, self._cases, self.output, suffixes)
+        }
+        todo = [case for case in cases if case.case_id not in kept]
+        for case in todo:
+            self._cases.pop(case.case_id, None)
+        if resume:
+            logger.info("%d masks are there and verified, %d are to be made", len(kept), len(todo))
+        return todo
+
+    def volumes(self, cases: Sequence[Case], plans: tuple[Plan, ...]) -> Iterator[Volume]:
+        """A volume for each case, or for each frame of a cine. Reads headers only; a case with an unusable one has failed."""
+        for case in cases:
+            frames = 1
+            if case.frame is None and case.images[0].exists():  # else the gate says what is missing
+                try:
+                    frames = frame_count(case.images[0])
+                except UtsegError as error:
+                    self.fail(case, UtsegError(f"case {case.case_id}: {error}"))
+                    continue
+            self._progress[case.case_id] = _Progress(frames)
+            for frame in range(frames):
+                yield Volume(case, frame if frames > 1 else case.frame, frames, plans)
+
+    def has_failed(self, case: Case) -> bool:
+        return self._progress[case.case_id].failed
+
+    def fail(self, case: Case, error: UtsegError) -> None:
+        """Notes why a case cannot be predicted: at once in the log if others go on, and for the end."""
+        state = self._progress.setdefault(case.case_id, _Progress(1))
+        if state.failed:
+            return
+        state.failed = True
+        state.masks.clear()
+        self.problems += error.lines()
+        if self._number_of_cases > 1:
+            for line in error.lines():
+                logger.warning("left out: %s", line)
+
+    def add(self, restored: Restored) -> None:
+        """Takes in a finished volume; the last one of a cine has its mask written. Raises UtsegError where that fails."""
+        source = restored.source
+        volume = source.volume
+        state = self._progress[volume.case.case_id]
+        if state.failed:
+            return
+        state.done += 1
+        state.files |= restored.files
+        state.inputs |= source.inputs
+        for warning in source.warnings:
+            if warning not in state.warnings:
+                state.warnings.append(warning)
+                logger.warning("%s", warning)
+        if volume.frames > 1:
+            assert volume.frame is not None
+            state.masks[volume.frame] = restored.mask_ZYX
+        if state.done < state.frames:
+            return
+        if volume.frames > 1:
+            mask_TZYX = np.stack([state.masks[frame] for frame in range(volume.frames)])
+            state.masks.clear()
+            state.files |= write_case_mask(self.output, volume.case, mask_TZYX, source.geometry)
+        self._cases[volume.case.case_id] = PredictedCase(
+            inputs=state.inputs,
+            frame=volume.case.frame,
+            frames=volume.frames,
+            files=state.files,
+            warnings=tuple(state.warnings),
+        )
+        if time.monotonic() - self._written > SECONDS_BETWEEN_RECORDS:
+            self.write_record()
+
+    def write_record(self) -> None:
+        """Writes `prediction.json` as far as it is known; a disk that is full is a warning here, the masks say it as an error."""
+        self._written = time.monotonic()
+        record = self.record.model_copy(update={"cases": dict(sorted(self._cases.items()))})
+        try:
+            write_record(record, self.output)
+        except UtsegError as error:
+            logger.warning("%s", error)
