@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from utseg.commands.predict import main
+from utseg.predict import pipeline
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "predict"))
 from tiny_models import make_run_folder
@@ -21,7 +22,9 @@ def trained(tmp_path_factory) -> Path:
     """A home with two folds of a tiny UTNet."""
     home = tmp_path_factory.mktemp("home")
     for fold in range(2):
-        make_run_folder(home / "results" / "Tiny", fold=f"fold{fold}", seed=fold)
+        folder = make_run_folder(home / "results" / "Tiny", fold=f"fold{fold}", seed=fold)
+        (folder / "validation").mkdir()
+        (folder / "validation" / "summary.json").write_text("{}")  # the last thing that training writes
     return home
 
 
@@ -38,8 +41,9 @@ def scans(tmp_path) -> Path:
 
 
 @pytest.fixture()
-def predict(trained, scans, tmp_path, capfd):
-    """Runs the command and returns exit code, the lines of stderr that are errors, and all of stdout and stderr."""
+def predict(trained, scans, tmp_path, capfd, monkeypatch):
+    """Runs the command, in this process alone; returns exit code, the lines of stderr that are errors, and all of stdout and stderr."""
+    monkeypatch.setattr(pipeline, "WITHOUT_POOL", 10)
 
     def call(*words: object, home: Path = trained, source: Path = scans) -> tuple[int, list[str], str]:
         arguments = ["-i", source, "-o", tmp_path / "out", "--home", home, "--device", "cpu", *words]
@@ -52,7 +56,8 @@ def predict(trained, scans, tmp_path, capfd):
     return call
 
 
-def test_masks_in_the_geometry_of_their_images(predict, scans, tmp_path):
+def test_masks_in_the_geometry_of_their_images(predict, scans, tmp_path, monkeypatch):
+    monkeypatch.undo()  # with worker processes
     code, errors, output = predict()
     assert (code, errors) == (0, [])
     assert "Tiny/auto_2d/UTNet/fold0, Tiny/auto_2d/UTNet/fold1" in output
