@@ -62,7 +62,8 @@ def compose(
 def _patch_size(wishes: Wishes, fitted: Fitted, memory_gb: float) -> Decision[tuple[int, int]]:
     patch = fitted.candidate.patch
     height, width = patch.size
-    reason = f"{height} × {width}: {wishes.patch.reason}, rounded up to multiples of 2^{patch.levels} = {2**patch.levels}"
+    step = 2**patch.levels
+    reason = f"{height} × {width}: {wishes.patch.reason}, in multiples of 2^{patch.levels} = {step} and at most a twentieth smaller"
     if fitted.patch_shrunk:
         full_height, full_width = fitted.wished.patch.size
         reason += f"; {full_height} × {full_width} was wished for and does not fit into {memory_gb:g} GB even with a batch of 2"

@@ -15,6 +15,7 @@ BALANCED_COLUMN = "vendor"
 ANISOTROPY_LIMIT = 1.5
 MAX_LEVELS = 4
 MIN_BOTTLENECK = 5
+MAY_BE_CUT = 0.05
 Pair = tuple[float, float]
 
 
@@ -84,10 +85,10 @@ class PatchShape:
 
 
 def patch_shape(wish_px: Pair) -> PatchShape:
-    """The patch that covers a wished size, with as many halvings (at most four) as leave five pixels a side at the coarsest level."""
+    """The patch that covers a wished size but for a twentieth, with as many halvings (at most four) as leave five pixels a side."""
     for levels in range(MAX_LEVELS, 0, -1):
         step = 2**levels
-        size = tuple(math.ceil(side / step - 1e-6) * step for side in wish_px)
+        size = tuple(math.ceil((1 - MAY_BE_CUT) * side / step) * step for side in wish_px)
         if min(size) // step >= MIN_BOTTLENECK or levels == 1:
             least = step * MIN_BOTTLENECK
             return PatchShape((max(size[0], least), max(size[1], least)), levels)

@@ -1,0 +1,83 @@
+"""What a user sets on a plan: the value, its reason, and what cannot be set."""
+
+import pytest
+
+from utseg.errors import SettingError
+from utseg.planning.plan import IDENTITY_KEYS, Plan, override, read_plan, write_plan
+from utseg.planning.settings import setting_keys
+
+
+@pytest.fixture
+def plan() -> Plan:
+    ranges = {
+        f"{kind}_range": (0.5, 1.5) for kind in ("scale", "noise_sd", "brightness", "contrast", "gamma")
+    }
+    chances = {
+        f"{kind}_probability": 0.5
+        for kind in ("rotation", "scale", "noise", "brightness", "contrast", "gamma")
+    }
+    return Plan.model_validate(
+        {
+            "dataset": "D",
+            "planner": "auto",
+            "labels": {"background": 0, "LV": 1},
+            "channel_names": ["cine"],
+            "fingerprint_sha256": "0",
+            "spacing_yx_mm": (1.2, 1.2),
+            "clip_percentiles": (5, 98),
+            "patch_size": (64, 64),
+            "batch_size": 4,
+            "epochs": 3,
+            "iterations_per_epoch": 5,
+            "estimated_memory_gb": 1.0,
+            "network": {
+                "base_channels": 8,
+                "levels": 2,
+                "block_list": (1,),
+                "num_blocks": (1,),
+                "num_heads": (4,),
+                "reduce_size": 8,
+            },
+            "augmentation": {
+                **ranges,
+                **chances,
+                "rotation_deg": 10,
+                "mirror_axes": (),
+                "foreground_fraction": 0.3,
+            },
+            "reasons": {key: "planned" for key in setting_keys(Plan) if key not in IDENTITY_KEYS},
+        }
+    )
+
+
+def test_values_and_reasons_change_together(plan: Plan, tmp_path):
+    changed = override(plan, {"network.base_channels": 16, "patch_size": [32, 48]})
+    assert changed.network.base_channels == 16
+    assert changed.patch_size == (32, 48)
+    assert changed.reasons["network.base_channels"] == "set by the user; the planner had 8"
+    assert changed.reasons["patch_size"] == "set by the user; the planner had [64, 64]"
+    assert changed.reasons["batch_size"] == "planned"
+    assert changed.estimated_memory_gb == plan.estimated_memory_gb
+    assert plan.patch_size == (64, 64)
+    write_plan(changed, tmp_path)
+    assert read_plan(tmp_path) == changed
+
+
+def test_nothing_set_is_the_same_plan(plan: Plan):
+    assert override(plan, {}) == plan
+
+
+def test_unknown_keys_name_the_nearest(plan: Plan):
+    with pytest.raises(SettingError, match=r"did you mean 'patch_size'.*network\.reduce_size"):
+        override(plan, {"patchsize": [32, 32]})
+
+
+def test_wrong_values_name_the_key(plan: Plan):
+    with pytest.raises(SettingError, match=r"network\.base_channels.*found 0"):
+        override(plan, {"network.base_channels": 0})
+
+
+@pytest.mark.parametrize("key", IDENTITY_KEYS)
+def test_what_the_plan_is_of_cannot_be_set(plan: Plan, key: str):
+    with pytest.raises(SettingError, match=f"unknown key '{key}'"):
+        override(plan, {key: "x"})
