@@ -43,7 +43,7 @@ def make_case(
     offset_yx_mm: tuple[float, float] = (0.0, -20.0),
     thickness_share: float = 1.0,
 ) -> CaseFingerprint:
-    """One case; each structure is `thickness_share` as thick as it is wide. `darker`: share of labelled voxels below the upper percentiles."""
+    """One case; structures are `thickness_share` as thick as wide. `darker`: share of labelled voxels below the upper percentiles."""
     spacing = min(spacing_yx_mm)
     channel = ChannelFigures(
         percentiles=tuple(float(value) for value in PERCENTILES),
