@@ -1,0 +1,202 @@
+"""A synthetic heart in numbers: volumes by pathology, the cardiac cycle, and the cross-section of both ventricles at any depth.
+
+The left ventricle is a body of revolution of profile r(q) = R·√(1 − q^p) along its long axis (q = 0 at the base, 1 at the apex), whose
+volume is π·R²·L·p/(p + 1): radii follow in closed form from the volumes that were drawn, so ejection fraction and myocardial volume are
+exact up to second-order terms. The right ventricle is a crescent on the left one's outer surface. Nothing is drawn into pixels here.
+Lengths in mm, volumes in ml, angles in radians; depth is measured from the base of the left ventricle at end-diastole towards the apex.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pathology = Literal["NOR", "DCM", "HCM", "ARV"]
+PATHOLOGIES: tuple[Pathology, ...] = get_args(Pathology)
+Floats = NDArray[np.floating[Any]]
+
+PROFILE_POWER = 2.5
+PROFILE_VOLUME = np.pi * PROFILE_POWER / (PROFILE_POWER + 1)
+RV_ANGLES = np.linspace(-1, 1, 65)
+RV_DEPTHS = np.linspace(0, 1, 33)
+
+# ranges drawn from uniformly: LV end-diastolic volume, LV ejection fraction, myocardial volume, RV end-diastolic volume, RV ejection
+# fraction, LV length at end-diastole, shift of the cavity away from the septum (a thick septum is a large one)
+RANGES: dict[Pathology, tuple[tuple[float, float], ...]] = {
+    "NOR": ((105, 165), (0.56, 0.68), (90, 130), (120, 180), (0.50, 0.62), (82, 96), (0.0, 1.5)),
+    "DCM": ((190, 280), (0.20, 0.38), (130, 180), (130, 200), (0.35, 0.50), (94, 108), (0.0, 1.5)),
+    "HCM": ((90, 145), (0.62, 0.74), (165, 225), (110, 165), (0.52, 0.65), (80, 94), (3.0, 5.5)),
+    "ARV": ((105, 165), (0.50, 0.62), (85, 120), (210, 290), (0.25, 0.40), (82, 96), (0.0, 1.5)),
+}
+
+
+@dataclass(frozen=True)
+class Heart:
+    """What was drawn for one heart. Sizes are those at end-diastole."""
+
+    pathology: Pathology
+    lv_edv_ml: float
+    lv_ejection_fraction: float
+    myocardium_ml: float
+    rv_edv_ml: float
+    rv_ejection_fraction: float
+    lv_length_mm: float
+    septal_shift_mm: float
+    apical_wall_mm: float
+    longitudinal_shortening: float
+    rv_length_fraction: float
+    rv_half_angle: float
+    rv_skew: float
+    septal_angle: float
+    septal_twist: float
+    axis_tilt_xy: tuple[float, float]
+    ovalness: float
+    ovalness_angle: float
+    end_systole: float
+
+    @property
+    def length_mm(self) -> float:
+        """From the base to the outer surface of the apex at end-diastole."""
+        return self.lv_length_mm + self.apical_wall_mm
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The heart at one moment: lengths and radii of the profiles. `base_mm` is how far the base has come down since end-diastole."""
+
+    base_mm: float
+    endo_length_mm: float
+    endo_radius_mm: float
+    epi_length_mm: float
+    epi_radius_mm: float
+    rv_length_mm: float
+    rv_height_mm: float
+
+
+@dataclass(frozen=True)
+class Sections:
+    """One slab of tissue for each slice (arrays of length Z): the part of the slab's thickness that the structure fills, its mean radius,
+    and by how much the radius changes through the slab, which is what blurs its edge."""
+
+    filled: Floats
+    radius_mm: Floats
+    slope_mm: Floats
+
+
+def draw_heart(rng: np.random.Generator, pathology: Pathology) -> Heart:
+    """Draws a heart of the given pathology."""
+    edv, ef, mass, rv_edv, rv_ef, length, shift = (
+        float(rng.uniform(*limits)) for limits in RANGES[pathology]
+    )
+    return Heart(
+        pathology=pathology,
+        lv_edv_ml=edv,
+        lv_ejection_fraction=ef,
+        myocardium_ml=mass,
+        rv_edv_ml=rv_edv,
+        rv_ejection_fraction=rv_ef,
+        lv_length_mm=length,
+        septal_shift_mm=shift,
+        apical_wall_mm=float(rng.uniform(5, 8)),
+        longitudinal_shortening=float(rng.uniform(0.5, 0.7)) * 0.25 * ef / 0.6,
+        rv_length_fraction=float(rng.uniform(0.74, 0.84)),
+        rv_half_angle=float(np.radians(rng.uniform(62, 78))),
+        rv_skew=float(rng.uniform(-0.35, 0.35)),
+        septal_angle=float(np.radians(rng.uniform(-185, -140))),
+        septal_twist=float(np.radians(rng.uniform(-18, 18))),
+        axis_tilt_xy=(float(rng.uniform(-0.12, 0.12)), float(rng.uniform(-0.12, 0.12))),
+        ovalness=float(rng.uniform(0, 0.06)),
+        ovalness_angle=float(rng.uniform(0, np.pi)),
+        end_systole=float(rng.uniform(0.33, 0.40)),
+    )
+
+
+def contraction(phase: float, end_systole: float) -> float:
+    """0 at end-diastole (phase 0), 1 at end-systole, over one cycle: ejection, rapid filling, diastasis, atrial kick."""
+    knots = (0.0, end_systole, end_systole + 0.25, 0.85, 1.0)
+    values = (0.0, 1.0, 0.25, 0.18, 0.0)
+    phase %= 1.0
+    after = next(index for index, knot in enumerate(knots[1:], start=1) if phase <= knot)
+    part = (phase - knots[after - 1]) / (knots[after] - knots[after - 1])
+    eased = part * part * (3 - 2 * part)
+    return values[after - 1] + (values[after] - values[after - 1]) * eased
+
+
+def cycle_phases(frames: int, end_systole: float, first_phase: float) -> tuple[list[float], int, int]:
+    """Phase of each frame, and the ED and ES frame. The two frames nearest to ED and ES are put exactly there."""
+    phases = [(first_phase + frame / frames) % 1.0 for frame in range(frames)]
+
+    def distance(phase: float, target: float) -> float:
+        return abs((phase - target + 0.5) % 1.0 - 0.5)
+
+    es = min(range(frames), key=lambda frame: distance(phases[frame], end_systole))
+    ed = min(
+        (frame for frame in range(frames) if frame != es), key=lambda frame: distance(phases[frame], 0.0)
+    )
+    phases[ed], phases[es] = 0.0, end_systole
+    return phases, ed, es
+
+
+def shape_at(heart: Heart, contracted: float) -> Shape:
+    """The heart contracted to 0 (end-diastole) … 1 (end-systole). The volume of the myocardium stays what it is."""
+    length = heart.lv_length_mm * (1 - heart.longitudinal_shortening * contracted)
+    cavity = 1000 * heart.lv_edv_ml * (1 - heart.lv_ejection_fraction * contracted)
+    epi_length = length + heart.apical_wall_mm * (1 + 0.3 * contracted)
+    epi_radius = _radius(cavity + 1000 * heart.myocardium_ml, epi_length)
+    rv_length = heart.rv_length_fraction * length
+    rv_volume = 1000 * heart.rv_edv_ml * (1 - heart.rv_ejection_fraction * contracted)
+    return Shape(
+        base_mm=heart.length_mm - epi_length,
+        endo_length_mm=length,
+        endo_radius_mm=_radius(cavity, length),
+        epi_length_mm=epi_length,
+        epi_radius_mm=epi_radius,
+        rv_length_mm=rv_length,
+        rv_height_mm=_crescent_height(heart, rv_volume, rv_length, epi_length, epi_radius),
+    )
+
+
+def sections(
+    length_mm: float, radius_mm: float, base_mm: float, centres_mm: Floats, thickness_mm: float
+) -> Sections:
+    """Cuts a profile into slabs around the given depths. Where nothing of the structure is in a slab all three values are 0."""
+    low = np.clip(centres_mm - thickness_mm / 2 - base_mm, 0, length_mm)
+    high = np.clip(centres_mm + thickness_mm / 2 - base_mm, 0, length_mm)
+
+    def at(depth: Floats) -> Floats:
+        profile: Floats = radius_mm * np.sqrt(np.clip(1 - (depth / length_mm) ** PROFILE_POWER, 0, 1))
+        return profile
+
+    filled = (high - low) / thickness_mm
+    inside = filled > 0
+    return Sections(filled, at((low + high) / 2) * inside, (at(low) - at(high)) * inside)
+
+
+def crescent(offset: Floats, skew: float) -> Floats:
+    """Height of the right ventricle over the septum, 0 … about 1, at an angle in units of its half angle: 0 beyond ±1."""
+    inside = np.clip(1 - offset * offset, 0, 1)
+    height: Floats = inside**0.75 * (1 + skew * offset)
+    return height
+
+
+def rv_taper(depth: Floats) -> Floats:
+    """Relative height of the crescent from its base (0) to its end (1), which lies before the apex."""
+    height: Floats = np.clip(1 - depth * depth, 0, 1) ** 0.6
+    return height
+
+
+def _radius(volume_mm3: float, length_mm: float) -> float:
+    return float(np.sqrt(volume_mm3 / (PROFILE_VOLUME * length_mm)))
+
+
+def _crescent_height(
+    heart: Heart, volume_mm3: float, rv_length: float, epi_length: float, epi_radius: float
+) -> float:
+    """Solves ∬ (r·h + h²/2) dθ dz = volume for the scale of h, where r is the LV's outer radius and h the crescent's height."""
+    outer = epi_radius * np.sqrt(1 - (RV_DEPTHS * rv_length / epi_length) ** PROFILE_POWER)
+    unit = rv_taper(RV_DEPTHS)[:, None] * crescent(RV_ANGLES, heart.rv_skew)[None, :]
+    cell = rv_length * 2 * heart.rv_half_angle / (len(RV_DEPTHS) - 1) / (len(RV_ANGLES) - 1)
+    linear = float((outer[:, None] * unit).sum() * cell)
+    quadratic = float((unit * unit).sum() * cell) / 2
+    return float(np.sqrt(linear**2 + 4 * quadratic * volume_mm3) - linear) / (2 * quadratic)

@@ -1,0 +1,179 @@
+"""One synthetic subject: everything about it is drawn first (`draw_examination`), then rendered and written (`write_subject`).
+
+What is drawn depends on the cohort's seed and the subject's number only.
+"""
+
+import gzip
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utseg.files import write_bytes
+from utseg.phantom.anatomy import Floats, Heart, Pathology, contraction, cycle_phases, draw_heart
+from utseg.phantom.chest import Chest, draw_chest
+from utseg.phantom.cine import Details, Scene, draw_details
+from utseg.phantom.scanner import (
+    VENDORS,
+    Grid,
+    Signals,
+    Vendor,
+    acquire,
+    coil_field,
+    draw_affine,
+    draw_grid,
+    draw_signals,
+)
+
+UNLABELLED = "Training/Unlabeled"
+DRAWING, NOISE = 0, 1
+
+
+@dataclass(frozen=True)
+class PhantomSettings:
+    """What makes a cohort what it is. `matrix` is about the number of columns of an image; `slices` None is as many as the heart needs."""
+
+    subjects: int
+    frames: int
+    matrix: int
+    slices: int | None
+    seed: int
+
+    def to_json(self) -> dict[str, int | None]:
+        """As it stands in `phantom.json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One synthetic subject before anything is drawn. `place` is the partition's folder."""
+
+    index: int
+    code: str
+    place: str
+    vendor: str
+    pathology: Pathology
+    es_before_ed: bool
+
+    @property
+    def files(self) -> tuple[str, str]:
+        """Image and label, relative to the cohort's folder."""
+        return tuple(f"{self.place}/{self.code}/{self.code}_{ending}.nii.gz" for ending in ("sa", "sa_gt"))  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was drawn for one subject. `depths_mm` are those of the slices in file order; `phases` those of the frames."""
+
+    subject: Subject
+    vendor: Vendor
+    centre: int
+    heart: Heart
+    chest: Chest
+    details: Details
+    signals: Signals
+    grid: Grid
+    depths_mm: Floats
+    coil_YX: Floats
+    affine: NDArray[np.float64]
+    phases: tuple[float, ...]
+    ed: int
+    es: int
+    gain: float
+    heart_beat_s: float
+    person: dict[str, str]
+
+    def table_row(self) -> dict[str, Any]:
+        """The subject's row of the CSV. ED equal to ES marks one without labels."""
+        labelled = self.subject.place != UNLABELLED
+        return {
+            "External code": self.subject.code,
+            "VendorName": self.vendor.name,
+            "Vendor": self.vendor.code,
+            "Centre": self.centre,
+            "Pathology": self.subject.pathology,
+            **self.person,
+            "ED": self.ed if labelled else 0,
+            "ES": self.es if labelled else 0,
+        }
+
+
+def draw_examination(settings: PhantomSettings, subject: Subject) -> Examination:
+    """Draws everything about a subject but the noise."""
+    rng = _generator(settings, subject, DRAWING)
+    vendor = VENDORS[subject.vendor]
+    heart = draw_heart(rng, subject.pathology)
+    grid = draw_grid(rng, vendor, settings.matrix, heart.length_mm, settings.slices)
+    slices = grid.size_zyx[0]
+    depths = ((np.arange(slices) - rng.uniform(0.42, 0.58)) * grid.slice_spacing_mm).astype(np.float32)
+    first_phase = rng.uniform(0.19, 0.29) if subject.es_before_ed else rng.uniform(-0.03, 0.03)
+    phases, ed, es = cycle_phases(settings.frames, heart.end_systole, first_phase)
+    return Examination(
+        subject=subject,
+        vendor=vendor,
+        centre=int(rng.choice(vendor.centres)),
+        heart=heart,
+        chest=draw_chest(rng),
+        details=draw_details(rng, slices),
+        signals=draw_signals(rng, vendor),
+        grid=grid,
+        depths_mm=depths if vendor.base_first else depths[::-1].copy(),
+        coil_YX=coil_field(rng, grid, vendor.coil),
+        affine=draw_affine(rng, grid, vendor.base_first),
+        phases=tuple(phases),
+        ed=ed,
+        es=es,
+        gain=vendor.gain * float(np.exp(rng.uniform(-0.3, 0.3))),
+        heart_beat_s=float(rng.uniform(0.75, 1.1)),
+        person={
+            "Age": str(int(rng.integers(20, 80))),
+            "Sex": str(rng.choice(["F", "M"])),
+            "Height": f"{rng.normal(171, 9):.0f}",
+            "Weight": f"{rng.normal(74, 12):.1f}",
+        },
+    )
+
+
+def render(settings: PhantomSettings, drawn: Examination) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+    """The cine and its labels, both (T, Z, Y, X). Labels are on the ED and ES frames, 0 on all others."""
+    rng = _generator(settings, drawn.subject, NOISE)
+    scene = Scene(drawn.heart, drawn.chest, drawn.details, drawn.signals, drawn.grid, drawn.depths_mm)
+    shape = (len(drawn.phases), *drawn.grid.size_zyx)
+    images, labels = np.empty(shape, np.int16), np.zeros(shape, np.uint8)
+    labelled = (drawn.ed, drawn.es) if drawn.subject.place != UNLABELLED else ()
+    for index, phase in enumerate(drawn.phases):
+        frame = scene.frame(contraction(phase, drawn.heart.end_systole))
+        seen = acquire(rng, frame.image_ZYX, drawn.vendor, drawn.coil_YX)
+        images[index] = np.clip(np.rint(seen * drawn.gain), 0, np.iinfo(np.int16).max)
+        if index in labelled:
+            labels[index] = frame.label_ZYX
+    return images, labels
+
+
+def write_subject(folder: Path, settings: PhantomSettings, subject: Subject) -> None:
+    """Renders one subject and writes its two files."""
+    drawn = draw_examination(settings, subject)
+    images, labels = render(settings, drawn)
+    image_path, label_path = (folder / name for name in subject.files)
+    image_path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(image_path, _nifti(images, drawn, compression=1))
+    write_bytes(label_path, _nifti(labels, drawn, compression=6))
+
+
+def _nifti(values_TZYX: NDArray[Any], drawn: Examination, compression: int) -> bytes:
+    """A .nii.gz as bytes, (x, y, z, t), the same on every run: no time stamp."""
+    import nibabel as nib
+
+    image = nib.Nifti1Image(values_TZYX.transpose(3, 2, 1, 0), drawn.affine)
+    image.header.set_xyzt_units("mm", "sec")
+    zooms = (*image.header.get_zooms()[:3], drawn.heart_beat_s / len(drawn.phases))
+    image.header.set_zooms(zooms)
+    image.set_sform(drawn.affine, code=1)
+    image.set_qform(drawn.affine, code=1)
+    return gzip.compress(image.to_bytes(), compresslevel=compression, mtime=0)
+
+
+def _generator(settings: PhantomSettings, subject: Subject, purpose: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(subject.index, purpose)))
