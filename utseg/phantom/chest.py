@@ -35,12 +35,12 @@ def draw_chest(rng: np.random.Generator) -> Chest:
         return float(x + rng.uniform(-spread, spread)), float(y + rng.uniform(-spread, spread))
 
     return Chest(
-        centre_xy=near(-8, 48, 8),
-        half_axes_xy=near(162, 118, 10),
+        centre_xy=near(-8, 54, 7),
+        half_axes_xy=near(160, 134, 9),
         fat_mm=float(rng.uniform(9, 26)),
         muscle_mm=float(rng.uniform(8, 14)),
-        liver_xy=near(-62, 104, 10),
-        stomach_xy=near(52, 100, 10),
+        liver_xy=near(-62, 96, 7),
+        stomach_xy=near(48, 94, 8),
         stomach_signal=float(rng.uniform(0.1, 0.75)),
         spine_xy=near(-42, 128, 6),
         aorta_xy=near(8, 92, 6),
@@ -86,7 +86,10 @@ def draw_background(chest: Chest, signals: Signals, grid: Grid, depth_mm: Floats
 
     body, wall = chest.half_axes_xy, chest.fat_mm + 2.5 * coarse
     paint(ellipse(chest.centre_xy, body), signals.fat * (1 + 0.10 * coarse + 0.10 * fine))
+    around = np.arctan2(y - chest.centre_xy[1], x - chest.centre_xy[0])
+    ribs = np.clip(4 * np.cos(17 * around + 2.5 * depth) - 2.6, 0, 1)
     paint(ellipse(chest.centre_xy, body, wall), signals.muscle * (1 + 0.15 * fine))
+    paint(ribs * ellipse(chest.centre_xy, body, wall + 2), signals.bone * (1 + 0.2 * fine))
     lungs = ellipse(chest.centre_xy, body, wall + chest.muscle_mm)
     vessels = np.clip(fine - 1.9, 0, 1) * 0.9 * signals.blood
     paint(lungs, signals.lung * (1 + 0.3 * coarse) + vessels)
@@ -97,15 +100,15 @@ def draw_background(chest: Chest, signals: Signals, grid: Grid, depth_mm: Floats
     paint(ellipse((chest.spine_xy[0], chest.spine_xy[1] + 26), (9.0, 8.0)), 1.1 * signals.blood)
     paint(ellipse(chest.aorta_xy, (12.5, 12.5)), signals.blood)
     rise = np.clip(depth, 0, 1.2)
-    liver = ellipse(chest.liver_xy, (88 + 0 * depth, 34 + 34 * rise), 2.5 * coarse) * lungs
+    liver = ellipse(chest.liver_xy, (92 + 0 * depth, 40 + 36 * rise), 2.5 * coarse) * lungs
     paint(liver, signals.liver * (1 + 0.05 * fine) + 0.8 * vessels * (fine > 1.9))
-    stomach = ellipse(chest.stomach_xy, (46 + 0 * depth, 8 + 44 * rise), 3 * coarse) * lungs
+    stomach = ellipse(chest.stomach_xy, (48 + 0 * depth, 16 + 44 * rise), 3 * coarse) * lungs
     paint(stomach, chest.stomach_signal * signals.blood * (1 + 0.12 * coarse))
     patches = np.clip(0.5 + 0.6 * coarse + 0.15 * fine, 0, 1)
     padding = chest.fat_around_heart_mm
-    shrink = 1 - 0.55 * np.clip(depth - 0.35, 0, 1) ** 1.3
-    around = ellipse((-4.0, -2.0), ((72 + padding) * shrink, (52 + padding) * shrink), 2 * coarse)
-    paint(around * lungs, signals.lung + patches * (0.9 * signals.fat - signals.lung))
+    shrink = (1 - 0.55 * np.clip(depth - 0.35, 0, 1) ** 1.3) * np.clip(1 - (depth - 1) / 0.2, 0, 1)
+    sac = ellipse((-4.0, 0.0), ((72 + padding) * shrink, (52 + padding) * shrink), 2 * coarse)
+    paint(sac * lungs, signals.lung + patches * (0.9 * signals.fat - signals.lung))
     return image
 
 

@@ -216,7 +216,7 @@ def draw_details(rng: np.random.Generator, slices: int) -> Details:
     """Draws where the heart lies and what is inside its cavities."""
     anterolateral = np.pi - np.radians(rng.uniform(35, 60))
     return Details(
-        heart_xy=(float(18 + rng.uniform(-8, 8)), float(rng.uniform(-7, 7))),
+        heart_xy=(float(18 + rng.uniform(-8, 8)), float(rng.uniform(-2, 9))),
         breathing_xy_mm=np.clip(rng.normal(0, 1.0, size=(slices, 2)), -2.5, 2.5).astype(np.float32),
         papillary_angles=(float(anterolateral), float(-anterolateral + np.radians(rng.uniform(-15, 15)))),
         papillary_radius_mm=(float(rng.uniform(3.0, 4.8)), float(rng.uniform(3.0, 4.8))),
