@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from utseg.networks import build_network, import_official_state_dict
-from utseg.networks.attend import attend
-from utseg.networks.attention import EfficientAttention, coarse_cells
+from utseg.networks.attend import attend, coarse_cells
+from utseg.networks.attention import EfficientAttention
 from utseg.networks.official import export_official_state_dict
 
 from .oracle import OracleUTNet
@@ -120,7 +120,7 @@ def test_attend_equals_plain_loops_in_float64(size: tuple[int, int], position: s
 
 def test_attention_weights_are_dropped_at_the_given_rate_and_scaled_up() -> None:
     torch.manual_seed(0)
-    q, k = torch.zeros(1, 2, 64 * 64, 4), torch.zeros(1, 2, 64, 4)
+    q, k = torch.zeros(1, 2, 64 * 64, 64), torch.zeros(1, 2, 64, 64)
     v = torch.eye(64).expand(1, 2, 64, 64)
     v.requires_grad_()
     weights = attend(q, k, v, (64, 64), dropout=0.1)

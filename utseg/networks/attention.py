@@ -14,16 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utseg.networks.attend import attend
+from utseg.networks.attend import attend, coarse_cells
 from utseg.networks.blocks import DepthwiseSeparable
 
 PROJECTIONS = ("interp", "maxpool")
 RELATIVE_POSITIONS = ("2d-bias", "1d-qk", "none")
-
-
-def coarse_cells(size: int, reduce_size: int, device: torch.device | None = None) -> Tensor:
-    """Which of `reduce_size` cells each of `size` positions falls into: floor(i · reduce_size / size)."""
-    return torch.arange(size, device=device) * reduce_size // size
 
 
 class PositionBias2D(nn.Module):
