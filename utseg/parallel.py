@@ -6,11 +6,13 @@ memory does not grow with their number.
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess as ParentProcess
 from typing import Any, Generic, TypeVar
 
 from utseg.errors import UtsegError, WorkerError
@@ -18,6 +20,8 @@ from utseg.errors import UtsegError, WorkerError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 AHEAD_PER_WORKER = 2
+# Read by the numeric libraries when they are first imported.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,32 @@ def fresh_process_context() -> BaseContext:
     return multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
 
 
+def start_worker() -> None:
+    """The first thing a worker does: numeric libraries get one thread each, and the worker's life is bound to that of its parent.
+
+    Several processes with a thread for each core slow each other down severalfold. A pool's workers would wait forever for work from a
+    parent that was killed.
+    """
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = "1"
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+
+
+def _exit_after(parent: ParentProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
 @contextmanager
 def process_pool(workers: int | None = None) -> Iterator[ProcessPoolExecutor]:
     """A pool of fresh processes (no state of this one is inherited). An error that leaves the block cancels what is queued."""
-    pool = ProcessPoolExecutor(max_workers=workers or available_cores(), mp_context=fresh_process_context())
+    pool = ProcessPoolExecutor(
+        max_workers=workers or available_cores(),
+        mp_context=fresh_process_context(),
+        initializer=start_worker,
+    )
     try:
         yield pool
     except BaseException:

@@ -1,0 +1,163 @@
+"""`utseg_plan_and_preprocess`: looks at a raw dataset, decides how to train on it, and makes the slices to train from."""
+
+import argparse
+import logging
+import math
+import shutil
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from utseg.commands.frame import add_workers, home_of, make_parser, run
+from utseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from utseg.case import Dataset
+    from utseg.planning.plan import Plan
+    from utseg.preprocess.dataset import PlanRequest
+
+logger = logging.getLogger("utseg")
+CONFIGURATIONS = ("2d",)
+KEY_COLUMNS = 28
+VALUES_SHOWN = 8
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    parser = make_parser(
+        "utseg_plan_and_preprocess",
+        "Check every scan of a raw dataset, plan the training from what they look like, and make the slices to train from. "
+        "Run again, it keeps what is finished and whole.",
+        "utseg_plan_and_preprocess -d MnM",
+    )
+    parser.add_argument(
+        "-d",
+        dest="dataset",
+        metavar="NAME",
+        help="raw dataset; may be left out where there is only one",
+        default=argparse.SUPPRESS,
+    )
+    parser.add_argument(
+        "-pl", dest="planner", metavar="PLAN", help="planner: auto, published or cpu", default="auto"
+    )
+    parser.add_argument("-c", dest="configuration", metavar="CONFIG", help="configuration", default="2d")
+    parser.add_argument(
+        "--memory-gb",
+        type=_gigabytes,
+        metavar="GB",
+        help="memory of the device that will train",
+        default=8.0,
+    )
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="change a value of the plan, as patch_size=128,128 or network.base_channels=16",
+        default=argparse.SUPPRESS,
+    )
+    parser.add_argument(
+        "--replan", action="store_true", help="plan anew where a plan is there, which else is kept"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show the plan, write nothing")
+    add_workers(parser)
+    return run(parser, _plan_and_preprocess, argv)
+
+
+def _gigabytes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
+    return value
+
+
+def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
+    from utseg.preprocess.dataset import prepare_dataset, preview_plan
+    from utseg.rawdata import open_dataset
+
+    request = _request(arguments)
+    home = home_of(arguments)
+    name, raw = home.raw_dataset(getattr(arguments, "dataset", None))
+    dataset = open_dataset(raw, name)
+    logger.info("%s", describe_dataset(dataset))
+    workers = getattr(arguments, "workers", None)
+    folder = home.preprocessed / name
+    if arguments.dry_run:
+        fingerprint, plan = preview_plan(dataset, folder, request, workers)
+    else:
+        prepared = prepare_dataset(dataset, folder, request, workers)
+        fingerprint, plan, counts = prepared.fingerprint, prepared.plan, prepared.counts
+    for warning in fingerprint.warnings:
+        logger.warning("%s", warning)
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    sys.stdout.write(f"plan {request.folder_name}\n{describe_plan(plan, everything=arguments.dry_run)}\n")
+    if arguments.dry_run:
+        sys.stdout.write("dry run: nothing was written\n")
+    else:
+        sys.stdout.write(
+            f"{counts.made} cases made, {counts.kept} kept, {len(prepared.splits)} folds: {prepared.plan_folder}\n"
+        )
+
+
+def _request(arguments: argparse.Namespace) -> "PlanRequest":
+    from utseg.planning.settings import parse_settings
+    from utseg.preprocess.dataset import PlanRequest
+
+    if arguments.configuration not in CONFIGURATIONS:
+        raise UsageError(
+            f"no configuration is called {arguments.configuration!r}; there is: {', '.join(CONFIGURATIONS)}"
+        )
+    settings = [word for words in getattr(arguments, "settings", []) for word in words]
+    return PlanRequest(
+        planner=arguments.planner,
+        configuration=arguments.configuration,
+        memory_gb=arguments.memory_gb,
+        settings=parse_settings(settings),
+        replan=arguments.replan,
+    )
+
+
+def describe_dataset(dataset: "Dataset") -> str:
+    """One line: how many cases and subjects there are to train on, and how many of each group."""
+    cases = dataset.training_cases()
+    subjects = {case.subject: case for case in reversed(cases)}
+    parts = [f"{dataset.name}: {len(cases)} cases of {len(subjects)} subjects to train on"]
+    for column in dataset.group_columns:
+        counts = Counter(case.groups.get(column, "?") for case in subjects.values())
+        if len(counts) <= VALUES_SHOWN:
+            parts.append(
+                f"{column} " + ", ".join(f"{value} {count}" for value, count in sorted(counts.items()))
+            )
+    return "; ".join(parts)
+
+
+def describe_plan(plan: "Plan", *, everything: bool = False) -> str:
+    """Each planned value with its reason, wrapped to the terminal. Ranges of the augmentation only where everything is asked for."""
+    values = plan.model_dump(mode="json")
+    width = max(80, min(160, shutil.get_terminal_size((120, 24)).columns))
+    lines = []
+    for key, reason in plan.reasons.items():
+        if key.startswith("augmentation.") and not everything:
+            continue
+        shown = f"  {key:<{KEY_COLUMNS}} {_shown(_value_at(values, key))}"
+        lines += textwrap.wrap(f"{shown}  {reason}", width, subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
+def _value_at(tree: Any, key: str) -> Any:
+    for part in key.split("."):
+        tree = tree[part]
+    return tree
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return " × ".join(map(str, value)) if value else "none"
+    return str(value)

@@ -1,0 +1,188 @@
+"""A raw dataset on its way to training: fingerprint, plan, splits, slices, each kept where it is there and still true.
+
+The gate and the planner run before anything is written. What a person edited (`plan.json`, `splits.json`) is never overwritten silently.
+Nothing is measured, decided or resampled here.
+"""
+
+import logging
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from utseg.case import Dataset
+from utseg.errors import InputError, UtsegError
+from utseg.extensions import find
+from utseg.files import folder_lock, remove_leftovers, require_writable, write_text
+from utseg.fingerprint import Fingerprint, make_fingerprint, read_fingerprint, write_fingerprint
+from utseg.fingerprint.model import FINGERPRINT_FILE
+from utseg.home import plan_folder_name
+from utseg.parallel import process_pool
+from utseg.planning.plan import PLAN_FILE, Plan, override, read_plan, write_plan
+from utseg.preprocess.run import Counts, preprocess_dataset
+from utseg.preprocess.splits import (
+    SPLITS_FILE,
+    Split,
+    check_splits,
+    make_splits,
+    read_splits,
+    write_splits,
+)
+
+logger = logging.getLogger("utseg")
+PREVIOUS_PLAN_FILE = "plan_previous.json"
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """What is asked of planning. `settings` are plan values by dotted key, put on top. `replan`: do not keep the plan that is there."""
+
+    planner: str = "auto"
+    configuration: str = "2d"
+    memory_gb: float = 8.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    replan: bool = False
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the plan's folder."""
+        return plan_folder_name(self.planner, self.configuration)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What training needs is there now: these, and the slices in `plan_folder`."""
+
+    fingerprint: Fingerprint
+    plan: Plan
+    plan_folder: Path
+    splits: list[Split]
+    counts: Counts
+
+
+def prepare_dataset(
+    dataset: Dataset, folder: Path, request: PlanRequest, workers: int | None = None
+) -> Prepared:
+    """Fingerprint, plan, splits and slices of a dataset, in `folder`, which is `preprocessed/NAME`.
+
+    Raises CaseErrors for all bad cases at once before anything is written; InputError for a folder that cannot be written, a wrong plan
+    or splits file; UtsegError where another run works in the folder or the disk fails. The same call again goes on with what is whole.
+    """
+    require_writable(folder)
+    with folder_lock(folder), process_pool(workers) as executor:
+        remove_leftovers(folder)
+        plan_folder = folder / request.folder_name
+        fingerprint, plan = _look_and_plan(dataset, folder, request, executor, workers)
+        _write_changed(fingerprint, plan, folder, plan_folder)
+        splits = _splits(dataset, folder)
+        counts = preprocess_dataset(dataset, plan, plan_folder, fingerprint, executor, workers)
+    return Prepared(fingerprint, plan, plan_folder, splits, counts)
+
+
+def preview_plan(
+    dataset: Dataset, folder: Path, request: PlanRequest, workers: int | None = None
+) -> tuple[Fingerprint, Plan]:
+    """The fingerprint and plan that `prepare_dataset` would work with. Nothing is written."""
+    with process_pool(workers) as executor:
+        return _look_and_plan(dataset, folder, request, executor, workers)
+
+
+def _look_and_plan(
+    dataset: Dataset, folder: Path, request: PlanRequest, executor: Executor, workers: int | None
+) -> tuple[Fingerprint, Plan]:
+    planner = find("planners", request.planner)
+    plan_file = folder / request.folder_name / PLAN_FILE
+    existing = read_plan(plan_file.parent) if plan_file.is_file() and not request.replan else None
+    if existing is None:
+        # Planners count memory with torch, which takes seconds to import: let that pass while the workers read.
+        Thread(target=_import_torch, daemon=True).start()
+    fingerprint = make_fingerprint(
+        dataset, executor, workers=workers, previous=_previous_fingerprint(folder / FINGERPRINT_FILE)
+    )
+    if existing is not None and existing.fingerprint_sha256 == fingerprint.sha256:
+        _require_same_data(existing, fingerprint, plan_file)
+        logger.info("keeping %s, made from the same data (--replan makes it anew)", plan_file)
+        plan = existing
+    else:
+        if existing is not None:
+            logger.info("planning anew: the data changed since %s was made", plan_file)
+        plan = planner(fingerprint, memory_gb=request.memory_gb, configuration=request.configuration)
+    return fingerprint, _with_settings(plan, request.settings)
+
+
+def _import_torch() -> None:
+    import torch  # noqa: F401
+
+
+def _previous_fingerprint(file: Path) -> Fingerprint | None:
+    if not file.is_file():
+        return None
+    try:
+        return read_fingerprint(file)
+    except UtsegError as error:
+        logger.warning("%s; measuring all cases again", error)
+        return None
+
+
+def _require_same_data(plan: Plan, fingerprint: Fingerprint, plan_file: Path) -> None:
+    """A plan that was edited may not contradict the data in what is no choice."""
+    for key in ("labels", "channel_names", "dataset"):
+        planned, found = getattr(plan, key), getattr(fingerprint, key)
+        if planned != found:
+            raise InputError(
+                f"{plan_file}: {key} is {planned}, the dataset has {found}; mend it, or plan anew with --replan"
+            )
+
+
+def _with_settings(plan: Plan, settings: Mapping[str, Any]) -> Plan:
+    """Values on top of the plan; reasons change with values only."""
+    changed = override(plan, settings)
+    return plan if changed.model_copy(update={"reasons": plan.reasons}) == plan else changed
+
+
+def _write_changed(fingerprint: Fingerprint, plan: Plan, folder: Path, plan_folder: Path) -> None:
+    """Writes what differs from what is there. The plan that is replaced stays beside it."""
+    if _previous_fingerprint(folder / FINGERPRINT_FILE) != fingerprint:
+        write_fingerprint(fingerprint, folder / FINGERPRINT_FILE)
+    file = plan_folder / PLAN_FILE
+    plan_folder.mkdir(exist_ok=True)
+    if file.is_file():
+        before = file.read_text(encoding="utf-8", errors="replace")
+        if before == plan.model_dump_json(indent=2) + "\n" or _is_plan(plan, plan_folder):
+            return
+        write_text(plan_folder / PREVIOUS_PLAN_FILE, before)
+        logger.info("the plan before is kept in %s", plan_folder / PREVIOUS_PLAN_FILE)
+    write_plan(plan, plan_folder)
+
+
+def _is_plan(plan: Plan, plan_folder: Path) -> bool:
+    try:
+        return read_plan(plan_folder) == plan
+    except UtsegError:
+        return False
+
+
+def _splits(dataset: Dataset, folder: Path) -> list[Split]:
+    """The splits that are there, checked against the cases; made where there are none."""
+    cases = dataset.training_cases()
+    if not (folder / SPLITS_FILE).is_file():
+        splits = make_splits(cases)
+        write_splits(splits, folder)
+        if not splits:
+            logger.warning(
+                "%s: a single subject cannot be split into training and validation; train on: all",
+                dataset.name,
+            )
+        return splits
+    splits = read_splits(folder)
+    new = check_splits(splits, cases, folder)
+    if new:
+        logger.warning(
+            "%s names no fold for %d subjects (%s): folds leave them out; add them, or delete the file to split anew",
+            folder / SPLITS_FILE,
+            len(new),
+            ", ".join(new[:8]),
+        )
+    return splits
