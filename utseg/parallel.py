@@ -101,7 +101,7 @@ def run_each(
     workers: int | None = None,
     costly_items: bool = False,
 ) -> Iterator[Outcome[Item, Result]]:
-    """Runs a picklable function over the items and yields an Outcome as each finishes, in no particular order.
+    """Runs a picklable function over the items and yields an Outcome as each finishes; of those that have, the first begun.
 
     A UtsegError belongs to its item and is yielded; any other error is a defect and is raised. A dead worker raises WorkerError.
     The workers are kept busy ahead of what is asked for. With `costly_items`, where making an item is work of its own, no item is made
@@ -123,7 +123,8 @@ def run_each(
             under_way[_submit(executor, function, item, under_way, name)] = item
         if not under_way:
             return
-        future = next(iter(wait(under_way, return_when=FIRST_COMPLETED).done))
+        finished = wait(under_way, return_when=FIRST_COMPLETED).done
+        future = next(future for future in under_way if future in finished)
         try:
             outcome = Outcome[Item, Result](under_way[future], result=future.result())
         except BrokenExecutor as error:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tiny_models import band_model, bands
 
 from utseg.case import Case
-from utseg.errors import CaseErrors, InputError, UtsegError
+from utseg.errors import CaseErrors, InputError, Interrupted, UtsegError
 from utseg.files import folder_lock
 from utseg.predict import pipeline, stages
 from utseg.predict.pipeline import predict_cases
@@ -339,6 +339,28 @@ def test_images_are_read_as_they_are_needed(tmp_path, four, monkeypatch):
     predict_cases(cases, [band_model()], tmp_path / "out")
     assert read == 40
     assert max(held) <= 12
+
+
+def test_an_interruption_leaves_a_record_to_go_on_from(tmp_path, four, monkeypatch):
+    def interrupted(volume: stages.Volume) -> stages.Preprocessed:
+        if volume.case.case_id == "case2":
+            raise KeyboardInterrupt
+        return stages.prepare(volume)
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(pipeline, "WITHOUT_POOL", 10)
+    monkeypatch.setattr(pipeline, "prepare", interrupted)
+    model = band_model(
+        patch_size=(256, 256)
+    )  # batches of one slice, so that each case is finished before the next but one is read
+    with pytest.raises(Interrupted, match="interrupted after 1 of 4 masks; run again with --resume"):
+        predict_cases(four, [model], out)
+    monkeypatch.undo()
+    before = stamps(out)
+    assert set(before) == {"case0.nii.gz"}
+    predict_cases(four, [model], out, resume=True, workers=1)
+    assert stamps(out)["case0.nii.gz"] == before["case0.nii.gz"]
+    assert len(stamps(out)) == 4
 
 
 def test_workers_do_without_torch():

@@ -17,6 +17,7 @@ from utseg.rawdata.names import listing, name_problems
 from utseg.rawdata.nnunet import CHANNEL_SUFFIX
 
 LABEL_OF_MNMS = "_gt"
+LEVELS_UP = 2
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,12 @@ def find_inputs(path: Path, channel_names: Sequence[str]) -> Inputs:
     Raises InputError where nothing is there, CaseErrors with all cases whose channels are not the model's or whose names clash.
     """
     if path.is_dir():
-        layout = nnunet.looks_like(path) or mnms.looks_like(path)
-        found = _dataset_inputs(path) if layout else _folder_inputs(path, len(channel_names))
+        if nnunet.looks_like(path) or mnms.looks_like(path):
+            found = _dataset_inputs(path)
+        elif (partition := _partition_inputs(path)) is not None:
+            found = partition
+        else:
+            found = _folder_inputs(path, len(channel_names))
     elif path.is_file():
         found = _file_inputs(path, len(channel_names))
     else:
@@ -73,6 +78,17 @@ def _dataset_inputs(folder: Path) -> Inputs:
             whole = replace(whole, case_id=case.subject, frame=None)
         cases[whole.case_id] = whole
     return Inputs(tuple(cases.values()), dataset.warnings)
+
+
+def _partition_inputs(folder: Path) -> Inputs | None:
+    """The cases in one partition of an M&Ms dataset (Testing, Training/Labeled, …); None for any other folder."""
+    inside = folder.resolve()
+    for root in inside.parents[:LEVELS_UP]:
+        if inside in ((root / place).resolve() for place, _, _ in mnms.PARTITIONS) and mnms.looks_like(root):
+            found = _dataset_inputs(root)
+            cases = (case for case in found.cases if inside in case.images[0].resolve().parents)
+            return Inputs(tuple(cases), found.warnings)
+    return None
 
 
 def _folder_inputs(folder: Path, channels: int) -> Inputs:

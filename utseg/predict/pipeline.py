@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.case import Case
-from utseg.errors import CaseErrors, UtsegError
+from utseg.errors import CaseErrors, Interrupted, UtsegError
 from utseg.files import folder_lock, remove_leftovers, require_writable, sha256_json
 from utseg.parallel import InlineExecutor, process_pool, run_each
 from utseg.planning.plan import Plan
@@ -58,9 +58,6 @@ logger = logging.getLogger("utseg")
 
 WITHOUT_POOL = 2
 """Up to so many volumes are read and written in this process: starting others would take longer."""
-CPU_BATCH_PIXELS = 256 * 256
-"""Larger batches leave the processor's cache: UTNet takes .19 s a slice of 256² one at a time, .27 s four at a time (two cores)."""
-LARGEST_BATCH = 16
 SECONDS_BETWEEN_RECORDS = 5.0
 
 
@@ -82,13 +79,14 @@ def predict_cases(
     names are replaced, each at once. Labels of the cases are not read.
 
     Raises CaseErrors with a line for each unusable case after the others are written, InputError where models do not go together or
-    the folder is not writable, UtsegError where another run holds the folder or a mask cannot be written.
+    the folder is not writable, UtsegError where another run holds the folder or a mask cannot be written, Interrupted on Ctrl-C and
+    SIGTERM (as the commands set it), with what is done on record.
     """
     require_writable(output)
     check_same_task(models)
     with folder_lock(output):
         remove_leftovers(output)
-        run = _Run(output, _new_record(models, tta), save_probabilities, len(cases))
+        run = _Run(output, _new_record(models, tta), save_probabilities)
         todo = run.start(cases, resume)
         groups = _group_by_preprocessing(models)
         volumes = list(run.volumes(todo, tuple(group[0].record.plan for group in groups)))
@@ -105,6 +103,10 @@ def predict_cases(
                 progress("predicted", len(volumes)) as advance,
             ):
                 _work(run, volumes, groups, executor, advance, tta)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"interrupted after {run.number_done} of {len(cases)} masks; run again with --resume to go on"
+            ) from None
         finally:
             run.write_record()
     if run.problems:
@@ -163,7 +165,7 @@ def _group_probabilities(
     group: Sequence[LoadedModel], number: int, stream: Iterator[Preprocessed], tta: bool
 ) -> Iterator[Array]:
     """The probabilities of all volumes by the models of one preprocessing."""
-    from utseg.predict.windows import predict_probabilities
+    from utseg.predict.windows import default_batch_size, predict_probabilities
 
     plan = group[0].record.plan
     device = _device(group)
@@ -171,17 +173,11 @@ def _group_probabilities(
         [model.network for model in group],
         (source.images[number] for source in stream),
         patch_size=plan.patch_size,
-        batch_size=_batch_size(plan, device.type),
+        batch_size=default_batch_size(plan.patch_size, device),
         num_classes=plan.num_classes,
         mirror_axes=plan.augmentation.mirror_axes if tta else (),
         device=device,
     )
-
-
-def _batch_size(plan: Plan, device: str) -> int:
-    if device == "cpu":
-        return min(max(1, CPU_BATCH_PIXELS // (plan.patch_size[0] * plan.patch_size[1])), LARGEST_BATCH)
-    return LARGEST_BATCH
 
 
 def _device(models: Sequence[LoadedModel]) -> "torch.device":
@@ -240,20 +236,19 @@ class _Progress:
 class _Run:
     """What became of each case, and `prediction.json`."""
 
-    def __init__(
-        self, output: Path, record: PredictionRecord, save_probabilities: bool, number_of_cases: int
-    ) -> None:
+    def __init__(self, output: Path, record: PredictionRecord, save_probabilities: bool) -> None:
         self.output = output
         self.record = record
         self.save_probabilities = save_probabilities
         self.problems: list[str] = []
-        self._number_of_cases = number_of_cases
+        self._wanted: set[str] = set()
         self._cases: dict[str, PredictedCase] = {}
         self._progress: dict[str, _Progress] = {}
         self._written = time.monotonic()
 
     def start(self, cases: Sequence[Case], resume: bool) -> list[Case]:
         """The cases to predict; the others are kept. What the record says of other cases by the same models stays in it."""
+        self._wanted = {case.case_id for case in cases}
         earlier = read_record(self.output)
         if earlier is not None and earlier.same_making(self.record):
             self._cases = dict(earlier.cases)
@@ -287,6 +282,11 @@ class _Run:
             for frame in range(frames):
                 yield Volume(case, frame if frames > 1 else case.frame, frames, plans)
 
+    @property
+    def number_done(self) -> int:
+        """Cases of this run whose masks are there, kept ones included."""
+        return len(self._cases.keys() & self._wanted)
+
     def has_failed(self, case: Case) -> bool:
         return self._progress[case.case_id].failed
 
@@ -298,7 +298,7 @@ class _Run:
         state.failed = True
         state.masks.clear()
         self.problems += error.lines()
-        if self._number_of_cases > 1:
+        if len(self._wanted) > 1:
             for line in error.lines():
                 logger.warning("left out: %s", line)
 

