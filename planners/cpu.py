@@ -14,7 +14,7 @@ from utseg.fingerprint import Fingerprint
 from utseg.planning.memory import forward_gmac
 from utseg.planning.plan import Plan
 
-PIXELS_ACROSS = 6
+PIXELS_ACROSS = 5.5
 COARSEST_FACTOR = 2.0
 WORTH_RESAMPLING = 1.05
 PATCH_MARGIN = 1.6
@@ -45,7 +45,7 @@ def plan(fingerprint: Fingerprint, *, memory_gb: float, configuration: str) -> P
 
 
 def coarser_spacing(fingerprint: Fingerprint) -> Decision[Pair]:
-    """As coarse as leaves six pixels across the thinnest structure, but not finer than the images and at most twice as coarse."""
+    """As coarse as leaves 5.5 pixels across the thinnest structure, but not finer than the images and at most twice as coarse."""
     native = native_spacing(fingerprint)
     thinnest = thickness_quartile_mm(fingerprint)
     if thinnest is None:
@@ -55,7 +55,7 @@ def coarser_spacing(fingerprint: Fingerprint) -> Decision[Pair]:
     name, thickness = thinnest
     wanted = math.floor(thickness / PIXELS_ACROSS / 0.05) * 0.05
     found = (
-        f"{PIXELS_ACROSS} pixels across the thinnest structure ({name}: in three quarters of the cases at least {thickness:.1f} mm) "
+        f"{PIXELS_ACROSS:g} pixels across the thinnest structure ({name}: in three quarters of the cases at least {thickness:.1f} mm) "
         f"would allow {wanted:.2f} mm"
     )
     value = [round(min(max(step, wanted), COARSEST_FACTOR * step), 4) for step in native.value]

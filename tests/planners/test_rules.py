@@ -122,7 +122,7 @@ def test_an_epoch_is_one_pass_within_limits():
 
 
 def test_the_cpu_planner_goes_as_coarse_as_the_thinnest_structure_allows():
-    assert cpu.coarser_spacing(hearts(structures_mm={"MYO": 9.7, "LV": 45.0})).value == (1.6, 1.6)
+    assert cpu.coarser_spacing(hearts(structures_mm={"MYO": 9.7, "LV": 45.0})).value == (1.75, 1.75)
     assert cpu.coarser_spacing(hearts(structures_mm={"MYO": 6.0, "LV": 45.0})).value == (1.4, 1.4)
     assert cpu.coarser_spacing(hearts(structures_mm={"LV": 45.0})).value == (2.8, 2.8)
 
