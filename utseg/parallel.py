@@ -64,7 +64,10 @@ def _exit_after(parent: ParentProcess) -> None:
 
 @contextmanager
 def process_pool(workers: int | None = None) -> Iterator[ProcessPoolExecutor]:
-    """A pool of fresh processes (no state of this one is inherited). An error that leaves the block cancels what is queued."""
+    """A pool of fresh processes (no state of this one is inherited). An error that leaves the block cancels what is queued.
+
+    What is being worked on is waited for, seconds at most: an interpreter that exits beside a pool in mid-air prints tracebacks.
+    """
     pool = ProcessPoolExecutor(
         max_workers=workers or available_cores(),
         mp_context=fresh_process_context(),
@@ -72,10 +75,8 @@ def process_pool(workers: int | None = None) -> Iterator[ProcessPoolExecutor]:
     )
     try:
         yield pool
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class InlineExecutor(Executor):

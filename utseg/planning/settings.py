@@ -31,7 +31,8 @@ def validate(model: type[Model], value: Any, where: str) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        problems = [_problem_line(model, problem) for problem in error.errors()]
+        unknown_first = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+        problems = [_problem_line(model, problem) for problem in unknown_first]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise SettingError(f"{where}: {problems[0]}{more}") from None
 

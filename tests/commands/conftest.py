@@ -1,0 +1,16 @@
+"""Fixtures for commands."""
+
+from pathlib import Path
+
+import pytest
+from tiny_models import make_run_folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with one trained run of a tiny UTNet; its weights are random."""
+    home = tmp_path_factory.mktemp("model")
+    folder = make_run_folder(home / "results" / "Tiny", fold="fold0", seed=0)
+    (folder / "validation").mkdir()
+    (folder / "validation" / "summary.json").write_text("{}")  # the last thing that training writes
+    return home
