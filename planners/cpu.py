@@ -1,6 +1,6 @@
 """`auto`'s rules under a compute budget, for a machine with two cores and no GPU: an epoch takes a minute or two.
 
-The knobs are the constants: pixels across the thinnest structure, context around the labels, width, batch, throughput, time.
+The knobs are the constants: pixels across the thinnest structure, pixels of a patch, width, batch, throughput, time.
 """
 
 import math
@@ -8,7 +8,7 @@ import math
 from planners.capacity import NETWORK, Fitted
 from planners.composition import Wishes, compose
 from planners.decision import Decision
-from planners.geometry import Pair, native_spacing, thickness_quartile_mm, wished_patch
+from planners.geometry import Pair, PatchWish, native_spacing, thickness_quartile_mm, wished_patch
 from planners.schedule import training_slices
 from utseg.fingerprint import Fingerprint
 from utseg.planning.memory import forward_gmac
@@ -17,7 +17,8 @@ from utseg.planning.plan import Plan
 PIXELS_ACROSS = 5.5
 COARSEST_FACTOR = 2.0
 WORTH_RESAMPLING = 1.05
-PATCH_MARGIN = 1.6
+PATCH_MARGIN = 2.5
+PATCH_PIXELS = 128 * 128
 LEAST_PATCH_MARGIN = 1.1
 BASE_CHANNELS = 16
 BATCH_SIZE = 8
@@ -34,7 +35,7 @@ def plan(fingerprint: Fingerprint, *, memory_gb: float, configuration: str) -> P
     spacing = coarser_spacing(fingerprint)
     wishes = Wishes(
         spacing=spacing,
-        patch=wished_patch(fingerprint, spacing.value, margin=PATCH_MARGIN, least_margin=LEAST_PATCH_MARGIN),
+        patch=affordable_patch(fingerprint, spacing.value),
         base_channels=Decision(
             BASE_CHANNELS, "16 channels at full resolution, half the published 32, for two cores without GPU"
         ),
@@ -67,6 +68,23 @@ def coarser_spacing(fingerprint: Fingerprint) -> Decision[Pair]:
         (value[0], value[1]),
         f"{value[0]:g} × {value[1]:g} mm (y × x): coarser than the images to save compute; {found}; the images have {native.reason}; "
         f"at most {COARSEST_FACTOR:g} times as coarse",
+    )
+
+
+def affordable_patch(fingerprint: Fingerprint, spacing_yx_mm: Pair) -> PatchWish:
+    """`auto`'s patch, shrunk to at most as many pixels as 128 × 128, but never below the labelled extent and a tenth."""
+    wish = wished_patch(fingerprint, spacing_yx_mm, margin=PATCH_MARGIN, least_margin=LEAST_PATCH_MARGIN)
+    shrink = min(1.0, math.sqrt(PATCH_PIXELS / (wish.wish_px[0] * wish.wish_px[1])))
+    height, width = (
+        max(least, shrink * side) for least, side in zip(wish.least_px, wish.wish_px, strict=True)
+    )
+    if (height, width) == wish.wish_px:
+        return wish
+    return PatchWish(
+        (height, width),
+        wish.least_px,
+        f"{wish.reason}, shrunk to {height:.0f} × {width:.0f} to save compute: at most {PATCH_PIXELS} pixels, but no less than "
+        f"{LEAST_PATCH_MARGIN:g} times the labelled extent",
     )
 
 
