@@ -165,7 +165,9 @@ def test_a_wrong_key_in_dataset_json_is_named(home):
 
 
 def test_an_edited_plan_with_an_unknown_key_is_named(home):
-    assert_refused(plan(home, "--set", "network.base_chanels=8"), "network.base_chanels", "'network.base_channels'")
+    assert_refused(
+        plan(home, "--set", "network.base_chanels=8"), "network.base_chanels", "'network.base_channels'"
+    )
     assert plan(home).returncode == 0
     path = home / "preprocessed" / "Heart" / "cpu_2d" / "plan.json"
     tree = json.loads(path.read_text())

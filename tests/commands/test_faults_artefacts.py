@@ -1,0 +1,269 @@
+"""Faults 20–25 and 28: kills, full disks, damaged artefacts, two runs at once, seen from the command line."""
+
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commandline import SCRIPTS, assert_refused, run_command, temporary_files
+from rawfiles import corrupt, make_heart, make_nifti, make_nnunet
+
+PLAN = "utseg_plan_and_preprocess"
+PLAN_WORDS = ("-d", "Heart", "-pl", "cpu", "-np", 1)
+TINY = (
+    "--set",
+    "network.base_channels=4",
+    "--set",
+    "iterations_per_epoch=2",
+    "--set",
+    "batch_size=2",
+    "--device",
+    "cpu",
+)
+TRAIN_WORDS = ("2d", "fold0", "-d", "Heart", "-pl", "cpu", "--epochs", 2, *TINY)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A home with a planned dataset and a model that was trained for two tiny epochs."""
+    home = tmp_path_factory.mktemp("trained")
+    make_nnunet(home / "raw" / "Heart", subjects=5, size_zyx=(4, 40, 36))
+    for name, words in ((PLAN, PLAN_WORDS), ("utseg_train", TRAIN_WORDS)):
+        result = run_command(name, *words, home=home)
+        assert result.returncode == 0, result.stdout + result.stderr
+    return home
+
+
+@pytest.fixture
+def home(tmp_path, trained):
+    shutil.copytree(trained, tmp_path / "home")
+    return tmp_path / "home"
+
+
+def slices(home):
+    return {
+        path.relative_to(home): path.read_bytes() for path in sorted((home / "preprocessed").rglob("*.npz"))
+    }
+
+
+def run_folder(home):
+    return home / "results" / "Heart" / "cpu_2d" / "UTNet" / "fold0"
+
+
+def start(name, *words, home, **options):
+    return subprocess.Popen(
+        [str(SCRIPTS / name), *map(str, words), "--home", str(home)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.mark.slow
+def test_preprocessing_killed_at_any_moment_is_finished_by_the_same_command(tmp_path, trained):
+    (tmp_path / "raw").symlink_to(trained / "raw")
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        process = start(PLAN, *PLAN_WORDS, home=tmp_path, start_new_session=True)
+        time.sleep(float(rng.uniform(0.4, 2.5)))
+        process.kill()
+        process.wait()
+        time.sleep(0.3)
+        for record in (tmp_path / "preprocessed").rglob("*.json"):
+            json.loads(record.read_text())
+        for made in (tmp_path / "preprocessed").rglob("[!.]*/[0-9][0-9][0-9].npz"):
+            if not any(part.startswith(".") for part in made.relative_to(tmp_path).parts):
+                with np.load(made, allow_pickle=False) as data:
+                    assert (
+                        data["image"].dtype == np.float32 and data["label"].shape == data["image"].shape[1:]
+                    )
+    result = run_command(PLAN, *PLAN_WORDS, home=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert slices(tmp_path) == slices(trained)
+    assert not temporary_files(tmp_path / "preprocessed")
+
+
+def small_disk(limit_bytes):
+    """No file may grow beyond the limit: what a full disk looks like to a program, without filling one."""
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
+
+    return limit
+
+
+@pytest.mark.parametrize("stage", ["slice", "prediction", "checkpoint"])
+def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(home, tmp_path, stage):
+    if stage == "slice":
+        shutil.rmtree(home / "preprocessed" / "Heart" / "cpu_2d" / "slices")
+        words, limit = (PLAN, *PLAN_WORDS), 6000
+    elif stage == "prediction":
+        image = np.random.default_rng(0).integers(0, 4000, (4, 64, 64)).astype(np.int16)
+        make_nifti(tmp_path / "in" / "noise.nii.gz", image)
+        words, limit = (
+            (
+                "utseg_predict",
+                "-i",
+                tmp_path / "in",
+                "-o",
+                tmp_path / "out",
+                "--save-probabilities",
+                "--device",
+                "cpu",
+            ),
+            4000,
+        )
+    else:
+        shutil.rmtree(run_folder(home))
+        words, limit = ("utseg_train", *TRAIN_WORDS), 40_000
+    process = start(*words, home=home, preexec_fn=small_disk(limit))
+    output, errors = process.communicate(timeout=200)
+    assert_refused(
+        subprocess.CompletedProcess(words, process.returncode, output, errors),
+        "could not be written",
+        lines=None,
+    )
+    assert not temporary_files(home) and not temporary_files(tmp_path / "out")
+    assert not list((tmp_path / "out").glob("noise*"))
+    if stage == "checkpoint":
+        assert not list(run_folder(home).glob("checkpoint_latest.pt"))
+
+
+@pytest.mark.parametrize("stage", ["plan", "train", "predict", "evaluate"])
+def test_an_output_that_cannot_be_written_fails_before_the_work(home, tmp_path, stage):
+    blocked = tmp_path / "file"
+    blocked.write_text("a file where a folder is wanted")
+    environment = {"PATH": "/usr/bin:/bin", "UTSEG_HOME": str(home)}
+    if stage == "plan":
+        result = run_command(
+            PLAN, *PLAN_WORDS, environment=environment | {"UTSEG_PREPROCESSED": str(blocked / "below")}
+        )
+    elif stage == "train":
+        result = run_command(
+            "utseg_train", *TRAIN_WORDS, environment=environment | {"UTSEG_RESULTS": str(blocked / "below")}
+        )
+    elif stage == "predict":
+        images = home / "raw" / "Heart" / "imagesTr"
+        result = run_command(
+            "utseg_predict", "-i", images, "-o", blocked / "out", "--device", "cpu", environment=environment
+        )
+    else:
+        labels = home / "raw" / "Heart" / "labelsTr"
+        result = run_command(
+            "utseg_evaluate", "-p", labels, "-g", labels, "-o", blocked / "scores", environment=environment
+        )
+    assert_refused(result, "not writable", str(blocked))
+
+
+def test_a_damaged_slice_is_noticed_by_training_and_mended_by_preprocessing(home):
+    whole = slices(home)
+    victim = next(path for path in sorted((home / "preprocessed").rglob("*.npz")))
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    shutil.rmtree(run_folder(home))
+    result = run_command(
+        "utseg_train", "2d", "all", "-d", "Heart", "-pl", "cpu", "--epochs", 1, *TINY, home=home
+    )
+    assert_refused(result, victim.name, PLAN)
+    assert run_command(PLAN, *PLAN_WORDS, home=home).returncode == 0
+    assert slices(home) == whole
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_previous_one_and_the_log_says_so(home):
+    latest = run_folder(home) / "checkpoint_latest.pt"
+    data = bytearray(latest.read_bytes())
+    data[len(data) // 2] ^= 1
+    latest.write_bytes(data)
+    result = run_command("utseg_train", *TRAIN_WORDS, "--resume", home=home)
+    assert result.returncode == 0, result.stderr
+    assert "checkpoint_latest.pt" in result.stderr and "previous" in result.stderr
+
+
+def test_damaged_weights_are_noticed_by_prediction(home, tmp_path):
+    weights = run_folder(home) / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.write_bytes(data)
+    images = home / "raw" / "Heart" / "imagesTr"
+    result = run_command("utseg_predict", "-i", images, "-o", tmp_path / "out", "--device", "cpu", home=home)
+    assert_refused(result, "model.safetensors")
+
+
+def test_a_damaged_plan_is_noticed(home):
+    plan = home / "preprocessed" / "Heart" / "cpu_2d" / "plan.json"
+    plan.write_text(plan.read_text()[:200])
+    assert_refused(
+        run_command("utseg_train", "2d", "fold1", "-d", "Heart", "-pl", "cpu", home=home), "plan.json"
+    )
+
+
+def test_a_second_run_on_the_same_folder_is_refused(home):
+    long = ("2d", "fold1", "-d", "Heart", "-pl", "cpu", "--epochs", 10_000, *TINY)
+    process = start("utseg_train", *long, home=home)
+    try:
+        log = home / "results" / "Heart" / "cpu_2d" / "UTNet" / "fold1" / "training.jsonl"
+        deadline = time.monotonic() + 90
+        while not log.exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.2)
+        assert log.exists(), process.communicate()
+        assert_refused(
+            run_command("utseg_train", *long, "--resume", home=home), "another run", str(process.pid)
+        )
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 75
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_one_bad_case_of_many_is_named_and_the_others_finish(home, tmp_path):
+    for number in range(4):
+        make_nifti(tmp_path / "in" / f"case{number}.nii.gz", make_heart((3, 30, 30), seed=number)[0])
+    corrupt(tmp_path / "in" / "case2.nii.gz", "NaN")
+    result = run_command(
+        "utseg_predict", "-i", tmp_path / "in", "-o", tmp_path / "out", "--device", "cpu", home=home
+    )
+    assert_refused(result, "case2.nii.gz")
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 3
+
+
+def test_resume_without_anything_to_resume(home):
+    assert_refused(
+        run_command("utseg_train", "2d", "fold2", "-d", "Heart", "-pl", "cpu", "--resume", home=home),
+        "fold2",
+        "resume",
+    )
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in SCRIPTS.glob("utseg_*")))
+def test_unknown_flags_are_errors_and_help_shows_an_example(name):
+    result = run_command(name, "--no-such-flag")
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    result = run_command(name, "--help")
+    assert result.returncode == 0 and f"example: {name}" in result.stdout
+    assert all(flag in result.stdout for flag in ("--home", "--debug", "--quiet"))
+
+
+def test_help_never_imports_torch():
+    for name in ("plan_and_preprocess", "train", "predict", "evaluate", "make_phantom", "demo"):
+        code = (
+            f"import sys, utseg.commands.{name} as c\n"
+            "try: c.main(['--help'])\nexcept SystemExit: pass\n"
+            "assert 'torch' not in sys.modules"
+        )
+        done = subprocess.run(
+            [str(SCRIPTS / "python"), "-c", code], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_scripts_are_installed():
+    assert Path(SCRIPTS / PLAN).exists()
