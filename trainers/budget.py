@@ -73,22 +73,17 @@ def fit_to_time(
             f"--max-time is too short: an iteration takes {speed.iteration_s:.2g} s, validation {speed.validation_s:.2g} s, "
             f"at native resolution about {native_validation_s:.2g} s; {max(available_s, 0):.0f} s are left, {least:.0f} s are needed"
         )
-    epochs = max(most // planned_iterations_per_epoch, min(LEAST_EPOCHS, most))
+    per_epoch = min(planned_iterations_per_epoch, max(1, most // LEAST_EPOCHS))
+    epochs = most // per_epoch
     every = max(1, math.ceil(epochs * speed.validation_s / (VALIDATION_SHARE * usable)))
-    iterations = max(1, int((usable - epochs // every * speed.validation_s) / speed.iteration_s))
-    epochs = min(epochs, iterations)
-    return Timetable(epochs, iterations // epochs, min(every, epochs))
+    iterations = int((usable - epochs // every * speed.validation_s) / speed.iteration_s)
+    epochs = max(1, iterations // per_epoch)
+    return Timetable(epochs, per_epoch, min(every, epochs))
 
 
-def epochs_that_fit(epochs: int, done: int, spent_s: float, available_s: float) -> int:
-    """The number of epochs that still fits where a run turned out slower than measured, at the pace of the `done` ones; else as it was.
-
-    A small excess is let be: the schedule is only changed for one of more than 5 %.
-    """
-    pace = spent_s / done
-    if epochs * pace <= 1.05 * available_s:
-        return epochs
-    return max(done + 1, min(epochs, int(available_s / pace)))
+def epochs_that_fit(first: int, done: int, spent_s: float, available_s: float) -> int:
+    """The number of epochs that fits at the pace of the `done` ones: fewer than `first` planned where the machine became slower, never more."""
+    return max(done + 1, min(first, int(available_s * done / spent_s)))
 
 
 def native_validation_seconds(validation_s: float, cases: int, mirror_axes: int) -> float:

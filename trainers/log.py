@@ -17,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from trainers.validate import Overlay
+from utseg.errors import UtsegError
 from utseg.files import write_bytes, write_text
 
 logger = logging.getLogger("utseg")
@@ -40,11 +41,16 @@ class RunLog:
         self._write_history()
 
     def epoch(self, epoch: Epoch, overlays: Sequence[tuple[str, Overlay]] = ()) -> None:
-        """Logs one finished epoch."""
+        """Logs one finished epoch. Raises UtsegError where the disk is full."""
         self.history.append(epoch)
         logger.info("%s", epoch_line(epoch))
         self._write_history()
-        self._write_events(epoch, overlays)
+        try:
+            self._write_events(epoch, overlays)
+        except OSError as error:
+            raise UtsegError(
+                f"{self.folder}: TensorBoard events could not be written ({error.strerror or error}); the checkpoints are whole"
+            ) from error
         if time.monotonic() - self._last_picture > SECONDS_BETWEEN_PICTURES:
             self.picture()
 

@@ -17,7 +17,7 @@ from trainers.interrupt import Interruption, Stopped, interruptible
 from trainers.log import Epoch, RunLog, short
 from trainers.prepare import Run, prepare
 from trainers.recipe import Recipe
-from trainers.run_folder import claim, finished_dice
+from trainers.run_folder import claim, finished_dice, unfinish
 from trainers.state import State, best_packed, new_state, packed, restored
 from trainers.step import LossNotFinite, Sums, train_step
 from trainers.validate import Validation, validate, validate_at_native_resolution
@@ -47,14 +47,18 @@ def train_by_recipe(request: TrainRequest, recipe: Recipe) -> TrainResult:
     with folder_lock(request.output):
         remove_leftovers(request.output)
         run = claim(run)
-        dice = finished_dice(request.output)
-        if dice is not None:
-            logger.info("%s: this run has finished, nothing is left to do", request.output)
-        else:
-            with interruptible() as interruption:
-                run, state = start(run, started, interruption)
+        dice = None
+        with interruptible() as interruption:
+            run, state = start(run, started, interruption)
+            if state.is_complete:
+                dice = finished_dice(request.output)
+            else:
+                unfinish(request.output)
                 fit(run, state, interruption)
+        if dice is None:
             dice = validate_at_the_end(run)
+        else:
+            logger.info("%s: this run has finished, nothing is left to do", request.output)
     report(dice, request)
     defined = {name: value for name, value in dice.items() if value is not None}
     return TrainResult(request.output, defined, time.monotonic() - started)
@@ -227,7 +231,7 @@ def end_epoch(run: Run, state: State, log: RunLog, check: Callable[[], None], sp
         checkpoint.save_best(best_packed(state, validation.mean_dice), folder)
         write_weights(state.network.state_dict(), folder)
         state.best_score, state.best_epoch = validation.mean_dice, number
-    shorten_if_slow(run, state, number, spent_s)
+    keep_to_time(run, state, number, spent_s)
     state.seconds += validation.seconds if validation else 0.0
     epoch = epoch_record(run, state, validation, is_best)
     state.history.append(epoch)
@@ -241,22 +245,21 @@ def is_at_least(score: float | None, best: float | None) -> bool:
     return best is None or (score is not None and score >= best)
 
 
-def shorten_if_slow(run: Run, state: State, number: int, spent_s: float) -> None:
-    """Shortens the rest of a `--max-time` run that turned out slower than measured, and records that."""
+def keep_to_time(run: Run, state: State, number: int, spent_s: float) -> None:
+    """Shortens a `--max-time` run that is slower than measured, or takes that back, and records it."""
     if run.loop_limit_s is None or state.iteration >= state.course.iterations:
         return
     planned = state.course.iterations // run.record.iterations_per_epoch
-    epochs = epochs_that_fit(planned, number, spent_s, run.loop_limit_s)
-    if epochs < planned:
-        logger.warning("slower than measured: %d epochs instead of %d fit into the time", epochs, planned)
-        state.course = state.course.shortened(state.iteration, epochs * run.record.iterations_per_epoch)
+    epochs = epochs_that_fit(run.record.epochs, number, spent_s, run.loop_limit_s)
+    if epochs != planned:
+        logger.info("not as fast as measured: %d epochs instead of %d fit into the time", epochs, planned)
+        state.course = state.course.retimed(state.iteration, epochs * run.record.iterations_per_epoch)
         write_run(run.record.model_copy(update={"epochs": epochs}), run.request.output)
 
 
 def epoch_record(run: Run, state: State, validation: Validation | None, is_best: bool) -> Epoch:
     """The epoch's line in `training.jsonl`. `iterations` is the length of the whole schedule."""
     sums = state.sums
-    settings = run.recipe
     return {
         "epoch": state.epoch + 1,
         "epochs": state.course.iterations // run.record.iterations_per_epoch,
@@ -265,9 +268,7 @@ def epoch_record(run: Run, state: State, validation: Validation | None, is_best:
         "loss": sums.loss / sums.iterations,
         "terms": {name: value / sums.iterations for name, value in sums.terms.items()},
         "gradient_norm": sums.gradient_norm / sums.iterations,
-        "learning_rate": state.course.learning_rate(
-            state.iteration - 1, settings.optimizer.learning_rate, settings.schedule.power
-        ),
+        "learning_rate": state.optimizer.param_groups[0]["lr"],
         "validation_dice": validation.dice if validation else None,
         "mean_dice": validation.mean_dice if validation else None,
         "both_empty": validation.empty if validation else None,
@@ -281,7 +282,8 @@ def epoch_record(run: Run, state: State, validation: Validation | None, is_best:
 
 def validate_at_the_end(run: Run) -> dict[str, float | None]:
     """The native validation; a signal there loses nothing but its own work."""
-    logger.info("validation of %d cases at native resolution", len(run.validation))
+    if run.validation:
+        logger.info("validation of %d cases at native resolution", len(run.validation))
     try:
         return validate_at_native_resolution(
             run.validation, run.request.output, run.plan, run.device, run.request.workers
@@ -295,6 +297,9 @@ def validate_at_the_end(run: Run) -> dict[str, float | None]:
 def report(dice: dict[str, float | None], request: TrainRequest) -> None:
     """The table that ends a run."""
     defined = [value for value in dice.values() if value is not None]
+    if not dice:
+        logger.info("no subject was held back: nothing to validate on")
+        return
     logger.info(
         "%s %s: mean Dice of the validation subjects at native resolution", request.model, request.selection
     )

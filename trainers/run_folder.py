@@ -13,7 +13,7 @@ from trainers.validate import native_dice
 from utseg.errors import InputError
 from utseg.files import read_json
 from utseg.planning.settings import validate
-from utseg.runs import RUN_FILE, VALIDATION_FOLDER, WEIGHTS_FILE, is_finished, read_run
+from utseg.runs import RUN_FILE, SUMMARY_FILE, VALIDATION_FOLDER, WEIGHTS_FILE, is_finished, read_run
 
 logger = logging.getLogger("utseg")
 FILES = (RUN_FILE, LATEST, PREVIOUS, BEST, WEIGHTS_FILE, JSONL, PICTURE)
@@ -59,8 +59,13 @@ def clear(folder: Path) -> None:
         shutil.rmtree(folder / VALIDATION_FOLDER)
 
 
+def unfinish(folder: Path) -> None:
+    """Takes back that the run has finished: it goes on from an older checkpoint."""
+    (folder / VALIDATION_FOLDER / SUMMARY_FILE).unlink(missing_ok=True)
+
+
 def finished_dice(folder: Path) -> dict[str, float | None] | None:
     """The validation Dice per label of a run that has finished; None of one that has not."""
     if not is_finished(folder):
         return None
-    return native_dice(read_json(folder / VALIDATION_FOLDER / "summary.json"))
+    return native_dice(read_json(folder / VALIDATION_FOLDER / SUMMARY_FILE))

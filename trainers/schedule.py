@@ -13,8 +13,8 @@ from trainers.recipe import ScheduleSettings
 class Course:
     """How far through the schedule an iteration is: 0 at the start, 1 at its end. `warmup` is the share that is warm-up.
 
-    A run that turns out slower than measured is shortened: from `anchor_iteration` on, at `anchor_progress`, the rest of the schedule is
-    spread over the iterations that are left. Unshortened, progress is iteration / iterations.
+    A run that turns out slower than measured is retimed: from `anchor_iteration` on, at `anchor_progress`, the rest of the schedule is
+    spread over the iterations that are left. Else progress is iteration / iterations.
     """
 
     iterations: int
@@ -27,8 +27,8 @@ class Course:
         share = (iteration - self.anchor_iteration) / (self.iterations - self.anchor_iteration)
         return self.anchor_progress + share * (1 - self.anchor_progress)
 
-    def shortened(self, at: int, iterations: int) -> "Course":
-        """The course that from iteration `at` on ends after `iterations` in all."""
+    def retimed(self, at: int, iterations: int) -> "Course":
+        """The course that from where this one is at iteration `at` ends after `iterations` in all."""
         return Course(iterations, self.warmup, at, self.progress(at))
 
     def learning_rate(self, iteration: int, peak: float, power: float) -> float:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from utseg.case import Case
+from utseg.files import write_json
 from utseg.planning.plan import Plan
-from utseg.runs import VALIDATION_FOLDER
+from utseg.runs import SUMMARY_FILE, VALIDATION_FOLDER
 
 if TYPE_CHECKING:
     from utseg.preprocess.slices import SliceStore
@@ -135,12 +136,20 @@ def outline(label_YX: NDArray[np.uint8]) -> NDArray[np.bool_]:
 def validate_at_native_resolution(
     cases: Sequence[Case], run_folder: Path, plan: Plan, device: torch.device, workers: int | None
 ) -> dict[str, float | None]:
-    """Predicts the raw images with the run's best weights into `validation/`, scores them there, returns the mean Dice per label name."""
-    from utseg.evaluate import evaluate_cases
+    """Predicts the raw images with the run's best weights into `validation/`, scores them there, returns the mean Dice per label name.
+
+    Without cases there is nothing to score, and the summary says so.
+    """
+    from utseg.evaluate.score import evaluate_cases
+    from utseg.evaluate.summary import summarise
     from utseg.predict.model import load_model
     from utseg.predict.pipeline import predict_cases
 
     folder = run_folder / VALIDATION_FOLDER
+    if not cases:
+        folder.mkdir(exist_ok=True)
+        write_json(folder / SUMMARY_FILE, summarise([], ()))
+        return {}
     predict_cases(cases, [load_model(run_folder, device)], folder, workers=workers, resume=True)
     return native_dice(evaluate_cases(cases, folder, plan.labels, folder, workers=workers))
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 RUN_FILE = "run.json"
 WEIGHTS_FILE = "model.safetensors"
 VALIDATION_FOLDER = "validation"
+SUMMARY_FILE = "summary.json"
 
 
 class RunRecord(Settings):
@@ -64,7 +65,7 @@ def read_run(folder: Path) -> RunRecord:
 
 def is_finished(folder: Path) -> bool:
     """Whether the run in this folder has ended: its last act is the summary of the validation at native resolution."""
-    return (folder / RUN_FILE).is_file() and (folder / VALIDATION_FOLDER / "summary.json").is_file()
+    return (folder / RUN_FILE).is_file() and (folder / VALIDATION_FOLDER / SUMMARY_FILE).is_file()
 
 
 def tensors_sha256(tensors: Mapping[str, "Tensor"]) -> str:

@@ -16,7 +16,10 @@ def a_state(epoch=1):
     return {
         "epoch": epoch,
         "network": {"w": torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last), "n": torch.tensor(7)},
-        "optimizer": {"state": {0: {"momentum_buffer": torch.randn(50)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99)}]},
+        "optimizer": {
+            "state": {0: {"momentum_buffer": torch.randn(50)}},
+            "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99)}],
+        },
         "history": [{"loss": 0.25, "dice": None}],
         "name": "a",
     }
@@ -110,12 +113,12 @@ def test_a_full_disk_leaves_the_old_checkpoints(tmp_path, monkeypatch):
 
 def test_random_states_come_back(tmp_path):
     def draws():
-        return torch.rand(3).tolist(), np.random.random(3).tolist(), random.gauss(0, 1), random.random()
+        return torch.rand(3).tolist(), np.random.random(3).tolist(), random.gauss(0, 1), random.random()  # noqa: NPY002
 
     random.gauss(0, 1)
-    np.random.standard_normal(1)
+    np.random.standard_normal(1)  # noqa: NPY002
     checkpoint.save_best({"random": checkpoint.random_state()}, tmp_path)
     expected = draws()
-    torch.rand(100), np.random.random(7), random.random()
+    torch.rand(100), np.random.random(7), random.random()  # noqa: NPY002
     checkpoint.restore_random_state(checkpoint.load(tmp_path / checkpoint.BEST)["random"])
     assert draws() == expected

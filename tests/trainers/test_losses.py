@@ -55,7 +55,9 @@ def test_terms_equal_the_oracle(seed, classes, background):
 
 
 def test_the_loss_is_the_weighted_sum_over_outputs():
-    settings_ = LossSettings(cross_entropy_weight=0.7, dice_weight=1.3, deep_supervision_weights=(1, 0.4, 0.2))
+    settings_ = LossSettings(
+        cross_entropy_weight=0.7, dice_weight=1.3, deep_supervision_weights=(1, 0.4, 0.2)
+    )
     (first, target), (second, _) = draw(0, 4), draw(1, 4)
 
     def expected(logits):
