@@ -155,6 +155,16 @@ class SliceStore:
             write_text(folder / CASE_FILE, _as_text(current))
         return True
 
+    def require_made_with(self, plan: Plan, records: Sequence[CaseRecord]) -> None:
+        """Raises ArtefactError where slices were made with another preprocessing than the plan's, which was edited since."""
+        wanted = preprocessing_sha256(plan)
+        other = [record.case_id for record in records if record.settings_sha256 != wanted]
+        if other:
+            raise ArtefactError(
+                f"{self.folder}: the slices of {len(other)} cases ({', '.join(other[:3])}, …) were made with other settings than "
+                f"the plan has now ({', '.join(sorted(PREPROCESSING_KEYS))}); {self._advice()}"
+            )
+
     def data_sha256(self, case_ids: Sequence[str]) -> str:
         """Checksum of all slices of these cases, whatever their order, from the records."""
         return sha256_json(
