@@ -18,8 +18,8 @@ Floats = NDArray[np.floating[Any]]
 
 PROFILE_POWER = 2.5
 PROFILE_VOLUME = np.pi * PROFILE_POWER / (PROFILE_POWER + 1)
-RV_ANGLES = np.linspace(-1, 1, 65)
-RV_DEPTHS = np.linspace(0, 1, 33)
+RV_ANGLES = (np.arange(64) + 0.5) / 32 - 1
+RV_DEPTHS = (np.arange(32) + 0.5) / 32
 
 # ranges drawn from uniformly: LV end-diastolic volume, LV ejection fraction, myocardial volume, RV end-diastolic volume, RV ejection
 # fraction, LV length at end-diastole, shift of the cavity away from the septum (a thick septum is a large one)
@@ -196,7 +196,7 @@ def _crescent_height(
     """Solves ∬ (r·h + h²/2) dθ dz = volume for the scale of h, where r is the LV's outer radius and h the crescent's height."""
     outer = epi_radius * np.sqrt(1 - (RV_DEPTHS * rv_length / epi_length) ** PROFILE_POWER)
     unit = rv_taper(RV_DEPTHS)[:, None] * crescent(RV_ANGLES, heart.rv_skew)[None, :]
-    cell = rv_length * 2 * heart.rv_half_angle / (len(RV_DEPTHS) - 1) / (len(RV_ANGLES) - 1)
+    cell = rv_length * 2 * heart.rv_half_angle / len(RV_DEPTHS) / len(RV_ANGLES)
     linear = float((outer[:, None] * unit).sum() * cell)
     quadratic = float((unit * unit).sum() * cell) / 2
     return float(np.sqrt(linear**2 + 4 * quadratic * volume_mm3) - linear) / (2 * quadratic)
