@@ -1,1 +1,1 @@
-"""Augmentation and the training loader: what is drawn (`draw`), where from (`sampling`), how applied (`apply`), in which batches (`loader`)."""
+"""Augmentation and the loader: what is drawn (`draw`), where from (`sampling`), how applied (`apply`), in which batches (`loader`)."""
