@@ -93,7 +93,9 @@ def alternate(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, l
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--base-channels", type=int, default=32)
@@ -129,7 +131,9 @@ def main() -> None:
     for name, values in seconds.items():
         print(f"{name:6} median {median[name]:.3f} s, {min(values):.3f} to {max(values):.3f}")
     kind = "inference" if given.inference else "training step"
-    print(f"{kind}: {median['plain'] / median['utseg']:.2f} times as fast; largest difference {difference:.1e}")
+    print(
+        f"{kind}: {median['plain'] / median['utseg']:.2f} times as fast; largest difference {difference:.1e}"
+    )
 
 
 if __name__ == "__main__":

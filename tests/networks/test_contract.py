@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from utseg.errors import SettingError, UsageError
 from utseg.networks import build_network, network_names, network_settings
@@ -159,3 +160,13 @@ def test_wrong_settings_name_the_setting_its_value_and_what_is_allowed(
 def test_importing_the_room_does_not_import_torch() -> None:
     code = "import sys, utseg.networks; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_training_step_can_be_planned_with_fake_tensors(name: str) -> None:
+    with FakeTensorMode():
+        network = build(name, aux_loss=True, base_channels=64)
+        y = network(torch.randn(64, 1, 2048, 2048))
+        sum(logits.sum() for logits in y).backward()
+        assert y[0].shape == (64, 4, 2048, 2048)
+        assert all(p.grad is not None for p in network.parameters())

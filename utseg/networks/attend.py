@@ -17,6 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from utseg.networks.dropout import Mask, draw_seed
+
 # Queries of a tile: logits of 4096 × 64 are 1 MiB, so that three such buffers stay in the second-level caches of two cores.
 _TILE = 4096
 
@@ -48,8 +50,7 @@ def attend(
         bias_ERWK = bias_ECK.unflatten(1, (R, R))[:, :, columns]
     if q_BEND.device.type == "cpu" and not torch.compiler.is_compiling():
         s_h, s_w = rows_columns or (None, None)
-        # A fake tensor stands for sizes only (planning memory), and has no value to read a seed from.
-        seed = 0 if not dropout or isinstance(q_BEND, FakeTensor) else int(torch.randint(2**62, ()))
+        seed = draw_seed(q_BEND) if dropout else 0
         with torch.autocast("cpu", enabled=False):
             wide = [
                 None if x is None else _at_least_float32(x)
@@ -124,15 +125,15 @@ class _Scratch:
         bias, self.s_h, self.s_w = position
         self.bias = None if bias is None else bias * self.scale
         self.tiles = list(_tiles(B, E, size_HW, self.R))
+        if isinstance(
+            q_BEND, FakeTensor
+        ):  # all tiles share the buffers: for planning memory one tells as much as hundreds
+            self.tiles = self.tiles[:1]
         most = max(tile.stop - tile.start for tile in self.tiles)
         self.logits_TK = q_BEND.new_empty(most, K)
         self.weights_TK = q_BEND.new_empty(most, K)
-        self.dropout = dropout
-        self.seed = seed
         if dropout:
-            self.generator = torch.Generator().manual_seed(seed)
-            self.drawn = torch.empty(-(-most * K // 4), dtype=torch.int64)
-            self.kept_TK = q_BEND.new_empty(most, K)
+            self.mask = Mask(most * K, dropout, seed, q_BEND)
 
     def weights(self, tile: _Tile) -> Tensor:
         """Attention weights (T, K) of a tile, before dropout. Overwritten by the next call."""
@@ -150,13 +151,6 @@ class _Scratch:
             by_row_and_column.add_(self.s_h[part][:, :, None], alpha=self.scale)
             by_row_and_column.add_(self.s_w[part][:, None, :], alpha=self.scale)
         return torch.softmax(logits, -1, out=self.weights_TK[:T])
-
-    def kept(self, T: int) -> Tensor:
-        """1 where a weight is kept, 0 where it is dropped. 16 random bits a weight; torch's bernoulli_ takes seven times as long."""
-        self.drawn.random_(-(2**63), None, generator=self.generator)
-        kept = self.kept_TK[:T]
-        bits = self.drawn.view(torch.int16)[: kept.numel()].view_as(kept)
-        return torch.ge(bits, round(self.dropout * 2**16) - 2**15, out=kept)
 
 
 class _Tiled(torch.autograd.Function):
@@ -184,7 +178,7 @@ class _Tiled(torch.autograd.Function):
         for tile in scratch.tiles:
             weights = scratch.weights(tile)
             if dropout:
-                weights.mul_(scratch.kept(len(weights)))
+                weights.mul_(scratch.mask.draw(weights.shape))
             out = out_BNED[tile.image, tile.start : tile.stop, tile.head]
             torch.mm(weights, v[tile.image, tile.head], out=out)
         return out_BNED
@@ -208,7 +202,7 @@ class _Tiled(torch.autograd.Function):
             T, K = weights.shape
             grad = torch.mm(grad_out, v[at].T, out=scratch.logits_TK[:T])
             if dropout:
-                kept = scratch.kept(T)
+                kept = scratch.mask.draw((T, K))
                 grad.mul_(kept)
                 grad_v[at].addmm_(kept.mul_(weights).T, grad_out)
             else:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from utseg.networks.attend import attend, coarse_cells
 from utseg.networks.blocks import DepthwiseSeparable
+from utseg.networks.dropout import dropout as drop
 
 PROJECTIONS = ("interp", "maxpool")
 RELATIVE_POSITIONS = ("2d-bias", "1d-qk", "none")
@@ -130,4 +131,4 @@ class EfficientAttention(nn.Module):
             q_BEND, k_BEKD, v_BEKD, size_HW, bias_ECK=bias_ECK, rows_columns=rows_columns, dropout=dropout
         )
         out_BCHW = out_BNED.flatten(2).unflatten(1, size_HW).permute(0, 3, 1, 2)
-        return F.dropout(self.to_out(out_BCHW), dropout, self.training)
+        return drop(self.to_out(out_BCHW), dropout, self.training)

@@ -23,7 +23,9 @@ def upsample(x_BCHW: Tensor, size_HW: Sequence[int]) -> Tensor:
 def prefer_channels_last(network: nn.Module) -> None:
     """Store convolution weights channels-last; feature maps follow the weights. Loading a state dict keeps it so."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):  # one by one: network.to(…) cannot be planned with fake tensors
+        if isinstance(
+            module, nn.Conv2d | nn.ConvTranspose2d
+        ):  # one by one: network.to(…) cannot be planned with fake tensors
             weight = module.weight.detach().contiguous(memory_format=torch.channels_last)
             module.weight = nn.Parameter(weight)
 
