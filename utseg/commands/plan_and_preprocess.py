@@ -146,8 +146,11 @@ def describe_plan(plan: "Plan", *, everything: bool = False) -> str:
     for key, reason in plan.reasons.items():
         if key.startswith("augmentation.") and not everything:
             continue
-        shown = f"  {key:<{KEY_COLUMNS}} {_shown(_value_at(values, key))}"
-        lines += textwrap.wrap(f"{shown}  {reason}", width, subsequent_indent=" " * 6)
+        value = _shown(_value_at(values, key))
+        said = reason if reason.startswith(value) else f"{value}: {reason}"
+        lines += textwrap.wrap(
+            f"  {key:<{KEY_COLUMNS}} {said}", width, subsequent_indent=" " * (KEY_COLUMNS + 3)
+        )
     return "\n".join(lines)
 
 
@@ -159,5 +162,5 @@ def _value_at(tree: Any, key: str) -> Any:
 
 def _shown(value: Any) -> str:
     if isinstance(value, list):
-        return " × ".join(map(str, value)) if value else "none"
+        return ", ".join(map(str, value)) if value else "none"
     return str(value)

@@ -98,14 +98,13 @@ def _draw_label(
     labels: Mapping[str, int],
     extent: tuple[float, float, float, float],
 ) -> None:
-    """Shades each label and draws its outline, with a legend of all of them."""
+    """Shades each label and draws its outlines, closed at the border too, with a legend of all of them."""
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Patch
+    from skimage.measure import find_contours
 
-    rows, columns = label_YX.shape
     _, width_mm, height_mm, _ = extent
-    x = (np.arange(columns) + 0.5) * width_mm / columns
-    y = (np.arange(rows) + 0.5) * height_mm / rows
+    step_mm = np.array([height_mm, width_mm]) / label_YX.shape
     for value in labels.values():
         mask = label_YX == value
         if not mask.any():
@@ -113,8 +112,11 @@ def _draw_label(
         shade = np.zeros((*label_YX.shape, 4))
         shade[mask] = (*to_rgb(label_colour(value)), SHADE)
         axes.imshow(shade, extent=extent, interpolation="nearest")
-        if min(label_YX.shape) > 1:
-            axes.contour(x, y, mask, levels=[0.5], colors=[label_colour(value)], linewidths=1.1)
+        for outline_N2 in find_contours(np.pad(mask, 1).astype(float), 0.5):
+            y, x = (
+                (outline_N2 - 0.5) * step_mm
+            ).T  # one pixel of padding less, half a pixel from corner to centre
+            axes.plot(x, y, color=label_colour(value), linewidth=1.1)
     handles: list[Any] = [Patch(color=label_colour(value), label=name) for name, value in labels.items()]
     axes.legend(handles=handles, loc="lower right", fontsize=7, framealpha=0.6)
 
