@@ -82,7 +82,7 @@ def fit_to_time(
 
 
 def epochs_that_fit(first: int, done: int, spent_s: float, available_s: float) -> int:
-    """The number of epochs that fits at the pace of the `done` ones: fewer than `first` planned where the machine became slower, never more."""
+    """The number of epochs that fits at the pace of the `done` ones: fewer than `first` where the machine is slower, never more."""
     return max(done + 1, min(first, int(available_s * done / spent_s)))
 
 
