@@ -9,6 +9,7 @@ Axes: B batch, E heads, D dim_head, N = HÂ·W query pixels, R reduce_size, C = RÂ
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -124,11 +125,9 @@ class _Scratch:
         self.k = k_BEKD * self.scale
         bias, self.s_h, self.s_w = position
         self.bias = None if bias is None else bias * self.scale
-        self.tiles = list(_tiles(B, E, size_HW, self.R))
-        if isinstance(
-            q_BEND, FakeTensor
-        ):  # all tiles share the buffers: for planning memory one tells as much as hundreds
-            self.tiles = self.tiles[:1]
+        tiles = _tiles(B, E, size_HW, self.R)
+        # All tiles share the buffers: where only sizes matter (planning memory) one tells as much as thousands.
+        self.tiles = list(islice(tiles, 1) if isinstance(q_BEND, FakeTensor) else tiles)
         most = max(tile.stop - tile.start for tile in self.tiles)
         self.logits_TK = q_BEND.new_empty(most, K)
         self.weights_TK = q_BEND.new_empty(most, K)
