@@ -50,28 +50,27 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yields a new temporary folder beside `path`; on leaving, its files are synced and it takes the place of `path`, whole.
+    """Yields a new temporary folder beside `path`; on leaving it takes the place of `path`, whole.
 
-    On any error it is removed and the old folder stays as it was. A failing disk is reported as a UtsegError naming the folder.
+    On any error it is removed and the old folder stays as it was. A failing disk is reported as a UtsegError naming the file.
+    Its many files are not synced one by one, which can take longer than making them: put checksums beside them, so that what a power
+    cut takes away is noticed.
     """
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{path.name}")
     replaced = path.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{path.name}")
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        for file in temporary.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-        _sync_folder(temporary)
         if path.exists():
             path.rename(replaced)
         temporary.rename(path)
-        _sync_folder(path.parent)
     except OSError as error:
         raise UtsegError(
             f"{error.filename or path}: could not be written ({error.strerror or error}); {path} is as it was before"
         ) from error
     finally:
+        if replaced.exists() and not path.exists():
+            replaced.rename(path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
 

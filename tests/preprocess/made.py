@@ -17,10 +17,9 @@ AUGMENTATION: dict[str, Any] = {
     **{
         f"{kind}_probability": 0 for kind in ("rotation", "scale", "noise", "brightness", "contrast", "gamma")
     },
-    **{
-        name: (1, 1)
-        for name in ("scale_range", "noise_sd_range", "brightness_range", "contrast_range", "gamma_range")
-    },
+    **dict.fromkeys(
+        ("scale_range", "noise_sd_range", "brightness_range", "contrast_range", "gamma_range"), (1, 1)
+    ),
 }
 NETWORK: dict[str, Any] = {
     "base_channels": 4,

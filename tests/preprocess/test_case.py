@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from preprocess.made import LABELS, dice, make_loaded, make_plan, one_hot
 from rawfiles import make_heart
 from scipy import ndimage
 
+from preprocess.made import LABELS, dice, make_loaded, make_plan, one_hot
 from utseg.errors import InputError
 from utseg.preprocess.case import (
     CaseProperties,
@@ -24,28 +24,28 @@ from utseg.preprocess.case import (
     target_size,
 )
 
-sizes = st.tuples(st.integers(1, 5), st.integers(9, 60), st.integers(9, 60))
+sizes = st.tuples(st.integers(1, 5), st.integers(14, 60), st.integers(14, 60))
 spacings = st.floats(0.7, 2.2)
 
 
 def itk_resampled(image_ZYX, size_yx, interpolator):
     """Slice by slice, fields of view edge on edge: what `resample_image` must equal inside the outermost centres."""
-    import SimpleITK as sitk
+    import SimpleITK
 
     scale = [old / new for old, new in zip(image_ZYX.shape[1:], size_yx, strict=True)]
     result = []
     for image_YX in image_ZYX:
-        resample = sitk.ResampleImageFilter()
+        resample = SimpleITK.ResampleImageFilter()
         resample.SetInterpolator(interpolator)
         resample.UseNearestNeighborExtrapolatorOn()
         resample.SetSize(size_yx[::-1])
         resample.SetOutputSpacing(scale[::-1])
         resample.SetOutputOrigin([factor / 2 - 0.5 for factor in scale[::-1]])
-        result.append(sitk.GetArrayFromImage(resample.Execute(sitk.GetImageFromArray(image_YX))))
+        result.append(SimpleITK.GetArrayFromImage(resample.Execute(SimpleITK.GetImageFromArray(image_YX))))
     return np.stack(result)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(size=sizes, spacing=st.tuples(st.floats(1, 10), spacings, spacings), target=spacings)
 def test_grids_cover_the_same_field_of_view_and_come_back_exactly(size, spacing, target):
     rng = np.random.default_rng(0)
@@ -63,15 +63,14 @@ def test_grids_cover_the_same_field_of_view_and_come_back_exactly(size, spacing,
     assert set(np.unique(mask)) <= set(np.unique(done.label_ZYX))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
-    size=st.tuples(st.just(3), st.integers(70, 130), st.integers(70, 130)),
+    size=st.tuples(st.just(1), st.integers(90, 140), st.integers(90, 140)),
     spacing=st.tuples(spacings, spacings),
-    factor=st.floats(0.5, 1.25),
+    factor=st.floats(0.5, 1.1),
 )
 def test_the_inverse_gives_the_label_map_back(size, spacing, factor):
     _, label = make_heart(size)
-    label[:] = label[1]
     target = tuple(value * factor for value in spacing)
     loaded = make_loaded(np.random.default_rng(0).normal(0, 1, size), label, (8.0, *spacing))
     done = preprocess_case(loaded, make_plan(spacing_yx_mm=target))
@@ -93,22 +92,24 @@ def test_a_grid_that_fits_is_left_alone_voxel_for_voxel():
 
 @pytest.mark.parametrize("new", [(40, 61), (80, 100)])
 def test_cubic_resampling_equals_that_of_simpleitk(new):
-    sitk = pytest.importorskip("SimpleITK")
+    import SimpleITK
+
     image = ndimage.gaussian_filter(np.random.default_rng(0).normal(0, 1, (2, 40, 50)), (0, 1, 1)).astype(
         np.float32
     )
-    expected = itk_resampled(image, new, sitk.sitkBSpline)
+    expected = itk_resampled(image, new, SimpleITK.sitkBSpline)
     inside = slice(None), slice(2, -2), slice(2, -2)
     assert np.allclose(resample_image(image, new)[inside], expected[inside], atol=2e-5)
 
 
 def test_probabilities_come_back_as_simpleitk_interpolates_them():
-    sitk = pytest.importorskip("SimpleITK")
+    import SimpleITK
+
     probabilities = np.random.default_rng(0).random((3, 2, 40, 50), dtype=np.float32)
     properties = CaseProperties(
         native_size_zyx=(2, 57, 44), size_zyx=(2, 40, 50), normalisation=(), geometry={}
     )
-    expected = np.stack([itk_resampled(each, (57, 44), sitk.sitkLinear) for each in probabilities])
+    expected = np.stack([itk_resampled(each, (57, 44), SimpleITK.sitkLinear) for each in probabilities])
     restored = restore_probabilities(probabilities, properties)
     assert np.allclose(restored, expected, atol=1e-5)
     assert np.array_equal(restore_labels(probabilities, properties), restored.argmax(0))

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from preprocess.made import make_loaded, make_plan
 
+from preprocess.made import make_loaded, make_plan
 from utseg.errors import ArtefactError, UtsegError
 from utseg.preprocess.case import preprocess_case
 from utseg.preprocess.slices import SliceStore, preprocessing_sha256
@@ -114,9 +114,7 @@ def test_a_case_is_kept_only_when_whole_and_made_from_the_same(store, damage):
     elif damage == "record":
         (folder / "case.json").write_bytes((folder / "case.json").read_bytes()[:100])
     elif damage == "unknown key":
-        (folder / "case.json").write_text(
-            (folder / "case.json").read_text().replace('"phase"', '"face"')
-        )
+        (folder / "case.json").write_text((folder / "case.json").read_text().replace('"phase"', '"face"'))
     assert store.is_complete(case, inputs, settings) is (damage == "nothing")
 
 

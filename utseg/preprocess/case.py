@@ -122,15 +122,40 @@ def resample_image(image_ZYX: Floats, size_yx: Size) -> Floats:
 
 
 def resample_label(label_ZYX: Labels, size_yx: Size) -> Labels:
-    """The label whose indicator, interpolated linearly, is largest; ties go to the lower label. Contours stay truer than with nearest."""
+    """The label whose indicator, interpolated linearly, is largest; ties go to the lower label. Contours stay truer than with nearest.
+
+    Only the box around what is labelled is computed; background's share is what the others leave.
+    """
     if label_ZYX.shape[1:] == size_yx:
         return label_ZYX
-    present = np.unique(label_ZYX)
-    resampled = np.empty((label_ZYX.shape[0], *size_yx), dtype=np.uint8)
-    for z, label_YX in enumerate(label_ZYX):
-        indicators_KYX = (label_YX == present[:, np.newaxis, np.newaxis]).astype(np.float32)
-        resampled[z] = present[_interpolate(indicators_KYX, size_yx).argmax(0)]
+    resampled = np.zeros((label_ZYX.shape[0], *size_yx), dtype=np.uint8)
+    labelled_YX = np.asarray(label_ZYX.any(0))
+    if not labelled_YX.any():
+        return resampled
+    (y, my), rows_ML = _part(np.flatnonzero(labelled_YX.any(1)), label_ZYX.shape[1], size_yx[0])
+    (x, mx), columns_ML = _part(np.flatnonzero(labelled_YX.any(0)), label_ZYX.shape[2], size_yx[1])
+    box_ZYX = label_ZYX[:, y, x]
+    present = np.flatnonzero(np.bincount(box_ZYX.ravel())).astype(np.uint8)
+    present = present[present > 0]
+    for z, box_YX in enumerate(box_ZYX):
+        indicators_KYX = (box_YX == present[:, np.newaxis, np.newaxis]).astype(np.float32)
+        shares_KYX = _apply(indicators_KYX, rows_ML, columns_ML)
+        background_YX = 1 - shares_KYX.sum(0)
+        resampled[z, my, mx] = np.where(background_YX >= shares_KYX.max(0), 0, present[shares_KYX.argmax(0)])
     return resampled
+
+
+def _part(held: NDArray[np.intp], old: int, new: int) -> tuple[tuple[slice, slice], Floats]:
+    """Along one axis, from the first to the last pixel that is held: input range, output range that it reaches, weights between them."""
+    weights_ML = _linear_weights(old, new)
+    if weights_ML is None:
+        weights_ML = np.eye(old, dtype=np.float32)
+    source = slice(int(held[0]), int(held[-1]) + 1)
+    reached = np.flatnonzero(weights_ML[:, source].any(1))
+    if reached.size == 0:
+        return (source, slice(0, 0)), weights_ML[:0, source]
+    target = slice(int(reached[0]), int(reached[-1]) + 1)
+    return (source, target), weights_ML[target, source]
 
 
 def _normalise(image_ZYX: Floats, percentiles: tuple[float, float]) -> tuple[Floats, Normalisation]:

@@ -6,10 +6,9 @@ Nothing is measured, decided or resampled here.
 
 import logging
 from collections.abc import Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from utseg.case import Dataset
@@ -32,6 +31,16 @@ from utseg.preprocess.splits import (
 )
 
 logger = logging.getLogger("utseg")
+# With fewer cases, reading them takes less than the warming up.
+WARM_UP_FROM_CASES = 24
+SMALLEST_NETWORK = {
+    "base_channels": 4,
+    "levels": 1,
+    "block_list": (1,),
+    "num_blocks": (1,),
+    "num_heads": (1,),
+    "reduce_size": 2,
+}
 PREVIOUS_PLAN_FILE = "plan_previous.json"
 
 
@@ -95,12 +104,11 @@ def _look_and_plan(
     planner = find("planners", request.planner)
     plan_file = folder / request.folder_name / PLAN_FILE
     existing = read_plan(plan_file.parent) if plan_file.is_file() and not request.replan else None
-    if existing is None:
-        # Planners count memory with torch, which takes seconds to import: let that pass while the workers read.
-        Thread(target=_import_torch, daemon=True).start()
-    fingerprint = make_fingerprint(
-        dataset, executor, workers=workers, previous=_previous_fingerprint(folder / FINGERPRINT_FILE)
-    )
+    previous = _previous_fingerprint(folder / FINGERPRINT_FILE)
+    with ThreadPoolExecutor(1) as thread:
+        if existing is None and previous is None and len(dataset.training_cases()) >= WARM_UP_FROM_CASES:
+            thread.submit(_warm_up)
+        fingerprint = make_fingerprint(dataset, executor, workers=workers, previous=previous)
     if existing is not None and existing.fingerprint_sha256 == fingerprint.sha256:
         _require_same_data(existing, fingerprint, plan_file)
         logger.info("keeping %s, made from the same data (--replan makes it anew)", plan_file)
@@ -112,8 +120,16 @@ def _look_and_plan(
     return fingerprint, _with_settings(plan, request.settings)
 
 
-def _import_torch() -> None:
-    import torch  # noqa: F401
+def _warm_up() -> None:
+    """Planners count memory with torch. What it imports for that takes seconds, and may as well pass while the workers read.
+
+    An error here would meet the planner too, and is left to it.
+    """
+    from utseg.planning.memory import training_memory
+
+    training_memory(
+        "UTNet", in_channels=1, num_classes=2, patch_size=(16, 16), batch_size=1, settings=SMALLEST_NETWORK
+    )
 
 
 def _previous_fingerprint(file: Path) -> Fingerprint | None:
