@@ -151,6 +151,17 @@ def test_an_mnms_folder_gives_known_frames_and_whole_cines(tmp_path):
     assert cases == {"A1_ED": 2, "A1_ES": 0, "B2": None}
 
 
+def test_a_partition_of_an_mnms_dataset_is_its_own_cases(tmp_path):
+    geometry = Geometry((2, 4, 5), tuple(tuple(row) for row in np.eye(4).tolist()))
+    for place, code in (("Training/Labeled", "A1"), ("Testing", "B2")):
+        (tmp_path / place / code).mkdir(parents=True)
+        write_mask(tmp_path / place / code / f"{code}_sa.nii.gz", np.zeros((3, 2, 4, 5), np.uint8), geometry)
+    (tmp_path / "info.csv").write_text("External code,Vendor,Centre,ED,ES\nA1,A,1,2,0\nB2,B,2,0,1\n")
+    for place, code in (("Training/Labeled", "A1"), ("Training/Labeled/", "A1"), ("Testing", "B2")):
+        assert {case.subject for case in find_inputs(tmp_path / place, ONE).cases} == {code}
+    assert found(tmp_path / "Testing" / "B2") == {"B2_sa": ["B2_sa.nii.gz"]}
+
+
 def test_masks_never_come_to_lie_among_the_images(tmp_path):
     touch(tmp_path, "in/a.nii.gz")
     for path in (tmp_path / "in", tmp_path / "in" / "a.nii.gz"):
