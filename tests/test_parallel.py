@@ -1,0 +1,51 @@
+"""The seam for parallel work: outcomes, bounded work ahead, dead workers named, one thread a worker."""
+
+import os
+import signal
+
+import pytest
+
+from utseg.errors import InputError, WorkerError
+from utseg.parallel import THREAD_VARIABLES, InlineExecutor, process_pool, run_each
+
+
+def double_or_refuse(number: int) -> int:
+    if number == 3:
+        raise InputError("three is refused")
+    return 2 * number
+
+
+def threads(_: int) -> list[str | None]:
+    return [os.environ.get(variable) for variable in THREAD_VARIABLES]
+
+
+def die(number: int) -> None:
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_each_item_has_its_outcome_and_one_error_stops_no_other():
+    outcomes = {each.item: each for each in run_each(double_or_refuse, range(8), InlineExecutor())}
+    assert {item: each.result for item, each in outcomes.items() if item != 3} == {
+        item: 2 * item for item in range(8) if item != 3
+    }
+    assert isinstance(outcomes[3].error, InputError)
+
+
+def test_items_are_taken_a_few_ahead_only():
+    taken = []
+
+    def items():
+        for number in range(50):
+            taken.append(number)
+            yield number
+
+    for done, _ in enumerate(run_each(abs, items(), InlineExecutor(), workers=2), start=1):
+        assert len(taken) <= done + 4
+
+
+def test_workers_use_one_thread_and_a_dead_one_is_named():
+    with process_pool(1) as pool:
+        assert pool.submit(threads, 0).result(timeout=60) == ["1"] * len(THREAD_VARIABLES)
+        with pytest.raises(WorkerError, match=r"one of: .*1.*memory"):
+            list(run_each(die, [1], pool))
