@@ -17,7 +17,7 @@ from trainers.interrupt import Interruption, Stopped, interruptible
 from trainers.log import Epoch, RunLog, short
 from trainers.prepare import Run, prepare
 from trainers.recipe import Recipe
-from trainers.run_folder import claim, finished_dice, unfinish
+from trainers.run_folder import claim, finished_dice, require_run, unfinish
 from trainers.state import State, best_packed, new_state, packed, restored
 from trainers.step import LossNotFinite, Sums, train_step
 from trainers.validate import Validation, validate, validate_at_native_resolution
@@ -43,6 +43,8 @@ def train_by_recipe(request: TrainRequest, recipe: Recipe) -> TrainResult:
     """
     started = time.monotonic()
     run = prepare(request, recipe)
+    if request.resume:
+        require_run(request.output)
     require_writable(request.output)
     with folder_lock(request.output):
         remove_leftovers(request.output)

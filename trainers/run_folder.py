@@ -23,15 +23,10 @@ EVENTS = "events.out.tfevents.*"
 def claim(run: Run) -> Run:
     """The run to work on: as asked for where the folder is free or is to be overwritten, as recorded where it is resumed.
 
-    Raises InputError where a run is there and neither `--resume` nor `--overwrite` was said, and where there is nothing, or
-    another run, to resume.
+    Raises InputError where a run is there and neither `--resume` nor `--overwrite` was said, and where another run is there to resume.
     """
     request, folder = run.request, run.request.output
     if request.resume:
-        if not (folder / RUN_FILE).is_file():
-            raise InputError(
-                f"{folder}: nothing to resume, no run was started there; leave out --resume to start one"
-            )
         recorded = read_run(folder)
         check_same_run(recorded, run.record, request)
         for difference in differing_versions(recorded, run.record):
@@ -47,6 +42,14 @@ def claim(run: Run) -> Run:
             )
     clear(folder)
     return run
+
+
+def require_run(folder: Path) -> None:
+    """Raises InputError where no run was started in the folder."""
+    if not (folder / RUN_FILE).is_file():
+        raise InputError(
+            f"{folder}: nothing to resume, no run was started there; leave out --resume to start one"
+        )
 
 
 def clear(folder: Path) -> None:

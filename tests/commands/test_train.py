@@ -1,0 +1,208 @@
+"""`utseg_train`: words, defaults, refusals; and that a killed run, resumed, ends with the very same weights."""
+
+import argparse
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+from commandline import SCRIPTS, run_command, temporary_files
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_runs import make_home
+
+from utseg.commands.train import duration, folder_name, main
+from utseg.runs import is_finished, read_run, read_weights
+from utseg.training import TrainRequest
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return make_home(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The requests that the command hands to its trainer, which does nothing."""
+    requests: list[TrainRequest] = []
+    monkeypatch.setattr("utseg.extensions.find", lambda kind, name: requests.append)
+    return requests
+
+
+def call(home, *words):
+    return main([*map(str, words), "--home", str(home)])
+
+
+def test_words_become_a_request(home, asked):
+    words = ("--seed", 3, "--max-time", "1h30m", "--device", "cpu", "-np", 0)
+    settings = ("--set", "patch_size=24,24", "optimizer.learning_rate=0.1", "--set", "amp=off")
+    assert call(home, "2d", "vendor=A,B", "-d", "Tiny", "-m", "UNet", *words, *settings) == 0
+    (request,) = asked
+    assert request.output == home / "results" / "Tiny" / "tiny_2d" / "UNet" / "vendor=A,B"
+    assert request.plan_folder == home / "preprocessed" / "Tiny" / "tiny_2d"
+    assert (request.raw, request.selection, request.seed) == (home / "raw" / "Tiny", "vendor=A,B", 3)
+    assert (request.max_time_s, request.epochs, request.workers) == (5400.0, None, 0)
+    assert request.settings == {"patch_size": [24, 24], "optimizer.learning_rate": 0.1, "amp": "off"}
+
+
+def test_dataset_and_plan_may_be_left_out(home, asked, tmp_path, capsys):
+    copy = tmp_path / "home"
+    shutil.copytree(home, copy)
+    there = copy / "preprocessed" / "Tiny"
+    assert call(copy, "2d", "fold0") == 0
+    assert asked[-1].plan_folder == there / "tiny_2d"
+    shutil.copytree(there / "tiny_2d", there / "mine_2d")
+    assert call(copy, "2d", "fold0") == 2
+    assert "mine, tiny; choose one with -pl" in capsys.readouterr().err
+    shutil.copytree(there / "tiny_2d", there / "auto_2d")
+    assert call(copy, "2d", "fold0") == 0
+    assert asked[-1].plan_folder == there / "auto_2d"
+    assert call(copy, "2d", "fold0", "-pl", "mine") == 0
+    assert asked[-1].plan_folder == there / "mine_2d"
+    assert call(copy, "2d", "fold0", "-pl", "cpu") == 1
+    assert "plans there: auto, mine, tiny" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "expected"),
+    [
+        (("3d", "fold0"), 2, "'3d'; there is: 2d"),
+        (("2d", "fold9"), 2, "fold9"),
+        (("2d", "vendor=Z"), 2, "B (4 cases)"),
+        (("2d", "colour=red"), 2, "vendor"),
+        (("2d", "sometimes"), 2, "fold0"),
+        (("2d", "fold0", "-m", "VNet"), 2, "UNet, UTNet"),
+        (("2d", "fold0", "-d", "Other"), 1, "found there: Tiny"),
+        (("2d", "fold0", "--device", "tpu"), 2, "cpu, cuda"),
+        (("2d", "fold0", "--set", "batchsize=3"), 1, "did you mean 'batch_size'"),
+        (("2d", "fold0", "--set", "optimizer.name=adam"), 1, "optimizer.name"),
+        (("2d", "fold0", "--set", "batch_size=0"), 1, "batch_size"),
+        (("2d", "fold0", "--resume"), 1, "nothing to resume"),
+    ],
+)
+def test_wrong_words_are_refused_in_one_line_and_leave_nothing(home, words, code, expected, capsys):
+    assert call(home, *words) == code
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert expected in error
+    assert not (home / "results").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("--epochs", "0"), ("--max-time", "soon"), ("--epochs", "2", "--max-time", "1m")]
+)
+def test_wrong_lengths_are_wrong_usage(home, words):
+    with pytest.raises(SystemExit) as left:
+        call(home, "2d", "fold0", *words)
+    assert left.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("10m", 600), ("1h", 3600), ("1h30m", 5400), ("1.5m", 90), ("2h1m5s", 7265)],
+)
+def test_durations(text, seconds):
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "10", "m", "0s", "-5m", "1m1h", "1..5m", "ten minutes"])
+def test_no_durations(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="1h30m"):
+        duration(text)
+
+
+@given(st.text(min_size=1))
+def test_any_selection_becomes_one_plain_folder(selection):
+    name = folder_name(selection)
+    assert name and name not in {".", ".."} and not set(name) & set('/\\:*?"<>|\0\n')
+    assert folder_name(name) == name
+
+
+def test_common_selections_keep_their_name():
+    for name in ("fold0", "all", "vendor=A,B", "vendor!=C", "centre=2"):
+        assert folder_name(name) == name
+
+
+def test_all_folds_trains_what_has_not_finished(home, asked, tmp_path):
+    copy = tmp_path / "home"
+    shutil.copytree(home, copy)
+    results = copy / "results" / "Tiny" / "tiny_2d" / "UTNet"
+    for name in ("fold1", "fold3"):
+        (results / name / "validation").mkdir(parents=True)
+        (results / name / "run.json").write_text("{}")
+    (results / "fold1" / "validation" / "summary.json").write_text("{}")
+    assert call(copy, "2d", "all-folds", "--resume") == 0
+    assert [request.selection for request in asked] == ["fold0", "fold2", "fold3", "fold4"]
+    assert [request.resume for request in asked] == [False, False, True, False]
+    assert [request.output.name for request in asked] == ["fold0", "fold2", "fold3", "fold4"]
+
+
+WORDS = ("2d", "fold0", "-d", "Tiny", "--epochs", 6, "--device", "cpu")
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_resumed_it_ends_with_the_very_same_weights(home, tmp_path):
+    homes = []
+    for name in ("whole", "killed"):
+        homes.append(tmp_path / name)
+        shutil.copytree(home, homes[-1])
+    whole, killed = homes
+    result = run_command("utseg_train", *WORDS, home=whole)
+    assert result.returncode == 0, result.stderr
+    folder = killed / "results" / "Tiny" / "tiny_2d" / "UTNet" / "fold0"
+    rng = random.Random(0)
+    for _ in range(2):
+        command = [SCRIPTS / "utseg_train", *WORDS, *(["--resume"] if (folder / "run.json").exists() else [])]
+        process = subprocess.Popen([*map(str, command), "--home", str(killed)], stdout=subprocess.DEVNULL)
+        wait_for_epoch(folder, process)
+        time.sleep(rng.uniform(0, 0.4))
+        process.kill()
+        process.wait()
+        if is_finished(folder):
+            break
+    result = run_command("utseg_train", *WORDS, "--resume", home=killed)
+    assert result.returncode == 0, result.stderr
+    expected, found = (
+        read_weights(place / "results" / "Tiny" / "tiny_2d" / "UTNet" / "fold0") for place in (whole, killed)
+    )
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    log = (folder / "training.jsonl").read_text().splitlines()
+    assert len(log) == 6
+    assert not temporary_files(folder)
+
+
+def wait_for_epoch(folder, process):
+    """Until the process has finished an epoch of its own."""
+    path = folder / "checkpoint_latest.pt"
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if path.exists() and path.stat().st_mtime_ns != before:
+            return
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_exits_as_resumable(home, tmp_path):
+    copy = tmp_path / "home"
+    shutil.copytree(home, copy)
+    folder = copy / "results" / "Tiny" / "tiny_2d" / "UTNet" / "fold0"
+    long = (*WORDS[:4], "--epochs", 10_000, "--device", "cpu")
+    command = [SCRIPTS / "utseg_train", *long, "--home", copy]
+    process = subprocess.Popen(
+        [*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_for_epoch(folder, process)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 75
+    assert "--resume" in errors and "Traceback" not in errors
+    assert (folder / "checkpoint_latest.pt").exists()
+    assert read_run(folder).epochs == 10_000
