@@ -63,7 +63,7 @@ def test_the_whole_walk_on_a_tiny_cohort_and_again(tmp_path: Path):
     )  # four vendors, one test subject each, ED and ES
     for path in result.pictures:
         with Image.open(path) as picture:
-            assert "Dice LV" in picture.text["Title"]
+            assert "Dice of the volume: LV" in picture.text["Title"]
     weights = (settings.run / "model.safetensors").read_bytes()
     again = run_demo(settings)
     assert again.scores == result.scores

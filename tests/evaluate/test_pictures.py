@@ -24,7 +24,7 @@ def test_title_and_dice_are_in_the_picture(tmp_path):
     reference[10:30, 20:40] = 2
     reference[15:25, 25:35] = 1
     title, pixels = _write(tmp_path / "a.png", reference, np.roll(reference, 2, axis=0))
-    assert title == "Vendor A; prediction · Dice LV 0.912  MYO –"
+    assert title == "Vendor A; prediction · Dice of the volume: LV 0.912  MYO –"
     for value in (1, 2):
         colour = [int(label_colour(value)[start : start + 2], 16) for start in (1, 3, 5)]
         assert (np.abs(pixels.astype(int) - colour).sum(axis=-1) < 30).any()

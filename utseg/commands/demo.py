@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=duration,
         metavar="TIME",
         default=argparse.SUPPRESS,
-        help="of the training, as 225s or 10m; default: 225s",
+        help="of the training, as 240s or 10m; default: 240s",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="seed of the cohort and of the training"
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    from utseg.demo.demo import DemoSettings, run_demo, score_table
+    from utseg.demo.demo import DemoSettings, run_demo, score_table, shown_word
 
     home_words = ("--home", str(arguments.home)) if hasattr(arguments, "home") else ()
     settings = DemoSettings(
@@ -56,6 +56,6 @@ def _demo(arguments: argparse.Namespace) -> None:
     minutes, seconds = divmod(round(result.seconds), 60)
     sys.stdout.write(
         f"\nDice on the test subjects (synthetic: it says that the software works, nothing about patients)\n"
-        f"{score_table(result.scores)}\n\npictures: {folder} ({names})\nscores:   {settings.testing / 'scores'}\n"
+        f"{score_table(result.scores)}\n\npictures: {shown_word(folder)} ({names})\nscores:   {shown_word(settings.testing / 'scores')}\n"
         f"time:     {minutes} min {seconds} s\n"
     )

@@ -33,7 +33,7 @@ class DemoSettings:
     """
 
     home: Home
-    max_time_s: float = 225.0
+    max_time_s: float = 240.0
     epochs: int | None = None
     train_settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -130,7 +130,7 @@ def _plan(settings: DemoSettings, dataset: Dataset) -> None:
         *plan.patch_size,
         plan.batch_size,
         plan.network.base_channels,
-        prepared.plan_folder / "plan.json",
+        shown_word(prepared.plan_folder / "plan.json"),
     )
 
 
@@ -149,7 +149,7 @@ def _train(settings: DemoSettings) -> None:
     words += ["--resume"] if resume else []
     _step(3, f"train {MODEL} on vendors {' and '.join(SEEN)}", (*words, *settings.home_words))
     if is_finished(settings.run):
-        logger.info("%s: trained already", settings.run)
+        logger.info("%s: trained already", shown_word(settings.run))
         return
     trainer: Trainer = find("trainers", MODEL)
     trainer(
@@ -247,10 +247,10 @@ def _step(number: int, what: str, command: Sequence[object] = ()) -> None:
     logger.info("")
     logger.info("%d. %s", number, what)
     if command:
-        logger.info("   $ %s", shlex.join(_word(word) for word in command))
+        logger.info("   $ %s", shlex.join(shown_word(word) for word in command))
 
 
-def _word(word: object) -> str:
+def shown_word(word: object) -> str:
     """As a user would type it: paths below the current folder are relative."""
     if isinstance(word, Path) and word.is_relative_to(Path.cwd()):
         return str(word.relative_to(Path.cwd()))

@@ -47,9 +47,10 @@ def overlay_picture(
     title: str,
     path: Path,
 ) -> None:
-    """Writes a PNG with three panels. `dice` is shown above the prediction, per label name, and with the title in the file's metadata.
+    """Writes a PNG with three panels. `dice`, that of the volume, is shown per label name above the prediction.
 
-    The panels show the labelled part of the slice with some margin, the whole slice where nothing is labelled.
+    The panels show the labelled part of the slice with some margin, the whole slice where nothing is labelled. Title and Dice are in the
+    file's metadata, too.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -61,7 +62,9 @@ def overlay_picture(
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)
     shown = {name: value for name, value in labels.items() if value > 0}
-    scores = "prediction · Dice " + "  ".join(f"{name} {_score(dice.get(name))}" for name in shown)
+    scores = "prediction · Dice of the volume: " + "  ".join(
+        f"{name} {_score(dice.get(name))}" for name in shown
+    )
     low, high = np.percentile(image, GREY_PERCENTILES)
     extent = (0.0, width_mm, height_mm, 0.0)
     panels = (("image", None), ("reference", reference), (scores, prediction))
@@ -74,7 +77,8 @@ def overlay_picture(
         else:
             _draw_label(axes, label, shown, extent)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Title": f"{title}; {scores}", "Software": None})
+    metadata = {"Title": f"{title}; {scores}", "Software": None}
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata=metadata)
     write_bytes(path, buffer.getvalue())
 
 

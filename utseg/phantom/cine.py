@@ -171,11 +171,13 @@ class Scene:
         details = self.details
         free = 0.5 - 0.5 * np.cos(from_septum)
         turn = self.depths_mm[:, None, None] / 9
-        lv = np.clip(
-            np.sin(details.trabecula_count[0] * from_septum + details.trabecula_phases[0] + turn), 0, 1
-        )
-        rv = np.clip(
-            np.sin(details.trabecula_count[1] * from_septum + details.trabecula_phases[1] - turn), 0, 1
+        lv, rv = (
+            np.clip(
+                np.sin(count * from_septum + phase + side) + np.sin((count - 5) * from_septum - side), 0, 1
+            )
+            for count, phase, side in zip(
+                details.trabecula_count, details.trabecula_phases, (turn, -turn), strict=True
+            )
         )
         return details.lv_trabeculae_mm * free * lv, details.rv_trabeculae_mm * rv
 
