@@ -19,7 +19,7 @@ from trainers.prepare import Run, prepare
 from trainers.recipe import Recipe
 from trainers.run_folder import claim, finished_dice, require_run, unfinish
 from trainers.state import State, best_packed, new_state, packed, restored
-from trainers.step import LossNotFinite, Sums, train_step
+from trainers.step import LossNotFinite, Sums, precision, train_step
 from trainers.validate import Validation, validate, validate_at_native_resolution
 from utseg.augment.loader import Batch, training_batches
 from utseg.errors import Interrupted, UtsegError
@@ -102,7 +102,8 @@ def fitted_to_time(run: Run, max_time_s: float, started: float, check: Callable[
     record, cases = run.record, run.record.validation_cases[:MEASURED_CASES]
     validation_s = 0.0
     if cases:
-        found = validate(state.network, run.store, cases, run.plan, run.device, check=check)
+        with precision(run.recipe.amp, run.device):
+            found = validate(state.network, run.store, cases, run.plan, run.device, check=check)
         validation_s = found.seconds / len(cases) * len(record.validation_cases)
     native_s = native_validation_seconds(
         validation_s, len(record.validation_cases), len(run.plan.augmentation.mirror_axes)
@@ -219,15 +220,16 @@ def end_epoch(run: Run, state: State, log: RunLog, check: Callable[[], None], sp
     validation = None
     if number % run.recipe.validate_every == 0 or state.iteration >= state.course.iterations:
         pictures = number % max(1, record.epochs // EPOCHS_WITH_OVERLAYS) == 0
-        validation = validate(
-            state.network,
-            run.store,
-            record.validation_cases,
-            run.plan,
-            run.device,
-            overlays=OVERLAYS if pictures else 0,
-            check=check,
-        )
+        with precision(run.recipe.amp, run.device):
+            validation = validate(
+                state.network,
+                run.store,
+                record.validation_cases,
+                run.plan,
+                run.device,
+                overlays=OVERLAYS if pictures else 0,
+                check=check,
+            )
     is_best = validation is not None and is_at_least(validation.mean_dice, state.best_score)
     if validation is not None and is_best:
         checkpoint.save_best(best_packed(state, validation.mean_dice), folder)

@@ -67,9 +67,9 @@ def uses_bfloat16(amp: str, device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
-    """The context that the network runs in."""
-    if uses_bfloat16(recipe.amp, device):
+def precision(amp: str, device: torch.device) -> AbstractContextManager[object]:
+    """The context that the network runs in, by the recipe's `amp`."""
+    if uses_bfloat16(amp, device):
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
 
@@ -87,7 +87,7 @@ def train_step(
     """
     image_BCHW = torch.from_numpy(batch.image_BCHW).to(device, non_blocking=True)
     target_BHW = torch.from_numpy(batch.label_BHW).to(device, non_blocking=True)
-    with precision(recipe, device):
+    with precision(recipe.amp, device):
         outputs: Tensor | Sequence[Tensor] = network(image_BCHW)
     loss, terms = training_loss(outputs, target_BHW, recipe.loss)
     optimizer.zero_grad(set_to_none=True)

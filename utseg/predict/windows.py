@@ -1,7 +1,8 @@
 """Class probabilities of volumes that are already preprocessed: slices of many volumes share full batches, results come in input order.
 
 Every network sees windows of the patch size. A slice smaller than the patch is padded evenly with its own minimum, as in training; one
-that is hardly larger is taken whole; any other is covered by windows that overlap by at least half and are joined with Gaussian weights.
+that is hardly larger is taken whole; any other is covered by windows that overlap (by half, if not asked otherwise) and are joined with
+Gaussian weights.
 Nothing is resampled or normalised here, and no file is read or written.
 
 Axes: B batch, C channels, K classes, Z slices, Y rows, X columns; h, w: rows and columns of a window.
@@ -49,14 +50,14 @@ class Grid:
 
 
 @lru_cache(maxsize=256)
-def window_grid(slice_yx: tuple[int, int], patch_yx: tuple[int, int]) -> Grid:
-    """As few windows as cover the slice with an overlap of at least half."""
-    axes = [_axis_windows(size, patch) for size, patch in zip(slice_yx, patch_yx, strict=True)]
+def window_grid(slice_yx: tuple[int, int], patch_yx: tuple[int, int], overlap: float = OVERLAP) -> Grid:
+    """As few windows as cover the slice with at least that overlap, a fraction of the window."""
+    axes = [_axis_windows(size, patch, overlap) for size, patch in zip(slice_yx, patch_yx, strict=True)]
     (height, ys), (width, xs) = axes
     return Grid(slice_yx, (height, width), tuple((y, x) for y in ys for x in xs))
 
 
-def _axis_windows(size: int, patch: int) -> tuple[int, list[int]]:
+def _axis_windows(size: int, patch: int, overlap: float) -> tuple[int, list[int]]:
     """Length of the windows along one axis, and where each starts."""
     window = patch
     if size > patch:
@@ -64,7 +65,7 @@ def _axis_windows(size: int, patch: int) -> tuple[int, list[int]]:
         window = grown if grown <= patch * (1 + GROWTH) else patch
     if size <= window:
         return window, [-((window - size) // 2)]
-    step = max(1, int(window * (1 - OVERLAP)))
+    step = max(1, int(window * (1 - overlap)))
     count = -(-(size - window) // step) + 1
     return window, [round(start) for start in np.linspace(0, size - window, count)]
 
@@ -97,6 +98,7 @@ def predict_probabilities(
     num_classes: int,
     mirror_axes: Sequence[Axis],
     device: torch.device,
+    overlap: float = OVERLAP,
 ) -> Iterator[Array]:
     """For each image (C, Z, Y, X) its class probabilities (K, Z, Y, X), float32, in the order of the images.
 
@@ -113,7 +115,7 @@ def predict_probabilities(
         for network in networks:
             network.eval()
         for image_CZYX in images:
-            volume = _Volume.start(image_CZYX, patch_size, num_classes)
+            volume = _Volume.start(image_CZYX, patch_size, num_classes, overlap)
             under_way.append(volume)
             queue = queues.setdefault(volume.grid.window_yx, deque())
             queue.extend(volume.windows())
@@ -149,9 +151,11 @@ class _Volume:
         self.missing = self.slices * len(self.grid.starts_yx)
 
     @classmethod
-    def start(cls, image_CZYX: Array, patch_yx: tuple[int, int], num_classes: int) -> "_Volume":
+    def start(
+        cls, image_CZYX: Array, patch_yx: tuple[int, int], num_classes: int, overlap: float
+    ) -> "_Volume":
         _, slices, height, width = image_CZYX.shape
-        grid = window_grid((height, width), (patch_yx[0], patch_yx[1]))
+        grid = window_grid((height, width), (patch_yx[0], patch_yx[1]), overlap)
         return cls(image_CZYX, grid, np.zeros((num_classes, slices, height, width), np.float32))
 
     @property
