@@ -1,6 +1,6 @@
 """The loss: class-weighted cross-entropy plus soft Dice, summed over the outputs of deep supervision.
 
-Computed in float32, whatever the network ran in.
+Computed in float32, whatever the network ran in. Both terms come from one log-softmax, and the outputs share one encoding of the target.
 
 Axes: B batch, K classes (0 is background), H W pixels.
 """
@@ -13,29 +13,36 @@ from torch.nn import functional as F
 
 from trainers.recipe import LossSettings
 
+PIXELS = (0, 2, 3)
 
-def soft_dice_loss(logits_BKHW: Tensor, target_BHW: Tensor) -> Tensor:
+
+def one_hot(target_BHW: Tensor, classes: int) -> Tensor:
+    """The target as (B, K, H, W) float32, 1 at each pixel's class."""
+    return F.one_hot(target_BHW.long(), classes).movedim(-1, 1).float()
+
+
+def soft_dice_loss(probability_BKHW: Tensor, reference_BKHW: Tensor) -> Tensor:
     """1 − 2TP/(2TP+FP+FN) with soft counts, per class without background, averaged over the classes that the batch's reference has.
 
     Counts are summed over the whole batch: slices lack structures so often that a per-slice Dice would mostly be undefined or the
     all-or-nothing answer to a few pixels. A class that the batch lacks has no overlap to improve (cross-entropy punishes its false
     positives); without any class the loss is 0. Uses 2TP+FP+FN = Σp + Σg.
     """
-    classes = logits_BKHW.shape[1]
-    probability_BKHW = logits_BKHW.float().softmax(1)
-    reference_BKHW = F.one_hot(target_BHW.long(), classes).movedim(-1, 1)
-    overlap_K = (probability_BKHW * reference_BKHW).sum((0, 2, 3))[1:]
-    size_K = reference_BKHW.sum((0, 2, 3))[1:]
-    dice_K = 2 * overlap_K / (probability_BKHW.sum((0, 2, 3))[1:] + size_K).clamp_min(1e-8)
+    overlap_K = (probability_BKHW * reference_BKHW).sum(PIXELS)[1:]
+    size_K = reference_BKHW.sum(PIXELS)[1:]
+    dice_K = 2 * overlap_K / (probability_BKHW.sum(PIXELS)[1:] + size_K).clamp_min(1e-8)
     present_K = (size_K > 0).float()
     return ((1 - dice_K) * present_K).sum() / present_K.sum().clamp_min(1)
 
 
-def weighted_cross_entropy(logits_BKHW: Tensor, target_BHW: Tensor, background_weight: float) -> Tensor:
+def weighted_cross_entropy(
+    log_probability_BKHW: Tensor, reference_BKHW: Tensor, background_weight: float
+) -> Tensor:
     """Cross-entropy as a mean over pixels weighted by their class: background as given, every other class 1."""
-    weight_K = torch.ones(logits_BKHW.shape[1], device=logits_BKHW.device)
+    weight_K = torch.ones(reference_BKHW.shape[1], device=reference_BKHW.device)
     weight_K[0] = background_weight
-    return F.cross_entropy(logits_BKHW.float(), target_BHW.long(), weight_K)
+    by_class_K = (log_probability_BKHW * reference_BKHW).sum(PIXELS)
+    return -(weight_K * by_class_K).sum() / (weight_K * reference_BKHW.sum(PIXELS)).sum()
 
 
 def training_loss(
@@ -43,16 +50,20 @@ def training_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss to step on, and its terms for the log: `cross_entropy` and `dice` of the full output, `auxiliary` of all others, weighted.
 
-    `outputs` is one tensor (B, K, H, W) or, with deep supervision, several of that size, the full output first. More outputs than weights
-    is an error of the caller; fewer is fine.
+    `outputs` are logits: one tensor (B, K, H, W) or, with deep supervision, several of that size, the full output first. More outputs than
+    weights is an error of the caller; fewer is fine.
     """
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     assert len(outputs) <= len(settings.deep_supervision_weights), "a weight for each output"
+    reference_BKHW = one_hot(target_BHW, outputs[0].shape[1])
     losses: list[Tensor] = []
     terms: dict[str, Tensor] = {}
     for logits_BKHW, weight in zip(outputs, settings.deep_supervision_weights, strict=False):
-        cross_entropy = weighted_cross_entropy(logits_BKHW, target_BHW, settings.background_weight)
-        dice = soft_dice_loss(logits_BKHW, target_BHW)
+        log_probability_BKHW = logits_BKHW.float().log_softmax(1)
+        cross_entropy = weighted_cross_entropy(
+            log_probability_BKHW, reference_BKHW, settings.background_weight
+        )
+        dice = soft_dice_loss(log_probability_BKHW.exp(), reference_BKHW)
         if not terms:
             terms = {"cross_entropy": cross_entropy.detach(), "dice": dice.detach()}
         losses.append(weight * (settings.cross_entropy_weight * cross_entropy + settings.dice_weight * dice))

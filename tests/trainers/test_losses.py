@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.losses import soft_dice_loss, training_loss, weighted_cross_entropy
+from trainers.losses import one_hot, soft_dice_loss, training_loss, weighted_cross_entropy
 from trainers.recipe import LossSettings
 
 
@@ -38,6 +38,16 @@ def oracle_cross_entropy(logits_BKHW, target_BHW, background):
     return total / weights
 
 
+def dice_of(logits_BKHW, target_BHW):
+    classes = logits_BKHW.shape[1]
+    return soft_dice_loss(logits_BKHW.float().softmax(1), one_hot(target_BHW, classes))
+
+
+def cross_entropy_of(logits_BKHW, target_BHW, background):
+    classes = logits_BKHW.shape[1]
+    return weighted_cross_entropy(logits_BKHW.log_softmax(1), one_hot(target_BHW, classes), background)
+
+
 def draw(seed, classes, b=2, h=5, w=4):
     rng = np.random.default_rng(seed)
     return rng.normal(0, 3, (b, classes, h, w)), rng.integers(0, classes, (b, h, w)).astype(np.uint8)
@@ -48,8 +58,8 @@ def draw(seed, classes, b=2, h=5, w=4):
 def test_terms_equal_the_oracle(seed, classes, background):
     logits, target = draw(seed, classes)
     as_tensor, labels = torch.from_numpy(logits).float(), torch.from_numpy(target)
-    assert soft_dice_loss(as_tensor, labels).item() == pytest.approx(oracle_dice(logits, target), abs=1e-5)
-    assert weighted_cross_entropy(as_tensor, labels, background).item() == pytest.approx(
+    assert dice_of(as_tensor, labels).item() == pytest.approx(oracle_dice(logits, target), abs=1e-5)
+    assert cross_entropy_of(as_tensor, labels, background).item() == pytest.approx(
         oracle_cross_entropy(logits, target, background), rel=1e-5
     )
 
@@ -76,11 +86,11 @@ def test_the_loss_is_the_weighted_sum_over_outputs():
 def test_classes_that_the_batch_lacks_take_no_part():
     logits, target = draw(3, 4)
     target[target == 3] = 0
-    loss = soft_dice_loss(torch.from_numpy(logits).float(), torch.from_numpy(target))
+    loss = dice_of(torch.from_numpy(logits).float(), torch.from_numpy(target))
     assert loss.item() == pytest.approx(oracle_dice(logits, target), abs=1e-5)
     background_only = torch.zeros(2, 5, 4, dtype=torch.uint8)
     with_gradient = torch.from_numpy(logits).float().requires_grad_()
-    nothing = soft_dice_loss(with_gradient, background_only)
+    nothing = dice_of(with_gradient, background_only)
     nothing.backward()
     assert nothing.item() == 0
     assert not with_gradient.grad.any()
@@ -96,6 +106,6 @@ def test_a_perfect_prediction_has_almost_no_loss():
 def test_half_precision_logits_are_summed_in_float32():
     logits, target = draw(5, 4, b=4, h=64, w=64)
     rounded = torch.from_numpy(logits).bfloat16()
-    loss = soft_dice_loss(rounded, torch.from_numpy(target))
+    loss = dice_of(rounded, torch.from_numpy(target))
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(oracle_dice(rounded.double().numpy(), target), abs=1e-5)
