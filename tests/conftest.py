@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+for moved in ("UTSEG_HOME", "UTSEG_RAW", "UTSEG_PREPROCESSED", "UTSEG_RESULTS"):
+    os.environ.pop(moved, None)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 PROJECT = Path(__file__).parents[1]
 

@@ -6,7 +6,7 @@ run that was started: plan, recipe, data, cases and seed are compared key by key
 
 import platform
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from utseg.device import resolve_device
 from utseg.errors import ArtefactError, InputError
 from utseg.networks import network_settings
 from utseg.planning.plan import Plan, read_plan
-from utseg.preprocess.slices import CaseRecord, SliceStore, preprocessing_sha256
+from utseg.preprocess.slices import SliceStore
 from utseg.preprocess.splits import read_splits, select_cases
 from utseg.rawdata import open_dataset
 from utseg.runs import RunRecord
@@ -68,7 +68,11 @@ def prepare(request: TrainRequest, recipe: Recipe) -> Run:
     planned = {key: value for key, value in plan.network.model_dump().items() if key in known}
     store = SliceStore(request.plan_folder)
     records = [store.case_record(case_id) for case_id in store.case_ids()]
-    _check_slices(records, plan, request.plan_folder)
+    if not records:
+        raise ArtefactError(
+            f"{request.plan_folder}: no preprocessed slice is there; run utseg_plan_and_preprocess"
+        )
+    store.require_made_with(plan, records)
     training, validation = select_cases(request.selection, records, read_splits(request.preprocessed), seed=0)
     if not training:
         raise InputError(f"{request.selection}: no case is left to train on")
@@ -93,19 +97,6 @@ def prepare(request: TrainRequest, recipe: Recipe) -> Run:
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return Run(request, record, recipe, store, _raw_cases(request, record.validation_cases), device)
-
-
-def _check_slices(records: Sequence[CaseRecord], plan: Plan, folder: Path) -> None:
-    """Raises ArtefactError where there are no slices, or some that were made by another plan than the one beside them."""
-    if not records:
-        raise ArtefactError(f"{folder}: no preprocessed slice is there; run utseg_plan_and_preprocess")
-    expected = preprocessing_sha256(plan)
-    others = [record.case_id for record in records if record.settings_sha256 != expected]
-    if others:
-        raise ArtefactError(
-            f"{folder}: the slices of {len(others)} cases ({others[0]}, …) were not made by the plan that is there now; "
-            "run utseg_plan_and_preprocess again"
-        )
 
 
 def _raw_cases(request: TrainRequest, case_ids: tuple[str, ...]) -> tuple[Case, ...]:
