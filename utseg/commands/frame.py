@@ -85,9 +85,6 @@ def run(
 ) -> int:
     """Parses, runs the body, returns the exit code: 0 done, 1 failed, 2 wrong usage, 75 interrupted."""
     arguments = parser.parse_args(argv)
-    # Read when torch loads its OpenMP: threads that wait then sleep. Spinning, they take the cores from each other, from the loader and
-    # from everything else on the machine; beside one busy process a training step on two cores takes 4 times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _configure_logging(quiet=getattr(arguments, "quiet", False))
     debug = getattr(arguments, "debug", False)
     signal.signal(signal.SIGTERM, _terminate)
