@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -17,6 +18,9 @@ from utseg.errors import UtsegError
 from utseg.home import Home
 
 INTERRUPTED = 75
+INTERRUPTED_MESSAGE = (
+    "interrupted; run the command again to go on (utseg_train and utseg_predict: with --resume)"
+)
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -83,7 +87,10 @@ def run(
     body: Callable[[argparse.Namespace], int | None],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Parses, runs the body, returns the exit code: 0 done, 1 failed, 2 wrong usage, 75 interrupted."""
+    """Parses, runs the body, returns the exit code: 0 done, 1 failed, 2 wrong usage, 75 interrupted.
+
+    `--debug` adds the traceback of an error before its line, and changes nothing else.
+    """
     arguments = parser.parse_args(argv)
     _configure_logging(quiet=getattr(arguments, "quiet", False))
     debug = getattr(arguments, "debug", False)
@@ -92,21 +99,21 @@ def run(
         return body(arguments) or 0
     except UtsegError as error:
         if debug:
-            raise
+            traceback.print_exc()
         for line in error.lines():
             sys.stderr.write(f"error: {' '.join(line.split())}\n")
         return error.exit_code
     except KeyboardInterrupt:
         if debug:
-            raise
-        sys.stderr.write("error: interrupted; run the same command again to go on\n")
+            traceback.print_exc()
+        sys.stderr.write(f"error: {INTERRUPTED_MESSAGE}\n")
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 — a defect of ours, whatever it is: one line and exit code 1
         if debug:
-            raise
+            traceback.print_exc()
         sys.stderr.write(
             f"error: unexpected {type(error).__name__}: {' '.join(str(error).split())}; run again with --debug and report it\n"
         )

@@ -1,0 +1,40 @@
+"""What the frame of all commands makes of an error: exit code, `error: …` line, and with --debug a traceback besides."""
+
+import signal
+
+import pytest
+
+from utseg.commands.frame import make_parser, run
+from utseg.errors import CaseErrors, InputError, Interrupted, UsageError
+
+ERRORS = [
+    (InputError("no such file"), 1, ["error: no such file"]),
+    (CaseErrors(["case a: bad", "case b: bad"]), 1, ["error: case a: bad", "error: case b: bad"]),
+    (UsageError("no such plan"), 2, ["error: no such plan"]),
+    (Interrupted("stopped\nafter one"), 75, ["error: stopped after one"]),
+    (KeyboardInterrupt(), 75, ["error: interrupted; run the command again to go on"]),
+    (ZeroDivisionError("oops"), 1, ["error: unexpected ZeroDivisionError: oops"]),
+]
+
+
+@pytest.fixture(autouse=True)
+def own_handlers():
+    """The frame sets the handler of SIGTERM; the tests after these get theirs back."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize(("error", "code", "lines"), ERRORS)
+def test_debug_adds_a_traceback_and_changes_no_exit_code(capsys, error, code, lines, debug):
+    def body(arguments):
+        raise error
+
+    parser = make_parser("utseg_x", "Does x.", "utseg_x")
+    assert run(parser, body, ["--debug"] if debug else []) == code
+    written = capsys.readouterr().err
+    found = [line for line in written.splitlines() if line.startswith("error: ")]
+    assert len(found) == len(lines)
+    assert all(line.startswith(expected) for line, expected in zip(found, lines, strict=True))
+    assert ("Traceback" in written and type(error).__name__ in written.split("\nerror: ")[0]) == debug
