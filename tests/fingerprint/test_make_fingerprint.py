@@ -83,6 +83,16 @@ def test_it_reads_back_as_it_was_written(folder: Path, tmp_path: Path):
     assert again.sha256 == fingerprint.sha256
 
 
+def test_the_checksum_is_that_of_what_was_measured_not_of_where_and_what_is_warned_of(folder: Path):
+    fingerprint = fingerprint_of(folder)
+    first, *others = fingerprint.cases
+    moved = first.model_copy(update={"warnings": ("/elsewhere/c0.nii.gz: odd",)})
+    warned = fingerprint.model_copy(update={"warnings": ("/elsewhere: odd",), "cases": (moved, *others)})
+    assert warned != fingerprint and warned.sha256 == fingerprint.sha256
+    other = first.model_copy(update={"pixels_sha256": "0" * 64})
+    assert fingerprint.model_copy(update={"cases": (other, *others)}).sha256 != fingerprint.sha256
+
+
 def test_all_bad_cases_are_named_at_once(folder: Path):
     (folder / "imagesTr" / "c1_0000.nii.gz").write_bytes(b"")
     damaged = folder / "labelsTr" / "c3.nii.gz"

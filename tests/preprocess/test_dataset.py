@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,10 +112,11 @@ def test_a_plan_that_a_person_edited_is_kept_until_replanned(prepare, tmp_path):
     assert (changed.batch_size, changed.epochs) == (7, 9)
     assert changed.reasons["epochs"].startswith("set by the user")
     assert prepare(settings={"epochs": 9}).plan == changed
-    assert plan_file.with_name("plan_previous.json").read_bytes() == edited
+    assert plan_file.with_name("plan_previous_1.json").read_bytes() == edited
     anew = prepare(replan=True, memory_gb=3).plan
     assert (anew.batch_size, anew.epochs) == (4, 3)
-    assert json.loads(plan_file.with_name("plan_previous.json").read_text())["epochs"] == 9
+    assert json.loads(plan_file.with_name("plan_previous_2.json").read_text())["epochs"] == 9
+    assert plan_file.with_name("plan_previous_1.json").read_bytes() == edited
 
 
 def test_other_data_gets_another_plan_and_the_old_one_stays_beside_it(prepare, tmp_path, raw):
@@ -122,7 +124,20 @@ def test_other_data_gets_another_plan_and_the_old_one_stays_beside_it(prepare, t
     shutil.copy(raw / "imagesTr" / "s00_ES_0000.nii.gz", raw / "imagesTr" / "s03_ED_0000.nii.gz")
     after = prepare().plan
     assert after.epochs == 8 and after.fingerprint_sha256 != before.fingerprint_sha256
-    assert json.loads((tmp_path / "Heart" / "auto_2d" / "plan_previous.json").read_text())["epochs"] == 9
+    assert json.loads((tmp_path / "Heart" / "auto_2d" / "plan_previous_1.json").read_text())["epochs"] == 9
+
+
+def test_a_dataset_that_moved_keeps_its_plan(tmp_path, raw):
+    """Warnings name files by their paths, which are others now."""
+    folder = tmp_path / "Heart"
+    for file in raw.rglob("s0[23]_E?.nii.gz"):  # cases without a label: the dataset warns of them
+        file.unlink()
+    first = prepare_dataset(open_dataset(raw), folder, PlanRequest(settings={"epochs": 9}))
+    moved = shutil.move(raw, tmp_path / "moved" / "Heart")
+    second = prepare_dataset(open_dataset(Path(moved)), folder, PlanRequest())
+    assert second.fingerprint.warnings != first.fingerprint.warnings
+    assert second.plan == first.plan and second.counts.made == 0
+    assert not list((folder / "auto_2d").glob("plan_previous*"))
 
 
 @pytest.mark.parametrize(
@@ -188,8 +203,6 @@ def test_a_case_that_turns_bad_later_does_not_stop_the_others(tmp_path, raw):
 
 @pytest.mark.parametrize("nth", [0, 3, 4, 10])
 def test_a_full_disk_stops_at_once_and_the_same_call_finishes(prepare, tmp_path, monkeypatch, nth):
-    from pathlib import Path
-
     original, count = Path.write_bytes, 0
 
     def failing(self, data):
@@ -214,10 +227,10 @@ def test_a_full_disk_stops_at_once_and_the_same_call_finishes(prepare, tmp_path,
 def test_leftovers_of_a_killed_run_are_cleared_away(prepare, tmp_path):
     prepare()
     whole = files(tmp_path / "Heart")
-    left = tmp_path / "Heart" / "auto_2d" / "slices" / ".tmp-0123-s00_ED"
+    left = tmp_path / "Heart" / "auto_2d" / "slices" / ".tmp-0123456789ab-s00_ED"
     left.mkdir()
     (left / "000.npz").write_bytes(b"half")
-    (tmp_path / "Heart" / ".tmp-0123-fingerprint.json").write_bytes(b"{")
+    (tmp_path / "Heart" / ".tmp-0123456789ab-fingerprint.json").write_bytes(b"{")
     assert prepare().counts.kept == 10
     assert files(tmp_path / "Heart") == whole
 

@@ -115,8 +115,13 @@ class Fingerprint(Settings):
 
     @property
     def sha256(self) -> str:
-        """Checksum of the content, independent of how the file is laid out."""
-        return sha256_json(self.model_dump(mode="json"))
+        """Checksum of what was measured, independent of how the file is laid out.
+
+        Warnings are left out: they follow from the rest, and name files by where the dataset's folder is today.
+        """
+        return sha256_json(
+            self.model_dump(mode="json", exclude={"warnings": True, "cases": {"__all__": {"warnings"}}})
+        )
 
 
 def write_fingerprint(fingerprint: Fingerprint, path: Path) -> None:

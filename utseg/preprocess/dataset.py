@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,6 @@ SMALLEST_NETWORK = {
     "num_heads": (1,),
     "reduce_size": 2,
 }
-PREVIOUS_PLAN_FILE = "plan_previous.json"
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _with_settings(plan: Plan, settings: Mapping[str, Any]) -> Plan:
 
 
 def _write_changed(fingerprint: Fingerprint, plan: Plan, folder: Path, plan_folder: Path) -> None:
-    """Writes what differs from what is there. The plan that is replaced stays beside it."""
+    """Writes what differs from what is there. The plan that is replaced stays beside it, and so do those replaced before."""
     if _previous_fingerprint(folder / FINGERPRINT_FILE) != fingerprint:
         write_fingerprint(fingerprint, folder / FINGERPRINT_FILE)
     file = plan_folder / PLAN_FILE
@@ -168,9 +168,16 @@ def _write_changed(fingerprint: Fingerprint, plan: Plan, folder: Path, plan_fold
         before = file.read_text(encoding="utf-8", errors="replace")
         if before == plan.model_dump_json(indent=2) + "\n" or _is_plan(plan, plan_folder):
             return
-        write_text(plan_folder / PREVIOUS_PLAN_FILE, before)
-        logger.info("the plan before is kept in %s", plan_folder / PREVIOUS_PLAN_FILE)
+        kept = _previous_plan_file(plan_folder)
+        write_text(kept, before)
+        logger.info("the plan before is kept in %s", kept)
     write_plan(plan, plan_folder)
+
+
+def _previous_plan_file(plan_folder: Path) -> Path:
+    """The next free name for a plan that is replaced: `plan_previous_1.json`, `plan_previous_2.json`, …"""
+    names = (plan_folder / f"plan_previous_{number}.json" for number in count(1))
+    return next(name for name in names if not name.exists())
 
 
 def _is_plan(plan: Plan, plan_folder: Path) -> bool:
