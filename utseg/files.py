@@ -7,6 +7,7 @@ disk, so their output is made as bytes or checked before the rename.
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from utseg.errors import ArtefactError, InputError, UtsegError
+
+_TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{12}-")
 
 
 @contextmanager
@@ -147,9 +150,19 @@ def folder_lock(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Removes temporary files and folders that a killed process left. Call it only while holding the folder's lock."""
-    for leftover in list(folder.rglob(".tmp-*")):
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder is called as `atomic_path` and `atomic_folder` call theirs."""
+    return _TEMPORARY.match(name) is not None
+
+
+def remove_leftovers(folder: Path, *, recursive: bool = True) -> None:
+    """Removes temporary files and folders that a killed process of ours left. Call it only while holding the folder's lock.
+
+    recursive: in the folders below too; only for a folder in which everything is ours.
+    """
+    for leftover in list(folder.rglob(".tmp-*") if recursive else folder.glob(".tmp-*")):
+        if not is_temporary(leftover.name):
+            continue
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)
         else:

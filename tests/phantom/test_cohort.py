@@ -147,11 +147,21 @@ def test_another_phantom_is_not_overwritten(small, wrong):
 
 def test_a_folder_with_other_things_is_refused(tmp_path, capsys):
     (tmp_path / "scans.txt").write_text("mine")
+    unfinished = tmp_path / "deeper" / ".tmp-0123456789ab-scan"
+    unfinished.parent.mkdir()
+    unfinished.touch()
     assert main([str(tmp_path), "--size", "tiny"]) == 1
+    assert unfinished.exists()
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert str(tmp_path) in error
     assert "scans.txt" in error
+
+
+def test_what_a_killed_run_left_is_no_other_thing(tmp_path):
+    (tmp_path / ".tmp-0123456789ab-phantom.json").write_text("{")
+    assert make_phantom(tmp_path, **TINY, workers=1) == "made"
+    assert not list(tmp_path.rglob(".tmp-*"))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from typing import Literal
 from utseg.errors import InputError
 from utseg.files import (
     folder_lock,
+    is_temporary,
     read_json,
     remove_leftovers,
     require_writable,
@@ -96,8 +97,8 @@ def make_phantom(
     _check(settings)
     require_writable(folder)
     with folder_lock(folder):
-        remove_leftovers(folder)
         recorded = _recorded_files(folder, settings)
+        remove_leftovers(folder)
         cohort = design(subjects)
         missing = [
             subject
@@ -134,7 +135,9 @@ def _recorded_files(folder: Path, settings: PhantomSettings) -> dict[str, str]:
     """Checksums of the finished cohort in the folder, {} where there is none yet. Refuses a folder with other things in it."""
     state = folder / STATE_FILE
     if not state.is_file():
-        others = sorted(entry.name for entry in folder.iterdir() if entry.name != ".lock")
+        others = sorted(
+            entry.name for entry in folder.iterdir() if entry.name != ".lock" and not is_temporary(entry.name)
+        )
         if others:
             raise InputError(
                 f"{folder}: not empty, and no phantom (found {', '.join(others[:3])}{', …' if len(others) > 3 else ''}); "

@@ -85,7 +85,7 @@ def predict_cases(
     require_writable(output)
     check_same_task(models)
     with folder_lock(output):
-        remove_leftovers(output)
+        remove_leftovers(output, recursive=False)
         run = _Run(output, _new_record(models, tta), save_probabilities)
         todo = run.start(cases, resume)
         groups = _group_by_preprocessing(models)
