@@ -82,6 +82,7 @@ def test_partitions_follow_the_folders(tmp_path: Path) -> None:
         ("3", "testing", False),
     ]
     assert [case.subject for case in dataset.training_cases()] == ["A0B0C0"] * 2
+    assert open_dataset(tmp_path / "OpenDataset").cases == dataset.cases  # the table lies one level above
     (tmp_path / MNMS_CSV).rename(tmp_path / "OpenDataset" / "any name.CSV")
     for again in (open_dataset(tmp_path / "OpenDataset", "x"), open_dataset(tmp_path)):
         assert again.cases == dataset.cases and again.warnings == ()

@@ -55,7 +55,7 @@ def looks_like(folder: Path) -> bool:
 
 
 def open_mnms(folder: Path, name: str) -> Dataset:
-    """Reads a folder in this layout, with or without the level `OpenDataset`. Raises InputError, CaseErrors."""
+    """Reads a folder in this layout: the one with the level `OpenDataset`, or that level itself, or without it. Raises InputError, CaseErrors."""
     root = _root(folder)
     subjects = list(_subjects(root))
     if not subjects:
@@ -63,7 +63,7 @@ def open_mnms(folder: Path, name: str) -> Dataset:
         raise InputError(
             f"{root}: no subject folders in {places}; expected for example Training/Labeled/CODE/CODE_sa.nii.gz"
         )
-    table = _find_table([folder, root] if root != folder else [folder])
+    table = _find_table(_table_folders(folder, root))
     rows = _read_rows(table)
     problems = name_problems((subject.code for subject in subjects), "subject")
     if problems:
@@ -84,6 +84,13 @@ def open_mnms(folder: Path, name: str) -> Dataset:
 def _root(folder: Path) -> Path:
     nested = folder / "OpenDataset"
     return nested if nested.is_dir() else folder
+
+
+def _table_folders(folder: Path, root: Path) -> list[Path]:
+    """Where the CSV may lie: beside the partitions, or beside `OpenDataset` which holds them."""
+    if root != folder:
+        return [folder, root]
+    return [folder, folder.absolute().parent] if folder.absolute().name == "OpenDataset" else [folder]
 
 
 def _subjects(root: Path) -> Iterator[_Subject]:
