@@ -17,6 +17,13 @@ from utseg.rawdata.gate import read_case
 COLUMNS = ("case", "subject", "phase", "vendor")
 ROWS = [(f"s{n:02d}_{phase}", f"s{n:02d}", phase, "AB"[n]) for n in range(2) for phase in ("ED", "ES")]
 
+GROUP_CELLS = [
+    ("A", "1", "nan", "x"),
+    ("NA", "", "", "x"),
+    ("B", "nan", "NA", ""),
+    ("B", "2", "", "y"),
+]
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -124,6 +131,12 @@ def test_what_lacks_its_counterpart_is_a_warning(folder: Path) -> None:
         (COLUMNS, [*ROWS, ("/s03", "s03", "", "")], "'/s03' has a path in it"),
         (COLUMNS, [("s00_ED", "", "ED", "A"), *ROWS[1:]], "case s00_ED has no subject"),
         (("case", "patient"), [row[:2] for row in ROWS], "column 'subject' is missing; found case, patient"),
+        (COLUMNS, [("s00_ED", "nan", "ED", "A"), *ROWS[1:]], "case s00_ED has no subject"),
+        (
+            ("case", "subject", "Centre", "center"),
+            [(*row[:2], "1", "1") for row in ROWS],
+            "'Centre' and 'center' mean",
+        ),
         (("case", "subject", "case"), [], "column 'case' is there 2 times"),
         (("case", "subject"), [("a", "b", "c")], "line 2: 3 cells, but the first line has 2"),
     ],
@@ -143,6 +156,19 @@ def test_tables_as_spreadsheets_write_them(folder: Path, options: dict[str, str]
     assert (case.subject, case.phase, case.groups["centre"]) == ("s00", "ED", "Köln")
     with (folder / "cases.csv").open(encoding=options.get("encoding", "utf-8")) as handle:
         assert len(list(csv.reader(handle))) == 5
+
+
+def test_known_columns_are_called_the_same_whatever_their_letter_case(folder: Path) -> None:
+    rows = [(*row[:2], row[2].lower(), *rest) for row, rest in zip(ROWS, GROUP_CELLS, strict=True)]
+    write_rows(
+        folder / "cases.csv", ("CASE", "Subject", "Phase", "VENDOR", "Center", "Pathology", "Site"), rows
+    )
+    assert [dict(case.groups) for case in open_dataset(folder).cases] == [
+        {"phase": "ED", "vendor": "A", "centre": "1", "Site": "x"},
+        {"phase": "ES", "vendor": "", "centre": "", "Site": "x"},
+        {"phase": "ED", "vendor": "B", "centre": "", "Site": ""},
+        {"phase": "ES", "vendor": "B", "centre": "2", "Site": "y"},
+    ]
 
 
 FAULTS: list[tuple[dict[str, Any], tuple[str, ...], str]] = [

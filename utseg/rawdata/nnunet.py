@@ -16,11 +16,18 @@ from typing import Any
 from utseg.case import Case, Dataset, Partition
 from utseg.errors import CaseErrors, InputError, SettingError
 from utseg.rawdata.names import listing, name_problems
-from utseg.rawdata.tables import Table, read_table
+from utseg.rawdata.tables import Table, is_empty, read_table
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd")
 REQUIRED_KEYS = ("channel_names", "labels", "file_ending")
 LARGEST_LABEL = 255
+GROUPS = {
+    "phase": ("phase",),
+    "vendor": ("vendor",),
+    "centre": ("centre", "center"),
+    "pathology": ("pathology",),
+}
+"""Columns of `cases.csv` that are known whatever their letter case; others keep the name that they have there."""
 CHANNEL_SUFFIX = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
 
 
@@ -231,14 +238,9 @@ def _completeness(
 def _with_rows(cases: Iterable[Case], table: Table, warnings: list[str]) -> list[Case]:
     """Subject, phase and groups from `cases.csv`. A training case without a row is an error: its subject decides on its fold."""
     columns = {key: _required_column(table, key) for key in ("case", "subject")}
-    phase = table.column("phase")
     problems = name_problems((row[columns["case"]] for row in table.rows), "case")
     rows = {row[columns["case"]]: row for row in table.rows}
-    group_columns = [
-        column
-        for column in table.columns
-        if column not in columns.values() and any(row[column] for row in table.rows)
-    ]
+    group_columns = _group_columns(table, set(columns.values()))
     complete, lacking = [], []
     for case in cases:
         row = rows.pop(case.case_id, None)
@@ -246,17 +248,17 @@ def _with_rows(cases: Iterable[Case], table: Table, warnings: list[str]) -> list
             lacking += [case.case_id] if case.partition == "training" else []
             complete.append(case)
             continue
-        if not row[columns["subject"]]:
+        if is_empty(row[columns["subject"]]):
             problems.append(
                 f"case {case.case_id} has no subject; repeat the case's name where it is the only one of its subject"
             )
+        groups = {
+            group: "" if is_empty(row[column]) else row[column] for group, column in group_columns.items()
+        }
+        if "phase" in groups:
+            groups["phase"] = groups["phase"].upper()
         complete.append(
-            replace(
-                case,
-                subject=row[columns["subject"]],
-                phase=row[phase].upper() if phase else "",
-                groups={column: row[column] for column in group_columns},
-            )
+            replace(case, subject=row[columns["subject"]], phase=groups.get("phase", ""), groups=groups)
         )
     if lacking:
         problems.append(
@@ -269,6 +271,20 @@ def _with_rows(cases: Iterable[Case], table: Table, warnings: list[str]) -> list
             f"{table.path}: {len(rows)} rows have no image and are left out: {listing(sorted(rows))}"
         )
     return complete
+
+
+def _group_columns(table: Table, others: set[str]) -> dict[str, str]:
+    """The columns to group by, as they are called in the file, by the name of the group. Columns without any value are left out."""
+    canonical = {alias: group for group, aliases in GROUPS.items() for alias in aliases}
+    found: dict[str, str] = {}
+    for column in table.columns:
+        if column in others or all(is_empty(row[column]) for row in table.rows):
+            continue
+        group = canonical.get(column.casefold(), column)
+        if group in found:
+            raise InputError(f"{table.path}: columns {found[group]!r} and {column!r} mean the same; keep one")
+        found[group] = column
+    return found
 
 
 def _required_column(table: Table, key: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from utseg.errors import InputError
 
 SEPARATORS = ",;\t"
-EMPTY = frozenset({"", "nan", "none", "n/a", "null"})
+EMPTY = frozenset({"", "nan", "none", "na", "n/a", "null"})
 LARGEST_BYTES = 64 * 2**20
 
 
@@ -36,7 +36,7 @@ def _plain(text: str) -> str:
 
 
 def is_empty(value: str) -> bool:
-    """Whether a cell says nothing: blank, nan, none, n/a."""
+    """Whether a cell says nothing: blank, nan, none, na, n/a."""
     return value.strip().casefold() in EMPTY
 
 
