@@ -88,6 +88,25 @@ def apply_settings(
             raise unknown_key(key, known)
     return (
         with_settings(recipe, {key: value for key, value in settings.items() if key in recipe_keys}),
-        with_settings(plan, {key: value for key, value in settings.items() if key in plan_keys}),
+        with_settings(
+            plan,
+            {
+                **_attention_within(plan, settings, network_keys),
+                **{key: value for key, value in settings.items() if key in plan_keys},
+            },
+        ),
         {key.removeprefix(NETWORK_PREFIX): value for key, value in settings.items() if key in extra_keys},
     )
+
+
+def _attention_within(
+    plan: Plan, settings: dict[str, Any], network_keys: tuple[str, ...]
+) -> dict[str, list[int]]:
+    """For a network without attention whose levels are set: the plan's levels with attention that are left, so that it stays valid."""
+    levels = settings.get("network.levels")
+    if "block_list" in network_keys or not isinstance(levels, int):
+        return {}
+    lists = ("block_list", "num_blocks", "num_heads")
+    entries = zip(*(getattr(plan.network, name) for name in lists), strict=True)
+    kept = [entry for entry in entries if entry[0] <= levels]
+    return {f"network.{name}": [entry[place] for entry in kept] for place, name in enumerate(lists)}

@@ -81,3 +81,46 @@ def test_wrong_values_name_the_key(plan: Plan):
 def test_what_the_plan_is_of_cannot_be_set(plan: Plan, key: str):
     with pytest.raises(SettingError, match=f"unknown key '{key}'"):
         override(plan, {key: "x"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("clip_percentiles", [98, 5]),
+        ("clip_percentiles", [5, 5]),
+        ("augmentation.scale_range", [1.2, 0.8]),
+        ("augmentation.scale_range", [0, 1]),
+        ("augmentation.contrast_range", [-0.5, 1]),
+        ("augmentation.gamma_range", [0, 0]),
+        ("augmentation.noise_sd_range", [-0.1, 0.1]),
+        ("augmentation.brightness_range", [0.1, -0.1]),
+        ("augmentation.brightness_range", [float("nan"), 1]),
+        ("network.block_list", [3]),
+        ("network.block_list", [-1]),
+    ],
+)
+def test_impossible_values_are_refused_in_one_line_that_names_the_key(plan: Plan, key: str, value: list):
+    with pytest.raises(SettingError) as raised:
+        override(plan, {key: value})
+    assert str(raised.value).startswith(f"--set: {key}: expected ") and "\n" not in str(raised.value)
+
+
+def test_a_level_has_attention_once(plan: Plan):
+    twice = {"network.num_blocks": [1, 1], "network.num_heads": [4, 4]}
+    with pytest.raises(
+        SettingError, match=r"network\.block_list: expected levels from 0 to 2, each once; found \[1, 1\]"
+    ):
+        override(plan, {"network.block_list": [1, 1], **twice})
+    assert override(plan, {"network.block_list": [0, 2], **twice}).network.block_list == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("clip_percentiles", (0, 100)),
+        ("augmentation.noise_sd_range", (0, 0)),
+        ("augmentation.brightness_range", (-0.2, 0.2)),
+    ],
+)
+def test_values_on_the_border_are_allowed(plan: Plan, key: str, value: tuple):
+    assert override(plan, {key: list(value)}).reasons[key].startswith("set by the user")

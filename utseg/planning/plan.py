@@ -1,10 +1,11 @@
 """The Plan: everything that the stages after planning need, each planned value with its reason. Behaviour lives elsewhere."""
 
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from utseg.files import write_text
 from utseg.planning.settings import Settings, read_model, setting_keys, unknown_key, with_settings
@@ -12,6 +13,7 @@ from utseg.planning.settings import Settings, read_model, setting_keys, unknown_
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 PLAN_FILE = "plan.json"
+FACTOR_RANGES = ("scale_range", "contrast_range", "gamma_range")
 IDENTITY_KEYS = (
     "format",
     "dataset",
@@ -36,6 +38,14 @@ class NetworkSettings(Settings):
     projection: Literal["interp", "maxpool"] = "interp"
     relative_position: Literal["2d-bias", "1d-qk", "none"] = "2d-bias"
     aux_loss: bool = True
+
+    @field_validator("block_list")
+    @classmethod
+    def _levels_once_each(cls, value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        levels = info.data.get("levels", max(value, default=0))  # absent where it is wrong itself
+        if not set(value) <= set(range(levels + 1)) or len(set(value)) < len(value):
+            raise ValueError(f"expected levels from 0 to {levels}, each once")
+        return value
 
     @model_validator(mode="after")
     def _one_entry_a_level(self) -> "NetworkSettings":
@@ -71,6 +81,18 @@ class AugmentationSettings(Settings):
     mirror_axes: tuple[Literal["y", "x"], ...]
     foreground_fraction: Probability
 
+    @field_validator("scale_range", "noise_sd_range", "brightness_range", "contrast_range", "gamma_range")
+    @classmethod
+    def _a_range(cls, value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
+        low, high = value
+        if not (isfinite(low) and isfinite(high) and low <= high):
+            raise ValueError("expected finite numbers (low, high), low not above high")
+        if info.field_name in FACTOR_RANGES and low <= 0:
+            raise ValueError("expected factors or exponents above 0")
+        if info.field_name == "noise_sd_range" and low < 0:
+            raise ValueError("expected standard deviations of at least 0")
+        return value
+
 
 class Plan(Settings):
     """What was decided for a dataset. Sizes are (y, x) in pixels, spacings (y, x) in mm.
@@ -96,6 +118,13 @@ class Plan(Settings):
     network: NetworkSettings
     augmentation: AugmentationSettings
     reasons: dict[str, str]
+
+    @field_validator("clip_percentiles")
+    @classmethod
+    def _low_below_high(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] < value[1]:
+            raise ValueError("expected (low, high), low below high")
+        return value
 
     @property
     def num_classes(self) -> int:

@@ -46,7 +46,7 @@ def _problem_line(model: type[BaseModel], problem: Any) -> str:
         return f"unknown key {path!r}; {guess}known: {', '.join(known)}"
     if problem["type"] == "missing":
         return f"key {path!r} is missing"
-    return f"{path}: {problem['msg']}; found {problem['input']!r}"
+    return f"{path}: {problem['msg'].removeprefix('Value error, ')}; found {problem['input']!r}"
 
 
 def setting_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
