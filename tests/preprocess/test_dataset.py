@@ -11,7 +11,7 @@ from rawfiles import corrupt, make_nnunet
 import utseg.preprocess.dataset as dataset_module
 import utseg.preprocess.run as run_module
 from preprocess.made import make_plan
-from utseg.errors import ArtefactError, CaseErrors, InputError, SettingError, UtsegError
+from utseg.errors import ArtefactError, CaseErrors, InputError, SettingError, UsageError, UtsegError
 from utseg.fingerprint import make_fingerprint
 from utseg.parallel import InlineExecutor
 from utseg.planning.plan import read_plan
@@ -117,6 +117,42 @@ def test_a_plan_that_a_person_edited_is_kept_until_replanned(prepare, tmp_path):
     assert (anew.batch_size, anew.epochs) == (4, 3)
     assert json.loads(plan_file.with_name("plan_previous_2.json").read_text())["epochs"] == 9
     assert plan_file.with_name("plan_previous_1.json").read_bytes() == edited
+
+
+def test_a_memory_that_a_kept_plan_does_not_heed_is_warned_of(prepare, caplog):
+    with caplog.at_level("WARNING", logger="utseg"):
+        assert prepare(memory_gb=3).plan.epochs == 3
+        assert prepare().plan.epochs == 3
+        assert "--memory-gb" not in caplog.text
+        assert prepare(memory_gb=5).plan.epochs == 3
+        assert "--memory-gb 5 has no effect" in caplog.text and "--replan" in caplog.text
+        caplog.clear()
+        assert prepare(memory_gb=5, replan=True).plan.epochs == 5
+        assert "--memory-gb" not in caplog.text
+
+
+def test_the_estimated_memory_is_that_of_what_was_set(prepare):
+    planned = prepare().plan
+    other = prepare(settings={"epochs": 9}).plan
+    assert other.estimated_memory_gb == planned.estimated_memory_gb
+    small = prepare(settings={"batch_size": 2}).plan
+    large = prepare(settings={"batch_size": 200}).plan
+    wide = prepare(settings={"network.base_channels": 8}).plan
+    assert small.estimated_memory_gb < large.estimated_memory_gb < wide.estimated_memory_gb
+    assert wide.reasons["estimated_memory_gb"].startswith(f"{wide.estimated_memory_gb:g} GB in float32")
+    assert prepare(settings={"network.base_channels": 8}).plan == wide
+    said = prepare(settings={"batch_size": 2, "estimated_memory_gb": 1.5}).plan
+    assert said.estimated_memory_gb == 1.5
+
+
+def test_a_planner_that_does_not_exist_leaves_no_folder(prepare, tmp_path, monkeypatch):
+    def missing(kind, name):
+        raise UsageError(f"no planner is called {name!r}")
+
+    monkeypatch.setattr(dataset_module, "find", missing)
+    with pytest.raises(UsageError):
+        prepare(planner="best")
+    assert not (tmp_path / "Heart").exists()
 
 
 def test_other_data_gets_another_plan_and_the_old_one_stays_beside_it(prepare, tmp_path, raw):

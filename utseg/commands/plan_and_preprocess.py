@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--memory-gb",
         type=_gigabytes,
         metavar="GB",
-        help="memory of the device that will train",
-        default=8.0,
+        help="memory of the device that will train, for which a new plan is made; default: 8",
+        default=argparse.SUPPRESS,
     )
     parser.add_argument(
         "--set",
@@ -118,19 +118,24 @@ def _request(arguments: argparse.Namespace) -> "PlanRequest":
     return PlanRequest(
         planner=arguments.planner,
         configuration=arguments.configuration,
-        memory_gb=arguments.memory_gb,
+        memory_gb=getattr(arguments, "memory_gb", None),
         settings=parse_settings(settings),
         replan=arguments.replan,
     )
 
 
 def describe_dataset(dataset: "Dataset") -> str:
-    """One line: how many cases and subjects there are to train on, and how many of each group."""
+    """One line: how many cases and subjects there are to train on, and how many of each group.
+
+    Subjects are counted; cases where the cases of a subject differ, as in phase.
+    """
     cases = dataset.training_cases()
     subjects = {case.subject: case for case in reversed(cases)}
     parts = [f"{dataset.name}: {len(cases)} cases of {len(subjects)} subjects to train on"]
     for column in dataset.group_columns:
-        counts = Counter(case.groups.get(column, "?") for case in subjects.values())
+        pairs = {(case.subject, case.groups.get(column, "?")) for case in cases}
+        counted = subjects.values() if len(pairs) == len(subjects) else cases
+        counts = Counter(case.groups.get(column, "?") for case in counted)
         if len(counts) <= VALUES_SHOWN:
             parts.append(
                 f"{column} " + ", ".join(f"{value} {count}" for value, count in sorted(counts.items()))

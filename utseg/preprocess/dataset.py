@@ -32,6 +32,9 @@ from utseg.preprocess.splits import (
 )
 
 logger = logging.getLogger("utseg")
+DEFAULT_MEMORY_GB = 8.0
+# The network that plans are made for: its memory is what `estimated_memory_gb` says.
+PLANNED_NETWORK = "UTNet"
 # With fewer cases, reading them takes less than the warming up.
 WARM_UP_FROM_CASES = 24
 SMALLEST_NETWORK = {
@@ -46,11 +49,14 @@ SMALLEST_NETWORK = {
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What is asked of planning. `settings` are plan values by dotted key, put on top. `replan`: do not keep the plan that is there."""
+    """What is asked of planning. `settings` are plan values by dotted key, put on top. `replan`: do not keep the plan that is there.
+
+    `memory_gb`: None where nobody asked for a memory; a new plan is then made for `DEFAULT_MEMORY_GB`.
+    """
 
     planner: str = "auto"
     configuration: str = "2d"
-    memory_gb: float = 8.0
+    memory_gb: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     replan: bool = False
 
@@ -79,6 +85,7 @@ def prepare_dataset(
     Raises CaseErrors for all bad cases at once before anything is written; InputError for a folder that cannot be written, a wrong plan
     or splits file; UtsegError where another run works in the folder or the disk fails. The same call again goes on with what is whole.
     """
+    find("planners", request.planner)  # before anything is there
     require_writable(folder)
     with folder_lock(folder), process_pool(workers) as executor:
         remove_leftovers(folder)
@@ -112,11 +119,18 @@ def _look_and_plan(
     if existing is not None and existing.fingerprint_sha256 == fingerprint.sha256:
         _require_same_data(existing, fingerprint, plan_file)
         logger.info("keeping %s, made from the same data (--replan makes it anew)", plan_file)
+        if request.memory_gb is not None:
+            logger.warning(
+                "--memory-gb %g has no effect: %s is kept, which was made for other settings; --replan makes it anew",
+                request.memory_gb,
+                plan_file,
+            )
         plan = existing
     else:
         if existing is not None:
             logger.info("planning anew: the data changed since %s was made", plan_file)
-        plan = planner(fingerprint, memory_gb=request.memory_gb, configuration=request.configuration)
+        memory_gb = DEFAULT_MEMORY_GB if request.memory_gb is None else request.memory_gb
+        plan = planner(fingerprint, memory_gb=memory_gb, configuration=request.configuration)
     return fingerprint, _with_settings(plan, request.settings)
 
 
@@ -128,7 +142,12 @@ def _warm_up() -> None:
     from utseg.planning.memory import training_memory
 
     training_memory(
-        "UTNet", in_channels=1, num_classes=2, patch_size=(16, 16), batch_size=1, settings=SMALLEST_NETWORK
+        PLANNED_NETWORK,
+        in_channels=1,
+        num_classes=2,
+        patch_size=(16, 16),
+        batch_size=1,
+        settings=SMALLEST_NETWORK,
     )
 
 
@@ -153,9 +172,41 @@ def _require_same_data(plan: Plan, fingerprint: Fingerprint, plan_file: Path) ->
 
 
 def _with_settings(plan: Plan, settings: Mapping[str, Any]) -> Plan:
-    """Values on top of the plan; reasons change with values only."""
+    """Values on top of the plan; reasons change with values only, and the estimated memory with what it was counted on."""
     changed = override(plan, settings)
-    return plan if changed.model_copy(update={"reasons": plan.reasons}) == plan else changed
+    if changed.model_copy(update={"reasons": plan.reasons}) == plan:
+        return plan
+    if "estimated_memory_gb" in settings or _memory_inputs(changed) == _memory_inputs(plan):
+        return changed
+    return _with_counted_memory(changed)
+
+
+def _memory_inputs(plan: Plan) -> tuple[Any, ...]:
+    return plan.network, plan.patch_size, plan.batch_size
+
+
+def _with_counted_memory(plan: Plan) -> Plan:
+    from utseg.planning.memory import training_memory
+
+    estimate = training_memory(
+        PLANNED_NETWORK,
+        in_channels=len(plan.channel_names),
+        num_classes=plan.num_classes,
+        patch_size=plan.patch_size,
+        batch_size=plan.batch_size,
+        settings=plan.network.model_dump(),
+    )
+    total = round(estimate.total_gb, 3)
+    reason = (
+        f"{total:g} GB in float32, counted on a dry run of the {PLANNED_NETWORK}'s training step with the values set by the user: "
+        f"{estimate.describe()}"
+    )
+    return plan.model_copy(
+        update={
+            "estimated_memory_gb": total,
+            "reasons": {**plan.reasons, "estimated_memory_gb": reason},
+        }
+    )
 
 
 def _write_changed(fingerprint: Fingerprint, plan: Plan, folder: Path, plan_folder: Path) -> None:
