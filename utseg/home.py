@@ -43,11 +43,19 @@ class Home:
 
     def preprocessed_dataset(self, name: str | None) -> tuple[str, Path]:
         """Name and folder of a planned and preprocessed dataset; without a name, of the only one there."""
-        return _choose(self.preprocessed, name, "preprocessed dataset", "run utseg_plan_and_preprocess first")
+        return _choose(
+            self.preprocessed,
+            name,
+            "preprocessed dataset",
+            "run utseg_plan_and_preprocess first",
+            holds="*_2d/plan.json",
+        )
 
     def trained_dataset(self, name: str | None) -> tuple[str, Path]:
         """Name and folder of a dataset with results; without a name, of the only one there."""
-        return _choose(self.results, name, "dataset with trained models", "run utseg_train first")
+        return _choose(
+            self.results, name, "dataset with trained models", "run utseg_train first", holds="*/*/*/run.json"
+        )
 
 
 def plan_folder_name(planner: str, configuration: str = "2d") -> str:
@@ -62,9 +70,14 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-def _choose(root: Path, name: str | None, what: str, advice: str) -> tuple[str, Path]:
+def _choose(root: Path, name: str | None, what: str, advice: str, holds: str = "") -> tuple[str, Path]:
+    """`holds`: a pattern; folders without such a file in them do not count."""
     there = (
-        sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        sorted(
+            entry.name
+            for entry in root.iterdir()
+            if entry.is_dir() and not entry.name.startswith(".") and (not holds or any(entry.glob(holds)))
+        )
         if root.is_dir()
         else []
     )
