@@ -162,6 +162,31 @@ def test_a_partition_of_an_mnms_dataset_is_its_own_cases(tmp_path):
     assert found(tmp_path / "Testing" / "B2") == {"B2_sa": ["B2_sa.nii.gz"]}
 
 
+@pytest.mark.parametrize("links", ["files", "subjects", "partition"])
+def test_links_are_inputs_wherever_they_lead(tmp_path, links):
+    geometry = Geometry((2, 4, 5), tuple(tuple(row) for row in np.eye(4).tolist()))
+    store, raw = tmp_path / "store", tmp_path / "raw" / "OpenDataset"
+    (store / "B2").mkdir(parents=True)
+    write_mask(store / "B2" / "B2_sa.nii.gz", np.zeros((3, 2, 4, 5), np.uint8), geometry)
+    raw.mkdir(parents=True)
+    if links == "partition":
+        (raw / "Testing").symlink_to(store)
+    elif links == "subjects":
+        (raw / "Testing").mkdir()
+        (raw / "Testing" / "B2").symlink_to(store / "B2")
+    else:
+        (raw / "Testing" / "B2").mkdir(parents=True)
+        (raw / "Testing" / "B2" / "B2_sa.nii.gz").symlink_to(store / "B2" / "B2_sa.nii.gz")
+    (tmp_path / "raw" / "info.csv").write_text("External code,Vendor,Centre,ED,ES\nB2,B,2,0,1\n")
+    for path in (raw / "Testing", raw, raw.parent):
+        assert found(path) == {"B2_ED": ["B2_sa.nii.gz"], "B2_ES": ["B2_sa.nii.gz"]}
+
+
+def test_a_folder_of_images_may_be_called_as_a_partition_or_hold_a_description(tmp_path):
+    touch(tmp_path / "Testing", "a.nii.gz", "dataset.json")
+    assert found(tmp_path / "Testing") == {"a": ["a.nii.gz"]}
+
+
 def test_masks_never_come_to_lie_among_the_images(tmp_path):
     touch(tmp_path, "in/a.nii.gz")
     for path in (tmp_path / "in", tmp_path / "in" / "a.nii.gz"):

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utseg.case import Case, Dataset
-from utseg.errors import InputError
+from utseg.errors import CaseErrors, InputError
 from utseg.evaluate.score import SUFFIXES
 from utseg.files import read_json
 
-LEVELS_UP = 3
+DESCRIPTION_FILE = "dataset.json"
+LABEL_FOLDERS = ("labelsTr", "labelsTs")
 PREDICTION_FILE = "prediction.json"
 
 
@@ -31,23 +32,15 @@ def find_references(folder: Path, predictions: Path, dataset: Dataset | None = N
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no folder with reference labels is there")
-    own = dataset if dataset is not None and _contains(dataset.folder, folder) else _dataset_around(folder)
+    own = dataset if dataset is not None and _contains(dataset.folder, folder) else _own_dataset(folder)
     if own is not None:
         inside = tuple(case for case in own.cases if case.label is not None and _contains(folder, case.label))
         if inside:
             return References(inside, own.labels)
-    files = {
-        path.name[: -len(suffix)]: path
-        for suffix in SUFFIXES
-        for path in folder.glob(f"*{suffix}")
-        if not path.name.startswith(".")
-    }
-    if not files:
-        raise InputError(
-            f"{folder}: no reference label is there (expected CASE.nii.gz files or a raw dataset)"
-        )
-    known = {case.case_id: case for case in dataset.cases} if dataset else {}
-    labels = dataset.labels if dataset else _labels_of(predictions, folder)
+    files = _label_files(folder)
+    source = dataset or own
+    known = {case.case_id: case for case in source.cases} if source else {}
+    labels = source.labels if source else _labels_of(predictions, folder)
     return References(
         tuple(_plain_case(name, path, known.get(name)) for name, path in sorted(files.items())), labels
     )
@@ -59,6 +52,16 @@ def of_predicted(references: References, predictions: Path) -> References:
     return References(
         tuple(case for case in references.cases if case.case_id in predicted), references.labels
     )
+
+
+def require_references(cases: Sequence[Case], predictions: Path) -> None:
+    """Raises InputError that lists all predictions which no reference case asks for."""
+    extra = unmatched_predictions(cases, predictions)
+    if extra:
+        raise InputError(
+            f"{predictions}: no reference for {len(extra)} predictions: {', '.join(extra)}; "
+            "add their references, or score only what has one with --only-referenced"
+        )
 
 
 def unmatched_predictions(references: Sequence[Case], predictions: Path) -> list[str]:
@@ -79,25 +82,63 @@ def _plain_case(name: str, path: Path, known: Case | None) -> Case:
     return Case(name, known.subject, (), path, None, known.phase, known.partition, known.groups)
 
 
+def _label_files(folder: Path) -> dict[str, Path]:
+    """The files of a plain folder by the name of the case. Raises InputError where there is none, CaseErrors where two have one name."""
+    files: dict[str, Path] = {}
+    problems = []
+    for suffix in SUFFIXES:
+        for path in sorted(folder.glob(f"*{suffix}")):
+            name = path.name[: -len(suffix)]
+            if path.name.startswith("."):
+                continue
+            if name in files:
+                problems.append(
+                    f"{folder}: case {name}: two references, {files[name].name} and {path.name}; keep one"
+                )
+            files[name] = path
+    if problems:
+        raise CaseErrors(problems)
+    if not files:
+        raise InputError(
+            f"{folder}: no reference label is there (expected CASE.nii.gz files or a raw dataset)"
+        )
+    return files
+
+
 def _contains(folder: Path, path: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
+    """Whether a path is the folder or lies in it. A link in the folder lies there, wherever it leads."""
+    if ".." not in path.parts and path.absolute().is_relative_to(folder.absolute()):
+        return True
+    if path.resolve() == folder.resolve():
+        return True
+    return (path.parent.resolve() / path.name).is_relative_to(folder.resolve())
 
 
-def _dataset_around(folder: Path) -> Dataset | None:
-    from utseg.rawdata import is_dataset, open_dataset
+def _own_dataset(folder: Path) -> Dataset | None:
+    from utseg.rawdata import dataset_around, open_dataset
 
-    for candidate in [folder.resolve(), *folder.resolve().parents[:LEVELS_UP]]:
-        if is_dataset(candidate):
-            return open_dataset(candidate)
-    return None
+    root = dataset_around(folder)
+    return None if root is None else open_dataset(root)
 
 
 def _labels_of(predictions: Path, folder: Path) -> Mapping[str, int]:
+    """The labels' names and values from `dataset.json` beside the references, or else from the record of the predictions."""
+    from utseg.rawdata.nnunet import read_description
+
+    beside = (folder, folder.absolute().parent) if folder.absolute().name in LABEL_FOLDERS else (folder,)
+    for place in beside:
+        if (place / DESCRIPTION_FILE).is_file():
+            return read_description(place / DESCRIPTION_FILE).labels
     record = predictions / PREDICTION_FILE
     if record.is_file():
-        labels = read_json(record).get("labels")
-        if isinstance(labels, dict) and labels:
-            return {str(name): int(value) for name, value in labels.items()}
+        value = read_json(record)
+        labels = value.get("labels") if isinstance(value, dict) else None
+        if isinstance(labels, dict) and labels and all(type(number) is int for number in labels.values()):
+            return labels
+        raise InputError(
+            f"{record}: labels: expected an object with names of labels and whole numbers, found {str(labels)[:80]}; "
+            "name the raw dataset with -d"
+        )
     raise InputError(
         f"{folder}: the names of the labels are not known; name the raw dataset with -d, or put its dataset.json beside the labels"
     )

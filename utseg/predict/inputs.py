@@ -11,7 +11,7 @@ from pathlib import Path
 
 from utseg.case import Case
 from utseg.errors import CaseErrors, InputError
-from utseg.rawdata import mnms, nnunet, open_dataset
+from utseg.rawdata import is_dataset, mnms, open_dataset
 from utseg.rawdata.gate import ENDINGS
 from utseg.rawdata.names import listing, name_problems
 from utseg.rawdata.nnunet import CHANNEL_SUFFIX
@@ -34,7 +34,7 @@ def find_inputs(path: Path, channel_names: Sequence[str]) -> Inputs:
     Raises InputError where nothing is there, CaseErrors with all cases whose channels are not the model's or whose names clash.
     """
     if path.is_dir():
-        if nnunet.looks_like(path) or mnms.looks_like(path):
+        if is_dataset(path):
             found = _dataset_inputs(path)
         elif (partition := _partition_inputs(path)) is not None:
             found = partition
@@ -82,12 +82,13 @@ def _dataset_inputs(folder: Path) -> Inputs:
 
 def _partition_inputs(folder: Path) -> Inputs | None:
     """The cases in one partition of an M&Ms dataset (Testing, Training/Labeled, …); None for any other folder."""
-    inside = folder.resolve()
-    for root in inside.parents[:LEVELS_UP]:
-        if inside in ((root / place).resolve() for place, _, _ in mnms.PARTITIONS) and mnms.looks_like(root):
-            found = _dataset_inputs(root)
-            cases = (case for case in found.cases if inside in case.images[0].resolve().parents)
-            return Inputs(tuple(cases), found.warnings)
+    for inside in dict.fromkeys((folder.absolute(), folder.resolve())):
+        for root in inside.parents[:LEVELS_UP]:
+            is_partition = inside in (root / place for place, _, _ in mnms.PARTITIONS)
+            if is_partition and mnms.is_place(inside, root):
+                found = _dataset_inputs(root)
+                cases = (case for case in found.cases if inside in case.images[0].parents)
+                return Inputs(tuple(cases), found.warnings)
     return None
 
 

@@ -7,15 +7,34 @@ from pathlib import Path
 
 from utseg.case import Dataset
 from utseg.errors import InputError
-from utseg.rawdata.mnms import looks_like as looks_like_mnms
-from utseg.rawdata.mnms import open_mnms
-from utseg.rawdata.nnunet import looks_like as looks_like_nnunet
-from utseg.rawdata.nnunet import open_nnunet
+from utseg.rawdata import mnms, nnunet
+
+LEVELS_UP = 4
+"""From a subject's folder to its dataset: OpenDataset/Training/Labeled/CODE."""
 
 
 def is_dataset(folder: Path) -> bool:
-    """Whether a folder has the sub-folders or files of one of the layouts; it may still turn out wrong when opened."""
-    return looks_like_nnunet(folder) or looks_like_mnms(folder)
+    """Whether a folder has the sub-folders of one of the layouts; it may still turn out wrong when opened.
+
+    A folder with `dataset.json` and no images is none: it may be a plain folder of files whose labels that names.
+    """
+    return nnunet.has_images(folder) or mnms.looks_like(folder)
+
+
+def dataset_around(folder: Path) -> Path | None:
+    """The dataset that a folder is, or of whose layout it is a part (labelsTr, Testing, Training/Labeled/CODE); None for any other folder.
+
+    Folders may be symbolic links: both the path as it is given and the one it leads to are looked at.
+    """
+    for start in dict.fromkeys((folder.absolute(), folder.resolve())):
+        if is_dataset(start):
+            return start
+        for root in start.parents[:LEVELS_UP]:
+            if nnunet.has_images(root) and start.parent == root and start.name in nnunet.PLACES:
+                return root
+            if mnms.looks_like(root) and mnms.is_place(start, root):
+                return root
+    return None
 
 
 def open_dataset(folder: Path, name: str | None = None) -> Dataset:
@@ -27,16 +46,16 @@ def open_dataset(folder: Path, name: str | None = None) -> Dataset:
     if not folder.is_dir():
         raise InputError(f"{folder}: not a folder; expected a raw dataset in the M&Ms or the nnU-Net layout")
     name = name or folder.resolve().name
-    is_nnunet, is_mnms = looks_like_nnunet(folder), looks_like_mnms(folder)
+    is_nnunet, is_mnms = nnunet.looks_like(folder), mnms.looks_like(folder)
     if is_nnunet and is_mnms:
         raise InputError(
             f"{folder}: has the folders of both layouts (imagesTr or dataset.json, and Training, Validation or Testing); "
             "keep one of them"
         )
     if is_nnunet:
-        return open_nnunet(folder, name)
+        return nnunet.open_nnunet(folder, name)
     if is_mnms:
-        return open_mnms(folder, name)
+        return mnms.open_mnms(folder, name)
     found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
     raise InputError(
         f"{folder}: not a raw dataset: expected dataset.json with imagesTr and labelsTr (nnU-Net), or Training, Validation or Testing "

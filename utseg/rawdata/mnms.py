@@ -48,6 +48,16 @@ class _Subject:
     may_be_labelled: bool
 
 
+def is_place(folder: Path, root: Path) -> bool:
+    """Whether a folder below `root` is a partition with folders in it, holds such ones, or is a subject's folder in one."""
+    top = _root(root)
+    partitions = [top / place for place, _, _ in PARTITIONS]
+    if folder.parent in partitions and _file(folder, f"{folder.name}_sa") is not None:
+        return True
+    known = folder in partitions or folder in (partition.parent for partition in partitions)
+    return known and any(entry.is_dir() for entry in folder.iterdir())
+
+
 def looks_like(folder: Path) -> bool:
     """Whether a folder has the sub-folders of this layout."""
     root = _root(folder)
@@ -55,7 +65,7 @@ def looks_like(folder: Path) -> bool:
 
 
 def open_mnms(folder: Path, name: str) -> Dataset:
-    """Reads a folder in this layout: the one with the level `OpenDataset`, or that level itself, or without it. Raises InputError, CaseErrors."""
+    """Reads a folder in this layout: with or without the level `OpenDataset`, or that level itself. Raises InputError, CaseErrors."""
     root = _root(folder)
     subjects = list(_subjects(root))
     if not subjects:

@@ -19,6 +19,7 @@ from utseg.rawdata.names import listing, name_problems
 from utseg.rawdata.tables import Table, is_empty, read_table
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd")
+PLACES = ("imagesTr", "imagesTs", "labelsTr", "labelsTs")
 REQUIRED_KEYS = ("channel_names", "labels", "file_ending")
 LARGEST_LABEL = 255
 GROUPS = {
@@ -44,6 +45,11 @@ class Description:
 def looks_like(folder: Path) -> bool:
     """Whether a folder has `dataset.json` or `imagesTr`."""
     return (folder / "dataset.json").exists() or (folder / "imagesTr").is_dir()
+
+
+def has_images(folder: Path) -> bool:
+    """Whether a folder has an image folder of this layout. With `dataset.json` only it may be a plain folder that names its labels."""
+    return any((folder / images).is_dir() for images in ("imagesTr", "imagesTs"))
 
 
 def open_nnunet(folder: Path, name: str) -> Dataset:
