@@ -61,14 +61,24 @@ def test_missing_predictions_and_references_are_listed(folders):
     (folders / "raw" / "Heart" / "labelsTr" / "s00_ES.nii.gz").rename(
         folders / "raw" / "Heart" / "labelsTr" / ".hidden"
     )
-    assert "s00_ES" in evaluate(folders, "--only-predicted", references="raw/Heart/labelsTr").stderr
+    labels = "raw/Heart/labelsTr"
+    assert_refused(evaluate(folders, "--only-predicted", references=labels), "no reference", "s00_ES")
+    result = evaluate(folders, "--only-predicted", "--only-referenced", references=labels)
+    assert result.returncode == 0 and "s00_ES" in result.stderr
+
+
+def test_a_second_run_does_not_write_into_the_same_folder(folders):
+    from utseg.files import folder_lock
+
+    with folder_lock(folders / "scores"):
+        assert_refused(evaluate(folders), "another run is working there")
 
 
 @pytest.mark.parametrize("kind", ["size", "spacing", "origin", "direction"])
 def test_another_geometry_is_refused(folders, kind):
     corrupt(folders / "out" / "s01_ED.nii.gz", kind)
     assert_refused(evaluate(folders), "s01_ED", kind)
-    assert not list((folders / "scores").iterdir())
+    assert not [path for path in (folders / "scores").iterdir() if path.name[0] != "."]
 
 
 def test_a_mislabelled_prediction_is_refused(folders):

@@ -55,12 +55,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="score the cases that have a prediction, ignore the others",
     )
+    parser.add_argument(
+        "--only-referenced",
+        action="store_true",
+        help="score the predictions that have a reference, ignore the others",
+    )
     add_workers(parser)
     return run(parser, _evaluate, argv)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from utseg.evaluate.references import find_references, of_predicted, unmatched_predictions
+    from utseg.evaluate.references import (
+        find_references,
+        of_predicted,
+        require_references,
+        unmatched_predictions,
+    )
     from utseg.evaluate.score import evaluate_cases
     from utseg.rawdata import open_dataset
 
@@ -69,8 +79,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         name, folder = home_of(arguments).raw_dataset(arguments.dataset)
         dataset = open_dataset(folder, name)
     references = find_references(arguments.references, arguments.predictions, dataset)
-    extra = unmatched_predictions(references.cases, arguments.predictions)
-    if extra:
+    if not arguments.only_referenced:
+        require_references(references.cases, arguments.predictions)
+    elif extra := unmatched_predictions(references.cases, arguments.predictions):
         logger.warning(
             "%d predictions have no reference and are not scored: %s", len(extra), ", ".join(extra)
         )

@@ -18,7 +18,7 @@ from utseg.case import Case
 from utseg.errors import CaseErrors, InputError
 from utseg.evaluate.metrics import evaluate_pair
 from utseg.evaluate.summary import METRICS, summarise
-from utseg.files import require_writable, write_json, write_text
+from utseg.files import folder_lock, require_writable, write_json, write_text
 from utseg.parallel import process_pool, run_each
 from utseg.progress import progress
 
@@ -48,10 +48,24 @@ def evaluate_cases(
 ) -> dict[str, Any]:
     """Scores `predictions/CASE.nii.gz` of every case against its label, writes both files into `output`, returns the summary.
 
-    Raises CaseErrors that lists every missing, mis-sized, mis-placed or mislabelled file; then nothing is written.
+    Raises CaseErrors that lists every missing, mis-sized, mis-placed or mislabelled file, UtsegError where another run works in `output`;
+    then nothing is written.
     """
     pairs = match(cases, predictions, labels)
     require_writable(output)
+    with folder_lock(output):
+        rows = _score_all(pairs, executor, workers)
+        order = {case.case_id: position for position, case in enumerate(cases)}
+        rows.sort(key=lambda row: (order[row["case"]], row["label"]))
+        columns = group_columns(cases)
+        summary = summarise(rows, columns)
+        write_text(output / METRICS_FILE, to_csv(rows, columns))
+        write_json(output / SUMMARY_FILE, summary)
+    return summary
+
+
+def _score_all(pairs: list[Pair], executor: Executor | None, workers: int | None) -> list[Row]:
+    """The rows of all pairs, in any order. Raises CaseErrors for all that cannot be scored."""
     rows: list[Row] = []
     problems: list[str] = []
     inline = executor is None and len(pairs) <= 2
@@ -64,13 +78,7 @@ def evaluate_cases(
                 advance()
     if problems:
         raise CaseErrors(sorted(problems))
-    order = {case.case_id: position for position, case in enumerate(cases)}
-    rows.sort(key=lambda row: (order[row["case"]], row["label"]))
-    columns = group_columns(cases)
-    summary = summarise(rows, columns)
-    write_text(output / METRICS_FILE, to_csv(rows, columns))
-    write_json(output / SUMMARY_FILE, summary)
-    return summary
+    return rows
 
 
 def match(cases: Sequence[Case], predictions: Path, labels: Mapping[str, int]) -> list[Pair]:
