@@ -21,6 +21,7 @@ MEASURING_SHARE = 0.03
 LONGEST_MEASURING_S = 30.0
 UNMEASURED_ITERATIONS = 2
 LEAST_MEASURED = 3
+NATIVE_FACTOR = 2.25
 NATIVE_SECONDS_PER_CASE = 0.6
 NATIVE_SECONDS = 5.0
 
@@ -87,7 +88,12 @@ def epochs_that_fit(first: int, done: int, spent_s: float, available_s: float) -
 
 
 def native_validation_seconds(validation_s: float, cases: int, mirror_axes: int) -> float:
-    """What the validation at native resolution will take: each mirroring doubles the network's part, reading and scoring come on top."""
+    """What the validation at native resolution will take, from what one during training takes.
+
+    Its windows overlap more and are computed in float32, each mirroring doubles them; reading and scoring come on top.
+    """
     if not cases:
         return 0.0
-    return validation_s * (1 << mirror_axes) + NATIVE_SECONDS_PER_CASE * cases + NATIVE_SECONDS
+    return (
+        validation_s * NATIVE_FACTOR * (1 << mirror_axes) + NATIVE_SECONDS_PER_CASE * cases + NATIVE_SECONDS
+    )

@@ -58,6 +58,7 @@ def load_latest(folder: Path) -> dict[str, Any]:
             raise
         state = load(folder / PREVIOUS)
         logger.warning("%s; the previous checkpoint is used (epoch %d)", error, state["epoch"])
+        (folder / LATEST).unlink(missing_ok=True)  # or the next save would copy it over the good one
         return state
 
 

@@ -19,7 +19,7 @@ import utseg
 from trainers.recipe import Recipe, apply_settings
 from utseg.case import Case
 from utseg.device import resolve_device
-from utseg.errors import ArtefactError, InputError
+from utseg.errors import ArtefactError, InputError, SettingError
 from utseg.networks import network_settings
 from utseg.planning.plan import Plan, read_plan
 from utseg.preprocess.slices import SliceStore
@@ -65,6 +65,7 @@ def prepare(request: TrainRequest, recipe: Recipe) -> Run:
     recipe, plan, extra = apply_settings(
         recipe, read_plan(request.plan_folder), request.settings, tuple(known)
     )
+    _check_outputs(recipe, plan)
     planned = {key: value for key, value in plan.network.model_dump().items() if key in known}
     store = SliceStore(request.plan_folder)
     records = [store.case_record(case_id) for case_id in store.case_ids()]
@@ -97,6 +98,19 @@ def prepare(request: TrainRequest, recipe: Recipe) -> Run:
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return Run(request, record, recipe, store, _raw_cases(request, record.validation_cases), device)
+
+
+def _check_outputs(recipe: Recipe, plan: Plan) -> None:
+    """Raises SettingError where deep supervision has fewer weights than the network has outputs."""
+    outputs, weights = (
+        plan.network.levels if plan.network.aux_loss else 1,
+        recipe.loss.deep_supervision_weights,
+    )
+    if outputs > len(weights):
+        raise SettingError(
+            f"loss.deep_supervision_weights: {len(weights)} weights for the {outputs} outputs that network.levels={plan.network.levels} "
+            "and network.aux_loss=true give; give one for each, or --set network.aux_loss=false"
+        )
 
 
 def _raw_cases(request: TrainRequest, case_ids: tuple[str, ...]) -> tuple[Case, ...]:

@@ -87,11 +87,18 @@ def train_step(
     """
     image_BCHW = torch.from_numpy(batch.image_BCHW).to(device, non_blocking=True)
     target_BHW = torch.from_numpy(batch.label_BHW).to(device, non_blocking=True)
-    with precision(recipe.amp, device):
-        outputs: Tensor | Sequence[Tensor] = network(image_BCHW)
-    loss, terms = training_loss(outputs, target_BHW, recipe.loss)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    try:
+        with precision(recipe.amp, device):
+            outputs: Tensor | Sequence[Tensor] = network(image_BCHW)
+        loss, terms = training_loss(outputs, target_BHW, recipe.loss)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+    except torch.OutOfMemoryError:
+        shape = " × ".join(map(str, image_BCHW.shape))
+        raise UtsegError(
+            f"{device} has not the memory for a step on a batch of {shape} (B, C, H, W); plan anew with a smaller --memory-gb, "
+            "or train with a smaller batch (--set batch_size=…)"
+        ) from None
     limit = recipe.gradient_clip_norm or math.inf
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
     # One transfer for everything that the check and the log need: on a GPU each of them would wait for the device.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from utseg.case import Case
+from utseg.evaluate.pictures import largest_slice
 from utseg.files import write_json
 from utseg.planning.plan import Plan
 from utseg.runs import SUMMARY_FILE, VALIDATION_FOLDER
@@ -96,7 +97,7 @@ def validate(
         for name, value in labels.items():
             scores[name].append(dice(prediction_ZYX == value, reference_ZYX == value))
         if len(pictures) < overlays:
-            z = int(np.argmax((reference_ZYX > 0).sum((1, 2))))
+            z = largest_slice(reference_ZYX)
             pictures.append((case_id, overlay(image_CZYX[0, z], reference_ZYX[z], prediction_ZYX[z])))
     defined = {name: [value for value in values if not np.isnan(value)] for name, values in scores.items()}
     return Validation(

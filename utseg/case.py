@@ -15,8 +15,8 @@ Partition = Literal["training", "validation", "testing"]
 class Case:
     """One 3-D volume: the unit that is preprocessed, predicted and scored.
 
-    `images` has one file a channel. `frame` is the index along the fourth axis of a cine file (of image and label alike), None for a 3-D file.
-    `phase` is "ED", "ES" or "" where it is unknown. `groups` holds the columns that scores are grouped by
+    `images` has one file a channel. `frame` is the index along the fourth axis of a cine file (of image and label
+    alike), None for a 3-D file. `phase` is "ED", "ES" or "" where it is unknown. `groups` holds the columns that scores are grouped by
     (vendor, centre, pathology, …).
     """
 

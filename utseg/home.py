@@ -4,6 +4,7 @@ A folder that is missing is an error when it is used, not at import. Nothing is 
 """
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,11 @@ class Home:
 def plan_folder_name(planner: str, configuration: str = "2d") -> str:
     """The name of a plan's folder, in `preprocessed/NAME` and in `results/NAME`."""
     return f"{planner}_{configuration}"
+
+
+def selection_folder_name(selection: str) -> str:
+    """A selection (`fold0`, `vendor=A,B`) as the name of a run's folder: itself, with all that file systems dislike replaced by `_`."""
+    return re.sub(r"[^\w.,=!+-]", "_", selection).lstrip(".") or "_"
 
 
 def check_name(name: str, what: str) -> str:

@@ -6,6 +6,7 @@ memory does not grow with their number.
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
@@ -50,6 +51,9 @@ def start_worker() -> None:
     Several processes with a thread for each core slow each other down severalfold. A pool's workers would wait forever for work from a
     parent that was killed.
     """
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a terminal's Ctrl-C reaches the whole group; the parent ends the pool
     for variable in THREAD_VARIABLES:
         os.environ[variable] = "1"
     parent = multiprocessing.parent_process()

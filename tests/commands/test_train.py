@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_runs import make_home
 
-from utseg.commands.train import duration, folder_name, main
+from utseg.commands.train import duration, main
+from utseg.home import selection_folder_name
 from utseg.runs import is_finished, read_run, read_weights
 from utseg.training import TrainRequest
 
@@ -116,14 +117,14 @@ def test_no_durations(text):
 
 @given(st.text(min_size=1))
 def test_any_selection_becomes_one_plain_folder(selection):
-    name = folder_name(selection)
+    name = selection_folder_name(selection)
     assert name and name not in {".", ".."} and not set(name) & set('/\\:*?"<>|\0\n')
-    assert folder_name(name) == name
+    assert selection_folder_name(name) == name
 
 
 def test_common_selections_keep_their_name():
     for name in ("fold0", "all", "vendor=A,B", "vendor!=C", "centre=2"):
-        assert folder_name(name) == name
+        assert selection_folder_name(name) == name
 
 
 def test_all_folds_trains_what_has_not_finished(home, asked, tmp_path):

@@ -47,11 +47,6 @@ class LoaderProcesses:
             self.close()
             raise
 
-    @property
-    def process_ids(self) -> list[int]:
-        """The workers' process ids."""
-        return [process.pid for process in self._processes if process.pid is not None]
-
     def receive(self, iteration: int) -> Any:
         """The batch of an iteration; to be called for each one, in order. A dead worker raises WorkerError, a UtsegError is passed on."""
         index = (iteration - self._first) % len(self._processes)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from utseg.commands.frame import home_of, make_parser, run
 from utseg.errors import InputError, UsageError
-from utseg.home import Home, check_name, plan_folder_name
+from utseg.home import Home, check_name, plan_folder_name, selection_folder_name
 from utseg.training import Trainer, TrainRequest
 
 logger = logging.getLogger("utseg")
@@ -144,7 +144,11 @@ def _request(arguments: argparse.Namespace, home: Home) -> TrainRequest:
         raw=home.raw / dataset,
         preprocessed=preprocessed,
         plan_folder=plan_folder,
-        output=home.results / dataset / plan_folder.name / arguments.model / folder_name(arguments.selection),
+        output=home.results
+        / dataset
+        / plan_folder.name
+        / arguments.model
+        / selection_folder_name(arguments.selection),
         epochs=getattr(arguments, "epochs", None),
         max_time_s=getattr(arguments, "max_time_s", None),
         seed=arguments.seed,
@@ -180,11 +184,6 @@ def _plan_folder(preprocessed: Path, planner: str | None, configuration: str) ->
             f"run utseg_plan_and_preprocess -pl {planner}, or choose one of them with -pl"
         )
     return preprocessed / plan_folder_name(planner, configuration)
-
-
-def folder_name(selection: str) -> str:
-    """A selection as the name of a folder: itself, with all that file systems dislike replaced by `_`."""
-    return re.sub(r"[^\w.,=!+-]", "_", selection).lstrip(".") or "_"
 
 
 def duration(text: str) -> float:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from utseg.errors import ArtefactError, InputError, SettingError, UsageError
 from utseg.files import sha256
-from utseg.home import check_name, plan_folder_name
+from utseg.home import check_name, plan_folder_name, selection_folder_name
 from utseg.networks import build_network
 from utseg.runs import RUN_FILE, WEIGHTS_FILE, RunRecord, is_finished, read_run, read_weights
 
@@ -161,6 +161,7 @@ def _choose_folds(plan_folder: Path, model: str, folds: Sequence[str]) -> list[P
     if not there:
         trained = ", ".join(entry.name for entry in _folders(plan_folder) if _trained(entry))
         raise InputError(f"{folder}: {model} is not trained there; trained: {trained or 'none'}")
+    folds = [selection_folder_name(fold) for fold in folds]
     for fold in folds:
         if fold not in there:
             raise InputError(f"{folder}: {model} is not trained on {fold!r}; trained: {listed}")

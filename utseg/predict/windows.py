@@ -255,7 +255,7 @@ class _Forward:
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise
-                reason = error
+                reason = error.with_traceback(None)  # its frames hold the memory of the failed attempt
             else:
                 continue
             self._shrink(len(part), reason)
