@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=duration,
         metavar="TIME",
         default=argparse.SUPPRESS,
-        help="of the training, as 240s or 10m; default: 240s",
+        help="of the training, as 285s or 10m; default: 285s",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="seed of the cohort and of the training"

@@ -33,7 +33,7 @@ class DemoSettings:
     """
 
     home: Home
-    max_time_s: float = 240.0
+    max_time_s: float = 285.0
     epochs: int | None = None
     train_settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0

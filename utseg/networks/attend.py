@@ -74,39 +74,53 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 
 class _Tile(NamedTuple):
-    """One head of one image, and a range of whole coarse rows: queries start … stop."""
+    """Some heads of one image, and a range of whole coarse rows: queries start … stop."""
 
     image: int
-    head: int
+    heads: slice
     start: int
     stop: int
-    rows: list[tuple[int, int, int]]  # coarse row, and its first and last query counted from `start`
+    rows: list[
+        tuple[int, int, int, int]
+    ]  # coarse rows first … last of equal height, and their first and last query from `start`
 
 
 def _tiles(images: int, heads: int, size_HW: tuple[int, int], reduce_size: int) -> Iterator[_Tile]:
+    """As many whole coarse rows as `_TILE` queries hold; of a map that is smaller, as many heads."""
+    groups = _row_groups(size_HW, reduce_size)
+    at_once = max(1, min(heads, _TILE // (size_HW[0] * size_HW[1])))
+    for image in range(images):
+        for head in range(0, heads, at_once):
+            for start, stop, rows in groups:
+                yield _Tile(image, slice(head, min(head + at_once, heads)), start, stop, rows)
+
+
+def _row_groups(
+    size_HW: tuple[int, int], reduce_size: int
+) -> list[tuple[int, int, list[tuple[int, int, int, int]]]]:
     H, W = size_HW
-    groups: list[list[tuple[int, int, int]]] = []
+    groups: list[tuple[int, int, list[tuple[int, int, int, int]]]] = []
     for row in range(reduce_size):
         first, last = (-(-edge * H // reduce_size) * W for edge in (row, row + 1))
         if first == last:
             continue
-        if groups and last - groups[-1][0][1] <= _TILE:
-            groups[-1].append((row, first, last))
+        if not groups or last - groups[-1][0] > _TILE:
+            groups.append((first, last, [(row, row + 1, 0, last - first)]))
+            continue
+        start, stop, rows = groups.pop()
+        before, row_after, a, b = rows[-1]
+        if row_after == row and (b - a) == (last - first) * (row - before):
+            rows[-1] = (before, row + 1, a, last - start)
         else:
-            groups.append([(row, first, last)])
-    for image in range(images):
-        for head in range(heads):
-            for group in groups:
-                start = group[0][1]
-                yield _Tile(
-                    image, head, start, group[-1][2], [(r, a - start, b - start) for r, a, b in group]
-                )
+            rows.append((row, row + 1, first - start, last - start))
+        groups.append((start, last, rows))
+    return groups
 
 
 class _Scratch:
     """Buffers that all tiles of a call share, and the parts of the computation that forward and backward share.
 
-    Logits are scaled by scaling the keys and the position beforehand, which are small.
+    Logits are scaled by scaling the keys and the position beforehand, which are small. Of a tile: h heads, T queries.
     """
 
     def __init__(
@@ -128,28 +142,39 @@ class _Scratch:
         tiles = _tiles(B, E, size_HW, self.R)
         # All tiles share the buffers: where only sizes matter (planning memory) one tells as much as thousands.
         self.tiles = list(islice(tiles, 1) if isinstance(q_BEND, FakeTensor) else tiles)
-        most = max(tile.stop - tile.start for tile in self.tiles)
-        self.logits_TK = q_BEND.new_empty(most, K)
-        self.weights_TK = q_BEND.new_empty(most, K)
+        most = max((tile.heads.stop - tile.heads.start) * (tile.stop - tile.start) for tile in self.tiles) * K
+        self._logits = q_BEND.new_empty(most)
+        self._weights = q_BEND.new_empty(most)
         if dropout:
-            self.mask = Mask(most * K, dropout, seed, q_BEND)
+            self.mask = Mask(most, dropout, seed, q_BEND)
+
+    def shape(self, tile: _Tile) -> tuple[int, int, int]:
+        """(h, T, K) of a tile."""
+        return tile.heads.stop - tile.heads.start, tile.stop - tile.start, self.k.shape[2]
+
+    def logits(self, tile: _Tile) -> Tensor:
+        """The buffer for logits, or their gradient, (h, T, K)."""
+        h, T, K = self.shape(tile)
+        return self._logits[: h * T * K].view(h, T, K)
+
+    def by_cell(self, x_hTK: Tensor, rows: tuple[int, int, int, int]) -> Tensor:
+        """The queries of some coarse rows, (h, coarse rows, pixel rows of one, W, K); a view."""
+        first, last, start, stop = rows
+        return x_hTK[:, start:stop].view(x_hTK.shape[0], last - first, -1, self.W, x_hTK.shape[2])
 
     def weights(self, tile: _Tile) -> Tensor:
-        """Attention weights (T, K) of a tile, before dropout. Overwritten by the next call."""
-        T = tile.stop - tile.start
-        logits = self.logits_TK[:T]
-        torch.mm(
-            self.q[tile.image, tile.head, tile.start : tile.stop], self.k[tile.image, tile.head].T, out=logits
-        )
+        """Attention weights (h, T, K) of a tile, before dropout. Overwritten by the next call."""
+        at, queries = (tile.image, tile.heads), slice(tile.start, tile.stop)
+        logits = self.logits(tile)
+        torch.bmm(self.q[at][:, queries], self.k[at].mT, out=logits)
         if self.bias is not None:
-            for row, first, last in tile.rows:
-                logits[first:last].view(-1, self.W, logits.shape[1]).add_(self.bias[tile.head, row])
+            for rows in tile.rows:
+                self.by_cell(logits, rows).add_(self.bias[tile.heads, rows[0] : rows[1], None])
         if self.s_h is not None and self.s_w is not None:
-            part = (tile.image, tile.head, slice(tile.start, tile.stop))
-            by_row_and_column = logits.view(T, self.R, self.R)
-            by_row_and_column.add_(self.s_h[part][:, :, None], alpha=self.scale)
-            by_row_and_column.add_(self.s_w[part][:, None, :], alpha=self.scale)
-        return torch.softmax(logits, -1, out=self.weights_TK[:T])
+            by_row_and_column = logits.unflatten(2, (self.R, self.R))
+            by_row_and_column.add_(self.s_h[at][:, queries, :, None], alpha=self.scale)
+            by_row_and_column.add_(self.s_w[at][:, queries, None, :], alpha=self.scale)
+        return torch.softmax(logits, -1, out=self._weights[: logits.numel()].view(logits.shape))
 
 
 class _Tiled(torch.autograd.Function):
@@ -178,8 +203,8 @@ class _Tiled(torch.autograd.Function):
             weights = scratch.weights(tile)
             if dropout:
                 weights.mul_(scratch.mask.draw(weights.shape))
-            out = out_BNED[tile.image, tile.start : tile.stop, tile.head]
-            torch.mm(weights, v[tile.image, tile.head], out=out)
+            attended_hTD = torch.bmm(weights, v[tile.image, tile.heads])
+            out_BNED[tile.image, tile.start : tile.stop, tile.heads] = attended_hTD.transpose(0, 1)
         return out_BNED
 
     @staticmethod
@@ -195,27 +220,26 @@ class _Tiled(torch.autograd.Function):
         )
         grad_bias, grad_h, grad_w = (None if x is None else torch.zeros_like(x) for x in position)
         for tile in scratch.tiles:
-            at, queries = (tile.image, tile.head), slice(tile.start, tile.stop)
-            grad_out = grad_BNED[tile.image, queries, tile.head]
+            at, queries = (tile.image, tile.heads), slice(tile.start, tile.stop)
+            grad_out = grad_BNED[tile.image, queries, tile.heads].transpose(0, 1)
             weights = scratch.weights(tile)
-            T, K = weights.shape
-            grad = torch.mm(grad_out, v[at].T, out=scratch.logits_TK[:T])
+            grad = torch.bmm(grad_out, v[at].mT, out=scratch.logits(tile))
             if dropout:
-                kept = scratch.mask.draw((T, K))
+                kept = scratch.mask.draw(weights.shape)
                 grad.mul_(kept)
-                grad_v[at].addmm_(kept.mul_(weights).T, grad_out)
+                grad_v[at].baddbmm_(kept.mul_(weights).mT, grad_out)
             else:
-                grad_v[at].addmm_(weights.T, grad_out)
+                grad_v[at].baddbmm_(weights.mT, grad_out)
             torch.ops.aten._softmax_backward_data.out(grad, weights, -1, weights.dtype, grad_input=grad)
-            torch.mm(grad, scratch.k[at], out=grad_q_BNED[tile.image, queries, tile.head])
-            grad_k[at].addmm_(grad.T, q[at][queries])
+            grad_q_BNED[tile.image, queries, tile.heads] = torch.bmm(grad, scratch.k[at]).transpose(0, 1)
+            grad_k[at].baddbmm_(grad.mT, q[at][:, queries])
             if grad_bias is not None:
-                for row, first, last in tile.rows:
-                    grad_bias[tile.head, row].add_(grad[first:last].view(-1, size_HW[1], K).sum(0))
+                for rows in tile.rows:
+                    grad_bias[tile.heads, rows[0] : rows[1]].add_(scratch.by_cell(grad, rows).sum(2))
             if grad_h is not None and grad_w is not None:
-                by_row_and_column = grad.view(T, scratch.R, scratch.R)
-                torch.sum(by_row_and_column, 2, out=grad_h[at][queries])
-                torch.sum(by_row_and_column, 1, out=grad_w[at][queries])
+                by_row_and_column = grad.unflatten(2, (scratch.R, scratch.R))
+                grad_h[at][:, queries] = by_row_and_column.sum(3)
+                grad_w[at][:, queries] = by_row_and_column.sum(2)
         grad_v.div_(1 - dropout)
         for scaled in (grad_k, grad_bias, grad_h, grad_w):
             if scaled is not None:
