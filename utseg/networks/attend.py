@@ -107,7 +107,7 @@ def _row_groups(
         if not groups or last - groups[-1][0] > _TILE:
             groups.append((first, last, [(row, row + 1, 0, last - first)]))
             continue
-        start, stop, rows = groups.pop()
+        start, _, rows = groups.pop()
         before, row_after, a, b = rows[-1]
         if row_after == row and (b - a) == (last - first) * (row - before):
             rows[-1] = (before, row + 1, a, last - start)
