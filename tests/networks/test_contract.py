@@ -3,8 +3,11 @@
 import subprocess
 import sys
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
+from networks.small import SMALL, build_small
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -12,39 +15,47 @@ from utseg.errors import SettingError, UsageError
 from utseg.networks import build_network, network_names, network_settings
 
 NAMES = network_names()
-SIZES = [(35, 50), (97, 130), (16, 16), (5, 7), (64, 48), (72, 40)]
-
-
-def build(name: str, **settings: object) -> nn.Module:
-    torch.manual_seed(0)
-    small = {"base_channels": 4} if "base_channels" in network_settings(name) else {}
-    return build_network(name, **{"in_channels": 1, "num_classes": 4, **small, **settings})
+SIZES = [(35, 50), (97, 130), (224, 224), (256, 192), (5, 7), (72, 40)]
 
 
 def all_outputs(y: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return y if isinstance(y, tuple) else (y,)
 
 
-def test_both_networks_are_registered() -> None:
-    assert {"UTNet", "UNet"} <= set(NAMES)
+def test_the_networks_of_the_issue_are_registered() -> None:
+    assert set(SMALL) <= set(NAMES)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", NAMES)
-def test_any_size_channels_and_classes(name: str, size: tuple[int, int]) -> None:
+def test_any_size_channels_and_classes_forward_and_backward(name: str, size: tuple[int, int]) -> None:
     for channels, classes, aux in ((1, 4, True), (3, 2, False)):
-        network = build(name, in_channels=channels, num_classes=classes, aux_loss=aux)
-        y = network(torch.randn(2, channels, *size))
+        network = build_small(name, in_channels=channels, num_classes=classes, aux_loss=aux)
+        x = torch.randn(2, channels, *size, requires_grad=True)
+        y = network(x)
         assert isinstance(y, tuple) == aux
         for logits in all_outputs(y):
             assert logits.shape == (2, classes, *size)
             assert logits.isfinite().all()
+        torch.stack([logits.square().mean() for logits in all_outputs(y)]).sum().backward()
+        assert x.grad is not None
+        assert x.grad.isfinite().all()
+        assert x.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_auxiliary_outputs_are_several_and_each_is_its_own(name: str) -> None:
+    network = build_small(name, aux_loss=True).eval()
+    with torch.no_grad():
+        y = network(torch.randn(1, 1, 64, 48))
+    assert len(y) == len(network.heads) >= 2
+    assert all(not torch.equal(a, b) for a, b in zip(y[:-1], y[1:], strict=True))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_reach_every_parameter(name: str) -> None:
-    network = build(name, aux_loss=True)
-    y = network(torch.randn(1, 1, 35, 50))
+    network = build_small(name, aux_loss=True)
+    y = network(torch.randn(2, 1, 35, 50))
     sum(logits.square().sum() for logits in all_outputs(y)).backward()
     for parameter_name, parameter in network.named_parameters():
         assert parameter.grad is not None, parameter_name
@@ -54,7 +65,7 @@ def test_gradients_reach_every_parameter(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_evaluation_is_deterministic_and_slices_do_not_see_their_neighbours(name: str) -> None:
-    network = build(name, aux_loss=False).eval()
+    network = build_small(name, aux_loss=False).eval()
     x = torch.randn(3, 1, 40, 56)
     with torch.no_grad():
         y = network(x)
@@ -66,7 +77,7 @@ def test_evaluation_is_deterministic_and_slices_do_not_see_their_neighbours(name
 @pytest.mark.parametrize("aux_loss", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_main_logits_are_the_first_output_without_the_other_heads(name: str, aux_loss: bool) -> None:
-    network = build(name, aux_loss=aux_loss).eval()
+    network = build_small(name, aux_loss=aux_loss).eval()
     x = torch.randn(1, 1, 35, 50)
     called: list[nn.Module] = []
     for head in network.heads[1:]:
@@ -80,7 +91,7 @@ def test_main_logits_are_the_first_output_without_the_other_heads(name: str, aux
 
 @pytest.mark.parametrize("name", NAMES)
 def test_state_dict_round_trip_and_memory_formats_agree(name: str) -> None:
-    network, other = build(name).eval(), build(name)
+    network, other = build_small(name).eval(), build_small(name)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(1)
@@ -92,14 +103,24 @@ def test_state_dict_round_trip_and_memory_formats_agree(name: str) -> None:
         torch.testing.assert_close(other.main_logits(x), y, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("levels", [1, 2, 3, 5])
 @pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_gives_the_same_weights(name: str) -> None:
+    first, second = build_small(name), build_small(name)
+    for key, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 5])
+@pytest.mark.parametrize("name", [name for name in NAMES if "base_channels" in SMALL.get(name, {})])
 def test_levels(name: str, levels: int) -> None:
-    extra = {}
-    if name == "UTNet":
+    settings = network_settings(name)
+    if "levels" not in settings:
+        pytest.skip(f"{name} has as many levels as it has")
+    extra: dict[str, object] = {}
+    if "block_list" in settings:
         every = tuple(range(levels + 1))
         extra = {"block_list": every, "num_heads": [2 for _ in every], "num_blocks": [1]}
-    network = build(name, levels=levels, aux_loss=True, base_channels=2, **extra)
+    network = build_small(name, levels=levels, aux_loss=True, base_channels=2, **extra)
     y = network(torch.randn(1, 1, 33, 40))
     assert len(y) == levels
     assert all(logits.shape == (1, 4, 33, 40) for logits in y)
@@ -107,11 +128,27 @@ def test_levels(name: str, levels: int) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bfloat16_autocast_trains(name: str) -> None:
-    network = build(name, aux_loss=False)
+    network = build_small(name, aux_loss=False)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = network(torch.randn(2, 1, 32, 32))
     y.float().square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_exported_graph_and_onnx_give_the_same_logits(name: str) -> None:
+    network = build_small(name, aux_loss=False).eval()
+    x = torch.randn(2, 1, 35, 50)
+    with torch.no_grad():
+        expected = network(x)
+        program = torch.export.export(network, (x,))
+        torch.testing.assert_close(program.module()(x), expected, atol=1e-4, rtol=1e-4)
+        onnx = torch.onnx.export(program, (), dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(
+        onnx.model_proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4, rtol=1e-3)
 
 
 def test_unknown_names_and_settings_list_the_right_ones() -> None:
@@ -152,7 +189,7 @@ def test_wrong_settings_name_the_setting_its_value_and_what_is_allowed(
     name: str, settings: dict[str, object], message: str
 ) -> None:
     with pytest.raises(SettingError) as caught:
-        build(name, **settings)
+        build_small(name, **settings)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -165,7 +202,7 @@ def test_importing_the_room_does_not_import_torch() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_training_step_can_be_planned_with_fake_tensors(name: str) -> None:
     with FakeTensorMode():
-        network = build(name, aux_loss=True, base_channels=64)
+        network = build_small(name, aux_loss=True)
         y = network(torch.randn(64, 1, 2048, 2048))
         sum(logits.sum() for logits in y).backward()
         assert y[0].shape == (64, 4, 2048, 2048)

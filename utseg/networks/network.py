@@ -1,9 +1,10 @@
-"""What every U-shaped network shares: sizes, the head, deep supervision, and a way round it for inference.
+"""What every network shares: sizes, the head, deep supervision, and a way round it for inference.
 
 Does not say what encoder and decoder are: a network derives from `SegmentationNetwork` and gives `decoder_maps`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,25 +31,59 @@ def prefer_channels_last(network: nn.Module) -> None:
             module.weight = nn.Parameter(weight)
 
 
+Family = Literal["convolutional", "hybrid", "transformer"]
+
+
 class SegmentationNetwork(nn.Module):
     """Image (B, in_channels, H, W) of any size → logits (B, num_classes, H, W).
 
-    With `aux_loss`, `forward` gives a tuple in training and evaluation alike: the logits, then those of the decoder maps at ½, ¼, …
-    of the resolution, all upsampled to full size. `main_logits` gives the first alone, at no cost for the others.
+    With `aux_loss`, `forward` gives a tuple in training and evaluation alike: the logits, then those of the coarser decoder maps, each
+    coarser than the one before, all upsampled to full size. `main_logits` gives the first alone, at no cost for the others.
+
+    `family` says which recipe trains it unless another is asked for. The first line of a network's docstring is what `utseg_networks`
+    says that it is.
     """
 
-    def __init__(self, *, num_classes: int, map_channels: Sequence[int], levels: int, aux_loss: bool) -> None:
-        """`map_channels`: channels of the decoder maps at levels 0 … levels - 1."""
+    family: ClassVar[Family] = "convolutional"
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        map_channels: Sequence[int],
+        levels: int,
+        aux_loss: bool,
+        head_kernel: int = 1,
+    ) -> None:
+        """`map_channels`: channels of the decoder maps, finest first. `levels`: halvings; images are padded to a multiple of 2^levels.
+        `head_kernel`: size of the convolutions that make logits of the maps, 1 or 3.
+        """
         super().__init__()
         check_whole("num_classes", num_classes)
         supervised = map_channels if check_flag("aux_loss", aux_loss) else map_channels[:1]
         self.aux_loss = aux_loss
         self.multiple = 2**levels
-        self.heads = nn.ModuleList(nn.Conv2d(channels, num_classes, 1) for channels in supervised)
+        self.heads = nn.ModuleList(
+            nn.Conv2d(channels, num_classes, head_kernel, padding=head_kernel // 2) for channels in supervised
+        )
 
     def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
-        """Decoder maps of a padded image, one a level, full resolution first. Given by each network."""
+        """Decoder maps of a padded image, finest first, of `map_channels`. Given by each network."""
         raise TypeError(f"{type(self).__name__} has no decoder_maps")
+
+    def from_public_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """Published weights under this network's own names, in its own order and for its own grid; None where they are of no
+        format that the network knows. May cover a part of the network, such as a pretrained encoder.
+
+        Overridden where there are such weights. Raises InputError where the format is known and something does not fit.
+        """
+        return None
+
+    def pretrained_layers(self) -> list[tuple[str, ...]]:
+        """Prefixes of parameter names, layer by layer from the image on, for layer-wise decay of the learning rate; what has none of
+        them comes last. Overridden where there are pretrained weights.
+        """
+        return []
 
     def _logits(self, x_BCHW: Tensor, heads: int) -> list[Tensor]:
         size_HW = (x_BCHW.shape[-2], x_BCHW.shape[-1])

@@ -1,0 +1,34 @@
+"""Settings that make each network small enough for a test, every part of it still there."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from utseg.networks import build_network, network_settings
+
+SMALL: dict[str, dict[str, Any]] = {
+    "UTNet": {"base_channels": 4},
+    "UTNet_encoder": {"base_channels": 4},
+    "ResUNet": {"base_channels": 4},
+    "UNet": {"base_channels": 4},
+    "AttentionUNet": {"base_channels": 4},
+    "CBAM_UNet": {"base_channels": 4},
+    "DualAttention_UNet": {"base_channels": 4},
+    "ResNet50_UNet": {},
+    "ResNet50_UTNet": {},
+    "TransUNet": {},
+    "SwinUNet": {},
+    "MedFormer": {"base_channels": 4},
+    "nnUNet": {"base_channels": 4},
+    "FCN": {"base_channels": 4},
+}
+
+
+def build_small(name: str, **settings: object) -> nn.Module:
+    """A small network with seeded weights, for one channel and four classes unless said otherwise. `settings` come on top."""
+    torch.manual_seed(0)
+    fallback = {"base_channels": 4} if "base_channels" in network_settings(name) else {}
+    return build_network(
+        name, **{"in_channels": 1, "num_classes": 4, **SMALL.get(name, fallback), **settings}
+    )
