@@ -11,7 +11,7 @@ demo: $(VENV)/installed
 	$(BIN)/utseg_demo
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -1,5 +1,6 @@
 """What every registered network must do."""
 
+import itertools
 import subprocess
 import sys
 
@@ -7,10 +8,10 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from networks.small import SMALL, build_small
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from networks.small import SMALL, build_small
 from utseg.errors import SettingError, UsageError
 from utseg.networks import build_network, network_names, network_settings
 
@@ -49,7 +50,7 @@ def test_auxiliary_outputs_are_several_and_each_is_its_own(name: str) -> None:
     with torch.no_grad():
         y = network(torch.randn(1, 1, 64, 48))
     assert len(y) == len(network.heads) >= 2
-    assert all(not torch.equal(a, b) for a, b in zip(y[:-1], y[1:], strict=True))
+    assert all(not torch.equal(a, b) for a, b in itertools.pairwise(y))
 
 
 @pytest.mark.parametrize("name", NAMES)
