@@ -62,7 +62,7 @@ def settings(case: str, config: dict[str, Any]) -> dict[str, Any]:
         "projection": config.get("projection", "interp"),
         "relative_position": "2d-bias" if config.get("rel_pos", True) else "none",
         "aux_loss": config["aux_loss"],
-        "decoder_attention": case != "utnet_encoder_only",
+        "attention_in": "encoder" if case == "utnet_encoder_only" else "both",
     }
 
 

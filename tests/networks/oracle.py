@@ -12,21 +12,44 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    if in_channels == out_channels and stride == 1:
+        return nn.Sequential()
+    conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+    return nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU(), conv)
+
+
 class BasicBlock(nn.Module):
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.shortcut = nn.Sequential()
-        if in_channels != out_channels:
-            conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-            self.shortcut = nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU(), conv)
+        self.shortcut = shortcut(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv1(F.relu(self.bn1(x)))
         out = self.conv2(F.relu(self.bn2(out)))
+        return out + self.shortcut(x)
+
+
+class BottleneckBlock(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        inner = out_channels // 4
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, inner, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(inner)
+        self.conv3 = nn.Conv2d(inner, out_channels, 1, bias=False)
+        self.shortcut = shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv1(F.relu(self.bn1(x)))
+        out = self.conv2(F.relu(self.bn2(out)))
+        out = self.conv3(F.relu(self.bn3(out)))
         return out + self.shortcut(x)
 
 
@@ -160,15 +183,21 @@ class DecoderAttention(nn.Module):
 
 
 class Down(nn.Module):
+    """As in the official code, levels without attention know neither strides nor bottlenecks."""
+
     def __init__(self, channels: int, heads: int | None, count: int, s: dict[str, object]) -> None:
         super().__init__()
-        first = [nn.MaxPool2d(2), BasicBlock(channels, 2 * channels)]
         if heads is None:
-            self.conv = nn.Sequential(*first, BasicBlock(2 * channels, 2 * channels))
-        else:
-            self.blocks = nn.Sequential(
-                *first, *(TransformerBlock(2 * channels, heads, s) for _ in range(count))
-            )
+            first = BasicBlock(channels, 2 * channels)
+            self.conv = nn.Sequential(nn.MaxPool2d(2), first, BasicBlock(2 * channels, 2 * channels))
+            return
+        block = BottleneckBlock if s["bottleneck"] else BasicBlock
+        strided = s["downsampling"] == "strided"
+        pool = [] if strided else [nn.MaxPool2d(2)]
+        first = block(channels, 2 * channels, 2 if strided else 1)
+        self.blocks = nn.Sequential(
+            *pool, first, *(TransformerBlock(2 * channels, heads, s) for _ in range(count))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks(x) if hasattr(self, "blocks") else self.conv(x)
@@ -181,8 +210,9 @@ class Up(nn.Module):
             self.conv_ch = nn.Conv2d(2 * channels, channels, 1)
             self.conv = nn.Sequential(BasicBlock(2 * channels, channels), BasicBlock(channels, channels))
         else:
+            block = BottleneckBlock if s["bottleneck"] else BasicBlock
             self.attn_decoder = DecoderAttention(channels, heads, s)
-            self.blocks = nn.Sequential(BasicBlock(2 * channels, channels))
+            self.blocks = nn.Sequential(block(2 * channels, channels))
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         if hasattr(self, "blocks"):
@@ -201,24 +231,25 @@ class OracleUTNet(nn.Module):
         s: dict[str, object] = {
             "block_list": (1, 2, 3, 4), "num_blocks": (1, 1, 1, 1), "num_heads": (4, 4, 4, 4), "reduce_size": 8,
             "projection": "interp", "relative_position": "2d-bias", "aux_loss": True,
-            "decoder_attention": True, "dropout": 0.1,
+            "attention_in": "both", "downsampling": "maxpool", "bottleneck": False, "dropout": 0.1,
         }  # fmt: skip
         assert set(settings) <= set(s), settings
         s.update(settings)
-        b, attended = base_channels, set(s["block_list"])
-
-        def heads(level: int, placed_at: int) -> int | None:
-            return s["num_heads"][level - 5] if placed_at in attended else None
-
+        b = base_channels
+        down, up = (
+            set(s["block_list"]) if s["attention_in"] in ("both", part) else set()
+            for part in ("encoder", "decoder")
+        )
         self.inc = nn.Sequential(
             BasicBlock(in_channels, b),
-            TransformerBlock(b, heads(0, 0), s) if 0 in attended else BasicBlock(b, b),
+            TransformerBlock(b, s["num_heads"][-5], s) if 0 in down else BasicBlock(b, b),
         )
         for level in range(1, 5):
-            count = s["num_blocks"][level - 5] if level in attended else 0
-            setattr(self, f"down{level}", Down(b * 2 ** (level - 1), heads(level, level), count, s))
+            attended = level in down
+            count, heads = (s["num_blocks"][level - 5], s["num_heads"][level - 5]) if attended else (0, None)
+            setattr(self, f"down{level}", Down(b * 2 ** (level - 1), heads, count, s))
         for level in range(4):
-            up_heads = heads(level + 1, level) if s["decoder_attention"] else None
+            up_heads = s["num_heads"][level - 4] if level in up else None
             setattr(self, f"up{4 - level}", Up(b * 2**level, up_heads, s))
         self.outc = nn.Conv2d(b, num_classes, 1)
         self.aux_loss = s["aux_loss"]

@@ -11,6 +11,7 @@ from utseg.networks.official import export_official_state_dict
 
 from .oracle import OracleUTNet
 
+EVERY_LEVEL = {"block_list": (0, 1, 2, 3, 4), "num_heads": (1, 2, 2, 4, 4)}
 CONFIGS = {
     "default": {},
     "1d-qk": {"relative_position": "1d-qk"},
@@ -23,8 +24,13 @@ CONFIGS = {
         "num_heads": (2, 4, 8),
         "reduce_size": 3,
     },
-    "encoder only": {"decoder_attention": False},
+    "encoder only": {"attention_in": "encoder"},
+    "decoder only": {"attention_in": "decoder"},
     "no attention": {"block_list": ()},
+    "strided": {"downsampling": "strided"},
+    "strided, encoder only": {"downsampling": "strided", "attention_in": "encoder"},
+    "bottleneck": {**EVERY_LEVEL, "bottleneck": True},
+    "bottleneck, strided": {**EVERY_LEVEL, "bottleneck": True, "downsampling": "strided"},
 }
 
 

@@ -174,7 +174,6 @@ WRONG = [
     ("UTNet", {"relative_position": "2d"}, "allowed are '2d-bias', '1d-qk', 'none'"),
     ("UTNet", {"reduce_size": 1}, "reduce_size is 1"),
     ("UTNet", {"dropout": 1}, "dropout is 1"),
-    ("UTNet", {"decoder_attention": "no"}, "decoder_attention is 'no'"),
     ("UTNet", {"levels": 0}, "levels is 0"),
     ("UTNet", {"base_channels": 2.5}, "base_channels is 2.5"),
     ("UNet", {"aux_loss": 1}, "aux_loss is 1"),

@@ -71,7 +71,7 @@ def test_export_is_the_inverse_of_import(folder: Path, case: str) -> None:
         ({"reduce_size": 4}, 10_013_572),
         ({"reduce_size": 16}, 10_039_108),
         ({"relative_position": "none"}, 10_012_200),
-        ({"decoder_attention": False}, 10_944_056),
+        ({"attention_in": "encoder"}, 10_944_056),
         ({"block_list": ()}, 15_449_256),
     ],
 )

@@ -10,16 +10,40 @@ What is cheaper here than in the plain form, and exactly equal to it:
 Axes: B batch, E heads, D dim_head, N = H·W query pixels, R reduce_size, K = R² keys.
 """
 
+from typing import TypedDict
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.networks.attend import attend, coarse_cells
 from utseg.networks.blocks import DepthwiseSeparable
+from utseg.networks.checks import check_choice, check_fraction, check_whole
 from utseg.networks.dropout import dropout as drop
 
 PROJECTIONS = ("interp", "maxpool")
 RELATIVE_POSITIONS = ("2d-bias", "1d-qk", "none")
+
+
+class AttentionSettings(TypedDict):
+    """What every efficient attention of a network shares."""
+
+    reduce_size: int
+    projection: str
+    relative_position: str
+    dropout: float
+
+
+def check_attention(
+    *, reduce_size: int, projection: str, relative_position: str, dropout: float
+) -> AttentionSettings:
+    """The settings of those names, checked. Raises SettingError."""
+    return {
+        "reduce_size": check_whole("reduce_size", reduce_size, least=2),
+        "projection": check_choice("projection", projection, PROJECTIONS),
+        "relative_position": check_choice("relative_position", relative_position, RELATIVE_POSITIONS),
+        "dropout": check_fraction("dropout", dropout),
+    }
 
 
 class PositionBias2D(nn.Module):

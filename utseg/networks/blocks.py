@@ -1,5 +1,7 @@
 """Blocks that several networks are made of."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,24 +21,82 @@ class DepthwiseSeparable(nn.Module):
 
 
 class PreActivationBlock(nn.Module):
-    """(BN → ReLU → 3×3) twice plus a shortcut: identity, or BN → ReLU → 1×1 where the channels change. Nothing follows the sum.
+    """(BN → ReLU → 3×3) twice plus a shortcut. Nothing follows the sum.
 
+    The shortcut is the identity, or BN → ReLU → 1×1 where channels or resolution change. `stride` is that of the first 3×3 and of the 1×1.
     He et al., *Identity Mappings in Deep Residual Networks*, ECCV 2016.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.shortcut: nn.Module | None = None
-        if in_channels != out_channels:
+        if in_channels != out_channels or stride != 1:
             self.shortcut_norm = nn.BatchNorm2d(in_channels)
-            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         y = self.conv1(F.relu_(self.norm1(x_BCHW)))
         y = self.conv2(F.relu_(self.norm2(y)))
         kept = x_BCHW if self.shortcut is None else self.shortcut(F.relu_(self.shortcut_norm(x_BCHW)))
         return torch.add(y, kept)
+
+
+class PreActivationBottleneck(nn.Module):
+    """BN → ReLU → 1×1, BN → ReLU → 3×3, BN → ReLU → 1×1 plus the shortcut of `PreActivationBlock`; a quarter of the channels inside.
+
+    `stride` is that of the 3×3 and of the shortcut. `out_channels` is a multiple of 4. He et al., ECCV 2016.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        inner = out_channels // 4
+        self.norm1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, inner, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, padding=1, bias=False)
+        self.norm3 = nn.BatchNorm2d(inner)
+        self.conv3 = nn.Conv2d(inner, out_channels, 1, bias=False)
+        self.shortcut: nn.Module | None = None
+        if in_channels != out_channels or stride != 1:
+            self.shortcut_norm = nn.BatchNorm2d(in_channels)
+            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        y = self.conv1(F.relu_(self.norm1(x_BCHW)))
+        y = self.conv2(F.relu_(self.norm2(y)))
+        y = self.conv3(F.relu_(self.norm3(y)))
+        kept = x_BCHW if self.shortcut is None else self.shortcut(F.relu_(self.shortcut_norm(x_BCHW)))
+        return torch.add(y, kept)
+
+
+class InstanceNorm(nn.Module):
+    """Each channel of each image to mean 0 and variance 1 over its pixels, then a learnt scale and offset.
+
+    On the CPU as a group norm of one channel a group: the same numbers, without a copy of channels-last maps to and fro.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        if x_BCHW.device.type == "cpu":
+            return F.group_norm(x_BCHW, x_BCHW.shape[1], self.weight, self.bias, self.eps)
+        return F.instance_norm(x_BCHW, weight=self.weight, bias=self.bias, eps=self.eps)
+
+
+def decode(stages: Sequence[nn.Module], maps: list[Tensor]) -> list[Tensor]:
+    """Decoder maps, finest first, from encoder maps (one more than there are stages). Empties `maps`, so that inference can let go.
+
+    `stages`: finest first; each takes the coarser decoder map (the first, the coarsest encoder map) and the skip of its level.
+    """
+    decoded = [maps.pop()]
+    for stage in reversed(stages):
+        decoded.append(stage(decoded[-1], maps.pop()))
+    return decoded[:0:-1]

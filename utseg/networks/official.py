@@ -1,7 +1,8 @@
 """Weights of the official UTNet, in and out.
 
 The official state dict calls the stages inc, down1 … and up1 … (up1 is the coarsest), and splits attention channels as (dim_head, heads).
-Ours are encoder.L, decoder.L and (heads, dim_head). Nothing else differs. Files are not read here; load them with weights_only=True.
+Ours are encoder.L, decoder.L and (heads, dim_head). The official code gives strided downsampling and bottleneck blocks to levels with
+attention only; ours at other levels have no official form. Files are not read here; load them with weights_only=True.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from utseg.errors import InputError
 from utseg.networks.attention import EfficientAttention
-from utseg.networks.blocks import PreActivationBlock
+from utseg.networks.blocks import PreActivationBlock, PreActivationBottleneck
 from utseg.networks.utnet import AttentionUpStage, DownStage, PlainUpStage, TransformerBlock, UTNet
 
 _BLOCK = {
@@ -19,6 +20,8 @@ _BLOCK = {
     "conv1": "conv1",
     "norm2": "bn2",
     "conv2": "conv2",
+    "norm3": "bn3",
+    "conv3": "conv3",
     "shortcut_norm": "shortcut.0",
     "shortcut": "shortcut.2",
 }
@@ -46,7 +49,8 @@ def _stages(network: UTNet) -> Iterator[tuple[str, str]]:
     for level, down in enumerate(network.encoder):
         assert isinstance(down, DownStage)
         plain = not isinstance(down.second[0], TransformerBlock)
-        stage, first = (f"down{level}.{'conv' if plain else 'blocks'}", 1) if level else ("inc", 0)
+        stage = f"down{level}.{'conv' if plain else 'blocks'}" if level else "inc"
+        first = 1 if down.pool else 0
         yield f"encoder.{level}.first", f"{stage}.{first}"
         for position in range(len(down.second)):
             yield f"encoder.{level}.second.{position}", f"{stage}.{first + 1 + position}"
@@ -66,9 +70,32 @@ def _stages(network: UTNet) -> Iterator[tuple[str, str]]:
         yield f"heads.{level}", f"out{deepest - level}" if level else "outc"
 
 
+def _check_official_form(network: UTNet) -> None:
+    """InputError where the official code has no such network."""
+    for level, down in list(enumerate(network.encoder))[1:]:
+        assert isinstance(down, DownStage)
+        if isinstance(down.second[0], TransformerBlock):
+            continue
+        if not down.pool:
+            raise InputError(_no_form("downsampling is 'strided'", f"the encoder's level {level}"))
+        if isinstance(down.first, PreActivationBottleneck):
+            raise InputError(_no_form("bottleneck is True", f"the encoder's level {level}"))
+    for level, up in enumerate(network.decoder):
+        assert isinstance(up, AttentionUpStage | PlainUpStage)
+        if isinstance(up, PlainUpStage) and isinstance(up.blocks[0], PreActivationBottleneck):
+            raise InputError(_no_form("bottleneck is True", f"the decoder's level {level}"))
+
+
+def _no_form(setting: str, place: str) -> str:
+    return (
+        f"{setting}, and {place} has no attention; the official UTNet applies this setting at levels with attention only, "
+        "so its weights do not fit; change block_list or the setting"
+    )
+
+
 def _table(module: nn.Module) -> dict[str, str]:
     """Names inside a stage, ours to official."""
-    if isinstance(module, PreActivationBlock):
+    if isinstance(module, PreActivationBlock | PreActivationBottleneck):
         return _BLOCK
     if isinstance(module, TransformerBlock):
         return _TRANSFORMER
@@ -76,7 +103,8 @@ def _table(module: nn.Module) -> dict[str, str]:
 
 
 def official_names(network: UTNet) -> dict[str, str]:
-    """Every entry of our state dict → its official name."""
+    """Every entry of our state dict → its official name. InputError where the official code has no such network."""
+    _check_official_form(network)
     ours = list(network.state_dict())
     found = {}
     for prefix, official in _stages(network):

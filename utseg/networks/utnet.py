@@ -1,27 +1,27 @@
 """UTNet: a U-Net of pre-activation residual blocks with efficient attention at chosen levels of encoder and decoder.
 
-Gao, Zhou, Metaxas: *UTNet: A Hybrid Transformer Architecture for Medical Image Segmentation*, MICCAI 2021. With `block_list=()` it
-is a pre-activation ResUNet, with `decoder_attention=False` the encoder-only variant. Level L is the resolution after L halvings.
+Gao, Zhou, Metaxas: *UTNet: A Hybrid Transformer Architecture for Medical Image Segmentation*, MICCAI 2021. Level L is the resolution
+after L halvings. `utnet_encoder` and `resunet` are this with attention in the encoder only and without any.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.errors import SettingError
-from utseg.networks.attention import PROJECTIONS, RELATIVE_POSITIONS, EfficientAttention
-from utseg.networks.blocks import PreActivationBlock
-from utseg.networks.checks import (
-    check_choice,
-    check_flag,
-    check_fraction,
-    check_levels_listed,
-    check_whole,
-    entries_by_level,
-)
-from utseg.networks.network import SegmentationNetwork, prefer_channels_last, upsample
+from utseg.networks.attention import AttentionSettings, EfficientAttention, check_attention
+from utseg.networks.blocks import PreActivationBlock, PreActivationBottleneck
+from utseg.networks.checks import check_choice, check_flag, check_levels_listed, check_whole, entries_by_level
+from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last, upsample
+
+DOWNSAMPLINGS = ("maxpool", "strided")
+ATTENTION_IN = ("both", "encoder", "decoder")
+Block = type[PreActivationBlock] | type[PreActivationBottleneck]
 
 
 class FeedForward(nn.Module):
@@ -39,10 +39,10 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     """x + attention(BN(x)), then the feed-forward."""
 
-    def __init__(self, channels: int, heads: int, attention: dict[str, object]) -> None:
+    def __init__(self, channels: int, heads: int, attention: AttentionSettings) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels)
-        self.attention = EfficientAttention(channels, heads=heads, **attention)  # type: ignore[arg-type]
+        self.attention = EfficientAttention(channels, heads=heads, **attention)
         self.feed_forward = FeedForward(channels)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -51,48 +51,42 @@ class TransformerBlock(nn.Module):
 
 
 class DownStage(nn.Module):
-    """A pre-activation block, then transformer blocks, or a second pre-activation block where there are none.
+    """A convolutional block, then transformer blocks, or a second convolutional block where there are none.
 
-    Halves the resolution first, unless it is the stem.
+    Halves the resolution, unless it is the stem: by max-pooling before the first block, or by a stride in it.
     """
 
     def __init__(
         self,
         in_channels: int,
         channels: int,
+        block: Block,
         *,
-        halve: bool,
-        heads: int,
-        blocks: int,
-        attention: dict[str, object],
+        halving: str | None,
+        transformer: Sequence[Callable[[], nn.Module]],
     ) -> None:
+        """`halving`: one of DOWNSAMPLINGS, or None. `transformer`: makes each transformer block."""
         super().__init__()
-        self.halve = halve
-        self.first = PreActivationBlock(in_channels, channels)
-        self.second = nn.Sequential(
-            *(TransformerBlock(channels, heads, attention) for _ in range(blocks))
-            if blocks
-            else [PreActivationBlock(channels, channels)]
-        )
+        self.pool = halving == "maxpool"
+        self.first = block(in_channels, channels, 2 if halving == "strided" else 1)
+        self.second = nn.Sequential(*(make() for make in transformer or [partial(block, channels, channels)]))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        x = F.max_pool2d(x_BCHW, 2) if self.halve else x_BCHW
+        x = F.max_pool2d(x_BCHW, 2) if self.pool else x_BCHW
         y: Tensor = self.second(self.first(x))
         return y
 
 
 class PlainUpStage(nn.Module):
-    """Bring the coarser map to the skip's size and channels, join them, two pre-activation blocks.
+    """Bring the coarser map to the skip's size and channels, join them, two convolutional blocks.
 
     The 1×1 convolution runs before the upsampling, on a quarter of the pixels. The two commute: bilinear weights sum to one.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, block: Block = PreActivationBlock) -> None:
         super().__init__()
         self.project = nn.Conv2d(2 * channels, channels, 1)
-        self.blocks = nn.Sequential(
-            PreActivationBlock(2 * channels, channels), PreActivationBlock(channels, channels)
-        )
+        self.blocks = nn.Sequential(block(2 * channels, channels), block(channels, channels))
 
     def forward(self, low_BCHW: Tensor, skip_BCHW: Tensor) -> Tensor:
         up = upsample(self.project(low_BCHW), skip_BCHW.shape[-2:])
@@ -103,14 +97,16 @@ class PlainUpStage(nn.Module):
 class AttentionUpStage(nn.Module):
     """The skip asks the coarser map; the answer plus the upsampled coarser map, the feed-forward, join with the skip, one block."""
 
-    def __init__(self, channels: int, heads: int, attention: dict[str, object]) -> None:
+    def __init__(
+        self, channels: int, heads: int, attention: AttentionSettings, block: Block = PreActivationBlock
+    ) -> None:
         super().__init__()
         self.low_norm = nn.BatchNorm2d(2 * channels)
         self.skip_norm = nn.BatchNorm2d(channels)
         self.project = nn.Conv2d(2 * channels, channels, 1)
-        self.attention = EfficientAttention(channels, heads=heads, key_channels=2 * channels, **attention)  # type: ignore[arg-type]
+        self.attention = EfficientAttention(channels, heads=heads, key_channels=2 * channels, **attention)
         self.feed_forward = FeedForward(channels)
-        self.blocks = nn.Sequential(PreActivationBlock(2 * channels, channels))
+        self.blocks = nn.Sequential(block(2 * channels, channels))
 
     def forward(self, low_BCHW: Tensor, skip_BCHW: Tensor) -> Tensor:
         up = upsample(self.project(low_BCHW), skip_BCHW.shape[-2:])
@@ -119,8 +115,49 @@ class AttentionUpStage(nn.Module):
         return x
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where attention goes. `attended`: the levels of block_list; blocks and heads by level."""
+
+    channels: tuple[int, ...]
+    attended: tuple[int, ...]
+    blocks: Mapping[int, int]
+    heads: Mapping[int, int]
+    attention_in: str
+
+    def encoder(self, level: int, attention: AttentionSettings) -> list[Callable[[], nn.Module]]:
+        """What makes each transformer block of an encoder level; none where it has no attention."""
+        if level not in self.attended or self.attention_in == "decoder":
+            return []
+        heads = self._heads_at(level, level)
+        return [partial(TransformerBlock, self.channels[level], heads, attention)] * self.blocks[level]
+
+    def decoder(self, level: int, attention: AttentionSettings, block: Block) -> nn.Module:
+        """A decoder level. It uses the heads of the encoder level below it where there is an entry, else its own."""
+        if level not in self.attended or self.attention_in == "encoder":
+            return PlainUpStage(self.channels[level], block)
+        heads = self._heads_at(level, level + 1 if level + 1 in self.heads else level)
+        return AttentionUpStage(self.channels[level], heads, attention, block)
+
+    def _heads_at(self, level: int, entry: int) -> int:
+        if entry not in self.heads:
+            given = tuple(self.heads.values())
+            raise SettingError(f"num_heads is {given!r}; level {entry} in block_list needs an entry too")
+        heads, channels = self.heads[entry], self.channels[level]
+        if channels % heads:
+            raise SettingError(
+                f"num_heads has {heads} for level {level}; it must divide the {channels} channels there"
+            )
+        return heads
+
+
 class UTNet(SegmentationNetwork):
-    """See the module. Channels at level L are base_channels · 2^L."""
+    """U-Net with efficient attention in encoder and decoder (Gao, Zhou, Metaxas, 2021).
+
+    See the module. Channels at level L are base_channels · 2^L.
+    """
+
+    family: ClassVar[Family] = "hybrid"
 
     def __init__(
         self,
@@ -135,70 +172,51 @@ class UTNet(SegmentationNetwork):
         reduce_size: int = 8,
         projection: str = "interp",
         relative_position: str = "2d-bias",
-        aux_loss: bool = True,
-        decoder_attention: bool = True,
+        attention_in: str = "both",
+        downsampling: str = "maxpool",
+        bottleneck: bool = False,
         dropout: float = 0.1,
+        aux_loss: bool = True,
     ) -> None:
         """levels: halvings. block_list: levels that carry attention. num_blocks, num_heads: an entry for each of them, or for
-        levels 1 … `levels`, or 0 … `levels`, or one for all. reduce_size: keys and values are resized to reduce_size².
-        projection: how, "interp" (bilinear) or "maxpool". relative_position: "2d-bias" (a table), "1d-qk" (the paper's
-        S_H + S_W) or "none". decoder_attention: False leaves the decoder without. dropout: of attention weights and of the
-        attention's output, in training.
-
-        A decoder level uses the heads of the encoder level below it, as in the official code, where that has an entry; else its own.
+        levels 1 … `levels`, or 0 … `levels`, or one for all; a decoder level uses the heads of the level below it, as in the official
+        code. reduce_size: keys and values are resized to reduce_size². projection: how, "interp" (bilinear) or "maxpool".
+        relative_position: "2d-bias" (a table), "1d-qk" (the paper's S_H + S_W) or "none". attention_in: "both", "encoder" or
+        "decoder". downsampling: "maxpool", or "strided" (a stride in the first block of a level). bottleneck: bottleneck blocks in
+        place of basic ones, except in the stem. dropout: of attention weights and of the attention's output, in training.
         Raises SettingError.
         """
         check_whole("levels", levels)
         check_whole("base_channels", base_channels)
+        channels = tuple(base_channels * 2**level for level in range(levels + 1))
         super().__init__(
-            num_classes=num_classes,
-            map_channels=[base_channels * 2**level for level in range(levels)],
-            levels=levels,
-            aux_loss=aux_loss,
+            num_classes=num_classes, map_channels=channels[:-1], levels=levels, aux_loss=aux_loss
         )
         check_whole("in_channels", in_channels)
+        check_choice("downsampling", downsampling, DOWNSAMPLINGS)
         attended = check_levels_listed("block_list", block_list, levels)
-        blocks = {0: 1} | entries_by_level("num_blocks", num_blocks, attended, levels)
-        heads = entries_by_level("num_heads", num_heads, attended, levels)
-        check_flag("decoder_attention", decoder_attention)
-        attention: dict[str, object] = {
-            "reduce_size": check_whole("reduce_size", reduce_size, least=2),
-            "projection": check_choice("projection", projection, PROJECTIONS),
-            "relative_position": check_choice("relative_position", relative_position, RELATIVE_POSITIONS),
-            "dropout": check_fraction("dropout", dropout),
-        }
-
-        def heads_at(level: int, entry: int) -> int:
-            if entry not in heads:
-                raise SettingError(
-                    f"num_heads is {tuple(num_heads)!r}; level {entry} in block_list needs an entry too"
-                )
-            if (base_channels * 2**level) % heads[entry]:
-                raise SettingError(
-                    f"num_heads has {heads[entry]} for level {level}; it must divide the {base_channels * 2**level} channels there"
-                )
-            return heads[entry]
-
-        channels = [base_channels * 2**level for level in range(levels + 1)]
+        placement = Placement(
+            channels,
+            attended,
+            blocks={0: 1} | entries_by_level("num_blocks", num_blocks, attended, levels),
+            heads=entries_by_level("num_heads", num_heads, attended, levels),
+            attention_in=check_choice("attention_in", attention_in, ATTENTION_IN),
+        )
+        attention = check_attention(
+            reduce_size=reduce_size, projection=projection, relative_position=relative_position, dropout=dropout
+        )
+        block = _block(bottleneck, base_channels)
         self.encoder = nn.ModuleList(
             DownStage(
                 channels[level - 1] if level else in_channels,
                 channels[level],
-                halve=level > 0,
-                heads=heads_at(level, level) if level in attended else 0,
-                blocks=blocks[level] if level in attended else 0,
-                attention=attention,
+                block if level else PreActivationBlock,
+                halving=downsampling if level else None,
+                transformer=placement.encoder(level, attention),
             )
             for level in range(levels + 1)
         )
-        self.decoder = nn.ModuleList(
-            AttentionUpStage(
-                channels[level], heads_at(level, level + 1 if level + 1 in heads else level), attention
-            )
-            if decoder_attention and level in attended
-            else PlainUpStage(channels[level])
-            for level in range(levels)
-        )
+        self.decoder = nn.ModuleList(placement.decoder(level, attention, block) for level in range(levels))
         prefer_channels_last(self)
 
     def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
@@ -211,3 +229,13 @@ class UTNet(SegmentationNetwork):
         for stage in reversed(self.decoder):
             maps.append(stage(maps[-1], skips.pop()))
         return maps[:0:-1]
+
+
+def _block(bottleneck: bool, base_channels: int) -> Block:
+    if not check_flag("bottleneck", bottleneck):
+        return PreActivationBlock
+    if base_channels % 4:
+        raise SettingError(
+            f"base_channels is {base_channels}; with bottleneck blocks it must be a multiple of 4"
+        )
+    return PreActivationBottleneck
