@@ -1,0 +1,116 @@
+"""ResNet-50 of the public hybrid vision Transformers: standardised convolutions, group norm, three of the four blocks.
+
+Kolesnikov et al., *Big Transfer*, ECCV 2020, as it stands before the Transformer in Dosovitskiy et al., *An Image is Worth 16x16 Words*,
+ICLR 2021 ("R50+ViT-B_16"). Everything is as those weights were trained: "same" padding (which puts the odd pixel behind), norm and ReLU
+after each convolution, 32 groups with eps 1e-6 in every norm, standard deviation + 1e-5. The TransUNet code, the usual port, pads
+evenly, gives `gn_proj` one group a channel and leaves the last row and column of the ¼ map zero; parameters are the same.
+
+Does not say what decodes its maps. Weights are loaded by `r50_vit_weights.py`.
+"""
+
+import itertools
+from collections.abc import Sequence
+from math import gcd
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from utseg.errors import SettingError
+from utseg.networks.checks import check_whole, check_wholes
+
+LEVELS = 4
+
+
+def check_resnet(resnet_width: object, resnet_units: object) -> tuple[int, tuple[int, int, int]]:
+    """The settings of `ResNet50`, checked. Raises SettingError."""
+    width = check_whole("resnet_width", resnet_width, least=2)
+    units = check_wholes("resnet_units", resnet_units)
+    if len(units) != 3:
+        raise SettingError(f"resnet_units is {units!r}; it must be three whole numbers, such as (3, 4, 9)")
+    return width, (units[0], units[1], units[2])
+
+
+class StandardisedConv2d(nn.Conv2d):
+    """A convolution without bias whose kernels have mean 0 and deviation 1 for each output channel; "same" padding for even sizes.
+
+    Standardising takes 3 % of an inference of one 256² image on a processor and less of more; so it is not cached.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(in_channels, out_channels, kernel, stride, bias=False)
+        self.margin = (kernel - stride) // 2, (kernel - stride + 1) // 2
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(self.weight, (1, 2, 3), correction=0, keepdim=True)
+        weight = (self.weight - mean) / (variance.sqrt() + 1e-5)
+        before, after = self.margin
+        if before == after:
+            return F.conv2d(x_BCHW, weight, None, self.stride, before)
+        if after > 0:
+            x_BCHW = F.pad(x_BCHW, (before, after, before, after))
+        return F.conv2d(x_BCHW, weight, None, self.stride)
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """32 groups, or as many as divide the channels."""
+    return nn.GroupNorm(gcd(32, channels), channels, eps=1e-6)
+
+
+class BottleneckUnit(nn.Module):
+    """1×1 → 3×3 → 1×1, each with its norm, plus the shortcut, projected where channels or resolution change; ReLU after the sum."""
+
+    def __init__(self, in_channels: int, inner: int, stride: int = 1) -> None:
+        super().__init__()
+        channels = 4 * inner
+        self.conv1 = StandardisedConv2d(in_channels, inner, 1)
+        self.gn1 = group_norm(inner)
+        self.conv2 = StandardisedConv2d(inner, inner, 3, stride)
+        self.gn2 = group_norm(inner)
+        self.conv3 = StandardisedConv2d(inner, channels, 1)
+        self.gn3 = group_norm(channels)
+        self.conv_proj: nn.Module | None = None
+        if stride > 1 or in_channels != channels:
+            self.conv_proj = StandardisedConv2d(in_channels, channels, 1, stride)
+            self.gn_proj = group_norm(channels)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        kept = x_BCHW if self.conv_proj is None else self.gn_proj(self.conv_proj(x_BCHW))
+        y = F.relu_(self.gn1(self.conv1(x_BCHW)))
+        y = F.relu_(self.gn2(self.conv2(y)))
+        return F.relu_(torch.add(self.gn3(self.conv3(y)), kept))
+
+
+class ResNet50(nn.Module):
+    """Image (B, in_channels, H, W), H and W multiples of 16 → maps at ½, ¼, ⅛ and 1/16 of `channels`.
+
+    A single channel is repeated to the three that the public weights know; any other number has a stem of its own.
+    """
+
+    def __init__(self, in_channels: int, width: int, units: Sequence[int]) -> None:
+        super().__init__()
+        self.repeat = 3 if in_channels == 1 else 1
+        self.channels = (width, 4 * width, 8 * width, 16 * width)
+        self.conv_root = StandardisedConv2d(in_channels * self.repeat, width, 7, 2)
+        self.gn_root = group_norm(width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                *(
+                    BottleneckUnit(
+                        channels if unit else before, channels // 4, 2 if block and not unit else 1
+                    )
+                    for unit in range(units[block])
+                )
+            )
+            for block, (before, channels) in enumerate(itertools.pairwise(self.channels))
+        )
+
+    def forward(self, x_BCHW: Tensor) -> list[Tensor]:
+        if self.repeat > 1:
+            x_BCHW = x_BCHW.expand(-1, self.repeat, -1, -1)
+        maps = [F.relu_(self.gn_root(self.conv_root(x_BCHW)))]
+        x = F.max_pool2d(maps[0], 3, 2, ceil_mode=True)  # ceil_mode is "same" padding here
+        for block in self.blocks:
+            x = block(x)
+            maps.append(x)
+        return maps
