@@ -37,7 +37,6 @@ def test_fake_and_real_tensors_live_alike():
     fake = small_figures(2)
     assert fake.peak_bytes == pytest.approx(real.peak_bytes, rel=0.02)
     assert (fake.state_bytes, fake.trainable_bytes) == (real.state_bytes, real.trainable_bytes)
-    assert fake.forward_macs == pytest.approx(real.forward_macs, rel=0.1)  # kernels may fuse differently
 
 
 def test_the_peak_is_at_least_what_autograd_saves():
@@ -80,7 +79,9 @@ def test_the_published_network_is_as_large_as_known():
     estimate = training_memory("UTNet", **shape, batch_size=32, settings=settings)
     assert estimate.gradients_gb * GB / 4 == 10_018_500 + 1_804
     assert 10 < estimate.activations_gb < 25
-    assert forward_gmac("UTNet", **shape, settings=settings) == pytest.approx(17.5, rel=0.1)
+    assert forward_gmac("UTNet", **shape, settings=settings | {"aux_loss": False}) == pytest.approx(
+        16.77, abs=0.005
+    )
 
 
 def test_nothing_is_allocated_for_an_absurd_batch():

@@ -17,9 +17,13 @@ from utseg.extensions import find, names
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from utseg.networks.macs import Macs
+    from utseg.networks.network import SegmentationNetwork
+
 __all__ = [
     "build_network",
     "count_parameters",
+    "forward_macs",
     "import_official_state_dict",
     "network_names",
     "network_settings",
@@ -40,7 +44,7 @@ def network_settings(name: str) -> dict[str, Any]:
     return {p.name: None if p.default is p.empty else p.default for p in settable}
 
 
-def build_network(name: str, *, in_channels: int, num_classes: int, **settings: Any) -> nn.Module:
+def build_network(name: str, *, in_channels: int, num_classes: int, **settings: Any) -> SegmentationNetwork:
     """A freshly initialised network, in training mode, on the CPU.
 
     Settings are those that `network_settings(name)` lists. Raises UsageError for an unknown name, SettingError for a wrong
@@ -52,7 +56,13 @@ def build_network(name: str, *, in_channels: int, num_classes: int, **settings: 
             raise SettingError(
                 f"network {name} has no setting {key!r}; there are: {', '.join(sorted(known)) or 'none'}"
             )
-    network: nn.Module = find("networks", name)(in_channels=in_channels, num_classes=num_classes, **settings)
+    from utseg.networks.network import SegmentationNetwork
+
+    network = find("networks", name)(in_channels=in_channels, num_classes=num_classes, **settings)
+    if not isinstance(network, SegmentationNetwork):
+        raise SettingError(
+            f"network {name} is a {type(network).__name__}; it has to derive from utseg.networks.network.SegmentationNetwork"
+        )
     return network
 
 
@@ -66,3 +76,10 @@ def import_official_state_dict(network: nn.Module, state_dict: Mapping[str, Tens
 def count_parameters(network: nn.Module) -> int:
     """The number of trainable values."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def forward_macs(network: nn.Module, x_BCHW: Tensor) -> Macs:
+    """Multiply-accumulates of one forward pass, as computed here and as published; see `utseg.networks.macs`."""
+    from utseg.networks.macs import forward_macs as count
+
+    return count(network, x_BCHW)

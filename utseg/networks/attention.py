@@ -156,3 +156,18 @@ class EfficientAttention(nn.Module):
         )
         out_BCHW = out_BNED.flatten(2).unflatten(1, size_HW).permute(0, 3, 1, 2)
         return drop(self.to_out(out_BCHW), dropout, self.training)
+
+    def macs_spared(self, x_BCHW: Tensor, other: Tensor | None = None) -> int:
+        """What the published order costs more: keys and values of all places before they are resized, and logits of all 2R - 1 offsets.
+
+        In multiply-accumulates of `forward`.
+        """
+        source = x_BCHW if other is None else other
+        R, channels = self.reduce_size, x_BCHW.shape[1]
+        spared = 0
+        if self.projection == "interp":
+            places = source.shape[0] * (source.shape[2] * source.shape[3] - R**2)
+            spared += places * source.shape[1] * 2 * channels
+        if self.logits is not None:
+            spared += 2 * (R - 1) * x_BCHW.numel()
+        return spared

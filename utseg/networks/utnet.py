@@ -21,7 +21,7 @@ from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_
 
 DOWNSAMPLINGS = ("maxpool", "strided")
 ATTENTION_IN = ("both", "encoder", "decoder")
-Block = type[PreActivationBlock] | type[PreActivationBottleneck]
+Block = Callable[..., nn.Module]
 
 
 class FeedForward(nn.Module):
@@ -93,6 +93,11 @@ class PlainUpStage(nn.Module):
         x: Tensor = self.blocks(torch.cat([skip_BCHW, up], dim=1))
         return x
 
+    def macs_spared(self, low_BCHW: Tensor, skip_BCHW: Tensor) -> int:
+        """What the published order, upsampling first, costs more, in multiply-accumulates."""
+        places = skip_BCHW.shape[2] * skip_BCHW.shape[3] - low_BCHW.shape[2] * low_BCHW.shape[3]
+        return places * low_BCHW.numel() // (low_BCHW.shape[2] * low_BCHW.shape[3]) * skip_BCHW.shape[1]
+
 
 class AttentionUpStage(nn.Module):
     """The skip asks the coarser map; the answer plus the upsampled coarser map, the feed-forward, join with the skip, one block."""
@@ -124,6 +129,26 @@ class Placement:
     blocks: Mapping[int, int]
     heads: Mapping[int, int]
     attention_in: str
+
+    @classmethod
+    def checked(
+        cls,
+        channels: tuple[int, ...],
+        block_list: Sequence[int],
+        num_blocks: Sequence[int],
+        num_heads: Sequence[int],
+        attention_in: str,
+    ) -> "Placement":
+        """From UTNet's settings of those names. Raises SettingError."""
+        levels = len(channels) - 1
+        attended = check_levels_listed("block_list", block_list, levels)
+        return cls(
+            channels,
+            attended,
+            blocks={0: 1} | entries_by_level("num_blocks", num_blocks, attended, levels),
+            heads=entries_by_level("num_heads", num_heads, attended, levels),
+            attention_in=check_choice("attention_in", attention_in, ATTENTION_IN),
+        )
 
     def encoder(self, level: int, attention: AttentionSettings) -> list[Callable[[], nn.Module]]:
         """What makes each transformer block of an encoder level; none where it has no attention."""
@@ -194,21 +219,17 @@ class UTNet(SegmentationNetwork):
         )
         check_whole("in_channels", in_channels)
         check_choice("downsampling", downsampling, DOWNSAMPLINGS)
-        attended = check_levels_listed("block_list", block_list, levels)
-        placement = Placement(
-            channels,
-            attended,
-            blocks={0: 1} | entries_by_level("num_blocks", num_blocks, attended, levels),
-            heads=entries_by_level("num_heads", num_heads, attended, levels),
-            attention_in=check_choice("attention_in", attention_in, ATTENTION_IN),
-        )
+        placement = Placement.checked(channels, block_list, num_blocks, num_heads, attention_in)
         attention = check_attention(
-            reduce_size=reduce_size, projection=projection, relative_position=relative_position, dropout=dropout
+            reduce_size=reduce_size,
+            projection=projection,
+            relative_position=relative_position,
+            dropout=dropout,
         )
         block = _block(bottleneck, base_channels)
         self.encoder = nn.ModuleList(
             DownStage(
-                channels[level - 1] if level else in_channels,
+                in_channels if level == 0 else channels[level - 1],
                 channels[level],
                 block if level else PreActivationBlock,
                 halving=downsampling if level else None,

@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepFigures:
-    """`peak_bytes` is without parameters, buffers and the parameters' gradients. `forward_macs` are those of the whole batch."""
+    """`peak_bytes` is without parameters, buffers and the parameters' gradients."""
 
     state_bytes: int
     trainable_bytes: int
     peak_bytes: int
-    forward_macs: int
 
 
 def dry_run(
@@ -37,18 +36,23 @@ def dry_run(
 
     Takes about a second, without allocating; a question asked before is answered from memory. Raises SettingError for a wrong setting.
     """
-    from utseg.networks import network_settings
-
-    known = network_settings(network_name)
-    taken = {
-        key: tuple(value) if isinstance(value, list | tuple) else value
-        for key, value in settings.items()
-        if key in known
-    }
+    taken = taken_settings(network_name, settings)
     height, width = patch_size
     return _dry_run(
         network_name, in_channels, num_classes, (height, width), batch_size, tuple(sorted(taken.items()))
     )
+
+
+def taken_settings(network_name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that the network has, lists as tuples."""
+    from utseg.networks import network_settings
+
+    known = network_settings(network_name)
+    return {
+        key: tuple(value) if isinstance(value, list | tuple) else value
+        for key, value in settings.items()
+        if key in known
+    }
 
 
 @lru_cache(maxsize=256)
@@ -100,7 +104,6 @@ def measure_step(
         lifetimes.follow(tensor)
     with lifetimes:
         outputs = torch.func.functional_call(network, dict(state), (image_BCHW,))
-        forward_macs = lifetimes.macs
         outputs = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
         loss = torch.stack([_loss(output, target_BHW) for output in outputs]).sum()
         del outputs
@@ -109,7 +112,6 @@ def measure_step(
         state_bytes=sum(tensor.nbytes for tensor in state.values()),
         trainable_bytes=sum(parameter.nbytes for parameter in held),
         peak_bytes=lifetimes.peak_bytes - lasting,
-        forward_macs=forward_macs,
     )
 
 

@@ -1,4 +1,4 @@
-"""Memory that a training step needs, counted on fake tensors rather than guessed from a constant.
+"""Memory and work that a training step needs, counted on tensors without values rather than guessed from a constant.
 
 float32 and SGD with momentum are assumed; mixed precision needs less. The device's context, workspaces of convolution libraries and
 fragmentation come on top: planners leave room for them.
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from utseg.planning.dry_run import dry_run
+from utseg.planning.dry_run import dry_run, taken_settings
 
 GB = 1024**3
 MEASURED_BATCH = 2
@@ -74,13 +74,20 @@ def forward_gmac(
     patch_size: tuple[int, int],
     settings: Mapping[str, Any],
 ) -> float:
-    """10⁹ multiply-accumulates of one patch's forward pass, auxiliary outputs too. A training step takes about three times as many."""
-    figures = dry_run(
-        network_name,
-        in_channels=in_channels,
-        num_classes=num_classes,
-        patch_size=patch_size,
-        batch_size=MEASURED_BATCH,
-        settings=settings,
-    )
-    return figures.forward_macs / MEASURED_BATCH / 1e9
+    """10⁹ multiply-accumulates of one patch's forward pass, auxiliary outputs too. A training step takes about three times as many.
+
+    Settings that the network does not have are left out. Raises SettingError for a wrong one.
+    """
+    import torch
+
+    from utseg.networks import build_network, forward_macs
+
+    with torch.device("meta"):
+        network = build_network(
+            network_name,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            **taken_settings(network_name, settings),
+        )
+        image_BCHW = torch.empty(1, in_channels, *patch_size)
+    return forward_macs(network, image_BCHW).computed / 1e9
