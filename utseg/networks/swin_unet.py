@@ -5,6 +5,7 @@ Cao et al., *Swin-Unet: Unet-like Pure Transformer for Medical Image Segmentatio
 weights of a Swin Transformer is here too; reading their file is not.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -221,28 +222,29 @@ class SwinUNet(SegmentationNetwork):
         }
         missing = sorted(wanted - weights.keys())
         unexpected = [name for name in weights if name not in wanted and not self._is_left_out(name)]
-        misshapen = {  # by public name: encoder and decoder want the same
-            names[
-                name
-            ]: f"{names[name]} {tuple(weights[names[name]].shape)} where {tuple(own[name].shape)} is expected"
-            for name, value in expected.items()
-            if value.shape != own[name].shape
-        }
-        groups = {"missing": missing, "unexpected": unexpected, "of another shape": list(misshapen.values())}
+        own_shapes = {names[name]: tuple(own[name].shape) for name in expected}
+        misshapen = [  # by public name: a block of the encoder and one of the decoder want the same
+            f"{public} {tuple(weights[public].shape)} where {own_shapes[public]} is expected"
+            for public in dict.fromkeys(
+                names[name] for name in expected if expected[name].shape != own[name].shape
+            )
+        ]
+        groups = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
         problems = [f"{len(found)} {kind}: {_listed(found)}" for kind, found in groups.items() if found]
         if problems:
             raise InputError(
                 f"the public Swin weights do not fit this SwinUNet; {'; '.join(problems)}; "
-                "build it with their embed_channels, depths and window_heads"
+                "build it with their embed_channels, depths, window_heads and mlp_ratio"
             )
         return expected
 
     def _is_left_out(self, public: str) -> bool:
         """Whether a public entry is known and has no place here."""
-        parts = public.split(".")
-        if public.startswith("layers.") and parts[2] == "blocks" and parts[1].isdigit():
-            stage = self.encoder[int(parts[1])] if int(parts[1]) < len(self.encoder) else None
-            if isinstance(stage, DownStage) and int(parts[3]) >= len(stage.blocks):
+        block = re.fullmatch(r"layers\.(\d+)\.blocks\.(\d+)\..+", public)
+        if block and int(block[1]) < len(self.encoder):
+            stage = self.encoder[int(block[1])]
+            assert isinstance(stage, DownStage)
+            if int(block[2]) >= len(stage.blocks):
                 return True
         embedding = public.startswith("patch_embed.proj.") and self.embed.conv.in_channels != 3
         return embedding or public in _CLASSIFIER or public.endswith(_CONSTANTS)
@@ -250,8 +252,10 @@ class SwinUNet(SegmentationNetwork):
 
 def _resized_table(table: Tensor, own: Tensor) -> Tensor:
     """A table of position biases ((2·window - 1)², heads), interpolated to the window of `own`. One that is no such table is returned."""
+    if table.ndim != 2 or table.shape[0] == own.shape[0]:
+        return table
     side, own_side = (round(x.shape[0] ** 0.5) for x in (table, own))
-    if table.ndim != 2 or side == own_side or side**2 != table.shape[0]:
+    if side**2 != table.shape[0]:
         return table
     offsets = table.T.reshape(1, -1, side, side).float()
     resized = F.interpolate(offsets, (own_side, own_side), mode="bicubic", align_corners=False)
