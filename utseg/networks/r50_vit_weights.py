@@ -212,6 +212,6 @@ def resnet_layers(resnet: ResNet50, own: str) -> list[tuple[str, ...]]:
 
 def transformer_layers(vit: VisionTransformer, own: str) -> list[tuple[str, ...]]:
     """Prefixes of the Transformer's parameters: patches and positions, then layer by layer, the last with the final norm."""
-    layers = [(f"{own}layers.{layer}.",) for layer in range(len(vit.layers))]
+    layers: list[tuple[str, ...]] = [(f"{own}layers.{layer}.",) for layer in range(len(vit.layers))]
     layers[-1] = (*layers[-1], f"{own}norm.")
     return [(f"{own}embedding.", f"{own}positions"), *layers]

@@ -33,6 +33,12 @@ class UpStage(nn.Module):
         x: Tensor = self.block(torch.cat([skip_BCHW, up], dim=1))
         return x
 
+    def macs_spared(self, low_BCHW: Tensor, skip_BCHW: Tensor) -> int:
+        """What the published order, upsampling first, costs more, in multiply-accumulates."""
+        batch, channels, height, width = skip_BCHW.shape
+        places = height * width - low_BCHW.shape[2] * low_BCHW.shape[3]
+        return batch * places * low_BCHW.shape[1] * channels
+
 
 class ResNet50UNet(SegmentationNetwork):
     """U-Net on a weight-standardised, group-normed ResNet-50 encoder (Gao et al. 2021).
