@@ -1,0 +1,200 @@
+"""Scores of parts of a volume, from the same surfaces: every slice on its own, and the basal, mid and apical thirds of a cardiac stack.
+
+Slices. What a stack with slices of 10 mm resolves lies in the plane. In each slice that has the structure in prediction or reference, Dice
+and the others are computed from its pixels, and distances between the two outlines within the slice (the formulas of `metrics.py` with the
+planar surfaces of `surfaces.py`). A case's `slice_dice` is the mean over all those slices, a slice that only one of them has counting 0;
+its `slice_hd95_mm` is the mean over the slices that both have. Beside them stands how many slices both have, how many the prediction
+missed, and how many it has to no purpose: nothing is averaged in silently. A slice that neither has does not appear.
+
+Regions. The range of a stack is the slices from the first to the last in which the reference has LV cavity or myocardium, n of them; the
+i-th from the base (i from 0) is in the third ⌊3·(i + ½) / n⌋: basal, mid, apical (after Cerqueira et al., Circulation 2002: three thirds of
+the long axis). The base is the end whose outer third has the larger area of all cardiac labels in the reference; headers are not asked,
+for many datasets (ACDC among them) do not keep the patient's directions. Slices beyond the range are `outside`. Overlap and volumes count
+the voxels in a region's slices. Distances run from the surface elements in those slices to the whole other surface, so that cutting a stack
+makes no new surface; a corner between two slices belongs to the one in the range, and of two to the more basal.
+
+Not here: which labels are cardiac (`cardiac.py`), the scores of the whole volume (`metrics.py`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utseg.evaluate.cardiac import HEART, find_structures
+from utseg.evaluate.metrics import (
+    NAN,
+    Definition,
+    LabelPair,
+    Scores,
+    distance_scores,
+    label_pairs,
+    overlap,
+    status_of,
+    volume_scores,
+)
+from utseg.evaluate.surfaces import Mask
+
+REGIONS = ("basal", "mid", "apical", "outside")
+OUTSIDE = REGIONS.index("outside")
+FEWEST_SLICES = 3
+STACK_RATIO = 2.0
+"""A short-axis stack: slices at least this many times as far apart as pixels."""
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Of each slice of a volume: the index of its region in REGIONS. And at which end the base is."""
+
+    of_slice_Z: NDArray[np.intp]
+    basal_first: bool
+
+    def name(self, z: int) -> str:
+        """The region of a slice."""
+        return REGIONS[self.of_slice_Z[z]]
+
+    @property
+    def of_corners(self) -> NDArray[np.intp]:
+        """Of each of the Z + 1 planes between (and beside) the slices."""
+        before = np.r_[OUTSIDE, self.of_slice_Z]
+        after = np.r_[self.of_slice_Z, OUTSIDE]
+        more_basal = before if self.basal_first else after
+        other = after if self.basal_first else before
+        return np.asarray(np.where(more_basal == OUTSIDE, other, more_basal))
+
+
+@dataclass(frozen=True)
+class StackScores:
+    """Per label name: those of the volume, of each slice {"slice", "region", …}, of each region {"region", …}; no regions where it is no
+    cardiac short-axis stack."""
+
+    volume: dict[str, dict[str, Any]]
+    slices: dict[str, list[dict[str, Any]]]
+    regions: dict[str, list[dict[str, Any]]]
+
+
+def evaluate_stack(
+    prediction_ZYX: NDArray[np.generic],
+    reference_ZYX: NDArray[np.generic],
+    spacing_zyx_mm: tuple[float, float, float],
+    labels: Mapping[str, int],
+    definition: Definition | None = None,
+) -> StackScores:
+    """Everything about one case; arguments and errors as of `evaluate_pair`. The volume's scores have the slices' aggregates, too."""
+    pairs = label_pairs(prediction_ZYX, reference_ZYX, spacing_zyx_mm, labels, definition or Definition())
+    regions = short_axis_regions(reference_ZYX, spacing_zyx_mm, labels)
+    slices = {name: slice_scores(pair, regions) for name, pair in pairs.items()}
+    return StackScores(
+        {name: {**pair.scores(), **aggregate(slices[name])} for name, pair in pairs.items()},
+        slices,
+        {name: region_scores(pair, regions) if regions else [] for name, pair in pairs.items()},
+    )
+
+
+def slice_scores(pair: LabelPair, regions: Regions | None = None) -> list[dict[str, Any]]:
+    """One row for each slice that the prediction or the reference has: its index in the volume, region, scores, areas in mm², status."""
+    pixel_mm2 = pair.spacing_zyx_mm[1] * pair.spacing_zyx_mm[2]
+    counts_Z3 = pair.counts.T.tolist()
+    both = [bool(predicted and referenced) for predicted, referenced, _ in counts_Z3]
+    bounds = []
+    if any(both):
+        planes = np.arange(len(counts_Z3) + 1)
+        bounds = [np.searchsorted(side.planes_N, planes).tolist() for side in pair.directed_in_slices]
+    rows = []
+    for z, (predicted, referenced, shared) in enumerate(counts_Z3):
+        if not predicted and not referenced:
+            continue
+        directed = None
+        if both[z]:
+            forth, back = (
+                side.where(slice(ends[z], ends[z + 1]))
+                for side, ends in zip(pair.directed_in_slices, bounds, strict=True)
+            )
+            directed = forth, back
+        place = pair.first_slice + z
+        rows.append(
+            {
+                "slice": place,
+                "region": regions.name(place) if regions else "",
+                **overlap(predicted, referenced, shared),
+                **distance_scores(predicted, referenced, directed, pair.definition),
+                "reference_mm2": referenced * pixel_mm2,
+                "prediction_mm2": predicted * pixel_mm2,
+                "status": status_of(predicted, referenced),
+            }
+        )
+    return rows
+
+
+def aggregate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a case's scores say about its slices. The means are NaN where there is no slice to average."""
+    hd95 = [row["hd95_mm"] for row in rows if row["status"] == "ok"]
+    return {
+        "slice_dice": sum(row["dice"] for row in rows) / len(rows) if rows else NAN,
+        "slice_hd95_mm": sum(hd95) / len(hd95) if hd95 else NAN,
+        "slices_both": len(hd95),
+        "slices_missed": sum(row["status"] == "prediction_empty" for row in rows),
+        "slices_extra": sum(row["status"] == "reference_empty" for row in rows),
+    }
+
+
+def region_scores(pair: LabelPair, regions: Regions) -> list[dict[str, Any]]:
+    """One row for each region: its slices, and Scores. `outside` only where prediction or reference has something there."""
+    planes = regions.of_slice_Z if pair.definition.surface == "voxels" else regions.of_corners
+    last = pair.first_slice + pair.counts.shape[1]
+    of_counts = regions.of_slice_Z[pair.first_slice : last]
+    whole = bool(pair.counts[0].any() and pair.counts[1].any())
+    rows = []
+    for index, region in enumerate(REGIONS):
+        predicted, referenced, shared = pair.counts[:, of_counts == index].sum(axis=1).tolist()
+        if index == OUTSIDE and not predicted and not referenced:
+            continue
+        directed = None
+        if whole and predicted and referenced:
+            forth, back = (
+                side.where(planes[side.planes_N + pair.first_slice] == index) for side in pair.directed
+            )
+            directed = forth, back
+        scores: Scores = volume_scores(
+            predicted, referenced, shared, pair.spacing_zyx_mm, directed, pair.definition
+        )
+        rows.append(
+            {"region": region, "slices": int(np.count_nonzero(regions.of_slice_Z == index)), **scores}
+        )
+    return rows
+
+
+def short_axis_regions(
+    reference_ZYX: NDArray[np.generic], spacing_zyx_mm: tuple[float, float, float], labels: Mapping[str, int]
+) -> Regions | None:
+    """The regions of a volume's slices. None where it is no short-axis stack: no LV among the labels or in the reference, fewer than three
+    slices with it, slices hardly further apart than pixels, or two ends of which neither is larger."""
+    structures = find_structures(labels)
+    if not structures.left or spacing_zyx_mm[0] < STACK_RATIO * max(spacing_zyx_mm[1:]):
+        return None
+    ventricle_Z = _areas(reference_ZYX, [labels[name] for name in structures.left])
+    present = np.flatnonzero(ventricle_Z)
+    if not len(present) or present[-1] - present[0] + 1 < FEWEST_SLICES:
+        return None
+    first, count = int(present[0]), int(present[-1] - present[0]) + 1
+    heart = [labels[name] for role in HEART if (name := structures.names.get(role))]
+    area_n = _areas(reference_ZYX[first : first + count], heart)
+    third = max(count // 3, 1)
+    one_end, other_end = int(area_n[:third].sum()), int(area_n[-third:].sum())
+    if one_end == other_end:
+        return None
+    basal_first = one_end > other_end
+    places = np.arange(count) if basal_first else np.arange(count)[::-1]
+    of_slice = np.full(len(reference_ZYX), OUTSIDE)
+    of_slice[first : first + count] = (3 * (2 * places + 1)) // (2 * count)
+    return Regions(of_slice, basal_first)
+
+
+def _areas(label_ZYX: NDArray[np.generic], values: list[int]) -> NDArray[np.intp]:
+    """Pixels of each slice that have one of the values."""
+    mask: Mask = label_ZYX == values[0]
+    for value in values[1:]:
+        mask = mask | (label_ZYX == value)
+    return np.asarray(np.count_nonzero(mask, axis=(1, 2)))
