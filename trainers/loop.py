@@ -15,6 +15,7 @@ from trainers import checkpoint
 from trainers.budget import Speed, epochs_that_fit, fit_to_time, measure_iterations, native_validation_seconds
 from trainers.interrupt import Interruption, Stopped, interruptible
 from trainers.log import Epoch, RunLog, short
+from trainers.optimizer import set_learning_rate
 from trainers.prepare import Run, prepare
 from trainers.recipe import Recipe
 from trainers.run_folder import claim, finished_dice, require_run, unfinish
@@ -90,8 +91,7 @@ def start(run: Run, started: float, interruption: Interruption) -> tuple[Run, St
 def fitted_to_time(run: Run, max_time_s: float, started: float, check: Callable[[], None]) -> Run:
     """The run with the number of epochs and iterations that fit, from the speed of steps and a validation that are thrown away."""
     state = new_state(run)
-    for group in state.optimizer.param_groups:
-        group["lr"] = 0.0
+    set_learning_rate(state.optimizer, 0.0)
 
     def step(batch: Batch) -> None:
         train_step(state.network, state.optimizer, batch, run.recipe, run.device)
@@ -192,8 +192,7 @@ def iterate(run: Run, state: State, batches: Iterator[Batch]) -> None:
     rate = state.course.learning_rate(
         state.iteration, settings.optimizer.learning_rate, settings.schedule.power
     )
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
+    set_learning_rate(state.optimizer, rate)
     try:
         loss, terms, norm = train_step(state.network, state.optimizer, batch, run.recipe, run.device)
     except LossNotFinite as error:
@@ -272,7 +271,7 @@ def epoch_record(run: Run, state: State, validation: Validation | None, is_best:
         "loss": sums.loss / sums.iterations,
         "terms": {name: value / sums.iterations for name, value in sums.terms.items()},
         "gradient_norm": sums.gradient_norm / sums.iterations,
-        "learning_rate": state.optimizer.param_groups[0]["lr"],
+        "learning_rate": max(group["lr"] for group in state.optimizer.param_groups),
         "validation_dice": validation.dice if validation else None,
         "mean_dice": validation.mean_dice if validation else None,
         "both_empty": validation.empty if validation else None,

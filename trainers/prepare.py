@@ -17,15 +17,18 @@ import torch
 
 import utseg
 from trainers.recipe import Recipe, apply_settings
+from trainers.weights import Fit, check_fit, fit_weights, read_tensors, weights_file
 from utseg.case import Case
 from utseg.device import resolve_device
 from utseg.errors import ArtefactError, InputError, SettingError
-from utseg.networks import network_settings
+from utseg.files import sha256
+from utseg.networks import build_network, network_settings
+from utseg.networks.network import SegmentationNetwork
 from utseg.planning.plan import Plan, read_plan
 from utseg.preprocess.slices import SliceStore
 from utseg.preprocess.splits import read_splits, select_cases
 from utseg.rawdata import open_dataset
-from utseg.runs import RunRecord
+from utseg.runs import InitialWeights, RunRecord
 from utseg.training import TrainRequest
 
 MAY_DIFFER = ("device", "versions", "git_revision", "started", "plan.reasons", "plan.estimated_memory_gb")
@@ -36,7 +39,7 @@ TIMETABLE = ("epochs", "iterations_per_epoch", "recipe.validate_every")
 class Run:
     """A run as it will be, or is: its record, the recipe in it as a value, and where its data are. `validation` are raw cases.
 
-    `loop_limit_s` bounds, in a new run with `--max-time`, the seconds of the loop.
+    `fit` is what `--weights` gives the network to start from. `loop_limit_s` bounds the seconds of the loop in a new run with `--max-time`.
     """
 
     request: TrainRequest
@@ -45,6 +48,7 @@ class Run:
     store: SliceStore
     validation: tuple[Case, ...]
     device: torch.device
+    fit: Fit | None = None
     loop_limit_s: float | None = None
 
     @property
@@ -65,8 +69,10 @@ def prepare(request: TrainRequest, recipe: Recipe) -> Run:
     recipe, plan, extra = apply_settings(
         recipe, read_plan(request.plan_folder), request.settings, tuple(known)
     )
-    _check_outputs(recipe, plan)
-    planned = {key: value for key, value in plan.network.model_dump().items() if key in known}
+    planned = {key: value for key, value in values_for_network(plan).items() if key in known}
+    network = shape_of_network(recipe.network_name, plan, planned | extra)
+    check_outputs(network, recipe)
+    initial, fit = read_initial(request, network, recipe.network_name)
     store = SliceStore(request.plan_folder)
     records = [store.case_record(case_id) for case_id in store.case_ids()]
     if not records:
@@ -85,6 +91,7 @@ def prepare(request: TrainRequest, recipe: Recipe) -> Run:
         num_classes=plan.num_classes,
         plan=plan,
         recipe=recipe.model_dump(mode="json"),
+        initial_weights=initial,
         selection=request.selection,
         training_cases=tuple(training),
         validation_cases=tuple(validation),
@@ -97,20 +104,42 @@ def prepare(request: TrainRequest, recipe: Recipe) -> Run:
         git_revision=git_revision(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    return Run(request, record, recipe, store, _raw_cases(request, record.validation_cases), device)
+    return Run(request, record, recipe, store, _raw_cases(request, record.validation_cases), device, fit)
 
 
-def _check_outputs(recipe: Recipe, plan: Plan) -> None:
+def values_for_network(plan: Plan) -> dict[str, Any]:
+    """What a network may take from a plan, by the names of its settings: the planned network, and what it is to look at."""
+    return plan.network.model_dump() | {"patch_size": plan.patch_size, "spacing_yx_mm": plan.spacing_yx_mm}
+
+
+def shape_of_network(name: str, plan: Plan, settings: dict[str, Any]) -> SegmentationNetwork:
+    """The network without memory for its values, to look at. Raises SettingError for a wrong setting."""
+    with torch.device("meta"):
+        return build_network(
+            name, in_channels=len(plan.channel_names), num_classes=plan.num_classes, **settings
+        )
+
+
+def check_outputs(network: SegmentationNetwork, recipe: Recipe) -> None:
     """Raises SettingError where deep supervision has fewer weights than the network has outputs."""
-    outputs, weights = (
-        plan.network.levels if plan.network.aux_loss else 1,
-        recipe.loss.deep_supervision_weights,
-    )
+    outputs, weights = len(network.heads), recipe.loss.deep_supervision_weights
     if outputs > len(weights):
         raise SettingError(
-            f"loss.deep_supervision_weights: {len(weights)} weights for the {outputs} outputs that network.levels={plan.network.levels} "
-            "and network.aux_loss=true give; give one for each, or --set network.aux_loss=false"
+            f"loss.deep_supervision_weights: {len(weights)} weights for the {outputs} outputs that network {recipe.network_name} has; "
+            "give one for each, or --set network.aux_loss=false"
         )
+
+
+def read_initial(
+    request: TrainRequest, network: SegmentationNetwork, name: str
+) -> tuple[InitialWeights | None, Fit | None]:
+    """What `--weights` names, checked against the network."""
+    if request.weights is None:
+        return None, None
+    path = weights_file(request.weights)
+    fit = fit_weights(network, read_tensors(path))
+    check_fit(fit, path, name, allow_mismatch=request.allow_mismatch)
+    return InitialWeights(file=path.name, sha256=sha256(path), tensors=len(fit.values)), fit
 
 
 def _raw_cases(request: TrainRequest, case_ids: tuple[str, ...]) -> tuple[Case, ...]:

@@ -18,13 +18,20 @@ NETWORK_PREFIX = "network."
 
 
 class OptimizerSettings(Settings):
-    """`learning_rate` is the peak, at the end of the warm-up. `momentum` and `nesterov` are SGD's."""
+    """`learning_rate` is the peak, at the end of the warm-up. `momentum` and `nesterov` are SGD's, `betas` AdamW's.
+
+    AdamW decays no biases, norms and position tables (parameters of fewer than two dimensions, and those called so).
+    `pretrained_layer_decay`: in a run that starts from `--weights`, the rate of each layer of the pretrained part is this times that of the
+    layer above it, so that what is near the image moves least. 1 is none.
+    """
 
     name: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Positive
     momentum: Share = 0.9
     nesterov: bool = True
+    betas: tuple[Share, Share] = (0.9, 0.999)
     weight_decay: NotNegative = 1e-4
+    pretrained_layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class ScheduleSettings(Settings):

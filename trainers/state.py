@@ -6,21 +6,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from trainers.checkpoint import random_state, restore_random_state
 from trainers.log import Epoch
+from trainers.optimizer import make_optimizer
 from trainers.prepare import Run
 from trainers.schedule import Course, warmup_share
-from trainers.step import Sums, make_optimizer
+from trainers.step import Sums
+from trainers.weights import fill
 from utseg.networks import build_network
+from utseg.networks.network import SegmentationNetwork
 
 
 @dataclass
 class State:
     """`iteration` counts steps done; `sums` are over the epoch under way; `seconds` are those of all processes that worked on the run."""
 
-    network: nn.Module
+    network: SegmentationNetwork
     optimizer: torch.optim.Optimizer
     course: Course
     iteration: int = 0
@@ -43,6 +45,14 @@ class State:
 
 def new_state(run: Run) -> State:
     """The state before the first iteration. All random generators of the process are seeded."""
+    state = _random_state(run)
+    if run.fit is not None and run.request.weights is not None:
+        fill(state.network, run.fit, run.request.weights)
+    return state
+
+
+def _random_state(run: Run) -> State:
+    """The state with random weights."""
     record = run.record
     torch.manual_seed(record.seed)
     random.seed(record.seed)
@@ -54,7 +64,8 @@ def new_state(run: Run) -> State:
         **record.network_settings,
     ).to(run.device)
     warmup = warmup_share(run.recipe.schedule, record.epochs)
-    return State(network, make_optimizer(network, run.recipe.optimizer), Course(run.iterations, warmup))
+    optimizer = make_optimizer(network, run.recipe.optimizer, pretrained=record.initial_weights is not None)
+    return State(network, optimizer, Course(run.iterations, warmup))
 
 
 def packed(state: State) -> dict[str, Any]:
@@ -86,7 +97,7 @@ def best_packed(state: State, score: float | None) -> dict[str, Any]:
 
 def restored(run: Run, saved: dict[str, Any]) -> State:
     """The state that was packed. All random generators of the process are put where they were."""
-    state = new_state(run)
+    state = _random_state(run)
     state.network.load_state_dict(saved["network"])
     state.optimizer.load_state_dict(saved["optimizer"])
     state.course = Course(**saved["course"])

@@ -1,4 +1,4 @@
-"""One training step: forward, loss, its check, backward, clipping, update. What it steps with (optimizer, precision) is made here too."""
+"""One training step: forward, loss, its check, backward, clipping, update. The precision that it runs in is decided here too."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers.losses import training_loss
-from trainers.recipe import OptimizerSettings, Recipe
+from trainers.recipe import Recipe
 from utseg.augment.loader import Batch
 from utseg.errors import UtsegError
 
@@ -36,21 +36,6 @@ class Sums:
         self.gradient_norm += gradient_norm
         for name, value in terms.items():
             self.terms[name] = self.terms.get(name, 0.0) + value
-
-
-def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """The recipe's optimizer over all parameters of the network."""
-    if settings.name == "adamw":
-        return torch.optim.AdamW(
-            network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
-        )
-    return torch.optim.SGD(
-        network.parameters(),
-        settings.learning_rate,
-        settings.momentum,
-        weight_decay=settings.weight_decay,
-        nesterov=settings.nesterov and settings.momentum > 0,
-    )
 
 
 def uses_bfloat16(amp: str, device: torch.device) -> bool:

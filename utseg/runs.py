@@ -22,9 +22,18 @@ VALIDATION_FOLDER = "validation"
 SUMMARY_FILE = "summary.json"
 
 
+class InitialWeights(Settings):
+    """The file that a run started from: its name, its checksum, and how many of the network's tensors it filled."""
+
+    file: str
+    sha256: str
+    tensors: int
+
+
 class RunRecord(Settings):
     """All settings of a run. `plan` is the plan with `--set` applied; `network_settings` are the arguments of `build_network`.
 
+    `initial_weights`: None where training began from random ones.
     `training_cases` and `validation_cases` are case ids. `data_sha256` covers the preprocessed slices of both.
     """
 
@@ -36,6 +45,7 @@ class RunRecord(Settings):
     num_classes: int
     plan: Plan
     recipe: dict[str, Any]
+    initial_weights: InitialWeights | None = None
     selection: str
     training_cases: tuple[str, ...]
     validation_cases: tuple[str, ...]

@@ -1,9 +1,12 @@
-"""What a command asks of a trainer, and what it gets back. The trainers themselves are found by name (`utseg.extensions`)."""
+"""What a command asks of a trainer, and what it gets back. Trainers and networks are found by name (`utseg.extensions`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from utseg.errors import UsageError
+from utseg.extensions import find, names
 
 
 @dataclass(frozen=True)
@@ -12,6 +15,7 @@ class TrainRequest:
 
     `preprocessed` is `preprocessed/NAME`, `plan_folder` its `PLAN_2d`, `output` is `results/NAME/PLAN_2d/MODEL/FOLD`.
     `settings` are the parsed `--set` values. `raw` is `raw/NAME`, from which the final validation reads the images at native resolution.
+    `weights` is a file (or a run's folder) to start from; where parts of it do not fit, `allow_mismatch` leaves those as initialised.
     """
 
     model: str
@@ -28,6 +32,8 @@ class TrainRequest:
     overwrite: bool = False
     workers: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    weights: Path | None = None
+    allow_mismatch: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,3 +46,16 @@ class TrainResult:
 
 
 Trainer = Callable[[TrainRequest], TrainResult]
+
+
+def find_trainer(model: str) -> Trainer:
+    """The trainer of that name; else, for the name of a network, the trainer of its family. Raises UsageError that lists both."""
+    if model in names("trainers"):
+        trainer: Trainer = find("trainers", model)
+        return trainer
+    if model in names("networks"):
+        trainer = find("trainers", find("networks", model).family)
+        return trainer
+    raise UsageError(
+        f"no network is called {model!r}; there are: {', '.join(names('networks'))} (and trainers: {', '.join(names('trainers'))})"
+    )

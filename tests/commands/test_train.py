@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def home(tmp_path_factory):
 def asked(monkeypatch):
     """The requests that the command hands to its trainer, which does nothing."""
     requests: list[TrainRequest] = []
-    monkeypatch.setattr("utseg.extensions.find", lambda kind, name: requests.append)
+    monkeypatch.setattr("utseg.commands.train.find_trainer", lambda model: requests.append)
     return requests
 
 
@@ -38,7 +39,19 @@ def call(home, *words):
 
 
 def test_words_become_a_request(home, asked):
-    words = ("--seed", 3, "--max-time", "1h30m", "--device", "cpu", "-np", 0)
+    words = (
+        "--seed",
+        3,
+        "--max-time",
+        "1h30m",
+        "--device",
+        "cpu",
+        "-np",
+        0,
+        "--weights",
+        "a.pth",
+        "--allow-mismatch",
+    )
     settings = ("--set", "patch_size=24,24", "optimizer.learning_rate=0.1", "--set", "amp=off")
     assert call(home, "2d", "vendor=A,B", "-d", "Tiny", "-m", "UNet", *words, *settings) == 0
     (request,) = asked
@@ -46,6 +59,7 @@ def test_words_become_a_request(home, asked):
     assert request.plan_folder == home / "preprocessed" / "Tiny" / "tiny_2d"
     assert (request.raw, request.selection, request.seed) == (home / "raw" / "Tiny", "vendor=A,B", 3)
     assert (request.max_time_s, request.epochs, request.workers) == (5400.0, None, 0)
+    assert (request.weights, request.allow_mismatch) == (Path("a.pth"), True)
     assert request.settings == {"patch_size": [24, 24], "optimizer.learning_rate": 0.1, "amp": "off"}
 
 

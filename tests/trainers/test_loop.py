@@ -13,11 +13,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_runs import make_home, make_request
 
 from trainers import checkpoint, loop
+from trainers.convolutional import recipe as convolutional_recipe
+from trainers.hybrid import recipe as hybrid_recipe
 from trainers.loop import train_by_recipe
-from trainers.unet import RECIPE as UNET
-from trainers.utnet import RECIPE
 from utseg.errors import ArtefactError, InputError, Interrupted, SettingError, UtsegError
 from utseg.runs import is_finished, read_run, read_weights
+
+RECIPE, UNET = hybrid_recipe("UTNet"), convolutional_recipe("UNet")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,18 +3,22 @@
 import pytest
 from tiny_runs import make_plan
 
+from trainers.convolutional import recipe as convolutional_recipe
+from trainers.hybrid import recipe as hybrid_recipe
 from trainers.recipe import apply_settings
-from trainers.unet import RECIPE as UNET
-from trainers.utnet import RECIPE
 from utseg.errors import SettingError
 
 
 def test_a_network_without_attention_may_have_fewer_levels_than_the_plan():
-    _, plan, extra = apply_settings(UNET, make_plan(), {"network.levels": 1}, ("base_channels", "levels"))
+    _, plan, extra = apply_settings(
+        convolutional_recipe("UNet"), make_plan(), {"network.levels": 1}, ("base_channels", "levels")
+    )
     assert (plan.network.levels, plan.network.block_list, plan.network.num_heads) == (1, (1,), (1,))
     assert extra == {}
 
 
 def test_with_attention_the_levels_have_to_be_said_too():
     with pytest.raises(SettingError, match=r"network\.block_list: expected levels from 0 to 1"):
-        apply_settings(RECIPE, make_plan(), {"network.levels": 1}, ("levels", "block_list", "num_heads"))
+        apply_settings(
+            hybrid_recipe("UTNet"), make_plan(), {"network.levels": 1}, ("levels", "block_list", "num_heads")
+        )

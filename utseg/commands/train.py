@@ -10,7 +10,7 @@ from pathlib import Path
 from utseg.commands.frame import home_of, make_parser, run
 from utseg.errors import InputError, UsageError
 from utseg.home import Home, check_name, plan_folder_name, selection_folder_name
-from utseg.training import Trainer, TrainRequest
+from utseg.training import TrainRequest, find_trainer
 
 logger = logging.getLogger("utseg")
 CONFIGURATIONS = ("2d",)
@@ -40,7 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=argparse.SUPPRESS,
         help="dataset; may be left out where one is preprocessed",
     )
-    parser.add_argument("-m", dest="model", metavar="MODEL", default="UTNet", help="what to train")
+    parser.add_argument(
+        "-m",
+        dest="model",
+        metavar="MODEL",
+        default="UTNet",
+        help="what to train: a network of utseg_networks",
+    )
     parser.add_argument(
         "-pl",
         dest="planner",
@@ -79,6 +85,19 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", metavar="NAME", help="auto (CUDA where it is there), cpu, cuda or cuda:N"
     )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="start from these weights: of utseg, of the official UTNet, or published pretrained ones (R50+ViT-B_16.npz for TransUNet and "
+        "the ResNet50 networks, Swin-T for SwinUNet)",
+    )
+    parser.add_argument(
+        "--allow-mismatch",
+        action="store_true",
+        help="with --weights: leave as initialised what is missing or of another shape in the file",
+    )
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     start.add_argument(
@@ -104,14 +123,13 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from utseg.extensions import find
     from utseg.runs import RUN_FILE, is_finished
 
     if arguments.configuration not in CONFIGURATIONS:
         raise UsageError(
             f"no configuration is called {arguments.configuration!r}; there is: {', '.join(CONFIGURATIONS)} (as in utseg_train 2d fold0)"
         )
-    trainer: Trainer = find("trainers", arguments.model)
+    trainer = find_trainer(arguments.model)
     request = _request(arguments, home_of(arguments))
     if arguments.selection != ALL_FOLDS:
         trainer(request)
@@ -157,6 +175,8 @@ def _request(arguments: argparse.Namespace, home: Home) -> TrainRequest:
         overwrite=arguments.overwrite,
         workers=getattr(arguments, "workers", None),
         settings=parse_settings(settings),
+        weights=getattr(arguments, "weights", None),
+        allow_mismatch=arguments.allow_mismatch,
     )
 
 

@@ -153,12 +153,8 @@ def import_official_state_dict(network: nn.Module, state_dict: Mapping[str, Tens
     """
     if not isinstance(network, UTNet):
         raise InputError(f"official UTNet weights do not fit a {type(network).__name__}; build a UTNet")
-    given = {
-        name.removeprefix("module."): value
-        for name, value in state_dict.items()
-        if not name.endswith(_CONSTANTS)
-    }
     own = network.state_dict()
+    given = _without_constants(state_dict)
     wanted = {official: name for name, official in official_names(network).items()}
     missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in given if name not in wanted]
@@ -176,6 +172,33 @@ def import_official_state_dict(network: nn.Module, state_dict: Mapping[str, Tens
     with torch.no_grad():
         for name, value in given.items():
             own[wanted[name]].copy_(_reorder(network, wanted[name], value, to_official=False))
+
+
+def is_official(state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict is of the official UTNet: its stem is called so."""
+    return "inc.0.conv1.weight" in _without_constants(state_dict)
+
+
+def from_official(network: UTNet, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An official state dict under our names and in our order. What the network lacks keeps its official name, what has another shape
+    its value: whether they matter is for the caller.
+    """
+    own = network.state_dict()
+    ours = {official: name for name, official in official_names(network).items()}
+    translated = {}
+    for official, value in _without_constants(state_dict).items():
+        name = ours.get(official, official)
+        fits = name in own and own[name].shape == value.shape
+        translated[name] = _reorder(network, name, value, to_official=False) if fits else value
+    return translated
+
+
+def _without_constants(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix("module."): value
+        for name, value in state_dict.items()
+        if not name.endswith(_CONSTANTS)
+    }
 
 
 def _shortened(found: list[str], most: int = 8) -> str:

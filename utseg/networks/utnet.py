@@ -4,7 +4,7 @@ Gao, Zhou, Metaxas: *UTNet: A Hybrid Transformer Architecture for Medical Image 
 after L halvings. `utnet_encoder` and `resunet` are this with attention in the encoder only and without any.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -239,6 +239,12 @@ class UTNet(SegmentationNetwork):
         )
         self.decoder = nn.ModuleList(placement.decoder(level, attention, block) for level in range(levels))
         prefer_channels_last(self)
+
+    def from_public_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """Those of the official UTNet; see `utseg.networks.official`."""
+        from utseg.networks.official import from_official, is_official  # which knows this class
+
+        return from_official(self, weights) if is_official(weights) else None
 
     def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
         """Decoder maps at levels 0 … levels - 1."""

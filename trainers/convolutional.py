@@ -1,0 +1,20 @@
+"""The recipe of convolutional networks: that of UTNet's publication, which trained its convolutional baselines by it too.
+
+The same as that of the hybrids in every value, so that a comparison compares networks. Sources: peak learning rate .05, momentum .9,
+weight decay 1e-4, five warm-up epochs, exponent .9, class weights and deep supervision: the publication and its official code. Nesterov
+momentum and clipping at 12: nnU-Net. That the warm-up is at most a twentieth of the schedule is ours, for runs of few epochs.
+"""
+
+from trainers.loop import train_by_recipe
+from trainers.recipe import OptimizerSettings, Recipe
+from utseg.training import TrainRequest, TrainResult
+
+
+def recipe(network_name: str) -> Recipe:
+    """The recipe for one network of the family."""
+    return Recipe(network_name=network_name, optimizer=OptimizerSettings(learning_rate=0.05))
+
+
+def train(request: TrainRequest) -> TrainResult:
+    """Trains the network that is called as the model; see `trainers.loop.train_by_recipe`."""
+    return train_by_recipe(request, recipe(request.model))
