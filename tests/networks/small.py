@@ -28,7 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "SwinUNet": {"embed_channels": 8, "depths": (2, 1), "window_heads": (2, 4), "mlp_ratio": 1, "drop_path": 0},
     "MedFormer": {"base_channels": 4},
-    "nnUNet": {"base_channels": 4},
+    "nnUNet": {"base_channels": 4, "patch_size": (64, 64)},
     "FCN": {"base_channels": 4},
 }
 

@@ -1,7 +1,5 @@
 """Blocks that several networks are made of."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,9 +36,14 @@ class PreActivationBlock(nn.Module):
             self.shortcut_norm = nn.BatchNorm2d(in_channels)
             self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
+    def residual(self, x_BCHW: Tensor) -> Tensor:
+        """What is added to the shortcut."""
         y = self.conv1(F.relu_(self.norm1(x_BCHW)))
-        y = self.conv2(F.relu_(self.norm2(y)))
+        out: Tensor = self.conv2(F.relu_(self.norm2(y)))
+        return out
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        y = self.residual(x_BCHW)
         kept = x_BCHW if self.shortcut is None else self.shortcut(F.relu_(self.shortcut_norm(x_BCHW)))
         return torch.add(y, kept)
 
@@ -91,7 +94,7 @@ class InstanceNorm(nn.Module):
         return F.instance_norm(x_BCHW, weight=self.weight, bias=self.bias, eps=self.eps)
 
 
-def decode(stages: Sequence[nn.Module], maps: list[Tensor]) -> list[Tensor]:
+def decode(stages: nn.ModuleList, maps: list[Tensor]) -> list[Tensor]:
     """Decoder maps, finest first, from encoder maps (one more than there are stages). Empties `maps`, so that inference can let go.
 
     `stages`: finest first; each takes the coarser decoder map (the first, the coarsest encoder map) and the skip of its level.

@@ -62,7 +62,7 @@ class SegmentationNetwork(nn.Module):
         check_whole("num_classes", num_classes)
         supervised = map_channels if check_flag("aux_loss", aux_loss) else map_channels[:1]
         self.aux_loss = aux_loss
-        self.multiple = 2**levels
+        self.multiple: int | tuple[int, int] = 2**levels
         self.heads = nn.ModuleList(
             nn.Conv2d(channels, num_classes, head_kernel, padding=head_kernel // 2) for channels in supervised
         )

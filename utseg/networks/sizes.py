@@ -18,15 +18,22 @@ def margins(size: int, multiple: int) -> tuple[int, int]:
     return before, padded - size - before
 
 
-def pad_to_multiple(x_BCHW: Tensor, multiple: int) -> Tensor:
-    """Repeat the border evenly on both sides; returns the very same tensor where nothing is to be done."""
-    height, width = margins(x_BCHW.shape[-2], multiple), margins(x_BCHW.shape[-1], multiple)
+def _by_axis(multiple: int | tuple[int, int]) -> tuple[int, int]:
+    return (multiple, multiple) if isinstance(multiple, int) else multiple
+
+
+def pad_to_multiple(x_BCHW: Tensor, multiple: int | tuple[int, int]) -> Tensor:
+    """Repeat the border evenly on both sides; returns the very same tensor where nothing is to be done.
+
+    `multiple`: of both axes, or (of the height, of the width).
+    """
+    height, width = (margins(x_BCHW.shape[axis - 2], of) for axis, of in enumerate(_by_axis(multiple)))
     if not any((*height, *width)):
         return x_BCHW
     return F.pad(x_BCHW, (*width, *height), mode="replicate")
 
 
-def crop_to_size(x_BCHW: Tensor, size_HW: tuple[int, int], multiple: int) -> Tensor:
+def crop_to_size(x_BCHW: Tensor, size_HW: tuple[int, int], multiple: int | tuple[int, int]) -> Tensor:
     """The inverse of `pad_to_multiple` for an image that had the size `size_HW`; a view."""
-    (top, _), (left, _) = (margins(size, multiple) for size in size_HW)
+    (top, _), (left, _) = map(margins, size_HW, _by_axis(multiple))
     return x_BCHW[..., top : top + size_HW[0], left : left + size_HW[1]]

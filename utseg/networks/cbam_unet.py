@@ -1,0 +1,121 @@
+"""The pre-activation residual U-Net with CBAM: each block weighs its channels, then its pixels, before the shortcut is added.
+
+Woo, Park, Lee, Kweon: *CBAM: Convolutional Block Attention Module*, ECCV 2018, in the network that is UTNet without attention.
+Does not normalise inside the attention, as the paper's formulas do not.
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from utseg.networks.blocks import PreActivationBlock, decode
+from utseg.networks.checks import check_whole
+from utseg.networks.network import SegmentationNetwork, prefer_channels_last
+from utseg.networks.utnet import DownStage, PlainUpStage
+
+# Channels inside the weighing of channels, at least: what the narrowest stage of the paper's ResNets has at reduction 16.
+_LEAST_INSIDE = 4
+
+
+class ChannelAttention(nn.Module):
+    """sigmoid(MLP(mean over pixels) + MLP(maximum over pixels)): a weight a channel. Woo et al., equation 2."""
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        inside = max(_LEAST_INSIDE, channels // reduction)
+        self.reduce = nn.Conv2d(channels, inside, 1, bias=False)
+        self.expand = nn.Conv2d(inside, channels, 1, bias=False)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Weights (B, C, 1, 1)."""
+        mean, largest = x_BCHW.mean((2, 3), keepdim=True), x_BCHW.amax((2, 3), keepdim=True)
+        inside = F.relu_(self.reduce(mean)) + F.relu_(self.reduce(largest))  # the second layer is linear
+        return torch.sigmoid(self.expand(inside))
+
+
+class SpatialAttention(nn.Module):
+    """sigmoid(7×7 convolution of [mean over channels, maximum over channels]): a weight a pixel. Woo et al., equation 3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Weights (B, 1, H, W)."""
+        both = torch.cat([x_BCHW.mean(1, keepdim=True), x_BCHW.amax(1, keepdim=True)], dim=1)
+        return torch.sigmoid(self.conv(both))
+
+
+class CBAM(nn.Module):
+    """Channels first, then pixels of what that leaves: the order that the paper found best."""
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        self.channels = ChannelAttention(channels, reduction)
+        self.pixels = SpatialAttention()
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x = x_BCHW * self.channels(x_BCHW)
+        return torch.mul(x, self.pixels(x))
+
+
+class CBAMBlock(PreActivationBlock):
+    """A pre-activation block with CBAM on its residual branch, where the paper's ResNets have it."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, reduction: int) -> None:
+        super().__init__(in_channels, out_channels, stride)
+        self.attention = CBAM(out_channels, reduction)
+
+    def residual(self, x_BCHW: Tensor) -> Tensor:
+        x: Tensor = self.attention(super().residual(x_BCHW))
+        return x
+
+
+class CBAMUNet(SegmentationNetwork):
+    """Residual U-Net with channel and spatial attention in every block (CBAM: Woo et al., 2018).
+
+    See the module. Channels at level L are base_channels · 2^L.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 1,
+        num_classes: int = 4,
+        base_channels: int = 32,
+        levels: int = 4,
+        reduction: int = 16,
+        aux_loss: bool = False,
+    ) -> None:
+        """levels: halvings. reduction: how many times fewer channels there are inside the weighing of channels; four at least are left.
+        aux_loss: heads at ½, ¼, … too. Raises SettingError.
+        """
+        check_whole("levels", levels)
+        check_whole("base_channels", base_channels)
+        channels = [base_channels * 2**level for level in range(levels + 1)]
+        super().__init__(
+            num_classes=num_classes, map_channels=channels[:-1], levels=levels, aux_loss=aux_loss
+        )
+        check_whole("in_channels", in_channels)
+        block = partial(CBAMBlock, reduction=check_whole("reduction", reduction))
+        self.encoder = nn.ModuleList(
+            DownStage(
+                channels[level - 1] if level else in_channels,
+                channels[level],
+                block,
+                halving="maxpool" if level else None,
+                transformer=(),
+            )
+            for level in range(levels + 1)
+        )
+        self.decoder = nn.ModuleList(PlainUpStage(channels[level], block) for level in range(levels))
+        prefer_channels_last(self)
+
+    def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
+        """Decoder maps at levels 0 … levels - 1."""
+        maps: list[Tensor] = []
+        for stage in self.encoder:
+            maps.append(stage(maps[-1] if maps else x_BCHW))
+        return decode(self.decoder, maps)

@@ -1,0 +1,144 @@
+"""The pre-activation residual U-Net with dual attention at its bottleneck: each position asks all others, each channel all others.
+
+Fu et al.: *Dual Attention Network for Scene Segmentation* (DANet), CVPR 2019, in the network that is UTNet without attention; the
+sum of the two branches takes the place of the bottleneck's map. Convolutions are pre-activation as everywhere in that network.
+
+The paper multiplies what attention adds by γ, which is learnt and starts at 0, so that no gradient reaches queries and keys at first.
+Here it starts at 0.1.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from utseg.networks.blocks import PreActivationBlock, decode
+from utseg.networks.checks import check_whole
+from utseg.networks.network import SegmentationNetwork, prefer_channels_last
+from utseg.networks.utnet import DownStage, PlainUpStage
+
+_PARTS = 8  # queries and keys have an eighth of the channels of the values
+_FIRST_GAMMA = 0.1
+
+
+class PositionAttention(nn.Module):
+    """γ·softmax(q·kᵀ)·v + x over all H·W positions. Fu et al., section 3.2; the logits are not scaled.
+
+    Values are taken in eighths, each as wide as queries and keys, as heads that share these: torch's fused attention asks for equal
+    widths, and keeps no position-by-position matrix.
+    """
+
+    def __init__(self, channels: int) -> None:
+        """`channels`: a multiple of 8."""
+        super().__init__()
+        self.query = nn.Conv2d(channels, channels // _PARTS, 1)
+        self.key = nn.Conv2d(channels, channels // _PARTS, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.full((1,), _FIRST_GAMMA))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        height, width = x_BCHW.shape[-2:]
+        q, k, v = (
+            project(x_BCHW).flatten(2).unflatten(1, (-1, x_BCHW.shape[1] // _PARTS)).transpose(2, 3)
+            for project in (self.query, self.key, self.value)
+        )
+        q_BPND, k_BPND = (x.expand(-1, _PARTS, -1, -1) for x in (q, k))
+        out_BPND = F.scaled_dot_product_attention(q_BPND, k_BPND, v, scale=1.0)
+        out_BCHW = out_BPND.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width))
+        return torch.addcmul(x_BCHW, self.gamma[:, None, None], out_BCHW)
+
+
+class ChannelAttention(nn.Module):
+    """γ·softmax(largest - x·xᵀ)·x + x over all channels, without weights. Fu et al., section 3.3, as in the authors' code, where the
+    energies are taken from their row's largest: channels that are unlike weigh most. (softmax does not see the largest.)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((1,), _FIRST_GAMMA))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x_BCN = x_BCHW.flatten(2)
+        with torch.autocast(
+            x_BCN.device.type, enabled=False
+        ):  # sums over all pixels: too large for half precision
+            wide = x_BCN.float()
+            weights_BCC = torch.softmax(-(wide @ wide.transpose(1, 2)), dim=-1)
+        out_BCHW = (weights_BCC.to(x_BCN.dtype) @ x_BCN).view_as(x_BCHW)
+        return torch.addcmul(x_BCHW, self.gamma[:, None, None], out_BCHW)
+
+
+class NormConv(nn.Module):
+    """BN → ReLU → 3×3 without a bias."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(in_channels)
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x: Tensor = self.conv(F.relu_(self.norm(x_BCHW)))
+        return x
+
+
+class DualAttention(nn.Module):
+    """Position and channel attention side by side, each on a quarter of the channels, and summed at all of them."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inside = -(-channels // (4 * _PARTS)) * _PARTS
+        self.branches = nn.ModuleList(
+            nn.Sequential(NormConv(channels, inside), attention, NormConv(inside, channels))
+            for attention in (PositionAttention(inside), ChannelAttention())
+        )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        by_position, by_channel = self.branches
+        return torch.add(by_position(x_BCHW), by_channel(x_BCHW))
+
+
+class DualAttentionUNet(SegmentationNetwork):
+    """Residual U-Net with position and channel attention at the bottleneck (DANet: Fu et al., 2019).
+
+    See the module. Channels at level L are base_channels · 2^L.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 1,
+        num_classes: int = 4,
+        base_channels: int = 32,
+        levels: int = 4,
+        aux_loss: bool = False,
+    ) -> None:
+        """levels: halvings. aux_loss: heads at ½, ¼, … too. Raises SettingError."""
+        check_whole("levels", levels)
+        check_whole("base_channels", base_channels)
+        channels = [base_channels * 2**level for level in range(levels + 1)]
+        super().__init__(
+            num_classes=num_classes, map_channels=channels[:-1], levels=levels, aux_loss=aux_loss
+        )
+        check_whole("in_channels", in_channels)
+        self.encoder = nn.ModuleList(
+            DownStage(
+                channels[level - 1] if level else in_channels,
+                channels[level],
+                PreActivationBlock,
+                halving="maxpool" if level else None,
+                transformer=(),
+            )
+            for level in range(levels + 1)
+        )
+        self.attention = DualAttention(channels[-1])
+        self.decoder = nn.ModuleList(
+            PlainUpStage(channels[level], PreActivationBlock) for level in range(levels)
+        )
+        prefer_channels_last(self)
+
+    def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
+        """Decoder maps at levels 0 … levels - 1."""
+        maps: list[Tensor] = []
+        for stage in self.encoder:
+            maps.append(stage(maps[-1] if maps else x_BCHW))
+        maps[-1] = self.attention(maps[-1])
+        return decode(self.decoder, maps)
