@@ -27,7 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "decoder_channels": (16, 8, 8, 8, 4),
     },
     "SwinUNet": {"embed_channels": 8, "depths": (2, 1), "window_heads": (2, 4), "mlp_ratio": 1, "drop_path": 0},
-    "MedFormer": {"base_channels": 4},
+    "MedFormer": {"base_channels": 4, "attention_blocks": 1, "fusion_depth": 1},
     "nnUNet": {"base_channels": 4, "patch_size": (64, 64)},
     "FCN": {"base_channels": 4},
 }
