@@ -25,6 +25,7 @@ from utseg.files import sha256
 from utseg.networks import build_network, network_settings
 from utseg.networks.network import SegmentationNetwork
 from utseg.planning.plan import Plan, read_plan
+from utseg.planning.survey import values_for_network
 from utseg.preprocess.slices import SliceStore
 from utseg.preprocess.splits import read_splits, select_cases
 from utseg.rawdata import open_dataset
@@ -105,11 +106,6 @@ def prepare(request: TrainRequest, recipe: Recipe) -> Run:
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return Run(request, record, recipe, store, _raw_cases(request, record.validation_cases), device, fit)
-
-
-def values_for_network(plan: Plan) -> dict[str, Any]:
-    """What a network may take from a plan, by the names of its settings: the planned network, and what it is to look at."""
-    return plan.network.model_dump() | {"patch_size": plan.patch_size, "spacing_yx_mm": plan.spacing_yx_mm}
 
 
 def shape_of_network(name: str, plan: Plan, settings: dict[str, Any]) -> SegmentationNetwork:

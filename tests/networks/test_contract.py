@@ -1,6 +1,7 @@
 """What every registered network must do."""
 
 import itertools
+import json
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from networks import golden_losses
 from networks.small import SMALL, build_small
 from utseg.errors import SettingError, UsageError
 from utseg.networks import build_network, network_names, network_settings
@@ -139,6 +141,12 @@ def test_bfloat16_autocast_trains(name: str) -> None:
         y = network(torch.randn(2, 1, 32, 32))
     y.float().square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_five_steps_under_a_seed_end_at_the_recorded_loss(name: str) -> None:
+    recorded = json.loads(golden_losses.FILE.read_text())
+    assert golden_losses.loss_after_steps(name) == pytest.approx(recorded[name], rel=1e-3)
 
 
 @pytest.mark.parametrize("name", NAMES)

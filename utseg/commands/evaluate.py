@@ -12,11 +12,14 @@ from utseg.commands.frame import add_workers, home_of, make_parser, run
 logger = logging.getLogger("utseg")
 
 
+TOLERANCE_MM = 2.0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
     parser = make_parser(
         "utseg_evaluate",
-        "Score masks against reference labels: Dice, HD95 and ASSD in native mm, per case and label, summarised per group.",
+        "Score masks against reference labels in native mm: per case, label, slice and region, volumes and ejection fraction, per group.",
         "utseg_evaluate -p out -g utseg_data/raw/MnM -o scores",
     )
     parser.add_argument(
@@ -41,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder for metrics.csv and summary.json",
+        help="folder for metrics.csv, summary.json, tables.md and the others",
     )
     parser.add_argument(
         "-d",
@@ -60,11 +63,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="score the predictions that have a reference, ignore the others",
     )
+    parser.add_argument(
+        "--tolerance-mm",
+        type=float,
+        default=TOLERANCE_MM,
+        metavar="MM",
+        help=f"tolerance of the surface Dice ({TOLERANCE_MM:g})",
+    )
+    parser.add_argument(
+        "--surface",
+        choices=("voxels", "area"),
+        default="voxels",
+        help="surface elements: voxels, each counting the same (as medpy, MONAI), or weighted by area (as surface-distance)",
+    )
+    parser.add_argument(
+        "--percentile",
+        choices=("pooled", "directed"),
+        default="pooled",
+        help="HD95 over both directions together (as medpy), or the larger of the two (as MONAI, surface-distance)",
+    )
+    parser.add_argument(
+        "--as-official-utnet",
+        action="store_true",
+        help="add official_utnet.csv: scored as the official UTNet does (maximum Hausdorff, 500 mm for empties, 1.2 mm, cropped)",
+    )
     add_workers(parser)
     return run(parser, _evaluate, argv)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    from utseg.evaluate.metrics import Definition
     from utseg.evaluate.references import (
         find_references,
         of_predicted,
@@ -74,6 +102,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from utseg.evaluate.score import evaluate_cases
     from utseg.rawdata import open_dataset
 
+    definition = Definition(arguments.surface, arguments.percentile, arguments.tolerance_mm)
     dataset = None
     if hasattr(arguments, "dataset"):
         name, folder = home_of(arguments).raw_dataset(arguments.dataset)
@@ -92,6 +121,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         arguments.predictions,
         references.labels,
         arguments.output,
+        definition=definition,
+        as_official_utnet=arguments.as_official_utnet,
         workers=getattr(arguments, "workers", None),
     )
     if logger.isEnabledFor(logging.INFO):
@@ -99,14 +130,17 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def summary_table(summary: dict[str, Any]) -> str:
-    """A plain-text table of the summary: one line a label, over all cases; then the mean Dice of every group."""
-    lines = [f"{'label':<14}{'n':>5}{'Dice':>8}{'95 % interval':>18}{'HD95 mm':>9}{'ASSD mm':>9}{'empty':>7}"]
+    """A plain-text table of the summary: one line a label, over all cases; the mean Dice of every group; the clinical measures' bias."""
+    lines = [
+        f"{'label':<14}{'n':>5}{'Dice':>8}{'95 % interval':>18}{'HD95 mm':>9}{'ASSD mm':>9}{'HD95 2-D':>9}{'empty':>7}"
+    ]
     for name, label in summary["all"]["labels"].items():
         interval = label["dice"]["interval95"]
         lines.append(
             f"{name:<14}{label['dice']['n']:>5}{_number(label['dice']['mean'], 3):>8}"
             f"{f'{interval[0]:.3f} … {interval[1]:.3f}' if interval else '–':>18}"
-            f"{_number(label['hd95_mm']['mean'], 2):>9}{_number(label['assd_mm']['mean'], 2):>9}{sum(label['empty'].values()):>7}"
+            f"{_number(label['hd95_mm']['mean'], 2):>9}{_number(label['assd_mm']['mean'], 2):>9}"
+            f"{_number(label['slice_hd95_mm']['mean'], 2):>9}{sum(label['empty'].values()):>7}"
         )
     for column, groups in summary["groups"].items():
         if len(groups) > 1:
@@ -115,6 +149,12 @@ def summary_table(summary: dict[str, Any]) -> str:
                 for value, group in groups.items()
             )
             lines.append(f"mean Dice by {column}: {values}")
+    if summary["clinical"]:
+        values = "  ".join(
+            f"{measure.replace('_', ' ')} {_number(found['bias'], 1)} {found['unit']} (n={found['n']})"
+            for measure, found in summary["clinical"]["all"].items()
+        )
+        lines.append(f"bias of clinical measures: {values}")
     return "\n".join(lines)
 
 

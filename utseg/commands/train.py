@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from utseg.commands.frame import home_of, make_parser, run
-from utseg.errors import InputError, UsageError
-from utseg.home import Home, check_name, plan_folder_name, selection_folder_name
+from utseg.commands.plans import choose_plan_folder
+from utseg.errors import UsageError
+from utseg.home import Home, selection_folder_name
 from utseg.training import TrainRequest, find_trainer
 
 logger = logging.getLogger("utseg")
 CONFIGURATIONS = ("2d",)
-DEFAULT_PLANNER = "auto"
 ALL_FOLDS = "all-folds"
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
@@ -154,7 +154,9 @@ def _request(arguments: argparse.Namespace, home: Home) -> TrainRequest:
     from utseg.planning.settings import parse_settings
 
     dataset, preprocessed = home.preprocessed_dataset(getattr(arguments, "dataset", None))
-    plan_folder = _plan_folder(preprocessed, getattr(arguments, "planner", None), arguments.configuration)
+    plan_folder = choose_plan_folder(
+        preprocessed, getattr(arguments, "planner", None), arguments.configuration
+    )
     settings = [word for words in getattr(arguments, "settings", []) for word in words]
     return TrainRequest(
         model=arguments.model,
@@ -178,32 +180,6 @@ def _request(arguments: argparse.Namespace, home: Home) -> TrainRequest:
         weights=getattr(arguments, "weights", None),
         allow_mismatch=arguments.allow_mismatch,
     )
-
-
-def _plan_folder(preprocessed: Path, planner: str | None, configuration: str) -> Path:
-    """The folder of the plan that was asked for; else of `auto`; else of the only one there."""
-    from utseg.planning.plan import PLAN_FILE
-
-    ending = plan_folder_name("", configuration)
-    there = sorted(
-        entry.name.removesuffix(ending)
-        for entry in preprocessed.iterdir()
-        if entry.name.endswith(ending) and (entry / PLAN_FILE).is_file()
-    )
-    if not there:
-        raise InputError(f"{preprocessed}: no plan is there; run utseg_plan_and_preprocess first")
-    if planner is None:
-        if len(there) > 1 and DEFAULT_PLANNER not in there:
-            raise UsageError(
-                f"{preprocessed}: several plans are there: {', '.join(there)}; choose one with -pl"
-            )
-        planner = DEFAULT_PLANNER if DEFAULT_PLANNER in there else there[0]
-    if check_name(planner, "plan") not in there:
-        raise InputError(
-            f"{preprocessed / plan_folder_name(planner, configuration)}: no plan is there (plans there: {', '.join(there)}); "
-            f"run utseg_plan_and_preprocess -pl {planner}, or choose one of them with -pl"
-        )
-    return preprocessed / plan_folder_name(planner, configuration)
 
 
 def duration(text: str) -> float:

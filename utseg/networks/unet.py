@@ -60,7 +60,10 @@ class UpStage(nn.Module):
 
 
 class UNet(SegmentationNetwork):
-    """See the module. Channels at level L are base_channels · 2^L."""
+    """The original U-Net: two 3×3 convolutions a level, skips (Ronneberger, Fischer, Brox 2015).
+
+    Channels at level L are base_channels · 2^L.
+    """
 
     def __init__(
         self,

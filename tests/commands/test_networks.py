@@ -1,0 +1,127 @@
+"""`utseg_networks`; and every network, somebody else's too, through `utseg_train` and `utseg_predict`."""
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from commandline import assert_refused, run_command
+from networks.small import SMALL
+from tiny_runs import make_home
+
+from utseg.networks import network_names
+from utseg.runs import read_run
+
+PLUGIN = Path(__file__).parents[1] / "plugin"
+NAMES = [*network_names(), "TinyNetwork"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return make_home(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def with_plugin():
+    return {**os.environ, "PYTHONPATH": str(PLUGIN)}
+
+
+def test_the_table_has_every_network_with_its_size_and_what_it_is(with_plugin):
+    result = run_command("utseg_networks", environment=with_plugin)
+    assert result.returncode == 0, result.stderr
+    lines = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
+    assert set(NAMES) <= set(lines)
+    for name, expected in {
+        "UTNet": ("10,018,500", "17.5"),
+        "UTNet_encoder": ("10,944,056", "20.4"),
+        "ResUNet": ("15,449,256", "23.6"),
+        "ResNet50_UNet": ("22,199,556", "24.1"),
+        "ResNet50_UTNet": ("29,122,960", "28.4"),
+        "TransUNet": ("105,322,436", "38.4"),
+    }.items():
+        for figure in expected:
+            assert figure in lines[name], (name, figure, lines[name])
+    assert "from a package outside utseg" in lines["TinyNetwork"]
+
+
+def test_figures_at_a_plan_follow_its_patch_and_sizes(home):
+    result = run_command("utseg_networks", "-d", "Tiny", "-m", "UTNet", "UNet", "--csv", home=home)
+    assert result.returncode == 0, result.stderr
+    rows = {row["name"]: row for row in csv.DictReader(io.StringIO(result.stdout))}
+    assert set(rows) == {"UTNet", "UNet"}
+    assert int(rows["UTNet"]["parameters"]) < 20_000
+    assert 0 < float(rows["UTNet"]["gmac"]) < 0.01
+    assert 0 < float(rows["UTNet"]["memory_gb"]) < 0.1
+
+
+def test_unknown_names_are_one_line(home):
+    assert_refused(run_command("utseg_networks", "-m", "Nets"), "'Nets'", "UTNet", code=2)
+    assert_refused(run_command("utseg_networks", "-d", "Other", home=home), "Other")
+    assert_refused(run_command("utseg_networks", "-pl", "cpu"), "-d", code=2)
+    assert_refused(
+        run_command("utseg_train", "2d", "fold0", "-m", "UTNett", home=home), "'UTNett'", "SwinUNet", code=2
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_network_trains_two_epochs_and_predicts(home, name, with_plugin, tmp_path):
+    small = {key: value for key, value in SMALL.get(name, {}).items() if key != "base_channels"}
+    settings = [f"network.{key}={json.dumps(value)}" for key, value in small.items()]
+    trained = run_command(
+        *("utseg_train", "2d", "fold0", "-m", name, "--epochs", 2, "--device", "cpu"),
+        *(("--set", *settings) if settings else ()),
+        home=home,
+        environment=with_plugin,
+    )
+    assert trained.returncode == 0, trained.stderr
+    run = home / "results" / "Tiny" / "tiny_2d" / name / "fold0"
+    assert read_run(run).network == name
+    lines = [json.loads(line) for line in (run / "training.jsonl").read_text().splitlines()]
+    assert len(lines) == 2
+    assert all(np.isfinite(line["loss"]) for line in lines)
+    image = sorted((home / "raw" / "Tiny" / "imagesTr").iterdir())[0]
+    predicted = run_command(
+        *("utseg_predict", "-i", image, "-o", tmp_path / "out", "-m", name, "-f", "fold0", "--no-tta"),
+        home=home,
+        environment=with_plugin,
+    )
+    assert predicted.returncode == 0, predicted.stderr
+    (mask,) = (tmp_path / "out").glob("*.nii.gz")
+    assert nibabel.load(mask).shape == nibabel.load(image).shape
+
+
+def test_a_wrong_setting_of_a_network_is_one_line_and_leaves_no_run(home):
+    for words, expected in {
+        ("UTNet", "network.num_heads=3,3"): "num_heads",
+        ("UTNet", "network.projection=nearest"): "projection",
+        ("UTNet", "network.block_list=1,5"): "block_list",
+        ("UTNet", "network.attention_in=bottom"): "attention_in",
+        ("TransUNet", "network.attention_heads=7"): "attention_heads",
+        ("UNet", "network.norm=layer"): "norm",
+    }.items():
+        model, setting = words
+        output = home / "results" / "Tiny" / "tiny_2d" / model / "vendor=A"
+        result = run_command("utseg_train", "2d", "vendor=A", "-m", model, "--set", setting, home=home)
+        assert_refused(result, expected)
+        assert not output.exists()
+
+
+@pytest.mark.slow
+def test_weights_of_a_run_are_taken_and_misfits_refused(home, tmp_path):
+    brief = ("-m", "UNet", "--epochs", 1, "--device", "cpu")
+    common = ("utseg_train", "2d", "vendor=B", *brief)
+    start = home / "results" / "Tiny" / "tiny_2d" / "UNet" / "fold1"
+    assert run_command("utseg_train", "2d", "fold1", *brief, home=home).returncode == 0
+    refused = run_command(*common, "--set", "network.base_channels=8", "--weights", start, home=home)
+    assert_refused(refused, "of another shape", "--allow-mismatch")
+    assert_refused(run_command(*common, "--weights", tmp_path / "no.pth", home=home), "no such file")
+    taken = run_command(*common, "--weights", start, home=home)
+    assert taken.returncode == 0, taken.stderr
+    assert "100 % of the values" in taken.stdout
+    again = run_command(*common, "--weights", start, "--resume", home=home)
+    assert again.returncode == 0, again.stderr

@@ -1,0 +1,120 @@
+"""`utseg_networks`: the table of networks, with what each takes."""
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
+
+from utseg.commands.frame import add_workers, home_of, make_parser, run
+from utseg.planning.survey import PUBLISHED_TASK, NetworkFigures, Task, survey, task_of
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    parser = make_parser(
+        "utseg_networks",
+        "The networks that utseg_train -m knows: parameters, multiply-accumulates of a forward pass, peak memory of a training step. "
+        "Without a dataset: at the setting of UTNet's publication, one channel, four classes, 256 × 256, batch 32, no auxiliary outputs.",
+        "utseg_networks -d MnM -pl cpu",
+    )
+    parser.add_argument(
+        "-d",
+        dest="dataset",
+        metavar="NAME",
+        default=argparse.SUPPRESS,
+        help="preprocessed dataset: as the network would be with its plan's patch, batch and sizes",
+    )
+    parser.add_argument(
+        "-pl",
+        dest="planner",
+        metavar="PLAN",
+        default=argparse.SUPPRESS,
+        help="plan of the dataset; default: auto, or the only one there",
+    )
+    parser.add_argument(
+        "-m", dest="models", nargs="+", metavar="NETWORK", default=argparse.SUPPRESS, help="these only"
+    )
+    parser.add_argument("--csv", action="store_true", help="comma-separated values in place of the table")
+    add_workers(parser)
+    return run(parser, _networks, argv)
+
+
+def _networks(arguments: argparse.Namespace) -> int:
+    from utseg.extensions import find
+    from utseg.networks import network_names
+    from utseg.parallel import available_cores, process_pool
+
+    names = list(dict.fromkeys(getattr(arguments, "models", network_names())))
+    for name in names:
+        find("networks", name)
+    task, title = _task(arguments)
+    workers = min(getattr(arguments, "workers", available_cores()), len(names))
+    with process_pool(workers) as executor:
+        rows = list(executor.map(survey, names, [task] * len(names)))
+    rows.sort(key=lambda row: (row.parameters, row.name))
+    if arguments.csv:
+        _write_csv(rows)
+    else:
+        _print_table(rows, title)
+    return 0
+
+
+def _task(arguments: argparse.Namespace) -> tuple[Task, str]:
+    """What the networks are sized for, and in words."""
+    from utseg.commands.plans import choose_plan_folder
+    from utseg.errors import UsageError
+    from utseg.planning.plan import read_plan
+
+    dataset, planner = getattr(arguments, "dataset", None), getattr(arguments, "planner", None)
+    if dataset is None:
+        if planner is not None:
+            raise UsageError(f"-pl {planner}: say with -d which dataset's plan that is")
+        return PUBLISHED_TASK, _in_words(PUBLISHED_TASK)
+    name, preprocessed = home_of(arguments).preprocessed_dataset(dataset)
+    folder = choose_plan_folder(preprocessed, planner, "2d")
+    task = task_of(read_plan(folder))
+    return task, f"{name}, {folder.name}: {_in_words(task)}"
+
+
+def _in_words(task: Task) -> str:
+    height, width = task.patch_size
+    channels = "1 channel" if task.in_channels == 1 else f"{task.in_channels} channels"
+    return f"{channels}, {task.num_classes} classes, {height} × {width} pixels, batch {task.batch_size}"
+
+
+def _write_csv(rows: Iterable[NetworkFigures]) -> None:
+    writer = csv.DictWriter(sys.stdout, [field.name for field in fields(NetworkFigures)], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(asdict(row))
+
+
+def _print_table(rows: Iterable[NetworkFigures], title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("network", no_wrap=True)
+    for heading in ("parameters", "GMAC", "published", "training GB"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("recipe", no_wrap=True)
+    table.add_column("what it is")
+    for row in rows:
+        table.add_row(
+            row.name,
+            f"{row.parameters:,}",
+            f"{row.gmac:.1f}",
+            f"{row.published_gmac:.1f}",
+            f"{row.memory_gb:.1f}",
+            row.recipe,
+            row.what,
+        )
+    console = Console()
+    if not console.is_terminal:  # a file or pipe has no width to keep to
+        console = Console(width=200)
+    console.print(table)
+    console.print(
+        "GMAC: 10⁹ multiply-accumulates of one forward pass as computed here; published: in the publication's order of operations.\n"
+        "training GB: peak of a float32 step at this batch, without the device's own overhead."
+    )
