@@ -22,3 +22,11 @@ def test_cropping_undoes_padding(height: int, width: int, multiple: int) -> None
 def test_sizes_that_divide_are_left_alone() -> None:
     x = torch.zeros(1, 1, 32, 48)
     assert pad_to_multiple(x, 16) is x
+
+
+def test_each_axis_can_have_its_own_multiple() -> None:
+    x = torch.arange(35.0 * 50).reshape(1, 1, 35, 50)
+    padded = pad_to_multiple(x, (8, 32))
+    assert padded.shape == (1, 1, 40, 64)
+    assert torch.equal(crop_to_size(padded, (35, 50), (8, 32)), x)
+    assert torch.equal(pad_to_multiple(x, (16, 16)), pad_to_multiple(x, 16))

@@ -35,12 +35,15 @@ class PositionAttention(nn.Module):
         self.value = nn.Conv2d(channels, channels, 1)
         self.gamma = nn.Parameter(torch.full((1,), _FIRST_GAMMA))
 
+    def _parts(self, x_BCHW: Tensor) -> Tensor:
+        """(B, eighths, H·W, channels of one); channels next to each other in memory, as fused attention wants them."""
+        x_BNC = x_BCHW.permute(0, 2, 3, 1).flatten(1, 2).contiguous()
+        x_BPND: Tensor = x_BNC.unflatten(2, (-1, self.query.out_channels)).transpose(1, 2)
+        return x_BPND
+
     def forward(self, x_BCHW: Tensor) -> Tensor:
         height, width = x_BCHW.shape[-2:]
-        q, k, v = (
-            project(x_BCHW).flatten(2).unflatten(1, (-1, x_BCHW.shape[1] // _PARTS)).transpose(2, 3)
-            for project in (self.query, self.key, self.value)
-        )
+        q, k, v = (self._parts(project(x_BCHW)) for project in (self.query, self.key, self.value))
         q_BPND, k_BPND = (x.expand(-1, _PARTS, -1, -1) for x in (q, k))
         out_BPND = F.scaled_dot_product_attention(q_BPND, k_BPND, v, scale=1.0)
         out_BCHW = out_BPND.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width))
