@@ -8,7 +8,7 @@ from pathlib import Path
 
 from utseg.case import Case
 from utseg.evaluate.pictures import largest_slice, overlay_picture
-from utseg.evaluate.score import METRICS_FILE
+from utseg.evaluate.records import METRICS_FILE
 from utseg.files import require_writable
 from utseg.rawdata.gate import read_image, read_label
 

@@ -1,28 +1,43 @@
-"""Scores a folder of predictions against the references of cases, in parallel, and writes `metrics.csv` and `summary.json`.
+"""Scores a folder of predictions against the references of cases, in parallel, and writes what a scores folder has.
 
+`metrics.csv`, `slices.csv`, `summary.json`, `tables.md` and `tables.tex`; `regions.csv` where a case is a cardiac short-axis stack,
+`clinical.csv` where subjects have ED and ES, `official_utnet.csv` where it is asked for.
 What is missing, mis-placed or mislabelled is refused as a whole, one line each, before anything is written. Which references there are is
-decided elsewhere (`references.py`), how they are summarised too (`summary.py`).
+decided elsewhere (`references.py`), how they are summarised too (`summary.py`, `clinical.py`).
 """
 
-import csv
-import io
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from utseg.case import Case
 from utseg.errors import CaseErrors, InputError
-from utseg.evaluate.metrics import evaluate_pair
-from utseg.evaluate.summary import METRICS, summarise
+from utseg.evaluate.clinical import clinical_measures, summarise_clinical
+from utseg.evaluate.metrics import Definition
+from utseg.evaluate.official import OFFICIAL_METRICS, official_means, official_utnet_scores
+from utseg.evaluate.records import (
+    CLINICAL_FILE,
+    METRICS,
+    METRICS_FILE,
+    OFFICIAL_FILE,
+    REGION_METRICS,
+    REGIONS_FILE,
+    SLICE_METRICS,
+    SLICES_FILE,
+    case_columns,
+    clinical_columns,
+    to_csv,
+)
+from utseg.evaluate.stack import evaluate_stack
+from utseg.evaluate.summary import by_value, summarise, summarise_regions
+from utseg.evaluate.tables import LATEX_FILE, MARKDOWN_FILE, summary_tables, to_latex, to_markdown
 from utseg.files import folder_lock, require_writable, write_json, write_text
 from utseg.parallel import process_pool, run_each
 from utseg.progress import progress
 
-METRICS_FILE = "metrics.csv"
 SUMMARY_FILE = "summary.json"
 SUFFIXES = (".nii.gz", ".nii")
 Row = dict[str, Any]
@@ -30,11 +45,35 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Pair:
-    """One case with the file that predicts it."""
+    """One case with the file that predicts it, and how it is to be scored."""
 
     case: Case
     prediction: Path
     labels: Mapping[str, int]
+    definition: Definition = field(default_factory=Definition)
+    as_official_utnet: bool = False
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The rows of cases, by the file that they go into."""
+
+    metrics: list[Row] = field(default_factory=list)
+    slices: list[Row] = field(default_factory=list)
+    regions: list[Row] = field(default_factory=list)
+    official: list[Row] = field(default_factory=list)
+
+    def add(self, other: "Scored") -> None:
+        """Appends the rows of another."""
+        self.metrics.extend(other.metrics)
+        self.slices.extend(other.slices)
+        self.regions.extend(other.regions)
+        self.official.extend(other.official)
+
+    def sort(self, order: Mapping[str, int]) -> None:
+        """By case in that order, then by label; slices and regions of one stay in theirs."""
+        for rows in (self.metrics, self.slices, self.regions, self.official):
+            rows.sort(key=lambda row: (order[row["case"]], row["label"]))
 
 
 def evaluate_cases(
@@ -43,45 +82,92 @@ def evaluate_cases(
     labels: Mapping[str, int],
     output: Path,
     *,
+    definition: Definition | None = None,
+    as_official_utnet: bool = False,
     executor: Executor | None = None,
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """Scores `predictions/CASE.nii.gz` of every case against its label, writes both files into `output`, returns the summary.
+    """Scores `predictions/CASE.nii.gz` of every case against its label, writes all files into `output`, returns the summary.
 
+    definition: which surface, percentile and tolerance. as_official_utnet: also score as the official UTNet does (`official.py`).
     Raises CaseErrors that lists every missing, mis-sized, mis-placed or mislabelled file, UtsegError where another run works in `output`;
     then nothing is written.
     """
-    pairs = match(cases, predictions, labels)
+    definition = definition or Definition()
+    pairs = [
+        Pair(case, prediction, labels, definition, as_official_utnet)
+        for case, prediction in match(cases, predictions)
+    ]
     require_writable(output)
     with folder_lock(output):
-        rows = _score_all(pairs, executor, workers)
-        order = {case.case_id: position for position, case in enumerate(cases)}
-        rows.sort(key=lambda row: (order[row["case"]], row["label"]))
-        columns = group_columns(cases)
-        summary = summarise(rows, columns)
-        write_text(output / METRICS_FILE, to_csv(rows, columns))
-        write_json(output / SUMMARY_FILE, summary)
+        scored = _score_all(pairs, executor, workers)
+        scored.sort({case.case_id: position for position, case in enumerate(cases)})
+        return _write(scored, group_columns(cases), definition, output)
+
+
+def _write(scored: Scored, columns: Sequence[str], definition: Definition, output: Path) -> dict[str, Any]:
+    """Writes all files of the folder, removes those of an earlier run that this one has not, returns the summary."""
+    summary = summarise(scored.metrics, columns)
+    clinical = clinical_measures(scored.metrics, columns)
+    summary |= {
+        "definitions": asdict(definition),
+        "regions": summarise_regions(scored.regions),
+        "clinical": summarise_clinical(clinical, columns) if clinical else None,
+        "official_utnet": _official_summary(scored.official, columns),
+    }
+    tables = summary_tables(summary)
+    texts = {
+        METRICS_FILE: to_csv(scored.metrics, case_columns(columns, metrics=METRICS)),
+        SLICES_FILE: to_csv(
+            scored.slices, case_columns(columns, between=("slice", "region"), metrics=SLICE_METRICS)
+        ),
+        REGIONS_FILE: scored.regions
+        and to_csv(
+            scored.regions, case_columns(columns, between=("region", "slices"), metrics=REGION_METRICS)
+        ),
+        CLINICAL_FILE: clinical and to_csv(clinical.rows, clinical_columns(columns)),
+        OFFICIAL_FILE: scored.official
+        and to_csv(scored.official, case_columns(columns, metrics=OFFICIAL_METRICS)[:-1]),
+        MARKDOWN_FILE: to_markdown(tables),
+        LATEX_FILE: to_latex(tables),
+    }
+    for name, text in texts.items():
+        if text:
+            write_text(output / name, text)
+        else:
+            (output / name).unlink(missing_ok=True)
+    write_json(output / SUMMARY_FILE, summary)
     return summary
 
 
-def _score_all(pairs: list[Pair], executor: Executor | None, workers: int | None) -> list[Row]:
+def _official_summary(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, Any] | None:
+    if not rows:
+        return None
+    groups = {
+        column: {value: official_means(own) for value, own in by_value(rows, column).items()}
+        for column in columns
+    }
+    return {"all": official_means(rows), "groups": groups}
+
+
+def _score_all(pairs: list[Pair], executor: Executor | None, workers: int | None) -> Scored:
     """The rows of all pairs, in any order. Raises CaseErrors for all that cannot be scored."""
-    rows: list[Row] = []
+    everything = Scored()
     problems: list[str] = []
     inline = executor is None and len(pairs) <= 2
     with nullcontext(executor) if executor or inline else process_pool(workers) as pool:
         outcomes = map(_score_inline, pairs) if pool is None else _scored(pairs, pool, workers)
         with progress("evaluate", len(pairs)) as advance:
             for scored, errors in outcomes:
-                rows += scored
+                everything.add(scored)
                 problems += errors
                 advance()
     if problems:
         raise CaseErrors(sorted(problems))
-    return rows
+    return everything
 
 
-def match(cases: Sequence[Case], predictions: Path, labels: Mapping[str, int]) -> list[Pair]:
+def match(cases: Sequence[Case], predictions: Path) -> list[tuple[Case, Path]]:
     """Each case with its prediction's file. Raises CaseErrors that lists all cases without one, or without a reference."""
     if not predictions.is_dir():
         raise InputError(f"{predictions}: no folder with predictions is there")
@@ -97,7 +183,7 @@ def match(cases: Sequence[Case], predictions: Path, labels: Mapping[str, int]) -
                 f"case {case.case_id}: two predictions, {found[0].name} and {found[1].name}; keep one"
             )
         else:
-            pairs.append(Pair(case, found[0], labels))
+            pairs.append((case, found[0]))
     if unlabelled:
         problems.append(
             f"{len(unlabelled)} of {len(cases)} cases have no reference label: {', '.join(unlabelled)}"
@@ -121,8 +207,8 @@ def group_columns(cases: Sequence[Case]) -> tuple[str, ...]:
     return (*phase, *own)
 
 
-def score_pair(pair: Pair) -> list[Row]:
-    """One row a label, as they stand in `metrics.csv`. Raises InputError on a mis-placed or mislabelled prediction."""
+def score_pair(pair: Pair) -> Scored:
+    """The rows of one case, as they stand in the files. Raises InputError on a mis-placed or mislabelled prediction."""
     from utseg.rawdata.gate import read_label
 
     assert pair.case.label is not None
@@ -133,46 +219,31 @@ def score_pair(pair: Pair) -> list[Row]:
         raise InputError(
             f"{pair.prediction}: does not lie on the grid of its reference {pair.case.label}: {'; '.join(differences)}"
         )
-    scores = evaluate_pair(prediction, reference, geometry.spacing_zyx_mm, pair.labels)
-    own = {
-        "case": pair.case.case_id,
-        "subject": pair.case.subject,
-        "phase": pair.case.phase,
-        **pair.case.groups,
-    }
-    return [
-        own
-        | {"label": pair.labels[name], "label_name": name}
-        | dict(values)
-        | {"difference_ml": values["prediction_ml"] - values["reference_ml"]}
-        for name, values in scores.items()
-    ]
+    case = pair.case
+    own = {"case": case.case_id, "subject": case.subject, "phase": case.phase, **case.groups}
+    both = prediction, reference, geometry.spacing_zyx_mm, pair.labels
+    scores = evaluate_stack(*both, pair.definition)
+    scored = Scored()
+    for name, values in scores.volume.items():
+        row = own | {"label": pair.labels[name], "label_name": name}
+        scored.metrics.append(row | values)
+        scored.slices.extend(row | of_slice for of_slice in scores.slices[name])
+        scored.regions.extend(row | of_region for of_region in scores.regions[name])
+    if pair.as_official_utnet:
+        scored.official.extend(
+            own | {"label": pair.labels[name], "label_name": name} | values
+            for name, values in official_utnet_scores(*both).items()
+        )
+    return scored
 
 
-def to_csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    """Tidy CSV, one row a case and label. An undefined value is an empty field; `status` says why."""
-    buffer = io.StringIO()
-    head = ["case", "subject", *columns, "label", "label_name", *METRICS, "status"]
-    writer = csv.DictWriter(buffer, head, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: _field(value) for key, value in row.items()})
-    return buffer.getvalue()
-
-
-def _field(value: Any) -> Any:
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.6g}"
-    return value
-
-
-def _score_inline(pair: Pair) -> tuple[list[Row], list[str]]:
+def _score_inline(pair: Pair) -> tuple[Scored, list[str]]:
     try:
         return score_pair(pair), []
     except InputError as error:
-        return [], error.lines()
+        return Scored(), error.lines()
 
 
 def _scored(pairs: list[Pair], pool: Executor, workers: int | None) -> Any:
     for outcome in run_each(score_pair, pairs, pool, name=lambda pair: pair.case.case_id, workers=workers):
-        yield (outcome.result or []), (outcome.error.lines() if outcome.error else [])
+        yield (outcome.result or Scored()), (outcome.error.lines() if outcome.error else [])

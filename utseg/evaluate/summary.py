@@ -1,34 +1,64 @@
 """Summarises scores per label and group: n, mean, sd, median, bootstrap 95 % interval, and the counts of empty structures.
 
-Intervals are over subjects, not cases: ED and ES of one heart belong together, so a subject's cases are drawn together. Undefined values
-(empty structures) are left out of the means and counted beside them.
+Intervals are over subjects, not cases (`intervals.py`). Undefined values (empty structures) are left out of the means and counted beside
+them.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-METRICS = ("dice", "hd95_mm", "assd_mm", "reference_ml", "prediction_ml", "difference_ml")
-SUMMARISED = ("dice", "hd95_mm", "assd_mm", "difference_ml")
+from utseg.evaluate.intervals import bootstrap_interval, statistics
+from utseg.evaluate.stack import REGIONS
+
+__all__ = ["bootstrap_interval", "statistics", "summarise", "summarise_regions"]
+
+SUMMARISED = (
+    "dice",
+    "jaccard",
+    "precision",
+    "recall",
+    "surface_dice",
+    "hd95_mm",
+    "hd_mm",
+    "assd_mm",
+    "masd_mm",
+    "slice_dice",
+    "slice_hd95_mm",
+    "difference_ml",
+)
 STATUSES = ("both_empty", "prediction_empty", "reference_empty")
-RESAMPLES = 2000
+SLICES = ("slices_both", "slices_missed", "slices_extra")
 SUMMARY_FORMAT = "utseg-summary-1"
+Row = dict[str, Any]
 
 
-def summarise(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
+def summarise(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, Any]:
     """The content of `summary.json` for the rows of `metrics.csv`, over all cases and for each value of each group column."""
-    groups: dict[str, Any] = {}
-    for column in columns:
-        values = sorted({str(row.get(column, "")) for row in rows} - {""})
-        groups[column] = {
-            value: _of_group([row for row in rows if str(row.get(column, "")) == value]) for value in values
-        }
+    groups = {
+        column: {value: _of_group(own) for value, own in by_value(rows, column).items()} for column in columns
+    }
     return {"format": SUMMARY_FORMAT, "all": _of_group(rows), "groups": groups}
 
 
-def _of_group(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summarise_regions(rows: Sequence[Row]) -> dict[str, Any]:
+    """Per region and label, for the rows of `regions.csv`. Empty where no case has regions."""
+    found = by_value(rows, "region")
+    return {region: _of_group(found[region]) for region in REGIONS if region in found}
+
+
+def by_value(rows: Sequence[Row], column: str) -> dict[str, list[Row]]:
+    """The rows of each value that a column has, in the order of the values; rows without one are in none."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        value = str(row.get(column, ""))
+        if value:
+            found.setdefault(value, []).append(row)
+    return dict(sorted(found.items()))
+
+
+def _of_group(rows: Sequence[Row]) -> dict[str, Any]:
     names = list(dict.fromkeys(str(row["label_name"]) for row in rows))
     labels = {name: _of_label([row for row in rows if row["label_name"] == name]) for name in names}
     means = [label["dice"]["mean"] for label in labels.values() if label["dice"]["n"]]
@@ -40,58 +70,14 @@ def _of_group(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _of_label(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _of_label(rows: Sequence[Row]) -> dict[str, Any]:
     subjects = np.array([str(row["subject"]) for row in rows])
     summary: dict[str, Any] = {
         metric: statistics(np.array([row[metric] for row in rows], dtype=float), subjects)
         for metric in SUMMARISED
+        if metric in rows[0]
     }
     summary["empty"] = {status: sum(row["status"] == status for row in rows) for status in STATUSES}
+    if SLICES[0] in rows[0]:
+        summary["slices"] = {name: sum(int(row[name]) for row in rows) for name in SLICES}
     return summary
-
-
-def statistics(values: NDArray[np.float64], subjects: NDArray[np.str_]) -> dict[str, Any]:
-    """n, undefined, mean, sd (n−1), median and the percentile-bootstrap 95 % interval of the mean over subjects.
-
-    `values` and `subjects` are (cases,). NaN is undefined: left out and counted. Without values the statistics are None; the interval needs
-    two subjects.
-    """
-    defined = ~np.isnan(values)
-    kept, owners = values[defined], subjects[defined]
-    n = int(defined.sum())
-    if n == 0:
-        return {
-            "n": 0,
-            "undefined": len(values),
-            "mean": None,
-            "sd": None,
-            "median": None,
-            "interval95": None,
-        }
-    return {
-        "n": n,
-        "undefined": len(values) - n,
-        "mean": float(kept.mean()),
-        "sd": float(kept.std(ddof=1)) if n > 1 else None,
-        "median": float(np.median(kept)),
-        "interval95": bootstrap_interval(kept, owners),
-    }
-
-
-def bootstrap_interval(
-    values: NDArray[np.float64], subjects: NDArray[np.str_], seed: int = 0
-) -> list[float] | None:
-    """95 % percentile interval of the mean, subjects drawn with replacement (cluster bootstrap; Davison & Hinkley 1997, §3.8).
-
-    None with fewer than two subjects. Deterministic for a seed.
-    """
-    _, owner = np.unique(subjects, return_inverse=True)
-    count = int(owner.max()) + 1
-    if count < 2:
-        return None
-    sums = np.bincount(owner, weights=values, minlength=count)
-    sizes = np.bincount(owner, minlength=count)
-    drawn = np.random.default_rng(seed).integers(0, count, size=(RESAMPLES, count))
-    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return [float(low), float(high)]

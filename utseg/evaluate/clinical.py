@@ -1,0 +1,165 @@
+"""Volumes of the ventricles, ejection fraction and mass of a heart's ED and ES, and how they agree with the reference's.
+
+Per subject that has one case at ED and one at ES, from the volumes in `metrics.csv` (of LV and RV the cavity, summed over slices: Simpson's
+rule for discs). EDV and ESV in ml, stroke volume SV = EDV − ESV in ml, ejection fraction EF = 100·SV / EDV in %, undefined (NaN) where EDV
+is 0. Mass of the myocardium at ED in g = its volume × 1.05 g/ml (Kawel-Boehm et al., JCMR 2020). Papillary muscles are where the labels
+have them.
+
+Agreement over subjects, d = prediction − reference: bias (mean of d) with its bootstrap interval, sd of d (n−1), limits of agreement
+bias ± 1.96·sd (Bland and Altman, Lancet 1986), mean absolute difference, Pearson's r, and Lin's concordance (Biometrics 1989).
+A structure that the prediction lacks has volume 0, and is thus in the figures; how many there are stands in the empties of the summary.
+Subjects without both phases, or with two cases of one, are named and left out. Nothing is read or written here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utseg.evaluate.cardiac import find_structures
+from utseg.evaluate.intervals import bootstrap_interval
+from utseg.evaluate.summary import Row, by_value
+
+GRAMS_PER_ML = 1.05
+LIMITS = 1.96
+PHASES = ("ED", "ES")
+UNITS = {
+    "LV_EDV": "ml",
+    "LV_ESV": "ml",
+    "LV_SV": "ml",
+    "LV_EF": "%",
+    "RV_EDV": "ml",
+    "RV_ESV": "ml",
+    "RV_SV": "ml",
+    "RV_EF": "%",
+    "LV_mass": "g",
+}
+"""The measures, in the order of tables, and their units."""
+SOURCES = ("reference", "prediction")
+
+
+@dataclass(frozen=True)
+class Clinical:
+    """Tidy rows, one a subject and measure (`clinical_columns` in `records.py`), and the subjects that are left out."""
+
+    rows: list[Row]
+    incomplete: list[str]
+    ambiguous: list[str]
+
+
+def clinical_measures(rows: Sequence[Row], columns: Sequence[str]) -> Clinical | None:
+    """From the rows of `metrics.csv`. None where no label is a cardiac structure or no case has a phase."""
+    names = find_structures(list(dict.fromkeys(str(row["label_name"]) for row in rows))).names
+    if not names or not any(row.get("phase") in PHASES for row in rows):
+        return None
+    found = Clinical([], [], [])
+    for subject, own in by_value(rows, "subject").items():
+        cases = {phase: {row["case"] for row in own if row.get("phase") == phase} for phase in PHASES}
+        if any(len(there) > 1 for there in cases.values()):
+            found.ambiguous.append(subject)
+        elif not all(cases.values()):
+            found.incomplete.append(subject)
+        else:
+            shared = {
+                column: own[0].get(column, "")
+                for column in columns
+                if column != "phase" and len({str(row.get(column, "")) for row in own}) == 1
+            }
+            found.rows.extend(_of_subject(subject, shared, own, names))
+    return found
+
+
+def _of_subject(subject: str, groups: Row, rows: Sequence[Row], names: dict[str, str]) -> list[Row]:
+    volumes = {(row["label_name"], row["phase"]): row for row in rows}
+    measured: dict[str, dict[str, float]] = {}
+    for source in SOURCES:
+        for role, name in names.items():
+            end_diastole, end_systole = (float(volumes[name, phase][f"{source}_ml"]) for phase in PHASES)
+            for measure, value in _of_structure(role, end_diastole, end_systole).items():
+                measured.setdefault(measure, {})[source] = value
+    return [
+        {
+            "subject": subject,
+            **groups,
+            "measure": measure,
+            "unit": unit,
+            **measured[measure],
+            "difference": measured[measure]["prediction"] - measured[measure]["reference"],
+        }
+        for measure, unit in UNITS.items()
+        if measure in measured
+    ]
+
+
+def _of_structure(role: str, end_diastolic_ml: float, end_systolic_ml: float) -> dict[str, float]:
+    if role == "MYO":
+        return {"LV_mass": end_diastolic_ml * GRAMS_PER_ML}
+    stroke = end_diastolic_ml - end_systolic_ml
+    return {
+        f"{role}_EDV": end_diastolic_ml,
+        f"{role}_ESV": end_systolic_ml,
+        f"{role}_SV": stroke,
+        f"{role}_EF": 100 * stroke / end_diastolic_ml if end_diastolic_ml else float("nan"),
+    }
+
+
+def summarise_clinical(clinical: Clinical, columns: Sequence[str]) -> dict[str, Any]:
+    """Agreement per measure, over all subjects and for each value of each group column."""
+    return {
+        "subjects": len({row["subject"] for row in clinical.rows}),
+        "incomplete": clinical.incomplete,
+        "ambiguous": clinical.ambiguous,
+        "all": _by_measure(clinical.rows),
+        "groups": {
+            column: {value: _by_measure(own) for value, own in by_value(clinical.rows, column).items()}
+            for column in columns
+            if column != "phase"
+        },
+    }
+
+
+def _by_measure(rows: Sequence[Row]) -> dict[str, Any]:
+    measures = {}
+    for measure, own in by_value(rows, "measure").items():
+        sides = (np.array([row[source] for row in own], dtype=float) for source in SOURCES)
+        measures[measure] = {"unit": UNITS[measure], **agreement(*sides)}
+    return {measure: measures[measure] for measure in UNITS if measure in measures}
+
+
+def agreement(reference_S: NDArray[np.float64], prediction_S: NDArray[np.float64]) -> dict[str, Any]:
+    """How the predicted values of subjects agree with those of the reference. Pairs with an undefined value are left out and counted.
+
+    What cannot be said (fewer than two subjects, no spread) is None.
+    """
+    defined = ~(np.isnan(reference_S) | np.isnan(prediction_S))
+    reference, prediction = reference_S[defined], prediction_S[defined]
+    n = int(defined.sum())
+    found: dict[str, Any] = {"n": n, "undefined": len(defined) - n}
+    keys = ("reference_mean", "prediction_mean", "bias", "bias_interval95", "sd", "limits", "mae", "r", "ccc")
+    found |= dict.fromkeys(keys)
+    if n == 0:
+        return found
+    difference = prediction - reference
+    bias = float(difference.mean())
+    found |= {
+        "reference_mean": float(reference.mean()),
+        "prediction_mean": float(prediction.mean()),
+        "bias": bias,
+        "mae": float(np.abs(difference).mean()),
+    }
+    if n > 1:
+        sd = float(difference.std(ddof=1))
+        found |= {
+            "bias_interval95": bootstrap_interval(difference, np.arange(n).astype(str)),
+            "sd": sd,
+            "limits": [bias - LIMITS * sd, bias + LIMITS * sd],
+        }
+        spread = float(reference.std() * prediction.std())
+        shared = float(((reference - reference.mean()) * (prediction - prediction.mean())).mean())
+        if spread > 0:
+            found["r"] = shared / spread
+        if (whole := float(reference.var() + prediction.var() + bias**2)) > 0:
+            found["ccc"] = 2 * shared / whole
+    return found

@@ -1,0 +1,85 @@
+"""The CSV files of a scores folder: which columns they have, how they are written, and how `metrics.csv` is read back.
+
+Tidy: one row a case and label (`metrics.csv`), and slice (`slices.csv`), region (`regions.csv`), or a subject and measure (`clinical.csv`).
+An undefined value is an empty field; `status` says why.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from utseg.errors import InputError
+
+Row = dict[str, Any]
+METRICS_FILE = "metrics.csv"
+SLICES_FILE = "slices.csv"
+REGIONS_FILE = "regions.csv"
+CLINICAL_FILE = "clinical.csv"
+OFFICIAL_FILE = "official_utnet.csv"
+
+OVERLAP = ("dice", "jaccard", "precision", "recall", "surface_dice")
+DISTANCES = ("hd95_mm", "hd_mm", "assd_mm", "masd_mm")
+VOLUMES = ("reference_ml", "prediction_ml", "difference_ml")
+SLICE_MEANS = ("slice_dice", "slice_hd95_mm", "slices_both", "slices_missed", "slices_extra")
+METRICS = (*OVERLAP, *DISTANCES, *SLICE_MEANS, *VOLUMES)
+SLICE_METRICS = (*OVERLAP, *DISTANCES, "reference_mm2", "prediction_mm2")
+REGION_METRICS = (*OVERLAP, *DISTANCES, *VOLUMES)
+
+
+def to_csv(rows: Iterable[Row], columns: Sequence[str]) -> str:
+    """CSV with these columns; what a row has besides is left out."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: _field(value) for key, value in row.items()})
+    return buffer.getvalue()
+
+
+def case_columns(groups: Sequence[str], *, between: Sequence[str] = (), metrics: Sequence[str]) -> list[str]:
+    """The columns of a file with a row for each case and label (and what stands `between`)."""
+    return ["case", "subject", *groups, "label", "label_name", *between, *metrics, "status"]
+
+
+def clinical_columns(groups: Sequence[str]) -> list[str]:
+    """The columns of `clinical.csv`."""
+    own = [column for column in groups if column != "phase"]
+    return ["subject", *own, "measure", "unit", "reference", "prediction", "difference"]
+
+
+def read_metrics(path: Path) -> list[Row]:
+    """The rows of a `metrics.csv`: scores as numbers (undefined: NaN), the label's value as a whole number, everything else as text.
+
+    Raises InputError, naming file and line, where it is not one.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as handle:
+            reader = csv.DictReader(handle)
+            lacking = {"case", "subject", "label_name", "dice", "status"} - set(reader.fieldnames or ())
+            if lacking:
+                raise InputError(f"{path}: not a metrics.csv: no column {', '.join(sorted(lacking))}")
+            return [_read(row, path, line) for line, row in enumerate(reader, start=2)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: could not be read ({error})") from None
+
+
+def _read(row: dict[str, str], path: Path, line: int) -> Row:
+    read: Row = dict(row)
+    try:
+        for metric in METRICS:
+            if metric in row:
+                read[metric] = float(row[metric]) if row[metric] else math.nan
+        if row.get("label"):
+            read["label"] = int(row["label"])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: line {line}: {error}") from None
+    return read
+
+
+def _field(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return value

@@ -1,0 +1,212 @@
+"""Tables of a summary for people: Markdown for a README, LaTeX for a paper. One content, two forms.
+
+Counts of empty structures stand beside every mean. Which numbers are in a summary is decided in `summary.py`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from utseg.evaluate.stack import REGIONS
+
+MARKDOWN_FILE = "tables.md"
+LATEX_FILE = "tables.tex"
+NOTHING = "–"
+EMPTY_NOTE = (
+    "Intervals are bootstrap 95 % intervals of the mean over subjects. Empty: structures that only the reference has (missed), that only "
+    "the prediction has (extra), that neither has; undefined scores are left out of the means."
+)
+LATEX_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "…": r"\dots{}",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, column heads, rows of cells as text, and a note below. The first column is text, the others are aligned right."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+def summary_tables(summary: Mapping[str, Any]) -> list[Table]:
+    """All tables of a `summary.json`: per label, per group, per region, clinical measures, the official UTNet's numbers."""
+    tables = [_labels_table(summary["all"])]
+    tables += [
+        _groups_table(f"By {column}", groups)
+        for column, groups in summary["groups"].items()
+        if len(groups) > 1
+    ]
+    if regions := summary.get("regions"):
+        ordered = {region: regions[region] for region in REGIONS if region in regions}
+        tables.append(_groups_table("By region of the short-axis stack", ordered))
+    if clinical := summary.get("clinical"):
+        tables.append(_clinical_table(clinical))
+    if official := summary.get("official_utnet"):
+        tables.append(_official_table(official))
+    return tables
+
+
+def _labels_table(group: Mapping[str, Any]) -> Table:
+    heads = ["label", "n", "Dice", "95 % interval", "surface Dice", "HD95 mm", "HD mm", "ASSD mm"]
+    heads += ["slice Dice", "slice HD95 mm", "volume difference ml", "missed", "extra", "neither"]
+    rows = []
+    for name, label in group["labels"].items():
+        shown = [("surface_dice", 3), ("hd95_mm", 2), ("hd_mm", 2), ("assd_mm", 2), ("slice_dice", 3)]
+        shown += [("slice_hd95_mm", 2), ("difference_ml", 2)]
+        rows.append(
+            [
+                name,
+                str(label["dice"]["n"]),
+                number(label["dice"]["mean"], 3),
+                interval(label["dice"]["interval95"], 3),
+                *(number(label.get(metric, {}).get("mean"), digits) for metric, digits in shown),
+                *_empties(label["empty"]),
+            ]
+        )
+    return Table(f"All {group['cases']} cases of {group['subjects']} subjects", heads, rows, EMPTY_NOTE)
+
+
+def _groups_table(title: str, groups: Mapping[str, Any]) -> Table:
+    heads = ["group", "label", "cases", "subjects", "n", "Dice", "95 % interval", "HD95 mm", "95 % interval"]
+    heads += ["surface Dice", "missed", "extra", "neither"]
+    rows = [
+        [
+            value,
+            name,
+            str(group["cases"]),
+            str(group["subjects"]),
+            str(label["dice"]["n"]),
+            number(label["dice"]["mean"], 3),
+            interval(label["dice"]["interval95"], 3),
+            number(label["hd95_mm"]["mean"], 2),
+            interval(label["hd95_mm"]["interval95"], 2),
+            number(label.get("surface_dice", {}).get("mean"), 3),
+            *_empties(label["empty"]),
+        ]
+        for value, group in groups.items()
+        for name, label in group["labels"].items()
+    ]
+    return Table(title, heads, rows, EMPTY_NOTE)
+
+
+def _clinical_table(clinical: Mapping[str, Any]) -> Table:
+    heads = ["measure", "n", "undefined", "reference", "prediction", "bias", "95 % interval"]
+    heads += ["limits of agreement", "mean absolute", "r", "concordance"]
+    rows = [
+        [
+            f"{measure.replace('_', ' ')} ({found['unit']})",
+            str(found["n"]),
+            str(found["undefined"]),
+            number(found["reference_mean"], 1),
+            number(found["prediction_mean"], 1),
+            number(found["bias"], 2),
+            interval(found["bias_interval95"], 2),
+            interval(found["limits"], 2),
+            number(found["mae"], 2),
+            number(found["r"], 3),
+            number(found["ccc"], 3),
+        ]
+        for measure, found in clinical["all"].items()
+    ]
+    left_out = len(clinical["incomplete"]) + len(clinical["ambiguous"])
+    note = f"{clinical['subjects']} subjects with one case at ED and one at ES; {left_out} without, not counted. Limits: bias ± 1.96 sd."
+    return Table("Clinical measures, prediction against reference", heads, rows, note)
+
+
+def _official_table(official: Mapping[str, Any]) -> Table:
+    heads = ["group", "label", "cases", "Dice", "ASD mm", "maximum Hausdorff mm", "counted as 500 mm"]
+    groups = {"all": official["all"]}
+    for column, values in official["groups"].items():
+        groups |= {f"{column} {value}": group for value, group in values.items()}
+    rows = [
+        [
+            value,
+            name,
+            str(group["cases"]),
+            number(label["official_dice"], 4),
+            number(label["official_asd_mm"], 3),
+            number(label["official_hd_mm"], 3),
+            str(label["worst_distances"]),
+        ]
+        for value, group in groups.items()
+        for name, label in group["labels"].items()
+    ]
+    note = "On a grid of 1.2 mm, cropped; empty structures are averaged in as Dice 0 and 500 mm. For comparison with old tables only."
+    return Table("As the official UTNet scores", heads, rows, note)
+
+
+def _empties(empty: Mapping[str, int]) -> list[str]:
+    return [str(empty[key]) for key in ("prediction_empty", "reference_empty", "both_empty")]
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number as text; a dash for none."""
+    return NOTHING if value is None else f"{value:.{digits}f}"
+
+
+def interval(bounds: Sequence[float] | None, digits: int) -> str:
+    """Two bounds as text; a dash for none."""
+    return NOTHING if bounds is None else " … ".join(f"{bound:.{digits}f}" for bound in bounds)
+
+
+def to_markdown(tables: Iterable[Table]) -> str:
+    """The tables one after the other, each under its title."""
+    blocks = []
+    for table in tables:
+        lines = [f"## {table.title}", "", _line(table.columns)]
+        lines.append(_line(["---"] + ["---:"] * (len(table.columns) - 1)))
+        lines += [_line(row) for row in table.rows]
+        if table.note:
+            lines += ["", table.note]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def to_latex(tables: Iterable[Table]) -> str:
+    """The tables one after the other, with booktabs' rules; to be included in a document that loads booktabs."""
+    blocks = []
+    for table in tables:
+        body = [" & ".join(map(latex_text, row)) + r" \\" for row in table.rows]
+        blocks.append(
+            "\n".join(
+                [
+                    r"\begin{table}",
+                    r"\centering",
+                    rf"\caption{{{latex_text(table.title)}. {latex_text(table.note)}}}",
+                    rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
+                    r"\toprule",
+                    " & ".join(map(latex_text, table.columns)) + r" \\",
+                    r"\midrule",
+                    *body,
+                    r"\bottomrule",
+                    r"\end{tabular}",
+                    r"\end{table}",
+                ]
+            )
+        )
+    return "% \\usepackage{booktabs}\n" + "\n\n".join(blocks) + "\n"
+
+
+def latex_text(text: str) -> str:
+    """Text with what LaTeX reads as commands escaped."""
+    return "".join(LATEX_SPECIAL.get(character, character) for character in text)
