@@ -21,6 +21,7 @@ from utseg.errors import SettingError
 from utseg.networks.blocks import DepthwiseSeparable, PreActivationBlock
 from utseg.networks.checks import check_whole
 from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last, upsample
+from utseg.networks.norm_relu_conv import norm_relu_conv
 
 LEVELS = 4
 ATTENDING = (2, 3, 4)
@@ -90,7 +91,7 @@ class InvertedResidual(nn.Module):
         self.narrow = nn.Conv2d(wide, channels, 1, bias=False)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        y = self.widen(F.relu_(self.norm1(x_BCHW)))
+        y = norm_relu_conv(self.norm1, self.widen, x_BCHW)
         y = self.depthwise(F.relu_(self.norm2(y)))
         weight = torch.sigmoid(self.excite(F.relu_(self.squeeze(y.mean((2, 3), keepdim=True)))))
         return torch.add(x_BCHW, self.narrow(self.norm3(y * weight)))
@@ -230,12 +231,12 @@ def _conv_blocks(channels: int) -> nn.Sequential:
 
 
 class MedFormer(SegmentationNetwork):
-    """MedFormer (UTNetV2): U-Net with bidirectional attention and semantic maps (Gao et al. 2022).
+    """UTNetV2: U-Net with bidirectional attention and semantic maps (Gao et al. 2022).
 
     Channels at level L are base_channels · 2^L. See the module.
     """
 
-    family: ClassVar[Family] = "hybrid"
+    family: ClassVar[Family] = "transformer"
 
     def __init__(
         self,
