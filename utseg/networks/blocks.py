@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from utseg.networks.norm_relu_conv import norm_relu_conv
+
 
 class DepthwiseSeparable(nn.Module):
     """Depthwise 3×3, then 1×1, neither with a bias."""
@@ -31,21 +33,22 @@ class PreActivationBlock(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.shortcut: nn.Module | None = None
+        self.shortcut: nn.Conv2d | None = None
         if in_channels != out_channels or stride != 1:
             self.shortcut_norm = nn.BatchNorm2d(in_channels)
             self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
 
     def residual(self, x_BCHW: Tensor) -> Tensor:
         """What is added to the shortcut."""
-        y = self.conv1(F.relu_(self.norm1(x_BCHW)))
-        out: Tensor = self.conv2(F.relu_(self.norm2(y)))
+        y = norm_relu_conv(self.norm1, self.conv1, x_BCHW)
+        out: Tensor = norm_relu_conv(self.norm2, self.conv2, y)
         return out
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         y = self.residual(x_BCHW)
-        kept = x_BCHW if self.shortcut is None else self.shortcut(F.relu_(self.shortcut_norm(x_BCHW)))
-        return torch.add(y, kept)
+        if self.shortcut is None:
+            return torch.add(y, x_BCHW)
+        return torch.add(y, norm_relu_conv(self.shortcut_norm, self.shortcut, x_BCHW))
 
 
 class PreActivationBottleneck(nn.Module):
@@ -63,17 +66,18 @@ class PreActivationBottleneck(nn.Module):
         self.conv2 = nn.Conv2d(inner, inner, 3, stride, padding=1, bias=False)
         self.norm3 = nn.BatchNorm2d(inner)
         self.conv3 = nn.Conv2d(inner, out_channels, 1, bias=False)
-        self.shortcut: nn.Module | None = None
+        self.shortcut: nn.Conv2d | None = None
         if in_channels != out_channels or stride != 1:
             self.shortcut_norm = nn.BatchNorm2d(in_channels)
             self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        y = self.conv1(F.relu_(self.norm1(x_BCHW)))
-        y = self.conv2(F.relu_(self.norm2(y)))
-        y = self.conv3(F.relu_(self.norm3(y)))
-        kept = x_BCHW if self.shortcut is None else self.shortcut(F.relu_(self.shortcut_norm(x_BCHW)))
-        return torch.add(y, kept)
+        y = norm_relu_conv(self.norm1, self.conv1, x_BCHW)
+        y = norm_relu_conv(self.norm2, self.conv2, y)
+        y = norm_relu_conv(self.norm3, self.conv3, y)
+        if self.shortcut is None:
+            return torch.add(y, x_BCHW)
+        return torch.add(y, norm_relu_conv(self.shortcut_norm, self.shortcut, x_BCHW))
 
 
 class InstanceNorm(nn.Module):

@@ -4,7 +4,7 @@ Gao, Zhou, Metaxas: *UTNet: A Hybrid Transformer Architecture for Medical Image 
 after L halvings. `utnet_encoder` and `resunet` are this with attention in the encoder only and without any.
 """
 
-from collections.abc import Mapping, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -18,6 +18,7 @@ from utseg.networks.attention import AttentionSettings, EfficientAttention, chec
 from utseg.networks.blocks import PreActivationBlock, PreActivationBottleneck
 from utseg.networks.checks import check_choice, check_flag, check_levels_listed, check_whole, entries_by_level
 from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last, upsample
+from utseg.networks.norm_relu_conv import norm_relu_conv
 
 DOWNSAMPLINGS = ("maxpool", "strided")
 ATTENTION_IN = ("both", "encoder", "decoder")
@@ -33,7 +34,7 @@ class FeedForward(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 1, bias=False)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return torch.add(x_BCHW, self.conv(F.relu_(self.norm(x_BCHW))))
+        return torch.add(x_BCHW, norm_relu_conv(self.norm, self.conv, x_BCHW))
 
 
 class TransformerBlock(nn.Module):

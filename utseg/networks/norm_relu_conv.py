@@ -1,0 +1,85 @@
+"""Batch normalisation → ReLU → convolution that keeps one map for backward instead of two.
+
+Plain autograd keeps the input of the normalisation and that of the convolution. The second is cheap to make again from the first: one
+multiply-add and a ReLU, the statistics being known (Chen et al., *Training Deep Nets with Sublinear Memory Cost*, 2016; Rota Bulò,
+Porzi, Kontschieder, *In-Place Activated BatchNorm*, CVPR 2018). Running statistics are updated once, in forward.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+
+def norm_relu_conv(norm: nn.BatchNorm2d, conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
+    """conv(ReLU(norm(x))). `norm` keeps running statistics by momentum; `conv` has no bias, one group and no dilation.
+
+    While a graph is compiled or exported, and where there is nothing to keep, these are the three plain operations.
+    """
+    if not (norm.training and torch.is_grad_enabled()) or torch.compiler.is_compiling():
+        y: Tensor = conv(F.relu_(norm(x_BCHW)))
+        return y
+    assert norm.num_batches_tracked is not None and norm.momentum is not None
+    norm.num_batches_tracked.add_(1)
+    device, weight = x_BCHW.device.type, conv.weight
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        weight = weight.to(torch.get_autocast_dtype(device))
+    settings = _Settings(
+        norm.running_mean, norm.running_var, norm.momentum, norm.eps, conv.stride, conv.padding
+    )
+    z: Tensor = _NormReluConv.apply(x_BCHW, norm.weight, norm.bias, weight, settings)
+    return z
+
+
+class _Settings(NamedTuple):
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    momentum: float
+    eps: float
+    stride: tuple[int, ...]
+    padding: Any
+
+
+class _NormReluConv(torch.autograd.Function):
+    """See the module. `weight`, which decides what the convolution is computed in, may be of lower precision than `x`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_BCHW: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, settings: _Settings
+    ) -> Tensor:
+        mean, variance, momentum, eps, stride, padding = settings
+        y, batch_mean, inverse_deviation = torch.native_batch_norm(
+            x_BCHW, scale, shift, mean, variance, True, momentum, eps
+        )
+        ctx.save_for_backward(x_BCHW, scale, shift, weight, batch_mean, inverse_deviation)
+        ctx.settings = (eps, stride, padding)
+        return F.conv2d(F.relu_(y).to(weight.dtype), weight, None, stride, padding)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x_BCHW, scale, shift, weight, mean, inverse_deviation = ctx.saved_tensors
+        eps, stride, padding = ctx.settings
+        y = F.relu_(F.batch_norm(x_BCHW, mean, inverse_deviation.pow(-2), scale, shift, eps=0.0))
+        grad_y, grad_weight, _ = torch.ops.aten.convolution_backward(
+            grad,
+            y.to(weight.dtype),
+            weight,
+            None,
+            stride,
+            padding,
+            [1, 1],
+            False,
+            [0, 0],
+            1,
+            [True, True, False],
+        )
+        grad_y = torch.ops.aten.threshold_backward(grad_y.to(y.dtype), y, 0)
+        del y
+        wanted = [ctx.needs_input_grad[0], True, True]
+        grad_x, grad_scale, grad_shift = torch.ops.aten.native_batch_norm_backward(
+            grad_y, x_BCHW, scale, None, None, mean, inverse_deviation, True, eps, wanted
+        )
+        return grad_x, grad_scale, grad_shift, grad_weight, None
