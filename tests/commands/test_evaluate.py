@@ -67,6 +67,22 @@ def test_missing_predictions_and_references_are_listed(folders):
     assert result.returncode == 0 and "s00_ES" in result.stderr
 
 
+def test_missing_and_extra_predictions_give_a_line_each(folders):
+    (folders / "out" / "s00_ED.nii.gz").rename(folders / "out" / "stranger.nii.gz")
+    assert_refused(evaluate(folders), "of 4 cases: s00_ED;", "1 predictions: stranger;", lines=2)
+
+
+def test_every_wrong_prediction_gives_its_line(folders):
+    for case, kind in (
+        ("s00_ED", "size"),
+        ("s00_ES", "origin"),
+        ("s01_ED", "unknown label"),
+        ("s01_ES", "truncated"),
+    ):
+        corrupt(folders / "out" / f"{case}.nii.gz", kind)
+    assert_refused(evaluate(folders), "s00_ED", "s00_ES", "s01_ED", "s01_ES", lines=4)
+
+
 def test_a_second_run_does_not_write_into_the_same_folder(folders):
     from utseg.files import folder_lock
 
@@ -107,3 +123,75 @@ def test_empty_structures_are_counted_and_not_averaged(folders):
         labels["MYO"]["dice"]["n"] == 3 and labels["MYO"]["dice"]["mean"] == 1
     )  # undefined: left out, and counted
     assert labels["LV"]["hd95_mm"]["n"] == 3
+
+
+def test_everything_is_written_and_stale_files_go(folders):
+    result = evaluate(folders, "--as-official-utnet", "--surface", "area", "--percentile", "directed")
+    assert result.returncode == 0, result.stderr
+    scores = folders / "scores"
+    names = {path.name for path in scores.iterdir() if path.name[0] != "."}
+    assert names == {
+        "metrics.csv",
+        "slices.csv",
+        "regions.csv",
+        "clinical.csv",
+        "official_utnet.csv",
+        "summary.json",
+        "tables.md",
+        "tables.tex",
+    }
+    summary = json.loads((scores / "summary.json").read_text())
+    assert summary["definitions"] == {"surface": "area", "percentile": "directed", "tolerance_mm": 2.0}
+    assert set(summary["regions"]) == {"basal", "mid", "apical"}
+    assert summary["clinical"]["all"]["LV_EF"]["bias"] == 0 and "clinical measures" in result.stdout
+    assert summary["official_utnet"]["all"]["labels"]["LV"]["official_dice"] == pytest.approx(1)
+    official = list(csv.DictReader((scores / "official_utnet.csv").open()))
+    assert len(official) == 4 * 3 and {row["official_hd_mm"] for row in official} == {"0"}
+    tables = (scores / "tables.md").read_text()
+    for title in ("All 4 cases of 2 subjects", "By vendor", "By region", "Clinical", "official UTNet"):
+        assert f"## {title}" in tables or title in tables
+    assert evaluate(folders).returncode == 0
+    assert not (scores / "official_utnet.csv").exists() and (scores / "clinical.csv").exists()
+
+
+def test_a_wrong_tolerance_is_refused(folders):
+    assert_refused(evaluate(folders, "--tolerance-mm", "-1"), "tolerance_mm=-1")
+
+
+def test_clinical_measures_of_real_references_equal_an_independent_computation(shared, tmp_path):
+    """ACDC's first patients against themselves; their volumes counted again from the files."""
+    import nibabel
+
+    raw = shared / "data" / "raw" / "ACDC"
+    table = list(csv.DictReader((raw / "cases.csv").open()))
+    subjects = sorted({row["subject"] for row in table})[:3]
+    (tmp_path / "out").mkdir()
+    counted = {}
+    for row in table:
+        if row["subject"] in subjects:
+            path = raw / "labelsTr" / f"{row['case']}.nii.gz"
+            (tmp_path / "out" / path.name).write_bytes(path.read_bytes())
+            image = nibabel.load(path)
+            voxel_ml = abs(np.linalg.det(image.affine[:3, :3])) / 1000
+            voxels = np.asarray(image.dataobj)
+            for name, value in json.loads((raw / "dataset.json").read_text())["labels"].items():
+                counted[row["subject"], row["phase"], name] = np.count_nonzero(voxels == value) * voxel_ml
+    result = run_command(
+        "utseg_evaluate", "-p", tmp_path / "out", "-g", raw, "-o", tmp_path / "scores", "--only-predicted"
+    )
+    assert result.returncode == 0, result.stderr
+    clinical = list(csv.DictReader((tmp_path / "scores" / "clinical.csv").open()))
+    found = {(row["subject"], row["measure"]): float(row["reference"]) for row in clinical}
+    for subject in subjects:
+        for side in ("LV", "RV"):
+            diastole, systole = (counted[subject, phase, side] for phase in ("ED", "ES"))
+            assert found[subject, f"{side}_EDV"] == pytest.approx(diastole, rel=1e-5)
+            assert found[subject, f"{side}_ESV"] == pytest.approx(systole, rel=1e-5)
+            assert found[subject, f"{side}_SV"] == pytest.approx(diastole - systole, rel=1e-4)
+            assert found[subject, f"{side}_EF"] == pytest.approx(100 * (1 - systole / diastole), rel=1e-4)
+        assert found[subject, "LV_mass"] == pytest.approx(1.05 * counted[subject, "ED", "MYO"], rel=1e-5)
+    assert len(clinical) == 3 * 9 and all(float(row["difference"]) == 0 for row in clinical)
+    rows = list(csv.DictReader((tmp_path / "scores" / "metrics.csv").open()))
+    assert {(row["dice"], row["hd_mm"], row["surface_dice"], row["slice_hd95_mm"]) for row in rows} == {
+        ("1", "0", "1", "0")
+    }

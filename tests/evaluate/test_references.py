@@ -8,7 +8,8 @@ import pytest
 from rawfiles import LABELS, make_mnms, make_nnunet
 
 from utseg.errors import CaseErrors, InputError
-from utseg.evaluate.references import find_references, require_references, unmatched_predictions
+from utseg.evaluate.references import find_references
+from utseg.evaluate.score import match, unmatched_predictions
 
 SIZE = (2, 8, 9)
 
@@ -104,4 +105,4 @@ def test_predictions_without_reference_are_listed_in_one_line(tmp_path):
     folder = plain(tmp_path, "a.nii.gz", "b.nii", "c.nii.gz", ".d.nii.gz")
     assert unmatched_predictions((), folder) == ["a", "b", "c"]
     with pytest.raises(InputError, match=r"no reference for 3 predictions: a, b, c; .*--only-referenced"):
-        require_references((), folder)
+        match((), folder, refuse_extra=True)

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from rawfiles import make_affine, make_nifti
 
 from utseg.case import Case
 from utseg.errors import CaseErrors
@@ -99,3 +100,36 @@ def test_a_folder_of_labels_takes_names_from_the_prediction(folders):
     found = find_references(folders / "labels", folders / "out")
     assert [case.case_id for case in found.cases] == ["a_ED", "a_ES", "b_ED"]
     assert found.labels == LABELS
+
+
+@pytest.mark.parametrize("angles", [(0.0, 0.0, 0.0), (0.5, -0.3, 0.9)])
+@pytest.mark.parametrize(
+    ("shift_zyx", "distance"),
+    [
+        ((0, 0, 3), 3 * 1.25),
+        ((0, 2, 0), 2 * 1.5),
+        ((1, 0, 0), 8.0),
+        ((1, 2, 3), np.hypot(8.0, np.hypot(3, 3.75))),
+    ],
+)
+def test_shifted_by_voxels_gives_what_geometry_says_in_mm(tmp_path, angles, shift_zyx, distance):
+    """A box in an oblique, anisotropic image: the maximum is the length of the shift, and so is it in every slice that both have."""
+    label = np.zeros((7, 30, 28), np.uint8)
+    label[1:4, 8:18, 9:17] = 1
+    affine = make_affine(angles=angles)
+    make_nifti(tmp_path / "labels" / "a.nii.gz", label, affine)
+    make_nifti(tmp_path / "out" / "a.nii.gz", np.roll(label, shift_zyx, (0, 1, 2)), affine)
+    case = Case("a", "a", (), tmp_path / "labels" / "a.nii.gz")
+    evaluate_cases([case], tmp_path / "out", LABELS, tmp_path / "scores")
+    box = next(csv.DictReader((tmp_path / "scores" / "metrics.csv").open()))
+    assert float(box["hd_mm"]) == pytest.approx(distance, rel=1e-5)
+    kept = [n - k for n, k in zip((3, 10, 8), shift_zyx, strict=True)]
+    assert float(box["dice"]) == pytest.approx(np.prod(kept) / (3 * 10 * 8), rel=1e-5)
+    assert float(box["difference_ml"]) == 0
+    slices = list(csv.DictReader((tmp_path / "scores" / "slices.csv").open()))
+    within = np.hypot(shift_zyx[1] * 1.5, shift_zyx[2] * 1.25)
+    assert [row["status"] for row in slices].count("ok") == kept[0] == int(box["slices_both"])
+    assert int(box["slices_missed"]) == int(box["slices_extra"]) == shift_zyx[0]
+    for row in slices:
+        if row["status"] == "ok":
+            assert float(row["hd_mm"]) == pytest.approx(within, rel=1e-5)

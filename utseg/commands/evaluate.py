@@ -10,8 +10,6 @@ from typing import Any
 from utseg.commands.frame import add_workers, home_of, make_parser, run
 
 logger = logging.getLogger("utseg")
-
-
 TOLERANCE_MM = 2.0
 
 
@@ -93,13 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from utseg.evaluate.metrics import Definition
-    from utseg.evaluate.references import (
-        find_references,
-        of_predicted,
-        require_references,
-        unmatched_predictions,
-    )
-    from utseg.evaluate.score import evaluate_cases
+    from utseg.evaluate.references import find_references, of_predicted
+    from utseg.evaluate.score import evaluate_cases, unmatched_predictions
     from utseg.rawdata import open_dataset
 
     definition = Definition(arguments.surface, arguments.percentile, arguments.tolerance_mm)
@@ -108,9 +101,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         name, folder = home_of(arguments).raw_dataset(arguments.dataset)
         dataset = open_dataset(folder, name)
     references = find_references(arguments.references, arguments.predictions, dataset)
-    if not arguments.only_referenced:
-        require_references(references.cases, arguments.predictions)
-    elif extra := unmatched_predictions(references.cases, arguments.predictions):
+    if arguments.only_referenced and (
+        extra := unmatched_predictions(references.cases, arguments.predictions)
+    ):
         logger.warning(
             "%d predictions have no reference and are not scored: %s", len(extra), ", ".join(extra)
         )
@@ -123,6 +116,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         arguments.output,
         definition=definition,
         as_official_utnet=arguments.as_official_utnet,
+        refuse_extra=not arguments.only_referenced,
         workers=getattr(arguments, "workers", None),
     )
     if logger.isEnabledFor(logging.INFO):

@@ -3,7 +3,7 @@
 Names of labels and group columns come from the dataset where one is found. Nothing is scored here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,28 +52,6 @@ def of_predicted(references: References, predictions: Path) -> References:
     return References(
         tuple(case for case in references.cases if case.case_id in predicted), references.labels
     )
-
-
-def require_references(cases: Sequence[Case], predictions: Path) -> None:
-    """Raises InputError that lists all predictions which no reference case asks for."""
-    extra = unmatched_predictions(cases, predictions)
-    if extra:
-        raise InputError(
-            f"{predictions}: no reference for {len(extra)} predictions: {', '.join(extra)}; "
-            "add their references, or score only what has one with --only-referenced"
-        )
-
-
-def unmatched_predictions(references: Sequence[Case], predictions: Path) -> list[str]:
-    """Names of predictions that no reference case asks for."""
-    wanted = {case.case_id for case in references}
-    there = {
-        path.name[: -len(suffix)]
-        for suffix in SUFFIXES
-        for path in predictions.glob(f"*{suffix}")
-        if path.name[0] != "."
-    }
-    return sorted(there - wanted)
 
 
 def _plain_case(name: str, path: Path, known: Case | None) -> Case:

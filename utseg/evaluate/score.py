@@ -84,19 +84,20 @@ def evaluate_cases(
     *,
     definition: Definition | None = None,
     as_official_utnet: bool = False,
+    refuse_extra: bool = False,
     executor: Executor | None = None,
     workers: int | None = None,
 ) -> dict[str, Any]:
     """Scores `predictions/CASE.nii.gz` of every case against its label, writes all files into `output`, returns the summary.
 
     definition: which surface, percentile and tolerance. as_official_utnet: also score as the official UTNet does (`official.py`).
-    Raises CaseErrors that lists every missing, mis-sized, mis-placed or mislabelled file, UtsegError where another run works in `output`;
-    then nothing is written.
+    refuse_extra: a prediction that no case asks for is an error. Raises CaseErrors that lists every missing and extra file, or, where there
+    is none, every mis-sized, mis-placed or mislabelled one; UtsegError where another run works in `output`. Then nothing is written.
     """
     definition = definition or Definition()
     pairs = [
         Pair(case, prediction, labels, definition, as_official_utnet)
-        for case, prediction in match(cases, predictions)
+        for case, prediction in match(cases, predictions, refuse_extra=refuse_extra)
     ]
     require_writable(output)
     with folder_lock(output):
@@ -167,8 +168,9 @@ def _score_all(pairs: list[Pair], executor: Executor | None, workers: int | None
     return everything
 
 
-def match(cases: Sequence[Case], predictions: Path) -> list[tuple[Case, Path]]:
-    """Each case with its prediction's file. Raises CaseErrors that lists all cases without one, or without a reference."""
+def match(cases: Sequence[Case], predictions: Path, *, refuse_extra: bool = False) -> list[tuple[Case, Path]]:
+    """Each case with its prediction's file. Raises CaseErrors that lists all cases without one or without a reference, and, with
+    refuse_extra, all predictions that no case asks for."""
     if not predictions.is_dir():
         raise InputError(f"{predictions}: no folder with predictions is there")
     pairs, problems, unlabelled, missing = [], [], [], []
@@ -193,11 +195,29 @@ def match(cases: Sequence[Case], predictions: Path) -> list[tuple[Case, Path]]:
             f"{predictions}: no prediction CASE{SUFFIXES[0]} for {len(missing)} of {len(cases)} cases: {', '.join(missing)}; "
             "predict them, or score only what is there with --only-predicted"
         )
+    extra = unmatched_predictions(cases, predictions) if refuse_extra else []
+    if extra:
+        problems.append(
+            f"{predictions}: no reference for {len(extra)} predictions: {', '.join(extra)}; "
+            "add their references, or score only what has one with --only-referenced"
+        )
     if problems:
         raise CaseErrors(problems)
     if not pairs:
         raise InputError(f"{predictions}: nothing to evaluate: no labelled case was found")
     return pairs
+
+
+def unmatched_predictions(references: Sequence[Case], predictions: Path) -> list[str]:
+    """Names of predictions that no reference case asks for."""
+    wanted = {case.case_id for case in references}
+    there = {
+        path.name[: -len(suffix)]
+        for suffix in SUFFIXES
+        for path in predictions.glob(f"*{suffix}")
+        if path.name[0] != "."
+    }
+    return sorted(there - wanted)
 
 
 def group_columns(cases: Sequence[Case]) -> tuple[str, ...]:
