@@ -43,12 +43,15 @@ class ScheduleSettings(Settings):
 
 
 class LossSettings(Settings):
-    """Cross-entropy with class weights (background; every other class 1) plus soft Dice, each at every output with that output's weight."""
+    """Cross-entropy with class weights (background; every other class 1) plus soft Dice, each at every output with that output's weight.
+
+    Weights of outputs at full, ½, ¼, ⅛ as published for UTNet; halved on for networks with more outputs.
+    """
 
     background_weight: Positive = 0.5
     cross_entropy_weight: NotNegative = 1.0
     dice_weight: NotNegative = 1.0
-    deep_supervision_weights: tuple[NotNegative, ...] = (1.0, 0.4, 0.2, 0.1)
+    deep_supervision_weights: tuple[NotNegative, ...] = (1.0, 0.4, 0.2, 0.1, 0.05, 0.025, 0.0125)
 
 
 class Recipe(Settings):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utseg.errors import ArtefactError, InputError
+from utseg.errors import ArtefactError, InputError, listing
 from utseg.networks.network import SegmentationNetwork
 from utseg.runs import WEIGHTS_FILE
 
@@ -22,7 +22,6 @@ logger = logging.getLogger("utseg")
 CONTAINERS = ("network", "state_dict", "model_state_dict", "model", "network_weights")
 """Keys under which checkpoints keep their tensors: ours, then those that people use."""
 COUNTER = "num_batches_tracked"
-LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def fit_weights(network: SegmentationNetwork, tensors: Mapping[str, Tensor]) -> 
 def check_fit(fit: Fit, path: Path, network_name: str, *, allow_mismatch: bool) -> None:
     """Raises InputError that lists what does not fit, unless that is allowed and something is left; values have to be finite."""
     wrong = fit.mismatches()
-    listed = "; ".join(f"{len(names)} {kind}: {shortened(names)}" for kind, names in wrong.items())
+    listed = "; ".join(f"{len(names)} {kind}: {listing(names, most=8)}" for kind, names in wrong.items())
     if not fit.values:
         raise InputError(f"{path}: no tensor fits network {network_name} ({listed}); is it of this network?")
     if wrong and not allow_mismatch:
@@ -140,11 +139,11 @@ def fill(network: SegmentationNetwork, fit: Fit, path: Path) -> None:
         path,
         len(fit.values),
         100 * trained / everything,
-        f"; as initialised: {shortened(_parts(left))}" if left else "",
+        f"; as initialised: {listing(_parts(left), most=8)}" if left else "",
     )
     if fit.unknown:
         logger.warning(
-            "%s: %d tensors are not in the network: %s", path, len(fit.unknown), shortened(fit.unknown)
+            "%s: %d tensors are not in the network: %s", path, len(fit.unknown), listing(fit.unknown, most=8)
         )
 
 
@@ -155,9 +154,3 @@ def _parts(names: list[str]) -> list[str]:
             ".".join(name.split(".")[:2]).removesuffix(".weight").removesuffix(".bias") for name in names
         )
     )
-
-
-def shortened(names: list[str] | tuple[str, ...]) -> str:
-    """The first few names, and how many more there are."""
-    rest = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + rest

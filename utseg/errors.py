@@ -4,7 +4,7 @@ Every message is one line: what, where, expected and found, what to do. The comm
 anything that is not a UtsegError is a defect of ours. Nothing is printed here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UtsegError(Exception):
@@ -57,3 +57,9 @@ class CaseErrors(InputError):
 
     def lines(self) -> list[str]:
         return self.problems
+
+
+def listing(names: Sequence[str], most: int = 5) -> str:
+    """The first few names, and how many more there are: for messages that stay one line."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -103,6 +103,7 @@ def test_a_wrong_setting_of_a_network_is_one_line_and_leaves_no_run(home):
         ("UTNet", "network.attention_in=bottom"): "attention_in",
         ("TransUNet", "network.attention_heads=7"): "attention_heads",
         ("UNet", "network.norm=layer"): "norm",
+        ("UTNet", "loss.deep_supervision_weights=[1]"): "1 weights for the 2 outputs",
     }.items():
         model, setting = words
         output = home / "results" / "Tiny" / "tiny_2d" / model / "vendor=A"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from utseg.errors import InputError
+from utseg.errors import InputError, listing
 from utseg.networks.attention import EfficientAttention
 from utseg.networks.blocks import PreActivationBlock, PreActivationBottleneck
 from utseg.networks.utnet import AttentionUpStage, DownStage, PlainUpStage, TransformerBlock, UTNet
@@ -164,7 +164,7 @@ def import_official_state_dict(network: nn.Module, state_dict: Mapping[str, Tens
         if name in wanted and value.shape != own[wanted[name]].shape
     ]
     groups = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
-    problems = [f"{len(found)} {kind}: {_shortened(found)}" for kind, found in groups.items() if found]
+    problems = [f"{len(found)} {kind}: {listing(found, most=8)}" for kind, found in groups.items() if found]
     if problems:
         raise InputError(
             f"the official state dict does not fit this UTNet; {'; '.join(problems)}; check its settings"
@@ -199,8 +199,3 @@ def _without_constants(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, value in state_dict.items()
         if not name.endswith(_CONSTANTS)
     }
-
-
-def _shortened(found: list[str], most: int = 8) -> str:
-    rest = f" and {len(found) - most} more" if len(found) > most else ""
-    return ", ".join(found[:most]) + rest

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from utseg.errors import InputError
+from utseg.errors import InputError, listing
 from utseg.networks.network import upsample
 from utseg.networks.resnet50 import BottleneckUnit, ResNet50
 from utseg.networks.vit import GRID, TransformerLayer, VisionTransformer
@@ -148,17 +148,12 @@ def _convert(
         else:
             misshapen.append(f"{piece.public} {tuple(value.shape)} where {piece.shape} is expected")
     groups = {"missing": missing, "of another shape": misshapen, "without a counterpart": more}
-    problems = [f"{len(names)} {kind}: {_shortened(names)}" for kind, names in groups.items() if names]
+    problems = [f"{len(names)} {kind}: {listing(names, most=8)}" for kind, names in groups.items() if names]
     if problems:
         raise InputError(
             f"the public weights do not fit {expected_of}; {'; '.join(problems)}; check the network's settings and the file"
         )
     return {own: torch.cat(parts).contiguous() for own, parts in found.items()}
-
-
-def _shortened(names: list[str], most: int = 8) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
 
 
 def _known(given: Mapping[str, Tensor]) -> bool:

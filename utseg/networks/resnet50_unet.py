@@ -46,7 +46,7 @@ class ResNet50UNet(SegmentationNetwork):
     Channels are resnet_width · (1, 4, 8, 16) at ½, ¼, ⅛ and 1/16.
     """
 
-    family: ClassVar[Family] = "hybrid"
+    family: ClassVar[Family] = "convolutional"
 
     def __init__(
         self,

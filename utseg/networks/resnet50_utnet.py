@@ -6,13 +6,14 @@ channels of a head.
 """
 
 from collections.abc import Collection, Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from utseg.errors import SettingError
 from utseg.networks.attention import check_attention
 from utseg.networks.checks import check_wholes
-from utseg.networks.network import prefer_channels_last
+from utseg.networks.network import Family, prefer_channels_last
 from utseg.networks.resnet50_unet import ResNet50UNet
 from utseg.networks.utnet import TransformerBlock
 
@@ -40,6 +41,8 @@ def _one_each(name: str, value: object, blocks: Sequence[int]) -> dict[int, int]
 
 class ResNet50UTNet(ResNet50UNet):
     """ResNet-50 U-Net with efficient attention on its skips and bottom (Gao et al. 2021)."""
+
+    family: ClassVar[Family] = "hybrid"
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utseg.errors import InputError, SettingError
+from utseg.errors import InputError, SettingError, listing
 from utseg.networks.checks import check_fraction, check_whole, check_wholes
 from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last
 from utseg.networks.swin import (
@@ -230,7 +230,9 @@ class SwinUNet(SegmentationNetwork):
             )
         ]
         groups = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
-        problems = [f"{len(found)} {kind}: {_listed(found)}" for kind, found in groups.items() if found]
+        problems = [
+            f"{len(found)} {kind}: {listing(found, most=8)}" for kind, found in groups.items() if found
+        ]
         if problems:
             raise InputError(
                 f"the public Swin weights do not fit this SwinUNet; {'; '.join(problems)}; "
@@ -260,8 +262,3 @@ def _resized_table(table: Tensor, own: Tensor) -> Tensor:
     offsets = table.T.reshape(1, -1, side, side).float()
     resized = F.interpolate(offsets, (own_side, own_side), mode="bicubic", align_corners=False)
     return resized.flatten(2)[0].T.to(table.dtype)
-
-
-def _listed(found: Sequence[str], most: int = 8) -> str:
-    rest = f" and {len(found) - most} more" if len(found) > most else ""
-    return ", ".join(found[:most]) + rest

@@ -50,7 +50,7 @@ class TransUNet(SegmentationNetwork):
     See the module.
     """
 
-    family: ClassVar[Family] = "hybrid"
+    family: ClassVar[Family] = "transformer"
 
     def __init__(
         self,

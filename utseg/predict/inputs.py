@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utseg.case import Case
-from utseg.errors import CaseErrors, InputError
+from utseg.errors import CaseErrors, InputError, listing
 from utseg.rawdata import is_dataset, mnms, open_dataset
 from utseg.rawdata.gate import ENDINGS
-from utseg.rawdata.names import listing, name_problems
+from utseg.rawdata.names import name_problems
 from utseg.rawdata.nnunet import CHANNEL_SUFFIX
 
 LABEL_OF_MNMS = "_gt"

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.case import Case
-from utseg.errors import CaseErrors, InputError
+from utseg.errors import CaseErrors, InputError, listing
 from utseg.rawdata import itk, nifti
 from utseg.rawdata.geometry import Geometry
-from utseg.rawdata.names import listing
 from utseg.rawdata.nifti import Volume
 from utseg.rawdata.write import write_mask
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utseg.case import Case, Dataset, Partition
-from utseg.errors import CaseErrors, InputError
-from utseg.rawdata.names import listing, name_problem, name_problems
+from utseg.errors import CaseErrors, InputError, listing
+from utseg.rawdata.names import name_problem, name_problems
 from utseg.rawdata.tables import Table, is_empty, read_table
 
 CHANNEL_NAMES = ("cine-MRI",)

@@ -5,11 +5,10 @@ Nothing is renamed here; a name that does not do is refused.
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 FORBIDDEN = frozenset("/\\:\0")
 LONGEST = 200
-SHOWN = 5
 
 
 def name_problem(name: str) -> str | None:
@@ -47,9 +46,3 @@ def name_problems(names: Iterable[str], what: str) -> list[str]:
                 f"{what}s {listed} differ by letter case only, which many file systems cannot tell apart; rename them"
             )
     return problems
-
-
-def listing(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are: for messages that stay one line."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

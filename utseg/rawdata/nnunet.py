@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from utseg.case import Case, Dataset, Partition
-from utseg.errors import CaseErrors, InputError, SettingError
-from utseg.rawdata.names import listing, name_problems
+from utseg.errors import CaseErrors, InputError, SettingError, listing
+from utseg.rawdata.names import name_problems
 from utseg.rawdata.tables import Table, is_empty, read_table
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd")
