@@ -1,6 +1,6 @@
 """Scores a folder of predictions against the references of cases, in parallel, and writes what a scores folder has.
 
-`metrics.csv`, `slices.csv`, `summary.json`, `tables.md` and `tables.tex`; `regions.csv` where a case is a cardiac short-axis stack,
+`metrics.csv`, `slices.csv`, `sources.json`, `summary.json`, `tables.md` and `tables.tex`; `regions.csv` where a case is a cardiac stack,
 `clinical.csv` where subjects have ED and ES, `official_utnet.csv` where it is asked for.
 What is missing, mis-placed or mislabelled is refused as a whole, one line each, before anything is written. Which references there are is
 decided elsewhere (`references.py`), how they are summarised too (`summary.py`, `clinical.py`).
@@ -31,6 +31,7 @@ from utseg.evaluate.records import (
     clinical_columns,
     to_csv,
 )
+from utseg.evaluate.sources import write_sources
 from utseg.evaluate.stack import evaluate_stack
 from utseg.evaluate.summary import by_value, summarise, summarise_regions
 from utseg.evaluate.tables import LATEX_FILE, MARKDOWN_FILE, summary_tables, to_latex, to_markdown
@@ -103,6 +104,7 @@ def evaluate_cases(
     with folder_lock(output):
         scored = _score_all(pairs, executor, workers)
         scored.sort({case.case_id: position for position, case in enumerate(cases)})
+        write_sources([(pair.case, pair.prediction) for pair in pairs], labels, output)
         return _write(scored, group_columns(cases), definition, output)
 
 

@@ -1,0 +1,71 @@
+"""`sources.json` of a scores folder: from which files its scores came, so that a report can show what was scored.
+
+Folders are written as seen from the scores folder where they lie below one folder with it, else in full. Checksums of reference and
+prediction tell whether they are still the files that were scored. Images are not needed to score; where they are is written if it is known.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from utseg.case import Case
+from utseg.files import sha256, write_text
+from utseg.planning.settings import Settings, read_model
+
+SOURCES_FILE = "sources.json"
+
+
+class CaseSource(Settings):
+    """The files of one case: images (one a channel, or none where they are not known), reference, prediction; `frame` of a cine."""
+
+    images: tuple[str, ...]
+    reference: str
+    frame: int | None
+    prediction: str
+    reference_sha256: str
+    prediction_sha256: str
+
+
+class Sources(Settings):
+    """The content of `sources.json`. `labels` maps names to values; `cases` is keyed by case id."""
+
+    format: Literal["utseg-sources-1"] = "utseg-sources-1"
+    labels: dict[str, int]
+    cases: dict[str, CaseSource]
+
+
+def write_sources(pairs: Iterable[tuple[Case, Path]], labels: Mapping[str, int], folder: Path) -> None:
+    """Writes `sources.json` for cases and their predictions' files."""
+    checksums: dict[Path, str] = {}
+
+    def checksum(path: Path) -> str:
+        if path not in checksums:  # the frames of a cine have one file
+            checksums[path] = sha256(path)
+        return checksums[path]
+
+    cases = {}
+    for case, prediction in pairs:
+        assert case.label is not None, "only labelled cases are scored"
+        cases[case.case_id] = CaseSource(
+            images=tuple(_written(image, folder) for image in case.images),
+            reference=_written(case.label, folder),
+            frame=case.frame,
+            prediction=_written(prediction, folder),
+            reference_sha256=checksum(case.label),
+            prediction_sha256=checksum(prediction),
+        )
+    sources = Sources(labels=dict(labels), cases=cases)
+    write_text(folder / SOURCES_FILE, sources.model_dump_json(indent=1) + "\n")
+
+
+def read_sources(folder: Path) -> Sources:
+    """Reads `sources.json`; its paths are as written, to be joined to the folder. Raises SettingError where it is not one."""
+    return read_model(Sources, folder / SOURCES_FILE)
+
+
+def _written(path: Path, folder: Path) -> str:
+    """Relative to the scores folder where both share more than the root: moved together, they still find each other."""
+    path, folder = Path(os.path.abspath(path)), Path(os.path.abspath(folder))  # noqa: PTH100 — links are kept as they are
+    shared = os.path.commonpath([path, folder])
+    return os.path.relpath(path, folder) if shared != os.path.sep else str(path)
