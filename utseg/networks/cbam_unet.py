@@ -74,7 +74,7 @@ class CBAMBlock(PreActivationBlock):
 
 
 class CBAMUNet(SegmentationNetwork):
-    """Residual U-Net with channel and spatial attention in every block (CBAM: Woo et al., 2018).
+    """Residual U-Net, channel and spatial attention in every block (CBAM: Woo et al., 2018).
 
     See the module. Channels at level L are base_channels · 2^L.
     """

@@ -100,7 +100,7 @@ class DualAttention(nn.Module):
 
 
 class DualAttentionUNet(SegmentationNetwork):
-    """Residual U-Net with position and channel attention at the bottleneck (DANet: Fu et al., 2019).
+    """Residual U-Net, position and channel attention at its bottleneck (DANet: Fu et al., 2019).
 
     See the module. Channels at level L are base_channels · 2^L.
     """

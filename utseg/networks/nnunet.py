@@ -141,7 +141,7 @@ def _check_spacing(value: Any) -> tuple[float, float]:
 
 
 class NnUNet(SegmentationNetwork):
-    """nnU-Net's 2-D U-Net, plain or with a residual encoder, as it plans them (Isensee et al., 2021).
+    """nnU-Net's 2-D U-Net, plain or residual, planned by its own rule (Isensee et al., 2021).
 
     See the module. Channels of stage S are base_channels · 2^S, but no more than max_features.
     """
