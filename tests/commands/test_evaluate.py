@@ -136,6 +136,7 @@ def test_everything_is_written_and_stale_files_go(folders):
         "regions.csv",
         "clinical.csv",
         "official_utnet.csv",
+        "sources.json",
         "summary.json",
         "tables.md",
         "tables.tex",

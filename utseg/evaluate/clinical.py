@@ -2,8 +2,8 @@
 
 Per subject that has one case at ED and one at ES, from the volumes in `metrics.csv` (of LV and RV the cavity, summed over slices: Simpson's
 rule for discs). EDV and ESV in ml, stroke volume SV = EDV − ESV in ml, ejection fraction EF = 100·SV / EDV in %, undefined (NaN) where EDV
-is 0. Mass of the myocardium at ED in g = its volume × 1.05 g/ml (Kawel-Boehm et al., JCMR 2020). Papillary muscles are where the labels
-have them.
+is 0. Mass of the myocardium at ED in g = its volume × 1.05 g/ml (Myerson et al., Hypertension 2002). Papillary muscles are
+where the labels have them.
 
 Agreement over subjects, d = prediction − reference: bias (mean of d) with its bootstrap interval, sd of d (n−1), limits of agreement
 bias ± 1.96·sd (Bland and Altman, Lancet 1986), mean absolute difference, Pearson's r, and Lin's concordance (Biometrics 1989).

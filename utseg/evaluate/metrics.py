@@ -53,7 +53,7 @@ PercentileKind = Literal["pooled", "directed"]
 Status = Literal["ok", "both_empty", "prediction_empty", "reference_empty"]
 ROBUST_PERCENT = 95.0
 TOLERANCE_MM = 2.0
-"""Of the order of the distance between two observers' contours on cine MR: means of 0.9 to 2.2 mm by structure (Bai et al., JCMR 2018)."""
+"""Of the order of the mean distance between two observers' contours on cine MR, 1 to 2 mm by structure (Bai et al., JCMR 2018)."""
 NAN = float("nan")
 
 
