@@ -1,10 +1,19 @@
 """Blocks that several networks are made of."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.networks.norm_relu_conv import norm_relu_conv
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """Full precision inside, on devices that have autocast at all (the meta device has none)."""
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
 
 
 class DepthwiseSeparable(nn.Module):

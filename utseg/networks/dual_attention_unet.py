@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utseg.networks.blocks import PreActivationBlock, decode
+from utseg.networks.blocks import PreActivationBlock, decode, without_autocast
 from utseg.networks.checks import check_whole
 from utseg.networks.network import SegmentationNetwork, prefer_channels_last
 from utseg.networks.utnet import DownStage, PlainUpStage
@@ -61,9 +61,7 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x_BCN = x_BCHW.flatten(2)
-        with torch.autocast(
-            x_BCN.device.type, enabled=False
-        ):  # sums over all pixels: too large for half precision
+        with without_autocast(x_BCN.device.type):  # sums over all pixels: too large for half precision
             wide = x_BCN.float()
             weights_BCC = torch.softmax(-(wide @ wide.transpose(1, 2)), dim=-1)
         out_BCHW = (weights_BCC.to(x_BCN.dtype) @ x_BCN).view_as(x_BCHW)

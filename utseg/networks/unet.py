@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from utseg.networks.blocks import InstanceNorm
 from utseg.networks.checks import check_choice, check_whole
 from utseg.networks.network import SegmentationNetwork, prefer_channels_last, upsample
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
-    "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+    "instance": InstanceNorm,
 }
 UPSAMPLINGS = ("transposed", "bilinear")
 
