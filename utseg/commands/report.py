@@ -1,0 +1,83 @@
+"""`utseg_report`: scores and runs as one HTML file."""
+
+import argparse
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from utseg.commands.frame import add_workers, home_of, make_parser, run
+
+logger = logging.getLogger("utseg")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    parser = make_parser(
+        "utseg_report",
+        "Write one self-contained HTML file about scores, runs or a study: tables with intervals, charts, pictures, every case's slices. "
+        "Several are compared. Its tables lie beside it as CSV, Markdown and LaTeX.",
+        "utseg_report scores_utnet scores_unet -o report.html",
+    )
+    parser.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="a scores folder, a run of utseg_train, or a folder above some",
+    )
+    parser.add_argument(
+        "-o",
+        dest="output",
+        type=Path,
+        required=True,
+        metavar="FILE.html",
+        help="the file to write; its tables go beside it, into FILE_tables",
+    )
+    parser.add_argument(
+        "-d",
+        dest="dataset",
+        metavar="NAME",
+        help="raw dataset that has the images, where the scores do not say so",
+        default=argparse.SUPPRESS,
+    )
+    parser.add_argument(
+        "--no-pictures",
+        dest="pictures",
+        action="store_false",
+        help="tables and charts only: no images of patients",
+    )
+    add_workers(parser)
+    return run(parser, _report, argv)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from utseg.rawdata import open_dataset
+    from utseg.report import write_report
+
+    home = home_of(arguments)
+    dataset = None
+    if hasattr(arguments, "dataset"):
+        name, folder = home.raw_dataset(arguments.dataset)
+        dataset = open_dataset(folder, name)
+    words = ["utseg_report", *map(str, arguments.paths), "-o", str(arguments.output)]
+    words += ["-d", arguments.dataset] if hasattr(arguments, "dataset") else []
+    words += [] if arguments.pictures else ["--no-pictures"]
+    words += ["--home", str(arguments.home)] if hasattr(arguments, "home") else []
+    report = write_report(
+        arguments.paths,
+        arguments.output,
+        home=home,
+        dataset=dataset,
+        pictures=arguments.pictures,
+        command=shlex.join(words),
+        workers=getattr(arguments, "workers", None),
+    )
+    for notice in report.notices:
+        logger.warning("%s", notice)
+    if logger.isEnabledFor(logging.INFO):
+        size = report.path.stat().st_size / 1e6
+        sys.stdout.write(
+            f"report: {report.path} ({report.cases} cases, {report.pictured} with pictures, {size:.1f} MB)\ntables: {report.tables}\n"
+        )

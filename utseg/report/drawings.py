@@ -1,0 +1,150 @@
+"""Which charts the page has: distributions by label and group, agreement of volumes and clinical measures, training curves.
+
+How a chart is drawn is in `charts.py`.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from utseg.evaluate.clinical import agreement as agreement_of
+from utseg.evaluate.clinical import clinical_measures
+from utseg.evaluate.records import Row
+from utseg.evaluate.summary import by_value
+from utseg.report.charts import Curve, Dots, agreement, curves, distribution
+from utseg.report.inputs import Entry
+
+DISTRIBUTED = {"dice": "Dice", "hd95_mm": "HD95, mm (logarithmic)"}
+MOST_VALUES = 14
+MODELS_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Charts that belong together, under a caption; `models` is whether they need the legend of the models' colours."""
+
+    caption: str
+    charts: Sequence[Markup]
+    models: bool = False
+
+
+def distributions(entries: Sequence[Entry], columns: Sequence[str]) -> list[Charts]:
+    """For each metric and group column, one chart a label: all cases above, then the column's values."""
+    scored = [entry for entry in entries if entry.scores][:MODELS_SHOWN]
+    labels = list(dict.fromkeys(str(row["label_name"]) for entry in scored for row in entry.rows))
+    found = []
+    for column in columns or ("",):
+        for metric, unit in DISTRIBUTED.items():
+            if not all(metric in entry.rows[0] for entry in scored):
+                continue
+            charts = [
+                distribution(
+                    f"{label}: {unit.split(',')[0]}",
+                    unit,
+                    *_rows(scored, label, metric, column),
+                    logarithmic=metric != "dice",
+                )
+                for label in labels
+            ]
+            caption = f"{unit.split(',')[0]} by {column}" if column else unit.split(",")[0]
+            found.append(Charts(caption, charts, models=len(scored) > 1))
+    return found
+
+
+def _rows(
+    entries: Sequence[Entry], label: str, metric: str, column: str
+) -> tuple[list[Dots], tuple[float, float]]:
+    """The rows of one chart, and the limits of its axis: Dice up to 1, distances from 0."""
+    rows = [[row for row in entry.rows if row["label_name"] == label] for entry in entries]
+    groups = [("all", rows)]
+    if column:
+        split = [by_value(own, column) for own in rows]
+        names = sorted({value for own in split for value in own})
+        groups += [(value, [own.get(value, []) for own in split]) for value in names[:MOST_VALUES]]
+    dots = []
+    every: list[float] = []
+    for name, by_entry in groups:
+        for number, own in enumerate(by_entry):
+            defined = [row for row in own if not math.isnan(row[metric])]
+            values = np.array([row[metric] for row in defined], dtype=float)
+            every += values.tolist()
+            cases = [str(row["case"]) for row in defined]
+            dots.append(Dots(name if number == 0 else "", number, values, cases, len(own) - len(defined)))
+    if metric == "dice":
+        return dots, (min(every, default=0.0), 1.0)
+    return dots, (0.0, max(every, default=1.0) or 1.0)
+
+
+def volume_agreement(entry: Entry, colour: int) -> Charts | None:
+    """Bland–Altman plots of the volumes of each label, a point a case. None with fewer than two cases."""
+    charts = []
+    for label, rows in by_value(entry.rows, "label_name").items():
+        if chart := _agreement(f"{label} volume", "ml", rows, "case", "_ml", colour):
+            charts.append(chart)
+    return Charts(f"Volumes of every case: {entry.name}", charts) if charts else None
+
+
+def clinical_agreement(entry: Entry, columns: Sequence[str], colour: int) -> Charts | None:
+    """Bland–Altman plots of the clinical measures, a point a subject. None where there are none."""
+    clinical = clinical_measures(entry.rows, columns)
+    charts = []
+    for measure, rows in _in_order(clinical.rows if clinical else ()):
+        if chart := _agreement(measure.replace("_", " "), str(rows[0]["unit"]), rows, "subject", "", colour):
+            charts.append(chart)
+    return Charts(f"Clinical measures of every subject: {entry.name}", charts) if charts else None
+
+
+def _in_order(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(str(row["measure"]), []).append(row)
+    return list(found.items())
+
+
+def _agreement(
+    title: str, unit: str, rows: Sequence[Row], name: str, suffix: str, colour: int
+) -> Markup | None:
+    keys = f"reference{suffix}", f"prediction{suffix}"
+    kept = [row for row in rows if all(key in row and not math.isnan(float(row[key])) for key in keys)]
+    if len(kept) < 2:
+        return None
+    reference, prediction = (np.array([float(row[key]) for row in kept]) for key in keys)
+    found = agreement_of(reference, prediction)
+    return agreement(title, unit, reference, prediction, [str(row[name]) for row in kept], found, colour)
+
+
+def training_curves(entries: Sequence[Entry]) -> Charts | None:
+    """Training loss and validation Dice over epochs, a line a run; of a single run also the loss' terms and each label."""
+    runs = [(number, entry, run) for number, entry in enumerate(entries) for run in entry.runs if run.epochs]
+    if not runs:
+        return None
+    losses, dices = [], []
+    single = len(runs) == 1
+    for number, entry, run in runs:
+        name = f"{entry.name} {run.record.selection}" if len(entry.runs) > 1 else entry.name
+        x = [epoch["epoch"] for epoch in run.epochs]
+        losses.append(Curve("total" if single else name, number, x, [e["loss"] for e in run.epochs]))
+        validated = [epoch for epoch in run.epochs if epoch.get("mean_dice") is not None]
+        at = [epoch["epoch"] for epoch in validated]
+        dices.append(Curve("mean" if single else name, number, at, [e["mean_dice"] for e in validated]))
+        if single:
+            for place, term in enumerate(run.epochs[0].get("terms") or (), start=1):
+                values = [_value(epoch.get("terms"), term) for epoch in run.epochs]
+                losses.append(Curve(term.replace("_", " "), place, x, values, dashed=True))
+            for place, label in enumerate(validated[0].get("validation_dice") or () if validated else (), 1):
+                values = [_value(epoch.get("validation_dice"), label) for epoch in validated]
+                dices.append(Curve(label, place, at, values, dashed=True))
+    highest = max(value for line in losses for value in line.y if math.isfinite(value))
+    charts = [curves("Training loss", "epoch", losses, (0.0, highest))]
+    if any(len(line.x) for line in dices):
+        charts.append(curves("Validation Dice", "epoch", dices, (0.0, 1.0)))
+    return Charts("Training curves", charts)
+
+
+def _value(values: object, key: str) -> float:
+    """A value of an epoch; NaN where it has none."""
+    value = values.get(key) if isinstance(values, dict) else None
+    return math.nan if value is None else float(value)

@@ -1,0 +1,237 @@
+"""The tables of models × groups: means with intervals over subjects, counts of empties beside them, the best marked where a test says so.
+
+Statistics and tests are those of `utseg.evaluate.compare`. Models that share no case are shown side by side without tests.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from utseg.errors import InputError
+from utseg.evaluate.compare import OVER_LABELS, compare_models
+from utseg.evaluate.records import Row
+from utseg.evaluate.tables import NOTHING, Table, interval, number
+from utseg.report.inputs import Entry
+
+METRICS = {"dice": ("Dice", 3), "hd95_mm": ("HD95 mm", 2), "surface_dice": ("surface Dice", 3)}
+MARK = " †"
+MARK_NOTE = (
+    "† the best of the models: better than every other by a paired permutation test over subjects, p < 0.05 after Holm's correction "
+    "over all pairs and labels of the group."
+)
+INTERVAL_NOTE = (
+    "Means over cases (in parentheses: bootstrap 95 % interval over subjects). Missed, extra, neither: structures that only the reference "
+    "has, only the prediction, or none of both; undefined scores are left out of the means."
+)
+EMPTY = ("prediction_empty", "reference_empty", "both_empty")
+Comparison = dict[str, Any]
+
+
+def compare_entries(
+    entries: Sequence[Entry], columns: Sequence[str]
+) -> tuple[dict[str, Comparison], list[str]]:
+    """For each metric that all have, what `compare_models` says; and lines on what could not be compared.
+
+    Raises InputError where the models were scored on other labels.
+    """
+    rows = {entry.name: entry.rows for entry in entries}
+    _require_same_labels(rows)
+    metrics = [metric for metric in METRICS if all(metric in row for own in rows.values() for row in own[:1])]
+    cases = [{row["case"] for row in own} for own in rows.values()]
+    if not set.intersection(*cases):
+        return {metric: _side_by_side(rows, metric, columns) for metric in metrics}, [
+            "The models were scored on different cases: they stand side by side, and no test compares them."
+        ]
+    found = {
+        metric: compare_models(rows, metric=metric, columns=columns, only_common=True) for metric in metrics
+    }
+    notices = [
+        f"{name} was not scored on {len(lacking)} of the cases; models are compared on those that all have."
+        for name, lacking in next(iter(found.values()))["left_out"].items()
+    ]
+    return found, notices
+
+
+def _require_same_labels(rows: Mapping[str, Sequence[Row]]) -> None:
+    labels = {name: sorted({str(row["label_name"]) for row in own}) for name, own in rows.items()}
+    first_name, first = next(iter(labels.items()))
+    for name, own in labels.items():
+        if own != first:
+            raise InputError(
+                f"{name}: scored on the labels {', '.join(own)}, {first_name} on {', '.join(first)}; report them one by one"
+            )
+
+
+def _side_by_side(rows: Mapping[str, Sequence[Row]], metric: str, columns: Sequence[str]) -> Comparison:
+    """Models without a case in common, each by itself, in the form that `compare_models` has."""
+    alone = {name: compare_models({name: own}, metric=metric, columns=columns) for name, own in rows.items()}
+    groups: dict[str, Any] = {}
+    for column in columns:
+        values = sorted({value for own in alone.values() for value in own["groups"][column]})
+        groups[column] = {
+            value: _joined([own["groups"][column].get(value) for own in alone.values()]) for value in values
+        }
+    first = next(iter(alone.values()))
+    return first | {
+        "models": list(rows),
+        "groups": groups,
+        "all": _joined([own["all"] for own in alone.values()]),
+    }
+
+
+def _joined(groups: Sequence[Any]) -> dict[str, Any]:
+    there = [group for group in groups if group]
+    labels = list(dict.fromkeys(name for group in there for name in group["labels"]))
+    return {
+        "cases": sum(group["cases"] for group in there),
+        "subjects": sum(group["subjects"] for group in there),
+        "labels": {
+            name: {
+                "models": {
+                    model: found
+                    for group in there
+                    for model, found in group["labels"].get(name, {"models": {}})["models"].items()
+                },
+                "pairs": [],
+                "best": None,
+                "best_is_significant": False,
+            }
+            for name in labels
+        },
+    }
+
+
+def glance_tables(comparisons: Mapping[str, Comparison], *, detailed: bool = False) -> list[Table]:
+    """All cases by label, then each group by the mean over labels; `detailed`: by every label.
+
+    One model: one table with a column for each metric. Several: one table for each metric with a column for each model.
+    """
+    models = next(iter(comparisons.values()))["models"]
+    title = "group and label" if detailed else "group"
+    if len(models) == 1:
+        heads = [head for metric in comparisons for head in (METRICS[metric][0],)]
+        chosen = [(metric, models[0]) for metric in comparisons]
+        return [_table(f"{models[0]} by {title}", heads, comparisons, chosen, detailed)]
+    return [
+        _table(
+            f"{METRICS[metric][0]} by model and {title}",
+            models,
+            comparisons,
+            [(metric, model) for model in models],
+            detailed,
+        )
+        for metric in comparisons
+    ]
+
+
+def _table(
+    title: str,
+    heads: Sequence[str],
+    comparisons: Mapping[str, Comparison],
+    chosen: Sequence[tuple[str, str]],
+    detailed: bool,
+) -> Table:
+    """Rows: groups and labels; columns: the chosen (metric, model) pairs, then missed/extra/neither of each model."""
+    models = list(dict.fromkeys(model for _, model in chosen))
+    one = len(models) == 1
+    columns = ["group", "label", "cases", "subjects", *heads]
+    columns += ["missed", "extra", "neither"] if one else [f"{model}: empties" for model in models]
+    first = comparisons[chosen[0][0]]
+    groups = {"all": ("all", "")} | {
+        f"{column} {value}": (column, value) for column, values in first["groups"].items() for value in values
+    }
+    rows = []
+    for name, (column, value) in groups.items():
+        group = _group(first, column, value)
+        labels = list(group["labels"])
+        shown = labels if detailed or column == "all" else labels[-1:]
+        for label in shown:
+            cells = [
+                _cell(_group(comparisons[metric], column, value)["labels"][label], metric, model)
+                for metric, model in chosen
+            ]
+            empties = [_empties(group, label, model) for model in models]
+            counts = empties[0] if one else ["/".join(own) for own in empties]
+            rows.append([name, label, str(group["cases"]), str(group["subjects"]), *cells, *counts])
+    note = INTERVAL_NOTE if one else f"{INTERVAL_NOTE} Empties: missed/extra/neither. {MARK_NOTE}"
+    return Table(title, columns, rows, note)
+
+
+def _group(comparison: Comparison, column: str, value: str) -> dict[str, Any]:
+    group: dict[str, Any] = comparison["all"] if column == "all" else comparison["groups"][column][value]
+    return group
+
+
+def _cell(label: Mapping[str, Any], metric: str, model: str) -> str:
+    found = label["models"].get(model)
+    if found is None or found["mean"] is None:
+        return NOTHING
+    digits = METRICS[metric][1]
+    text = number(found["mean"], digits)
+    if found["interval95"]:
+        text += f" ({interval(found['interval95'], digits).replace(' … ', '–')})"
+    return text + (MARK if label["best_is_significant"] and label["best"] == model else "")
+
+
+def _empties(group: Mapping[str, Any], label: str, model: str) -> list[str]:
+    """Missed, extra, neither; of the mean over labels the sums over them."""
+    own = group["labels"] if label == OVER_LABELS and "empty" not in _first_model(group, label) else [label]
+    counts = [
+        group["labels"][name]["models"][model]["empty"]
+        for name in own
+        if "empty" in group["labels"][name]["models"].get(model, {})
+    ]
+    if not counts:
+        return [NOTHING] * len(EMPTY)
+    return [str(sum(count[status] for count in counts)) for status in EMPTY]
+
+
+def _first_model(group: Mapping[str, Any], label: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(iter(group["labels"][label]["models"].values()), {})
+    return found
+
+
+def pair_table(comparisons: Mapping[str, Comparison]) -> Table | None:
+    """Every pair of models over all cases: difference, interval, p, effect sizes. None with one model, or where nothing was compared."""
+    columns = ["metric", "label", "A", "B", "subjects", "A − B", "p", "p (Holm)", "d_z", "rank-biserial"]
+    rows = []
+    for metric, comparison in comparisons.items():
+        head, digits = METRICS[metric]
+        for label, found in comparison["all"]["labels"].items():
+            for pair in found["pairs"]:
+                difference = number(pair["difference"], digits)
+                if pair["interval95"]:
+                    difference += f" ({interval(pair['interval95'], digits).replace(' … ', ' to ')})"
+                rows.append(
+                    [
+                        head,
+                        label,
+                        pair["a"],
+                        pair["b"],
+                        str(pair["subjects"]),
+                        difference + (MARK if pair.get("significant") else ""),
+                        number(pair["p"], 4),
+                        number(pair.get("p_holm"), 4),
+                        number(pair["cohen_dz"], 2),
+                        number(pair["rank_biserial"], 2),
+                    ]
+                )
+    note = (
+        "Mean over subjects of A − B with its bootstrap 95 % interval; two-sided paired permutation test; † p < 0.05 after Holm's "
+        "correction over pairs and labels of a metric. d_z: mean / sd of the subjects' differences."
+    )
+    return Table("Pairs of models, all cases", columns, rows, note) if rows else None
+
+
+def mean_dice(entries: Sequence[Entry]) -> dict[str, dict[str, float]]:
+    """By case, then by entry: the mean Dice over the labels that have one; NaN where none has."""
+    found: dict[str, dict[str, float]] = {}
+    for entry in entries:
+        values: dict[str, list[float]] = {}
+        for row in entry.rows:
+            values.setdefault(str(row["case"]), []).append(float(row["dice"]))
+        for case, own in values.items():
+            defined = [value for value in own if not np.isnan(value)]
+            found.setdefault(case, {})[entry.name] = float(np.mean(defined)) if defined else float("nan")
+    return found

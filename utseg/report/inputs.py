@@ -1,0 +1,221 @@
+"""Finds out what the paths of `utseg_report` hold: scores folders, training runs, or folders above several, as one `Entry` for each model.
+
+Folds of one model, scored on different cases, are one entry: a cross-validation. No image is read here, nothing is drawn.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from utseg.errors import CaseErrors, InputError, UtsegError
+from utseg.evaluate.records import METRICS_FILE, Row, read_metrics
+from utseg.evaluate.sources import SOURCES_FILE, Sources, read_sources
+from utseg.evaluate.summary import by_value
+from utseg.files import read_json, sha256
+from utseg.home import Home
+from utseg.planning.settings import read_model
+from utseg.predict.record import PREDICTION_FILE, PredictionRecord
+from utseg.runs import RUN_FILE, SUMMARY_FILE, VALIDATION_FOLDER, WEIGHTS_FILE, RunRecord, read_run
+
+HISTORY_FILE = "training.jsonl"
+FOLD = re.compile(r"fold\d+")
+SKIPPED = ("slices",)
+EXPECTED = f"a scores folder ({METRICS_FILE}), a run ({RUN_FILE}), or a folder above some"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: its folder, its record, and the epochs of `training.jsonl` so far."""
+
+    folder: Path
+    record: RunRecord
+    epochs: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One scores folder. What an older version did not write yet is None."""
+
+    folder: Path
+    rows: list[Row]
+    summary: dict[str, Any]
+    sources: Sources | None
+    prediction: PredictionRecord | None
+    prediction_folder: Path | None
+    metrics_sha256: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model as the report shows it. `scores` may be empty: a run that is not validated yet."""
+
+    name: str
+    scores: tuple[Scores, ...] = ()
+    runs: tuple[Run, ...] = ()
+    place: Path = field(default=Path())
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows of all its scores folders."""
+        return [row for scores in self.scores for row in scores.rows]
+
+
+def find_entries(paths: Sequence[Path], home: Home) -> list[Entry]:
+    """The models below these paths, under names that tell them apart.
+
+    Trained models that a `prediction.json` names are looked up in the home's results, by name and checksum. Raises CaseErrors with a line
+    for each path that holds nothing to report, or holds a damaged file.
+    """
+    problems: list[str] = []
+    found: dict[Path, Entry] = {}
+    for path in paths:
+        try:
+            for entry in _below(path, home):
+                found.setdefault(entry.place.resolve(), entry)
+        except UtsegError as error:
+            problems += error.lines()
+    if problems:
+        raise CaseErrors(problems)
+    return _named(_folds_together(list(found.values())))
+
+
+def group_columns(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The group columns of a `metrics.csv` that tell its cases apart: at least two values, and no two columns that say the same."""
+    columns = list(rows[0])[2:] if rows else []
+    columns = columns[: columns.index("label" if "label" in columns else "label_name")] if columns else []
+    kept: dict[tuple[frozenset[str], ...], str] = {}
+    for column in sorted(columns, key=lambda name: (name != "vendor", name != "phase")):
+        parts = by_value(rows, column)
+        if len(parts) > 1:
+            cases = sorted(frozenset(str(row["case"]) for row in own) for own in parts.values())
+            kept.setdefault(tuple(sorted(cases, key=sorted)), column)
+    return tuple(kept.values())
+
+
+def _below(path: Path, home: Home) -> list[Entry]:
+    if not path.exists():
+        raise InputError(f"{path}: not found; expected {EXPECTED}")
+    if not path.is_dir():
+        raise InputError(f"{path}: not a folder; expected {EXPECTED}")
+    entries, problems = [], []
+    for folder, inner, files in os.walk(path):
+        inner[:] = sorted(name for name in inner if not name.startswith(".") and name not in SKIPPED)
+        here = Path(folder)
+        try:
+            if RUN_FILE in files:
+                inner.clear()
+                entries.append(_of_run(here, home))
+            elif METRICS_FILE in files:
+                inner.clear()
+                entries.append(_of_scores(here, home))
+        except UtsegError as error:
+            problems += error.lines()
+    if problems:
+        raise CaseErrors(problems)
+    if not entries:
+        raise InputError(f"{path}: nothing to report; expected {EXPECTED}")
+    return entries
+
+
+def _of_run(folder: Path, home: Home) -> Entry:
+    run = read_one_run(folder)
+    validation = folder / VALIDATION_FOLDER
+    scores = (read_scores(validation),) if (validation / METRICS_FILE).is_file() else ()
+    return Entry("", scores, (run,), folder)
+
+
+def _of_scores(folder: Path, home: Home) -> Entry:
+    if folder.name == VALIDATION_FOLDER and (folder.parent / RUN_FILE).is_file():
+        return _of_run(folder.parent, home)
+    scores = read_scores(folder)
+    runs = []
+    for use in scores.prediction.models if scores.prediction else ():
+        place = home.results / use.name
+        inside = place.resolve().is_relative_to(home.results.resolve())
+        weights = place / WEIGHTS_FILE
+        if inside and weights.is_file() and sha256(weights) == use.weights_sha256:
+            runs.append(read_one_run(place))
+    return Entry("", (scores,), tuple(runs), folder)
+
+
+def read_one_run(folder: Path) -> Run:
+    """A run's record and history. Raises UtsegError naming the damaged file."""
+    return Run(folder, read_run(folder), _history(folder / HISTORY_FILE))
+
+
+def _history(path: Path) -> tuple[dict[str, Any], ...]:
+    if not path.is_file():
+        return ()
+    try:
+        epochs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for epoch in epochs:
+            epoch["epoch"] + epoch["loss"] + epoch["seconds"]
+    except (OSError, UnicodeDecodeError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: not a {HISTORY_FILE}: {type(error).__name__} {error}") from None
+    return tuple(epochs)
+
+
+def read_scores(folder: Path) -> Scores:
+    """All files of a scores folder that a report needs. Raises UtsegError naming the damaged file."""
+    rows = read_metrics(folder / METRICS_FILE)
+    if not rows:
+        raise InputError(f"{folder / METRICS_FILE}: no case is in it; score again with utseg_evaluate")
+    summary = read_json(folder / SUMMARY_FILE) if (folder / SUMMARY_FILE).is_file() else {}
+    if not isinstance(summary, dict):
+        raise InputError(f"{folder / SUMMARY_FILE}: expected an object, found {type(summary).__name__}")
+    sources = read_sources(folder) if (folder / SOURCES_FILE).is_file() else None
+    masks = _prediction_folder(folder, sources)
+    record = read_model(PredictionRecord, masks / PREDICTION_FILE) if masks else None
+    return Scores(folder, rows, summary, sources, record, masks, sha256(folder / METRICS_FILE))
+
+
+def _prediction_folder(folder: Path, sources: Sources | None) -> Path | None:
+    """Where `prediction.json` is: beside the masks that were scored, or in the scores folder itself."""
+    first = next(iter(sources.cases.values()), None) if sources else None
+    masks = (folder / first.prediction).parent if first else folder
+    return masks if (masks / PREDICTION_FILE).is_file() else None
+
+
+def _folds_together(entries: Iterable[Entry]) -> list[Entry]:
+    """Runs of one model that differ in the fold, on different cases, become one entry, in the order of the folds."""
+    merged: dict[Path, Entry] = {}
+    for entry in entries:
+        is_fold = len(entry.runs) == 1 and entry.runs[0].folder == entry.place
+        is_fold = is_fold and FOLD.fullmatch(entry.runs[0].record.selection) is not None
+        key = (entry.place.parent if is_fold else entry.place).resolve()
+        before = merged.get(key)
+        if before is None:
+            merged[key] = entry
+        elif _cases(before) & _cases(entry):
+            merged[entry.place.resolve()] = entry
+        else:
+            both = (*before.scores, *entry.scores), (*before.runs, *entry.runs)
+            merged[key] = Entry("", *both, entry.place.parent)
+    return list(merged.values())
+
+
+def _cases(entry: Entry) -> set[str]:
+    return {str(row["case"]) for row in entry.rows}
+
+
+def _named(entries: list[Entry]) -> list[Entry]:
+    """Names: the parts of the folders' paths in which they differ; of a single entry its model and what it was trained on."""
+    if len(entries) == 1:
+        return [replace(entries[0], name=_own_name(entries[0]))]
+    parts = [list(entry.place.absolute().parts) for entry in entries]
+    while all(len(own) > 1 for own in parts) and len({own[0] for own in parts}) == 1:
+        parts = [own[1:] for own in parts]
+    while all(len(own) > 1 for own in parts) and len({own[-1] for own in parts}) == 1:
+        parts = [own[:-1] for own in parts]
+    return [replace(entry, name="/".join(own)) for entry, own in zip(entries, parts, strict=True)]
+
+
+def _own_name(entry: Entry) -> str:
+    models = list(dict.fromkeys(run.record.model for run in entry.runs))
+    if not models and entry.scores and entry.scores[0].prediction:
+        models = list(dict.fromkeys(use.network for use in entry.scores[0].prediction.models))
+    return " + ".join(models) or entry.place.absolute().name

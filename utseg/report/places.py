@@ -1,0 +1,116 @@
+"""Where the image, the reference and the predictions of each case are, for the pictures: by `sources.json`, else in the raw dataset.
+
+Only files that are still those that were scored count. What is not there any more is left out with the reason; nothing is read here but
+checksums.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from utseg.case import Case, Dataset
+from utseg.errors import UtsegError
+from utseg.evaluate.score import SUFFIXES
+from utseg.evaluate.sources import CaseSource
+from utseg.files import sha256
+from utseg.home import Home
+from utseg.report.inputs import Entry, Scores
+
+NO_IMAGE = "the image is not there; name its raw dataset with -d"
+
+
+@dataclass(frozen=True)
+class Places:
+    """The files of one case, with the frame of a cine (else None). `predictions` has one for each entry that has the case, by its name."""
+
+    case_id: str
+    image: Path
+    image_frame: int | None
+    reference: Path
+    reference_frame: int | None
+    predictions: Mapping[str, Path]
+
+
+def find_places(
+    entries: Sequence[Entry], home: Home, dataset: Dataset | None
+) -> tuple[dict[str, Places], list[str]]:
+    """The files of all cases that can be shown, by case, and one line for each reason why others cannot.
+
+    dataset: the raw dataset where images are looked for first; else those in `home` by the name that runs and predictions give.
+    """
+    found: dict[str, Places] = {}
+    missing: Counter[str] = Counter()
+    known: dict[str, Mapping[str, Case]] = {}
+    for entry in entries:
+        for scores in entry.scores:
+            cases: dict[str, Case] = {}
+            for name in _dataset_names(entry, scores) if dataset is None else ():
+                if name not in known:
+                    known[name] = _cases(home.raw / name, name)
+                cases |= known[name]
+            if dataset is not None:
+                cases = {case.case_id: case for case in dataset.cases}
+            for case_id in dict.fromkeys(str(row["case"]) for row in scores.rows):
+                source = scores.sources.cases.get(case_id) if scores.sources else None
+                own = _of_case(case_id, scores.folder, source, cases.get(case_id), dataset is not None)
+                if isinstance(own, str):
+                    missing[f"{own} ({entry.name})"] += 1
+                    continue
+                before = found[case_id].predictions if case_id in found else {}
+                predictions = {**before, entry.name: own.predictions[""]}
+                found[case_id] = replace(found.get(case_id, own), predictions=predictions)
+    return found, [
+        f"{count} {'case' if count == 1 else 'cases'} without pictures: {reason}"
+        for reason, count in missing.items()
+    ]
+
+
+def _of_case(
+    case_id: str, folder: Path, source: CaseSource | None, case: Case | None, preferred: bool
+) -> Places | str:
+    """The case's files, its prediction under the name ""; or why there is no picture."""
+    if source is None:
+        return _of_older(folder, case)
+    reference, prediction = folder / source.reference, folder / source.prediction
+    for path, checksum, what in (
+        (reference, source.reference_sha256, "reference"),
+        (prediction, source.prediction_sha256, "prediction"),
+    ):
+        if not path.is_file():
+            return f"the {what} is not where it was scored"
+        if sha256(path) != checksum:
+            return f"the {what} has changed since it was scored"
+    own = [(folder / image, source.frame) for image in source.images[:1]]
+    raw = [(image, case.frame) for image in case.images[:1]] if case is not None else []
+    for image, frame in (*raw, *own) if preferred else (*own, *raw):
+        if image.is_file():
+            return Places(case_id, image, frame, reference, source.frame, {"": prediction})
+    return NO_IMAGE
+
+
+def _of_older(folder: Path, case: Case | None) -> Places | str:
+    """Scores without a record of their sources: the raw dataset's files, and a mask in the scores folder itself."""
+    if case is None or case.label is None or not case.images or not case.images[0].is_file():
+        return NO_IMAGE
+    for suffix in SUFFIXES:
+        if (mask := folder / f"{case.case_id}{suffix}").is_file():
+            return Places(case.case_id, case.images[0], case.frame, case.label, case.frame, {"": mask})
+    return "where the prediction is was not recorded; score again with utseg_evaluate"
+
+
+def _dataset_names(entry: Entry, scores: Scores) -> list[str]:
+    names = [run.record.plan.dataset for run in entry.runs]
+    if scores.prediction:
+        names += [use.name.split("/")[0] for use in scores.prediction.models]
+    return [name for name in dict.fromkeys(names) if name and Path(name).name == name and name != ".."]
+
+
+def _cases(folder: Path, name: str) -> Mapping[str, Case]:
+    """The cases of a raw dataset; none where it is not there or cannot be opened, for then there are just no pictures."""
+    from utseg.rawdata import open_dataset
+
+    try:
+        return {case.case_id: case for case in open_dataset(folder, name).cases}
+    except UtsegError:
+        return {}

@@ -1,0 +1,238 @@
+"""`write_report`: from paths to one HTML file and a folder of tables.
+
+Reads what the paths hold, compares, draws the stacks of all cases in parallel, fills the template. Nothing is scored or predicted here.
+"""
+
+import logging
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from utseg.case import Dataset
+from utseg.errors import InputError
+from utseg.evaluate.clinical import clinical_measures, summarise_clinical
+from utseg.evaluate.summary import summarise
+from utseg.evaluate.tables import Table, summary_tables
+from utseg.files import require_writable, write_text
+from utseg.home import Home
+from utseg.parallel import process_pool, run_each
+from utseg.progress import progress
+from utseg.report.cases import Chosen, case_table, choose_figures, worst_first
+from utseg.report.drawings import (
+    Charts,
+    clinical_agreement,
+    distributions,
+    training_curves,
+    volume_agreement,
+)
+from utseg.report.export import export_tables
+from utseg.report.glance import compare_entries, glance_tables, pair_table
+from utseg.report.inputs import Entry, find_entries, group_columns
+from utseg.report.making import (
+    commands,
+    plan_tables,
+    provenance_table,
+    settings_table,
+    training_table,
+)
+from utseg.report.page import Page, render
+from utseg.report.places import find_places
+from utseg.report.stacks import PIXELS_PER_CASE, Stack, StackRequest, make_stack
+
+logger = logging.getLogger("utseg")
+SUFFIX = ".html"
+TABLES = "_tables"
+STACKS_SHOWN = 400
+CASES_AT_FULL_SIZE = 500
+AGREEMENT_MODELS = 4
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written: the file, the folder of tables, how many cases, how many of them with pictures, and why others have none."""
+
+    path: Path
+    tables: Path
+    cases: int
+    pictured: int
+    notices: tuple[str, ...]
+
+
+def write_report(
+    paths: Sequence[Path],
+    output: Path,
+    *,
+    home: Home | None = None,
+    dataset: Dataset | None = None,
+    pictures: bool = True,
+    command: str = "utseg_report",
+    executor: Executor | None = None,
+    workers: int | None = None,
+) -> Report:
+    """Reports scores folders, runs, or folders above some, into `output` (`….html`), and its tables beside it in `…_tables/`.
+
+    dataset: the raw dataset that has the images, where the scores do not say so. Raises InputError or CaseErrors, one line for each path
+    that cannot be reported; missing images are no error, the report says what is missing.
+    """
+    if output.suffix != SUFFIX or output.is_dir():
+        raise InputError(f"{output}: expected a file to write whose name ends in {SUFFIX}")
+    require_writable(output.absolute().parent)
+    home = home or Home.locate()
+    entries = find_entries(paths, home)
+    page = _page(entries, command)
+    scored = [entry for entry in entries if entry.scores]
+    if scored and pictures:
+        page = _with_pictures(page, scored, home, dataset, executor, workers)
+    write_text(output, render(page))
+    tables = output.with_name(output.stem + TABLES)
+    export_tables(page.tables(), tables)
+    return Report(output, tables, len(page.order), len(page.stacks), tuple(page.notices))
+
+
+def _page(entries: Sequence[Entry], command: str) -> Page:
+    """All of the page but the pictures."""
+    scored = [entry for entry in entries if entry.scores]
+    notices = [
+        f"{entry.name}: not scored yet, only its training is shown." for entry in entries if not entry.scores
+    ]
+    columns = group_columns([row for entry in scored for row in entry.rows])
+    page = Page(
+        title=_title(entries),
+        made=_made(),
+        entries=entries,
+        columns=columns,
+        notices=notices,
+        training=training_table(entries),
+        curves=training_curves(entries),
+        plans=plan_tables(entries),
+        settings=settings_table(entries),
+        provenance=provenance_table(entries, [*_made(), ("command", command)]),
+        commands=commands(entries, command),
+    )
+    if not scored:
+        return page
+    comparisons, compared = compare_entries(scored, columns)
+    order = worst_first(scored)
+    agreements: list[Charts] = []
+    for number, entry in enumerate(scored[:AGREEMENT_MODELS]):
+        found = clinical_agreement(entry, columns, number), volume_agreement(entry, number)
+        agreements += [charts for charts in found if charts]
+    return replace(
+        page,
+        notices=notices + compared,
+        glance=glance_tables(comparisons),
+        pairs=pair_table(comparisons),
+        details=[*glance_tables(comparisons, detailed=True), *_summaries(scored)],
+        distributions=distributions(scored, columns),
+        agreements=agreements,
+        order=order,
+        cases=case_table(scored, columns, order),
+    )
+
+
+def _summaries(entries: Sequence[Entry]) -> list[Table]:
+    """All tables of each entry's summary, made again from its rows; regions and the like from `summary.json` where that covers all rows."""
+    tables = []
+    for entry in entries:
+        columns = group_columns(entry.rows)
+        summary = summarise(entry.rows, columns)
+        clinical = clinical_measures(entry.rows, columns)
+        summary["clinical"] = summarise_clinical(clinical, columns) if clinical else None
+        if len(entry.scores) == 1:
+            own = entry.scores[0].summary
+            summary |= {key: own[key] for key in ("regions", "official_utnet") if key in own}
+        named = summary_tables(summary)
+        tables += [
+            replace(table, title=f"{entry.name}: {table.title}") for table in named if len(entries) > 1
+        ]
+        tables += named if len(entries) == 1 else []
+    return tables
+
+
+def _title(entries: Sequence[Entry]) -> str:
+    datasets = dict.fromkeys(run.record.plan.dataset for entry in entries for run in entry.runs)
+    about = f" on {', '.join(datasets)}" if datasets else ""
+    return f"{', '.join(entry.name for entry in entries)}{about}"
+
+
+def _made() -> list[tuple[str, str]]:
+    try:
+        own = version("utseg")
+    except PackageNotFoundError:
+        own = "not installed"
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return [("made", now), ("by", f"utseg {own}, Python {platform.python_version()}")]
+
+
+def _with_pictures(
+    page: Page,
+    entries: Sequence[Entry],
+    home: Home,
+    dataset: Dataset | None,
+    executor: Executor | None,
+    workers: int | None,
+) -> Page:
+    places, notices = find_places(entries, home, dataset)
+    column = "vendor" if "vendor" in page.columns else ""
+    chosen = choose_figures(entries, column, page.order, places)
+    wanted = [case for case in page.order if case in places]
+    kept = dict.fromkeys([*wanted[:STACKS_SHOWN], *(figure.case_id for figure in chosen)])
+    if len(wanted) > len(kept):
+        notices.append(
+            f"Only the {len(kept)} worst cases and those of the figures have their stack of slices."
+        )
+    requests = [
+        StackRequest(
+            places[case], page.labels, case in {figure.case_id for figure in chosen}, _pixels(len(kept))
+        )
+        for case in kept
+    ]
+    stacks, problems = _stacks(requests, executor, workers)
+    return replace(
+        page,
+        notices=[*page.notices, *notices, *problems],
+        stacks=stacks,
+        figures=_there(chosen, stacks),
+    )
+
+
+def _pixels(count: int) -> int:
+    """Of each case's stack: fewer where there are very many cases."""
+    return min(PIXELS_PER_CASE, PIXELS_PER_CASE * CASES_AT_FULL_SIZE // max(count, 1))
+
+
+def _there(chosen: Sequence[Chosen], stacks: Mapping[str, Stack]) -> list[Chosen]:
+    return [figure for figure in chosen if figure.case_id in stacks]
+
+
+def _stacks(
+    requests: Sequence[StackRequest], executor: Executor | None, workers: int | None
+) -> tuple[dict[str, Stack], list[str]]:
+    """The stacks of all cases that can be read, by case, and a line for each that cannot."""
+    started = time.monotonic()
+    stacks: dict[str, Stack] = {}
+    problems: list[str] = []
+    if not requests:
+        return stacks, problems
+
+    def name(request: StackRequest) -> str:
+        return request.places.case_id
+
+    with (
+        nullcontext(executor) if executor else process_pool(workers) as pool,
+        progress("pictures", len(requests)) as advance,
+    ):
+        for outcome in run_each(make_stack, requests, pool, name=name, workers=workers):
+            if outcome.result is not None:
+                stacks[outcome.result.case_id] = outcome.result
+            elif outcome.error is not None:
+                problems += [f"No picture: {line}" for line in outcome.error.lines()]
+            advance()
+    logger.debug("%d stacks in %.1f s", len(stacks), time.monotonic() - started)
+    return stacks, problems
