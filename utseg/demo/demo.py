@@ -135,9 +135,8 @@ def _plan(settings: DemoSettings, dataset: Dataset) -> None:
 
 
 def _train(settings: DemoSettings) -> None:
-    from utseg.extensions import find
     from utseg.runs import RUN_FILE, is_finished
-    from utseg.training import Trainer, TrainRequest
+    from utseg.training import TrainRequest, find_trainer
 
     resume = (settings.run / RUN_FILE).is_file()
     words: list[Any] = ["utseg_train", "2d", SELECTION, "-d", NAME, "-m", MODEL, "-pl", PLANNER]
@@ -151,8 +150,7 @@ def _train(settings: DemoSettings) -> None:
     if is_finished(settings.run):
         logger.info("%s: trained already", shown_word(settings.run))
         return
-    trainer: Trainer = find("trainers", MODEL)
-    trainer(
+    find_trainer(MODEL)(
         TrainRequest(
             model=MODEL,
             selection=SELECTION,
