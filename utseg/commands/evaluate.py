@@ -61,6 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="score the predictions that have a reference, ignore the others",
     )
+    _add_definition(parser)
+    add_workers(parser)
+    return run(parser, _evaluate, argv)
+
+
+def _add_definition(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tolerance-mm",
         type=float,
@@ -85,8 +91,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="add official_utnet.csv: scored as the official UTNet does (maximum Hausdorff, 500 mm for empties, 1.2 mm, cropped)",
     )
-    add_workers(parser)
-    return run(parser, _evaluate, argv)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -263,9 +263,9 @@ class MedFormer(SegmentationNetwork):
             num_classes=num_classes, map_channels=channels[:-1], levels=LEVELS, aux_loss=aux_loss
         )
         check_whole("in_channels", in_channels)
-        check_whole("semantic_map_size", semantic_map_size)
-        check_whole("attention_blocks", attention_blocks)
-        check_whole("expansion", expansion)
+        sizes = {"semantic_map_size": semantic_map_size, "attention_blocks": attention_blocks}
+        for name, value in (sizes | {"expansion": expansion}).items():
+            check_whole(name, value)
         heads = {level: self._heads(level, channels[level], dim_head) for level in ATTENDING}
 
         def attending(level: int, *, update_last: bool = True) -> list[BidirectionalBlock]:

@@ -67,6 +67,26 @@ class UpStage(nn.Module):
         return x
 
 
+def _check_stages(
+    depths: object, window_heads: object, embed_channels: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Blocks and heads, one entry a stage. Raises SettingError."""
+    blocks, heads = check_wholes("depths", depths), check_wholes("window_heads", window_heads)
+    if not blocks:
+        raise SettingError("depths is (); it must have an entry for each stage, such as (2, 2, 2, 2)")
+    if len(heads) != len(blocks):
+        raise SettingError(
+            f"window_heads is {heads!r}, {len(heads)} entries; it must have one for each stage, "
+            f"and depths has {len(blocks)}"
+        )
+    for stage, entry in enumerate(heads):
+        if (channels := embed_channels * 2**stage) % entry:
+            raise SettingError(
+                f"window_heads has {entry} for stage {stage}; it must divide the {channels} channels there"
+            )
+    return blocks, heads
+
+
 class SwinUNet(SegmentationNetwork):
     """Swin-Unet: shifted-window Transformer as encoder and decoder (Cao et al. 2022).
 
@@ -97,21 +117,8 @@ class SwinUNet(SegmentationNetwork):
         Raises SettingError.
         """
         check_whole("embed_channels", embed_channels)
-        depths = check_wholes("depths", depths)
-        if not depths:
-            raise SettingError("depths is (); it must have an entry for each stage, such as (2, 2, 2, 2)")
-        window_heads = check_wholes("window_heads", window_heads)
+        depths, window_heads = _check_stages(depths, window_heads, embed_channels)
         channels = [embed_channels * 2**stage for stage in range(len(depths))]
-        if len(window_heads) != len(depths):
-            raise SettingError(
-                f"window_heads is {window_heads!r}, {len(window_heads)} entries; it must have one for each stage, "
-                f"and depths has {len(depths)}"
-            )
-        for stage, heads in enumerate(window_heads):
-            if channels[stage] % heads:
-                raise SettingError(
-                    f"window_heads has {heads} for stage {stage}; it must divide the {channels[stage]} channels there"
-                )
         check_whole("window_size", window_size)
         check_whole("mlp_ratio", mlp_ratio)
         super().__init__(
