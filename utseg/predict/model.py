@@ -41,7 +41,7 @@ class LoadedModel:
 def load_model(folder: Path, device: "torch.device") -> LoadedModel:
     """Loads the model of a run's folder. Raises ArtefactError where a file is missing, damaged, or does not fit the network."""
     record = read_run(folder)
-    _check_record(record, folder)
+    check_record(record, folder / RUN_FILE)
     weights = read_weights(folder)
     try:
         settings = {"in_channels": record.in_channels, "num_classes": record.num_classes}
@@ -54,8 +54,8 @@ def load_model(folder: Path, device: "torch.device") -> LoadedModel:
     return LoadedModel(network, record, folder, sha256(folder / WEIGHTS_FILE))
 
 
-def _check_record(record: RunRecord, folder: Path) -> None:
-    path = folder / RUN_FILE
+def check_record(record: RunRecord, path: Path | str) -> None:
+    """Raises ArtefactError, which names the path, where the sizes of input and output are not those that the plan needs."""
     if record.in_channels != len(record.plan.channel_names):
         raise ArtefactError(
             f"{path}: in_channels is {record.in_channels}, but plan.channel_names has {len(record.plan.channel_names)} entries"
@@ -68,6 +68,16 @@ def _check_record(record: RunRecord, folder: Path) -> None:
 
 def _check_weights(given: "Mapping[str, Tensor]", wanted: "Mapping[str, Tensor]", path: Path) -> None:
     """Names and shapes must be the network's, and all values finite."""
+    problems = weights_problems(given, wanted)
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ArtefactError(
+            f"{path}: the weights are not those of the network in {RUN_FILE}: {problems[0]}{more}; train again"
+        )
+
+
+def weights_problems(given: "Mapping[str, Tensor]", wanted: "Mapping[str, Tensor]") -> list[str]:
+    """How tensors differ from those of a network in names and shapes, and which have values that are not finite; sorted."""
     problems = [f"{name} is missing" for name in wanted if name not in given]
     problems += [f"{name} is not in the network" for name in given if name not in wanted]
     for name in given.keys() & wanted.keys():
@@ -76,11 +86,7 @@ def _check_weights(given: "Mapping[str, Tensor]", wanted: "Mapping[str, Tensor]"
             problems.append(f"{name} has the shape {found} where the network has {expected}")
         elif given[name].is_floating_point() and not given[name].isfinite().all():
             problems.append(f"{name} has values that are not finite")
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ArtefactError(
-            f"{path}: the weights are not those of the network in {RUN_FILE}: {sorted(problems)[0]}{more}; train again"
-        )
+    return sorted(problems)
 
 
 def check_same_task(models: Sequence[LoadedModel]) -> None:
