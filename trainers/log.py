@@ -23,6 +23,7 @@ from utseg.files import write_bytes, write_text
 logger = logging.getLogger("utseg")
 JSONL = "training.jsonl"
 PICTURE = "progress.png"
+OVERLAYS = "overlays"
 SECONDS_BETWEEN_PICTURES = 20.0
 Epoch = dict[str, Any]
 
@@ -65,22 +66,10 @@ class RunLog:
 
     def _write_events(self, epoch: Epoch, overlays: Sequence[tuple[str, Overlay]]) -> None:
         step = epoch["iteration"]
-        scalars = {
-            "loss/total": epoch["loss"],
-            **{f"loss/{name}": value for name, value in epoch["terms"].items()},
-            "learning_rate": epoch["learning_rate"],
-            "gradient_norm": epoch["gradient_norm"],
-            "seconds/epoch": epoch["seconds"],
-            "seconds/data_wait": epoch["data_wait_seconds"],
-        }
-        if epoch["validation_dice"] is not None:
-            scalars |= {f"validation_dice/{name}": value for name, value in epoch["validation_dice"].items()}
-            scalars["validation_dice/mean"] = epoch["mean_dice"]
-        for name, value in scalars.items():
-            if value is not None:
-                self._events.add_scalar(name, value, step)
+        for name, value in scalars_of(epoch).items():
+            self._events.add_scalar(name, value, step)
         for name, picture in overlays:
-            self._events.add_image(f"validation/{name}", picture, step, dataformats="HWC")
+            self._events.add_image(f"{OVERLAYS}/{name}", picture, step, dataformats="HWC")
         self._events.flush()
 
     def __enter__(self) -> Self:
@@ -90,6 +79,35 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._events.close()
+
+
+def scalars_of(epoch: Epoch) -> dict[str, float]:
+    """What TensorBoard shows of an epoch, at the iteration that it ends with: the same tags for every network, for runs side by side.
+
+    `loss/train` and `loss/validation` are cross-entropy plus Dice loss of the full output, which every network has, by one formula:
+    what deep supervision adds is in `loss_terms/train_total`. Only that and `loss_terms/train_auxiliary` depend on the network.
+    """
+    terms: dict[str, float] = epoch["terms"]
+    losses: dict[str, float] = epoch["validation_losses"] or {}
+    training_s = epoch["seconds"] - epoch["validation_seconds"]
+    found: dict[str, float | None] = {
+        "loss/train": epoch["loss"] - terms.get("auxiliary", 0.0),
+        "loss/validation": losses.get("total"),
+        "loss_terms/train_total": epoch["loss"],
+        **{f"loss_terms/train_{name}": value for name, value in terms.items()},
+        **{f"loss_terms/validation_{name}": losses[name] for name in losses if name != "total"},
+        **{f"validation_dice/{name}": value for name, value in (epoch["validation_dice"] or {}).items()},
+        "validation_dice/mean": epoch["mean_dice"],
+        "optimisation/learning_rate": epoch["learning_rate"],
+        "optimisation/gradient_norm": epoch["gradient_norm"],
+        "speed/slices_per_second": epoch["slices"] / training_s if training_s > 0 else None,
+        "speed/seconds_per_epoch": epoch["seconds"],
+        "speed/data_wait_seconds": epoch["data_wait_seconds"],
+        "speed/validation_seconds": epoch["validation_seconds"],
+        "progress/epoch": epoch["epoch"],
+        "progress/hours": epoch["total_seconds"] / 3600,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def epoch_line(epoch: Epoch) -> str:
@@ -124,6 +142,10 @@ def draw_progress(history: Sequence[Epoch]) -> bytes:
     loss_axes.plot(numbers, [epoch["loss"] for epoch in history], label="total", color="black")
     for term in history[0]["terms"] if history else ():
         loss_axes.plot(numbers, [epoch["terms"][term] for epoch in history], label=term, linewidth=1)
+    lost = [epoch for epoch in history if epoch.get("validation_losses")]
+    if lost:
+        values = [epoch["validation_losses"]["total"] for epoch in lost]
+        loss_axes.plot([epoch["epoch"] for epoch in lost], values, label="validation", linestyle="--")
     validated = [epoch for epoch in history if epoch["validation_dice"] is not None]
     for label in validated[0]["validation_dice"] if validated else ():
         values = [epoch["validation_dice"][label] for epoch in validated]
@@ -133,7 +155,7 @@ def draw_progress(history: Sequence[Epoch]) -> bytes:
             label=label,
             marker=".",
         )
-    loss_axes.set(xlabel="epoch", title="training loss", xlim=(0, last + 1))
+    loss_axes.set(xlabel="epoch", title="loss", xlim=(0, last + 1))
     dice_axes.set(xlabel="epoch", title="validation Dice", xlim=(0, last + 1), ylim=(0, 1))
     for axes in (loss_axes, dice_axes):
         axes.grid(alpha=0.3)

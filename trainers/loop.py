@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from trainers import checkpoint
 from trainers.budget import Speed, epochs_that_fit, fit_to_time, measure_iterations, native_validation_seconds
+from trainers.comparison import comparisons, write_comparison
 from trainers.interrupt import Interruption, Stopped, interruptible
 from trainers.log import Epoch, RunLog, short
 from trainers.optimizer import set_learning_rate
@@ -60,8 +61,11 @@ def train_by_recipe(request: TrainRequest, recipe: Recipe) -> TrainResult:
                 fit(run, state, interruption)
         if dice is None:
             dice = validate_at_the_end(run)
+            write_comparison(run, state)
         else:
             logger.info("%s: this run has finished, nothing is left to do", request.output)
+            if not comparisons(request.output):
+                write_comparison(run, state)
     report(dice, request)
     defined = {name: value for name, value in dice.items() if value is not None}
     return TrainResult(request.output, defined, time.monotonic() - started)
@@ -218,7 +222,7 @@ def end_epoch(run: Run, state: State, log: RunLog, check: Callable[[], None], sp
     number, record, folder = state.epoch + 1, run.record, run.request.output
     validation = None
     if number % run.recipe.validate_every == 0 or state.iteration >= state.course.iterations:
-        pictures = number % max(1, record.epochs // EPOCHS_WITH_OVERLAYS) == 0
+        pictures = shows_pictures(number, record.epochs, run.recipe.validate_every)
         with precision(run.recipe.amp, run.device):
             validation = validate(
                 state.network,
@@ -226,6 +230,7 @@ def end_epoch(run: Run, state: State, log: RunLog, check: Callable[[], None], sp
                 record.validation_cases,
                 run.plan,
                 run.device,
+                loss=run.recipe.loss,
                 overlays=OVERLAYS if pictures else 0,
                 check=check,
             )
@@ -241,6 +246,12 @@ def end_epoch(run: Run, state: State, log: RunLog, check: Callable[[], None], sp
     state.sums = Sums()
     checkpoint.save_latest(packed(state), folder)
     log.epoch(epoch, validation.overlays if validation else ())
+
+
+def shows_pictures(number: int, epochs: int, validate_every: int) -> bool:
+    """Whether the validation of this epoch comes with pictures: the first, the last and those in between, about twenty in all."""
+    every = validate_every * max(1, epochs // validate_every // EPOCHS_WITH_OVERLAYS)
+    return number == validate_every or number >= epochs or number % every == 0
 
 
 def is_at_least(score: float | None, best: float | None) -> bool:
@@ -268,10 +279,12 @@ def epoch_record(run: Run, state: State, validation: Validation | None, is_best:
         "epochs": state.course.iterations // run.record.iterations_per_epoch,
         "iteration": state.iteration,
         "iterations": state.course.iterations,
+        "slices": sums.iterations * run.plan.batch_size,
         "loss": sums.loss / sums.iterations,
         "terms": {name: value / sums.iterations for name, value in sums.terms.items()},
         "gradient_norm": sums.gradient_norm / sums.iterations,
         "learning_rate": max(group["lr"] for group in state.optimizer.param_groups),
+        "validation_losses": validation.losses if validation else None,
         "validation_dice": validation.dice if validation else None,
         "mean_dice": validation.mean_dice if validation else None,
         "both_empty": validation.empty if validation else None,

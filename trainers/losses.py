@@ -7,7 +7,9 @@ Axes: B batch, K classes (0 is background), H W pixels.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -70,3 +72,27 @@ def training_loss(
     if len(losses) > 1:
         terms["auxiliary"] = torch.stack(losses[1:]).sum().detach()
     return torch.stack(losses).sum(), terms
+
+
+def volume_loss(
+    probability_KZYX: NDArray[np.float32], reference_ZYX: NDArray[np.uint8], settings: LossSettings
+) -> dict[str, float]:
+    """`cross_entropy` and `dice` of a volume's probabilities, its slices as one batch, and `total`, the full output's loss of both.
+
+    The same formulas as in training, without a tensor as large as the probabilities. Probabilities below 1e-7 count as 1e-7.
+    """
+    classes = len(probability_KZYX)
+    chosen_ZYX = np.take_along_axis(probability_KZYX, reference_ZYX[np.newaxis].astype(np.intp), 0)[0]
+    reference = reference_ZYX.ravel()
+    size_K = np.bincount(reference, minlength=classes).astype(np.float64)
+    overlap_K = np.bincount(reference, weights=chosen_ZYX.ravel(), minlength=classes)
+    logs_K = np.bincount(reference, weights=np.log(np.maximum(chosen_ZYX, 1e-7)).ravel(), minlength=classes)
+    weight_K = np.ones(classes)
+    weight_K[0] = settings.background_weight
+    cross_entropy = -float((weight_K * logs_K).sum() / (weight_K * size_K).sum())
+    dice_K = 2 * overlap_K / (probability_KZYX.sum((1, 2, 3), dtype=np.float64) + size_K)
+    present_K = size_K[1:] > 0
+    dice = float((1 - dice_K[1:])[present_K].mean()) if present_K.any() else 0.0
+    weighted = settings.cross_entropy_weight * cross_entropy + settings.dice_weight * dice
+    total = settings.deep_supervision_weights[0] * weighted
+    return {"total": total, "cross_entropy": cross_entropy, "dice": dice}

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trainers.checkpoint import BEST, LATEST, PREVIOUS, has_checkpoint
+from trainers.comparison import comparisons, remove
 from trainers.log import JSONL, PICTURE
 from trainers.prepare import Run, check_same_run, differing_versions
 from trainers.recipe import Recipe
@@ -65,6 +66,7 @@ def clear(folder: Path) -> None:
 def unfinish(folder: Path) -> None:
     """Takes back that the run has finished: it goes on from an older checkpoint."""
     (folder / VALIDATION_FOLDER / SUMMARY_FILE).unlink(missing_ok=True)
+    remove(comparisons(folder))
 
 
 def finished_dice(folder: Path) -> dict[str, float | None] | None:

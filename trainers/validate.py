@@ -5,8 +5,9 @@ The Dice during training only chooses the best checkpoint; the figures to report
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from trainers.losses import volume_loss
+from trainers.recipe import LossSettings
 from utseg.case import Case
 from utseg.evaluate.pictures import largest_slice
 from utseg.files import write_json
@@ -35,13 +38,15 @@ PREDICTION_COLOUR = np.array([255, 70, 40], np.float32)
 class Validation:
     """What one validation found. `dice` maps label names to the mean over cases, None where no case has the label or shows it.
 
-    `empty` counts, per label, the cases in which reference and prediction both lack it: they have no Dice. `overlays` are (Y, X, 3).
+    `empty` counts, per label, the cases in which reference and prediction both lack it: they have no Dice. `losses` are those of
+    `volume_loss`, means over cases; empty without cases or where none were asked for. `overlays` are (Y, X, 3).
     """
 
     dice: dict[str, float | None]
     empty: dict[str, int]
     seconds: float
     overlays: tuple[tuple[str, Overlay], ...] = ()
+    losses: dict[str, float] = field(default_factory=dict)
 
     @property
     def mean_dice(self) -> float | None:
@@ -57,27 +62,68 @@ def validate(
     plan: Plan,
     device: torch.device,
     *,
+    loss: LossSettings | None = None,
     overlays: int = 0,
     check: Callable[[], None] = lambda: None,
 ) -> Validation:
     """Segments the cases' preprocessed slices, without mirroring, and scores them. The network's mode and random states stay as they were.
 
-    `overlays` is the number of pictures wanted; `check` is called for each case and may raise.
+    `loss`: how to compute it, None for not; `overlays`: the number of pictures wanted; `check` is called for each case and may raise.
     """
-    from utseg.predict.windows import default_batch_size, predict_probabilities
-
     started = time.perf_counter()
     labels = {name: value for name, value in plan.labels.items() if value != 0}
     scores: dict[str, list[float]] = {name: [] for name in labels}
-    references: list[NDArray[np.uint8]] = []
-    images: list[NDArray[np.float32]] = []
+    losses: dict[str, list[float]] = {}
+    pictures: list[tuple[str, Overlay]] = []
+    for case in segmented(network, store, case_ids, plan, device, check):
+        prediction_ZYX = case.probability_KZYX.argmax(0).astype(np.uint8)
+        for name, value in labels.items():
+            scores[name].append(dice(prediction_ZYX == value, case.reference_ZYX == value))
+        if loss is not None:
+            for name, lost in volume_loss(case.probability_KZYX, case.reference_ZYX, loss).items():
+                losses.setdefault(name, []).append(lost)
+        if len(pictures) < overlays:
+            z = largest_slice(case.reference_ZYX)
+            drawn = overlay(case.image_CZYX[0, z], case.reference_ZYX[z], prediction_ZYX[z])
+            pictures.append((case.case_id, drawn))
+    defined = {name: [value for value in values if not np.isnan(value)] for name, values in scores.items()}
+    return Validation(
+        dice={name: float(np.mean(values)) if values else None for name, values in defined.items()},
+        empty={name: len(case_ids) - len(values) for name, values in defined.items()},
+        seconds=time.perf_counter() - started,
+        overlays=tuple(pictures),
+        losses={name: float(np.mean(values)) for name, values in losses.items()},
+    )
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """A preprocessed case and what the network makes of it."""
+
+    case_id: str
+    image_CZYX: NDArray[np.float32]
+    reference_ZYX: NDArray[np.uint8]
+    probability_KZYX: NDArray[np.float32]
+
+
+def segmented(
+    network: nn.Module,
+    store: "SliceStore",
+    case_ids: Sequence[str],
+    plan: Plan,
+    device: torch.device,
+    check: Callable[[], None],
+) -> Iterator[Segmented]:
+    """The cases in turn, read as they are needed."""
+    from utseg.predict.windows import default_batch_size, predict_probabilities
+
+    waiting: deque[tuple[NDArray[np.float32], NDArray[np.uint8]]] = deque()
 
     def read() -> Iterator[NDArray[np.float32]]:
         for case_id in case_ids:
             check()
-            image_CZYX, label_ZYX = store.read_case(case_id)
-            references.append(label_ZYX)
-            images.append(image_CZYX)
+            image_CZYX, reference_ZYX = store.read_case(case_id)
+            waiting.append((image_CZYX, reference_ZYX))
             yield image_CZYX
 
     found = predict_probabilities(
@@ -90,22 +136,8 @@ def validate(
         device=device,
         overlap=OVERLAP,
     )
-    pictures: list[tuple[str, Overlay]] = []
-    for case_id, probabilities_KZYX in zip(case_ids, found, strict=True):
-        image_CZYX, reference_ZYX = images.pop(0), references.pop(0)
-        prediction_ZYX = probabilities_KZYX.argmax(0).astype(np.uint8)
-        for name, value in labels.items():
-            scores[name].append(dice(prediction_ZYX == value, reference_ZYX == value))
-        if len(pictures) < overlays:
-            z = largest_slice(reference_ZYX)
-            pictures.append((case_id, overlay(image_CZYX[0, z], reference_ZYX[z], prediction_ZYX[z])))
-    defined = {name: [value for value in values if not np.isnan(value)] for name, values in scores.items()}
-    return Validation(
-        dice={name: float(np.mean(values)) if values else None for name, values in defined.items()},
-        empty={name: len(case_ids) - len(values) for name, values in defined.items()},
-        seconds=time.perf_counter() - started,
-        overlays=tuple(pictures),
-    )
+    for case_id, probability_KZYX in zip(case_ids, found, strict=True):
+        yield Segmented(case_id, *waiting.popleft(), probability_KZYX)
 
 
 def dice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:

@@ -131,9 +131,12 @@ def test_tensorboard_has_scalars_and_pictures(whole):
     events = EventAccumulator(str(whole[0]))
     events.Reload()
     scalars = set(events.Tags()["scalars"])
-    assert {"loss/total", "loss/dice", "loss/cross_entropy", "learning_rate", "validation_dice/LV"} <= scalars
-    assert [event.step for event in events.Scalars("loss/total")] == [5, 10, 15, 20]
-    assert events.Tags()["images"]
+    assert {"loss/train", "loss/validation", "optimisation/learning_rate", "validation_dice/LV"} <= scalars
+    assert [event.step for event in events.Scalars("loss/train")] == [5, 10, 15, 20]
+    assert [event.step for event in events.Scalars("loss/validation")] == [5, 10, 15, 20]
+    pictures = events.Tags()["images"]
+    assert pictures == [f"overlays/{case}" for case in read_run(whole[0]).validation_cases[: len(pictures)]]
+    assert [event.step for event in events.Images(pictures[0])] == [5, 10, 15, 20]
 
 
 def test_the_weights_are_those_of_the_best_checkpoint(whole):
@@ -188,6 +191,21 @@ def test_a_signal_during_validation_stops_it_and_loses_nothing(home, whole, tmp_
     assert len(lines(request.output)) == 1
     train_by_recipe(replace(request, resume=True), RECIPE)
     assert_same(results(request.output), results(whole[0]))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "every", "shown"),
+    [
+        (1, 1, [1]),
+        (4, 1, [1, 2, 3, 4]),
+        (103, 1, [1, *range(5, 103, 5), 103]),
+        (100, 3, [3, *range(3, 100, 3), 100]),
+    ],
+)
+def test_pictures_come_with_the_first_and_the_last_validation_too(epochs, every, shown):
+    validated = [number for number in range(1, epochs + 1) if number % every == 0 or number == epochs]
+    found = [number for number in validated if loop.shows_pictures(number, epochs, every)]
+    assert found == sorted(set(shown))
 
 
 def test_a_damaged_latest_checkpoint_costs_an_epoch_not_the_run(home, whole, tmp_path, caplog):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.losses import one_hot, soft_dice_loss, training_loss, weighted_cross_entropy
+from trainers.losses import one_hot, soft_dice_loss, training_loss, volume_loss, weighted_cross_entropy
 from trainers.recipe import LossSettings
 
 
@@ -109,3 +109,24 @@ def test_half_precision_logits_are_summed_in_float32():
     loss = dice_of(rounded, torch.from_numpy(target))
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(oracle_dice(rounded.double().numpy(), target), abs=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(2, 5), st.booleans())
+def test_the_loss_of_a_volume_is_that_of_training_on_its_slices_as_one_batch(seed, classes, empty):
+    logits, target = draw(seed, classes)
+    target = np.zeros_like(target) if empty else target
+    weights = LossSettings(background_weight=0.3, cross_entropy_weight=0.7, dice_weight=1.3)
+    as_tensor = torch.from_numpy(logits).float()
+    total, terms = training_loss(as_tensor, torch.from_numpy(target), weights)
+    probability_KZYX = as_tensor.softmax(1).movedim(0, 1).contiguous().numpy()
+    found = volume_loss(probability_KZYX, target, weights)
+    assert found.pop("total") == pytest.approx(total.item(), rel=1e-4, abs=1e-5)
+    assert found == {name: pytest.approx(value.item(), rel=1e-4, abs=1e-5) for name, value in terms.items()}
+
+
+def test_a_certain_error_costs_a_finite_loss():
+    wrong_KZYX = np.stack([np.ones((1, 2, 2), np.float32), np.zeros((1, 2, 2), np.float32)])
+    found = volume_loss(wrong_KZYX, np.ones((1, 2, 2), np.uint8), LossSettings())
+    assert found["cross_entropy"] == pytest.approx(-np.log(1e-7), rel=1e-5)
+    assert found["dice"] == 1.0

@@ -1,0 +1,116 @@
+"""A run's line in TensorBoard's table of runs (HParams): the settings that matter, and the final scores in native millimetres.
+
+The line lies in the run's own folder, as one small event file that is written whole: the table, the curves and the pictures of a run
+are then one run to TensorBoard, and writing it again replaces it. Columns are the same for every network; a setting that a network does
+not have stays blank. Nothing is scored here: the scores are those of `validation/summary.json`.
+"""
+
+import io
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainers.state import State
+from utseg.files import read_json, write_bytes
+from utseg.runs import SUMMARY_FILE, VALIDATION_FOLDER
+
+if TYPE_CHECKING:
+    from trainers.prepare import Run
+
+PREFIX = "events.out.tfevents."
+SUFFIX = ".scores"
+SCORES = {"dice": "native_dice", "hd95_mm": "native_hd95_mm", "assd_mm": "native_assd_mm"}
+MEAN = "mean"
+EVENT_FILE_VERSION = "brain.Event:2"
+
+
+def write_comparison(run: "Run", state: State) -> None:
+    """Writes the line of a run that was validated at native resolution, in the place of an earlier one."""
+    folder = run.request.output
+    summary = read_json(folder / VALIDATION_FOLDER / SUMMARY_FILE)
+    labels = [name for name, value in run.plan.labels.items() if value != 0]
+    earlier = comparisons(folder)
+    path = folder / f"{PREFIX}{int(time.time()):010d}{SUFFIX}"
+    write_bytes(path, event_file(settings_of(run, state), final_scores(summary, labels), state.iteration))
+    remove([other for other in earlier if other != path])
+
+
+def comparisons(folder: Path) -> list[Path]:
+    """The event files with a line of the table in a run's folder: one, or none yet."""
+    return sorted(folder.glob(f"{PREFIX}*{SUFFIX}"))
+
+
+def remove(files: list[Path]) -> None:
+    """Removes lines of the table."""
+    for path in files:
+        path.unlink(missing_ok=True)
+
+
+def settings_of(run: "Run", state: State) -> dict[str, str | float | None]:
+    """The columns of the table, the same for every run. None where the network has no such number."""
+    record, plan, optimizer = run.record, run.plan, run.recipe.optimizer
+    initial = record.initial_weights
+    channels = record.network_settings.get("base_channels")
+    return {
+        "model": record.model,
+        "network": record.network,
+        "trained_on": record.selection,
+        "base_channels": float(channels) if isinstance(channels, int) else None,
+        "deep_supervision": "yes" if len(state.network.heads) > 1 else "no",
+        "parameters": float(sum(value.numel() for value in state.network.parameters())),
+        "initial_weights": initial.file if initial else "random",
+        "optimiser": optimizer.name,
+        "learning_rate": optimizer.learning_rate,
+        "weight_decay": optimizer.weight_decay,
+        "batch_size": float(plan.batch_size),
+        "patch_size": " × ".join(map(str, plan.patch_size)),
+        "spacing_mm": " × ".join(f"{step:g}" for step in plan.spacing_yx_mm),
+        "epochs": float(state.epoch),
+        "iterations": float(state.iteration),
+        "seed": float(record.seed),
+        "training_cases": float(len(record.training_cases)),
+        "validation_cases": float(len(record.validation_cases)),
+        "planner": plan.planner,
+        "device": record.device,
+    }
+
+
+def final_scores(summary: Mapping[str, Any], labels: list[str]) -> dict[str, float | None]:
+    """`native_dice/LV`, `native_hd95_mm/LV`, …: the mean over cases for each label, and `…/mean` over the labels that have one.
+
+    None where no case has a defined score: the column is there all the same, for the runs that have.
+    """
+    found: dict[str, float | None] = {}
+    of_labels = summary["all"]["labels"]
+    for metric, tag in SCORES.items():
+        means = {name: of_labels.get(name, {}).get(metric, {}).get("mean") for name in labels}
+        defined = [value for value in means.values() if value is not None]
+        found |= {f"{tag}/{name}": value for name, value in means.items()}
+        found[f"{tag}/{MEAN}"] = sum(defined) / len(defined) if defined else None
+    return found
+
+
+def event_file(
+    settings: Mapping[str, str | float | None], scores: Mapping[str, float | None], step: int
+) -> bytes:
+    """The bytes of an event file with the line of the table and its scores as scalars.
+
+    TensorBoard takes the columns from the first run that it finds, so all are declared, those without a value too.
+    """
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+    from torch.utils.tensorboard.summary import hparams, scalar
+
+    declared = {key: 0.0 if value is None else value for key, value in settings.items()}
+    columns, _, _ = hparams(declared, dict.fromkeys(scores, 0.0))
+    _, begin, end = hparams(dict(settings), {})
+    summaries = [columns, begin, end]
+    summaries += [scalar(tag, value) for tag, value in scores.items() if value is not None]
+    now = time.time()
+    buffer = io.BytesIO()
+    writer = RecordWriter(buffer)
+    writer.write(Event(wall_time=now, file_version=EVENT_FILE_VERSION).SerializeToString())
+    for summary in summaries:
+        writer.write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
+    return buffer.getvalue()
