@@ -22,6 +22,7 @@ ROW = 15
 COLOURS = 6
 POINTS_SHOWN = 160
 LONGEST_NAME = 15
+LEAST_SPAN = 1e-6
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,9 @@ class Scale:
 
 def scale(low: float, high: float, start: float, end: float, *, wanted: int = 5) -> Scale:
     """A scale over at least [low, high], from tick to tick."""
-    if not high > low:
-        low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
+    if high - low <= LEAST_SPAN * max(abs(low), abs(high), 1):
+        half = 0.5 * max(abs(low), 1)
+        low, high = low - half, high + half
     raw = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
@@ -244,4 +246,5 @@ def _tick(value: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")
+    text = f"{value:+.1f}" if abs(value) >= 1 else f"{value:+.2f}"
+    return "0" if float(text) == 0 else text.replace("-", "−")

@@ -49,7 +49,10 @@ def distributions(entries: Sequence[Entry], columns: Sequence[str]) -> list[Char
                 )
                 for label in labels
             ]
-            caption = f"{unit.split(',')[0]} by {column}" if column else unit.split(",")[0]
+            caption = unit.split(",")[0] + (f" by {column}" if column else "")
+            values = {str(row.get(column, "")) for entry in scored for row in entry.rows} - {""}
+            if len(values) > MOST_VALUES:
+                caption += f" (the first {MOST_VALUES} of {len(values)})"
             found.append(Charts(caption, charts, models=len(scored) > 1))
     return found
 

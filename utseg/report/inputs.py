@@ -24,6 +24,7 @@ from utseg.runs import RUN_FILE, SUMMARY_FILE, VALIDATION_FOLDER, WEIGHTS_FILE, 
 HISTORY_FILE = "training.jsonl"
 FOLD = re.compile(r"fold\d+")
 SKIPPED = ("slices",)
+GENERIC_NAME = "scores"
 EXPECTED = f"a scores folder ({METRICS_FILE}), a run ({RUN_FILE}), or a folder above some"
 
 
@@ -218,4 +219,7 @@ def _own_name(entry: Entry) -> str:
     models = list(dict.fromkeys(run.record.model for run in entry.runs))
     if not models and entry.scores and entry.scores[0].prediction:
         models = list(dict.fromkeys(use.network for use in entry.scores[0].prediction.models))
-    return " + ".join(models) or entry.place.absolute().name
+    place = entry.place.absolute()
+    return (
+        " + ".join(models) or (place.parent.name if place.name == GENERIC_NAME else place.name) or place.name
+    )

@@ -1,0 +1,186 @@
+"""The report in headless Chromium: nothing fails, sorting, filtering and the viewer work, hostile names do nothing."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from made_scores import HOSTILE_CASE, HOSTILE_SCRIPT
+
+from utseg.home import Home
+from utseg.parallel import InlineExecutor
+from utseg.report import write_report
+
+selenium = pytest.importorskip("selenium")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1280,1000",
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["selenium.webdriver.Chrome"]:
+    from selenium import webdriver
+
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not binary or not driver:
+        pytest.skip("chromium and chromedriver are not installed (apt-get install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield found
+    found.quit()
+
+
+@pytest.fixture(scope="module")
+def address(cohort, tmp_path_factory) -> str:
+    folder: Path = tmp_path_factory.mktemp("report")
+    scores = [cohort / "good" / "scores", cohort / "poor" / "scores"]
+    home = Home.locate(folder / "home")
+    return write_report(scores, folder / "report.html", home=home, executor=InlineExecutor()).path.as_uri()
+
+
+@pytest.fixture
+def page(browser, address):
+    """The report, freshly opened. Whatever a test does, the console stays empty and no hostile name has run."""
+    browser.get(address)
+    yield browser
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return window.hacked") is None
+
+
+def css(page, selector):
+    return page.find_elements("css selector", selector)
+
+
+def column(page, place):
+    return [
+        row.find_elements("css selector", "th, td")[place].text
+        for row in css(page, "#case-table tbody tr:not([hidden])")
+    ]
+
+
+def press(page, key):
+    from selenium.webdriver import ActionChains
+
+    ActionChains(page).send_keys(key).perform()
+
+
+def test_hostile_names_are_text(page):
+    assert {HOSTILE_CASE, HOSTILE_SCRIPT} <= set(column(page, 0))
+    assert not css(page, "img, iframe")
+
+
+def test_sorting_by_number_and_by_name(page):
+    heads = css(page, "#case-table thead th")
+    names = [head.text for head in heads]
+    place = names.index("good: mean Dice")
+    button = heads[place].find_element("css selector", "button")
+    button.click()
+    ascending = [float(text) for text in column(page, place)]
+    assert ascending == sorted(ascending) and heads[place].get_attribute("aria-sort") == "ascending"
+    button.click()
+    assert [float(text) for text in column(page, place)] == ascending[::-1]
+    assert heads[place].get_attribute("aria-sort") == "descending"
+    heads[0].find_element("css selector", "button").click()
+    assert heads[place].get_attribute("aria-sort") == "none"
+    named = [name for name in column(page, 0) if name[1] == "_"]
+    assert named == sorted(named)
+
+
+def test_filters_by_text_and_by_group(page):
+    css(page, "#find")[0].send_keys("subject es")
+    assert {name[-3:] for name in column(page, 0) if name != HOSTILE_SCRIPT} == {"_ES"}
+    assert css(page, "#count")[0].text == "3 of 6 cases"
+    css(page, "#find")[0].clear()
+    select = css(page, "#filters select")[0]
+    option = next(option for option in select.find_elements("css selector", "option") if option.text == "A")
+    option.click()
+    assert sorted(column(page, 0)) == ["a_ED", "a_ES"]
+
+
+def test_the_viewer_opens_by_key_and_walks_through_slices_and_cases(page):
+    from selenium.webdriver.common.keys import Keys
+
+    opener = css(page, "button.open")[0]
+    page.execute_script("arguments[0].focus()", opener)
+    press(page, Keys.ENTER)
+    assert css(page, "dialog[open] #viewer-title")[0].text == opener.text
+    assert [panel.text.split("\n")[0] for panel in css(page, "dialog .panel")] == [
+        "image",
+        "reference",
+        "good",
+        "poor",
+    ]
+    shown = css(page, "#slice-text")[0]
+    press(page, Keys.HOME)
+    assert shown.text.startswith("1 of 5") and not css(page, "dialog .outlines path")
+    press(page, Keys.ARROW_UP)
+    assert shown.text.startswith("2 of 5") and len(css(page, "dialog .outlines path")) == 3 * 3
+    assert page.execute_script(
+        "return [...document.querySelectorAll('dialog image')].every(i => i.getBBox().width > 0)"
+    )
+    css(page, "#label-boxes input")[0].click()
+    assert len(css(page, "dialog .outlines path")) == 3 * 2
+    css(page, "#both")[0].click()
+    assert len(css(page, "dialog .outlines.under path")) == 2 * 2
+    press(page, Keys.PAGE_DOWN)
+    assert css(page, "#viewer-title")[0].text == column(page, 0)[1]
+    press(page, Keys.ESCAPE)
+    assert not css(page, "dialog[open]")
+    assert page.switch_to.active_element.text == column(page, 0)[1]
+
+
+def test_a_point_of_a_chart_opens_its_case_and_pictures_are_decoded(page):
+    point = css(page, "circle[data-case]")[-1]
+    page.execute_script("arguments[0].dispatchEvent(new MouseEvent('click', {bubbles: true}))", point)
+    assert css(page, "dialog[open] #viewer-title")[0].text == point.get_attribute("data-case")
+    decoded = page.execute_async_script(
+        """const done = arguments[0];
+        Promise.all([...document.querySelectorAll('image')].map(async (image) => {
+          const own = new Image();
+          own.src = image.getAttribute('href');
+          await own.decode();
+          return own.width;
+        })).then(done, (error) => done([0]));"""
+    )
+    assert len(decoded) >= 6 and all(width > 0 for width in decoded)
+
+
+def test_the_theme_follows_the_system_and_the_switch(page):
+    def dark() -> bool:
+        colour = page.execute_script("return getComputedStyle(document.body).backgroundColor")
+        return colour != "rgb(255, 255, 255)"
+
+    def system(theme: str) -> None:
+        page.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+        )
+
+    system("dark")
+    button = css(page, "#theme")[0]
+    assert dark() and button.text == "Theme: automatic"
+    button.click()
+    assert not dark()
+    system("light")
+    button.click()
+    assert dark()
+    button.click()
+    assert not dark()
+
+
+def test_everything_is_open_in_print(page):
+    page.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+    assert not css(page, "details:not([open])")
+    page.execute_script("window.dispatchEvent(new Event('afterprint'))")
+    assert css(page, "details:not([open])")

@@ -1,0 +1,126 @@
+"""What paths hold: scores, runs, folds that belong together, names, group columns."""
+
+import json
+
+import pytest
+from made_scores import write_scores
+from tiny_models import make_plan
+
+from utseg.errors import CaseErrors
+from utseg.home import Home
+from utseg.report.inputs import find_entries, group_columns
+from utseg.report.making import commands, plan_tables, training_table
+from utseg.runs import RunRecord, write_run
+
+EPOCH = {
+    "epoch": 1,
+    "epochs": 2,
+    "iteration": 5,
+    "loss": 1.5,
+    "seconds": 2.0,
+    "data_wait_seconds": 0.5,
+    "mean_dice": 0.5,
+}
+
+
+def make_run(folder, selection, cases=(), **plan):
+    """A run with one epoch so far; with cases also its validation's scores."""
+    folder.mkdir(parents=True)
+    record = RunRecord(
+        model=folder.parent.name,
+        network=folder.parent.name,
+        network_settings={"base_channels": 4},
+        in_channels=1,
+        num_classes=4,
+        plan=make_plan(**plan),
+        recipe={"seed": 0},
+        selection=selection,
+        training_cases=("x",),
+        validation_cases=tuple(cases),
+        epochs=2,
+        iterations_per_epoch=5,
+        seed=3,
+        device="cpu",
+        data_sha256="0" * 64,
+        versions={"torch": "2.13"},
+        git_revision="abc",
+        started="2026-01-01T00:00:00+00:00",
+    )
+    write_run(record, folder)
+    (folder / "training.jsonl").write_text(json.dumps(EPOCH) + "\n")
+    if cases:
+        write_scores(folder / "validation", {case: {"LV": 0.9, "RV": 0.8} for case in cases})
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path):
+    return Home.locate(tmp_path / "home")
+
+
+def test_folds_on_different_cases_are_one_model_and_others_are_not(tmp_path, home):
+    for model in ("UTNet", "UNet"):
+        for fold in range(3):
+            make_run(
+                tmp_path / "results" / model / f"fold{fold}", f"fold{fold}", [f"s{fold}_ED", f"s{fold}_ES"]
+            )
+    make_run(tmp_path / "results" / "UTNet" / "vendor=A", "vendor=A", ["s9_ED"])
+    entries = find_entries([tmp_path / "results"], home)
+    found = {entry.name: (len(entry.runs), len(entry.rows)) for entry in entries}
+    assert found == {"UNet": (3, 12), "UTNet": (3, 12), "UTNet/vendor=A": (1, 2)}
+
+
+def test_folds_on_the_same_cases_stay_apart(tmp_path, home):
+    for fold in range(2):
+        make_run(tmp_path / "UTNet" / f"fold{fold}", f"fold{fold}", ["a_ED"])
+    assert [entry.name for entry in find_entries([tmp_path], home)] == ["fold0", "fold1"]
+
+
+def test_a_folder_given_twice_or_as_its_validation_counts_once(tmp_path, home):
+    run = make_run(tmp_path / "UTNet" / "fold0", "fold0", ["a_ED"])
+    entries = find_entries([run, run / "validation", tmp_path], home)
+    assert [(entry.name, len(entry.rows)) for entry in entries] == [("UTNet", 2)]
+
+
+def test_names_are_what_tells_the_folders_apart(tmp_path, home):
+    places = [tmp_path / "study" / name / "scores" for name in ("seen/UTNet", "unseen/UTNet")]
+    for place in places:
+        write_scores(place, {"a_ED": {"LV": 0.5}})
+    assert [entry.name for entry in find_entries(places, home)] == ["seen", "unseen"]
+    assert find_entries(places[:1], home)[0].name == "UTNet"
+
+
+def test_a_run_that_is_not_validated_yet_has_its_training(tmp_path, home):
+    (entry,) = find_entries([make_run(tmp_path / "UTNet" / "all", "all")], home)
+    row = dict(zip(training_table([entry]).columns, training_table([entry]).rows[0], strict=True))
+    assert (entry.rows, row["epochs"], row["time"], row["data wait"]) == ([], "1/2", "2 s", "25.0 %")
+
+
+def test_a_damaged_history_is_named(tmp_path, home):
+    run = make_run(tmp_path / "UTNet" / "all", "all")
+    (run / "training.jsonl").write_text('{"epoch": 1}\n')
+    with pytest.raises(CaseErrors, match=r"training.jsonl: not a training.jsonl: KeyError 'loss'"):
+        find_entries([run], home)
+
+
+def test_a_plan_shows_its_reasons_once_and_the_commands_what_the_user_set(tmp_path, home):
+    reasons = {"batch_size": "set by the user; the planner had 8", "patch_size": "32, 32: small"}
+    runs = [make_run(tmp_path / "UTNet" / f"fold{n}", f"fold{n}", reasons=reasons) for n in range(2)]
+    entries = find_entries(runs, home)
+    (table,) = plan_tables(entries)
+    assert ["patch_size", "32, 32", "small"] in table.rows
+    lines = commands(entries, "utseg_report x")
+    assert lines[0] == "utseg_plan_and_preprocess -d Tiny -pl auto --set batch_size=4"
+    assert "utseg_train 2d fold1 -d Tiny -m UTNet -pl auto --epochs 2 --seed 3" in lines
+    assert lines[-1] == "utseg_report x" and len(lines) == 4
+
+
+def test_group_columns_are_those_that_tell_cases_apart_each_once(tmp_path, home):
+    cases = {f"{s}_{p}": {"LV": 0.9} for s in "abcd" for p in ("ED", "ES")}
+    vendor = dict(zip("abcd", "AABB", strict=True))
+    names = {s: f"maker {v}" for s, v in vendor.items()}
+    scores = write_scores(
+        tmp_path / "s", cases, vendor_name=names, vendor=vendor, centre=dict.fromkeys("abcd", "1")
+    )
+    (entry,) = find_entries([scores], home)
+    assert group_columns(entry.rows) == ("vendor", "phase")

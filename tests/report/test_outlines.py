@@ -1,0 +1,83 @@
+"""Outlines follow their masks, and are short."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from skimage.draw import polygon2mask
+
+from utseg.report.outlines import outline_path, outlines, simplified
+
+
+def points_of(path: str) -> list[np.ndarray]:
+    """The closed outlines of a path: arrays of (x, y) in pixels."""
+    found = []
+    for part in path.split("z")[:-1]:
+        start, steps = part.removeprefix("M").split("l")
+        numbers = [int(word) for word in re.findall(r"-?\d+", f"{start} {steps}")]
+        found.append(np.cumsum(np.array(numbers).reshape(-1, 2), axis=0) / 10)
+    return found
+
+
+def filled(path: str, shape: tuple[int, int]) -> np.ndarray:
+    """The mask that the path encloses, holes left out."""
+    mask = np.zeros(shape, bool)
+    for points in points_of(path):
+        mask ^= polygon2mask(shape, points[:, ::-1] - 0.5)
+    return mask
+
+
+def disc(radius, centre=(20.0, 22.0), shape=(40, 44)):
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return np.hypot(y - centre[0], x - centre[1]) <= radius
+
+
+@given(st.integers(1, 17), st.floats(17, 22), st.floats(19, 24))
+def test_an_outline_encloses_its_mask_to_within_half_a_pixel(radius, y, x):
+    mask = disc(radius, (y, x))
+    if not mask.any():
+        return
+    found = filled(outline_path(mask), mask.shape)
+    edge = mask ^ np.roll(mask, 1, 0) | mask ^ np.roll(mask, -1, 0) | mask ^ np.roll(mask, 1, 1)
+    edge |= mask ^ np.roll(mask, -1, 1)
+    assert not (found ^ mask)[~edge].any()
+    assert abs(int(found.sum()) - int(mask.sum())) <= 0.5 * edge.sum()
+
+
+def test_a_ring_has_two_outlines_and_a_single_pixel_its_diamond():
+    assert len(points_of(outline_path(disc(12) & ~disc(6)))) == 2
+    single = np.zeros((5, 5), bool)
+    single[1, 3] = True
+    (diamond,) = points_of(outline_path(single))
+    assert sorted(map(tuple, diamond)) == [(3.0, 1.5), (3.5, 1.0), (3.5, 2.0), (4.0, 1.5)]
+
+
+def test_an_outline_of_the_whole_slice_is_closed_at_its_border():
+    (points,) = points_of(outline_path(np.ones((30, 20), bool)))
+    assert points.min() == pytest.approx(0, abs=0.5) and points.max(axis=0) == pytest.approx(
+        [20, 30], abs=0.5
+    )
+
+
+def test_labels_that_a_slice_has_not_have_an_empty_path():
+    label = np.zeros((8, 8), np.uint8)
+    label[2:5, 2:5] = 2
+    found = outlines(label, {"LV": 1, "MYO": 2})
+    assert found[0] == "" and found[1].startswith("M") and len(found[1]) < 80
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=3, max_size=40, unique=True))
+def test_simplified_points_are_some_of_all_and_leave_none_farther_than_the_tolerance(points):
+    every = np.array(points, float)
+    kept = simplified(every, 0.5)
+    places = [int(np.flatnonzero((every == point).all(axis=1))[0]) for point in kept]
+    assert places == sorted(places) and places[0] == 0
+    ring = [*places, len(every)]
+    for first, last in itertools.pairwise(ring):
+        a, b = every[first], every[last % len(every)]
+        for point in every[first:last]:
+            along = np.clip(np.dot(point - a, b - a) / max(np.dot(b - a, b - a), 1e-12), 0, 1)
+            assert np.linalg.norm(point - a - along * (b - a)) <= 0.5 + 1e-9
