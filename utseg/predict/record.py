@@ -18,12 +18,16 @@ PREDICTION_FILE = "prediction.json"
 
 
 class ModelUse(Settings):
-    """One member: DATASET/PLAN_2d/MODEL/FOLD, its network, and SHA-256 of its weights' file and of its plan."""
+    """One member: DATASET/PLAN_2d/MODEL/FOLD, its network, and SHA-256 of its weights' file and of its plan.
+
+    `share`: its part of the mean, where saved probabilities were joined; None where all members counted the same in one prediction.
+    """
 
     name: str
     network: str
     weights_sha256: str
     plan_sha256: str
+    share: float | None = None
 
 
 class PredictedCase(Settings):

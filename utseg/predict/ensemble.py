@@ -1,0 +1,312 @@
+"""Joins folders of saved probabilities (`CASE.npz` of `utseg_predict --save-probabilities`) into masks of their mean.
+
+Case by case in worker processes, one member after the other, so that memory grows neither with members nor with cases. Members are summed
+in the order of their files' checksums, in float64: the order of the folders changes no bit, and the mean of the same file is that file.
+Each probabilities file brings its own geometry; `prediction.json` beside it says which labels, models, images and checksums it belongs to.
+No network runs here.
+"""
+
+import json
+import logging
+import math
+import platform
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utseg.case import Case
+from utseg.errors import ArtefactError, CaseErrors, InputError, UsageError, listing
+from utseg.files import folder_lock, remove_leftovers, require_writable, sha256
+from utseg.parallel import InlineExecutor, process_pool, run_each
+from utseg.predict.record import (
+    PREDICTION_FILE,
+    ModelUse,
+    PredictedCase,
+    PredictionRecord,
+    read_record,
+    write_record,
+)
+from utseg.predict.stages import MASK_SUFFIX, Array, Volume, probabilities_name, write_probabilities
+from utseg.progress import progress
+from utseg.rawdata.gate import Geometry, write_mask
+
+logger = logging.getLogger("utseg")
+INLINE = 4
+"""Up to so many cases are joined in this process: starting others would take longer."""
+SUM_WITHIN = 1e-3
+
+
+@dataclass(frozen=True)
+class Member:
+    """A folder of probabilities, what its record says, and how much it counts."""
+
+    folder: Path
+    record: PredictionRecord
+    weight: float
+
+
+@dataclass(frozen=True)
+class Joining:
+    """One case to join. `members`: folder, weight, and what its record says of the case."""
+
+    case_id: str
+    members: tuple[tuple[Path, float, PredictedCase], ...]
+    classes: int
+    output: Path
+    save_probabilities: bool
+
+
+def ensemble_folders(
+    folders: Sequence[Path],
+    output: Path,
+    *,
+    weights: Sequence[float] | None = None,
+    save_probabilities: bool = False,
+    case_ids: Sequence[str] | None = None,
+    workers: int | None = None,
+) -> PredictionRecord:
+    """Writes CASE.nii.gz, the likeliest label by the members' mean, with `prediction.json`, and CASE.npz where it is asked for.
+
+    weights: one a folder, above 0; they need not sum to one. case_ids: these cases only; all where left out. A record of earlier cases by
+    the same members stays. Raises UsageError for wrong weights, InputError or ArtefactError where folders do not go together (before
+    anything is written), CaseErrors with a line for each case that cannot be joined, after the others are written.
+    """
+    members = _members(folders, weights)
+    _check_output(folders, output)
+    cases = _cases(members, case_ids)
+    record = _new_record(members)
+    joinings = [
+        Joining(
+            case_id,
+            tuple((member.folder, member.weight, member.record.cases[case_id]) for member in members),
+            max(record.labels.values()) + 1,
+            output,
+            save_probabilities,
+        )
+        for case_id in cases
+    ]
+    require_writable(output)
+    with folder_lock(output):
+        remove_leftovers(output, recursive=False)
+        earlier = read_record(output)
+        kept = earlier.cases if earlier is not None and earlier.same_making(record) else {}
+        done = {case_id: entry for case_id, entry in kept.items() if case_id not in cases}
+        try:
+            problems = _join_all(joinings, done, workers)
+        finally:
+            record = record.model_copy(update={"cases": dict(sorted(done.items()))})
+            write_record(record, output)
+    if problems:
+        raise CaseErrors(problems)
+    return record
+
+
+def read_probabilities(path: Path) -> tuple[Array, Geometry]:
+    """What `write_probabilities` wrote: (K, Z, Y, X) float32, and where they lie. Raises ArtefactError for a damaged or other file."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            probabilities_KZYX = arrays["probabilities"]
+            geometry = Geometry.from_json(json.loads(str(arrays["geometry"])))
+    except FileNotFoundError:
+        raise ArtefactError(f"{path}: not found") from None
+    except (OSError, ValueError, LookupError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+        raise ArtefactError(f"{path}: damaged, or no probabilities of utseg_predict ({error})") from None
+    if probabilities_KZYX.dtype != np.float32 or probabilities_KZYX.shape[1:] != geometry.size_zyx:
+        raise ArtefactError(
+            f"{path}: probabilities are {probabilities_KZYX.dtype} {probabilities_KZYX.shape}, expected float32 of classes and "
+            f"{geometry.size_zyx} (z, y, x)"
+        )
+    return probabilities_KZYX, geometry
+
+
+def join(joining: Joining) -> PredictedCase:
+    """Joins one case, all frames of a cine, and writes it. Raises UtsegError where its members do not lie alike or are damaged."""
+    entry = joining.members[0][2]
+    files: dict[str, str] = {}
+    masks: list[NDArray[np.uint8]] = []
+    for frame in range(entry.frames):
+        name = _probabilities_name(joining.case_id, frame, entry.frames)
+        mean_KZYX, geometry = _mean(joining, name)
+        masks.append(mean_KZYX.argmax(0).astype(np.uint8))
+        if joining.save_probabilities:
+            write_probabilities(joining.output / name, mean_KZYX, geometry)
+            files[name] = sha256(joining.output / name)
+    path = joining.output / f"{joining.case_id}{MASK_SUFFIX}"
+    write_mask(path, masks[0] if entry.frames == 1 else np.stack(masks), geometry)
+    files[path.name] = sha256(path)
+    warnings = dict.fromkeys(warning for _, _, member in joining.members for warning in member.warnings)
+    return PredictedCase(
+        inputs=entry.inputs,
+        frame=entry.frame,
+        frames=entry.frames,
+        files=files,
+        warnings=tuple(sorted(warnings)),
+    )
+
+
+def _probabilities_name(case_id: str, frame: int, frames: int) -> str:
+    return probabilities_name(Volume(Case(case_id, case_id, ()), frame, frames, ()))
+
+
+def _mean(joining: Joining, name: str) -> tuple[Array, Geometry]:
+    """The weighted mean of one file of each member, summed in the order of their checksums; one member in memory at a time."""
+    found = []
+    for folder, weight, entry in joining.members:
+        path = folder / name
+        if not path.is_file() or sha256(path) != entry.files[name]:
+            raise ArtefactError(
+                f"{path}: missing, or not the file that {PREDICTION_FILE} there lists; predict it again with --save-probabilities"
+            )
+        found.append((entry.files[name], weight, path))
+    found.sort(key=lambda item: item[:2])
+    first_path = found[0][2]
+    total, geometry = _checked(first_path, joining.classes)
+    sum_KZYX = total.astype(np.float64) * found[0][1]
+    for _, weight, path in found[1:]:
+        probabilities_KZYX, placed = _checked(path, joining.classes)
+        differences = placed.differences(geometry)
+        if differences:
+            raise InputError(
+                f"case {joining.case_id}: {path} does not lie as {first_path} does: {'; '.join(differences)}"
+            )
+        sum_KZYX += weight * probabilities_KZYX.astype(np.float64)
+    sum_KZYX /= math.fsum(weight for _, weight, _ in found)
+    return sum_KZYX.astype(np.float32), geometry
+
+
+def _checked(path: Path, classes: int) -> tuple[Array, Geometry]:
+    probabilities_KZYX, geometry = read_probabilities(path)
+    if len(probabilities_KZYX) != classes:
+        raise InputError(f"{path}: {len(probabilities_KZYX)} classes, expected the {classes} of its labels")
+    with np.errstate(invalid="ignore"):
+        off = np.abs(probabilities_KZYX.sum(0) - 1).max()
+    if not (off <= SUM_WITHIN and probabilities_KZYX.min() >= 0):
+        raise InputError(
+            f"{path}: not probabilities: expected values of 0 or more that sum to 1 over the classes"
+        )
+    return probabilities_KZYX, geometry
+
+
+def _members(folders: Sequence[Path], weights: Sequence[float] | None) -> list[Member]:
+    if weights is not None and len(weights) != len(folders):
+        raise UsageError(f"{len(weights)} weights for {len(folders)} folders; give one for each")
+    for weight in weights or ():
+        if not 0 < weight < math.inf:
+            raise UsageError(f"weight {weight:g}: expected a number above 0")
+    members = []
+    for folder, weight in sorted(zip(folders, weights or [1.0] * len(folders), strict=True)):
+        record = read_record(folder)
+        if record is None:
+            raise InputError(
+                f"{folder}: no {PREDICTION_FILE} to be read there; expected a folder of utseg_predict --save-probabilities"
+            )
+        members.append(Member(folder, record, weight))
+    first = members[0]
+    for member in members[1:]:
+        for what in ("labels", "channel_names"):
+            ours, theirs = getattr(first.record, what), getattr(member.record, what)
+            if ours != theirs:
+                raise InputError(
+                    f"{member.folder} and {first.folder} do not go together: {what} are {theirs} and {ours}"
+                )
+    return members
+
+
+def _check_output(folders: Sequence[Path], output: Path) -> None:
+    if output.resolve() in {folder.resolve() for folder in folders}:
+        raise InputError(f"{output}: is one of the folders to join; choose another with -o")
+
+
+def _cases(members: Sequence[Member], case_ids: Sequence[str] | None) -> list[str]:
+    """The cases to join. Raises CaseErrors for all that some folder lacks, has without probabilities, or has from other images."""
+    there = {case_id for member in members for case_id in member.record.cases}
+    wanted = sorted(there if case_ids is None else set(case_ids))
+    problems = []
+    for member in members:
+        lacking = [case_id for case_id in wanted if case_id not in member.record.cases]
+        if lacking:
+            problems.append(
+                f"{member.folder}: {len(lacking)} of {len(wanted)} cases are not there: {listing(lacking)}"
+            )
+        bare = [
+            case_id
+            for case_id in wanted
+            if case_id in member.record.cases
+            and not _has_probabilities(case_id, member.record.cases[case_id])
+        ]
+        if bare:
+            problems.append(
+                f"{member.folder}: no probabilities of {len(bare)} of {len(wanted)} cases: {listing(bare)}; "
+                "predict them again with --save-probabilities"
+            )
+    if not problems:
+        problems = [problem for case_id in wanted for problem in _other_input(case_id, members)]
+    if problems:
+        raise CaseErrors(problems)
+    if not wanted:
+        raise InputError(f"{members[0].folder}: no case is there to join")
+    return wanted
+
+
+def _has_probabilities(case_id: str, entry: PredictedCase) -> bool:
+    return all(
+        _probabilities_name(case_id, frame, entry.frames) in entry.files for frame in range(entry.frames)
+    )
+
+
+def _other_input(case_id: str, members: Sequence[Member]) -> list[str]:
+    def what(member: Member) -> tuple[Any, ...]:
+        entry = member.record.cases[case_id]
+        return sorted(entry.inputs.values()), entry.frame, entry.frames
+
+    return [
+        f"case {case_id}: {member.folder} was predicted from another image than {members[0].folder}; predict both from the same"
+        for member in members[1:]
+        if what(member) != what(members[0])
+    ]
+
+
+def _new_record(members: Sequence[Member]) -> PredictionRecord:
+    whole = math.fsum(member.weight for member in members)
+    used = [
+        model.model_copy(update={"share": _share(model, member) / whole})
+        for member in members
+        for model in member.record.models
+    ]
+    used.sort(key=lambda model: (model.name, model.weights_sha256, model.share or 0.0))
+    versions = {name: version(name) for name in ("utseg", "numpy", "nibabel")}
+    return PredictionRecord(
+        models=tuple(used),
+        labels=members[0].record.labels,
+        channel_names=members[0].record.channel_names,
+        test_time_mirroring=all(member.record.test_time_mirroring for member in members),
+        versions={"python": platform.python_version()} | versions,
+        device="cpu",
+        cases={},
+    )
+
+
+def _share(model: ModelUse, member: Member) -> float:
+    own = 1 / len(member.record.models) if model.share is None else model.share
+    return own * member.weight
+
+
+def _join_all(joinings: Sequence[Joining], done: dict[str, PredictedCase], workers: int | None) -> list[str]:
+    """Joins all cases, notes those that are done, returns what went wrong with the others."""
+    problems: list[str] = []
+    pool = InlineExecutor() if len(joinings) <= INLINE else process_pool(workers)
+    with pool as executor, progress("joined", len(joinings)) as advance:
+        for outcome in run_each(join, joinings, executor, name=lambda item: item.case_id, workers=workers):
+            if outcome.error is not None:
+                problems += outcome.error.lines()
+            elif outcome.result is not None:
+                done[outcome.item.case_id] = outcome.result
+            advance()
+    return sorted(problems)
