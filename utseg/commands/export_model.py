@@ -1,0 +1,113 @@
+"""`utseg_export_model`: trained models as one zip, to hand on."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from utseg.commands.frame import home_of, make_parser, run
+
+logger = logging.getLogger("utseg")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    parser = make_parser(
+        "utseg_export_model",
+        "Write trained models as one zip: weights as safetensors, plan, recipe, labels, a model card with validation scores, checksums. "
+        "The same models give the same bytes. Names of cases are left out, since they can point at people.",
+        'utseg_export_model -d MnM -o model.zip --licence "CC BY 4.0" --citation "Doe et al. 2026"',
+    )
+    parser.add_argument(
+        "-o", dest="output", type=Path, required=True, metavar="FILE.zip", help="the archive to write"
+    )
+    _add_choice(parser)
+    for name, what in (
+        ("licence", "under which terms others may use the models"),
+        ("citation", "what to cite"),
+        ("contact", "whom to ask"),
+        ("description", "what else a reader of the model card should know"),
+    ):
+        parser.add_argument(f"--{name}", metavar="TEXT", default="", help=what)
+    parser.add_argument(
+        "--with-case-ids",
+        action="store_true",
+        help="keep the names of the training and validation cases in run.json; by default they are left out and counts are kept",
+    )
+    return run(parser, _export, argv)
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    """Which models: as for utseg_predict."""
+    parser.add_argument(
+        "-d",
+        dest="dataset",
+        metavar="NAME",
+        default=argparse.SUPPRESS,
+        help="dataset that the models were trained on; may be left out where one is there",
+    )
+    parser.add_argument(
+        "-m",
+        dest="models",
+        nargs="+",
+        metavar="MODEL",
+        default=argparse.SUPPRESS,
+        help="one or more networks; may be left out where one is trained",
+    )
+    parser.add_argument(
+        "-f",
+        dest="folds",
+        nargs="+",
+        metavar="FOLD",
+        default=argparse.SUPPRESS,
+        help="what they were trained on, as fold0 or vendor=A; left out: all folds that are trained",
+    )
+    parser.add_argument(
+        "-pl",
+        dest="planner",
+        metavar="PLAN",
+        default=argparse.SUPPRESS,
+        help="plan; may be left out where one has trained models",
+    )
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from utseg.archive import Terms, export_model
+    from utseg.archive.strict_json import text_problem
+    from utseg.errors import UsageError
+    from utseg.predict.model import choose_runs
+
+    given = {
+        name: getattr(arguments, name).strip() for name in ("licence", "citation", "contact", "description")
+    }
+    for name, text in given.items():
+        if problem := text_problem(text):
+            raise UsageError(f"--{name}: {problem} is in it; leave it out")
+    home = home_of(arguments)
+    name, dataset = home.trained_dataset(getattr(arguments, "dataset", None))
+    runs = choose_runs(
+        dataset,
+        planner=getattr(arguments, "planner", None),
+        models=getattr(arguments, "models", ()),
+        folds=getattr(arguments, "folds", ()),
+    )
+    manifest = export_model(
+        runs,
+        arguments.output,
+        preprocessed=home.preprocessed / name,
+        terms=Terms(**given),
+        with_case_ids=arguments.with_case_ids,
+    )
+    if not manifest.terms.licence:
+        logger.warning(
+            "%s: no licence is stated, so nobody knows what they may do with it; say --licence",
+            arguments.output,
+        )
+    logger.info("models: %s", ", ".join(f"{name}/{member.name}" for member in manifest.members))
+    names = "with the names" if manifest.with_case_ids else "without the names"
+    logger.info(
+        "%s: %.1f MB, %s of the cases; read MODEL_CARD.md in it before you hand it on",
+        arguments.output,
+        arguments.output.stat().st_size / 1e6,
+        names,
+    )

@@ -1,0 +1,48 @@
+"""`utseg_import_model`: models that others exported, verified, then put where `utseg_predict` finds them."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from utseg.commands.frame import home_of, make_parser, run
+
+logger = logging.getLogger("utseg")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    parser = make_parser(
+        "utseg_import_model",
+        "Import models from an archive of utseg_export_model. All of it is verified before anything is written; nothing in it is ever run.",
+        "utseg_import_model model.zip",
+    )
+    parser.add_argument("archive", type=Path, metavar="FILE.zip", help="the archive")
+    parser.add_argument(
+        "--as",
+        dest="dataset",
+        metavar="NAME",
+        default=argparse.SUPPRESS,
+        help="import under this dataset's name; default: the one that the models were trained on",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace models that are there, with all of their runs"
+    )
+    return run(parser, _import, argv)
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from utseg.archive import import_model
+
+    imported = import_model(
+        arguments.archive,
+        home_of(arguments).results,
+        dataset=getattr(arguments, "dataset", None),
+        force=arguments.force,
+    )
+    for folder in imported.runs:
+        logger.info("imported: %s", folder)
+    terms = imported.manifest.terms
+    for name, text in (("licence", terms.licence), ("citation", terms.citation), ("contact", terms.contact)):
+        logger.info("%s: %s", name, text or "not stated")
+    logger.info("read %s before you use it", imported.runs[0].parent / "MODEL_CARD.md")
