@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from utseg.commands.predict import main
 from utseg.predict import pipeline
@@ -94,6 +95,23 @@ def test_resume_keeps_what_is_there(predict, tmp_path):
     assert "2 masks are there and verified, 1 are to be made" in output
     assert (tmp_path / "out" / "p0.nii.gz").stat().st_mtime_ns == kept
     assert (tmp_path / "out" / "p1.nii.gz").is_file()
+
+
+def test_overlays_on_request_and_for_masks_that_are_there(predict, tmp_path):
+    pictures = tmp_path / "out" / "overlays"
+    assert predict()[0] == 0
+    assert not pictures.exists()
+    assert predict("--resume", "--overlays")[0] == 0
+    assert sorted(path.name for path in pictures.iterdir()) == ["p0.png", "p1.png", "p2.png"]
+    before = {path.name: path.stat().st_mtime_ns for path in pictures.iterdir()}
+    assert predict("--resume", "--overlays")[0] == 0
+    assert {path.name: path.stat().st_mtime_ns for path in pictures.iterdir()} == before
+    assert predict("--overlays")[0] == 0
+    assert all(path.stat().st_mtime_ns > before[path.name] for path in pictures.iterdir())
+    for path in pictures.iterdir():
+        with Image.open(path) as picture:
+            picture.load()
+            assert picture.text["Title"] == path.stem
 
 
 def damage_crc(path: Path) -> None:

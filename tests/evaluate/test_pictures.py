@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utseg.evaluate.pictures import LABEL_COLOURS, label_colour, largest_slice, overlay_picture
+from utseg.evaluate.pictures import largest_slice, overlay_picture
+from utseg.pictures import label_colour
 
 LABELS = {"background": 0, "LV": 1, "MYO": 2}
 
@@ -44,9 +45,3 @@ def test_the_largest_slice_has_most_labelled_pixels():
     label[3, :2] = 1
     label[4, :1] = 3
     assert largest_slice(label) == 3
-
-
-def test_each_value_has_its_colour():
-    assert label_colour(1) == LABEL_COLOURS[0]
-    assert label_colour(len(LABEL_COLOURS) + 1) == LABEL_COLOURS[0]
-    assert len(set(LABEL_COLOURS)) == len(LABEL_COLOURS)

@@ -46,6 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--save-probabilities", action="store_true", help="also write CASE.npz, float32 (class, z, y, x)"
     )
     parser.add_argument(
+        "--overlays",
+        action="store_true",
+        help="also write overlays/CASE.png: the slices with the labels' outlines, to look through",
+    )
+    parser.add_argument(
         "--device", default="auto", metavar="NAME", help="auto (CUDA where it is there), cpu, cuda or cuda:N"
     )
     parser.add_argument(
@@ -123,4 +128,5 @@ def _predict(arguments: argparse.Namespace) -> None:
         save_probabilities=arguments.save_probabilities,
         workers=getattr(arguments, "workers", None),
         resume=arguments.resume,
+        overlays=arguments.overlays,
     )

@@ -13,22 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.files import write_bytes
+from utseg.pictures import GREY_PERCENTILES, bar_length_mm, label_colour, label_contours, window_around
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LABEL_COLOURS = ("#E69F00", "#009E73", "#56B4E9", "#CC79A7", "#F0E442", "#0072B2", "#D55E00")
-"""Of label value 1, 2, …: distinguishable with colour-blind eyes (Okabe and Ito, 2008). Further values begin again."""
+__all__ = ["label_colour", "largest_slice", "overlay_picture"]
+
 SHADE = 0.28
-BAR_MM = 50.0
-MARGIN_MM = 45.0
 INCHES = 3.6
-GREY_PERCENTILES = (1.0, 99.0)
-
-
-def label_colour(value: int) -> str:
-    """The colour of a label value ≥ 1, the same in every picture."""
-    return LABEL_COLOURS[(value - 1) % len(LABEL_COLOURS)]
 
 
 def largest_slice(label_ZYX: NDArray[np.uint8]) -> int:
@@ -55,7 +48,7 @@ def overlay_picture(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    window = _window((reference_YX > 0) | (prediction_YX > 0), spacing_yx_mm)
+    window = window_around((reference_YX > 0) | (prediction_YX > 0), spacing_yx_mm)
     image, reference, prediction = image_YX[window], reference_YX[window], prediction_YX[window]
     height_mm, width_mm = (size * step for size, step in zip(image.shape, spacing_yx_mm, strict=True))
     figure = Figure(figsize=(3 * INCHES, INCHES * height_mm / width_mm + 0.75), layout="constrained")
@@ -82,20 +75,6 @@ def overlay_picture(
     write_bytes(path, buffer.getvalue())
 
 
-def _window(labelled_YX: NDArray[np.bool_], spacing_yx_mm: tuple[float, float]) -> tuple[slice, slice]:
-    """A square in mm around what is labelled, cut to the image."""
-    if not labelled_YX.any():
-        return slice(None), slice(None)
-    places = np.argwhere(labelled_YX)
-    low, high = places.min(axis=0), places.max(axis=0) + 1
-    steps = np.array(spacing_yx_mm)
-    half = ((high - low) * steps).max() / 2 + MARGIN_MM
-    middle = (low + high) / 2
-    first = np.maximum(np.floor(middle - half / steps), 0).astype(int)
-    last = np.ceil(middle + half / steps).astype(int)
-    return slice(first[0], last[0]), slice(first[1], last[1])
-
-
 def _draw_label(
     axes: "Axes",
     label_YX: NDArray[np.uint8],
@@ -105,28 +84,22 @@ def _draw_label(
     """Shades each label and draws its outlines, closed at the border too, with a legend of all of them."""
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Patch
-    from skimage.measure import find_contours
 
     _, width_mm, height_mm, _ = extent
     step_mm = np.array([height_mm, width_mm]) / label_YX.shape
-    for value in labels.values():
-        mask = label_YX == value
-        if not mask.any():
-            continue
+    for value, outlines in label_contours(label_YX, labels):
         shade = np.zeros((*label_YX.shape, 4))
-        shade[mask] = (*to_rgb(label_colour(value)), SHADE)
+        shade[label_YX == value] = (*to_rgb(label_colour(value)), SHADE)
         axes.imshow(shade, extent=extent, interpolation="nearest")
-        for outline_N2 in find_contours(np.pad(mask, 1).astype(float), 0.5):
-            y, x = (
-                (outline_N2 - 0.5) * step_mm
-            ).T  # one pixel of padding less, half a pixel from corner to centre
+        for outline_N2 in outlines:
+            y, x = (outline_N2 * step_mm).T
             axes.plot(x, y, color=label_colour(value), linewidth=1.1)
     handles: list[Any] = [Patch(color=label_colour(value), label=name) for name, value in labels.items()]
     axes.legend(handles=handles, loc="lower right", fontsize=7, framealpha=0.6)
 
 
 def _draw_bar(axes: "Axes", width_mm: float, height_mm: float) -> None:
-    length = BAR_MM if width_mm > 1.5 * BAR_MM else 10.0
+    length = bar_length_mm(width_mm)
     x, y = 0.05 * width_mm, 0.95 * height_mm
     axes.plot([x, x + length], [y, y], color="white", linewidth=2.5, solid_capstyle="butt")
     axes.text(

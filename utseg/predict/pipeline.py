@@ -28,6 +28,7 @@ from utseg.files import folder_lock, remove_leftovers, require_writable, sha256_
 from utseg.parallel import InlineExecutor, process_pool, run_each
 from utseg.planning.plan import Plan
 from utseg.predict.model import LoadedModel, check_same_task
+from utseg.predict.overlays import OVERLAYS_FOLDER, OverlayJob, overlay_path, write_overlay
 from utseg.predict.record import (
     ModelUse,
     PredictedCase,
@@ -59,6 +60,8 @@ logger = logging.getLogger("utseg")
 WITHOUT_POOL = 2
 """Up to so many volumes are read and written in this process: starting others would take longer."""
 SECONDS_BETWEEN_RECORDS = 5.0
+PICTURES_AHEAD = 100
+"""So many overlays may wait for a worker before the network waits for them: each is a few names."""
 
 
 def predict_cases(
@@ -70,23 +73,28 @@ def predict_cases(
     save_probabilities: bool = False,
     workers: int | None = None,
     resume: bool = False,
+    overlays: bool = False,
 ) -> list[Path]:
     """Predicts each case with the mean of the models' probabilities; returns the masks' paths, in the order of the cases.
 
     Writes CASE.nii.gz, uint8, in the geometry of the case's first image (4-D where the case has no frame and its file is a cine),
     `prediction.json`, and with `save_probabilities` CASE.npz (for a cine one a frame). `tta`: mean over the mirrorings that training
     used. `resume`: masks that are there are kept where input, models and mask are those of `prediction.json`; else masks of the same
-    names are replaced, each at once. Labels of the cases are not read.
+    names are replaced, each at once. `overlays`: pictures of all masks, kept ones too, as overlays/CASE.png. Labels of the cases are
+    not read.
 
     Raises CaseErrors with a line for each unusable case after the others are written, InputError where models do not go together or
     the folder is not writable, UtsegError where another run holds the folder or a mask cannot be written, Interrupted on Ctrl-C and
     SIGTERM (as the commands set it), with what is done on record.
     """
     require_writable(output)
+    if overlays:
+        require_writable(output / OVERLAYS_FOLDER)
     check_same_task(models)
     with folder_lock(output):
-        remove_leftovers(output, recursive=False)
-        run = _Run(output, _new_record(models, tta), save_probabilities)
+        for folder in (output, output / OVERLAYS_FOLDER):
+            remove_leftovers(folder, recursive=False)
+        run = _Run(output, _new_record(models, tta), save_probabilities, overlays)
         todo = run.start(cases, resume)
         groups = _group_by_preprocessing(models)
         volumes = list(run.volumes(todo, tuple(group[0].record.plan for group in groups)))
@@ -99,7 +107,7 @@ def predict_cases(
         )
         try:
             with (
-                _executor(volumes, workers) as executor,
+                _executor(len(volumes) + len(run.kept) * overlays, workers) as executor,
                 progress("predicted", len(volumes)) as advance,
             ):
                 _work(run, volumes, groups, executor, advance, tta)
@@ -115,8 +123,8 @@ def predict_cases(
     return [output / f"{case.case_id}{MASK_SUFFIX}" for case in cases]
 
 
-def _executor(volumes: Sequence[Volume], workers: int | None) -> AbstractContextManager[Executor]:
-    return nullcontext(InlineExecutor()) if len(volumes) <= WITHOUT_POOL else process_pool(workers)
+def _executor(tasks: int, workers: int | None) -> AbstractContextManager[Executor]:
+    return nullcontext(InlineExecutor()) if tasks <= WITHOUT_POOL else process_pool(workers)
 
 
 def _work(
@@ -127,7 +135,7 @@ def _work(
     advance: Callable[[], None],
     tta: bool,
 ) -> None:
-    """Moves all volumes through the three stages."""
+    """Moves all volumes through the three stages, and has pictures made behind them."""
 
     def preprocessed() -> Iterator[Preprocessed]:
         for outcome in run_each(prepare, volumes, executor, name=lambda volume: volume.name):
@@ -153,12 +161,23 @@ def _work(
     restored = run_each(
         restore, predicted(), executor, name=lambda item: item.source.volume.name, costly_items=True
     )
-    for outcome in restored:
-        if outcome.error is not None:
-            raise outcome.error
-        assert outcome.result is not None
-        run.add(outcome.result)
-        advance()
+
+    def pictures() -> Iterator[OverlayJob]:
+        for outcome in restored:
+            if outcome.error is not None:
+                raise outcome.error
+            assert outcome.result is not None
+            if run.add(outcome.result):
+                yield from run.overlay_jobs(outcome.result.source.volume.case)
+            advance()
+        for case in run.kept:
+            yield from run.overlay_jobs(case)
+
+    for drawn in run_each(
+        write_overlay, pictures(), executor, name=lambda job: job.case.case_id, workers=PICTURES_AHEAD
+    ):
+        if drawn.error is not None:
+            raise drawn.error
 
 
 def _group_probabilities(
@@ -236,10 +255,14 @@ class _Progress:
 class _Run:
     """What became of each case, and `prediction.json`."""
 
-    def __init__(self, output: Path, record: PredictionRecord, save_probabilities: bool) -> None:
+    def __init__(
+        self, output: Path, record: PredictionRecord, save_probabilities: bool, overlays: bool
+    ) -> None:
         self.output = output
         self.record = record
         self.save_probabilities = save_probabilities
+        self.overlays = overlays
+        self.kept: list[Case] = []
         self.problems: list[str] = []
         self._wanted: set[str] = set()
         self._cases: dict[str, PredictedCase] = {}
@@ -258,9 +281,8 @@ class _Run:
                 self.output,
             )
         suffixes = (MASK_SUFFIX, PROBABILITIES_SUFFIX) if self.save_probabilities else (MASK_SUFFIX,)
-        kept = {
-            case.case_id for case in cases if resume and is_kept(case, self._cases, self.output, suffixes)
-        }
+        self.kept = [case for case in cases if resume and is_kept(case, self._cases, self.output, suffixes)]
+        kept = {case.case_id for case in self.kept}
         todo = [case for case in cases if case.case_id not in kept]
         for case in todo:
             self._cases.pop(case.case_id, None)
@@ -302,13 +324,13 @@ class _Run:
             for line in error.lines():
                 logger.warning("left out: %s", line)
 
-    def add(self, restored: Restored) -> None:
-        """Takes in a finished volume; the last one of a cine has its mask written. Raises UtsegError where that fails."""
+    def add(self, restored: Restored) -> bool:
+        """Takes in a finished volume; says whether its case is done. The last one of a cine has its mask written, or raises UtsegError."""
         source = restored.source
         volume = source.volume
         state = self._progress[volume.case.case_id]
         if state.failed:
-            return
+            return False
         state.done += 1
         state.files |= restored.files
         state.inputs |= source.inputs
@@ -320,7 +342,7 @@ class _Run:
             assert volume.frame is not None
             state.masks[volume.frame] = restored.mask_ZYX
         if state.done < state.frames:
-            return
+            return False
         if volume.frames > 1:
             mask_TZYX = np.stack([state.masks[frame] for frame in range(volume.frames)])
             state.masks.clear()
@@ -332,8 +354,17 @@ class _Run:
             files=state.files,
             warnings=tuple(state.warnings),
         )
+        overlay_path(self.output, volume.case.case_id).unlink(missing_ok=True)  # of an earlier mask
         if time.monotonic() - self._written > SECONDS_BETWEEN_RECORDS:
             self.write_record()
+        return True
+
+    def overlay_jobs(self, case: Case) -> Iterator[OverlayJob]:
+        """The picture of a case whose mask is there, where pictures are wanted."""
+        if self.overlays:
+            name = f"{case.case_id}{MASK_SUFFIX}"
+            checksum = self._cases[case.case_id].files[name]
+            yield OverlayJob(case, self.output / name, checksum, self.record.labels)
 
     def write_record(self) -> None:
         """Writes `prediction.json` as far as it is known; a disk that is full is a warning here, the masks say it as an error."""
