@@ -15,6 +15,7 @@ from utseg.errors import CaseErrors, InputError
 from utseg.home import Home
 from utseg.parallel import InlineExecutor
 from utseg.report import write_report
+from utseg.report.inputs import find_entries
 
 
 class Elements(HTMLParser):
@@ -118,7 +119,7 @@ def test_every_table_is_there_in_three_forms(compared, page):
 
 def test_figures_show_best_median_and_worst_of_each_vendor(page):
     figures = [a for t, a in page.elements if t == "svg" and "scale bar" in (a.get("aria-label") or "")]
-    assert len(figures) == 3 * 2  # two cases a vendor: best, and worst, which is the median, too
+    assert len(figures) == 3 * 2  # two cases a vendor: best and worst
     assert all(re.search(r"scale bar (50|20|10|5) mm", figure["aria-label"]) for figure in figures)
 
 
@@ -283,3 +284,19 @@ def read_csv(folder: Path, name: str) -> list[dict[str, str]]:
     path = min(folder.glob(f"*_{name}*.csv"))
     with path.open(newline="", encoding="utf-8") as handle:
         return list(csv.DictReader(handle))
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(1, ["worst"]), (2, ["best", "worst"]), (5, ["best", "median", "worst"])]
+)
+def test_figures_are_chosen_by_their_place_in_the_order(tmp_path, count, expected):
+    from utseg.report.cases import choose_figures, worst_first
+
+    write_scores(tmp_path / "s", {f"{n}_ED": {"LV": 0.1 * n} for n in range(count)})
+    entries = find_entries([tmp_path / "s"], Home.locate(tmp_path))
+    order = worst_first(entries)
+    chosen = choose_figures(entries, "", order, order)
+    assert [figure.why.split()[0] for figure in chosen] == expected
+    assert [int(figure.case_id[0]) for figure in chosen] == sorted(
+        {count - 1, (count - 1) // 2 if count > 2 else 0, 0}
+    )[::-1]

@@ -57,5 +57,6 @@ def _demo(arguments: argparse.Namespace) -> None:
     sys.stdout.write(
         f"\nDice on the test subjects (synthetic: it says that the software works, nothing about patients)\n"
         f"{score_table(result.scores)}\n\npictures: {shown_word(folder)} ({names})\nscores:   {shown_word(settings.testing / 'scores')}\n"
+        f"report:   {shown_word(result.report)}\n"
         f"time:     {minutes} min {seconds} s\n"
     )

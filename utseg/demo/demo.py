@@ -1,4 +1,4 @@
-"""`run_demo`: phantom → plan → preprocess → train on vendors A and B → predict all four → evaluate → one picture per vendor.
+"""`run_demo`: phantom → plan → preprocess → train on vendors A and B → predict all four → evaluate → one picture per vendor, a report.
 
 Every step is one call of the library; before each the command that does the same is logged. Every step keeps what is finished, so that a
 second run goes on where the first one stopped. What the scores say about segmenting people: nothing (the phantom's README).
@@ -78,6 +78,7 @@ class DemoResult:
 
     scores: tuple[VendorScore, ...]
     pictures: tuple[Path, ...]
+    report: Path
     seconds: float
 
 
@@ -95,7 +96,9 @@ def run_demo(settings: DemoSettings) -> DemoResult:
     summary = _evaluate(settings, cases, dataset)
     _step(6, "one picture for each vendor: the test case of median Dice, its slice with the largest heart")
     pictures = draw_pictures(cases, dataset.labels, settings.testing, SEEN)
-    return DemoResult(vendor_scores(summary, cases), tuple(pictures), time.monotonic() - started)
+    report = _report(settings)
+    seconds = time.monotonic() - started
+    return DemoResult(vendor_scores(summary, cases), tuple(pictures), report, seconds)
 
 
 def _make_cohort(settings: DemoSettings) -> None:
@@ -199,6 +202,16 @@ def _evaluate(settings: DemoSettings, cases: Sequence[Case], dataset: Dataset) -
     command = ("utseg_evaluate", "-p", masks, "-g", settings.raw / TESTED, "-o", scores, *settings.home_words)
     _step(5, "score the masks against the references", command)
     return evaluate_cases(cases, masks, dataset.labels, scores, workers=settings.workers)
+
+
+def _report(settings: DemoSettings) -> Path:
+    from utseg.report import write_report
+
+    scores, path = settings.testing / "scores", settings.testing / "report.html"
+    words = ("utseg_report", scores, "-o", path, *settings.home_words)
+    _step(7, "all of it in one page", words)
+    command = shlex.join(shown_word(word) for word in words)
+    return write_report([scores], path, home=settings.home, command=command, workers=settings.workers).path
 
 
 def vendor_scores(summary: Mapping[str, Any], cases: Sequence[Case]) -> tuple[VendorScore, ...]:

@@ -113,10 +113,7 @@ def choose_figures(
     chosen = []
     for value, cases in sorted(groups.items()):
         name = f"{column} {value}" if column and value else "all cases"
-        places = {"best": len(cases) - 1, "median": (len(cases) - 1) // 2, "worst": 0}
-        taken: set[int] = set()
-        for why, place in places.items():
-            if place not in taken:
-                chosen.append(Chosen(cases[place], name, f"{why} of {len(cases)}"))
-            taken.add(place)
+        last = len(cases) - 1
+        places = {last: "best", last // 2: "median", 0: "worst"} if last > 1 else {last: "best", 0: "worst"}
+        chosen += [Chosen(cases[place], name, f"{why} of {len(cases)}") for place, why in places.items()]
     return chosen

@@ -14,7 +14,7 @@ from utseg.evaluate.records import Row
 from utseg.evaluate.tables import NOTHING, Table, interval, number
 from utseg.report.inputs import Entry
 
-METRICS = {"dice": ("Dice", 3), "hd95_mm": ("HD95 mm", 2), "surface_dice": ("surface Dice", 3)}
+METRICS = {"dice": ("Dice", 3), "hd95_mm": ("HD95 mm", 2), "surface_dice": ("Surface Dice", 3)}
 MARK = " †"
 MARK_NOTE = (
     "† the best of the models: better than every other by a paired permutation test over subjects, p < 0.05 after Holm's correction "

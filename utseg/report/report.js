@@ -129,6 +129,7 @@ function startViewer() {
     panels = [panel("image", null, null, ""), panel("reference", stack.reference, null, "")];
     for (const { name, index } of scored)
       panels.push(panel(name, stack.models[index].paths, stack.models[index].dice, `volume: ${dice(stack.dice[index])}`));
+    byId("panels").className = `panels n${Math.min(panels.length, 6)}`;
     byId("panels").replaceChildren(...panels.map((own) => own.element));
     byId("previous-case").disabled = !neighbour(-1);
     byId("next-case").disabled = !neighbour(1);
@@ -156,7 +157,7 @@ function startViewer() {
       const bar = [50, 20, 10, 5].find((length) => length < 0.6 * width) || 1;
       const inset = width / 28;
       svg.append(
-        make("svg:path", { class: "bar", d: `M${inset} ${height - inset}h${bar}` }),
+        make("svg:path", { class: "bar", "stroke-width": inset / 3, d: `M${inset} ${height - inset}h${bar}` }),
         make("svg:text", { class: "bar-text", "font-size": 1.4 * inset, x: inset + bar / 2, y: height - 1.6 * inset }, `${bar} mm`));
     }
     const slice = make("p", { class: "below" });

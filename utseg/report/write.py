@@ -180,7 +180,8 @@ def _with_pictures(
 ) -> Page:
     places, notices = find_places(entries, home, dataset)
     column = "vendor" if "vendor" in page.columns else ""
-    chosen = choose_figures(entries, column, page.order, places)
+    of_all = {case for case, own in places.items() if len(own.predictions) == len(entries)}
+    chosen = choose_figures(entries, column, page.order, of_all or places)
     wanted = [case for case in page.order if case in places]
     kept = dict.fromkeys([*wanted[:STACKS_SHOWN], *(figure.case_id for figure in chosen)])
     if len(wanted) > len(kept):
