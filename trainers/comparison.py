@@ -22,6 +22,7 @@ PREFIX = "events.out.tfevents."
 SUFFIX = ".scores"
 SCORES = {"dice": "native_dice", "hd95_mm": "native_hd95_mm", "assd_mm": "native_assd_mm"}
 MEAN = "mean"
+MISSED = "native_missed/total"
 EVENT_FILE_VERSION = "brain.Event:2"
 
 
@@ -79,7 +80,8 @@ def settings_of(run: "Run", state: State) -> dict[str, str | float | None]:
 def final_scores(summary: Mapping[str, Any], labels: list[str]) -> dict[str, float | None]:
     """`native_dice/LV`, `native_hd95_mm/LV`, …: the mean over cases for each label, and `…/mean` over the labels that have one.
 
-    None where no case has a defined score: the column is there all the same, for the runs that have.
+    Distances are defined only where a structure was found: `native_missed/total` counts, over cases and labels, the predictions that are
+    empty where the reference is not. None where no case has a defined score: the column is there all the same, for the runs that have.
     """
     found: dict[str, float | None] = {}
     of_labels = summary["all"]["labels"]
@@ -88,6 +90,8 @@ def final_scores(summary: Mapping[str, Any], labels: list[str]) -> dict[str, flo
         defined = [value for value in means.values() if value is not None]
         found |= {f"{tag}/{name}": value for name, value in means.items()}
         found[f"{tag}/{MEAN}"] = sum(defined) / len(defined) if defined else None
+    missed = [label["empty"]["prediction_empty"] for label in of_labels.values()]
+    found[MISSED] = float(sum(missed)) if missed else None
     return found
 
 

@@ -127,18 +127,18 @@ def test_resuming_and_overwriting_leave_one_line(runs, tmp_path, monkeypatch):
 
 
 def test_scores_that_no_case_has_are_columns_without_a_value(tmp_path):
-    summary = {"all": {"labels": {"LV": {"dice": {"mean": 0.5}, "hd95_mm": {"mean": None}}}}}
+    empty = {"prediction_empty": 3, "both_empty": 1}
+    summary = {"all": {"labels": {"LV": {"dice": {"mean": 0.5}, "hd95_mm": {"mean": None}, "empty": empty}}}}
     scores = final_scores(summary, ["LV", "RV"])
     assert scores["native_dice/LV"] == scores["native_dice/mean"] == 0.5
-    assert [tag for tag, value in scores.items() if value is not None] == [
-        "native_dice/LV",
-        "native_dice/mean",
-    ]
+    assert scores["native_missed/total"] == 3
+    defined = {tag for tag, value in scores.items() if value is not None}
+    assert defined == {"native_dice/LV", "native_dice/mean", "native_missed/total"}
     data = event_file({"model": "FCN", "base_channels": None}, scores, 7)
     (tmp_path / "events.out.tfevents.1.scores").write_bytes(data)
     events = read(tmp_path)
     assert settings(events) == {"model": "FCN"}
-    assert set(events.Tags()["scalars"]) == {"native_dice/LV", "native_dice/mean"}
+    assert set(events.Tags()["scalars"]) == defined
     declared = plugin(events, "experiment").experiment
     assert {found.name for found in declared.hparam_infos} == {"model", "base_channels"}
     assert {metric.name.tag for metric in declared.metric_infos} == set(scores)
