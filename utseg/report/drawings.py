@@ -71,7 +71,7 @@ def _rows(
     every: list[float] = []
     for name, by_entry in groups:
         for number, own in enumerate(by_entry):
-            defined = [row for row in own if not math.isnan(row[metric])]
+            defined = [row for row in own if math.isfinite(row[metric])]
             values = np.array([row[metric] for row in defined], dtype=float)
             every += values.tolist()
             cases = [str(row["case"]) for row in defined]
@@ -92,7 +92,8 @@ def volume_agreement(entry: Entry, colour: int) -> Charts | None:
 
 def clinical_agreement(entry: Entry, columns: Sequence[str], colour: int) -> Charts | None:
     """Bland–Altman plots of the clinical measures, a point a subject. None where there are none."""
-    clinical = clinical_measures(entry.rows, columns)
+    has_volumes = {"reference_ml", "prediction_ml"} <= set(entry.rows[0])
+    clinical = clinical_measures(entry.rows, columns) if has_volumes else None
     charts = []
     for measure, rows in _in_order(clinical.rows if clinical else ()):
         if chart := _agreement(measure.replace("_", " "), str(rows[0]["unit"]), rows, "subject", "", colour):
@@ -111,7 +112,7 @@ def _agreement(
     title: str, unit: str, rows: Sequence[Row], name: str, suffix: str, colour: int
 ) -> Markup | None:
     keys = f"reference{suffix}", f"prediction{suffix}"
-    kept = [row for row in rows if all(key in row and not math.isnan(float(row[key])) for key in keys)]
+    kept = [row for row in rows if all(key in row and math.isfinite(float(row[key])) for key in keys)]
     if len(kept) < 2:
         return None
     reference, prediction = (np.array([float(row[key]) for row in kept]) for key in keys)

@@ -61,8 +61,12 @@ class Entry:
 
     @property
     def rows(self) -> list[Row]:
-        """The rows of all its scores folders."""
-        return [row for scores in self.scores for row in scores.rows]
+        """The rows of all its scores folders, with the columns that all of these have."""
+        heads = [list(scores.rows[0]) for scores in self.scores]
+        if all(head == heads[0] for head in heads):
+            return [row for scores in self.scores for row in scores.rows]
+        shared = [column for column in heads[0] if all(column in head for head in heads)]
+        return [{column: row[column] for column in shared} for scores in self.scores for row in scores.rows]
 
 
 def find_entries(paths: Sequence[Path], home: Home) -> list[Entry]:

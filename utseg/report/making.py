@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from utseg.evaluate.tables import NOTHING, Table, number
-from utseg.report.inputs import Entry, Run
+from utseg.report.inputs import Entry, Run, Scores
 
 USER_SET = "set by the user"
+RESULTS_DEPTH = 4
+"""DATASET/PLAN_2d/MODEL/FOLD."""
 
 
 def training_table(entries: Sequence[Entry]) -> Table | None:
@@ -173,10 +175,26 @@ def commands(entries: Sequence[Entry], this_command: str) -> list[str]:
             train += ["-pl", plan.planner, "--epochs", str(record.epochs), "--seed", str(record.seed)]
             lines += [shlex.join(prepare), shlex.join(train)]
         for scores in entry.scores:
+            lines += _predict_line(scores)
             if scores.prediction_folder and scores.prediction_folder != scores.folder:
                 words = ["utseg_evaluate", "-p", str(_relative(scores.prediction_folder))]
                 lines.append(shlex.join([*words, "-g", "REFERENCES", "-o", str(scores.folder)]))
     return [*dict.fromkeys(lines), this_command]
+
+
+def _predict_line(scores: Scores) -> list[str]:
+    """How the masks were made; nothing for a run's own validation, or where the record's names are not those of a results folder."""
+    record, folder = scores.prediction, scores.prediction_folder
+    if record is None or folder is None or folder == scores.folder:
+        return []
+    parts = [use.name.split("/") for use in record.models]
+    if any(len(own) != RESULTS_DEPTH for own in parts) or len({(own[0], own[1]) for own in parts}) > 1:
+        return []
+    dataset, plan = parts[0][:2]
+    models, folds = (list(dict.fromkeys(own[place] for own in parts)) for place in (2, 3))
+    words = ["utseg_predict", "-i", "IMAGES", "-o", str(_relative(folder)), "-d", dataset, "-m", *models]
+    words += ["-pl", plan.rpartition("_")[0], "-f", *folds]
+    return [shlex.join([*words, *([] if record.test_time_mirroring else ["--no-tta"])])]
 
 
 def _relative(path: Path) -> Path:

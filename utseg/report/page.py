@@ -61,10 +61,14 @@ class Page:
     @property
     def labels(self) -> dict[str, int]:
         """The labels that were scored, by name, with their values."""
+        known: dict[str, int] = {}
         found: dict[str, int] = {}
         for entry in self.scored:
+            for scores in entry.scores:
+                known |= scores.sources.labels if scores.sources else {}
             for row in entry.rows:
-                found.setdefault(str(row["label_name"]), int(row.get("label") or len(found) + 1))
+                name = str(row["label_name"])
+                found.setdefault(name, int(row.get("label") or known.get(name) or len(found) + 1))
         return found
 
     def tables(self) -> list[Table]:

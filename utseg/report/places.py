@@ -42,6 +42,7 @@ def find_places(
     found: dict[str, Places] = {}
     missing: Counter[str] = Counter()
     known: dict[str, Mapping[str, Case]] = {}
+    references: dict[str, set[str]] = {}
     for entry in entries:
         for scores in entry.scores:
             cases: dict[str, Case] = {}
@@ -53,6 +54,8 @@ def find_places(
                 cases = {case.case_id: case for case in dataset.cases}
             for case_id in dict.fromkeys(str(row["case"]) for row in scores.rows):
                 source = scores.sources.cases.get(case_id) if scores.sources else None
+                if source is not None:
+                    references.setdefault(case_id, set()).add(source.reference_sha256)
                 own = _of_case(case_id, scores.folder, source, cases.get(case_id), dataset is not None)
                 if isinstance(own, str):
                     missing[f"{own} ({entry.name})"] += 1
@@ -60,10 +63,14 @@ def find_places(
                 before = found[case_id].predictions if case_id in found else {}
                 predictions = {**before, entry.name: own.predictions[""]}
                 found[case_id] = replace(found.get(case_id, own), predictions=predictions)
-    return found, [
-        f"{count} {'case' if count == 1 else 'cases'} without pictures: {reason}"
-        for reason, count in missing.items()
-    ]
+    notices = [f"{_cases_text(count)} without pictures: {reason}" for reason, count in missing.items()]
+    if unlike := sum(len(checksums) > 1 for checksums in references.values()):
+        notices.insert(0, f"{_cases_text(unlike)}: the models were scored against different references.")
+    return found, notices
+
+
+def _cases_text(count: int) -> str:
+    return f"{count} case" if count == 1 else f"{count} cases"
 
 
 def _of_case(

@@ -51,6 +51,7 @@ TABLES = "_tables"
 STACKS_SHOWN = 400
 CASES_AT_FULL_SIZE = 500
 AGREEMENT_MODELS = 4
+NEEDED_FOR_SUMMARY = ("hd95_mm", "reference_ml", "prediction_ml")
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,8 @@ def _summaries(entries: Sequence[Entry]) -> list[Table]:
     """All tables of each entry's summary, made again from its rows; regions and the like from `summary.json` where that covers all rows."""
     tables = []
     for entry in entries:
+        if not set(NEEDED_FOR_SUMMARY) <= set(entry.rows[0]):
+            continue  # a metrics.csv from elsewhere
         columns = group_columns(entry.rows)
         summary = summarise(entry.rows, columns)
         clinical = clinical_measures(entry.rows, columns)
@@ -157,7 +160,9 @@ def _summaries(entries: Sequence[Entry]) -> list[Table]:
 
 def _title(entries: Sequence[Entry]) -> str:
     datasets = dict.fromkeys(run.record.plan.dataset for entry in entries for run in entry.runs)
-    about = f" on {', '.join(datasets)}" if datasets else ""
+    own = all(run.folder.is_relative_to(entry.place) for entry in entries for run in entry.runs)
+    about = f", trained on {', '.join(datasets)}" if datasets else ""
+    about = f" on {', '.join(datasets)}" if datasets and own else about
     return f"{', '.join(entry.name for entry in entries)}{about}"
 
 
