@@ -11,6 +11,7 @@ from PIL import Image
 from tiny_models import band_model
 
 from utseg.case import Case
+from utseg.errors import UtsegError
 from utseg.files import sha256
 from utseg.pictures import label_colour
 from utseg.predict import overlays, pipeline
@@ -221,3 +222,20 @@ def test_nothing_is_drawn_where_the_picture_is_there(tmp_path, cases, monkeypatc
     assert not write_overlay(job)
     overlay_path(out, "case0").unlink()
     assert write_overlay(job)
+
+
+def test_a_picture_that_cannot_be_written_ends_the_run_with_the_masks_on_record(tmp_path, cases, monkeypatch):
+    def full(path, data):
+        raise UtsegError(f"{path}: could not be written (No space left on device)")
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "WITHOUT_POOL", 10)
+        patch.setattr(overlays, "write_bytes", full)
+        with pytest.raises(UtsegError, match=r"overlays/case0\.png: could not be written"):
+            predict_cases(cases, [band_model()], out, overlays=True)
+    masks = {path: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+    assert len(masks) == 4
+    predict_cases(cases, [band_model()], out, resume=True, overlays=True)
+    assert {path: path.stat().st_mtime_ns for path in masks} == masks
+    assert len(stamps(out)) == 4
