@@ -30,7 +30,7 @@ from utseg.archive.manifest import (
     Terms,
 )
 from utseg.archive.place import IMPORTED_FILE
-from utseg.archive.scores import ScoreTable, run_scores, score_tables
+from utseg.archive.scores import Scores, ScoreTable, run_scores, score_tables
 from utseg.archive.verify import as_json, verify
 from utseg.errors import InputError
 from utseg.files import atomic_path, require_writable, sha256
@@ -84,7 +84,8 @@ def export_model(
     named = with_case_ids and any(
         record.training_cases or record.validation_cases for record in records.values()
     )
-    small = _small_files(folders, records, with_case_ids=named)
+    single = {name: run_scores(run) for name, run in folders.items() if is_finished(run)}
+    small = _small_files(records, single, with_case_ids=named)
     first = next(iter(records.values()))
     manifest = Manifest(
         utseg_version=utseg.__version__,
@@ -94,7 +95,7 @@ def export_model(
         terms=_merged_terms(terms or Terms(), list(origins.values())),
         with_case_ids=named,
         members=tuple(members),
-        scores=_scores(folders, members, origins),
+        scores=_scores({name: folders[name] for name in single}, single, origins),
         files=_file_records(folders, small),
     )
     card = model_card(manifest, records).encode()
@@ -160,27 +161,25 @@ def _merged_terms(terms: Terms, origins: Sequence[_Origin]) -> Terms:
 
 
 def _scores(
-    folders: Mapping[str, Path], members: Sequence[Member], origins: Mapping[str, _Origin]
+    finished: Mapping[str, Path], single: Mapping[str, Scores], origins: Mapping[str, _Origin]
 ) -> tuple[ScoreTable, ...]:
-    finished = {member.name: folders[member.name] for member in members if member.finished}
     known: dict[tuple[str, ...], ScoreTable] = {}
     for origin in origins.values():
         known |= {table.runs: table for table in origin.scores}
-    return score_tables(finished, list(known.values()))
+    return score_tables(finished, single, list(known.values()))
 
 
 def _small_files(
-    folders: Mapping[str, Path], records: Mapping[str, RunRecord], *, with_case_ids: bool
+    records: Mapping[str, RunRecord], single: Mapping[str, Scores], *, with_case_ids: bool
 ) -> dict[str, bytes]:
     """Everything but weights, by name in the archive."""
-    small = {}
-    for name, run in folders.items():
-        record = records[name]
+    small: dict[str, bytes] = {}
+    for name, record in records.items():
         if not with_case_ids:
             record = record.model_copy(update={"training_cases": (), "validation_cases": ()})
         small[f"{name}/{RUN_FILE}"] = as_json(record.model_dump(mode="json"))
-        if is_finished(run):
-            small[f"{name}/{SUMMARY}"] = as_json(run_scores(run).model_dump(mode="json"))
+        if name in single:
+            small[f"{name}/{SUMMARY}"] = as_json(single[name].model_dump(mode="json"))
     return small
 
 

@@ -119,10 +119,12 @@ def run_scores(folder: Path) -> Scores:
         return NO_SCORES
 
 
-def score_tables(runs: Mapping[str, Path], known: Sequence[ScoreTable] = ()) -> tuple[ScoreTable, ...]:
+def score_tables(
+    runs: Mapping[str, Path], single: Mapping[str, Scores], known: Sequence[ScoreTable] = ()
+) -> tuple[ScoreTable, ...]:
     """Scores of finished runs (by PLAN_2d/MODEL/FOLD): of one model's folds together where no case was scored by two of them.
 
-    known: tables that came with an imported model; they stand for the runs that they are of.
+    single: the `run_scores` of each. known: tables that came with an imported model; they stand for the runs that they are of.
     """
     tables = [table for table in known if table.runs and set(table.runs) <= set(runs)]
     covered = {name for table in tables for name in table.runs}
@@ -131,19 +133,18 @@ def score_tables(runs: Mapping[str, Path], known: Sequence[ScoreTable] = ()) -> 
         if name not in covered:
             by_model.setdefault(name.rpartition("/")[0], []).append(name)
     for names in by_model.values():
-        tables += _tables_of_model({name: runs[name] for name in names})
+        tables += _tables_of_model({name: runs[name] for name in names}, single)
     return tuple(sorted(tables, key=lambda table: table.runs))
 
 
-def _tables_of_model(runs: Mapping[str, Path]) -> list[ScoreTable]:
+def _tables_of_model(runs: Mapping[str, Path], single: Mapping[str, Scores]) -> list[ScoreTable]:
     files = {name: folder / VALIDATION_FOLDER / METRICS_FILE for name, folder in runs.items()}
     rows = {name: read_metrics(file) for name, file in files.items() if file.is_file()}
     cases = [{row["case"] for row in own} for own in rows.values()]
     if len(rows) == len(runs) and sum(map(len, cases)) == len(set().union(*cases)) > 0:
         together = [row for own in rows.values() for row in own]
         return [ScoreTable(runs=tuple(runs), scores=scores_of_rows(together))]
-    single = {name: run_scores(folder) for name, folder in runs.items()}
-    return [ScoreTable(runs=(name,), scores=scores) for name, scores in single.items() if scores.all.cases]
+    return [ScoreTable(runs=(name,), scores=single[name]) for name in runs if single[name].all.cases]
 
 
 def _shareable(summary: Mapping[str, Any], where: str) -> Scores:
