@@ -1,9 +1,10 @@
 """Outlines of labels as short SVG paths, simplified to within half a pixel.
 
-Coordinates are whole tenths of a pixel, so that paths are short; the drawing scales them by 0.1. Nothing is filled or coloured here.
+Coordinates are whole tenths of a pixel, so that paths are short; the drawing scales them by 0.1. All outlines of a stack are simplified at
+once: one by one takes ten times as long. Nothing is filled or coloured here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,55 +13,85 @@ TOLERANCE_PIXELS = 0.5
 SHORT = 12
 """Outlines with fewer points stay as they are: simplified, a structure of one or two pixels would vanish."""
 TENTHS = 10
+Points = NDArray[np.float64]
 
 
 def outlines(label_YX: NDArray[np.uint8], labels: Mapping[str, int]) -> list[str]:
-    """The outline of each label as a path; "" where the slice has none. The corners of the first pixel are (0, 0) and (1, 1)."""
-    there = set(np.unique(label_YX).tolist())
-    return [outline_path(label_YX == value) if value in there else "" for value in labels.values()]
+    """The outline of each label of a slice as a path; "" where the slice has none. The corners of the first pixel are (0, 0) and (1, 1)."""
+    return stack_outlines(label_YX[np.newaxis], labels)[0]
 
 
-def outline_path(mask_YX: NDArray[np.bool_]) -> str:
-    """Closed outlines of a mask, halfway between the centres of pixels in and out."""
+def stack_outlines(label_ZYX: NDArray[np.uint8], labels: Mapping[str, int]) -> list[list[str]]:
+    """For each slice the outline of each label."""
+    found = [
+        _contours(plane == value) if value in there else []
+        for plane in label_ZYX
+        for there in [set(np.unique(plane).tolist())]
+        for value in labels.values()
+    ]
+    every = [contour for contours in found for contour in contours]
+    long = [contour for contour in every if len(contour) >= SHORT]
+    shorter = iter(simplified(long, TOLERANCE_PIXELS))
+    paths = [
+        "".join(_path(next(shorter) if len(contour) >= SHORT else contour) for contour in contours)
+        for contours in found
+    ]
+    return [paths[start : start + len(labels)] for start in range(0, len(paths), len(labels))]
+
+
+def _contours(mask_YX: NDArray[np.bool_]) -> list[Points]:
+    """Closed outlines (first point not repeated), halfway between the centres of pixels in and out, in pixels (x, y) from the corner."""
     from skimage.measure import find_contours
 
-    parts = []
-    for contour_N2 in find_contours(np.pad(mask_YX, 1).astype(np.float32), 0.5):
-        points_N2 = contour_N2[:-1]
-        if len(points_N2) >= SHORT:
-            points_N2 = simplified(points_N2, TOLERANCE_PIXELS)
-        # One pixel of padding less, half a pixel from centre to corner; (y, x) becomes (x, y).
-        tenths = np.rint((points_N2[:, ::-1] - 0.5) * TENTHS).astype(int)
-        steps = np.diff(tenths, axis=0).tolist()
-        words = " ".join(f"{x} {y}" for x, y in steps).replace(" -", "-")
-        parts.append(f"M{tenths[0, 0]} {tenths[0, 1]}l{words}z")
-    return "".join(parts)
+    rows, columns = np.flatnonzero(mask_YX.any(axis=1)), np.flatnonzero(mask_YX.any(axis=0))
+    inside = mask_YX[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    # One pixel of padding less, half a pixel from centre to corner.
+    corner = np.array([columns[0], rows[0]]) - 0.5
+    return [
+        contour[:-1, ::-1] + corner for contour in find_contours(np.pad(inside, 1).astype(np.float64), 0.5)
+    ]
 
 
-def simplified(points_N2: NDArray[np.float64], tolerance: float) -> NDArray[np.float64]:
-    """Fewer points of a closed outline (first not repeated), which lies within `tolerance` of them (Douglas and Peucker 1973).
+def _path(points_N2: Points) -> str:
+    tenths = np.rint(points_N2 * TENTHS).astype(int)
+    steps = np.diff(tenths, axis=0).tolist()
+    words = " ".join(f"{x} {y}" for x, y in steps).replace(" -", "-")
+    return f"M{tenths[0, 0]} {tenths[0, 1]}l{words}z"
 
-    The first point and the one farthest from it always stay.
+
+def simplified(outlines_N2: Sequence[Points], tolerance: float) -> list[Points]:
+    """Fewer points of closed outlines (first not repeated), which lie within `tolerance` of them (Douglas and Peucker 1973).
+
+    The first point of each and the one farthest from it always stay. Not by recursion: the spans of all outlines are split in rounds.
     """
-    far = int(np.square(points_N2 - points_N2[0]).sum(axis=1).argmax())
-    closed = np.vstack([points_N2, points_N2[:1]])
+    if not outlines_N2:
+        return []
+    closed = np.concatenate([np.vstack([points, points[:1]]) for points in outlines_N2])
+    lasts = np.cumsum([len(points) + 1 for points in outlines_N2]) - 1
+    firsts = np.concatenate([[0], lasts[:-1] + 1])
+    farthest = [int(np.square(points - points[0]).sum(axis=1).argmax()) for points in outlines_N2]
     kept = np.zeros(len(closed), bool)
-    kept[[0, far, -1]] = True
-    spans = [(0, far), (far, len(closed) - 1)]
-    while spans:
-        first, last = spans.pop()
-        if last - first < 2:
-            continue
-        y, x = (closed[first + 1 : last] - closed[first]).T
-        dy, dx = (closed[last] - closed[first]).tolist()
-        length = dy * dy + dx * dx
-        along = np.clip((y * dy + x * dx) / length, 0, 1) if length else 0.0
-        distance = (y - along * dy) ** 2 + (x - along * dx) ** 2
-        worst = int(distance.argmax())
-        if distance[worst] > tolerance * tolerance:
-            middle = first + 1 + worst
-            kept[middle] = True
-            spans += [(first, middle), (middle, last)]
-    kept[-1] = False
-    found: NDArray[np.float64] = closed[kept]
-    return found
+    kept[firsts] = kept[lasts] = kept[firsts + farthest] = True
+    while True:
+        ends = np.flatnonzero(kept)
+        span = np.cumsum(kept) - 1
+        distance = _squared_distance(closed, closed[ends][span], closed[np.append(ends[1:], ends[-1])][span])
+        worst = np.maximum.reduceat(distance, ends)
+        far = np.flatnonzero((distance == worst[span]) & (distance > tolerance * tolerance))
+        if not len(far):
+            break
+        kept[far[np.unique(span[far], return_index=True)[1]]] = True
+    kept[lasts] = False
+    return np.split(
+        closed[kept], np.cumsum([kept[a:b].sum() for a, b in zip(firsts, lasts, strict=True)])[:-1]
+    )
+
+
+def _squared_distance(points_N2: Points, start_N2: Points, end_N2: Points) -> Points:
+    """Of each point from its chord, which has two ends."""
+    chord, way = end_N2 - start_N2, points_N2 - start_N2
+    length = np.einsum("ij,ij->i", chord, chord)
+    along = np.einsum("ij,ij->i", way, chord) / np.where(length > 0, length, 1.0)
+    left = way - np.minimum(np.maximum(along, 0.0), 1.0)[:, np.newaxis] * chord
+    distance: Points = np.einsum("ij,ij->i", left, left)
+    return distance

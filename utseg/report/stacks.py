@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.errors import InputError
-from utseg.report.outlines import outlines
+from utseg.report.outlines import outlines, stack_outlines
 from utseg.report.places import Places
 
 MARGIN_MM = 14.0
@@ -83,10 +83,10 @@ def make_stack(request: StackRequest) -> Stack:
         "of": len(read.image),
         "thickness": round(read.spacing_zyx_mm[0], 3),
         "order": drawing_order(read.reference, labels),
-        "reference": [outlines(plane, labels) for plane in reference],
+        "reference": stack_outlines(reference, labels),
         "models": {
             name: {
-                "paths": [outlines(plane, labels) for plane in label],
+                "paths": stack_outlines(label, labels),
                 "dice": [slice_dice(*both, labels) for both in zip(label, reference, strict=True)],
             }
             for name, label in own.items()
