@@ -207,6 +207,15 @@ def test_a_disk_that_fails_leaves_the_old_archive(run_folder, exported, tmp_path
     assert tree(tmp_path) == {"model.zip": exported.read_bytes()}
 
 
+def test_archives_of_more_than_four_gigabytes(run_folder, exported, tmp_path, monkeypatch):
+    """They need the wide fields of zip, which are made here with a limit of a kilobyte."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 1000)
+    export_model([run_folder], tmp_path / "wide.zip")
+    assert b"PK\x06\x06" in (tmp_path / "wide.zip").read_bytes()[-98:]
+    assert unpacked(tmp_path / "wide.zip") == unpacked(exported)
+    import_model(tmp_path / "wide.zip", tmp_path / "results")
+
+
 def test_the_manifest_names_size_and_checksum_of_every_file(exported, members):
     import hashlib
 

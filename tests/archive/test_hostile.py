@@ -404,6 +404,12 @@ def test_files_that_overlap(archive, tmp_path):
     refused(archive, tmp_path, "overlap")
 
 
+def test_something_before_the_archive(archive, tmp_path):
+    archive.write_bytes(b"#!/bin/sh\nrm -r ~\nexit\n" + archive.read_bytes())
+    assert zipfile.is_zipfile(archive)
+    refused(archive, tmp_path, "before its first file")
+
+
 def test_encrypted_members(archive, tmp_path):
     data = bytearray(archive.read_bytes())
     data[data.index(b"PK\x01\x02") + 8] |= 1

@@ -150,6 +150,8 @@ def _check_members(members: list[zipfile.ZipInfo], size: int, shown: str) -> Non
             raise InputError(
                 f"{name}: packed by method {info.compress_type}; expected stored or deflated, as utseg_export_model writes"
             )
+    if members and min(info.header_offset for info in members) > 0:
+        raise InputError(f"{shown}: something stands before its first file; such an archive is not imported")
     if sum(info.compress_size for info in members) > size:
         raise InputError(
             f"{shown}: its files overlap, as in an archive bomb; such an archive is not imported"
