@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from utseg.evaluate.cardiac import find_structures
+from utseg.cardiac import find_structures
 from utseg.evaluate.metrics import Definition, evaluate_pair
 from utseg.evaluate.stack import evaluate_stack, short_axis_regions
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.evaluate.cardiac import find_structures
+from utseg.cardiac import find_structures
 from utseg.evaluate.intervals import bootstrap_interval
 from utseg.evaluate.summary import Row, by_value
 

@@ -13,7 +13,7 @@ for many datasets (ACDC among them) do not keep the patient's directions. Slices
 the voxels in a region's slices. Distances run from the surface elements in those slices to the whole other surface, so that cutting a stack
 makes no new surface; a corner between two slices belongs to the one in the range, and of two to the more basal.
 
-Not here: which labels are cardiac (`cardiac.py`), the scores of the whole volume (`metrics.py`).
+Not here: which labels are cardiac (`utseg.cardiac`), the scores of the whole volume (`metrics.py`).
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.evaluate.cardiac import HEART, find_structures
+from utseg.cardiac import HEART, find_structures
 from utseg.evaluate.metrics import (
     NAN,
     Definition,

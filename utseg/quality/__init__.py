@@ -1,0 +1,21 @@
+"""How far a mask can be trusted, without a reference: predicted Dice, entropy, anatomical checks, and the flag for a person to look."""
+
+from utseg.quality.agreement import Agreement, entropy, expected_dice
+from utseg.quality.assess import CaseQuality, QualitySettings, assess, worst_of_frames
+from utseg.quality.heart import AnatomyLimits, Check, check_anatomy
+from utseg.quality.table import QUALITY_FILE, write_table
+
+__all__ = [
+    "QUALITY_FILE",
+    "Agreement",
+    "AnatomyLimits",
+    "CaseQuality",
+    "Check",
+    "QualitySettings",
+    "assess",
+    "check_anatomy",
+    "entropy",
+    "expected_dice",
+    "worst_of_frames",
+    "write_table",
+]

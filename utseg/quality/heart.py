@@ -1,0 +1,171 @@
+"""What a heart's short-axis mask must be like, whatever the image: checks that say so and change nothing.
+
+| check | value | passes |
+|---|---|---|
+| `enclosed` | share of the LV cavity's outline that touches MYO, in the mid-ventricular slices | at or above the limit |
+| `apart` | share of the LV cavity's outline that touches RV, in all slices | at or below |
+| `one_component` | share of a label's voxels outside its largest component (26-connected, in 3-D) | at or below |
+| `volume_ml` | volume of a label in ml | within the limits |
+| `gaps` | slices between a label's first and last that lack it | at or below |
+
+An outline is the pixel edges in the plane between the label and anything else; the image's own border is anything else. The ventricle's
+range is the slices from the first to the last with LV or MYO, n of them; the i-th (from 0) is mid-ventricular where ⌊3·(i + ½) / n⌋ = 1
+(after Cerqueira et al., Circulation 2002), all of them where that is none. At the base the outflow tract opens the ring of muscle, and
+observers differ there, so `enclosed` does not look at it. A label that is missing fails `volume_ml` and leaves out what cannot be asked of
+nothing. Labels other than the heart's three have no checks.
+
+Nothing is read, written, repaired or scored here.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from utseg.cardiac import find_structures
+from utseg.planning.settings import Settings
+
+Labels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+CONNECTIVITY = 26
+DIGITS = 4
+
+
+class AnatomyLimits(Settings):
+    """Where each check draws the line: beyond what experts drew in 94 volumes of ACDC, hearts that are ill among them, ED and ES.
+
+    There MYO encloses LV wholly, RV touches .1 % of LV's outline at most, up to 3.3 % of a label lies apart, no slice is missing, and
+    volumes are 22 … 374 ml (LV), 33 … 298 ml (MYO), 13 … 294 ml (RV). Volumes have room on both sides, for small and very large hearts.
+    """
+
+    enclosed_at_least: float = Field(default=0.9, ge=0, le=1)
+    apart_at_most: float = Field(default=0.02, ge=0, le=1)
+    loose_at_most: float = Field(default=0.05, ge=0, le=1)
+    gaps_at_most: int = Field(default=0, ge=0)
+    lv_ml: tuple[float, float] = (10.0, 500.0)
+    myo_ml: tuple[float, float] = (20.0, 450.0)
+    rv_ml: tuple[float, float] = (8.0, 450.0)
+
+
+class Check(Settings):
+    """One check of one mask. `limit`: what `value` may be at most or at least, or the lower and upper end of what it may be."""
+
+    name: str
+    label: str
+    passed: bool
+    value: float
+    limit: float | tuple[float, float]
+    words: str
+
+
+def check_anatomy(
+    mask_ZYX: Labels,
+    spacing_zyx_mm: tuple[float, float, float],
+    labels: Mapping[str, int],
+    limits: AnatomyLimits | None = None,
+) -> tuple[Check, ...]:
+    """All checks that the labels allow, of a label map (Z, Y, X) whose slices are short-axis slices; none where no label is cardiac.
+
+    `labels` maps names to values in the mask; LV, MYO and RV are known by name, as in `utseg.cardiac`.
+    """
+    limits = limits or AnatomyLimits()
+    names = find_structures(labels).names
+    box = _box(np.isin(mask_ZYX, [labels[name] for name in names.values()]))
+    heart_ZYX = mask_ZYX[box]
+    masks = {role: heart_ZYX == labels[name] for role, name in names.items()}
+    voxel_ml = float(np.prod(spacing_zyx_mm)) / 1000
+    checks: list[Check] = []
+    if {"LV", "MYO"} <= masks.keys() and masks["LV"].any():
+        checks.append(_enclosed(masks["LV"], masks["MYO"], names, limits.enclosed_at_least))
+    if {"LV", "RV"} <= masks.keys() and masks["LV"].any():
+        checks.append(_apart(masks["LV"], masks["RV"], names, limits.apart_at_most))
+    volumes = {"LV": limits.lv_ml, "MYO": limits.myo_ml, "RV": limits.rv_ml}
+    for role, own_ZYX in masks.items():
+        checks.append(_volume(own_ZYX, voxel_ml, names[role], volumes[role]))
+        if own_ZYX.any():
+            checks.append(_one_component(own_ZYX, names[role], limits.loose_at_most))
+            checks.append(_gaps(own_ZYX, names[role], limits.gaps_at_most))
+    return tuple(checks)
+
+
+def _enclosed(lv_ZYX: Mask, myo_ZYX: Mask, names: Mapping[str, str], at_least: float) -> Check:
+    middle_Z = _mid_slices(lv_ZYX | myo_ZYX)
+    lv_ZYX, myo_ZYX = lv_ZYX[middle_Z], myo_ZYX[middle_Z]
+    share = _touching(lv_ZYX, myo_ZYX) if lv_ZYX.any() else 0.0
+    lv, myo = names["LV"], names["MYO"]
+    words = f"{myo} lies along {share:.0%} of the outline of {lv} in the mid-ventricular slices"
+    return _check(
+        "enclosed", lv, share >= at_least, share, at_least, f"{words}, expected {at_least:.0%} or more"
+    )
+
+
+def _apart(lv_ZYX: Mask, rv_ZYX: Mask, names: Mapping[str, str], at_most: float) -> Check:
+    share = _touching(lv_ZYX, rv_ZYX)
+    lv, rv = names["LV"], names["RV"]
+    words = f"{rv} touches {share:.0%} of the outline of {lv}, expected {at_most:.0%} or less"
+    return _check("apart", lv, share <= at_most, share, at_most, words)
+
+
+def _volume(own_ZYX: Mask, voxel_ml: float, label: str, within_ml: tuple[float, float]) -> Check:
+    volume = float(np.count_nonzero(own_ZYX)) * voxel_ml
+    low, high = within_ml
+    found = f"{label} has {volume:.0f} ml" if volume else f"{label} is missing"
+    words = f"{found}, expected {low:g} to {high:g} ml"
+    return _check("volume_ml", label, low <= volume <= high, volume, within_ml, words)
+
+
+def _one_component(own_ZYX: Mask, label: str, at_most: float) -> Check:
+    import cc3d
+
+    components_ZYX = cc3d.connected_components(np.ascontiguousarray(own_ZYX), connectivity=CONNECTIVITY)
+    sizes_N = np.bincount(components_ZYX.ravel())[1:]
+    share = 1 - float(sizes_N.max() / sizes_N.sum())
+    words = f"{share:.1%} of {label} lies apart from its largest component, expected {at_most:.1%} or less"
+    return _check("one_component", label, share <= at_most, share, at_most, words)
+
+
+def _gaps(own_ZYX: Mask, label: str, at_most: int) -> Check:
+    there = np.flatnonzero(own_ZYX.any(axis=(1, 2)))
+    missing = int(there[-1] - there[0] + 1 - len(there))
+    words = f"{label} lacks {missing} slices between its first and its last, expected {at_most or 'none'}"
+    return _check("gaps", label, missing <= at_most, missing, at_most, words)
+
+
+def _check(name: str, label: str, passed: bool, value: float, limit: Any, words: str) -> Check:
+    return Check(
+        name=name, label=label, passed=bool(passed), value=round(value, DIGITS), limit=limit, words=words
+    )
+
+
+def _mid_slices(ventricle_ZYX: Mask) -> NDArray[np.intp]:
+    """Indices of the middle third of the slices from the first to the last with the ventricle, all of these where that is none."""
+    there = np.flatnonzero(ventricle_ZYX.any(axis=(1, 2)))
+    slices = np.arange(there[0], there[-1] + 1)
+    count = len(slices)
+    middle = slices[3 * (2 * np.arange(count) + 1) // (2 * count) == 1]
+    return middle if len(middle) else slices
+
+
+def _touching(own_ZYX: Mask, other_ZYX: Mask) -> float:
+    """Share of the in-plane pixel edges around `own` (not empty) that have `other` on their far side."""
+    around = ((0, 0), (1, 1), (1, 1))
+    own_ZYX, other_ZYX = np.pad(own_ZYX, around), np.pad(other_ZYX, around)
+    edges = shared = 0
+    for axis in (1, 2):
+        low: list[slice] = [slice(None)] * 3
+        high: list[slice] = [slice(None)] * 3
+        low[axis], high[axis] = slice(None, -1), slice(1, None)
+        for here, there in ((tuple(low), tuple(high)), (tuple(high), tuple(low))):
+            edges += int(np.count_nonzero(own_ZYX[here] & ~own_ZYX[there]))
+            shared += int(np.count_nonzero(own_ZYX[here] & other_ZYX[there]))
+    return shared / edges
+
+
+def _box(mask_ZYX: Mask) -> tuple[slice, ...]:
+    """The smallest box around what is set; empty slices where nothing is."""
+    if not mask_ZYX.any():
+        return (slice(0, 0),) * 3
+    ends = [np.flatnonzero(mask_ZYX.any(axis=others))[[0, -1]] for others in ((1, 2), (0, 2), (0, 1))]
+    return tuple(slice(int(first), int(last) + 1) for first, last in ends)
