@@ -12,6 +12,8 @@ import math
 import platform
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -71,6 +73,7 @@ def ensemble_folders(
     save_probabilities: bool = False,
     case_ids: Sequence[str] | None = None,
     workers: int | None = None,
+    executor: Executor | None = None,
 ) -> PredictionRecord:
     """Writes CASE.nii.gz, the likeliest label by the members' mean, with `prediction.json`, and CASE.npz where it is asked for.
 
@@ -99,7 +102,7 @@ def ensemble_folders(
         kept = earlier.cases if earlier is not None and earlier.same_making(record) else {}
         done = {case_id: entry for case_id, entry in kept.items() if case_id not in cases}
         try:
-            problems = _join_all(joinings, done, workers)
+            problems = _join_all(joinings, done, executor, workers)
         finally:
             record = record.model_copy(update={"cases": dict(sorted(done.items()))})
             write_record(record, output)
@@ -298,12 +301,20 @@ def _share(model: ModelUse, member: Member) -> float:
     return own * member.weight
 
 
-def _join_all(joinings: Sequence[Joining], done: dict[str, PredictedCase], workers: int | None) -> list[str]:
+def _join_all(
+    joinings: Sequence[Joining],
+    done: dict[str, PredictedCase],
+    executor: Executor | None,
+    workers: int | None,
+) -> list[str]:
     """Joins all cases, notes those that are done, returns what went wrong with the others."""
     problems: list[str] = []
-    pool = InlineExecutor() if len(joinings) <= INLINE else process_pool(workers)
-    with pool as executor, progress("joined", len(joinings)) as advance:
-        for outcome in run_each(join, joinings, executor, name=lambda item: item.case_id, workers=workers):
+    if executor is not None:
+        own: AbstractContextManager[Executor] = nullcontext(executor)
+    else:
+        own = InlineExecutor() if len(joinings) <= INLINE else process_pool(workers)
+    with own as pool, progress("joined", len(joinings)) as advance:
+        for outcome in run_each(join, joinings, pool, name=lambda item: item.case_id, workers=workers):
             if outcome.error is not None:
                 problems += outcome.error.lines()
             elif outcome.result is not None:

@@ -1,0 +1,53 @@
+"""A home with cross-validated tiny models whose weights are random: raw data, splits, run folders, validated as training does."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rawfiles import make_nnunet
+from tiny_models import make_run_folder
+
+from trainers.validate import validate_at_native_resolution
+from utseg.preprocess.splits import make_splits, select_cases, write_splits
+from utseg.rawdata import open_dataset
+from utseg.runs import read_run, write_run
+
+FOLDS = 2
+SUBJECTS = 4
+
+
+def make_folds(
+    home: Path, models: Sequence[str] = ("UNet", "UTNet"), folds: int = FOLDS, subjects: int = SUBJECTS
+) -> Path:
+    """raw/Tiny, preprocessed/Tiny/splits.json, and finished folds of the models below results/Tiny/auto_2d."""
+    dataset = open_dataset(make_nnunet(home / "raw" / "Tiny", subjects=subjects, size_zyx=(3, 34, 32)))
+    preprocessed = home / "preprocessed" / "Tiny"
+    preprocessed.mkdir(parents=True)
+    write_splits(make_splits(dataset.training_cases(), folds=folds), preprocessed)
+    for seed, model in enumerate(models):
+        for fold in range(folds):
+            add_fold(home, model, fold, seed=10 * seed + fold)
+    return home
+
+
+def add_fold(home: Path, model: str, fold: int, *, seed: int = 0, planner: str = "auto") -> Path:
+    """One finished fold."""
+    dataset = open_dataset(home / "raw" / "Tiny")
+    splits = json.loads((home / "preprocessed" / "Tiny" / "splits.json").read_text())
+    folder = make_run_folder(
+        home / "results" / "Tiny", model, f"fold{fold}", seed, channel_names=("channel 0",), planner=planner
+    )
+    training, validation = select_cases(f"fold{fold}", dataset.training_cases(), splits)
+    record = read_run(folder).model_copy(update={"training_cases": training, "validation_cases": validation})
+    write_run(record, folder)
+    cases = [case for case in dataset.training_cases() if case.case_id in validation]
+    validate_at_native_resolution(cases, folder, record.plan, torch.device("cpu"), 1)
+    return folder
+
+
+def edit_json(path: Path, change) -> None:
+    """Rewrites a JSON file after `change` has been at its content."""
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))

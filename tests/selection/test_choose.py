@@ -1,0 +1,124 @@
+"""Ranking, ties, and the cheaper one that wins them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from utseg.selection.choose import Candidate, are_apart, choose
+
+NAMES = np.array([f"s{number:02d}" for number in range(40)])
+
+
+def candidate(name: str, values: np.ndarray, gmac: float = 1.0) -> Candidate:
+    return Candidate(name, (name,), 5, gmac, np.asarray(values, dtype=float))
+
+
+def noise(seed: int, count: int, sd: float = 0.02) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, sd, count)
+
+
+def test_clearly_better_is_chosen_whatever_it_costs():
+    base = 0.8 + noise(0, 30)
+    found = choose(
+        [candidate("cheap", base), candidate("dear", base + 0.05 + noise(1, 30, 0.005), 100)], NAMES[:30]
+    )
+    assert found.chosen.candidate.name == "dear"
+    assert not found.tie
+    assert found.standings[1].against_best["p"] < 0.05
+    assert "better than the runner-up cheap beyond noise" in found.why
+
+
+def test_a_tie_is_called_a_tie_and_the_cheaper_one_wins():
+    base = 0.8 + noise(0, 30)
+    found = choose(
+        [
+            candidate("dear", base + 0.001 + noise(1, 30), 100),
+            candidate("cheap", base + noise(2, 30), 1),
+            candidate("worse", base - 0.2, 0.1),
+        ],
+        NAMES[:30],
+    )
+    assert found.tie
+    assert found.chosen.candidate.name == "cheap"
+    assert {one.candidate.name: one.tied for one in found.standings} == {
+        "dear": True,
+        "cheap": True,
+        "worse": False,
+    }
+    assert (
+        "the cheapest of these wins the tie: cheap" in found.why
+        or found.standings[0].candidate.name == "cheap"
+    )
+
+
+def test_a_tie_reaches_past_the_runner_up():
+    """A pair, another pair and a single that all score the same: the single is chosen."""
+    base = 0.8 + noise(0, 30)
+    found = choose(
+        [
+            candidate(name, base + noise(seed, 30, 0.01), gmac)
+            for seed, (name, gmac) in enumerate([("a+b", 2), ("a+c", 3), ("a", 1)])
+        ],
+        NAMES[:30],
+    )
+    assert found.chosen.candidate.name == "a"
+
+
+def test_identical_scores_are_a_tie_with_p_one():
+    values = 0.8 + noise(0, 10)
+    found = choose([candidate("b", values, 2), candidate("a", values, 2)], NAMES[:10])
+    assert found.standings[1].against_best["p"] == 1
+    assert found.tie
+    assert found.chosen.candidate.name == "a"  # by name, and so always the same
+
+
+def test_few_subjects_are_decided_by_the_interval_and_it_is_said():
+    values = np.array([0.8, 0.81, 0.79])
+    found = choose([candidate("bad", values - 0.3), candidate("good", values, 50)], NAMES[:3])
+    assert found.chosen.candidate.name == "good"
+    assert "with 3 subjects no paired test can reach" in found.why
+    alone = choose([candidate("bad", values[:1] - 0.3), candidate("good", values[:1], 50)], NAMES[:1])
+    assert alone.tie and alone.chosen.candidate.name == "bad"
+
+
+def test_one_candidate_is_the_best():
+    found = choose([candidate("only", [0.5, 0.7])], NAMES[:2])
+    assert found.chosen.mean == pytest.approx(0.6)
+    assert not found.tie
+    assert "nothing else was there" in found.why
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_what_holds_for_all_choices(data):
+    count = data.draw(st.integers(1, 15))
+    scores = st.lists(st.floats(0, 1), min_size=count, max_size=count)
+    candidates = [
+        candidate(f"m{number}", data.draw(scores), data.draw(st.floats(0.1, 100)))
+        for number in range(data.draw(st.integers(1, 4)))
+    ]
+    found = choose(candidates, NAMES[:count])
+    means = [standing.mean for standing in found.standings]
+    assert means == sorted(means, reverse=True)
+    tied = [standing for standing in found.standings if standing.tied]
+    assert found.standings[0] in tied
+    assert found.chosen.candidate.gmac == min(standing.candidate.gmac for standing in tied)
+    for standing in found.standings[1:]:
+        assert standing.against_best["difference"] == pytest.approx(means[0] - standing.mean)
+        assert standing.tied is not are_apart(standing.against_best)
+        interval = standing.against_best["interval95"]
+        if not standing.tied:
+            assert interval[0] > 0
+    shuffled = data.draw(st.permutations(candidates))
+    assert choose(shuffled, NAMES[:count]).chosen.candidate is found.chosen.candidate
+
+
+def test_under_no_difference_the_dearer_one_rarely_wins():
+    """Two models of the same quality: the test holds its level, so the cheap one is chosen nearly always."""
+    dear = 0
+    for seed in range(100):
+        pair = np.random.default_rng(seed).normal(0.8, 0.03, (2, 15))
+        found = choose([candidate("cheap", pair[0], 1), candidate("dear", pair[1], 2)], NAMES[:15])
+        dear += found.chosen.candidate.name == "dear"
+    assert dear <= 8

@@ -1,0 +1,110 @@
+"""`utseg_find_best_configuration`: which trained models predict best, on subjects they held back."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from utseg.commands.frame import add_workers, home_of, make_parser, run
+
+if TYPE_CHECKING:
+    from utseg.selection import Best
+
+logger = logging.getLogger("utseg")
+NAME_WIDTH = 44
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    parser = make_parser(
+        "utseg_find_best_configuration",
+        "Compare all trained models and their pairs on the subjects that their folds held back, choose one and its postprocessing, and "
+        "write best.json, which utseg_predict follows. Pairs need probabilities: where validation/ has none, the held-back cases are "
+        "predicted again, a few at a time; the masks stay in results/NAME/selection and are not made twice.",
+        "utseg_find_best_configuration -d MnM",
+    )
+    parser.add_argument(
+        "-d",
+        dest="dataset",
+        metavar="NAME",
+        default=argparse.SUPPRESS,
+        help="dataset that the models were trained on; may be left out where one is there",
+    )
+    parser.add_argument(
+        "-pl",
+        dest="planners",
+        nargs="+",
+        metavar="PLAN",
+        default=(),
+        help="models of these plans only; left out: of all",
+    )
+    parser.add_argument(
+        "-m", dest="models", nargs="+", metavar="MODEL", default=(), help="these networks only; left out: all"
+    )
+    parser.add_argument("--no-pairs", dest="pairs", action="store_false", help="compare single models only")
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto (CUDA where it is there), cpu, cuda or cuda:N"
+    )
+    add_workers(parser)
+    return run(parser, _find, argv)
+
+
+def _find(arguments: argparse.Namespace) -> None:
+    from utseg.selection import BEST_FILE, SelectionRequest, find_best_configuration
+
+    home = home_of(arguments)
+    name, results = home.trained_dataset(getattr(arguments, "dataset", None))
+    options = ("--home", str(arguments.home)) if hasattr(arguments, "home") else ()
+    best = find_best_configuration(
+        SelectionRequest(
+            dataset=name,
+            raw=home.raw / name,
+            preprocessed=home.preprocessed / name,
+            results=results,
+            planners=tuple(arguments.planners),
+            models=tuple(arguments.models),
+            pairs=arguments.pairs,
+            device=arguments.device,
+            workers=getattr(arguments, "workers", None),
+            options=options,
+        )
+    )
+    if logger.isEnabledFor(logging.INFO):
+        sys.stdout.write(f"{in_words(best)}\n\nwritten: {results / BEST_FILE}\n")
+
+
+def in_words(best: "Best") -> str:
+    """The table of candidates, the postprocessing, why, and the command to run."""
+    compared = best.compared
+    width = max(NAME_WIDTH, *(len(one.name) + 2 for one in best.candidates))
+    lines = [
+        f"mean Dice over {compared.subjects} out-of-fold subjects ({compared.cases} cases)",
+        f"  {'':<{width}}{'Dice':>7}{'95 % interval':>18}{'GMAC':>9}{'p':>8}",
+    ]
+    for one in best.candidates:
+        mark = "*" if one.name == best.chosen else "=" if one.tied else " "
+        p = one.against_best.p if one.against_best else None
+        lines.append(
+            f"{mark} {one.name:<{width}}{one.mean_dice:>7.4f}{_interval(one.interval95):>18}{one.gmac:>9.3g}"
+            f"{'' if p is None else f'{p:.3g}':>8}"
+        )
+    lines += [
+        "* chosen; = tied with the best; p: of the paired test against the best; GMAC: for a slice of 320 × 320 mm, all members",
+        "",
+        "postprocessing",
+    ]
+    for trial in best.postprocessing_tried:
+        change = f"{trial.gain:+.4f} in {trial.cases_changed} changed cases" if trial.cases_changed else ""
+        lines.append(f"{'*' if trial.kept else ' '} {trial.words:<{width}}{change}  {trial.why}")
+    lines += [
+        "",
+        f"chosen: {best.chosen}, {len(best.members)} members, mean Dice {best.mean_dice:.4f} ({_interval(best.interval95).strip()})",
+        f"why: {best.why}",
+        f"to predict: {best.command}",
+    ]
+    return "\n".join(lines)
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return f"{interval[0]:.4f} … {interval[1]:.4f}" if interval else "–"

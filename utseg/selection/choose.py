@@ -1,0 +1,135 @@
+"""Ranks candidates by their mean over subjects, calls a tie a tie, and lets the cheaper one win it.
+
+Two candidates are apart where the bootstrap 95 % interval of their mean difference over subjects leaves 0 out and the paired permutation
+test over subjects gives p < .05. With fewer than six subjects that test cannot get there whatever the scores are; then the interval decides
+alone. Every other candidate is compared with the best; all that are not apart from it are tied with it, and the cheapest of them is chosen.
+The p values are of single tests, not corrected: a correction would only make more ties.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utseg.evaluate.compare import ALPHA, compare_pair
+from utseg.evaluate.intervals import bootstrap_interval
+
+Floats = NDArray[np.float64]
+Names = NDArray[np.str_]
+FEWEST_TO_TEST = 6
+"""2 / 2⁶ is the first that is below .05: of all changes of sign, only none and all are as extreme as differences of one direction."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model, or two together. `gmac`: cost of a slice with all `members`, 10⁹ multiply-accumulates. `values_S`: mean Dice a subject."""
+
+    name: str
+    models: tuple[str, ...]
+    members: int
+    gmac: float
+    values_S: Floats
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A candidate's mean over subjects with its interval, and how it compares with the best: `difference` = best − this one.
+
+    `against_best` is what `compare_pair` says, None for the best itself.
+    """
+
+    candidate: Candidate
+    mean: float
+    interval95: tuple[float, float] | None
+    against_best: Mapping[str, Any] | None
+    tied: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """All standings, best first, the one that is chosen, and why in words. `tie`: whether best and runner-up are tied."""
+
+    standings: tuple[Standing, ...]
+    chosen: Standing
+    tie: bool
+    why: str
+
+
+def choose(candidates: Sequence[Candidate], subjects_S: Names) -> Choice:
+    """The choice among candidates with scores of the same subjects, none of them NaN. Of equal cost the better one is chosen."""
+    ordered = sorted(candidates, key=lambda one: (-float(one.values_S.mean()), one.gmac, one.name))
+    best = ordered[0]
+    standings = []
+    for candidate in ordered:
+        against = None if candidate is best else compare_pair(best.values_S, candidate.values_S, subjects_S)
+        interval = bootstrap_interval(candidate.values_S, subjects_S)
+        standings.append(
+            Standing(
+                candidate,
+                float(candidate.values_S.mean()),
+                None if interval is None else (interval[0], interval[1]),
+                against,
+                against is None or not are_apart(against),
+            )
+        )
+    tied = [standing for standing in standings if standing.tied]
+    chosen = min(
+        tied, key=lambda standing: (standing.candidate.gmac, -standing.mean, standing.candidate.name)
+    )
+    tie = len(standings) > 1 and standings[1].tied
+    return Choice(tuple(standings), chosen, tie, _why(standings, tied, chosen, len(subjects_S)))
+
+
+def are_apart(compared: Mapping[str, Any]) -> bool:
+    """Whether the first of a compared pair is better beyond noise."""
+    interval, p = compared["interval95"], compared["p"]
+    if interval is None or p is None or not interval[0] > 0:
+        return False
+    return bool(compared["subjects"] < FEWEST_TO_TEST or p < ALPHA)
+
+
+def _why(standings: Sequence[Standing], tied: Sequence[Standing], chosen: Standing, subjects: int) -> str:
+    best = standings[0]
+    said = [
+        f"{best.candidate.name} has the highest mean Dice over {subjects} out-of-fold subjects, {_scored(best)}"
+    ]
+    if len(standings) == 1:
+        said.append("nothing else was there to compare it with")
+    elif len(tied) == 1:
+        runner_up = standings[1]
+        said.append(
+            f"it is better than the runner-up {runner_up.candidate.name} beyond noise ({compared_in_words(runner_up)})"
+        )
+    else:
+        names = ", ".join(f"{one.candidate.name} ({compared_in_words(one)})" for one in tied[1:])
+        said.append(f"tied with it, as no difference beyond noise is seen: {names}")
+        if chosen is best:
+            said.append("of these it is the cheapest")
+        else:
+            said.append(
+                f"the cheapest of these wins the tie: {chosen.candidate.name}, {chosen.candidate.gmac:.3g} GMAC a slice instead of "
+                f"{best.candidate.gmac:.3g}"
+            )
+    if len(standings) > 1 and subjects < FEWEST_TO_TEST:
+        said.append(
+            f"with {subjects} subjects no paired test can reach p < {ALPHA:g}, so the intervals alone decided: train more folds to be sure"
+        )
+    return "; ".join(said)
+
+
+def _scored(standing: Standing) -> str:
+    interval = standing.interval95
+    return f"{standing.mean:.4f}" + (f" ({interval[0]:.4f} … {interval[1]:.4f})" if interval else "")
+
+
+def compared_in_words(standing: Standing) -> str:
+    """How far a candidate is behind the best, with interval and p."""
+    against = standing.against_best
+    if against is None:
+        return "the best"
+    interval, p = against["interval95"], against["p"]
+    text = f"{against['difference']:.4f} behind"
+    text += f", {interval[0]:.4f} … {interval[1]:.4f}" if interval else ""
+    return text + (f", p {p:.3g}" if p is not None else "")

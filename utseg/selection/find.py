@@ -1,0 +1,290 @@
+"""From the finished folds of a dataset to `best.json`: guard, score, choose, postprocess, write.
+
+Only out-of-fold predictions are looked at, each by a model that has not seen the subject. What is done at each step is in the other files
+of this room.
+"""
+
+import logging
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from utseg.case import Case
+from utseg.errors import InputError, listing
+from utseg.evaluate.intervals import bootstrap_interval
+from utseg.files import folder_lock, remove_leftovers, require_writable
+from utseg.parallel import InlineExecutor, process_pool
+from utseg.preprocess.splits import SPLITS_FILE, read_splits
+from utseg.rawdata import open_dataset
+from utseg.selection.choose import Candidate, Choice, Standing, choose
+from utseg.selection.cost import gmac_of_slice
+from utseg.selection.leakage import check_leakage
+from utseg.selection.models import Comparable, FoldRun, TrainedModel, comparable_cases, find_models
+from utseg.selection.pairs import Inputs, Pair, make_pairs, pair_folder, single_mask
+from utseg.selection.record import Against, Best, BestMember, CandidateRecord, Compared, write_best
+from utseg.selection.scores import (
+    Floats,
+    Scoring,
+    foreground,
+    mean_defined,
+    read_both,
+    score_all,
+    subject_means,
+)
+from utseg.selection.trials import RULE_IN_WORDS, Outcome, Volume, choose_postprocessing
+
+logger = logging.getLogger("utseg")
+SELECTION_FOLDER = "selection"
+INLINE = 8
+"""Up to so many cases are scored and joined in this process: starting others would take longer."""
+
+
+@dataclass(frozen=True)
+class SelectionRequest:
+    """`raw`, `preprocessed` and `results` are the dataset's folders. `planners`, `models`: these only; all where empty.
+
+    `pairs`: whether pairs of models are tried too. `options`: words that `utseg_predict` needs to find the dataset.
+    """
+
+    dataset: str
+    raw: Path
+    preprocessed: Path
+    results: Path
+    planners: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    pairs: bool = True
+    device: str = "auto"
+    workers: int | None = None
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A candidate with the out-of-fold mask of every case, in the order of the cases, and the runs that would predict."""
+
+    name: str
+    models: tuple[TrainedModel, ...]
+    masks: tuple[Path, ...]
+    runs: tuple[FoldRun, ...]
+
+
+def find_best_configuration(request: SelectionRequest) -> Best:
+    """Compares all models and pairs, chooses one and its postprocessing, writes `best.json` and returns its content.
+
+    Raises InputError where nothing can be compared or a subject leaks, ArtefactError where a validation is not that of the weights,
+    UsageError for an unknown device, UtsegError where another run selects for this dataset.
+    """
+    dataset = open_dataset(request.raw, request.dataset)
+    trained = find_models(request.results, request.planners, request.models)
+    has_splits = (request.preprocessed / SPLITS_FILE).is_file()
+    check_leakage(trained, dataset, read_splits(request.preprocessed) if has_splits else None)
+    comparable = comparable_cases(trained, dataset)
+    _say_what_is_compared(trained, comparable)
+    selection = request.results / SELECTION_FOLDER
+    require_writable(selection)
+    with folder_lock(selection), _executor(len(comparable.all_cases), request.workers) as executor:
+        remove_leftovers(selection)
+        entries = _entries(request, trained, comparable, selection, executor)
+        best = _best(request, entries, comparable, executor)
+    write_best(best, request.results)
+    return best
+
+
+def _executor(cases: int, workers: int | None) -> AbstractContextManager[Executor]:
+    return nullcontext(InlineExecutor()) if cases <= INLINE else process_pool(workers)
+
+
+def _say_what_is_compared(trained: Sequence[TrainedModel], comparable: Comparable) -> None:
+    names = {case.subject for case in comparable.all_cases}
+    logger.info(
+        "comparing %s on the %d subjects that all held back (%s)",
+        ", ".join(model.name for model in trained),
+        len(names),
+        ", ".join(comparable.cases),
+    )
+    for model, lacking in comparable.lacking.items():
+        logger.warning(
+            "%d subjects are left out of the comparison, as %s has no out-of-fold prediction of them: %s; train its other folds, or leave "
+            "it out with -m and -pl",
+            len(lacking),
+            model,
+            listing(list(lacking)),
+        )
+
+
+def _entries(
+    request: SelectionRequest,
+    trained: Sequence[TrainedModel],
+    comparable: Comparable,
+    selection: Path,
+    executor: Executor,
+) -> list[Entry]:
+    """All candidates with their out-of-fold masks; those of pairs are made here."""
+    inputs = Inputs()
+    entries = [
+        Entry(
+            model.name,
+            (model,),
+            tuple(
+                single_mask(model.folds[fold], case, inputs)
+                for fold, cases in comparable.cases.items()
+                for case in cases
+            ),
+            tuple(model.folds.values()),
+        )
+        for model in trained
+    ]
+    pairs: list[Pair] = list(combinations(trained, 2)) if request.pairs else []
+    if pairs:
+        from utseg.device import resolve_device
+
+        device = resolve_device(request.device)
+        make_pairs(
+            pairs,
+            comparable.cases,
+            selection,
+            inputs,
+            device=device,
+            executor=executor,
+            workers=request.workers,
+        )
+    return entries + [_pair_entry(pair, comparable.cases, selection) for pair in pairs]
+
+
+def _pair_entry(pair: Pair, cases: Mapping[str, Sequence[Case]], selection: Path) -> Entry:
+    """Members are the folds that both have, so that each model counts the same."""
+    first, second = pair
+    folds = [fold for fold in first.folds if fold in second.folds]
+    masks = (
+        pair_folder(selection, pair, fold) / f"{case.case_id}.nii.gz"
+        for fold, of_fold in cases.items()
+        for case in of_fold
+    )
+    runs = (model.folds[fold] for model in pair for fold in folds)
+    return Entry(f"{first.name} + {second.name}", pair, tuple(masks), tuple(runs))
+
+
+def _best(
+    request: SelectionRequest, entries: Sequence[Entry], comparable: Comparable, executor: Executor
+) -> Best:
+    cases = comparable.all_cases
+    labels = entries[0].runs[0].record.plan.labels
+    scorings = [
+        Scoring(case, mask, labels)
+        for entry in entries
+        for case, mask in zip(cases, entry.masks, strict=True)
+    ]
+    dice_ECL = np.split(score_all(scorings, executor, request.workers), len(entries))
+    choice, undefined = _choose(entries, dice_ECL, cases)
+    chosen = next(entry for entry in entries if entry.name == choice.chosen.candidate.name)
+    volumes = [
+        Volume(case.subject, *read_both(Scoring(case, mask, labels)))
+        for case, mask in zip(cases, chosen.masks, strict=True)
+    ]
+    outcome = choose_postprocessing(volumes, labels)
+    mean, interval = _after(outcome, cases)
+    by_name = dict(zip((entry.name for entry in entries), dice_ECL, strict=True))
+    return Best(
+        dataset=request.dataset,
+        chosen=chosen.name,
+        why=choice.why,
+        command=shlex.join(
+            ["utseg_predict", "-i", "INPUT", "-o", "OUTPUT", "-d", request.dataset, *request.options]
+        ),
+        mean_dice=mean,
+        interval95=interval,
+        tie=choice.tie,
+        members=tuple(BestMember(run=run.name, weights_sha256=run.weights_sha256) for run in chosen.runs),
+        labels=labels,
+        postprocessing=outcome.postprocessing,
+        compared=_compared(comparable, undefined),
+        candidates=tuple(
+            _recorded(standing, by_name[standing.candidate.name], list(foreground(labels)))
+            for standing in choice.standings
+        ),
+        postprocessing_rule=RULE_IN_WORDS,
+        postprocessing_tried=outcome.trials,
+        versions={"python": platform.python_version()}
+        | {name: version(name) for name in ("utseg", "torch", "numpy", "scipy", "connected-components-3d")},
+    )
+
+
+def _choose(
+    entries: Sequence[Entry], dice_ECL: Sequence[Floats], cases: Sequence[Case]
+) -> tuple[Choice, tuple[str, ...]]:
+    """The choice, and the subjects that are left out as some candidate has no score of them."""
+    subjects_C = np.array([case.subject for case in cases])
+    subjects_S = np.unique(subjects_C)
+    values_ES = np.stack([subject_means(dice_CL, subjects_C)[1] for dice_CL in dice_ECL])
+    defined_S = ~np.isnan(values_ES).any(0)
+    if not defined_S.any():
+        raise InputError(
+            f"no score is defined for the {len(subjects_S)} subjects compared: neither references nor predictions show a label"
+        )
+    costs: dict[str, float] = {}
+    candidates = [
+        Candidate(
+            entry.name,
+            tuple(model.name for model in entry.models),
+            len(entry.runs),
+            sum(gmac_of_slice(run.record, costs) for run in entry.runs),
+            values_S[defined_S],
+        )
+        for entry, values_S in zip(entries, values_ES, strict=True)
+    ]
+    return choose(candidates, subjects_S[defined_S]), tuple(map(str, subjects_S[~defined_S]))
+
+
+def _after(outcome: Outcome, cases: Sequence[Case]) -> tuple[float, tuple[float, float] | None]:
+    """Mean and interval over subjects with the chosen postprocessing."""
+    subjects_S, values_S = subject_means(outcome.dice_CL, np.array([case.subject for case in cases]))
+    defined_S = ~np.isnan(values_S)
+    interval = bootstrap_interval(values_S[defined_S], subjects_S[defined_S])
+    return float(values_S[defined_S].mean()), None if interval is None else (interval[0], interval[1])
+
+
+def _compared(comparable: Comparable, undefined: tuple[str, ...]) -> Compared:
+    folds = {
+        fold: tuple(sorted({case.subject for case in cases})) for fold, cases in comparable.cases.items()
+    }
+    return Compared(
+        subjects=sum(map(len, folds.values())) - len(undefined),
+        cases=len(comparable.all_cases),
+        folds=folds,
+        lacking=dict(comparable.lacking),
+        undefined=undefined,
+    )
+
+
+def _recorded(standing: Standing, dice_CL: Floats, names: Sequence[str]) -> CandidateRecord:
+    candidate, against = standing.candidate, standing.against_best
+    means = mean_defined(dice_CL, axis=0)
+    return CandidateRecord(
+        name=candidate.name,
+        models=candidate.models,
+        members=candidate.members,
+        gmac=candidate.gmac,
+        mean_dice=standing.mean,
+        interval95=standing.interval95,
+        labels={
+            name: None if np.isnan(mean) else float(mean) for name, mean in zip(names, means, strict=True)
+        },
+        undefined=int(np.isnan(dice_CL).sum()),
+        against_best=None
+        if against is None
+        else Against(
+            difference=against["difference"],
+            interval95=against["interval95"],
+            p=against["p"],
+            subjects=against["subjects"],
+        ),
+        tied=standing.tied,
+    )

@@ -1,0 +1,111 @@
+"""Whether models may be scored on the subjects that they held back: nobody who trains validates, test cases take no part, folds agree.
+
+What a run trained and validated on is in its `run.json`; which case is whose, and of which partition, is in the raw dataset; which fold
+holds whom back is in `splits.json`. The first thing that is wrong ends the work with one line that names the subject.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+from utseg.case import Case, Dataset
+from utseg.errors import InputError
+from utseg.preprocess.splits import SPLITS_FILE, Split
+from utseg.runs import RUN_FILE
+from utseg.selection.models import FoldRun, TrainedModel
+
+AGAIN = "restore the file, or train again with --overwrite"
+
+
+def check_leakage(trained: Sequence[TrainedModel], dataset: Dataset, splits: Sequence[Split] | None) -> None:
+    """Raises InputError naming the subject: in training and validation of one run; not a labelled training case of the dataset; held back
+    in two folds; held back in other folds by another model, or than `splits.json` says (None: there is none).
+    """
+    cases = {case.case_id: case for case in dataset.cases}
+    for model in trained:
+        for run in model.folds.values():
+            _check_partition(run, cases, dataset)
+            _check_sides(run, cases)
+        _check_folds(model, cases)
+        if splits is not None:
+            _check_splits(model, cases, splits)
+    for other, model in combinations(trained, 2):
+        _check_against(model, other, cases)
+
+
+def _check_partition(run: FoldRun, cases: Mapping[str, Case], dataset: Dataset) -> None:
+    for side, case_ids in (
+        ("training", run.record.training_cases),
+        ("validation", run.record.validation_cases),
+    ):
+        for case_id in case_ids:
+            case = cases.get(case_id)
+            if case is None:
+                raise InputError(
+                    f"{run.folder / RUN_FILE}: {side} case {case_id} is not in {dataset.folder}; put it back, or train again"
+                )
+            if case.partition != "training" or case.label is None:
+                kind = (
+                    f"of the {case.partition} partition"
+                    if case.partition != "training"
+                    else "without a label"
+                )
+                raise InputError(
+                    f"{run.folder / RUN_FILE}: subject {case.subject} is among the {side} cases ({case_id}), but {kind} of "
+                    f"{dataset.folder}; test cases take no part in training or selection: {AGAIN}"
+                )
+
+
+def _check_sides(run: FoldRun, cases: Mapping[str, Case]) -> None:
+    trains: dict[str, str] = {}
+    for case_id in run.record.training_cases:
+        trains.setdefault(cases[case_id].subject, case_id)
+    for case_id in run.record.validation_cases:
+        subject = cases[case_id].subject
+        if subject in trains:
+            raise InputError(
+                f"{run.folder / RUN_FILE}: subject {subject} is among the training cases ({trains[subject]}) and among the validation "
+                f"cases that score the model ({case_id}); its scores would be of what it has seen: {AGAIN}"
+            )
+
+
+def _subjects(run: FoldRun, cases: Mapping[str, Case]) -> set[str]:
+    return {cases[case_id].subject for case_id in run.record.validation_cases}
+
+
+def _check_folds(model: TrainedModel, cases: Mapping[str, Case]) -> None:
+    held_in: dict[str, FoldRun] = {}
+    for run in model.folds.values():
+        for subject in sorted(_subjects(run, cases)):
+            if subject in held_in:
+                raise InputError(
+                    f"{run.folder / RUN_FILE}: subject {subject} is held back there and in {held_in[subject].name}; were the splits edited "
+                    f"between them? {AGAIN}"
+                )
+            held_in[subject] = run
+
+
+def _check_splits(model: TrainedModel, cases: Mapping[str, Case], splits: Sequence[Split]) -> None:
+    for fold, run in model.folds.items():
+        number = int(fold.removeprefix("fold"))
+        planned = set(splits[number]["validation"]) if number < len(splits) else set()
+        differing = sorted(planned ^ _subjects(run, cases))
+        if differing:
+            where = "only" if differing[0] in planned else "not"
+            raise InputError(
+                f"{run.folder / RUN_FILE}: subject {differing[0]} is {where} in {SPLITS_FILE} among those that {fold} holds back; were the "
+                f"splits edited since {run.name} was trained? {AGAIN}"
+            )
+
+
+def _check_against(model: TrainedModel, other: TrainedModel, cases: Mapping[str, Case]) -> None:
+    theirs = {subject: fold for fold, run in other.folds.items() for subject in _subjects(run, cases)}
+    ours = {subject: fold for fold, run in model.folds.items() for subject in _subjects(run, cases)}
+    for subject in sorted(ours.keys() | theirs.keys()):
+        mine, its = ours.get(subject), theirs.get(subject)
+        missing_here = mine is None and its in model.folds
+        missing_there = its is None and mine in other.folds
+        if missing_here or missing_there or (mine and its and mine != its):
+            raise InputError(
+                f"{model.name} and {other.name} cannot be compared: subject {subject} is held back in {mine or 'no fold'} of the one and "
+                f"in {its or 'no fold'} of the other; were the splits edited between them? {AGAIN}"
+            )

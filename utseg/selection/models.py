@@ -1,0 +1,143 @@
+"""The trained models of a dataset that can be compared: networks × plans with finished cross-validation folds, and whom they held back.
+
+Only `run.json` and checksums are read here. Whether the folds are honest is checked elsewhere (`leakage.py`).
+"""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from utseg.case import Case, Dataset
+from utseg.errors import InputError, listing
+from utseg.files import sha256
+from utseg.home import check_name, plan_folder_name
+from utseg.runs import RUN_FILE, WEIGHTS_FILE, RunRecord, is_finished, read_run
+
+logger = logging.getLogger("utseg")
+FOLD = re.compile(r"fold\d+")
+
+
+@dataclass(frozen=True)
+class FoldRun:
+    """One finished fold: its folder, its record, and the SHA-256 of its weights' file."""
+
+    folder: Path
+    record: RunRecord
+    weights_sha256: str
+
+    @property
+    def name(self) -> str:
+        """PLAN_2d/MODEL/FOLD, below `results/NAME`."""
+        return "/".join(self.folder.parts[-3:])
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A network trained from a plan, called PLAN_2d/MODEL, and its finished folds by name."""
+
+    name: str
+    folds: Mapping[str, FoldRun]
+
+    def held_back(self) -> dict[str, str]:
+        """The fold that held each case back, by case id."""
+        return {case_id: fold for fold, run in self.folds.items() for case_id in run.record.validation_cases}
+
+
+@dataclass(frozen=True)
+class Comparable:
+    """What all models are compared on: cases by the fold that held them back, and the subjects that some model lacks, by model."""
+
+    cases: Mapping[str, tuple[Case, ...]]
+    lacking: Mapping[str, tuple[str, ...]]
+
+    @property
+    def all_cases(self) -> tuple[Case, ...]:
+        """The cases of all folds, fold after fold."""
+        return tuple(case for cases in self.cases.values() for case in cases)
+
+
+def find_models(
+    dataset: Path, planners: Sequence[str] = (), models: Sequence[str] = ()
+) -> tuple[TrainedModel, ...]:
+    """The models below `results/NAME` that have finished folds, sorted by name; of some plans or networks only where those are named.
+
+    Folds that have not finished are left out with a warning. Raises InputError where nothing is left, where something named is not there,
+    and where labels or channels of two models differ.
+    """
+    wanted_plans = [plan_folder_name(check_name(planner, "plan")) for planner in planners]
+    found: dict[str, dict[str, FoldRun]] = {}
+    for file in sorted(dataset.glob(f"*/*/fold*/{RUN_FILE}")):
+        folder = file.parent
+        plan, model, fold = folder.parts[-3:]
+        if plan.startswith(".") or not FOLD.fullmatch(fold):
+            continue
+        if (wanted_plans and plan not in wanted_plans) or (models and model not in models):
+            continue
+        if not is_finished(folder) or not (folder / WEIGHTS_FILE).is_file():
+            logger.warning("%s: left out, its training has not finished", folder)
+            continue
+        run = FoldRun(folder, read_run(folder), sha256(folder / WEIGHTS_FILE))
+        found.setdefault(f"{plan}/{model}", {})[fold] = run
+    trained = tuple(TrainedModel(name, folds) for name, folds in sorted(found.items()))
+    _require_all(dataset, trained, wanted_plans, models)
+    _require_same_task(trained)
+    return trained
+
+
+def _require_all(
+    dataset: Path, trained: Sequence[TrainedModel], plans: Sequence[str], models: Sequence[str]
+) -> None:
+    parts = [model.name.split("/") for model in trained]
+    for what, wanted, there in (
+        ("plan", plans, {plan for plan, _ in parts}),
+        ("model", models, {model for _, model in parts}),
+    ):
+        missing = [name for name in wanted if name not in there]
+        if missing:
+            raise InputError(
+                f"{dataset}: no {what} {', '.join(missing)} with a finished cross-validation fold; there are: "
+                f"{', '.join(sorted(there)) or 'none'}"
+            )
+    if not trained:
+        raise InputError(
+            f"{dataset}: no model with a finished cross-validation fold is there; run utseg_train 2d all-folds first"
+        )
+
+
+def _require_same_task(trained: Sequence[TrainedModel]) -> None:
+    runs = [run for model in trained for run in model.folds.values()]
+    for run in runs[1:]:
+        for what in ("labels", "channel_names"):
+            ours, theirs = getattr(runs[0].record.plan, what), getattr(run.record.plan, what)
+            if ours != theirs:
+                raise InputError(
+                    f"{run.name} and {runs[0].name} cannot be compared: {what} are {theirs} and {ours}; choose with -m and -pl"
+                )
+
+
+def comparable_cases(trained: Sequence[TrainedModel], dataset: Dataset) -> Comparable:
+    """The out-of-fold cases that all models have. Raises InputError where there is none.
+
+    The folds have been checked: two models that held the same subject back did so in the same fold.
+    """
+    by_id = {case.case_id: case for case in dataset.cases}
+    held_back = [model.held_back() for model in trained]
+    everything = {case_id: fold for held in held_back for case_id, fold in held.items()}
+    common = [case_id for case_id in sorted(everything) if all(case_id in held for held in held_back)]
+    lacking = {
+        model.name: tuple(sorted({by_id[case_id].subject for case_id in everything if case_id not in held}))
+        for model, held in zip(trained, held_back, strict=True)
+    }
+    lacking = {name: subjects for name, subjects in lacking.items() if subjects}
+    if not common:
+        said = "; ".join(f"{name} lacks {listing(list(subjects))}" for name, subjects in lacking.items())
+        raise InputError(
+            f"no subject was held back by all of {', '.join(model.name for model in trained)}: {said or 'none was held back at all'}; "
+            "train the same folds of each, or choose with -m and -pl"
+        )
+    cases: dict[str, list[Case]] = {}
+    for case_id in common:
+        cases.setdefault(everything[case_id], []).append(by_id[case_id])
+    return Comparable({fold: tuple(cases[fold]) for fold in sorted(cases)}, lacking)

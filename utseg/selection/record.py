@@ -1,0 +1,117 @@
+"""`results/NAME/best.json`: which models predict, with checksums, what is done to their masks, what else was tried, and why.
+
+`utseg_predict` follows it where no model is named. A member that is gone or was trained again since makes it useless, and is an error.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from utseg.errors import ArtefactError
+from utseg.files import sha256, write_text
+from utseg.planning.settings import Settings, read_model
+from utseg.postprocess import Postprocessing
+from utseg.runs import RUN_FILE, WEIGHTS_FILE
+from utseg.selection.trials import Trial
+
+BEST_FILE = "best.json"
+Interval = tuple[float, float]
+
+
+class BestMember(Settings):
+    """One run that predicts: PLAN_2d/MODEL/FOLD below `results/NAME`, and the SHA-256 of its weights' file."""
+
+    run: str
+    weights_sha256: str
+
+
+class Against(Settings):
+    """How far a candidate is behind the best: mean difference over subjects, its interval, p of the paired test, subjects."""
+
+    difference: float
+    interval95: Interval | None
+    p: float | None
+    subjects: int
+
+
+class CandidateRecord(Settings):
+    """One candidate. `labels`: mean Dice per label over cases; `undefined` of its case–label pairs have none and are left out.
+
+    `gmac`: 10⁹ multiply-accumulates for a slice of 320 × 320 mm with all members and mirrorings. `tied`: not apart from the best.
+    """
+
+    name: str
+    models: tuple[str, ...]
+    members: int
+    gmac: float
+    mean_dice: float
+    interval95: Interval | None
+    labels: dict[str, float | None]
+    undefined: int
+    against_best: Against | None
+    tied: bool
+
+
+class Compared(Settings):
+    """What the candidates were compared on. `lacking`: subjects that some model did not hold back, by model; they are left out.
+
+    `undefined`: subjects for whom some candidate has no score at all; left out too. `folds`: the subjects that each held back.
+    """
+
+    subjects: int
+    cases: int
+    folds: dict[str, tuple[str, ...]]
+    lacking: dict[str, tuple[str, ...]]
+    undefined: tuple[str, ...]
+
+
+class Best(Settings):
+    """The content of `best.json`. `candidates` are all that were tried, best first; `postprocessing_tried` in the order of trying.
+
+    `mean_dice` and its interval are of what is chosen, postprocessing included, on the subjects that it was chosen by: a little too good.
+    """
+
+    format: Literal["utseg-best-1"] = "utseg-best-1"
+    dataset: str
+    chosen: str
+    why: str
+    command: str
+    mean_dice: float
+    interval95: Interval | None
+    tie: bool
+    members: tuple[BestMember, ...]
+    labels: dict[str, int]
+    postprocessing: Postprocessing
+    compared: Compared
+    candidates: tuple[CandidateRecord, ...]
+    postprocessing_rule: str
+    postprocessing_tried: tuple[Trial, ...]
+    versions: dict[str, str]
+
+
+def write_best(best: Best, dataset: Path) -> None:
+    """Writes `best.json` into `results/NAME`."""
+    write_text(dataset / BEST_FILE, best.model_dump_json(indent=2) + "\n")
+
+
+def read_best(dataset: Path) -> Best:
+    """Reads `best.json` from `results/NAME`. Raises ArtefactError where it is not there, SettingError where it is not one."""
+    return read_model(Best, dataset / BEST_FILE)
+
+
+def best_runs(best: Best, dataset: Path) -> list[Path]:
+    """The folders of the members, checked. Raises ArtefactError naming the first that is gone or has other weights now."""
+    runs = []
+    for member in best.members:
+        folder = dataset / member.run
+        inside = folder.resolve().is_relative_to(dataset.resolve())
+        if not inside or not (folder / RUN_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
+            problem = "is not there any more"
+        elif sha256(folder / WEIGHTS_FILE) != member.weights_sha256:
+            problem = "has other weights than when it was chosen"
+        else:
+            runs.append(folder)
+            continue
+        raise ArtefactError(
+            f"{dataset / BEST_FILE}: its member {member.run} {problem}; run utseg_find_best_configuration again, or choose with -m"
+        )
+    return runs

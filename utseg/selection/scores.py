@@ -1,0 +1,96 @@
+"""Dice of masks against references, per case and label, and what becomes of it per subject.
+
+A case's score is the mean over the labels that are defined for it (a label that reference and prediction both lack has no Dice), a
+subject's the mean over its cases. Undefined values are left out and counted by whoever reports.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utseg.case import Case
+from utseg.errors import CaseErrors, InputError
+from utseg.evaluate.metrics import bounding_box, overlap
+from utseg.parallel import run_each
+from utseg.progress import progress
+from utseg.rawdata.gate import read_label
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A case, the file of its out-of-fold mask, and the labels of both."""
+
+    case: Case
+    mask: Path
+    labels: Mapping[str, int]
+
+
+def foreground(labels: Mapping[str, int]) -> dict[str, int]:
+    """The labels without background, by value."""
+    return dict(sorted(((name, value) for name, value in labels.items() if value), key=lambda item: item[1]))
+
+
+def dice_by_label(mask_ZYX: Labels, reference_ZYX: Labels, labels: Mapping[str, int]) -> Floats:
+    """(L,): the Dice of each label but background, by value; NaN where both lack it."""
+    found = []
+    for value in foreground(labels).values():
+        predicted, referenced = mask_ZYX == value, reference_ZYX == value
+        counts = (int(np.count_nonzero(flags)) for flags in (predicted, referenced, predicted & referenced))
+        found.append(overlap(*counts)["dice"])
+    return np.array(found, dtype=np.float64)
+
+
+def read_both(scoring: Scoring) -> tuple[Labels, Labels]:
+    """Mask and reference, cut to the box in which either is labelled. Raises InputError where they do not lie alike."""
+    case = scoring.case
+    assert case.label is not None, "only labelled cases were trained on"
+    reference_ZYX, geometry = read_label(case.label, scoring.labels, case.frame)
+    mask_ZYX, placed = read_label(scoring.mask, scoring.labels)
+    differences = placed.differences(geometry)
+    if differences:
+        raise InputError(f"{scoring.mask}: does not lie as {case.label} does: {'; '.join(differences)}")
+    box = bounding_box((mask_ZYX > 0) | (reference_ZYX > 0))
+    return mask_ZYX[box].copy(), reference_ZYX[box].copy()
+
+
+def score(scoring: Scoring) -> Floats:
+    """(L,): the Dice of one file."""
+    return dice_by_label(*read_both(scoring), scoring.labels)
+
+
+def score_all(scorings: Sequence[Scoring], executor: Executor, workers: int | None = None) -> Floats:
+    """(C, L): the Dice of all files, in their order. Raises CaseErrors for all that cannot be scored."""
+    found: dict[Path, Floats] = {}
+    problems: list[str] = []
+    with progress("scored", len(scorings)) as advance:
+        for outcome in run_each(score, scorings, executor, name=lambda item: str(item.mask), workers=workers):
+            if outcome.error is not None:
+                problems += outcome.error.lines()
+            elif outcome.result is not None:
+                found[outcome.item.mask] = outcome.result
+            advance()
+    if problems:
+        raise CaseErrors(sorted(problems))
+    return np.stack([found[scoring.mask] for scoring in scorings])
+
+
+def subject_means(dice_CL: Floats, subjects_C: NDArray[np.str_]) -> tuple[NDArray[np.str_], Floats]:
+    """Subjects, sorted, and the mean of each over its cases' means over labels; NaN where nothing of a subject is defined."""
+    names_S, owner_C = np.unique(subjects_C, return_inverse=True)
+    cases_C = mean_defined(dice_CL, axis=1)
+    return names_S, np.array([mean_defined(cases_C[owner_C == s], axis=0) for s in range(len(names_S))])
+
+
+def mean_defined(values: Floats, axis: int) -> Floats:
+    """The mean of what is not NaN; NaN where all is."""
+    defined = ~np.isnan(values)
+    count = defined.sum(axis)
+    total = np.where(defined, values, 0).sum(axis)
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
