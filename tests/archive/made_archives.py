@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tiny_models import make_run_folder
 
+from utseg.archive import import_model
+from utseg.errors import InputError
 from utseg.evaluate.records import METRICS, case_columns, to_csv
 from utseg.evaluate.summary import summarise
 from utseg.files import write_json, write_text
@@ -17,6 +20,7 @@ from utseg.files import write_json, write_text
 COLUMNS = ("vendor", "hospital_number")
 RUN = "auto_2d/UTNet/fold0"
 RUN_JSON, WEIGHTS = f"{RUN}/run.json", f"{RUN}/model.safetensors"
+SUMMARY = f"{RUN}/validation/summary.json"
 Members = dict[str, bytes]
 
 
@@ -105,3 +109,15 @@ def with_entry(path: Path, name: str, data: bytes = b"x", *, mode: int = stat.S_
 def tree(folder: Path) -> dict[str, bytes]:
     """All files below a folder, hidden ones too."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(path: Path, tmp_path: Path, words: str = "") -> str:
+    """Imports, and is glad when that fails; returns the message."""
+    results = tmp_path / "clean" / "results"
+    with pytest.raises(InputError) as caught:
+        import_model(path, results)
+    message = str(caught.value)
+    assert words in message, message
+    assert len(caught.value.lines()) == 1 and "\n" not in message and len(message) < 1500
+    assert not (tmp_path / "clean").exists()
+    return message
