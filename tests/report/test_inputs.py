@@ -1,6 +1,8 @@
 """What paths hold: scores, runs, folds that belong together, names, group columns."""
 
+import hashlib
 import json
+import shutil
 
 import pytest
 from made_scores import write_scores
@@ -124,3 +126,31 @@ def test_group_columns_are_those_that_tell_cases_apart_each_once(tmp_path, home)
     )
     (entry,) = find_entries([scores], home)
     assert group_columns(entry.rows) == ("vendor", "phase")
+
+
+def test_a_prediction_record_that_cannot_be_read_costs_its_provenance_only(tmp_path, home, caplog):
+    scores = write_scores(tmp_path / "s", {"a_ED": {"LV": 0.9}})
+    (scores / "prediction.json").write_text('{"format": "other"}')
+    with caplog.at_level("WARNING", logger="utseg"):
+        (entry,) = find_entries([scores], home)
+    assert entry.scores[0].prediction is None and "prediction.json" in caplog.text
+
+
+def test_the_model_that_made_the_masks_is_found_by_name_and_checksum(tmp_path, home):
+    run = make_run(home.results / "Tiny" / "auto_2d" / "UTNet" / "fold0", "fold0")
+    (run / "model.safetensors").write_bytes(b"weights")
+    scores = write_scores(tmp_path / "s", {"a_ED": {"LV": 0.9}})
+
+    def record(name, checksum):
+        use = {"name": name, "network": "UTNet", "weights_sha256": checksum, "plan_sha256": "0"}
+        same = {"labels": {"LV": 1}, "channel_names": ["c"], "versions": {}, "device": "cpu", "cases": {}}
+        content = {"models": [use], "test_time_mirroring": False, **same}
+        (scores / "prediction.json").write_text(json.dumps(content))
+        return find_entries([scores], home)[0].runs
+
+    own = hashlib.sha256(b"weights").hexdigest()
+    assert [found.folder for found in record("Tiny/auto_2d/UTNet/fold0", own)] == [run]
+    assert record("Tiny/auto_2d/UTNet/fold0", "0" * 64) == ()
+    outside = home.results / ".." / "elsewhere"
+    shutil.copytree(run, outside)
+    assert record("../elsewhere", own) == ()

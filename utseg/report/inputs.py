@@ -4,6 +4,7 @@ Folds of one model, scored on different cases, are one entry: a cross-validation
 """
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,7 @@ from utseg.planning.settings import read_model
 from utseg.predict.record import PREDICTION_FILE, PredictionRecord
 from utseg.runs import RUN_FILE, SUMMARY_FILE, VALIDATION_FOLDER, WEIGHTS_FILE, RunRecord, read_run
 
+logger = logging.getLogger("utseg")
 HISTORY_FILE = "training.jsonl"
 FOLD = re.compile(r"fold\d+")
 SKIPPED = ("slices",)
@@ -174,8 +176,17 @@ def read_scores(folder: Path) -> Scores:
         raise InputError(f"{folder / SUMMARY_FILE}: expected an object, found {type(summary).__name__}")
     sources = read_sources(folder) if (folder / SOURCES_FILE).is_file() else None
     masks = _prediction_folder(folder, sources)
-    record = read_model(PredictionRecord, masks / PREDICTION_FILE) if masks else None
+    record = _prediction_record(masks / PREDICTION_FILE) if masks else None
     return Scores(folder, rows, summary, sources, record, masks, sha256(folder / METRICS_FILE))
+
+
+def _prediction_record(path: Path) -> PredictionRecord | None:
+    """Where the masks came from. A record that cannot be read costs its part of the provenance only, and the log says so."""
+    try:
+        return read_model(PredictionRecord, path)
+    except UtsegError as error:
+        logger.warning("%s; the report says nothing about how the masks were made", error)
+        return None
 
 
 def _prediction_folder(folder: Path, sources: Sources | None) -> Path | None:
