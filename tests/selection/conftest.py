@@ -18,6 +18,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting others takes longer than so few volumes."""
+    monkeypatch.setattr("utseg.predict.pipeline.WITHOUT_POOL", 100)
+    monkeypatch.setattr("utseg.selection.find.INLINE", 100)
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Never write there."""

@@ -4,14 +4,19 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import torch
 from rawfiles import make_nnunet
 from tiny_models import make_run_folder
 
-from trainers.validate import validate_at_native_resolution
+from utseg.evaluate.score import evaluate_cases
+from utseg.parallel import InlineExecutor
+from utseg.predict import pipeline
+from utseg.predict.model import load_model
+from utseg.predict.pipeline import predict_cases
 from utseg.preprocess.splits import make_splits, select_cases, write_splits
 from utseg.rawdata import open_dataset
-from utseg.runs import read_run, write_run
+from utseg.runs import read_run, read_weights, write_run, write_weights
 
 FOLDS = 2
 SUBJECTS = 4
@@ -38,11 +43,18 @@ def add_fold(home: Path, model: str, fold: int, *, seed: int = 0, planner: str =
     folder = make_run_folder(
         home / "results" / "Tiny", model, f"fold{fold}", seed, channel_names=("channel 0",), planner=planner
     )
+    # Without biases the labels of random weights vary within an image, so that masks and their means differ.
+    weights = {name: value * (not name.endswith("bias")) for name, value in read_weights(folder).items()}
+    write_weights(weights, folder)
     training, validation = select_cases(f"fold{fold}", dataset.training_cases(), splits)
     record = read_run(folder).model_copy(update={"training_cases": training, "validation_cases": validation})
     write_run(record, folder)
     cases = [case for case in dataset.training_cases() if case.case_id in validation]
-    validate_at_native_resolution(cases, folder, record.plan, torch.device("cpu"), 1)
+    validation_folder = folder / "validation"
+    with pytest.MonkeyPatch.context() as patch, InlineExecutor() as executor:
+        patch.setattr(pipeline, "WITHOUT_POOL", 100)
+        predict_cases(cases, [load_model(folder, torch.device("cpu"))], validation_folder)
+        evaluate_cases(cases, validation_folder, record.plan.labels, validation_folder, executor=executor)
     return folder
 
 

@@ -4,8 +4,12 @@ import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from utseg.commands.frame import add_workers, home_of, make_parser, run
+
+if TYPE_CHECKING:
+    from utseg.postprocess import Postprocessing
 
 logger = logging.getLogger("utseg")
 
@@ -33,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder for the masks and prediction.json",
+        help="folder for the masks, prediction.json, and quality.csv: how far each mask can be trusted",
     )
     _add_model_options(parser)
     parser.add_argument(
@@ -49,6 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--overlays",
         action="store_true",
         help="also write overlays/CASE.png: the slices with the labels' outlines, to look through",
+    )
+    parser.add_argument(
+        "--save-entropy",
+        action="store_true",
+        help="also write entropy/CASE_entropy.nii.gz: how undecided the models are at each voxel, from 0 to 1",
     )
     parser.add_argument(
         "--device", default="auto", metavar="NAME", help="auto (CUDA where it is there), cpu, cuda or cuda:N"
@@ -76,7 +85,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="MODEL",
         default=argparse.SUPPRESS,
-        help="one or more networks; may be left out where one is trained",
+        help="one or more networks; may be left out where one is trained, or where utseg_find_best_configuration chose",
     )
     parser.add_argument(
         "-f",
@@ -98,16 +107,11 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 def _predict(arguments: argparse.Namespace) -> None:
     from utseg.files import require_writable
     from utseg.predict.inputs import check_output, find_inputs
-    from utseg.predict.model import choose_runs, load_model
+    from utseg.predict.model import load_model
     from utseg.runs import read_run
 
     _, dataset = home_of(arguments).trained_dataset(getattr(arguments, "dataset", None))
-    runs = choose_runs(
-        dataset,
-        planner=getattr(arguments, "planner", None),
-        models=getattr(arguments, "models", ()),
-        folds=getattr(arguments, "folds", ()),
-    )
+    runs, postprocessing = _runs(arguments, dataset)
     inputs = find_inputs(arguments.input, read_run(runs[0]).plan.channel_names)
     check_output(arguments.input, arguments.output)
     require_writable(arguments.output)
@@ -129,4 +133,30 @@ def _predict(arguments: argparse.Namespace) -> None:
         workers=getattr(arguments, "workers", None),
         resume=arguments.resume,
         overlays=arguments.overlays,
+        save_entropy=arguments.save_entropy,
+        postprocessing=postprocessing,
     )
+
+
+def _runs(arguments: argparse.Namespace, dataset: Path) -> "tuple[list[Path], Postprocessing]":
+    """The runs that predict and what is done to their masks: as named, else as best.json says, else the only ones there."""
+    from utseg.postprocess import Postprocessing, in_words
+    from utseg.predict.model import choose_runs
+    from utseg.selection.record import BEST_FILE, best_runs, read_best
+
+    flags = {"-m": "models", "-f": "folds", "-pl": "planner"}
+    named = [flag for flag, key in flags.items() if hasattr(arguments, key)]
+    if (dataset / BEST_FILE).is_file():
+        if not named:
+            best = read_best(dataset)
+            rules = ", ".join(map(in_words, best.postprocessing.rules)) or "none"
+            logger.info("as %s says: %s; postprocessing: %s", dataset / BEST_FILE, best.chosen, rules)
+            return best_runs(best, dataset), best.postprocessing
+        logger.info("%s is not followed: models are chosen by %s", dataset / BEST_FILE, ", ".join(named))
+    runs = choose_runs(
+        dataset,
+        planner=getattr(arguments, "planner", None),
+        models=getattr(arguments, "models", ()),
+        folds=getattr(arguments, "folds", ()),
+    )
+    return runs, Postprocessing()

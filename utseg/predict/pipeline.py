@@ -23,13 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.case import Case
-from utseg.errors import CaseErrors, Interrupted, UtsegError
+from utseg.errors import CaseErrors, Interrupted, UtsegError, listing
 from utseg.files import folder_lock, remove_leftovers, require_writable, sha256_json
 from utseg.parallel import InlineExecutor, process_pool, run_each
 from utseg.planning.plan import Plan
+from utseg.postprocess import Postprocessing, check_labels
 from utseg.predict.model import LoadedModel, check_same_task
 from utseg.predict.overlays import OVERLAYS_FOLDER, OverlayJob, overlay_path, write_overlay
 from utseg.predict.record import (
+    ENTROPY_FOLDER,
     ModelUse,
     PredictedCase,
     PredictionRecord,
@@ -38,22 +40,27 @@ from utseg.predict.record import (
     write_record,
 )
 from utseg.predict.stages import (
+    ENTROPY_SUFFIX,
     MASK_SUFFIX,
     PROBABILITIES_SUFFIX,
-    Array,
     Predicted,
     Preprocessed,
     Restored,
     Volume,
+    entropy_path,
     prepare,
     restore,
+    write_case_entropy,
     write_case_mask,
 )
 from utseg.progress import progress
+from utseg.quality import QUALITY_FILE, CaseQuality, QualitySettings, worst_of_frames, write_table
 from utseg.rawdata.gate import frame_count
 
 if TYPE_CHECKING:
     import torch
+
+    from utseg.predict.windows import PredictedVolume
 
 logger = logging.getLogger("utseg")
 
@@ -74,27 +81,37 @@ def predict_cases(
     workers: int | None = None,
     resume: bool = False,
     overlays: bool = False,
+    postprocessing: Postprocessing | None = None,
+    save_entropy: bool = False,
+    quality: QualitySettings | None = None,
 ) -> list[Path]:
     """Predicts each case with the mean of the models' probabilities; returns the masks' paths, in the order of the cases.
 
     Writes CASE.nii.gz, uint8, in the geometry of the case's first image (4-D where the case has no frame and its file is a cine),
     `prediction.json`, and with `save_probabilities` CASE.npz (for a cine one a frame). `tta`: mean over the mirrorings that training
     used. `resume`: masks that are there are kept where input, models and mask are those of `prediction.json`; else masks of the same
-    names are replaced, each at once. `overlays`: pictures of all masks, kept ones too, as overlays/CASE.png. Labels of the cases are
-    not read.
+    names are replaced, each at once. `overlays`: pictures of all masks, kept ones too, as overlays/CASE.png. `postprocessing`:
+    done to each mask before it is written, not to probabilities. `save_entropy`: the entropy of each voxel's probabilities, from 0 to 1,
+    as entropy/CASE_entropy.nii.gz. Labels of the cases are not read.
+
+    Every mask is judged by the limits in `quality` (`utseg.quality`): `prediction.json` and `quality.csv` have the verdicts, the log names
+    the cases that a person should look at. No mask is changed for it.
 
     Raises CaseErrors with a line for each unusable case after the others are written, InputError where models do not go together or
     the folder is not writable, UtsegError where another run holds the folder or a mask cannot be written, Interrupted on Ctrl-C and
     SIGTERM (as the commands set it), with what is done on record.
     """
     require_writable(output)
-    if overlays:
-        require_writable(output / OVERLAYS_FOLDER)
+    subfolders = [OVERLAYS_FOLDER] * overlays + [ENTROPY_FOLDER] * save_entropy
+    for subfolder in subfolders:
+        require_writable(output / subfolder)
     check_same_task(models)
+    check_labels(postprocessing or Postprocessing(), models[0].record.plan.labels)
     with folder_lock(output):
-        for folder in (output, output / OVERLAYS_FOLDER):
+        for folder in (output, output / OVERLAYS_FOLDER, output / ENTROPY_FOLDER):
             remove_leftovers(folder, recursive=False)
-        run = _Run(output, _new_record(models, tta), save_probabilities, overlays)
+        record = _new_record(models, tta, postprocessing or Postprocessing())
+        run = _Run(output, record, save_probabilities, overlays, save_entropy)
         todo = run.start(cases, resume)
         groups = _group_by_preprocessing(models)
         volumes = list(run.volumes(todo, tuple(group[0].record.plan for group in groups)))
@@ -110,13 +127,14 @@ def predict_cases(
                 _executor(len(volumes) + len(run.kept) * overlays, workers) as executor,
                 progress("predicted", len(volumes)) as advance,
             ):
-                _work(run, volumes, groups, executor, advance, tta)
+                _work(run, volumes, groups, executor, advance, tta, quality or QualitySettings())
         except KeyboardInterrupt:
             raise Interrupted(
                 f"interrupted after {run.number_done} of {len(cases)} masks; run again with --resume to go on"
             ) from None
         finally:
             run.write_record()
+            run.write_quality()
     if run.problems:
         raise CaseErrors(run.problems)
     logger.info("%d masks are in %s", len(cases), output)
@@ -134,6 +152,7 @@ def _work(
     executor: Executor,
     advance: Callable[[], None],
     tta: bool,
+    quality: QualitySettings,
 ) -> None:
     """Moves all volumes through the three stages, and has pictures made behind them."""
 
@@ -153,9 +172,17 @@ def _work(
             for number, (group, stream) in enumerate(zip(groups, streams, strict=True))
         ]
         members = tuple(len(group) for group in groups)
-        for source, *probabilities in zip(sources, *results, strict=True):
+        for source, *found in zip(sources, *results, strict=True):
             yield Predicted(
-                replace(source, images=()), tuple(probabilities), members, run.output, run.save_probabilities
+                replace(source, images=()),
+                tuple(each.probabilities_KZYX for each in found),
+                members,
+                tuple(each.agreement for each in found),
+                run.output,
+                run.save_probabilities,
+                run.save_entropy,
+                quality,
+                run.record.postprocessing,
             )
 
     restored = run_each(
@@ -182,13 +209,13 @@ def _work(
 
 def _group_probabilities(
     group: Sequence[LoadedModel], number: int, stream: Iterator[Preprocessed], tta: bool
-) -> Iterator[Array]:
+) -> "Iterator[PredictedVolume]":
     """The probabilities of all volumes by the models of one preprocessing."""
-    from utseg.predict.windows import default_batch_size, predict_probabilities
+    from utseg.predict.windows import default_batch_size, predict_volumes
 
     plan = group[0].record.plan
     device = _device(group)
-    return predict_probabilities(
+    return predict_volumes(
         [model.network for model in group],
         (source.images[number] for source in stream),
         patch_size=plan.patch_size,
@@ -216,7 +243,7 @@ def _group_by_preprocessing(models: Sequence[LoadedModel]) -> list[list[LoadedMo
     return list(groups.values())
 
 
-def _new_record(models: Sequence[LoadedModel], tta: bool) -> PredictionRecord:
+def _new_record(models: Sequence[LoadedModel], tta: bool, postprocessing: Postprocessing) -> PredictionRecord:
     plan = models[0].record.plan
     used = tuple(
         ModelUse(
@@ -233,6 +260,7 @@ def _new_record(models: Sequence[LoadedModel], tta: bool) -> PredictionRecord:
         labels=plan.labels,
         channel_names=plan.channel_names,
         test_time_mirroring=tta and any(model.record.plan.augmentation.mirror_axes for model in models),
+        postprocessing=postprocessing,
         versions={"python": platform.python_version()} | versions,
         device=str(_device(models)),
         cases={},
@@ -241,7 +269,7 @@ def _new_record(models: Sequence[LoadedModel], tta: bool) -> PredictionRecord:
 
 @dataclass
 class _Progress:
-    """What is known of one case so far. `masks` are those of a cine's frames, kept until all are there."""
+    """What is known of one case so far. `masks`, `entropies`: those of a cine's frames, kept until all are there."""
 
     frames: int
     failed: bool = False
@@ -249,6 +277,8 @@ class _Progress:
     files: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     masks: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+    entropies: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+    qualities: dict[int, CaseQuality] = field(default_factory=dict)
     done: int = 0
 
 
@@ -256,12 +286,18 @@ class _Run:
     """What became of each case, and `prediction.json`."""
 
     def __init__(
-        self, output: Path, record: PredictionRecord, save_probabilities: bool, overlays: bool
+        self,
+        output: Path,
+        record: PredictionRecord,
+        save_probabilities: bool,
+        overlays: bool,
+        save_entropy: bool,
     ) -> None:
         self.output = output
         self.record = record
         self.save_probabilities = save_probabilities
         self.overlays = overlays
+        self.save_entropy = save_entropy
         self.kept: list[Case] = []
         self.problems: list[str] = []
         self._wanted: set[str] = set()
@@ -280,8 +316,11 @@ class _Run:
                 "%s: masks there were made by other models or settings; those that stay are no longer listed in its record",
                 self.output,
             )
-        suffixes = (MASK_SUFFIX, PROBABILITIES_SUFFIX) if self.save_probabilities else (MASK_SUFFIX,)
-        self.kept = [case for case in cases if resume and is_kept(case, self._cases, self.output, suffixes)]
+        self.kept = [
+            case
+            for case in cases
+            if resume and is_kept(case, self._cases, self.output, self._suffixes(case.case_id))
+        ]
         kept = {case.case_id for case in self.kept}
         todo = [case for case in cases if case.case_id not in kept]
         for case in todo:
@@ -289,6 +328,12 @@ class _Run:
         if resume:
             logger.info("%d masks are there and verified, %d are to be made", len(kept), len(todo))
         return todo
+
+    def _suffixes(self, case_id: str) -> tuple[str, ...]:
+        """What the files of a finished case end in."""
+        probabilities = (PROBABILITIES_SUFFIX,) if self.save_probabilities else ()
+        entropy = (f"{ENTROPY_FOLDER}/{case_id}{ENTROPY_SUFFIX}",) if self.save_entropy else ()
+        return (MASK_SUFFIX, *probabilities, *entropy)
 
     def volumes(self, cases: Sequence[Case], plans: tuple[Plan, ...]) -> Iterator[Volume]:
         """A volume for each case, or for each frame of a cine. Reads headers only; a case with an unusable one has failed."""
@@ -319,6 +364,7 @@ class _Run:
             return
         state.failed = True
         state.masks.clear()
+        state.entropies.clear()
         self.problems += error.lines()
         if len(self._wanted) > 1:
             for line in error.lines():
@@ -334,6 +380,7 @@ class _Run:
         state.done += 1
         state.files |= restored.files
         state.inputs |= source.inputs
+        state.qualities[volume.frame or 0] = restored.quality
         for warning in source.warnings:
             if warning not in state.warnings:
                 state.warnings.append(warning)
@@ -341,19 +388,25 @@ class _Run:
         if volume.frames > 1:
             assert volume.frame is not None
             state.masks[volume.frame] = restored.mask_ZYX
+            if restored.entropy_ZYX is not None:
+                state.entropies[volume.frame] = restored.entropy_ZYX
         if state.done < state.frames:
             return False
         if volume.frames > 1:
-            mask_TZYX = np.stack([state.masks[frame] for frame in range(volume.frames)])
-            state.masks.clear()
-            state.files |= write_case_mask(self.output, volume.case, mask_TZYX, source.geometry)
+            state.files |= write_case_mask(self.output, volume.case, _stacked(state.masks), source.geometry)
+            if state.entropies:
+                entropy_TZYX = _stacked(state.entropies)
+                state.files |= write_case_entropy(self.output, volume.case, entropy_TZYX, source.geometry)
         self._cases[volume.case.case_id] = PredictedCase(
             inputs=state.inputs,
             frame=volume.case.frame,
             frames=volume.frames,
             files=state.files,
             warnings=tuple(state.warnings),
+            quality=worst_of_frames([state.qualities[frame] for frame in sorted(state.qualities)]),
         )
+        if not self.save_entropy:
+            entropy_path(self.output, volume.case.case_id).unlink(missing_ok=True)  # of an earlier mask
         overlay_path(self.output, volume.case.case_id).unlink(missing_ok=True)  # of an earlier mask
         if time.monotonic() - self._written > SECONDS_BETWEEN_RECORDS:
             self.write_record()
@@ -374,3 +427,30 @@ class _Run:
             write_record(record, self.output)
         except UtsegError as error:
             logger.warning("%s", error)
+
+    def write_quality(self) -> None:
+        """Writes `quality.csv` about all cases on record, and says which of this run's should be looked at."""
+        verdicts = {case_id: entry.quality for case_id, entry in self._cases.items()}
+        try:
+            write_table(verdicts, self.record.labels, self.output)
+        except UtsegError as error:
+            logger.warning("%s", error)
+        judged = {case_id: quality for case_id, quality in sorted(verdicts.items()) if quality is not None}
+        flagged = [
+            case_id for case_id, quality in judged.items() if quality.flagged and case_id in self._wanted
+        ]
+        if flagged:
+            logger.warning(
+                "%d of %d cases should be looked at: %s (%s says why)",
+                len(flagged),
+                len(judged.keys() & self._wanted),
+                listing(flagged),
+                self.output / QUALITY_FILE,
+            )
+
+
+def _stacked(frames: dict[int, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Frames in order, (T, Z, Y, X); they are given up."""
+    stacked_TZYX = np.stack([frames[frame] for frame in sorted(frames)])
+    frames.clear()
+    return stacked_TZYX

@@ -12,9 +12,12 @@ from utseg.case import Case
 from utseg.errors import UtsegError
 from utseg.files import sha256, write_text
 from utseg.planning.settings import Settings, read_model
+from utseg.postprocess import Postprocessing
+from utseg.quality import CaseQuality
 
 logger = logging.getLogger("utseg")
 PREDICTION_FILE = "prediction.json"
+ENTROPY_FOLDER = "entropy"
 
 
 class ModelUse(Settings):
@@ -31,30 +34,38 @@ class ModelUse(Settings):
 
 
 class PredictedCase(Settings):
-    """What one mask came from: SHA-256 of each input file by name, the frame (None: the whole file), and of each file written."""
+    """What one mask came from: SHA-256 of each input file by name, the frame (None: the whole file), and of each file written.
+
+    `quality`: how far the mask can be trusted; None where it was not assessed.
+    """
 
     inputs: dict[str, str]
     frame: int | None
     frames: int
     files: dict[str, str]
     warnings: tuple[str, ...] = ()
+    quality: CaseQuality | None = None
 
 
 class PredictionRecord(Settings):
-    """The content of `prediction.json`. `labels` maps names to the values in the masks; `cases` is keyed by case id."""
+    """The content of `prediction.json`. `labels` maps names to the values in the masks; `cases` is keyed by case id.
+
+    `postprocessing` was done to the masks, not to saved probabilities.
+    """
 
     format: Literal["utseg-prediction-1"] = "utseg-prediction-1"
     models: tuple[ModelUse, ...]
     labels: dict[str, int]
     channel_names: tuple[str, ...]
     test_time_mirroring: bool
+    postprocessing: Postprocessing = Postprocessing()
     versions: dict[str, str]
     device: str
     cases: dict[str, PredictedCase]
 
     def same_making(self, other: "PredictionRecord") -> bool:
         """Whether both describe masks by the same models, used in the same way, wherever it ran."""
-        keys = ("models", "labels", "channel_names", "test_time_mirroring")
+        keys = ("models", "labels", "channel_names", "test_time_mirroring", "postprocessing")
         return all(getattr(self, key) == getattr(other, key) for key in keys)
 
 
@@ -82,7 +93,7 @@ def input_checksums(case: Case) -> dict[str, str]:
 def is_kept(case: Case, record: Mapping[str, PredictedCase], folder: Path, suffixes: tuple[str, ...]) -> bool:
     """Whether the case's files are all there and whole, and were made from the files that the case has now.
 
-    suffixes: what has to be there, as in (".nii.gz", ".npz").
+    suffixes: what has to be there, as in (".nii.gz", ".npz"). Files are in the folder itself, or in `entropy/`.
     """
     entry = record.get(case.case_id)
     if entry is None or entry.frame != case.frame:
@@ -91,6 +102,7 @@ def is_kept(case: Case, record: Mapping[str, PredictedCase], folder: Path, suffi
         return False
     for name, checksum in entry.files.items():
         path = folder / name
-        if Path(name).name != name or not path.is_file() or sha256(path) != checksum:
+        inside = name in (path.name, f"{ENTROPY_FOLDER}/{path.name}")
+        if not inside or not path.is_file() or sha256(path) != checksum:
             return False
     return all(image.is_file() for image in case.images) and entry.inputs == input_checksums(case)

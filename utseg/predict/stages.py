@@ -6,6 +6,7 @@ Axes: K classes, Z slices, Y rows, X columns.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,13 +17,27 @@ from utseg.case import Case
 from utseg.errors import UtsegError
 from utseg.files import atomic_path, sha256
 from utseg.planning.plan import Plan
-from utseg.predict.record import input_checksums
+from utseg.postprocess import Postprocessing, postprocess
+from utseg.predict.record import ENTROPY_FOLDER, input_checksums
 from utseg.preprocess.case import CaseProperties, preprocess_case, restore_labels, restore_probabilities
+from utseg.quality import (
+    Agreement,
+    CaseQuality,
+    QualitySettings,
+    agreement_between,
+    assess,
+    entropy,
+    expected_dice,
+)
+from utseg.quality.agreement import Sums
 from utseg.rawdata.gate import Geometry, read_case, write_mask
 
 Array = NDArray[np.float32]
 MASK_SUFFIX = ".nii.gz"
 PROBABILITIES_SUFFIX = ".npz"
+ENTROPY_SUFFIX = "_entropy.nii.gz"
+ENTROPY_STEPS = 255
+"""An entropy map is stored as uint8 with a slope of 1 / 255: 0 … 1 to every reader, in steps finer than it means."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +69,30 @@ class Preprocessed:
 
 @dataclass(frozen=True)
 class Predicted:
-    """A volume after the network: probabilities for each plan, and how many models each is the mean of. `images` are gone."""
+    """A volume after the network: probabilities for each plan, how many models each is the mean of, and the agreement of its members.
+
+    `images` are gone.
+    """
 
     source: Preprocessed
     probabilities: tuple[Array, ...]
     members: tuple[int, ...]
+    agreements: tuple[Agreement, ...]
     output: Path
     save_probabilities: bool
+    save_entropy: bool
+    quality: QualitySettings
+    postprocessing: Postprocessing
 
 
 @dataclass(frozen=True)
 class Restored:
-    """A volume on its native grid. `files`: SHA-256 of what was written for it, by name; a frame's mask is not written yet."""
+    """A volume on its native grid. `files`: SHA-256 of what was written for it, by name; a frame's mask and entropy are not written yet."""
 
     source: Preprocessed
     mask_ZYX: NDArray[np.uint8]
+    entropy_ZYX: NDArray[np.uint8] | None
+    quality: CaseQuality
     files: dict[str, str]
 
 
@@ -88,40 +112,73 @@ def prepare(volume: Volume) -> Preprocessed:
 
 
 def restore(predicted: Predicted) -> Restored:
-    """Brings the probabilities onto the native grid, takes the likeliest label, writes what is asked for.
+    """Brings the probabilities onto the native grid, takes the likeliest label, judges it, writes what is asked for.
 
-    Models of several plans are averaged there, on the grid that they share. The mask of a single volume is written here; those of a
-    cine's frames are handed back to become one file.
+    Models of several plans are averaged there, on the grid that they share. The mask and the entropy of a single volume are written here;
+    those of a cine's frames are handed back to become one file.
     """
     source = predicted.source
     volume = source.volume
     files: dict[str, str] = {}
-    if predicted.save_probabilities or len(predicted.probabilities) > 1:
-        native_KZYX = _native_mean(predicted)
+    entropy_ZYX: NDArray[np.uint8] | None = None
+    if predicted.save_probabilities or predicted.save_entropy or len(predicted.probabilities) > 1:
+        natives_KZYX = [
+            restore_probabilities(probabilities, properties)
+            for probabilities, properties in zip(predicted.probabilities, source.properties, strict=True)
+        ]
+        native_KZYX = _mean(natives_KZYX, predicted.members)
         mask_ZYX = native_KZYX.argmax(0).astype(np.uint8)
+        dice = _dice_of_several(predicted, natives_KZYX, native_KZYX, mask_ZYX)
         if predicted.save_probabilities:
             path = predicted.output / probabilities_name(volume)
             write_probabilities(path, native_KZYX, source.geometry)
             files[path.name] = sha256(path)
+        if predicted.save_entropy:
+            entropy_ZYX = np.rint(entropy(native_KZYX) * ENTROPY_STEPS).astype(np.uint8)
     else:
         mask_ZYX = restore_labels(predicted.probabilities[0], source.properties[0])
+        dice = _dice_of_one(predicted)
+    mask_ZYX = postprocess(mask_ZYX, predicted.postprocessing, volume.plans[0].labels)
+    quality = assess(
+        mask_ZYX, source.geometry.spacing_zyx_mm, volume.plans[0].labels, *dice, predicted.quality
+    )
     if volume.frames == 1:
         files |= write_case_mask(predicted.output, volume.case, mask_ZYX, source.geometry)
-    return Restored(source, mask_ZYX, files)
+        if entropy_ZYX is not None:
+            files |= write_case_entropy(predicted.output, volume.case, entropy_ZYX, source.geometry)
+    return Restored(source, mask_ZYX, entropy_ZYX, quality, files)
 
 
-def _native_mean(predicted: Predicted) -> Array:
-    total: Array | None = None
-    for probabilities, properties, members in zip(
-        predicted.probabilities, predicted.source.properties, predicted.members, strict=True
-    ):
-        native_KZYX: Array = restore_probabilities(probabilities, properties)
-        if len(predicted.members) == 1:
-            return native_KZYX
-        share = np.float32(members / sum(predicted.members))
-        total = native_KZYX * share if total is None else total + native_KZYX * share
-    assert total is not None, "at least one model"
+def _mean(natives_KZYX: Sequence[Array], members: Sequence[int]) -> Array:
+    """Weighted by how many models each is the mean of."""
+    if len(natives_KZYX) == 1:
+        return natives_KZYX[0]
+    shares = [np.float32(count / sum(members)) for count in members]
+    total = natives_KZYX[0] * shares[0]
+    for native_KZYX, share in zip(natives_KZYX[1:], shares[1:], strict=True):
+        total = total + native_KZYX * share
     return total
+
+
+def _dice_of_one(predicted: Predicted) -> tuple[Sums, Sums, int]:
+    """Expected Dice, Dice between members, members: on the network's grid, which spares the way of all probabilities to the native one."""
+    probabilities_KZYX, agreement = predicted.probabilities[0], predicted.agreements[0]
+    mask_ZYX = probabilities_KZYX.argmax(0).astype(np.uint8)
+    return expected_dice(probabilities_KZYX, mask_ZYX), agreement.dice(), agreement.members
+
+
+def _dice_of_several(
+    predicted: Predicted, natives_KZYX: Sequence[Array], native_KZYX: Array, mask_ZYX: NDArray[np.uint8]
+) -> tuple[Sums, Sums, int]:
+    """The same of models of several plans, on the native grid that they share."""
+    if len(natives_KZYX) == 1:
+        return _dice_of_one(predicted)
+    alike = [
+        agreement.scaled(mask_ZYX.size / probabilities[0].size)
+        for agreement, probabilities in zip(predicted.agreements, predicted.probabilities, strict=True)
+    ]
+    agreement = agreement_between(alike, natives_KZYX)
+    return expected_dice(native_KZYX, mask_ZYX), agreement.dice(), agreement.members
 
 
 def probabilities_name(volume: Volume) -> str:
@@ -151,3 +208,17 @@ def write_case_mask(output: Path, case: Case, mask: NDArray[np.uint8], geometry:
     path = output / f"{case.case_id}{MASK_SUFFIX}"
     write_mask(path, mask, geometry, case.images[0])
     return {path.name: sha256(path)}
+
+
+def entropy_path(output: Path, case_id: str) -> Path:
+    """The entropy map of a case in the folder of the masks."""
+    return output / ENTROPY_FOLDER / f"{case_id}{ENTROPY_SUFFIX}"
+
+
+def write_case_entropy(
+    output: Path, case: Case, entropy_steps: NDArray[np.uint8], geometry: Geometry
+) -> dict[str, str]:
+    """Writes entropy/CASE_entropy.nii.gz, 3-D or 4-D, and returns its SHA-256 by its name in the folder of the masks."""
+    path = entropy_path(output, case.case_id)
+    write_mask(path, entropy_steps, geometry, case.images[0], slope=1 / ENTROPY_STEPS)
+    return {f"{ENTROPY_FOLDER}/{path.name}": sha256(path)}
