@@ -187,6 +187,14 @@ def test_models_with_other_cases_are_compared_on_those_in_common(tmp_path):
     assert found.cases == 24
 
 
+def test_charts_of_some_models_only_are_said_to_be(tmp_path):
+    few = {case: dice for case, dice in many(0.0).items() if case[0] in "ab"}
+    scores = [write_scores(tmp_path / f"model{number}", few) for number in range(7)]
+    found = report(scores, tmp_path / "r.html")
+    assert any("distributions show the first 6 of 7 models" in notice for notice in found.notices)
+    assert any("agreement plots show the first 4 of 7 models" in notice for notice in found.notices)
+
+
 def test_models_without_a_case_in_common_stand_side_by_side(tmp_path):
     first = {case: dice for case, dice in many(0.1).items() if case[0] in "abcdef"}
     second = {case: dice for case, dice in many(0.0).items() if case not in first}

@@ -25,6 +25,7 @@ from utseg.parallel import process_pool, run_each
 from utseg.progress import progress
 from utseg.report.cases import Chosen, case_table, choose_figures, worst_first
 from utseg.report.drawings import (
+    MODELS_SHOWN,
     Charts,
     clinical_agreement,
     distributions,
@@ -126,7 +127,7 @@ def _page(entries: Sequence[Entry], command: str) -> Page:
         agreements += [charts for charts in found if charts]
     return replace(
         page,
-        notices=notices + compared,
+        notices=[*notices, *compared, *_left_out(scored)],
         glance=glance_tables(comparisons),
         pairs=pair_table(comparisons),
         details=[*glance_tables(comparisons, detailed=True), *_summaries(scored)],
@@ -156,6 +157,16 @@ def _summaries(entries: Sequence[Entry]) -> list[Table]:
         ]
         tables += named if len(entries) == 1 else []
     return tables
+
+
+def _left_out(scored: Sequence[Entry]) -> list[str]:
+    """Which models have no charts of their own: many would be unreadable; the tables have them all."""
+    limits = {"distributions": MODELS_SHOWN, "agreement plots": AGREEMENT_MODELS}
+    return [
+        f"The {what} show the first {most} of {len(scored)} models; the tables have all."
+        for what, most in limits.items()
+        if len(scored) > most
+    ]
 
 
 def _title(entries: Sequence[Entry]) -> str:
