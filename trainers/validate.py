@@ -115,7 +115,7 @@ def segmented(
     check: Callable[[], None],
 ) -> Iterator[Segmented]:
     """The cases in turn, read as they are needed."""
-    from utseg.predict.windows import default_batch_size, predict_probabilities
+    from utseg.predict.windows import default_batch_size, predict_volumes
 
     waiting: deque[tuple[NDArray[np.float32], NDArray[np.uint8]]] = deque()
 
@@ -126,7 +126,7 @@ def segmented(
             waiting.append((image_CZYX, reference_ZYX))
             yield image_CZYX
 
-    found = predict_probabilities(
+    found = predict_volumes(
         [network],
         read(),
         patch_size=plan.patch_size,
@@ -136,8 +136,8 @@ def segmented(
         device=device,
         overlap=OVERLAP,
     )
-    for case_id, probability_KZYX in zip(case_ids, found, strict=True):
-        yield Segmented(case_id, *waiting.popleft(), probability_KZYX)
+    for case_id, predicted in zip(case_ids, found, strict=True):
+        yield Segmented(case_id, *waiting.popleft(), predicted.probabilities_KZYX)
 
 
 def dice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:

@@ -318,7 +318,7 @@ def test_a_full_disk_ends_the_run_and_leaves_the_old_masks_whole(tmp_path, four,
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UtsegError, match=r"case0\.nii\.gz: could not be written \(No space left on device\)"):
         predict_cases(four[:2], [band_model(1.0)], out)
-    assert calls == 2  # the mask, and the record at the end
+    assert calls == 3  # the mask, and record and table at the end
     assert {path.name: path.read_bytes() for path in out.iterdir()} == old
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from utseg.predict.windows import (
     _overlap,
     _weight_sum,
     gaussian_weights,
-    predict_probabilities,
+    predict_volumes,
     window_grid,
 )
 
@@ -29,8 +29,9 @@ CPU = torch.device("cpu")
 class PixelNetwork(nn.Module):
     """Logits that are a function of the pixel alone: (0, x, 2 − x²) of the first channel."""
 
-    def __init__(self, most: int | None = None) -> None:
+    def __init__(self, most: int | None = None, shift: float = 0) -> None:
         super().__init__()
+        self.shift = shift
         self.batches: list[tuple[int, ...]] = []
         self.most = most
 
@@ -39,6 +40,7 @@ class PixelNetwork(nn.Module):
         if self.most is not None and len(x) > self.most:
             raise torch.OutOfMemoryError("out of memory")
         self.batches.append(tuple(x.shape))
+        x = x + self.shift
         return torch.cat([torch.zeros_like(x[:, :1]), x[:, :1], 2 - x[:, :1] ** 2], 1)
 
 
@@ -50,24 +52,26 @@ class SumNetwork(nn.Module):
         return torch.stack([ramp * 0, ramp * x[:, 0], x.mean((1, 2, 3))[:, None, None].expand_as(ramp)], 1)
 
 
-def oracle(image_CZYX: np.ndarray) -> np.ndarray:
-    x = image_CZYX[0].astype(np.float64)
+def oracle(image_CZYX: np.ndarray, shift: float = 0) -> np.ndarray:
+    x = image_CZYX[0].astype(np.float64) + shift
     logits = np.stack([np.zeros_like(x), x, 2 - x**2])
     odds = np.exp(logits - logits.max(0))
     return odds / odds.sum(0)
 
 
 def predict(networks, images, patch=(16, 16), batch=4, mirror=()):
-    return list(
-        predict_probabilities(
-            networks,
-            images,
-            patch_size=patch,
-            batch_size=batch,
-            num_classes=3,
-            mirror_axes=mirror,
-            device=CPU,
-        )
+    return [volume.probabilities_KZYX for volume in predicted(networks, images, patch, batch, mirror)]
+
+
+def predicted(networks, images, patch=(16, 16), batch=4, mirror=()):
+    return predict_volumes(
+        networks,
+        images,
+        patch_size=patch,
+        batch_size=batch,
+        num_classes=3,
+        mirror_axes=mirror,
+        device=CPU,
     )
 
 
@@ -93,6 +97,30 @@ def test_a_pixelwise_network_gives_the_same_however_it_is_cut(image_shapes, batc
     for image, result in zip(images, results, strict=True):
         assert result.dtype == np.float32
         np.testing.assert_allclose(result, oracle(image), atol=2e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(shapes, min_size=1, max_size=3),
+    st.integers(1, 9),
+    st.sampled_from([(), ("y",), ("y", "x")]),
+    st.tuples(st.integers(4, 24), st.integers(4, 24)),
+    st.lists(st.floats(-2, 2), min_size=1, max_size=3),
+)
+def test_the_members_agreement_is_that_of_the_volume_however_it_is_cut(
+    image_shapes, batch, mirror, patch, shifts
+):
+    images = [random_image(i, shape) for i, shape in enumerate(image_shapes)]
+    flips = 2 ** len(mirror)
+    networks = [PixelNetwork(shift=shift) for shift in shifts]
+    for image, volume in zip(images, predicted(networks, images, patch, batch, mirror), strict=True):
+        members = np.stack([oracle(image, shift) for shift in shifts for _ in range(flips)])
+        agreement = volume.agreement
+        assert agreement.members == len(members)
+        np.testing.assert_allclose(agreement.squares_K, (members**2).sum((0, 2, 3, 4)), rtol=1e-4)
+        pairs = [(a * b).sum((1, 2, 3)) for a, b in combinations(members, 2)]
+        expected = np.sum([np.zeros(3), *pairs], 0)
+        np.testing.assert_allclose(agreement.products_K, expected, rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=60, deadline=None)
@@ -176,7 +204,7 @@ def test_images_are_asked_for_as_needed_whatever_their_number_and_sizes():
             yield random_image(i, (1, 18, 16) if i == 0 else (1, 16, 16))
 
     taken = 0
-    for _ in predict_probabilities(
+    for _ in predict_volumes(
         [PixelNetwork()],
         source(),
         patch_size=(16, 16),
@@ -235,7 +263,7 @@ def test_a_gpu_that_cannot_hold_one_slice_hands_over_to_the_cpu(caplog):
     image = random_image(5, (3, 16, 16))
     with caplog.at_level(logging.WARNING, logger="utseg"):
         results = list(
-            predict_probabilities(
+            predict_volumes(
                 [CpuOnly()],
                 [image],
                 patch_size=(16, 16),
@@ -245,5 +273,5 @@ def test_a_gpu_that_cannot_hold_one_slice_hands_over_to_the_cpu(caplog):
                 device=torch.device("cuda"),
             )
         )
-    np.testing.assert_allclose(results[0], oracle(image), atol=2e-6)
+    np.testing.assert_allclose(results[0].probabilities_KZYX, oracle(image), atol=2e-6)
     assert "going on on the CPU" in caplog.text

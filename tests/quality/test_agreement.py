@@ -41,7 +41,7 @@ def test_groups_join_as_if_all_members_were_one_group(shape, seed, first, second
         else Agreement(1, (group**2.0).sum((0, 2, 3, 4)), np.zeros(shape[0]))
         for group in groups
     ]
-    joined, whole = agreement_between(alone, [group.sum(0) for group in groups]), agreement_of(members)
+    joined, whole = agreement_between(alone, [group.mean(0) for group in groups]), agreement_of(members)
     assert joined.members == first + second
     np.testing.assert_allclose(joined.squares_K, whole.squares_K, rtol=1e-5)
     np.testing.assert_allclose(joined.products_K, whole.products_K, rtol=1e-4, atol=1e-5)

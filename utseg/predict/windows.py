@@ -2,7 +2,7 @@
 
 Every network sees windows of the patch size. A slice smaller than the patch is padded evenly with its own minimum, as in training; one
 that is hardly larger is taken whole; any other is covered by windows that overlap (by half, if not asked otherwise) and are joined with
-Gaussian weights.
+Gaussian weights. What members agree on is summed up by window, with the same weights, while their probabilities are there: none is kept.
 Nothing is resampled or normalised here, and no file is read or written.
 
 Axes: B batch, C channels, K classes, Z slices, Y rows, X columns; h, w: rows and columns of a window.
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from utseg.errors import UtsegError
+from utseg.quality.agreement import Agreement, Sums
 
 logger = logging.getLogger("utseg")
 
@@ -38,6 +39,14 @@ BATCHES_AHEAD = 4
 CPU_BATCH_PIXELS = 256 * 256
 """Larger batches leave the processor's cache: UTNet takes .19 s a slice of 256² one at a time, .27 s four at a time (two cores)."""
 LARGEST_BATCH = 16
+
+
+@dataclass(frozen=True)
+class PredictedVolume:
+    """Mean class probabilities (K, Z, Y, X) float32, and the agreement of the members: networks times mirrorings."""
+
+    probabilities_KZYX: Array
+    agreement: Agreement
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,7 @@ def default_batch_size(patch_yx: tuple[int, int], device: torch.device) -> int:
     return LARGEST_BATCH
 
 
-def predict_probabilities(
+def predict_volumes(
     networks: Sequence[nn.Module],
     images: Iterable[Array],
     *,
@@ -99,8 +108,8 @@ def predict_probabilities(
     mirror_axes: Sequence[Axis],
     device: torch.device,
     overlap: float = OVERLAP,
-) -> Iterator[Array]:
-    """For each image (C, Z, Y, X) its class probabilities (K, Z, Y, X), float32, in the order of the images.
+) -> Iterator[PredictedVolume]:
+    """For each image (C, Z, Y, X) its class probabilities (K, Z, Y, X), float32, and the members' agreement, in the order of the images.
 
     The mean of the softmax over all networks and over all mirrorings along `mirror_axes` (none if empty). The networks are on
     `device`; they are in evaluation mode while the iterator lives, and as they were after it. Images are asked for as batches need
@@ -123,7 +132,7 @@ def predict_probabilities(
                 _run_batch(forward, queue)
             while under_way:
                 if not under_way[0].missing:
-                    yield under_way.popleft().probabilities()
+                    yield under_way.popleft().predicted(forward.members)
                 elif sum(v.slices for v in under_way) - volume.slices > BATCHES_AHEAD * forward.batch_size:
                     _run_batch(forward, queues[under_way[0].grid.window_yx])
                 else:
@@ -131,7 +140,7 @@ def predict_probabilities(
         while under_way:
             while under_way[0].missing:
                 _run_batch(forward, queues[under_way[0].grid.window_yx])
-            yield under_way.popleft().probabilities()
+            yield under_way.popleft().predicted(forward.members)
     finally:
         for network, training in zip(networks, modes, strict=True):
             network.train(training)
@@ -146,9 +155,11 @@ class _Volume:
     grid: Grid
     sum_KZYX: Array
     missing: int = field(init=False)
+    agreement_2K: Sums = field(init=False)
 
     def __post_init__(self) -> None:
         self.missing = self.slices * len(self.grid.starts_yx)
+        self.agreement_2K = np.zeros((2, len(self.sum_KZYX)))
 
     @classmethod
     def start(
@@ -165,10 +176,10 @@ class _Volume:
     def windows(self) -> "Iterator[_Window]":
         return (_Window(self, z, start) for z in range(self.slices) for start in self.grid.starts_yx)
 
-    def probabilities(self) -> Array:
+    def predicted(self, members: int) -> PredictedVolume:
         if len(self.grid.starts_yx) > 1:
             self.sum_KZYX /= _weight_sum(self.grid)
-        return self.sum_KZYX
+        return PredictedVolume(self.sum_KZYX, Agreement(members, *self.agreement_2K))
 
 
 @dataclass(frozen=True)
@@ -186,8 +197,8 @@ class _Window:
             out_Chw[:] = image_CYX.min(axis=(1, 2), keepdims=True)
         out_Chw[:, *in_window] = part
 
-    def add(self, probabilities_Khw: Array) -> None:
-        """Adds the window's probabilities to those of its volume."""
+    def add(self, probabilities_Khw: Array, agreement_2K: Array) -> None:
+        """Adds the window's probabilities and sums to those of its volume."""
         on_slice, in_window = _overlap(self.volume.grid, self.start_yx)
         part = probabilities_Khw[:, *in_window]
         target = self.volume.sum_KZYX[:, self.z]
@@ -195,6 +206,7 @@ class _Window:
             target[:, *on_slice] += part * gaussian_weights(self.volume.grid.window_yx)[in_window]
         else:
             target[:, *on_slice] = part
+        self.volume.agreement_2K += agreement_2K
         self.volume.missing -= 1
 
 
@@ -218,18 +230,29 @@ def _weight_sum(grid: Grid) -> Array:
     return total
 
 
+@lru_cache(maxsize=64)
+def _shares(grid: Grid, start_yx: tuple[int, int]) -> Array:
+    """How much of each pixel (h, w) a window stands for: 0 beside the slice; over all windows each pixel of the slice counts 1."""
+    shares = np.zeros(grid.window_yx, np.float32)
+    on_slice, in_window = _overlap(grid, start_yx)
+    weights = gaussian_weights(grid.window_yx)[in_window]
+    shares[in_window] = weights / _weight_sum(grid)[on_slice] if len(grid.starts_yx) > 1 else 1
+    return shares
+
+
 def _run_batch(forward: "_Forward", queue: "deque[_Window]") -> None:
     windows = [queue.popleft() for _ in range(min(len(queue), forward.batch_size))]
     channels = windows[0].volume.image_CZYX.shape[0]
     batch_BChw = np.empty((len(windows), channels, *windows[0].volume.grid.window_yx), np.float32)
     for window, out_Chw in zip(windows, batch_BChw, strict=True):
         window.cut(out_Chw)
-    for window, probabilities_Khw in zip(windows, forward(batch_BChw), strict=True):
-        window.add(probabilities_Khw)
+    shares_Bhw = np.stack([_shares(window.volume.grid, window.start_yx) for window in windows])
+    for window, *found in zip(windows, *forward(batch_BChw, shares_Bhw), strict=True):
+        window.add(*found)
 
 
 class _Forward:
-    """The mean probabilities of a batch, whatever memory allows: `batch_size` and `device` shrink when it runs out."""
+    """Mean probabilities of a batch and sums over its members, whatever memory allows: `batch_size`, `device` shrink when it runs out."""
 
     def __init__(
         self,
@@ -244,13 +267,19 @@ class _Forward:
         axes = [{"y": 2, "x": 3}[axis] for axis in mirror_axes]
         self.flips = [flip for count in range(len(axes) + 1) for flip in combinations(axes, count)]
 
-    def __call__(self, batch_BChw: Array) -> Array:
-        parts: list[Array] = []
+    @property
+    def members(self) -> int:
+        return len(self.networks) * len(self.flips)
+
+    def __call__(self, batch_BChw: Array, shares_Bhw: Array) -> tuple[Array, Array]:
+        """Mean probabilities (B, K, h, w), and what `_agreement_sums` says of each window and class (B, 2, K)."""
+        parts: list[tuple[Array, Array]] = []
         done = 0
         while done < len(batch_BChw):
-            part = batch_BChw[done : done + self.batch_size]
+            now = slice(done, done + self.batch_size)
+            part = batch_BChw[now]
             try:
-                parts.append(self._mean_softmax(part))
+                parts.append(self._mean_softmax(part, shares_Bhw[now]))
                 done += len(part)
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
@@ -259,23 +288,27 @@ class _Forward:
             else:
                 continue
             self._shrink(len(part), reason)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        means, sums = zip(*parts, strict=True)
+        return (means[0], sums[0]) if len(parts) == 1 else (np.concatenate(means), np.concatenate(sums))
 
     @torch.inference_mode()
-    def _mean_softmax(self, batch_BChw: Array) -> Array:
+    def _mean_softmax(self, batch_BChw: Array, shares_Bhw: Array) -> tuple[Array, Array]:
         x_BChw = torch.from_numpy(batch_BChw).to(self.device, memory_format=torch.channels_last)
         total: Tensor | None = None
+        squares: Tensor | None = None
         for network in self.networks:
             main_logits = cast(Callable[[Tensor], Tensor], network.main_logits)
             for flip in self.flips:
                 logits_BKhw = main_logits(x_BChw.flip(flip) if flip else x_BChw)
                 probabilities = logits_BKhw.float().softmax(1)
                 probabilities = probabilities.flip(flip) if flip else probabilities
+                squares = _add_square(squares, probabilities)
                 total = probabilities if total is None else total.add_(probabilities)
-        assert total is not None, "at least one network"
-        if len(self.networks) * len(self.flips) > 1:
-            total = total / (len(self.networks) * len(self.flips))
-        return total.cpu().numpy()
+        assert total is not None and squares is not None, "at least one network"
+        sums_B2K = _agreement_sums(total, squares, torch.from_numpy(shares_Bhw).to(self.device))
+        if self.members > 1:
+            total = total / self.members
+        return total.cpu().numpy(), sums_B2K.cpu().numpy()
 
     def _shrink(self, tried: int, reason: RuntimeError) -> None:
         """Makes the next attempt smaller: half the batch, then the CPU. Raises UtsegError where that is not enough."""
@@ -298,6 +331,17 @@ class _Forward:
             raise UtsegError(
                 "not enough memory to predict one slice; close other programs or use a machine with more"
             ) from reason
+
+
+def _add_square(squares: Tensor | None, probabilities: Tensor) -> Tensor:
+    return probabilities.square() if squares is None else squares.addcmul_(probabilities, probabilities)
+
+
+def _agreement_sums(total_BKhw: Tensor, squares_BKhw: Tensor, shares_Bhw: Tensor) -> Tensor:
+    """Of each window and class Σ Σ_i p_i² and Σ Σ_{i<j} p_i·p_j = Σ ((Σ_i p_i)² − Σ_i p_i²) / 2, pixels by their shares: (B, 2, K)."""
+    pairs_BKhw = (total_BKhw.square() - squares_BKhw) / 2
+    sums = [torch.einsum("bkhw,bhw->bk", each, shares_Bhw) for each in (squares_BKhw, pairs_BKhw)]
+    return torch.stack(sums, 1)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -18,6 +18,7 @@ Axes: K classes, Z slices, Y rows, X columns. Nothing is read, written or flagge
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,21 +48,18 @@ class Agreement:
         return Agreement(self.members, self.squares_K * factor, self.products_K * factor)
 
 
-def agreement_between(agreements: Sequence[Agreement], sums_KZYX: Sequence[Floats]) -> Agreement:
+def agreement_between(agreements: Sequence[Agreement], means_KZYX: Sequence[Floats]) -> Agreement:
     """That of all members of several groups, whose own is known and measured alike.
 
-    sums_KZYX: of each group the sum of its members' probabilities, on a grid that all share and whose voxel counts 1; pairs of members
-    from two groups follow from their sums alone: Σ_{i∈g, j∈h} p_i·p_j = (Σ_{i∈g} p_i)·(Σ_{j∈h} p_j).
+    means_KZYX: of each group the mean of its members' probabilities, on a grid that all share and whose voxel counts 1. Pairs of members
+    from two groups follow from these: Σ_{i∈g, j∈h} p_i·p_j = (Σ_{i∈g} p_i)·(Σ_{j∈h} p_j).
     """
     members = sum(agreement.members for agreement in agreements)
     squares_K: Sums = np.sum([agreement.squares_K for agreement in agreements], axis=0)
     products_K: Sums = np.sum([agreement.products_K for agreement in agreements], axis=0)
-    before_KZYX = sums_KZYX[0]
-    for sum_KZYX in sums_KZYX[1:]:
-        products_K += [
-            np.vdot(before.astype(np.float64), own) for before, own in zip(before_KZYX, sum_KZYX, strict=True)
-        ]
-        before_KZYX = before_KZYX + sum_KZYX
+    for (one, p_KZYX), (other, q_KZYX) in combinations(zip(agreements, means_KZYX, strict=True), 2):
+        shared_K = [np.vdot(p.astype(np.float64), q) for p, q in zip(p_KZYX, q_KZYX, strict=True)]
+        products_K += one.members * other.members * np.array(shared_K)
     return Agreement(members, squares_K, products_K)
 
 

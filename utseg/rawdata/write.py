@@ -19,12 +19,19 @@ COMPRESSION = 6
 EMPTIED = ("descrip", "aux_file", "intent_name", "db_name")  # free text that may name a patient
 
 
-def write_mask(path: Path, mask: NDArray[np.uint8], geometry: Geometry, like: Path | None = None) -> None:
+def write_mask(
+    path: Path,
+    mask: NDArray[np.uint8],
+    geometry: Geometry,
+    like: Path | None = None,
+    *,
+    slope: float = 1.0,
+) -> None:
     """Writes a mask, uint8 (Z, Y, X) or (T, Z, Y, X), atomically, read back and compared before it gets its name.
 
     Every geometric field of the header (sform, qform, their codes, pixdim, units) is the input's own, bit for bit: from
     `geometry.header`, or where that is empty from the NIfTI file `like`. With neither, sform and qform are made from the affine.
-    `path` ends in .nii.gz or .nii.
+    `path` ends in .nii.gz or .nii. slope: readers multiply the stored values by it (scl_slope), for maps of other things than labels.
     Raises InputError where the mask does not fit, UtsegError where it cannot be written.
     """
     if not path.name.endswith(nifti.ENDINGS):
@@ -34,6 +41,7 @@ def write_mask(path: Path, mask: NDArray[np.uint8], geometry: Geometry, like: Pa
             f"{path}: a mask of {mask.dtype} {mask.shape} does not fit an image of size {geometry.size_zyx} (z, y, x)"
         )
     header = _mask_header(mask, geometry, like)
+    header["scl_slope"] = slope
     offset = int(header["vox_offset"])
     content = header.binaryblock.ljust(offset, b"\0") + np.ascontiguousarray(mask).tobytes()
     # No time in the gzip header: the same mask gives the same bytes.
@@ -64,7 +72,7 @@ def _mask_header(mask: NDArray[np.uint8], geometry: Geometry, like: Path | None)
     header["dim"][0] = len(sizes)
     header["dim"][1 : len(sizes) + 1] = sizes
     header["datatype"], header["bitpix"] = 2, 8
-    header["scl_slope"], header["scl_inter"] = 1, 0
+    header["scl_inter"] = 0
     header["cal_min"] = header["cal_max"] = 0
     header["intent_code"] = 0
     header["vox_offset"] = header.template_dtype.itemsize + 4  # four bytes that say: no extensions
