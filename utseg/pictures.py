@@ -30,8 +30,13 @@ def contours(mask_YX: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     """Closed outlines (N, 2) of a mask, at the image's border too; the last point is the first."""
     from skimage.measure import find_contours
 
+    rows, columns = np.flatnonzero(mask_YX.any(axis=1)), np.flatnonzero(mask_YX.any(axis=0))
+    if not len(rows):
+        return []
+    inside = mask_YX[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     # One pixel of padding less, half a pixel from centre to corner.
-    return [outline_N2 - 0.5 for outline_N2 in find_contours(np.pad(mask_YX, 1).astype(float), 0.5)]
+    corner = np.array([rows[0], columns[0]]) - 0.5
+    return [outline_N2 + corner for outline_N2 in find_contours(np.pad(inside, 1).astype(float), 0.5)]
 
 
 def label_contours(
@@ -39,12 +44,12 @@ def label_contours(
 ) -> Iterator[tuple[int, list[NDArray[np.float64]]]]:
     """Value and outlines of each label that the slice has. What spans most comes first: a cavity's outline lies over that of its wall."""
     there = [(value, label_YX == value) for value in labels.values() if value > 0]
-    for value, mask in sorted(there, key=lambda one: -_span(one[1])):
+    for value, mask in sorted(there, key=lambda one: -span(one[1])):
         if mask.any():
             yield value, contours(mask)
 
 
-def _span(mask_YX: NDArray[np.bool_]) -> int:
+def span(mask_YX: NDArray[np.bool_]) -> int:
     """Rows times columns in which the mask has a pixel."""
     return int(mask_YX.any(axis=1).sum()) * int(mask_YX.any(axis=0).sum())
 

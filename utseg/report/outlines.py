@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from utseg.pictures import contours
+
 TOLERANCE_PIXELS = 0.5
 SHORT = 12
 """Outlines with fewer points stay as they are: simplified, a structure of one or two pixels would vanish."""
@@ -29,27 +31,19 @@ def stack_outlines(label_ZYX: NDArray[np.uint8], labels: Mapping[str, int]) -> l
         for there in [set(np.unique(plane).tolist())]
         for value in labels.values()
     ]
-    every = [contour for contours in found for contour in contours]
-    long = [contour for contour in every if len(contour) >= SHORT]
+    every = [outline for of_label in found for outline in of_label]
+    long = [outline for outline in every if len(outline) >= SHORT]
     shorter = iter(simplified(long, TOLERANCE_PIXELS))
     paths = [
-        "".join(_path(next(shorter) if len(contour) >= SHORT else contour) for contour in contours)
-        for contours in found
+        "".join(_path(next(shorter) if len(outline) >= SHORT else outline) for outline in of_label)
+        for of_label in found
     ]
     return [paths[start : start + len(labels)] for start in range(0, len(paths), len(labels))]
 
 
 def _contours(mask_YX: NDArray[np.bool_]) -> list[Points]:
-    """Closed outlines (first point not repeated), halfway between the centres of pixels in and out, in pixels (x, y) from the corner."""
-    from skimage.measure import find_contours
-
-    rows, columns = np.flatnonzero(mask_YX.any(axis=1)), np.flatnonzero(mask_YX.any(axis=0))
-    inside = mask_YX[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    # One pixel of padding less, half a pixel from centre to corner.
-    corner = np.array([columns[0], rows[0]]) - 0.5
-    return [
-        contour[:-1, ::-1] + corner for contour in find_contours(np.pad(inside, 1).astype(np.float64), 0.5)
-    ]
+    """Closed outlines, first point not repeated, (x, y)."""
+    return [outline_N2[:-1, ::-1] for outline_N2 in contours(mask_YX)]
 
 
 def _path(points_N2: Points) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from utseg.evaluate.pictures import label_colour
 from utseg.evaluate.tables import Table
+from utseg.pictures import label_colour
 from utseg.report.cases import Chosen, dice_by_label
 from utseg.report.charts import COLOURS
 from utseg.report.drawings import Charts

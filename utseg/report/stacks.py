@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.errors import InputError
+from utseg.pictures import span
 from utseg.report.outlines import outlines, stack_outlines
 from utseg.report.places import Places
 
@@ -176,8 +177,7 @@ def square_window(labelled_YX: NDArray[np.bool_], spacing_yx_mm: tuple[float, fl
 
 def drawing_order(reference_ZYX: NDArray[np.uint8], labels: Mapping[str, int]) -> list[int]:
     """The labels' places in the order of drawing: what spans more comes first, so that a cavity's outline lies over that of its wall."""
-    seen = [(reference_ZYX == value).any(axis=0) for value in labels.values()]
-    spans = [int(np.any(mask, axis=0).sum() * np.any(mask, axis=1).sum()) for mask in seen]
+    spans = [span((reference_ZYX == value).any(axis=0)) for value in labels.values()]
     return sorted(range(len(spans)), key=lambda place: -spans[place])
 
 
