@@ -62,6 +62,7 @@ def as_mask(components, like):
     return out
 
 
+@settings(deadline=None)
 @given(masks)
 def test_the_largest_of_everything_is_that_of_a_flood_fill(mask):
     components = flood(mask > 0, ALL_AROUND)
@@ -71,6 +72,7 @@ def test_the_largest_of_everything_is_that_of_a_flood_fill(mask):
     np.testing.assert_array_equal(keep_largest(mask), np.where(kept, mask, 0))
 
 
+@settings(deadline=None)
 @given(masks, st.sampled_from([1, 5]))
 def test_the_largest_of_a_label_leaves_the_others_alone(mask, value):
     components = flood(mask == value, ALL_AROUND)
@@ -80,6 +82,7 @@ def test_the_largest_of_a_label_leaves_the_others_alone(mask, value):
     )
 
 
+@settings(deadline=None)
 @given(masks, st.sampled_from([1, 5]), st.floats(0.01, 1))
 def test_islands_are_small_against_the_largest(mask, value, share):
     components = flood(mask == value, ALL_AROUND)
@@ -88,6 +91,7 @@ def test_islands_are_small_against_the_largest(mask, value, share):
     np.testing.assert_array_equal(remove_islands(mask, value, share), np.where(small, 0, mask))
 
 
+@settings(deadline=None)
 @given(masks, st.sampled_from([1, 5]))
 def test_a_hole_cannot_reach_the_border_of_its_slice(mask, value):
     open_air = np.zeros(mask.shape, bool)
@@ -119,7 +123,7 @@ def test_corners_connect_across_slices():
     assert keep_largest(mask)[1].sum() == 0
 
 
-@settings(max_examples=200)
+@settings(max_examples=100, deadline=None)
 @given(masks, st.lists(rules, max_size=4).map(tuple))
 def test_what_holds_for_all_rules(mask, chosen):
     before = mask.copy()
@@ -128,13 +132,13 @@ def test_what_holds_for_all_rules(mask, chosen):
     np.testing.assert_array_equal(mask, before)
     assert after.dtype == np.uint8 and after.shape == mask.shape
     assert set(np.unique(after)) - {0} <= set(np.unique(mask)) - {0}
-    kept = (before > 0) & (after > 0)
-    np.testing.assert_array_equal(after[kept], before[kept])
     np.testing.assert_array_equal(postprocess(np.zeros_like(mask), setting, LABELS), 0)
     assert Postprocessing.model_validate_json(setting.model_dump_json()) == setting
     for rule in chosen:
         alone = Postprocessing(rules=(rule,))
         once = postprocess(mask, alone, LABELS)
+        kept = (mask > 0) & (once > 0)
+        np.testing.assert_array_equal(once[kept], mask[kept])
         np.testing.assert_array_equal(postprocess(once, alone, LABELS), once)
         assert in_words(rule)
 

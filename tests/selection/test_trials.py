@@ -110,6 +110,7 @@ def test_the_scores_after_are_those_of_the_stored_rules(seed, subjects):
     assert tuple(trial.rule for trial in found.trials if trial.kept) == found.postprocessing.rules
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000))
 def test_subjects_count_the_same_however_many_cases_they_have(seed):
     rng = np.random.default_rng(seed)

@@ -213,7 +213,7 @@ def _best(
         postprocessing_rule=RULE_IN_WORDS,
         postprocessing_tried=outcome.trials,
         versions={"python": platform.python_version()}
-        | {name: version(name) for name in ("utseg", "torch", "numpy", "scipy", "connected-components-3d")},
+        | {name: version(name) for name in ("utseg", "torch", "numpy", "scipy")},
     )
 
 

@@ -82,7 +82,7 @@ def make_pairs(
             for fold, some in parts:
                 todo = {pair: _missing(pair, fold, some, selection, inputs) for pair in pairs}
                 todo = {pair: missing for pair, missing in todo.items() if missing}
-                with _warnings_only():
+                with _quietly():
                     folders = _all_probabilities(todo, fold, scratch, inputs, device, workers)
                     for pair, missing in todo.items():
                         ensemble_folders(
@@ -98,10 +98,10 @@ def make_pairs(
 
 
 @contextmanager
-def _warnings_only() -> Iterator[None]:
-    """What is predicted and joined a few cases at a time would else say so each time."""
+def _quietly() -> Iterator[None]:
+    """What is predicted and joined a few cases at a time would else say so each time, and warn again of what validation warned of."""
     level = logger.level
-    logger.setLevel(max(level, logging.WARNING))
+    logger.setLevel(max(level, logging.ERROR))
     try:
         yield
     finally:
