@@ -156,7 +156,13 @@ def test_several_models_give_the_mean_of_their_probabilities(tmp_path):
     single = {name: probabilities(name, model) for name, model in members.items()}
     both = probabilities("both", *members.values())
     np.testing.assert_allclose(both, (single["sharp"] + single["soft"]) / 2, atol=1e-6)
-    np.testing.assert_allclose(both, probabilities("turned", *reversed(members.values())), atol=1e-6)
+    three = [
+        *members.values(),
+        band_model(0.7, "between"),
+        band_model(0.3, "other plan", spacing_yx_mm=(2.0, 2.0)),
+    ]
+    in_order, turned = probabilities("three", *three), probabilities("turned", *reversed(three))
+    np.testing.assert_array_equal(turned, in_order)
     np.testing.assert_array_equal(probabilities("twice", members["soft"], members["soft"]), single["soft"])
     np.testing.assert_allclose(both.sum(0), 1, atol=1e-5)
 

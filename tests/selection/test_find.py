@@ -257,6 +257,28 @@ def test_probabilities_of_the_validation_are_used_where_they_are(home, monkeypat
     assert list(results(home).rglob("validation/*.npz"))
 
 
+def test_interrupted_it_goes_on_where_it_was(home, monkeypatch, capfd):
+    real, calls = predict_cases, []
+
+    def stopped(*words, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*words, **options)
+
+    monkeypatch.setattr("utseg.predict.pipeline.predict_cases", stopped)
+    assert find(home, "--quiet") == 75
+    (line,) = errors(capfd)
+    assert "run the command again to go on" in line and "--resume" not in line
+    selection = results(home) / "selection"
+    assert not list(selection.rglob("*.npz"))
+    done = {path: path.stat().st_mtime_ns for path in selection.rglob("*.nii.gz")}
+    assert len(done) == 2  # one part of two cases, predicted by both models
+    assert find(home, "--quiet") == 0
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert len(list(selection.rglob("*.nii.gz"))) == 2 * SUBJECTS
+
+
 def test_a_pair_is_made_anew_when_a_member_was_trained_again(home):
     assert find(home, "--quiet") == 0
     masks = sorted(results(home).rglob("selection/pairs/*/fold*/*.nii.gz"))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from utseg.selection import Best
 
 logger = logging.getLogger("utseg")
-NAME_WIDTH = 44
+CHANGE_WIDTH = 30
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,7 +77,8 @@ def _find(arguments: argparse.Namespace) -> None:
 def in_words(best: "Best") -> str:
     """The table of candidates, the postprocessing, why, and the command to run."""
     compared = best.compared
-    width = max(NAME_WIDTH, *(len(one.name) + 2 for one in best.candidates))
+    names = [one.name for one in best.candidates] + [trial.words for trial in best.postprocessing_tried]
+    width = max(map(len, names)) + 2
     lines = [
         f"mean Dice over {compared.subjects} out-of-fold subjects ({compared.cases} cases)",
         f"  {'':<{width}}{'Dice':>7}{'95 % interval':>18}{'GMAC':>9}{'p':>8}",
@@ -96,7 +97,9 @@ def in_words(best: "Best") -> str:
     ]
     for trial in best.postprocessing_tried:
         change = f"{trial.gain:+.4f} in {trial.cases_changed} changed cases" if trial.cases_changed else ""
-        lines.append(f"{'*' if trial.kept else ' '} {trial.words:<{width}}{change}  {trial.why}")
+        lines.append(
+            f"{'*' if trial.kept else ' '} {trial.words:<{width}}{change:<{CHANGE_WIDTH}}{trial.why}"
+        )
     lines += [
         "",
         f"chosen: {best.chosen}, {len(best.members)} members, mean Dice {best.mean_dice:.4f} ({_interval(best.interval95).strip()})",

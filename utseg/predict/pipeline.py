@@ -113,7 +113,8 @@ def predict_cases(
         record = _new_record(models, tta, postprocessing or Postprocessing())
         run = _Run(output, record, save_probabilities, overlays, save_entropy)
         todo = run.start(cases, resume)
-        groups = _group_by_preprocessing(models)
+        # In the order of their checksums: sums of probabilities are then the same, bit for bit, in whatever order models are named.
+        groups = _group_by_preprocessing(sorted(models, key=lambda model: model.sha256))
         volumes = list(run.volumes(todo, tuple(group[0].record.plan for group in groups)))
         logger.info(
             "predicting %d volumes of %d cases with %d models on %s",

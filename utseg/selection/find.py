@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from utseg.case import Case
-from utseg.errors import InputError, listing
+from utseg.errors import InputError, Interrupted, listing
 from utseg.evaluate.intervals import bootstrap_interval
 from utseg.files import folder_lock, remove_leftovers, require_writable
 from utseg.parallel import InlineExecutor, process_pool
@@ -80,7 +80,7 @@ def find_best_configuration(request: SelectionRequest) -> Best:
     """Compares all models and pairs, chooses one and its postprocessing, writes `best.json` and returns its content.
 
     Raises InputError where nothing can be compared or a subject leaks, ArtefactError where a validation is not that of the weights,
-    UsageError for an unknown device, UtsegError where another run selects for this dataset.
+    UsageError for an unknown device, UtsegError where another run selects for this dataset, Interrupted on Ctrl-C and SIGTERM.
     """
     dataset = open_dataset(request.raw, request.dataset)
     trained = find_models(request.results, request.planners, request.models)
@@ -92,8 +92,13 @@ def find_best_configuration(request: SelectionRequest) -> Best:
     require_writable(selection)
     with folder_lock(selection), _executor(len(comparable.all_cases), request.workers) as executor:
         remove_leftovers(selection)
-        entries = _entries(request, trained, comparable, selection, executor)
-        best = _best(request, entries, comparable, executor)
+        try:
+            entries = _entries(request, trained, comparable, selection, executor)
+            best = _best(request, entries, comparable, executor)
+        except (Interrupted, KeyboardInterrupt):
+            raise Interrupted(
+                f"interrupted; run the command again to go on: masks of pairs that are in {selection} are kept"
+            ) from None
     write_best(best, request.results)
     return best
 
