@@ -275,3 +275,16 @@ def test_a_gpu_that_cannot_hold_one_slice_hands_over_to_the_cpu(caplog):
         )
     np.testing.assert_allclose(results[0].probabilities_KZYX, oracle(image), atol=2e-6)
     assert "going on on the CPU" in caplog.text
+
+
+def test_half_precision_is_the_networks_affair_only():
+    """Autocast around the whole, as in validation while training: what is made of the logits stays in full precision."""
+    image = np.random.default_rng(0).normal(size=(1, 2, 20, 24)).astype(np.float32)
+    networks = [PixelNetwork(), PixelNetwork(shift=0.3)]
+    (plain,) = predicted(networks, [image], mirror=("x",))
+    with torch.autocast("cpu", torch.bfloat16):
+        (half,) = predicted(networks, [image], mirror=("x",))
+    assert half.probabilities_KZYX.dtype == np.float32
+    np.testing.assert_array_equal(half.probabilities_KZYX, plain.probabilities_KZYX)
+    for name, value in vars(plain.agreement).items():
+        np.testing.assert_array_equal(getattr(half.agreement, name), value)

@@ -340,7 +340,8 @@ def _add_square(squares: Tensor | None, probabilities: Tensor) -> Tensor:
 def _agreement_sums(total_BKhw: Tensor, squares_BKhw: Tensor, shares_Bhw: Tensor) -> Tensor:
     """Of each window and class Σ Σ_i p_i² and Σ Σ_{i<j} p_i·p_j = Σ ((Σ_i p_i)² − Σ_i p_i²) / 2, pixels by their shares: (B, 2, K)."""
     pairs_BKhw = (total_BKhw.square() - squares_BKhw) / 2
-    sums = [torch.einsum("bkhw,bhw->bk", each, shares_Bhw) for each in (squares_BKhw, pairs_BKhw)]
+    # Products and sums rather than a contraction, which autocast would compute in half precision.
+    sums = [(each * shares_Bhw[:, None]).sum((2, 3)) for each in (squares_BKhw, pairs_BKhw)]
     return torch.stack(sums, 1)
 
 
