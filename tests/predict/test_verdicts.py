@@ -11,6 +11,7 @@ import pytest
 from tiny_models import band_model
 
 from utseg.case import Case
+from utseg.predict.ensemble import ensemble_folders
 from utseg.predict.pipeline import predict_cases
 from utseg.quality import AnatomyLimits, QualitySettings, entropy, expected_dice
 
@@ -99,6 +100,23 @@ def test_equal_members_agree_wholly_and_are_judged_as_one(tmp_path):
     assert set(three["members_dice"].values()) == {1.0}
     for key in ("predicted_dice", "checks", "flagged", "reasons"):
         assert three[key] == one[key]
+
+
+def test_folders_that_are_joined_are_judged_as_their_models_were_together(tmp_path):
+    cases = [write_case(tmp_path, f"case{i}", i) for i in range(2)]
+    models = [band_model(4.0, "a"), band_model(0.4, "b"), band_model(1.0, "c")]
+    predict_cases(cases, models, tmp_path / "together")
+    for number, model in enumerate(models):
+        predict_cases(cases, [model], tmp_path / str(number), save_probabilities=True)
+    ensemble_folders([tmp_path / str(number) for number in range(3)], tmp_path / "joined")
+    for name in ("case0", "case1"):
+        together, joined = verdict(tmp_path / "together", name), verdict(tmp_path / "joined", name)
+        for kind in ("predicted_dice", "expected_dice", "members_dice"):
+            assert joined[kind] == pytest.approx(together[kind], abs=1.1e-4)
+        assert joined["checks"] == together["checks"]
+        assert joined["members"] == 3
+    rows = {folder: [row["case"] for row in table(tmp_path / folder)] for folder in ("together", "joined")}
+    assert sorted(rows["joined"]) == ["case0", "case1"]
 
 
 def test_an_entropy_map_lies_as_its_image_and_says_what_the_probabilities_say(tmp_path):

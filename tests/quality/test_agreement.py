@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from utseg.quality import Agreement, entropy, expected_dice
+from utseg.quality import Agreement, RunningAgreement, entropy, expected_dice
 from utseg.quality.agreement import agreement_between
 
 SHAPES = st.tuples(st.integers(2, 4), st.integers(1, 3), st.integers(1, 6), st.integers(1, 6))
@@ -46,6 +46,22 @@ def test_groups_join_as_if_all_members_were_one_group(shape, seed, first, second
     np.testing.assert_allclose(joined.squares_K, whole.squares_K, rtol=1e-5)
     np.testing.assert_allclose(joined.products_K, whole.products_K, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(joined.scaled(0.3).dice(), joined.dice())
+
+
+@settings(max_examples=50, deadline=None)
+@given(SHAPES, st.integers(0, 1000), st.integers(1, 4))
+def test_members_may_come_one_by_one(shape, seed, count):
+    members = random_members(seed, count, shape)
+    running = RunningAgreement()
+    for member in members:
+        running.add(member)
+    found = running.result()
+    assert found.members == count
+    np.testing.assert_allclose(found.squares_K, (members.astype(np.float64) ** 2).sum((0, 2, 3, 4)))
+    if count > 1:
+        np.testing.assert_allclose(found.products_K, agreement_of(members).products_K)
+    else:
+        np.testing.assert_array_equal(found.products_K, 0)
 
 
 @settings(max_examples=50, deadline=None)

@@ -3,7 +3,7 @@
 Case by case in worker processes, one member after the other, so that memory grows neither with members nor with cases. Members are summed
 in the order of their files' checksums, in float64: the order of the folders changes no bit, and the mean of the same file is that file.
 Each probabilities file brings its own geometry; `prediction.json` beside it says which labels, models, images and checksums it belongs to.
-No network runs here.
+Masks are judged as those of utseg_predict are, each folder counting as one member. No network runs here.
 """
 
 import json
@@ -33,10 +33,20 @@ from utseg.predict.record import (
     PredictedCase,
     PredictionRecord,
     read_record,
+    report_quality,
     write_record,
 )
 from utseg.predict.stages import MASK_SUFFIX, Array, Volume, probabilities_name, write_probabilities
 from utseg.progress import progress
+from utseg.quality import (
+    Agreement,
+    CaseQuality,
+    QualitySettings,
+    RunningAgreement,
+    assess,
+    expected_dice,
+    worst_of_frames,
+)
 from utseg.rawdata.gate import Geometry, write_mask
 
 logger = logging.getLogger("utseg")
@@ -60,9 +70,13 @@ class Joining:
 
     case_id: str
     members: tuple[tuple[Path, float, PredictedCase], ...]
-    classes: int
+    labels: dict[str, int]
     output: Path
     save_probabilities: bool
+
+    @property
+    def classes(self) -> int:
+        return max(self.labels.values()) + 1
 
 
 def ensemble_folders(
@@ -89,7 +103,7 @@ def ensemble_folders(
         Joining(
             case_id,
             tuple((member.folder, member.weight, member.record.cases[case_id]) for member in members),
-            max(record.labels.values()) + 1,
+            record.labels,
             output,
             save_probabilities,
         )
@@ -106,6 +120,7 @@ def ensemble_folders(
         finally:
             record = record.model_copy(update={"cases": dict(sorted(done.items()))})
             write_record(record, output)
+            report_quality(record.cases, record.labels, cases, output)
     if problems:
         raise CaseErrors(problems)
     return record
@@ -134,10 +149,13 @@ def join(joining: Joining) -> PredictedCase:
     entry = joining.members[0][2]
     files: dict[str, str] = {}
     masks: list[NDArray[np.uint8]] = []
+    verdicts: list[CaseQuality] = []
     for frame in range(entry.frames):
         name = _probabilities_name(joining.case_id, frame, entry.frames)
-        mean_KZYX, geometry = _mean(joining, name)
+        mean_KZYX, agreement, geometry = _mean(joining, name)
         masks.append(mean_KZYX.argmax(0).astype(np.uint8))
+        dice = expected_dice(mean_KZYX, masks[-1]), agreement.dice(), agreement.members
+        verdicts.append(assess(masks[-1], geometry.spacing_zyx_mm, joining.labels, *dice, QualitySettings()))
         if joining.save_probabilities:
             write_probabilities(joining.output / name, mean_KZYX, geometry)
             files[name] = sha256(joining.output / name)
@@ -151,6 +169,7 @@ def join(joining: Joining) -> PredictedCase:
         frames=entry.frames,
         files=files,
         warnings=tuple(sorted(warnings)),
+        quality=worst_of_frames(verdicts),
     )
 
 
@@ -158,8 +177,11 @@ def _probabilities_name(case_id: str, frame: int, frames: int) -> str:
     return probabilities_name(Volume(Case(case_id, case_id, ()), frame, frames, ()))
 
 
-def _mean(joining: Joining, name: str) -> tuple[Array, Geometry]:
-    """The weighted mean of one file of each member, summed in the order of their checksums; one member in memory at a time."""
+def _mean(joining: Joining, name: str) -> tuple[Array, Agreement, Geometry]:
+    """The weighted mean of one file of each member, and how far they agree, each counting once; one member in memory at a time.
+
+    Summed in the order of their checksums.
+    """
     found = []
     for folder, weight, entry in joining.members:
         path = folder / name
@@ -171,6 +193,8 @@ def _mean(joining: Joining, name: str) -> tuple[Array, Geometry]:
     found.sort(key=lambda item: item[:2])
     first_path = found[0][2]
     total, geometry = _checked(first_path, joining.classes)
+    agreement = RunningAgreement()
+    agreement.add(total)
     sum_KZYX = total.astype(np.float64) * found[0][1]
     for _, weight, path in found[1:]:
         probabilities_KZYX, placed = _checked(path, joining.classes)
@@ -179,9 +203,10 @@ def _mean(joining: Joining, name: str) -> tuple[Array, Geometry]:
             raise InputError(
                 f"case {joining.case_id}: {path} does not lie as {first_path} does: {'; '.join(differences)}"
             )
+        agreement.add(probabilities_KZYX)
         sum_KZYX += weight * probabilities_KZYX.astype(np.float64)
     sum_KZYX /= math.fsum(weight for _, weight, _ in found)
-    return sum_KZYX.astype(np.float32), geometry
+    return sum_KZYX.astype(np.float32), agreement.result(), geometry
 
 
 def _checked(path: Path, classes: int) -> tuple[Array, Geometry]:

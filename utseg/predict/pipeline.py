@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.case import Case
-from utseg.errors import CaseErrors, Interrupted, UtsegError, listing
+from utseg.errors import CaseErrors, Interrupted, UtsegError
 from utseg.files import folder_lock, remove_leftovers, require_writable, sha256_json
 from utseg.parallel import InlineExecutor, process_pool, run_each
 from utseg.planning.plan import Plan
@@ -37,6 +37,7 @@ from utseg.predict.record import (
     PredictionRecord,
     is_kept,
     read_record,
+    report_quality,
     write_record,
 )
 from utseg.predict.stages import (
@@ -54,7 +55,7 @@ from utseg.predict.stages import (
     write_case_mask,
 )
 from utseg.progress import progress
-from utseg.quality import QUALITY_FILE, CaseQuality, QualitySettings, worst_of_frames, write_table
+from utseg.quality import CaseQuality, QualitySettings, worst_of_frames
 from utseg.rawdata.gate import frame_count
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def predict_cases(
             ) from None
         finally:
             run.write_record()
-            run.write_quality()
+            run.report_quality()
     if run.problems:
         raise CaseErrors(run.problems)
     logger.info("%d masks are in %s", len(cases), output)
@@ -429,25 +430,9 @@ class _Run:
         except UtsegError as error:
             logger.warning("%s", error)
 
-    def write_quality(self) -> None:
+    def report_quality(self) -> None:
         """Writes `quality.csv` about all cases on record, and says which of this run's should be looked at."""
-        verdicts = {case_id: entry.quality for case_id, entry in self._cases.items()}
-        try:
-            write_table(verdicts, self.record.labels, self.output)
-        except UtsegError as error:
-            logger.warning("%s", error)
-        judged = {case_id: quality for case_id, quality in sorted(verdicts.items()) if quality is not None}
-        flagged = [
-            case_id for case_id, quality in judged.items() if quality.flagged and case_id in self._wanted
-        ]
-        if flagged:
-            logger.warning(
-                "%d of %d cases should be looked at: %s (%s says why)",
-                len(flagged),
-                len(judged.keys() & self._wanted),
-                listing(flagged),
-                self.output / QUALITY_FILE,
-            )
+        report_quality(self._cases, self.record.labels, self._wanted, self.output)
 
 
 def _stacked(frames: dict[int, NDArray[np.uint8]]) -> NDArray[np.uint8]:

@@ -4,16 +4,16 @@ A mask is kept only when its input, the models and the mask itself are what the 
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
 from utseg.case import Case
-from utseg.errors import UtsegError
+from utseg.errors import UtsegError, listing
 from utseg.files import sha256, write_text
 from utseg.planning.settings import Settings, read_model
 from utseg.postprocess import Postprocessing
-from utseg.quality import CaseQuality
+from utseg.quality import QUALITY_FILE, CaseQuality, write_table
 
 logger = logging.getLogger("utseg")
 PREDICTION_FILE = "prediction.json"
@@ -72,6 +72,30 @@ class PredictionRecord(Settings):
 def write_record(record: PredictionRecord, folder: Path) -> None:
     """Writes `prediction.json` into the folder of the masks."""
     write_text(folder / PREDICTION_FILE, record.model_dump_json(indent=2) + "\n")
+
+
+def report_quality(
+    cases: Mapping[str, PredictedCase], labels: Mapping[str, int], wanted: Collection[str], folder: Path
+) -> None:
+    """Writes `quality.csv` about all cases of a folder; the log names those of `wanted` that should be looked at."""
+    try:
+        write_table({case_id: entry.quality for case_id, entry in cases.items()}, labels, folder)
+    except UtsegError as error:
+        logger.warning("%s", error)
+    judged = {case_id: quality for case_id in sorted(wanted) if (quality := _quality(cases, case_id))}
+    flagged = [case_id for case_id, quality in judged.items() if quality.flagged]
+    if flagged:
+        logger.warning(
+            "%d of %d cases should be looked at: %s (%s says why)",
+            len(flagged),
+            len(judged),
+            listing(flagged),
+            folder / QUALITY_FILE,
+        )
+
+
+def _quality(cases: Mapping[str, PredictedCase], case_id: str) -> CaseQuality | None:
+    return cases[case_id].quality if case_id in cases else None
 
 
 def read_record(folder: Path) -> PredictionRecord | None:

@@ -1,6 +1,12 @@
 """How far a mask can be trusted, without a reference: predicted Dice, entropy, anatomical checks, and the flag for a person to look."""
 
-from utseg.quality.agreement import Agreement, agreement_between, entropy, expected_dice
+from utseg.quality.agreement import (
+    Agreement,
+    RunningAgreement,
+    agreement_between,
+    entropy,
+    expected_dice,
+)
 from utseg.quality.assess import CaseQuality, QualitySettings, assess, worst_of_frames
 from utseg.quality.heart import AnatomyLimits, Check, check_anatomy
 from utseg.quality.table import QUALITY_FILE, write_table
@@ -12,6 +18,7 @@ __all__ = [
     "CaseQuality",
     "Check",
     "QualitySettings",
+    "RunningAgreement",
     "agreement_between",
     "assess",
     "check_anatomy",

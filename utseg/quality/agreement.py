@@ -48,6 +48,34 @@ class Agreement:
         return Agreement(self.members, self.squares_K * factor, self.products_K * factor)
 
 
+class RunningAgreement:
+    """That of members which come one after the other and are not kept: (K, Z, Y, X) each, of one size."""
+
+    def __init__(self) -> None:
+        self._members = 0
+        self._before_KZYX: Floats | Sums | None = None
+        self._squares_K: Sums = np.zeros(0)
+        self._products_K: Sums = np.zeros(0)
+
+    def add(self, probabilities_KZYX: Floats) -> None:
+        """Takes in the next member."""
+        before_KZYX = self._before_KZYX
+        squares_K = np.array([np.vdot(p, p) for p in map(np.float64, probabilities_KZYX)])
+        if before_KZYX is None:
+            self._squares_K, self._products_K = squares_K, np.zeros(len(squares_K))
+            self._before_KZYX = probabilities_KZYX
+        else:
+            pairs = zip(before_KZYX, probabilities_KZYX, strict=True)
+            self._squares_K += squares_K
+            self._products_K += [np.vdot(before.astype(np.float64), p) for before, p in pairs]
+            self._before_KZYX = before_KZYX + probabilities_KZYX.astype(np.float64)
+        self._members += 1
+
+    def result(self) -> Agreement:
+        """The agreement of all members so far, voxel by voxel of one measure."""
+        return Agreement(self._members, self._squares_K, self._products_K)
+
+
 def agreement_between(agreements: Sequence[Agreement], means_KZYX: Sequence[Floats]) -> Agreement:
     """That of all members of several groups, whose own is known and measured alike.
 
