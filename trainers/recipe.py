@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from utseg.errors import SettingError
-from utseg.planning.plan import IDENTITY_KEYS, Plan
+from utseg.planning.plan import IDENTITY_KEYS, Plan, with_entries_by_level
 from utseg.planning.settings import Settings, setting_keys, unknown_key, with_settings
 
 NotNegative = Annotated[float, Field(ge=0)]
@@ -102,7 +102,9 @@ def apply_settings(
             plan,
             {
                 **_attention_within(plan, settings, network_keys),
-                **{key: value for key, value in settings.items() if key in plan_keys},
+                **with_entries_by_level(
+                    plan.network, {key: value for key, value in settings.items() if key in plan_keys}
+                ),
             },
         ),
         {key.removeprefix(NETWORK_PREFIX): value for key, value in settings.items() if key in extra_keys},

@@ -14,6 +14,8 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 PLAN_FILE = "plan.json"
 FACTOR_RANGES = ("scale_range", "contrast_range", "gamma_range")
+BLOCK_LIST = "network.block_list"
+ENTRIES_BY_LEVEL = ("network.num_blocks", "network.num_heads")
 IDENTITY_KEYS = (
     "format",
     "dataset",
@@ -151,13 +153,40 @@ def override(plan: Plan, values: Mapping[str, Any]) -> Plan:
     for key in values:
         if key not in settable:
             raise unknown_key(key, settable)
-    changed = with_settings(plan, dict(values))
+    complete = with_entries_by_level(plan.network, values)
+    changed = with_settings(plan, complete)
     before = plan.model_dump(mode="json")
-    reasons = {
-        **plan.reasons,
-        **{key: f"set by the user; the planner had {_value_at(before, key)}" for key in values},
+    why = {
+        key: "set by the user" if key in values else f"follows {BLOCK_LIST}, set by the user"
+        for key in complete
     }
+    reasons = {key: f"{words}; the planner had {_value_at(before, key)}" for key, words in why.items()}
+    reasons = {**plan.reasons, **reasons}
     return changed.model_copy(update={"reasons": reasons})
+
+
+def with_entries_by_level(network: NetworkSettings, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, completed: entries of num_blocks and num_heads that are not set follow a set `network.block_list`, each level with the
+    planned entry, or that of the nearest planned level. A single number is a list of one; one entry serves all levels.
+    """
+    complete = dict(values)
+    for key in (BLOCK_LIST, *ENTRIES_BY_LEVEL):
+        if isinstance(complete.get(key), int) and not isinstance(complete[key], bool):
+            complete[key] = [complete[key]]
+    levels = complete.get(BLOCK_LIST, list(network.block_list))
+    if not isinstance(levels, list | tuple) or not all(isinstance(level, int) for level in levels):
+        return complete  # which validation refuses in its own words
+    for key in ENTRIES_BY_LEVEL:
+        entries = complete.get(key)
+        if isinstance(entries, list | tuple) and len(entries) == 1:
+            complete[key] = list(entries) * len(levels)
+        elif entries is None and BLOCK_LIST in complete:
+            planned = dict(
+                zip(network.block_list, getattr(network, key.removeprefix("network.")), strict=True)
+            )
+            nearest = [min(planned, key=lambda there: abs(there - level), default=None) for level in levels]
+            complete[key] = [1 if there is None else planned[there] for there in nearest]
+    return complete
 
 
 def _value_at(tree: Any, key: str) -> Any:
