@@ -57,6 +57,20 @@ def predict(trained, scans, tmp_path, capfd, monkeypatch):
     return call
 
 
+def test_verdicts_and_entropy_maps_lie_beside_the_masks(predict, tmp_path):
+    code, _, said = predict("--save-entropy")
+    assert code == 0
+    out = tmp_path / "out"
+    assert sorted(path.name for path in (out / "entropy").iterdir()) == [
+        f"p{n}_entropy.nii.gz" for n in range(3)
+    ]
+    assert "3 of 3 cases should be looked at: p0, p1, p2" in said  # untrained networks on noise
+    assert [line.split(",")[1] for line in (out / "quality.csv").read_text().splitlines()] == [
+        "flagged",
+        *["yes"] * 3,
+    ]
+
+
 def test_masks_in_the_geometry_of_their_images(predict, scans, tmp_path, monkeypatch):
     monkeypatch.undo()  # with worker processes
     code, errors, output = predict()
@@ -77,7 +91,10 @@ def test_masks_in_the_geometry_of_their_images(predict, scans, tmp_path, monkeyp
 
 
 def test_one_fold_and_probabilities(predict, tmp_path):
-    assert predict("-f", "fold1", "--save-probabilities", "--no-tta", "--quiet") == (0, [], "")
+    code, errors, said = predict("-f", "fold1", "--save-probabilities", "--no-tta", "--quiet")
+    assert (code, errors) == (0, [])
+    (only,) = said.splitlines()
+    assert only.startswith("warning: 3 of 3 cases should be looked at")
     with np.load(tmp_path / "out" / "p0.npz", allow_pickle=False) as arrays:
         probabilities = arrays["probabilities"]
     assert probabilities.shape == (4, 3, 30, 21)

@@ -93,37 +93,30 @@ def predict_cases(
     used. `resume`: masks that are there are kept where input, models and mask are those of `prediction.json`; else masks of the same
     names are replaced, each at once. `overlays`: pictures of all masks, kept ones too, as overlays/CASE.png. `postprocessing`:
     done to each mask before it is written, not to probabilities. `save_entropy`: the entropy of each voxel's probabilities, from 0 to 1,
-    as entropy/CASE_entropy.nii.gz. Labels of the cases are not read.
-
-    Every mask is judged by the limits in `quality` (`utseg.quality`): `prediction.json` and `quality.csv` have the verdicts, the log names
-    the cases that a person should look at. No mask is changed for it.
+    as entropy/CASE_entropy.nii.gz. `quality`: limits by which every mask is judged (`utseg.quality`), and not changed: verdicts are in
+    `prediction.json` and `quality.csv`, the log names the cases that a person should look at. Labels of the cases are not read.
 
     Raises CaseErrors with a line for each unusable case after the others are written, InputError where models do not go together or
     the folder is not writable, UtsegError where another run holds the folder or a mask cannot be written, Interrupted on Ctrl-C and
     SIGTERM (as the commands set it), with what is done on record.
     """
-    require_writable(output)
-    subfolders = [OVERLAYS_FOLDER] * overlays + [ENTROPY_FOLDER] * save_entropy
-    for subfolder in subfolders:
-        require_writable(output / subfolder)
+    folders = {output: True, output / OVERLAYS_FOLDER: overlays, output / ENTROPY_FOLDER: save_entropy}
+    for folder in (folder for folder, wanted in folders.items() if wanted):
+        require_writable(folder)
     check_same_task(models)
-    check_labels(postprocessing or Postprocessing(), models[0].record.plan.labels)
+    postprocessing = postprocessing or Postprocessing()
+    check_labels(postprocessing, models[0].record.plan.labels)
     with folder_lock(output):
-        for folder in (output, output / OVERLAYS_FOLDER, output / ENTROPY_FOLDER):
+        for folder in folders:
             remove_leftovers(folder, recursive=False)
-        record = _new_record(models, tta, postprocessing or Postprocessing())
+        record = _new_record(models, tta, postprocessing)
         run = _Run(output, record, save_probabilities, overlays, save_entropy)
         todo = run.start(cases, resume)
         # In the order of their checksums: sums of probabilities are then the same, bit for bit, in whatever order models are named.
         groups = _group_by_preprocessing(sorted(models, key=lambda model: model.sha256))
         volumes = list(run.volumes(todo, tuple(group[0].record.plan for group in groups)))
-        logger.info(
-            "predicting %d volumes of %d cases with %d models on %s",
-            len(volumes),
-            len(todo),
-            len(models),
-            run.record.device,
-        )
+        counts = len(volumes), len(todo), len(models)
+        logger.info("predicting %d volumes of %d cases with %d models on %s", *counts, record.device)
         try:
             with (
                 _executor(len(volumes) + len(run.kept) * overlays, workers) as executor,
@@ -137,10 +130,7 @@ def predict_cases(
         finally:
             run.write_record()
             run.report_quality()
-    if run.problems:
-        raise CaseErrors(run.problems)
-    logger.info("%d masks are in %s", len(cases), output)
-    return [output / f"{case.case_id}{MASK_SUFFIX}" for case in cases]
+    return run.masks(cases)
 
 
 def _executor(tasks: int, workers: int | None) -> AbstractContextManager[Executor]:
@@ -429,6 +419,13 @@ class _Run:
             write_record(record, self.output)
         except UtsegError as error:
             logger.warning("%s", error)
+
+    def masks(self, cases: Sequence[Case]) -> list[Path]:
+        """The masks' paths. Raises CaseErrors where some could not be made."""
+        if self.problems:
+            raise CaseErrors(self.problems)
+        logger.info("%d masks are in %s", len(cases), self.output)
+        return [self.output / f"{case.case_id}{MASK_SUFFIX}" for case in cases]
 
     def report_quality(self) -> None:
         """Writes `quality.csv` about all cases on record, and says which of this run's should be looked at."""
