@@ -65,7 +65,11 @@ def test_the_whole_walk_on_a_tiny_cohort_and_again(tmp_path: Path):
         with Image.open(path) as picture:
             assert "Dice of the volume: LV" in picture.text["Title"]
     report = result.report.read_text()
-    assert report.count('id="stack-') == 8 and "Training loss" in report and "The plan, with its reasons" in report
+    assert (
+        report.count('id="stack-') == 8
+        and "Training loss" in report
+        and "The plan, with its reasons" in report
+    )
     weights = (settings.run / "model.safetensors").read_bytes()
     again = run_demo(settings)
     assert again.scores == result.scores
