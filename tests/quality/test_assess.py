@@ -31,7 +31,7 @@ def test_the_lower_of_both_dice_counts():
     quality = verdict(between=[1, 0.97, 0.6, 0.9], members=3)
     assert quality.predicted_dice == {"LV": 0.95, "MYO": 0.6, "RV": 0.9}
     assert quality.flagged
-    assert quality.reasons == ("Dice of MYO is expected to be 0.60, below 0.8",)
+    assert quality.reasons == ("Dice of MYO is expected to be 0.60, below 0.7",)
     assert not verdict(between=[1, 0.97, 0.6, 0.9], members=3, dice_at_least=0.5).flagged
 
 
@@ -60,8 +60,8 @@ def test_the_table_shows_first_what_should_be_looked_at_first(tmp_path):
     cases = {
         "a_good": verdict(),
         "b_unknown": None,
-        "c_bad": verdict(expected=[1, 0.7, 0.9, 0.9]),
-        "d_worse": verdict(expected=[1, 0.9, 0.5, 0.75]),
+        "c_bad": verdict(expected=[1, 0.65, 0.9, 0.9]),
+        "d_worse": verdict(expected=[1, 0.9, 0.5, 0.68]),
         "e_middling": verdict(expected=[1, 0.85, 0.9, np.nan]),
     }
     write_table(cases, LABELS, tmp_path)
@@ -70,7 +70,7 @@ def test_the_table_shows_first_what_should_be_looked_at_first(tmp_path):
     assert [row["case"] for row in rows] == ["d_worse", "c_bad", "e_middling", "a_good", "b_unknown"]
     assert [row["flagged"] for row in rows] == ["yes", "yes", "no", "no", ""]
     assert float(rows[0]["lowest_predicted_dice"]) == 0.5
-    assert float(rows[0]["predicted_dice_RV"]) == 0.75
+    assert float(rows[0]["predicted_dice_RV"]) == 0.68
     assert rows[2]["predicted_dice_RV"] == ""
     assert rows[0]["reasons"].count(";") == 1
 
@@ -78,7 +78,7 @@ def test_the_table_shows_first_what_should_be_looked_at_first(tmp_path):
 def test_settings_survive_json_and_refuse_what_is_no_share():
     from pydantic import ValidationError
 
-    settings = QualitySettings(dice_at_least=0.7)
+    settings = QualitySettings(dice_at_least=0.75)
     assert QualitySettings.model_validate_json(settings.model_dump_json()) == settings
     assert CaseQuality.model_validate_json(verdict().model_dump_json()) == verdict()
     with pytest.raises(ValidationError):

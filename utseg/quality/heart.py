@@ -130,7 +130,8 @@ def _one_component(own_ZYX: Mask, label: str, at_most: float) -> Check:
 def _gaps(own_ZYX: Mask, label: str, at_most: int) -> Check:
     there = np.flatnonzero(own_ZYX.any(axis=(1, 2)))
     missing = int(there[-1] - there[0] + 1 - len(there))
-    words = f"{label} lacks {missing} slices between its first and its last, expected {at_most or 'none'}"
+    slices = "slice" if missing == 1 else "slices"
+    words = f"{label} lacks {missing} {slices} between its first and its last, expected {at_most or 'none'}"
     return _check("gaps", label, missing <= at_most, missing, at_most, words)
 
 
