@@ -100,10 +100,12 @@ def print_caught(cases: Sequence[Judged], limits: Sequence[float]) -> None:
     line("flagged, as recorded", lambda case: case.quality.flagged)
     line("anatomy alone", lambda case: not case.passes_anatomy)
     for limit in limits:
-        line(
-            f"predicted Dice of a label below {limit:g}",
-            lambda case, limit=limit: case.lowest_predicted < limit,
-        )
+
+        def below(case: Judged, limit: float = limit) -> bool:
+            return case.lowest_predicted < limit
+
+        line(f"predicted Dice of a label below {limit:g}", below)
+        line("  that or anatomy", lambda case, below=below: below(case) or not case.passes_anatomy)
     ranked = sorted(cases, key=lambda case: case.mean_predicted)
     for share in (0.1, 0.2):
         lowest = {case.name for case in ranked[: math.ceil(share * len(cases))]}
