@@ -71,7 +71,8 @@ def test_an_imported_model_predicts_the_same_bytes_in_a_clean_home(call, ensembl
         options = ("--device", "cpu", "--save-probabilities")
         code, errors, text = call(predict, "-i", scans, "-o", output, *options, *chosen, home=home)
         assert (code, errors) == (0, [])
-        assert "warning" not in text
+        warnings = [line for line in text.splitlines() if line.startswith("warning: ")]
+        assert all("should be looked at" in line for line in warnings)  # random weights do not find hearts
         masks[home] = {
             name: data
             for name, data in everything(output).items()
