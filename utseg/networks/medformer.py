@@ -262,9 +262,8 @@ class MedFormer(SegmentationNetwork):
         super().__init__(
             num_classes=num_classes, map_channels=channels[:-1], levels=LEVELS, aux_loss=aux_loss
         )
-        check_whole("in_channels", in_channels)
         sizes = {"semantic_map_size": semantic_map_size, "attention_blocks": attention_blocks}
-        for name, value in (sizes | {"expansion": expansion}).items():
+        for name, value in (sizes | {"in_channels": in_channels, "expansion": expansion}).items():
             check_whole(name, value)
         heads = {level: self._heads(level, channels[level], dim_head) for level in ATTENDING}
 
