@@ -9,10 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utseg.networks.blocks import decode
-from utseg.networks.checks import check_choice, check_whole
-from utseg.networks.network import SegmentationNetwork, prefer_channels_last, upsample
-from utseg.networks.unet import NORMS, UPSAMPLINGS, DoubleConv, UpStage
+from utseg.networks.network import upsample
+from utseg.networks.unet import UNet, UpStage
 
 
 class AttentionGate(nn.Module):
@@ -47,47 +45,12 @@ class GatedUpStage(nn.Module):
         return x
 
 
-class AttentionUNet(SegmentationNetwork):
+class AttentionUNet(UNet):
     """U-Net with additive attention gates on its skips (Oktay et al., 2018).
 
-    See the module. Channels at level L are base_channels · 2^L.
+    See the module. Settings as the U-Net's; skips of levels 1 … levels - 1 have gates.
     """
 
-    def __init__(
-        self,
-        *,
-        in_channels: int = 1,
-        num_classes: int = 4,
-        base_channels: int = 32,
-        levels: int = 4,
-        norm: str = "batch",
-        upsampling: str = "transposed",
-        aux_loss: bool = False,
-    ) -> None:
-        """levels: halvings; skips of levels 1 … levels - 1 have gates. norm: "batch" or "instance". upsampling: "transposed" or
-        "bilinear". aux_loss: heads at ½, ¼, … too. Raises SettingError.
-        """
-        check_whole("levels", levels)
-        check_whole("base_channels", base_channels)
-        channels = [base_channels * 2**level for level in range(levels + 1)]
-        super().__init__(
-            num_classes=num_classes, map_channels=channels[:-1], levels=levels, aux_loss=aux_loss
-        )
-        check_whole("in_channels", in_channels)
-        check_choice("norm", norm, tuple(NORMS))
-        check_choice("upsampling", upsampling, UPSAMPLINGS)
-        self.encoder = nn.ModuleList(
-            DoubleConv(channels[level - 1] if level else in_channels, channels[level], norm)
-            for level in range(levels + 1)
-        )
-        self.decoder = nn.ModuleList(
-            (GatedUpStage if level else UpStage)(channels[level], norm, upsampling) for level in range(levels)
-        )
-        prefer_channels_last(self)
-
-    def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
-        """Decoder maps at levels 0 … levels - 1."""
-        maps: list[Tensor] = []
-        for level, stage in enumerate(self.encoder):
-            maps.append(stage(F.max_pool2d(maps[-1], 2) if level else x_BCHW))
-        return decode(self.decoder, maps)
+    def up_stage(self, level: int) -> type[nn.Module]:
+        """A gated stage, at full resolution a plain one."""
+        return GatedUpStage if level else UpStage

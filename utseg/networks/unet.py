@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utseg.networks.blocks import InstanceNorm
+from utseg.networks.blocks import InstanceNorm, decode
 from utseg.networks.checks import check_choice, check_whole
 from utseg.networks.network import SegmentationNetwork, prefer_channels_last, upsample
 
@@ -93,16 +93,18 @@ class UNet(SegmentationNetwork):
             DoubleConv(channels[level - 1] if level else in_channels, channels[level], norm)
             for level in range(levels + 1)
         )
-        self.decoder = nn.ModuleList(UpStage(channels[level], norm, upsampling) for level in range(levels))
+        self.decoder = nn.ModuleList(
+            self.up_stage(level)(channels[level], norm, upsampling) for level in range(levels)
+        )
         prefer_channels_last(self)
+
+    def up_stage(self, level: int) -> type[nn.Module]:
+        """What a decoder level is made of."""
+        return UpStage
 
     def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
         """Decoder maps at levels 0 … levels - 1."""
-        skips: list[Tensor] = []
+        maps: list[Tensor] = []
         for level, stage in enumerate(self.encoder):
-            x_BCHW = stage(F.max_pool2d(x_BCHW, 2) if level else x_BCHW)
-            skips.append(x_BCHW)
-        maps = [skips.pop()]
-        for stage in reversed(self.decoder):
-            maps.append(stage(maps[-1], skips.pop()))
-        return maps[:0:-1]
+            maps.append(stage(F.max_pool2d(maps[-1], 2) if level else x_BCHW))
+        return decode(self.decoder, maps)

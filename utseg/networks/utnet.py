@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from utseg.errors import SettingError
 from utseg.networks.attention import AttentionSettings, EfficientAttention, check_attention
-from utseg.networks.blocks import PreActivationBlock, PreActivationBottleneck
+from utseg.networks.blocks import PreActivationBlock, PreActivationBottleneck, decode
 from utseg.networks.checks import check_choice, check_flag, check_levels_listed, check_whole, entries_by_level
 from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last, upsample
 from utseg.networks.norm_relu_conv import norm_relu_conv
@@ -249,14 +249,10 @@ class UTNet(SegmentationNetwork):
 
     def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
         """Decoder maps at levels 0 … levels - 1."""
-        skips = []
+        maps: list[Tensor] = []
         for stage in self.encoder:
-            x_BCHW = stage(x_BCHW)
-            skips.append(x_BCHW)
-        maps = [skips.pop()]
-        for stage in reversed(self.decoder):
-            maps.append(stage(maps[-1], skips.pop()))
-        return maps[:0:-1]
+            maps.append(stage(maps[-1] if maps else x_BCHW))
+        return decode(self.decoder, maps)
 
 
 def _block(bottleneck: bool, base_channels: int) -> Block:
