@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from utseg.commands.choice import add_model_choice
 from utseg.commands.frame import home_of, make_parser, run
 
 logger = logging.getLogger("utseg")
@@ -21,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "-o", dest="output", type=Path, required=True, metavar="FILE.zip", help="the archive to write"
     )
-    _add_choice(parser)
+    add_model_choice(parser)
     for name, what in (
         ("licence", "under which terms others may use the models"),
         ("citation", "what to cite"),
@@ -35,40 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="keep the names of the training and validation cases in run.json; by default they are left out and counts are kept",
     )
     return run(parser, _export, argv)
-
-
-def _add_choice(parser: argparse.ArgumentParser) -> None:
-    """Which models: as for utseg_predict."""
-    parser.add_argument(
-        "-d",
-        dest="dataset",
-        metavar="NAME",
-        default=argparse.SUPPRESS,
-        help="dataset that the models were trained on; may be left out where one is there",
-    )
-    parser.add_argument(
-        "-m",
-        dest="models",
-        nargs="+",
-        metavar="MODEL",
-        default=argparse.SUPPRESS,
-        help="one or more networks; may be left out where one is trained",
-    )
-    parser.add_argument(
-        "-f",
-        dest="folds",
-        nargs="+",
-        metavar="FOLD",
-        default=argparse.SUPPRESS,
-        help="what they were trained on, as fold0 or vendor=A; left out: all folds that are trained",
-    )
-    parser.add_argument(
-        "-pl",
-        dest="planner",
-        metavar="PLAN",
-        default=argparse.SUPPRESS,
-        help="plan; may be left out where one has trained models",
-    )
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utseg.commands.choice import add_model_choice
 from utseg.commands.frame import add_workers, home_of, make_parser, run
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="folder for the masks, prediction.json, and quality.csv: how far each mask can be trusted",
     )
-    _add_model_options(parser)
+    add_model_choice(parser, or_where=", or where utseg_find_best_configuration chose")
     parser.add_argument(
         "--no-tta",
         dest="tta",
@@ -69,39 +70,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_workers(parser)
     return run(parser, _predict, argv)
-
-
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-d",
-        dest="dataset",
-        metavar="NAME",
-        default=argparse.SUPPRESS,
-        help="dataset that the models were trained on; may be left out where one is there",
-    )
-    parser.add_argument(
-        "-m",
-        dest="models",
-        nargs="+",
-        metavar="MODEL",
-        default=argparse.SUPPRESS,
-        help="one or more networks; may be left out where one is trained, or where utseg_find_best_configuration chose",
-    )
-    parser.add_argument(
-        "-f",
-        dest="folds",
-        nargs="+",
-        metavar="FOLD",
-        default=argparse.SUPPRESS,
-        help="what they were trained on, as fold0 or vendor=A; left out: all folds that are trained",
-    )
-    parser.add_argument(
-        "-pl",
-        dest="planner",
-        metavar="PLAN",
-        default=argparse.SUPPRESS,
-        help="plan; may be left out where one has trained models",
-    )
 
 
 def _predict(arguments: argparse.Namespace) -> None:
