@@ -63,7 +63,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 — three libraries, each with errors of its own for a damaged file
-        reason = " ".join(str(error).split())[:160]
+        reason = " ".join(str(error).split()).partition(". ")[0][
+            :160
+        ]  # what follows is advice to load it unsafely
         raise ArtefactError(
             f"{path}: cannot be read as weights ({type(error).__name__}: {reason}); expected .safetensors, .npz, or a torch file of tensors"
         ) from None

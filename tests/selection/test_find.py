@@ -217,9 +217,13 @@ def test_models_of_several_plans_are_compared(home):
 
 def test_what_is_not_there_is_said_with_what_is(home, capfd):
     assert find(home, "-m", "TransUNet") == 1
-    assert "no model TransUNet with a finished cross-validation fold" in errors(capfd)[0]
+    (line,) = errors(capfd)
+    assert "no model TransUNet with a finished cross-validation fold" in line
+    assert "there are: UNet" in line
     assert find(home, "-pl", "published") == 1
-    assert "no plan published_2d" in errors(capfd)[0]
+    (line,) = errors(capfd)
+    assert "no plan published_2d" in line
+    assert "there are: auto_2d" in line
     assert find(home / "nowhere") == 1
     assert "run utseg_train first" in errors(capfd)[0]
 

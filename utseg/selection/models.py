@@ -5,7 +5,7 @@ Only `run.json` and checksums are read here. Whether the folds are honest is che
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,33 +68,40 @@ def find_models(
     """
     wanted_plans = [plan_folder_name(check_name(planner, "plan")) for planner in planners]
     found: dict[str, dict[str, FoldRun]] = {}
+    finished: set[tuple[str, str]] = set()
     for file in sorted(dataset.glob(f"*/*/fold*/{RUN_FILE}")):
         folder = file.parent
         plan, model, fold = folder.parts[-3:]
         if plan.startswith(".") or not FOLD.fullmatch(fold):
             continue
+        is_there = is_finished(folder) and (folder / WEIGHTS_FILE).is_file()
+        if is_there:
+            finished.add((plan, model))
         if (wanted_plans and plan not in wanted_plans) or (models and model not in models):
             continue
-        if not is_finished(folder) or not (folder / WEIGHTS_FILE).is_file():
+        if not is_there:
             logger.warning("%s: left out, its training has not finished", folder)
             continue
         run = FoldRun(folder, read_run(folder), sha256(folder / WEIGHTS_FILE))
         found.setdefault(f"{plan}/{model}", {})[fold] = run
     trained = tuple(TrainedModel(name, folds) for name, folds in sorted(found.items()))
-    _require_all(dataset, trained, wanted_plans, models)
+    _require_all(dataset, trained, wanted_plans, models, finished)
     _require_same_task(trained)
     return trained
 
 
 def _require_all(
-    dataset: Path, trained: Sequence[TrainedModel], plans: Sequence[str], models: Sequence[str]
+    dataset: Path,
+    trained: Sequence[TrainedModel],
+    plans: Sequence[str],
+    models: Sequence[str],
+    finished: Collection[tuple[str, str]],
 ) -> None:
-    parts = [model.name.split("/") for model in trained]
-    for what, wanted, there in (
-        ("plan", plans, {plan for plan, _ in parts}),
-        ("model", models, {model for _, model in parts}),
-    ):
-        missing = [name for name in wanted if name not in there]
+    """`finished`: plan and name of every model that could be asked for."""
+    parts = [tuple(model.name.split("/")) for model in trained]
+    for place, (what, wanted) in enumerate((("plan", plans), ("model", models))):
+        there = {names[place] for names in finished}
+        missing = [name for name in wanted if name not in {names[place] for names in parts}]
         if missing:
             raise InputError(
                 f"{dataset}: no {what} {', '.join(missing)} with a finished cross-validation fold; there are: "
