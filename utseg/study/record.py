@@ -1,0 +1,115 @@
+"""What a study leaves in its folder: `study.json`, and the columns of `cases.csv` and `results.csv`. Reports read nothing else.
+
+`study.json` names every run with the subjects it was trained, validated and tested on. Nothing is computed here.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from utseg.errors import ArtefactError
+from utseg.evaluate.records import METRICS
+from utseg.files import write_text
+from utseg.planning.settings import Settings, read_model
+
+STUDY_FILE = "study.json"
+DEFINITION_FILE = "study.toml"
+CASES_FILE = "cases.csv"
+RESULTS_FILE = "results.csv"
+IMAGES_FILE = "images.csv"
+
+State = Literal["waiting", "finished", "failed"]
+SEEN, UNSEEN, ALL = "seen", "unseen", "all"
+MEAN_LABEL = "mean"
+INTERVAL_METRICS = ("dice", "hd95_mm", "assd_mm")
+"""The metrics that `results.csv` has with deviation and interval; of the others it has the mean."""
+RUN_COLUMNS = ("run", "network", "plan", "variant", "part", "seed", "fold", "trained_on")
+CASES_COLUMNS_FIRST = (*RUN_COLUMNS, "dataset", "tested_on", "seen")
+"""The first columns of `cases.csv`; those of `metrics.csv` follow (case, subject, group columns, label, label_name, metrics, status)."""
+MEANS = tuple(metric for metric in METRICS if metric not in INTERVAL_METRICS)
+RESULTS_COLUMNS = (
+    *("run", "network", "parameters", "gmac", "trained_on", "tested_on", "group", "label", "n"),
+    *(f"{metric}{end}" for metric in INTERVAL_METRICS for end in ("", "_sd", "_low", "_high")),
+    *MEANS,
+    *("plan", "variant", "part", "seed", "fold", "seen", "training_seconds"),
+)
+
+
+class Subjects(Settings):
+    """Who a run was trained, validated and tested on, by the names of the subjects. `training` and `validation` are of its dataset."""
+
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+    testing: dict[str, tuple[str, ...]]
+
+
+class StudyRun(Settings):
+    """One run of a study. Runs that are the same training (as the planned variant in two parts) share `id` and `folder`.
+
+    `id`: the first twelve digits of the checksum of all that determines the run; `folder`: where it is, in full.
+    `seen`: the values that the study's `by` column has among training and validation subjects. `part`, `variant`: empty where
+    none is named.
+    `state` "waiting": not begun, or stopped. Figures are None where the run has not come so far; `gmac` is of one patch, 10⁹.
+    """
+
+    run: str
+    id: str
+    folder: str
+    network: str
+    plan: str
+    seed: int
+    fold: int
+    dataset: str
+    trained_on: str
+    variant: str
+    part: str
+    settings: dict[str, Any]
+    seen: tuple[str, ...]
+    subjects: Subjects
+    state: State = "waiting"
+    error: str | None = None
+    parameters: int | None = None
+    gmac: float | None = None
+    iterations: int | None = None
+    training_seconds: float | None = None
+    testing_seconds: float | None = None
+    peak_memory_gb: float | None = None
+
+
+class StudyDataset(Settings):
+    """How many labelled cases and subjects a dataset has, what it serves for, and where it is, in full."""
+
+    cases: int
+    subjects: int
+    role: tuple[Literal["train", "test"], ...]
+    folder: str
+
+
+class StudyRecord(Settings):
+    """The content of `study.json`. `by`: the column that tells seen from unseen. `labels`: the training dataset's."""
+
+    format: Literal["utseg-study-1"] = "utseg-study-1"
+    name: str
+    question: str
+    by: str
+    definition: dict[str, Any]
+    datasets: dict[str, StudyDataset]
+    labels: dict[str, int]
+    runs: tuple[StudyRun, ...]
+
+
+def cases_columns(groups: Sequence[str]) -> list[str]:
+    """The columns of `cases.csv` for these group columns (phase among them where it is known)."""
+    return [*CASES_COLUMNS_FIRST, "case", "subject", *groups, "label", "label_name", *METRICS, "status"]
+
+
+def write_study(record: StudyRecord, folder: Path) -> None:
+    """Writes `study.json` into the study's folder."""
+    write_text(folder / STUDY_FILE, record.model_dump_json(indent=1) + "\n")
+
+
+def read_study(folder: Path) -> StudyRecord:
+    """Reads `study.json` from the study's folder. Raises ArtefactError where there is none, SettingError where it is not one."""
+    if not (folder / STUDY_FILE).is_file():
+        raise ArtefactError(f"{folder}: no study is there ({STUDY_FILE} not found); run utseg_study first")
+    return read_model(StudyRecord, folder / STUDY_FILE)
