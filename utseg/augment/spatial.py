@@ -55,7 +55,7 @@ def warp(
 
     center = (np.asarray(patch_size) - 1) / 2
     offset = np.asarray(start_yx) + center - matrix @ center
-    grid_HW2 = _sampling_grid(matrix, offset, label_HW.shape, patch_size)
+    grid_HW2 = sampling_grid(matrix, offset, label_HW.shape, patch_size)
     background_C11 = image_CHW.min(axis=(1, 2), keepdims=True)
     patch_CHW = grid_sample(
         torch.from_numpy(image_CHW - background_C11)[None],
@@ -68,7 +68,7 @@ def warp(
     return patch_CHW, _warp_label(label_HW, matrix, offset, patch_size)
 
 
-def _sampling_grid(
+def sampling_grid(
     matrix: Matrix, offset: Matrix, source_shape: tuple[int, ...], patch_size: tuple[int, int]
 ) -> Image:
     """Positions in the source for each patch pixel, (H, W, 2) in x, y order, where −1 and 1 are the outer borders of the source."""
@@ -99,7 +99,7 @@ def _warp_label(label_HW: Label, matrix: Matrix, offset: Matrix, patch_size: tup
         return patch
     first = np.array([part.start for part in target], dtype=np.float64)
     size = target[0].stop - target[0].start, target[1].stop - target[1].start
-    grid = _sampling_grid(matrix, offset + matrix @ first - (corner - 1), box_HW.shape, size)
+    grid = sampling_grid(matrix, offset + matrix @ first - (corner - 1), box_HW.shape, size)
     values = np.flatnonzero(np.bincount(box_HW.ravel())).astype(np.uint8)
     shares_KHW = torch.from_numpy((box_HW == values[:, None, None]).astype(np.float32))
     sampled = grid_sample(
