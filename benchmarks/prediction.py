@@ -25,6 +25,7 @@ from utseg.planning.plan import NetworkSettings
 from utseg.predict.inputs import find_inputs
 from utseg.predict.model import LoadedModel
 from utseg.predict.pipeline import predict_cases
+from utseg.predict.views import NO_AUGMENTATION
 from utseg.predict.windows import default_batch_size, window_grid
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "predict"))
@@ -103,7 +104,7 @@ def main() -> None:
         before = bare_seconds(model, windows, grid.window_yx)
         for _ in range(arguments.rounds):
             start = time.perf_counter()
-            predict_cases(cases, [model], folder / "out", tta=False)
+            predict_cases(cases, [model], folder / "out", tta=NO_AUGMENTATION)
             whole = time.perf_counter() - start
             after = bare_seconds(model, windows, grid.window_yx)
             ratios.append(2 * whole / (before + after))

@@ -132,7 +132,6 @@ def segmented(
         patch_size=plan.patch_size,
         batch_size=default_batch_size(plan.patch_size, device),
         num_classes=plan.num_classes,
-        mirror_axes=(),
         device=device,
         overlap=OVERLAP,
     )

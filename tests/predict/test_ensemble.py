@@ -21,6 +21,7 @@ from utseg.predict.ensemble import ensemble_folders, read_probabilities
 from utseg.predict.pipeline import predict_cases
 from utseg.predict.record import PREDICTION_FILE, ModelUse, PredictedCase, PredictionRecord, write_record
 from utseg.predict.stages import write_probabilities
+from utseg.predict.views import AS_MIRRORED_IN_TRAINING
 from utseg.rawdata.gate import Geometry
 
 SIZE = (2, 5, 4)
@@ -50,7 +51,7 @@ def write_member(folder: Path, probabilities: dict[str, np.ndarray], name: str =
         models=(ModelUse(name=name, network="UTNet", weights_sha256=name, plan_sha256="p"),),
         labels=changes.get("labels", {"background": 0, "LV": 1, "MYO": 2, "RV": 3}),
         channel_names=("cine-MRI",),
-        test_time_mirroring=True,
+        test_time_augmentation=AS_MIRRORED_IN_TRAINING,
         versions={},
         device="cpu",
         cases=cases,

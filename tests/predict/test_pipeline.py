@@ -22,6 +22,7 @@ from utseg.errors import CaseErrors, InputError, Interrupted, UtsegError
 from utseg.files import folder_lock
 from utseg.predict import pipeline, stages
 from utseg.predict.pipeline import predict_cases
+from utseg.predict.views import AS_MIRRORED_IN_TRAINING, NO_AUGMENTATION
 
 SPACING = 1.25  # that of the tiny plan: nothing is resampled, so the mask is known voxel for voxel
 
@@ -273,7 +274,7 @@ def test_resume_does_not_trust_masks_that_were_made_otherwise(tmp_path, four, ch
         [model],
         out,
         resume=True,
-        tta=change != "tta",
+        tta=NO_AUGMENTATION if change == "tta" else AS_MIRRORED_IN_TRAINING,
         save_probabilities=change == "probabilities",
     )
     assert stamps(out)["case0.nii.gz"] > before["case0.nii.gz"]

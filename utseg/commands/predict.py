@@ -88,6 +88,7 @@ def _predict(arguments: argparse.Namespace) -> None:
 
     from utseg.device import resolve_device
     from utseg.predict.pipeline import predict_cases
+    from utseg.predict.views import AS_MIRRORED_IN_TRAINING, NO_AUGMENTATION
 
     device = resolve_device(arguments.device)
     models = [load_model(run, device) for run in runs]
@@ -96,7 +97,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         inputs.cases,
         models,
         arguments.output,
-        tta=arguments.tta,
+        tta=AS_MIRRORED_IN_TRAINING if arguments.tta else NO_AUGMENTATION,
         save_probabilities=arguments.save_probabilities,
         workers=getattr(arguments, "workers", None),
         resume=arguments.resume,

@@ -37,6 +37,7 @@ from utseg.predict.record import (
     write_record,
 )
 from utseg.predict.stages import MASK_SUFFIX, Array, Volume, probabilities_name, write_probabilities
+from utseg.predict.views import union
 from utseg.progress import progress
 from utseg.quality import (
     Agreement,
@@ -314,7 +315,7 @@ def _new_record(members: Sequence[Member]) -> PredictionRecord:
         models=tuple(used),
         labels=members[0].record.labels,
         channel_names=members[0].record.channel_names,
-        test_time_mirroring=all(member.record.test_time_mirroring for member in members),
+        test_time_augmentation=union([member.record.test_time_augmentation for member in members]),
         versions={"python": platform.python_version()} | versions,
         device="cpu",
         cases={},

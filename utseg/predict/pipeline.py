@@ -54,6 +54,7 @@ from utseg.predict.stages import (
     write_case_entropy,
     write_case_mask,
 )
+from utseg.predict.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation, union
 from utseg.progress import progress
 from utseg.quality import CaseQuality, QualitySettings, worst_of_frames
 from utseg.rawdata.gate import frame_count
@@ -77,7 +78,7 @@ def predict_cases(
     models: Sequence[LoadedModel],
     output: Path,
     *,
-    tta: bool = True,
+    tta: TestTimeAugmentation = AS_MIRRORED_IN_TRAINING,
     save_probabilities: bool = False,
     workers: int | None = None,
     resume: bool = False,
@@ -89,12 +90,13 @@ def predict_cases(
     """Predicts each case with the mean of the models' probabilities; returns the masks' paths, in the order of the cases.
 
     Writes CASE.nii.gz, uint8, in the geometry of the case's first image (4-D where the case has no frame and its file is a cine),
-    `prediction.json`, and with `save_probabilities` CASE.npz (for a cine one a frame). `tta`: mean over the mirrorings that training
-    used. `resume`: masks that are there are kept where input, models and mask are those of `prediction.json`; else masks of the same
-    names are replaced, each at once. `overlays`: pictures of all masks, kept ones too, as overlays/CASE.png. `postprocessing`:
-    done to each mask before it is written, not to probabilities. `save_entropy`: the entropy of each voxel's probabilities, from 0 to 1,
-    as entropy/CASE_entropy.nii.gz. `quality`: limits by which every mask is judged (`utseg.quality`), and not changed: verdicts are in
-    `prediction.json` and `quality.csv`, the log names the cases that a person should look at. Labels of the cases are not read.
+    `prediction.json`, and with `save_probabilities` CASE.npz (for a cine one a frame). `tta`: the mean is over its views too, of each
+    model over those that its training knew. `resume`: masks that are there are kept where input, models, views and mask are those of
+    `prediction.json`; else masks of the same names are replaced, each at once. `overlays`: pictures of all masks, kept ones too, as
+    overlays/CASE.png. `postprocessing`: done to each mask before it is written, not to probabilities. `save_entropy`: the entropy of each
+    voxel's probabilities, from 0 to 1, as entropy/CASE_entropy.nii.gz. `quality`: limits by which every mask is judged (`utseg.quality`),
+    and not changed: verdicts are in `prediction.json` and `quality.csv`, the log names the cases that a person should look at. Labels of
+    the cases are not read.
 
     Raises CaseErrors with a line for each unusable case after the others are written, InputError where models do not go together or
     the folder is not writable, UtsegError where another run holds the folder or a mask cannot be written, Interrupted on Ctrl-C and
@@ -113,7 +115,7 @@ def predict_cases(
         run = _Run(output, record, save_probabilities, overlays, save_entropy)
         todo = run.start(cases, resume)
         # In the order of their checksums: sums of probabilities are then the same, bit for bit, in whatever order models are named.
-        groups = _group_by_preprocessing(sorted(models, key=lambda model: model.sha256))
+        groups = _group_by_preprocessing(sorted(models, key=lambda model: model.sha256), tta)
         volumes = list(run.volumes(todo, tuple(group[0].record.plan for group in groups)))
         counts = len(volumes), len(todo), len(models)
         logger.info("predicting %d volumes of %d cases with %d models on %s", *counts, record.device)
@@ -143,7 +145,7 @@ def _work(
     groups: Sequence[Sequence[LoadedModel]],
     executor: Executor,
     advance: Callable[[], None],
-    tta: bool,
+    tta: TestTimeAugmentation,
     quality: QualitySettings,
 ) -> None:
     """Moves all volumes through the three stages, and has pictures made behind them."""
@@ -200,7 +202,7 @@ def _work(
 
 
 def _group_probabilities(
-    group: Sequence[LoadedModel], number: int, stream: Iterator[Preprocessed], tta: bool
+    group: Sequence[LoadedModel], number: int, stream: Iterator[Preprocessed], tta: TestTimeAugmentation
 ) -> "Iterator[PredictedVolume]":
     """The probabilities of all volumes by the models of one preprocessing."""
     from utseg.predict.windows import default_batch_size, predict_volumes
@@ -213,8 +215,8 @@ def _group_probabilities(
         patch_size=plan.patch_size,
         batch_size=default_batch_size(plan.patch_size, device),
         num_classes=plan.num_classes,
-        mirror_axes=plan.augmentation.mirror_axes if tta else (),
         device=device,
+        views=tta.within(plan.augmentation).views(plan.spacing_yx_mm),
     )
 
 
@@ -222,20 +224,23 @@ def _device(models: Sequence[LoadedModel]) -> "torch.device":
     return next(models[0].network.parameters()).device
 
 
-def _group_by_preprocessing(models: Sequence[LoadedModel]) -> list[list[LoadedModel]]:
-    """Models whose volumes are resampled, normalised, windowed and mirrored in the same way, together."""
+def _group_by_preprocessing(
+    models: Sequence[LoadedModel], tta: TestTimeAugmentation
+) -> list[list[LoadedModel]]:
+    """Models whose volumes are resampled, normalised, windowed and viewed in the same way, together."""
     groups: dict[str, list[LoadedModel]] = {}
     for model in models:
         plan: Plan = model.record.plan
         keys = {"spacing_yx_mm", "clip_percentiles", "normalisation", "patch_size", "configuration"}
-        same = sha256_json(
-            [plan.model_dump(mode="json", include=keys), sorted(plan.augmentation.mirror_axes)]
-        )
+        views = tta.within(plan.augmentation).model_dump(mode="json")
+        same = sha256_json([plan.model_dump(mode="json", include=keys), views])
         groups.setdefault(same, []).append(model)
     return list(groups.values())
 
 
-def _new_record(models: Sequence[LoadedModel], tta: bool, postprocessing: Postprocessing) -> PredictionRecord:
+def _new_record(
+    models: Sequence[LoadedModel], tta: TestTimeAugmentation, postprocessing: Postprocessing
+) -> PredictionRecord:
     plan = models[0].record.plan
     used = tuple(
         ModelUse(
@@ -251,7 +256,7 @@ def _new_record(models: Sequence[LoadedModel], tta: bool, postprocessing: Postpr
         models=used,
         labels=plan.labels,
         channel_names=plan.channel_names,
-        test_time_mirroring=tta and any(model.record.plan.augmentation.mirror_axes for model in models),
+        test_time_augmentation=union([tta.within(model.record.plan.augmentation) for model in models]),
         postprocessing=postprocessing,
         versions={"python": platform.python_version()} | versions,
         device=str(_device(models)),

@@ -1,9 +1,13 @@
-"""Class probabilities of volumes that are already preprocessed: slices of many volumes share full batches, results come in input order.
+"""Class probabilities of volumes that are already preprocessed, volume by volume, in batches of windows.
+
+A batch never holds windows of two volumes: convolutions of other batch sizes differ in the last bits, and what a volume gets must not
+depend on its neighbours, which are others after `--resume`, or in a part of the cases.
 
 Every network sees windows of the patch size. A slice smaller than the patch is padded evenly with its own minimum, as in training; one
 that is hardly larger is taken whole; any other is covered by windows that overlap (by half, if not asked otherwise) and are joined with
-Gaussian weights. What members agree on is summed up by window, with the same weights, while their probabilities are there: none is kept.
-Nothing is resampled or normalised here, and no file is read or written.
+Gaussian weights. A network may be shown several views of a window (`views.py`): its probabilities of each pixel are their mean, each
+counting as much as it saw of the pixel. What members agree on is summed up by window, with the same weights, while their probabilities are
+there: none is kept. Nothing is resampled or normalised here, and no file is read or written.
 
 Axes: B batch, C channels, K classes, Z slices, Y rows, X columns; h, w: rows and columns of a window.
 """
@@ -13,8 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import combinations
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,12 +25,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from utseg.errors import UtsegError
+from utseg.predict.views import Pixels, View
 from utseg.quality.agreement import Agreement, Sums
 
 logger = logging.getLogger("utseg")
 
 Array = NDArray[np.float32]
-Axis = Literal["y", "x"]
+AS_IT_IS = (View(),)
 OVERLAP = 0.5
 GROWTH = 1 / 8
 """A slice that exceeds the patch by up to this fraction is one larger window: networks take any size, and two windows cost twice."""
@@ -35,7 +39,6 @@ GROWN_MULTIPLE = 16
 GAUSSIAN_SD = 1 / 8
 """Standard deviation of the window weights as a fraction of the window, as in nnU-Net (Isensee et al., Nature Methods 2021)."""
 LEAST_WEIGHT = 1e-3
-BATCHES_AHEAD = 4
 CPU_BATCH_PIXELS = 256 * 256
 """Larger batches leave the processor's cache: UTNet takes .19 s a slice of 256² one at a time, .27 s four at a time (two cores)."""
 LARGEST_BATCH = 16
@@ -43,7 +46,7 @@ LARGEST_BATCH = 16
 
 @dataclass(frozen=True)
 class PredictedVolume:
-    """Mean class probabilities (K, Z, Y, X) float32, and the agreement of the members: networks times mirrorings."""
+    """Mean class probabilities (K, Z, Y, X) float32, and the agreement of the members: networks times views."""
 
     probabilities_KZYX: Array
     agreement: Agreement
@@ -105,42 +108,28 @@ def predict_volumes(
     patch_size: tuple[int, int],
     batch_size: int,
     num_classes: int,
-    mirror_axes: Sequence[Axis],
     device: torch.device,
+    views: Sequence[View] = AS_IT_IS,
     overlap: float = OVERLAP,
 ) -> Iterator[PredictedVolume]:
     """For each image (C, Z, Y, X) its class probabilities (K, Z, Y, X), float32, and the members' agreement, in the order of the images.
 
-    The mean of the softmax over all networks and over all mirrorings along `mirror_axes` (none if empty). The networks are on
-    `device`; they are in evaluation mode while the iterator lives, and as they were after it. Images are asked for as batches need
-    them: what is held at a time does not grow with their number, nor with the number of networks beyond their weights.
+    The mean of the softmax over all networks and over all `views`, of which at least one sees the whole window. The networks are on
+    `device`; they are in evaluation mode while the iterator lives, and as they were after it. Images are asked for one by one:
+    what is held at a time does not grow with their number, nor with the number of networks beyond their weights.
     Out of memory halves the batch and goes on; on a GPU that cannot hold one window it goes on on the CPU. The log says so.
     """
-    forward = _Forward(networks, device, batch_size, mirror_axes)
-    under_way: deque[_Volume] = deque()
-    queues: dict[tuple[int, int], deque[_Window]] = {}
+    forward = _Forward(networks, device, batch_size, views)
     modes = [network.training for network in networks]
     try:
         for network in networks:
             network.eval()
         for image_CZYX in images:
             volume = _Volume.start(image_CZYX, patch_size, num_classes, overlap)
-            under_way.append(volume)
-            queue = queues.setdefault(volume.grid.window_yx, deque())
-            queue.extend(volume.windows())
-            while len(queue) >= forward.batch_size:
-                _run_batch(forward, queue)
-            while under_way:
-                if not under_way[0].missing:
-                    yield under_way.popleft().predicted(forward.members)
-                elif sum(v.slices for v in under_way) - volume.slices > BATCHES_AHEAD * forward.batch_size:
-                    _run_batch(forward, queues[under_way[0].grid.window_yx])
-                else:
-                    break
-        while under_way:
-            while under_way[0].missing:
-                _run_batch(forward, queues[under_way[0].grid.window_yx])
-            yield under_way.popleft().predicted(forward.members)
+            windows = deque(volume.windows())
+            while windows:
+                _run_batch(forward, windows)
+            yield volume.predicted(forward.members)
     finally:
         for network, training in zip(networks, modes, strict=True):
             network.train(training)
@@ -149,16 +138,14 @@ def predict_volumes(
 
 @dataclass
 class _Volume:
-    """One image under way. `missing` counts the windows that were not predicted yet."""
+    """One image, and the sums over its windows that were predicted."""
 
     image_CZYX: Array
     grid: Grid
     sum_KZYX: Array
-    missing: int = field(init=False)
     agreement_2K: Sums = field(init=False)
 
     def __post_init__(self) -> None:
-        self.missing = self.slices * len(self.grid.starts_yx)
         self.agreement_2K = np.zeros((2, len(self.sum_KZYX)))
 
     @classmethod
@@ -188,14 +175,14 @@ class _Window:
     z: int
     start_yx: tuple[int, int]
 
-    def cut(self, out_Chw: Array) -> None:
-        """Writes the window's pixels into `out_Chw`."""
+    def cut(self, out_CHW: Array, margin_yx: Pixels) -> None:
+        """Writes the pixels of the window and of a margin on all sides into `out_CHW`."""
         image_CYX = self.volume.image_CZYX[:, self.z]
-        on_slice, in_window = _overlap(self.volume.grid, self.start_yx)
+        on_slice, in_window = _overlap(self.volume.grid, self.start_yx, margin_yx)
         part = image_CYX[:, *on_slice]
-        if part.shape != out_Chw.shape:
-            out_Chw[:] = image_CYX.min(axis=(1, 2), keepdims=True)
-        out_Chw[:, *in_window] = part
+        if part.shape != out_CHW.shape:
+            out_CHW[:] = image_CYX.min(axis=(1, 2), keepdims=True)
+        out_CHW[:, *in_window] = part
 
     def add(self, probabilities_Khw: Array, agreement_2K: Array) -> None:
         """Adds the window's probabilities and sums to those of its volume."""
@@ -207,16 +194,17 @@ class _Window:
         else:
             target[:, *on_slice] = part
         self.volume.agreement_2K += agreement_2K
-        self.volume.missing -= 1
 
 
-def _overlap(grid: Grid, start_yx: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """The part of the slice that a window shows, and where in the window it is."""
+def _overlap(
+    grid: Grid, start_yx: Pixels, margin_yx: Pixels = (0, 0)
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """The part of the slice that a window with a margin on all sides shows, and where in it that is."""
     on_slice, in_window = [], []
-    for start, window, size in zip(start_yx, grid.window_yx, grid.slice_yx, strict=True):
-        first, last = max(start, 0), min(start + window, size)
+    for start, window, size, margin in zip(start_yx, grid.window_yx, grid.slice_yx, margin_yx, strict=True):
+        first, last = max(start - margin, 0), min(start + window + margin, size)
         on_slice.append(slice(first, last))
-        in_window.append(slice(first - start, last - start))
+        in_window.append(slice(first - start + margin, last - start + margin))
     return (on_slice[0], on_slice[1]), (in_window[0], in_window[1])
 
 
@@ -242,12 +230,14 @@ def _shares(grid: Grid, start_yx: tuple[int, int]) -> Array:
 
 def _run_batch(forward: "_Forward", queue: "deque[_Window]") -> None:
     windows = [queue.popleft() for _ in range(min(len(queue), forward.batch_size))]
-    channels = windows[0].volume.image_CZYX.shape[0]
-    batch_BChw = np.empty((len(windows), channels, *windows[0].volume.grid.window_yx), np.float32)
-    for window, out_Chw in zip(windows, batch_BChw, strict=True):
-        window.cut(out_Chw)
+    channels, window_yx = windows[0].volume.image_CZYX.shape[0], windows[0].volume.grid.window_yx
+    margin_yx = forward.margin_yx(window_yx)
+    sizes_yx = (size + 2 * margin for size, margin in zip(window_yx, margin_yx, strict=True))
+    batch_BCHW = np.empty((len(windows), channels, *sizes_yx), np.float32)
+    for window, out_CHW in zip(windows, batch_BCHW, strict=True):
+        window.cut(out_CHW, margin_yx)
     shares_Bhw = np.stack([_shares(window.volume.grid, window.start_yx) for window in windows])
-    for window, *found in zip(windows, *forward(batch_BChw, shares_Bhw), strict=True):
+    for window, *found in zip(windows, *forward(batch_BCHW, shares_Bhw), strict=True):
         window.add(*found)
 
 
@@ -259,25 +249,29 @@ class _Forward:
         networks: Sequence[nn.Module],
         device: torch.device,
         batch_size: int,
-        mirror_axes: Sequence[Axis],
+        views: Sequence[View],
     ) -> None:
         self.networks = networks
         self.device = device
         self.batch_size = batch_size
-        axes = [{"y": 2, "x": 3}[axis] for axis in mirror_axes]
-        self.flips = [flip for count in range(len(axes) + 1) for flip in combinations(axes, count)]
+        self.views = views
 
     @property
     def members(self) -> int:
-        return len(self.networks) * len(self.flips)
+        return len(self.networks) * len(self.views)
 
-    def __call__(self, batch_BChw: Array, shares_Bhw: Array) -> tuple[Array, Array]:
-        """Mean probabilities (B, K, h, w), and what `_agreement_sums` says of each window and class (B, 2, K)."""
+    def margin_yx(self, window_yx: Pixels) -> Pixels:
+        """What the views look at beside a window, on each side."""
+        ys, xs = zip(*(view.margin_yx(window_yx) for view in self.views), strict=True)
+        return max(ys), max(xs)
+
+    def __call__(self, batch_BCHW: Array, shares_Bhw: Array) -> tuple[Array, Array]:
+        """Mean probabilities (B, K, h, w), and what `_agreement_sums` says of each window and class (B, 2, K), of windows with margin."""
         parts: list[tuple[Array, Array]] = []
         done = 0
-        while done < len(batch_BChw):
+        while done < len(batch_BCHW):
             now = slice(done, done + self.batch_size)
-            part = batch_BChw[now]
+            part = batch_BCHW[now]
             try:
                 parts.append(self._mean_softmax(part, shares_Bhw[now]))
                 done += len(part)
@@ -292,23 +286,21 @@ class _Forward:
         return (means[0], sums[0]) if len(parts) == 1 else (np.concatenate(means), np.concatenate(sums))
 
     @torch.inference_mode()
-    def _mean_softmax(self, batch_BChw: Array, shares_Bhw: Array) -> tuple[Array, Array]:
-        x_BChw = torch.from_numpy(batch_BChw).to(self.device, memory_format=torch.channels_last)
-        total: Tensor | None = None
-        squares: Tensor | None = None
+    def _mean_softmax(self, batch_BCHW: Array, shares_Bhw: Array) -> tuple[Array, Array]:
+        x_BCHW = torch.from_numpy(batch_BCHW).to(self.device, memory_format=torch.channels_last)
+        window_yx = (shares_Bhw.shape[1], shares_Bhw.shape[2])
+        sums = _MemberSums()
         for network in self.networks:
             main_logits = cast(Callable[[Tensor], Tensor], network.main_logits)
-            for flip in self.flips:
-                logits_BKhw = main_logits(x_BChw.flip(flip) if flip else x_BChw)
-                probabilities = logits_BKhw.float().softmax(1)
-                probabilities = probabilities.flip(flip) if flip else probabilities
-                squares = _add_square(squares, probabilities)
-                total = probabilities if total is None else total.add_(probabilities)
-        assert total is not None and squares is not None, "at least one network"
-        sums_B2K = _agreement_sums(total, squares, torch.from_numpy(shares_Bhw).to(self.device))
+            for view in self.views:
+                logits_BKhw = main_logits(view.show(x_BCHW, window_yx))
+                probabilities_BKhw = view.restore(logits_BKhw.float().softmax(1))
+                sums.add(probabilities_BKhw, view.coverage(window_yx) if view.rotation_deg else None)
+        total_BKhw, squares_BKhw = sums.result()
+        sums_B2K = _agreement_sums(total_BKhw, squares_BKhw, torch.from_numpy(shares_Bhw).to(self.device))
         if self.members > 1:
-            total = total / self.members
-        return total.cpu().numpy(), sums_B2K.cpu().numpy()
+            total_BKhw = total_BKhw / self.members
+        return total_BKhw.cpu().numpy(), sums_B2K.cpu().numpy()
 
     def _shrink(self, tried: int, reason: RuntimeError) -> None:
         """Makes the next attempt smaller: half the batch, then the CPU. Raises UtsegError where that is not enough."""
@@ -333,8 +325,45 @@ class _Forward:
             ) from reason
 
 
-def _add_square(squares: Tensor | None, probabilities: Tensor) -> Tensor:
-    return probabilities.square() if squares is None else squares.addcmul_(probabilities, probabilities)
+class _MemberSums:
+    """Σ_i p_i and Σ_i p_i² of members that see the same windows (B, K, h, w), some of them only c_i of a pixel (then p_i sums to c_i).
+
+    Such a member is taken to say of the rest what all say in the mean: q_i = p_i + (1 − c_i)·m with m = Σ p_i / Σ c_i, which is the mean
+    of all q_i too. Σ q_i² = Σ p_i² + 2·m·Σ (1 − c_i)·p_i + m²·Σ (1 − c_i)².
+    """
+
+    def __init__(self) -> None:
+        self._members = 0
+        self._total: Tensor | None = None
+        self._squares: Tensor | None = None
+        self._unseen: Tensor | None = None
+        self._gaps: list[Array] = []
+
+    def add(self, p_BKhw: Tensor, coverage_hw: Array | None) -> None:
+        """Takes in the next member. `coverage_hw`: how much of each pixel it saw, None for all of all."""
+        self._members += 1
+        if coverage_hw is not None:
+            gap_hw = 1 - coverage_hw
+            unseen = p_BKhw * torch.from_numpy(gap_hw).to(p_BKhw.device)
+            self._unseen = unseen if self._unseen is None else self._unseen.add_(unseen)
+            self._gaps.append(gap_hw)
+        squares = self._squares
+        self._squares = p_BKhw.square() if squares is None else squares.addcmul_(p_BKhw, p_BKhw)
+        self._total = p_BKhw if self._total is None else self._total.add_(p_BKhw)
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Σ_i q_i and Σ_i q_i²; without turned views these are Σ_i p_i and Σ_i p_i²."""
+        total, squares = self._total, self._squares
+        assert total is not None and squares is not None, "at least one network"
+        if self._unseen is None:
+            return total, squares
+        gaps_hw, square_gaps_hw = (
+            torch.from_numpy(each.sum(0)).to(total.device)
+            for each in (np.stack(self._gaps), np.square(self._gaps))
+        )
+        mean = total / (self._members - gaps_hw)
+        squares = squares + 2 * mean * self._unseen + mean.square() * square_gaps_hw
+        return mean * self._members, squares
 
 
 def _agreement_sums(total_BKhw: Tensor, squares_BKhw: Tensor, shares_Bhw: Tensor) -> Tensor:

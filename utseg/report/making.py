@@ -135,11 +135,11 @@ def _of_entry(entry: Entry) -> list[tuple[str, str]]:
                 ("definitions", ", ".join(f"{key} {text(value)}" for key, value in leaves(definitions)))
             )
         if record_of := scores.prediction:
-            mirrored = "with" if record_of.test_time_mirroring else "without"
+            augmented = record_of.test_time_augmentation.in_words()
             found.append(
                 (
                     "prediction",
-                    f"on {record_of.device}, {mirrored} mirroring; {_versions(record_of.versions)}",
+                    f"on {record_of.device}, test-time augmentation: {augmented}; {_versions(record_of.versions)}",
                 )
             )
             for use in record_of.models:
@@ -194,7 +194,7 @@ def _predict_line(scores: Scores) -> list[str]:
     models, folds = (list(dict.fromkeys(own[place] for own in parts)) for place in (2, 3))
     words = ["utseg_predict", "-i", "IMAGES", "-o", str(_relative(folder)), "-d", dataset, "-m", *models]
     words += ["-pl", plan.rpartition("_")[0], "-f", *folds]
-    return [shlex.join([*words, *([] if record.test_time_mirroring else ["--no-tta"])])]
+    return [shlex.join([*words, *([] if record.test_time_augmentation.mirror_axes else ["--no-tta"])])]
 
 
 def _relative(path: Path) -> Path:
