@@ -1,0 +1,217 @@
+"""From a study file and the datasets it names to its runs: training sets × folds × plans × networks × variants × seeds.
+
+Everything that can be wrong before a pixel is read is found here. What a run costs, and whether it is known, is not asked.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from utseg.case import Case, Dataset
+from utseg.errors import InputError, UsageError, listing
+from utseg.extensions import names
+from utseg.planning.plan import Plan
+from utseg.planning.settings import setting_keys, unknown_key
+from utseg.study.definition import Definition, Variant
+from utseg.study.record import Subjects
+from utseg.study.subjects import (
+    TrainingSet,
+    check_disjoint,
+    held_out_cases,
+    labelled,
+    training_sets,
+)
+
+SEPARATOR = " · "
+NETWORK_PREFIX = "network."
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run, as the study wants it. `settings` are the study's with the variant's on top. `testing`: labelled cases by dataset."""
+
+    name: str
+    network: str
+    planner: str
+    variant: str
+    part: str
+    seed: int
+    settings: Mapping[str, Any]
+    trained_on: TrainingSet
+    testing: Mapping[str, tuple[Case, ...]]
+
+    @property
+    def subjects(self) -> Subjects:
+        """Who trains, validates and is tested."""
+        return Subjects(
+            training=self.trained_on.training,
+            validation=self.trained_on.validation,
+            testing={
+                name: tuple(sorted({case.subject for case in cases})) for name, cases in self.testing.items()
+            },
+        )
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A study with its datasets opened: the first one trains. `remarks` are for the user to read."""
+
+    definition: Definition
+    datasets: Mapping[str, Dataset]
+    trained: str
+    by: str
+    runs: tuple[PlannedRun, ...]
+    remarks: tuple[str, ...] = field(default=())
+
+    @property
+    def dataset(self) -> Dataset:
+        """What is trained on."""
+        return self.datasets[self.trained]
+
+
+def dataset_names(definition: Definition, default: str | None) -> tuple[str, ...]:
+    """The datasets that a study names, what it trains on first. `default`: the command's -d."""
+    trained = definition.train.dataset or default
+    if trained is None:
+        raise UsageError("no dataset is named: give -d NAME, or train.dataset in the study file")
+    return tuple(dict.fromkeys((trained, *(definition.test.datasets or ()))))
+
+
+def expand(definition: Definition, datasets: Mapping[str, Dataset], trained: str, where: str) -> StudyPlan:
+    """All runs of a study. Raises InputError, UsageError or SettingError in one line that names the key of the study that is wrong."""
+    _check_names(definition, where)
+    _check_compatible(datasets, trained, where)
+    dataset, by = datasets[trained], _by_column(definition, datasets, where)
+    tested = definition.test.datasets or (trained,)
+    if definition.train.leave_out and trained not in tested:
+        raise InputError(
+            f"{where}: test.datasets: {trained} has to be in it, for train.leave_out tests there"
+        )
+    own = held_out_cases(dataset, by, definition.test.share, where) if trained in tested else ()
+    sets, remarks = training_sets(definition, dataset, {case.subject for case in own}, where)
+    runs = []
+    for seed in definition.seeds:
+        for each in sets:
+            testing = _testing(each, own, datasets, trained, tested, where)
+            for planner in definition.plans:
+                for variant in definition.variants or (Variant(),):
+                    for network in (variant.network,) if variant.network else definition.networks:
+                        settings = {**definition.settings, **variant.settings}
+                        name = _run_name(definition, network, planner, variant, each, seed)
+                        runs.append(
+                            PlannedRun(
+                                name=name,
+                                network=network,
+                                planner=planner,
+                                variant=variant.name,
+                                part=variant.part,
+                                seed=seed,
+                                settings=settings,
+                                trained_on=each,
+                                testing=testing,
+                            )
+                        )
+    for run in runs:
+        check_disjoint(run.subjects, trained, f"{where}: {run.name}")
+    return StudyPlan(definition, datasets, trained, by, tuple(runs), tuple(remarks))
+
+
+def _run_name(
+    definition: Definition, network: str, planner: str, variant: Variant, each: TrainingSet, seed: int
+) -> str:
+    words = [network]
+    words += [planner] if len(definition.plans) > 1 else []
+    words += [f"{variant.part}: {variant.name}" if variant.part else variant.name] if variant.name else []
+    words += [each.name]
+    words += [f"fold {each.fold}"] if len(definition.train.folds) > 1 else []
+    return SEPARATOR.join([*words, f"seed {seed}"])
+
+
+def _testing(
+    each: TrainingSet,
+    own: Sequence[Case],
+    datasets: Mapping[str, Dataset],
+    trained: str,
+    tested: Sequence[str],
+    where: str,
+) -> dict[str, tuple[Case, ...]]:
+    found = {}
+    for name in tested:
+        if name == trained:
+            left_out = set(each.left_out)
+            extra = [case for case in datasets[name].training_cases() if case.subject in left_out]
+            cases = tuple({case.case_id: case for case in (*own, *extra)}.values())
+        else:
+            cases = labelled(datasets[name])
+        if not cases:
+            raise InputError(
+                f"{where}: test.datasets: no case of {name} has a label; there is nothing to test on"
+            )
+        found[name] = cases
+    return found
+
+
+def _by_column(definition: Definition, datasets: Mapping[str, Dataset], where: str) -> str:
+    """The column that tells seen from unseen; empty where the default is not there."""
+    by = definition.test.by
+    if any(case.groups.get(by) for dataset in datasets.values() for case in labelled(dataset)):
+        return by
+    if "by" in definition.test.model_fields_set and by != "vendor":
+        columns = sorted({column for dataset in datasets.values() for column in dataset.group_columns})
+        raise InputError(
+            f"{where}: test.by: no labelled case has a {by!r}; columns there are: {', '.join(columns) or 'none'}"
+        )
+    return ""
+
+
+def _check_compatible(datasets: Mapping[str, Dataset], trained: str, where: str) -> None:
+    """Raises InputError where a test dataset has other label names, or another number of channels, than what is trained on."""
+    first = datasets[trained]
+    wanted = {name for name, value in first.labels.items() if value}
+    for name, dataset in datasets.items():
+        found = {label for label, value in dataset.labels.items() if value}
+        if found != wanted:
+            raise InputError(
+                f"{where}: test.datasets: {name} has the labels {', '.join(sorted(found))}, {trained} has {', '.join(sorted(wanted))}; "
+                "the names must be the same (values may differ)"
+            )
+        if len(dataset.channel_names) != len(first.channel_names):
+            raise InputError(
+                f"{where}: test.datasets: {name} has {len(dataset.channel_names)} channels, {trained} has {len(first.channel_names)}"
+            )
+
+
+def _check_names(definition: Definition, where: str) -> None:
+    """Raises UsageError for networks and planners that do not exist, SettingError for keys that a network does not have."""
+    from utseg.networks import network_settings
+
+    for number, network in enumerate(definition.networks):
+        _check_known("networks", network, f"{where}: networks.{number}")
+    for number, planner in enumerate(definition.plans):
+        _check_known("planners", planner, f"{where}: plans.{number}")
+    own = [(f"{where}: settings", network, definition.settings) for network in definition.networks]
+    for number, variant in enumerate(definition.variants, start=1):
+        place = f"{where}: variants, number {number}"
+        if variant.network:
+            _check_known("networks", variant.network, f"{place}: network")
+        networks = (variant.network,) if variant.network else definition.networks
+        settings = {**definition.settings, **variant.settings}
+        own += [(f"{place}: settings", network, settings) for network in networks]
+    groups = ("augmentation.",)
+    for place, network, settings in own:
+        known = [NETWORK_PREFIX + key for key in network_settings(network)]
+        known += [key for key in setting_keys(Plan) if key.startswith(groups)]
+        for key in settings:
+            if key.startswith((NETWORK_PREFIX, *groups)) and key not in known:
+                group = key.partition(".")[0]
+                raise unknown_key(
+                    key, [name for name in known if name.startswith(f"{group}.")], f"{place} for {network}"
+                )
+
+
+def _check_known(kind: Any, name: str, where: str) -> None:
+    known = names(kind)
+    if name not in known:
+        raise UsageError(
+            f"{where}: no {kind.removesuffix('s')} is called {name!r}; there are: {listing(known, 20)}"
+        )
