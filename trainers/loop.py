@@ -209,6 +209,8 @@ def iterate(run: Run, state: State, batches: Iterator[Batch]) -> None:
             f"{run.request.output}: iteration {state.iteration + 1} (epoch {state.epoch + 1}): {error}; stopped before the step, {kept}; "
             "look at these slices, or lower the learning rate (--set optimizer.learning_rate=…)"
         ) from None
+    if state.average:
+        state.average.add(state.network)
     state.iteration += 1
     state.sums.add(loss, terms, norm)
     seconds = time.perf_counter() - began
@@ -225,7 +227,7 @@ def end_epoch(run: Run, state: State, log: RunLog, check: Callable[[], None], sp
         pictures = shows_pictures(number, record.epochs, run.recipe.validate_every)
         with precision(run.recipe.amp, run.device):
             validation = validate(
-                state.network,
+                state.outcome,
                 run.store,
                 record.validation_cases,
                 run.plan,
@@ -237,7 +239,7 @@ def end_epoch(run: Run, state: State, log: RunLog, check: Callable[[], None], sp
     is_best = validation is not None and is_at_least(validation.mean_dice, state.best_score)
     if validation is not None and is_best:
         checkpoint.save_best(best_packed(state, validation.mean_dice), folder)
-        write_weights(state.network.state_dict(), folder)
+        write_weights(state.outcome.state_dict(), folder)
         state.best_score, state.best_epoch = validation.mean_dice, number
     keep_to_time(run, state, number, spent_s)
     state.seconds += validation.seconds if validation else 0.0

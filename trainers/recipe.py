@@ -59,6 +59,8 @@ class Recipe(Settings):
 
     `gradient_clip_norm` 0 is no clipping. `amp` "auto" is bfloat16 where the processor computes in it. `validate_every` is in epochs.
     `save_minutes` bounds what a killed run loses within a long epoch. Memory layout (channels last) is the network's own affair.
+    `weight_average` is the width of the running average of the weights that is validated and saved in place of the last ones, as a share
+    of the training so far (`trainers.average`); 0 is none.
     """
 
     network_name: str
@@ -69,6 +71,7 @@ class Recipe(Settings):
     amp: Literal["auto", "bfloat16", "off"] = "auto"
     validate_every: Annotated[int, Field(ge=1)] = 1
     save_minutes: Positive = 10.0
+    weight_average: Annotated[float, Field(ge=0, le=0.28)] = 0.0
 
 
 def apply_settings(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainers.average import WeightAverage
 from trainers.checkpoint import random_state, restore_random_state
 from trainers.log import Epoch
 from trainers.optimizer import make_optimizer
@@ -31,6 +32,12 @@ class State:
     seconds: float = 0.0
     sums: Sums = field(default_factory=Sums)
     history: list[Epoch] = field(default_factory=list)
+    average: WeightAverage[SegmentationNetwork] | None = None
+
+    @property
+    def outcome(self) -> SegmentationNetwork:
+        """The network that is validated and saved: the averaged one where the recipe averages."""
+        return self.average.network if self.average else self.network
 
     @property
     def epoch(self) -> int:
@@ -65,7 +72,9 @@ def _random_state(run: Run) -> State:
     ).to(run.device)
     warmup = warmup_share(run.recipe.schedule, record.epochs)
     optimizer = make_optimizer(network, run.recipe.optimizer, pretrained=record.initial_weights is not None)
-    return State(network, optimizer, Course(run.iterations, warmup))
+    width = run.recipe.weight_average
+    average = WeightAverage(network, width) if width else None
+    return State(network, optimizer, Course(run.iterations, warmup), average=average)
 
 
 def packed(state: State) -> dict[str, Any]:
@@ -82,6 +91,7 @@ def packed(state: State) -> dict[str, Any]:
         "seconds": state.seconds,
         "sums": asdict(state.sums),
         "history": state.history,
+        "average": state.average.packed() if state.average else None,
     }
 
 
@@ -90,7 +100,7 @@ def best_packed(state: State, score: float | None) -> dict[str, Any]:
     return {
         "epoch": state.epoch + 1,
         "iteration": state.iteration,
-        "network": dict(state.network.state_dict()),
+        "network": dict(state.outcome.state_dict()),
         "best_score": score,
     }
 
@@ -106,5 +116,7 @@ def restored(run: Run, saved: dict[str, Any]) -> State:
     state.seconds = saved["seconds"]
     state.sums = Sums(**saved["sums"])
     state.history = list(saved["history"])
+    if state.average:
+        state.average.restore(saved["average"])
     restore_random_state(saved["random"])
     return state

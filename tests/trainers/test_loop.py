@@ -155,6 +155,25 @@ def test_a_killed_run_resumes_to_the_very_same_weights(home, whole, tmp_path, mo
     assert_same(results(request.output), results(whole[0]))
 
 
+def test_averaged_weights_are_saved_as_the_model_and_resumed(home, tmp_path, monkeypatch):
+    whole, killed = (
+        make_request(home, tmp_path / name, selection="all", settings={"weight_average": 0.1})
+        for name in ("whole", "killed")
+    )
+    train_by_recipe(whole, RECIPE)
+    saved = checkpoint.load_latest(whole.output)
+    assert_same(read_weights(whole.output), saved["average"]["network"])
+    name = next(iter(dict(saved["network"])))
+    assert not torch.equal(saved["average"]["network"][name], saved["network"][name])
+    assert saved["average"]["steps"] == 20
+    with monkeypatch.context() as patch, pytest.raises(Kill):
+        killed_at(patch, 13)
+        train_by_recipe(killed, RECIPE)
+    train_by_recipe(replace(killed, resume=True), RECIPE)
+    assert_same(results(killed.output), results(whole.output))
+    assert_same(checkpoint.load_latest(killed.output)["average"], saved["average"])
+
+
 def test_a_signal_saves_in_the_middle_of_an_epoch_and_is_resumable(home, whole, tmp_path, monkeypatch):
     request = make_request(home, tmp_path / "run")
     original, handler = loop.iterate, signal.getsignal(signal.SIGTERM)
