@@ -14,6 +14,7 @@ from utseg.report.inputs import Entry
 
 LABELS_FOR_MODELS = 3
 """With more models than this, the table has their mean Dice only."""
+FIGURES = ("best", "median", "worst")
 FLAGS = {"prediction_empty": "missed", "reference_empty": "extra", "both_empty": "neither has"}
 CASES_NOTE = (
     "Worst first, by the mean Dice over labels. Flags: a structure is missed (only the reference has it), extra (only the prediction), or "
@@ -102,9 +103,14 @@ def dice_by_label(entries: Sequence[Entry]) -> dict[str, dict[str, dict[str, flo
 
 
 def choose_figures(
-    entries: Sequence[Entry], column: str, order: Mapping[str, float], shown: Collection[str]
+    entries: Sequence[Entry],
+    column: str,
+    order: Mapping[str, float],
+    shown: Collection[str],
+    which: Collection[str] = FIGURES,
 ) -> list[Chosen]:
-    """Best, median (the lower of two) and worst of the cases that can be shown, for each value of a column, or of all (column "")."""
+    """Best, median (the lower of two) and worst of the cases that can be shown, or `which` of them, for each value of a column, or of
+    all (column "")."""
     groups: dict[str, list[str]] = {}
     value_of = {str(row["case"]): str(row.get(column, "")) for entry in entries for row in entry.rows}
     for case, mean in order.items():
@@ -115,5 +121,6 @@ def choose_figures(
         name = f"{column} {value}" if column and value else "all cases"
         last = len(cases) - 1
         places = {last: "best", last // 2: "median", 0: "worst"} if last > 1 else {last: "best", 0: "worst"}
-        chosen += [Chosen(cases[place], name, f"{why} of {len(cases)}") for place, why in places.items()]
+        wanted = {place: why for place, why in places.items() if why in which}
+        chosen += [Chosen(cases[place], name, f"{why} of {len(cases)}") for place, why in wanted.items()]
     return chosen

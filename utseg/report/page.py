@@ -28,26 +28,18 @@ BAR_SHARE = 0.6
 UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
-@dataclass(frozen=True)
-class Page:
-    """Everything that the template shows. `order`: cases worst first, with their mean Dice."""
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What every page has: a title, how it was made, and cases with their pictures. `order`: cases worst first, with their mean Dice."""
 
     title: str
     made: Sequence[tuple[str, str]]
     entries: Sequence[Entry]
     columns: Sequence[str]
     notices: Sequence[str]
-    training: Table | None
-    curves: Charts | None
-    plans: Sequence[Table]
     settings: Table | None
     provenance: Table
     commands: Sequence[str]
-    glance: Sequence[Table] = ()
-    pairs: Table | None = None
-    details: Sequence[Table] = ()
-    distributions: Sequence[Charts] = ()
-    agreements: Sequence[Charts] = ()
     order: Mapping[str, float] = field(default_factory=dict)
     cases: Table | None = None
     stacks: Mapping[str, Stack] = field(default_factory=dict)
@@ -71,14 +63,28 @@ class Page:
                 found.setdefault(name, int(row.get("label") or known.get(name) or len(found) + 1))
         return found
 
+
+@dataclass(frozen=True, kw_only=True)
+class Page(Shown):
+    """Everything that the report about scores and runs shows."""
+
+    training: Table | None
+    curves: Charts | None
+    plans: Sequence[Table]
+    glance: Sequence[Table] = ()
+    pairs: Table | None = None
+    details: Sequence[Table] = ()
+    distributions: Sequence[Charts] = ()
+    agreements: Sequence[Charts] = ()
+
     def tables(self) -> list[Table]:
         """Every table of the page, in its order."""
         some = [*self.glance, self.cases, *self.details, self.pairs, self.training]
         return [table for table in (*some, *self.plans, self.settings, self.provenance) if table is not None]
 
 
-def render(page: Page) -> str:
-    """The page as HTML."""
+def render(page: Shown, template: str = "report.html") -> str:
+    """The page as HTML, by a template that extends `layout.html`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -91,7 +97,7 @@ def render(page: Page) -> str:
     environment.filters["json"] = json_in_html
     script, style = _own_file("report.js"), _own_file("report.css")
     numbers = {case: number for number, case in enumerate(page.order)}
-    return environment.get_template("report.html").render(
+    return environment.get_template(template).render(
         page=page,
         script=Markup(script),
         style=Markup(style),
@@ -129,7 +135,7 @@ def _hash(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode("ascii")
 
 
-def _filters(page: Page) -> list[dict[str, Any]]:
+def _filters(page: Shown) -> list[dict[str, Any]]:
     """For each group column of the table of cases: its place and its values."""
     if page.cases is None:
         return []
@@ -140,7 +146,7 @@ def _filters(page: Page) -> list[dict[str, Any]]:
     ]
 
 
-def _stack(page: Page, stack: Stack) -> dict[str, Any]:
+def _stack(page: Shown, stack: Stack) -> dict[str, Any]:
     """A stack for the viewer: models in the order of the entries, None where one has not got the case."""
     dice = dice_by_label(page.scored).get(stack.case_id, {})
     models = stack.page["models"]
@@ -152,7 +158,7 @@ def _stack(page: Page, stack: Stack) -> dict[str, Any]:
     }
 
 
-def _figures(page: Page) -> list[dict[str, Any]]:
+def _figures(page: Shown) -> list[dict[str, Any]]:
     """The figures' rows, by group: each case with its picture and the Dice of each model."""
     dice = dice_by_label(page.scored)
     groups: dict[str, list[dict[str, Any]]] = {}

@@ -3,12 +3,9 @@
 Reads what the paths hold, compares, draws the stacks of all cases in parallel, fills the template. Nothing is scored or predicted here.
 """
 
-import logging
 import platform
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -21,9 +18,7 @@ from utseg.evaluate.summary import summarise
 from utseg.evaluate.tables import Table, summary_tables
 from utseg.files import require_writable, write_text
 from utseg.home import Home
-from utseg.parallel import process_pool, run_each
-from utseg.progress import progress
-from utseg.report.cases import Chosen, case_table, choose_figures, worst_first
+from utseg.report.cases import case_table, worst_first
 from utseg.report.drawings import (
     MODELS_SHOWN,
     Charts,
@@ -43,14 +38,10 @@ from utseg.report.making import (
     training_table,
 )
 from utseg.report.page import Page, render
-from utseg.report.places import find_places
-from utseg.report.stacks import PIXELS_PER_CASE, Stack, StackRequest, make_stack
+from utseg.report.pictured import with_pictures
 
-logger = logging.getLogger("utseg")
 SUFFIX = ".html"
 TABLES = "_tables"
-STACKS_SHOWN = 400
-CASES_AT_FULL_SIZE = 500
 AGREEMENT_MODELS = 4
 NEEDED_FOR_SUMMARY = ("hd95_mm", "reference_ml", "prediction_ml")
 
@@ -90,7 +81,8 @@ def write_report(
     page = _page(entries, command)
     scored = [entry for entry in entries if entry.scores]
     if scored and pictures:
-        page = _with_pictures(page, scored, home, dataset, executor, workers)
+        column = "vendor" if "vendor" in page.columns else ""
+        page = with_pictures(page, column, home=home, dataset=dataset, executor=executor, workers=workers)
     write_text(output, render(page))
     tables = output.with_name(output.stem + TABLES)
     export_tables(page.tables(), tables)
@@ -106,7 +98,7 @@ def _page(entries: Sequence[Entry], command: str) -> Page:
     columns = group_columns([row for entry in scored for row in entry.rows])
     page = Page(
         title=_title(entries),
-        made=_made(),
+        made=made_now(),
         entries=entries,
         columns=columns,
         notices=notices,
@@ -114,7 +106,7 @@ def _page(entries: Sequence[Entry], command: str) -> Page:
         curves=training_curves(entries),
         plans=plan_tables(entries),
         settings=settings_table(entries),
-        provenance=provenance_table(entries, [*_made(), ("command", command)]),
+        provenance=provenance_table(entries, [*made_now(), ("command", command)]),
         commands=commands(entries, command),
     )
     if not scored:
@@ -177,79 +169,11 @@ def _title(entries: Sequence[Entry]) -> str:
     return f"{', '.join(entry.name for entry in entries)}{about}"
 
 
-def _made() -> list[tuple[str, str]]:
+def made_now() -> list[tuple[str, str]]:
+    """When and by what a report is made."""
     try:
         own = version("utseg")
     except PackageNotFoundError:
         own = "not installed"
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return [("made", now), ("by", f"utseg {own}, Python {platform.python_version()}")]
-
-
-def _with_pictures(
-    page: Page,
-    entries: Sequence[Entry],
-    home: Home,
-    dataset: Dataset | None,
-    executor: Executor | None,
-    workers: int | None,
-) -> Page:
-    places, notices = find_places(entries, home, dataset)
-    column = "vendor" if "vendor" in page.columns else ""
-    of_all = {case for case, own in places.items() if len(own.predictions) == len(entries)}
-    chosen = choose_figures(entries, column, page.order, of_all or places)
-    wanted = [case for case in page.order if case in places]
-    kept = dict.fromkeys([*wanted[:STACKS_SHOWN], *(figure.case_id for figure in chosen)])
-    if len(wanted) > len(kept):
-        notices.append(
-            f"Only the {len(kept)} worst cases and those of the figures have their stack of slices."
-        )
-    requests = [
-        StackRequest(
-            places[case], page.labels, case in {figure.case_id for figure in chosen}, _pixels(len(kept))
-        )
-        for case in kept
-    ]
-    stacks, problems = _stacks(requests, executor, workers)
-    return replace(
-        page,
-        notices=[*page.notices, *notices, *problems],
-        stacks=stacks,
-        figures=_there(chosen, stacks),
-    )
-
-
-def _pixels(count: int) -> int:
-    """Of each case's stack: fewer where there are very many cases."""
-    return min(PIXELS_PER_CASE, PIXELS_PER_CASE * CASES_AT_FULL_SIZE // max(count, 1))
-
-
-def _there(chosen: Sequence[Chosen], stacks: Mapping[str, Stack]) -> list[Chosen]:
-    return [figure for figure in chosen if figure.case_id in stacks]
-
-
-def _stacks(
-    requests: Sequence[StackRequest], executor: Executor | None, workers: int | None
-) -> tuple[dict[str, Stack], list[str]]:
-    """The stacks of all cases that can be read, by case, and a line for each that cannot."""
-    started = time.monotonic()
-    stacks: dict[str, Stack] = {}
-    problems: list[str] = []
-    if not requests:
-        return stacks, problems
-
-    def name(request: StackRequest) -> str:
-        return request.places.case_id
-
-    with (
-        nullcontext(executor) if executor else process_pool(workers) as pool,
-        progress("pictures", len(requests)) as advance,
-    ):
-        for outcome in run_each(make_stack, requests, pool, name=name, workers=workers):
-            if outcome.result is not None:
-                stacks[outcome.result.case_id] = outcome.result
-            elif outcome.error is not None:
-                problems += [f"No picture: {line}" for line in outcome.error.lines()]
-            advance()
-    logger.debug("%d stacks in %.1f s", len(stacks), time.monotonic() - started)
-    return stacks, problems
