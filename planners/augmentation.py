@@ -10,6 +10,7 @@ import numpy as np
 from planners.decision import Decision
 from planners.geometry import Pair
 from utseg.fingerprint import Fingerprint
+from utseg.planning.plan import AugmentationSettings
 
 ROTATION_RANGE_DEG = (15.0, 90.0)
 ROTATION_OF_SPREAD = 1.5
@@ -18,6 +19,19 @@ DEFAULT_ROTATION_DEG = 30.0
 SMALLEST_RANGE, LARGEST_RANGE = (0.85, 1.15), (0.7, 1.4)
 ENOUGH_SUBJECTS = 5
 FLIPPED_SHARE = 0.05
+
+NOT_USED: dict[str, str] = {
+    "blur_sd_mm_range": "blurred by {0:g} to {1:g} mm",
+    "blur_probability": "{0:g}: no blur",
+    "resolution_range": "{0:g} to {1:g} of the resolution left",
+    "resolution_probability": "{0:g}: no coarser pixels",
+    "histogram_share_range": "{0:g} to {1:g} of the way to the histogram of another subject's slice",
+    "histogram_probability": "{0:g}: histograms stay",
+    "amplitude_share_range": "{0:g} to {1:g} of the way to the amplitudes of another subject's slice",
+    "amplitude_wavelength_mm_range": "waves of {0:g} to {1:g} mm and longer change their amplitude",
+    "amplitude_probability": "{0:g}: amplitudes stay",
+}
+"""Kinds that are there for training sets of few scanners, off unless asked for, at the values that the plan has for them."""
 
 PUBLISHED = (
     "the kind as published for UTNet (Gao, Zhou, Metaxas, MICCAI 2021), the figure ours: the paper gives none"
@@ -47,7 +61,19 @@ INTENSITY_AUGMENTATION: dict[str, Decision[Any]] = {
     for key, (value, text) in _intensity().items()
 }
 
-PUBLISHED_AUGMENTATION: dict[str, Decision[Any]] = {
+
+def _not_used() -> dict[str, Decision[Any]]:
+    decisions = {}
+    for key, text in NOT_USED.items():
+        value = AugmentationSettings.model_fields[key].default
+        words = text.format(*(value if isinstance(value, tuple) else (value,)))
+        why = "not used unless asked for with --set augmentation.KIND_probability"
+        decisions[f"augmentation.{key}"] = Decision(value, f"{words}; {why}")
+    return decisions
+
+
+KINDS_NOT_USED = _not_used()
+PUBLISHED_AUGMENTATION: dict[str, Decision[Any]] = KINDS_NOT_USED | {
     f"augmentation.{key}": Decision(value, f"{text}; {PUBLISHED}")
     for key, (value, text) in (
         _intensity()
@@ -80,7 +106,11 @@ def planned_augmentation(
         "mirror_axes": mirror_axes(fingerprint),
         "foreground_fraction": foreground_fraction(fingerprint, patch_size, image_px),
     }
-    return INTENSITY_AUGMENTATION | {f"augmentation.{key}": value for key, value in spatial.items()}
+    return (
+        INTENSITY_AUGMENTATION
+        | KINDS_NOT_USED
+        | {f"augmentation.{key}": value for key, value in spatial.items()}
+    )
 
 
 def rotation_deg(fingerprint: Fingerprint) -> Decision[float]:

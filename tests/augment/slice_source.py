@@ -24,13 +24,30 @@ EVERYTHING = AugmentationSettings(
     gamma_probability=0.7,
     mirror_axes=("y", "x"),
     foreground_fraction=0.4,
+    blur_sd_mm_range=(0.5, 2.0),
+    blur_probability=0.7,
+    resolution_range=(0.4, 0.9),
+    resolution_probability=0.7,
+    histogram_share_range=(0.2, 0.9),
+    histogram_probability=0.7,
+    amplitude_share_range=(0.1, 1.0),
+    amplitude_wavelength_mm_range=(10.0, 60.0),
+    amplitude_probability=0.7,
+)
+KINDS = (
+    "rotation",
+    "scale",
+    "noise",
+    "brightness",
+    "contrast",
+    "gamma",
+    "blur",
+    "resolution",
+    "histogram",
+    "amplitude",
 )
 NOTHING = EVERYTHING.model_copy(
-    update={
-        f"{kind}_probability": 0.0
-        for kind in ("rotation", "scale", "noise", "brightness", "contrast", "gamma")
-    }
-    | {"mirror_axes": (), "foreground_fraction": 0.0}
+    update={f"{kind}_probability": 0.0 for kind in KINDS} | {"mirror_axes": (), "foreground_fraction": 0.0}
 )
 
 
@@ -80,7 +97,9 @@ class MadeSlices:
 
     def case_record(self, case_id: str) -> SimpleNamespace:
         return SimpleNamespace(
-            slices=[SimpleNamespace(labels=[0, *self.labels_of(case_id, z)]) for z in range(self.slices)]
+            slices=[SimpleNamespace(labels=[0, *self.labels_of(case_id, z)]) for z in range(self.slices)],
+            subject=f"subject of {case_id}",
+            groups={"vendor": "A" if case_id == "a" else "B"},
         )
 
     def read_slice(self, case_id: str, z: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,7 @@
 """A whole augmentation applied: pure, replayable, exact where it can be, defined where images are constant or small."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from slice_source import EVERYTHING
 
 from utseg.augment.apply import apply_augmentation
 from utseg.augment.draw import Augmentation, draw_augmentation
-from utseg.augment.intensity import add_noise, change_gamma, change_intensity
+from utseg.augment.intensity import add_noise, blur, change_gamma, change_intensity, lower_resolution
 
 
 def made(shape: tuple[int, int] = (40, 52), channels: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -27,8 +29,11 @@ def test_pure_replayable_and_of_the_patch_size(seed: int, patch: tuple[int, int]
     image, label = made()
     before = image.copy(), label.copy()
     augmentation = draw_augmentation(np.random.default_rng(seed), EVERYTHING)
+    partner = made((36, 60))[0] ** 3
+    replayed = Augmentation(**json.loads(json.dumps(augmentation.to_json())))
     results = [
-        apply_augmentation(augmentation, image, label, patch_size=patch, center_yx=(20, 26)) for _ in range(2)
+        apply_augmentation(each, image, label, patch_size=patch, center_yx=(20, 26), partner_CHW=partner)
+        for each in (augmentation, replayed)
     ]
     for first, again in zip(*results, strict=True):
         np.testing.assert_array_equal(first, again)
@@ -88,6 +93,33 @@ def test_brightness_contrast_and_noise_are_what_they_say() -> None:
     noisy = np.zeros((1, 200, 200), np.float32)
     add_noise(noisy, 0.3, seed=4)
     assert noisy.std() == pytest.approx(0.3, rel=0.02) and abs(noisy.mean()) < 0.01
+
+
+def test_blur_is_a_gaussian_of_that_width_in_mm() -> None:
+    spacing = (0.5, 0.8)
+    point = np.zeros((1, 61, 51), np.float32)
+    point[0, 30, 25] = 1
+    blur(point, 1.6, spacing)
+    assert point.sum() == pytest.approx(1, abs=1e-4)
+    for axis, size, step in ((1, 61, spacing[0]), (0, 51, spacing[1])):
+        places_mm = (np.arange(size) - size // 2) * step
+        width = np.sqrt((point[0].sum(axis) * places_mm**2).sum())
+        assert width == pytest.approx(1.6, rel=0.03)
+
+
+@settings(max_examples=30, deadline=None)
+@given(share=st.floats(0.3, 1), shape=st.tuples(st.integers(1, 50), st.integers(1, 50)))
+def test_a_lower_resolution_loses_detail_only(share: float, shape: tuple[int, int]) -> None:
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    slope = (0.5 * y - 0.2 * x)[None].astype(np.float32)
+    coarse = slope.copy()
+    lower_resolution(coarse, share)
+    inner = tuple(slice(int(3 / share), side - int(3 / share)) for side in shape)
+    assert coarse.shape == slope.shape and np.abs(coarse - slope)[0][inner].max(initial=0) < 0.5 / share
+    noise = np.random.default_rng(1).standard_normal((2, 64, 64)).astype(np.float32)
+    rough = noise.std()
+    lower_resolution(noise, 0.4)
+    assert noise.std() < 0.6 * rough and abs(noise.mean()) < 0.02
 
 
 @settings(max_examples=30, deadline=None)

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from slice_source import EVERYTHING, NOTHING
 
 from utseg.augment.draw import INVERTED_GAMMA_SHARE, Augmentation, draw_augmentation
+from utseg.planning.plan import AugmentationSettings
 
+EARLIER = {
+    key: value
+    for key, value in EVERYTHING.model_dump().items()
+    if not key.startswith(("blur", "resolution", "histogram", "amplitude"))
+}
 RANGES = {
     "rotation_deg": ("rotation", (-40.0, 40.0), 0.0),
     "scale": ("scale", EVERYTHING.scale_range, 1.0),
@@ -18,7 +24,18 @@ RANGES = {
     "brightness": ("brightness", EVERYTHING.brightness_range, 0.0),
     "contrast": ("contrast", EVERYTHING.contrast_range, 1.0),
     "gamma": ("gamma", EVERYTHING.gamma_range, 1.0),
+    "blur_sd_mm": ("blur", EVERYTHING.blur_sd_mm_range, 0.0),
+    "resolution": ("resolution", EVERYTHING.resolution_range, 1.0),
+    "histogram_share": ("histogram", EVERYTHING.histogram_share_range, 0.0),
+    "amplitude_share": ("amplitude", EVERYTHING.amplitude_share_range, 0.0),
 }
+BEFORE_LATER_KINDS = {
+    0: "-16.773599409431526 0.8152894303696273 True False 0.09194873568054981 1159072725 -0.08737226774134846 1.2720555776371696 1.0 "
+    "False 0.9029308397580095",
+    7: "0.0 1.1953137494941095 True False 0.1835822801880186 2496377930 0.1599779892986578 1.2881713411856044 1.1334542796771323 "
+    "False 0.7997015028464786",
+}
+"""By seed: the ten values drawn, and the next one of the generator, recorded before the kinds that came later."""
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +53,26 @@ def test_each_kind_keeps_its_range_and_its_probability(name: str, many: list[Aug
     assert np.ptp(drawn) > 0.98 * (high - low)
     assert drawn.mean() == pytest.approx((low + high) / 2, abs=0.03 * (high - low))
     assert len(drawn) / len(many) == pytest.approx(getattr(EVERYTHING, f"{kind}_probability"), abs=0.03)
+
+
+@pytest.mark.parametrize("seed", BEFORE_LATER_KINDS)
+@pytest.mark.parametrize("settings", [EVERYTHING, AugmentationSettings(**EARLIER)])
+def test_kinds_that_came_later_leave_the_earlier_draws_as_they_were(
+    seed: int, settings: AugmentationSettings
+) -> None:
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, 5, 2)))
+    drawn = list(draw_augmentation(rng, settings).to_json().values())
+    assert " ".join(map(str, [*drawn[:10], rng.random()])) == BEFORE_LATER_KINDS[seed]
+
+
+def test_wavelengths_and_partners_are_spread_evenly(many: list[Augmentation]) -> None:
+    low, high = EVERYTHING.amplitude_wavelength_mm_range
+    for values in (
+        np.array([(each.amplitude_wavelength_mm - low) / (high - low) for each in many]),
+        np.array([each.partner for each in many]),
+    ):
+        assert values.min() >= 0 and values.max() < 1
+        assert np.histogram(values, 4, (0, 1))[0] == pytest.approx(len(many) / 4, rel=0.1)
 
 
 def test_flags_and_noise_seeds(many: list[Augmentation]) -> None:
@@ -75,5 +112,10 @@ def test_the_probability_of_one_kind_does_not_touch_the_others(seed: int, name: 
 
 def test_nothing_asked_for_draws_nothing() -> None:
     augmentation = draw_augmentation(np.random.default_rng(3), NOTHING)
-    neutral = Augmentation(noise_seed=augmentation.noise_seed, gamma_inverted=augmentation.gamma_inverted)
-    assert augmentation == neutral and not augmentation.interpolates
+    neutral = Augmentation(
+        noise_seed=augmentation.noise_seed,
+        gamma_inverted=augmentation.gamma_inverted,
+        amplitude_wavelength_mm=augmentation.amplitude_wavelength_mm,
+        partner=augmentation.partner,
+    )
+    assert augmentation == neutral and not augmentation.interpolates and not augmentation.needs_partner

@@ -89,6 +89,29 @@ def test_without_augmentation_patches_are_windows_of_their_slices() -> None:
                 np.testing.assert_array_equal(source_label[y : y + 16, x : x + 16], label)
 
 
+def test_looks_come_from_slices_of_another_vendor_at_the_same_height() -> None:
+    changes = {"histogram_probability": 1.0, "histogram_share_range": (1.0, 1.0)}
+    plan = make_plan(NOTHING.model_copy(update=changes), patch_size=(60, 60))
+    with training_batches(
+        STORE, STORE.case_ids(), plan, seed=0, first_iteration=0, iterations=12, workers=0
+    ) as made:
+        for batch in made:
+            for image, name in zip(batch.image_BCHW, batch.names, strict=True):
+                partners = "bc" if name[0] == "a" else "a"
+                ends = [STORE.read_slice(case_id, int(name[2:]))[0] for case_id in partners]
+                assert any(image.max() == pytest.approx(each.max(), abs=1e-5) for each in ends)
+
+
+def test_a_selection_of_one_subject_has_no_looks_to_take() -> None:
+    with (
+        pytest.raises(InputError, match="at least two subjects"),
+        training_batches(
+            STORE, ["a"], make_plan(), seed=0, first_iteration=0, iterations=1, workers=0
+        ) as made,
+    ):
+        next(made)
+
+
 def test_the_foreground_share_is_seen_in_the_patches() -> None:
     settings = NOTHING.model_copy(update={"foreground_fraction": 0.5})
     plan = make_plan(settings, patch_size=(5, 5), batch_size=8)
@@ -170,7 +193,7 @@ from slice_source import MadeSlices, make_plan
 from utseg.augment.loader import training_batches
 if __name__ == "__main__":
     plan = make_plan(patch_size=(160, 160), batch_size=8)
-    with training_batches(MadeSlices(), ["a"], plan, seed=0, first_iteration=0, iterations=1000, workers=1) as made:
+    with training_batches(MadeSlices(), ["a", "b"], plan, seed=0, first_iteration=0, iterations=1000, workers=1) as made:
         next(made)
         print(multiprocessing.active_children()[0].pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -19,6 +19,9 @@ class Augmentation:
 
     `rotation_deg` turns the content as `np.rot90` does (y towards x, in mm); `scale` above 1 enlarges it; mirroring comes after both.
     `noise_sd` and `brightness` are in units of the normalised image. `gamma_inverted` bends the curve from the bright end.
+    `resolution` is the share of it that is left. `histogram_share` and `amplitude_share` say how much of a partner's look a slice takes,
+    waves of `amplitude_wavelength_mm` and longer in the second case; `partner`, from 0 to below 1, says which of the possible partners
+    (`utseg.augment.partners`).
     """
 
     rotation_deg: float = 0.0
@@ -31,11 +34,22 @@ class Augmentation:
     contrast: float = 1.0
     gamma: float = 1.0
     gamma_inverted: bool = False
+    blur_sd_mm: float = 0.0
+    resolution: float = 1.0
+    histogram_share: float = 0.0
+    amplitude_share: float = 0.0
+    amplitude_wavelength_mm: float = 0.0
+    partner: float = 0.0
 
     @property
     def interpolates(self) -> bool:
         """Whether pixels move off the grid. Mirroring and cropping do not."""
         return self.rotation_deg != 0 or self.scale != 1
+
+    @property
+    def needs_partner(self) -> bool:
+        """Whether a slice of another subject lends its look."""
+        return self.histogram_share > 0 or self.amplitude_share > 0
 
     def to_json(self) -> dict[str, Any]:
         """As a dictionary of plain numbers; `Augmentation(**dictionary)` is its inverse."""
@@ -46,12 +60,16 @@ def draw_augmentation(rng: np.random.Generator, settings: AugmentationSettings) 
     """Draws each kind with its probability, its value uniformly from its range.
 
     Every call takes the same number of values from `rng`, so a changed probability of one kind leaves the draws of the others as they are.
+    Kinds that came later draw from a generator that `rng` spawns, which leaves the draws of the earlier ones as they were.
     """
 
-    def value(probability: float, low: float, high: float, neutral: float) -> float:
+    def value(
+        probability: float, low: float, high: float, neutral: float, rng: np.random.Generator = rng
+    ) -> float:
         happens, drawn = rng.random(), float(rng.uniform(low, high))
         return drawn if happens < probability else neutral
 
+    later = rng.spawn(1)[0]
     mirror_y, mirror_x = rng.random(2) < 0.5
     return Augmentation(
         mirror_y=bool(mirror_y) and "y" in settings.mirror_axes,
@@ -64,4 +82,10 @@ def draw_augmentation(rng: np.random.Generator, settings: AugmentationSettings) 
         contrast=value(settings.contrast_probability, *settings.contrast_range, 1.0),
         gamma=value(settings.gamma_probability, *settings.gamma_range, 1.0),
         gamma_inverted=bool(rng.random() < INVERTED_GAMMA_SHARE),
+        blur_sd_mm=value(settings.blur_probability, *settings.blur_sd_mm_range, 0.0, later),
+        resolution=value(settings.resolution_probability, *settings.resolution_range, 1.0, later),
+        histogram_share=value(settings.histogram_probability, *settings.histogram_share_range, 0.0, later),
+        amplitude_share=value(settings.amplitude_probability, *settings.amplitude_share_range, 0.0, later),
+        amplitude_wavelength_mm=float(later.uniform(*settings.amplitude_wavelength_mm_range)),
+        partner=later.random(),
     )

@@ -13,13 +13,22 @@ from utseg.augment.draw import Augmentation
 Image = npt.NDArray[np.float32]
 
 
-def change_intensity(augmentation: Augmentation, image_CHW: Image) -> Image:
-    """Noise, brightness, contrast, gamma, in this order. Float32 in, the same array out. A constant image stays finite."""
+def change_intensity(
+    augmentation: Augmentation, image_CHW: Image, spacing_yx_mm: tuple[float, float] = (1.0, 1.0)
+) -> Image:
+    """Blur, resolution, noise, brightness, contrast, gamma, in this order. Float32 in, the same array out. A constant image stays finite.
+
+    `spacing_yx_mm`: pixel size, for the blur.
+    """
     from batchgenerators.augmentations.color_augmentations import (
         augment_brightness_additive,
         augment_contrast,
     )
 
+    if augmentation.blur_sd_mm:
+        blur(image_CHW, augmentation.blur_sd_mm, spacing_yx_mm)
+    if augmentation.resolution != 1:
+        lower_resolution(image_CHW, augmentation.resolution)
     if augmentation.noise_sd:
         add_noise(image_CHW, augmentation.noise_sd, augmentation.noise_seed)
     if augmentation.brightness:
@@ -29,6 +38,27 @@ def change_intensity(augmentation: Augmentation, image_CHW: Image) -> Image:
     if augmentation.gamma != 1:
         change_gamma(image_CHW, augmentation.gamma, inverted=augmentation.gamma_inverted)
     return image_CHW
+
+
+def blur(image_CHW: Image, sd_mm: float, spacing_yx_mm: tuple[float, float]) -> None:
+    """Convolves each channel with a Gaussian of that standard deviation along both axes, in place."""
+    from scipy.ndimage import gaussian_filter
+
+    sd_px = [sd_mm / spacing for spacing in spacing_yx_mm]
+    for channel in image_CHW:
+        gaussian_filter(channel, sd_px, output=channel, mode="nearest", truncate=3.0)
+
+
+def lower_resolution(image_CHW: Image, share: float) -> None:
+    """Averages into pixels 1 / `share` times as wide and interpolates back, both linearly, in place: what a coarser scan looks like."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    size = image_CHW.shape[-2:]
+    coarse = [max(1, round(side * share)) for side in size]
+    x_1CHW = torch.from_numpy(image_CHW.copy())[None]  # a mirrored single pixel has strides that torch refuses
+    low = interpolate(x_1CHW, size=coarse, mode="bilinear", antialias=True)
+    image_CHW[:] = interpolate(low, size=size, mode="bilinear")[0].numpy()
 
 
 def add_noise(image_CHW: Image, sd: float, seed: int) -> None:

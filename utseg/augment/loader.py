@@ -17,7 +17,8 @@ import numpy.typing as npt
 from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
 
 from utseg.augment.apply import apply_augmentation
-from utseg.augment.draw import draw_augmentation
+from utseg.augment.draw import Augmentation, draw_augmentation
+from utseg.augment.partners import Partners
 from utseg.augment.sampling import PatchSampler, SliceRef, draw_center
 from utseg.augment.workers import LoaderProcesses
 from utseg.errors import InputError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 BATCHES_AHEAD = 2
 CACHE_BYTES = 2**30
+VENDOR_COLUMN = "vendor"
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class SliceLoader(SlimDataLoaderBase):
             slices, foreground_fraction=plan.augmentation.foreground_fraction, seed=seed
         )
         self._cache = SliceCache(store, cache_bytes)
+        self._partners = Partners(slices) if plan.augmentation.needs_partners else None
 
     def generate_train_batch(self) -> Batch:
         """The batch of `iteration`."""
@@ -102,18 +105,27 @@ class SliceLoader(SlimDataLoaderBase):
         for place in range(plan.batch_size):
             ref, foreground = self._sampler.deal(iteration * plan.batch_size + place)
             rng = self._sampler.rng(iteration, place)
+            augmentation = draw_augmentation(rng, plan.augmentation)
             image, label = self._cache.read_slice(ref.case_id, ref.z)
             image_BCHW[place], label_BHW[place] = apply_augmentation(
-                draw_augmentation(rng, plan.augmentation),
+                augmentation,
                 image,
                 label,
                 patch_size=plan.patch_size,
                 center_yx=draw_center(rng, label, plan.patch_size, foreground),
                 spacing_yx_mm=plan.spacing_yx_mm,
+                partner_CHW=self._partner(ref, augmentation),
             )
             names.append(ref.name)
         self.iteration += 1
         return Batch(image_BCHW, label_BHW, tuple(names), iteration)
+
+    def _partner(self, ref: SliceRef, augmentation: Augmentation) -> npt.NDArray[np.float32] | None:
+        """The slice (C, H, W) whose look is to be taken, if one is."""
+        if self._partners is None or not augmentation.needs_partner:
+            return None
+        partner = self._partners.of(ref, augmentation.partner)
+        return self._cache.read_slice(partner.case_id, partner.z)[0]
 
 
 @contextmanager
@@ -158,9 +170,16 @@ def training_batches(
 def list_slices(store: "SliceStore", case_ids: Sequence[str]) -> list[SliceRef]:
     """All slices of the cases, in an order that does not depend on that of `case_ids`. None at all raises InputError."""
     slices = [
-        SliceRef(case_id, z, tuple(int(value) for value in record.labels if value > 0))
+        SliceRef(
+            case_id,
+            z,
+            tuple(int(value) for value in each.labels if value > 0),
+            record.subject,
+            record.groups.get(VENDOR_COLUMN, ""),
+        )
         for case_id in sorted(set(case_ids))
-        for z, record in enumerate(store.case_record(case_id).slices)
+        for record in [store.case_record(case_id)]
+        for z, each in enumerate(record.slices)
     ]
     if not slices:
         raise InputError(

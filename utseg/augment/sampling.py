@@ -19,11 +19,16 @@ DECK_STREAM, PATCH_STREAM = 0, 1
 
 @dataclass(frozen=True)
 class SliceRef:
-    """One preprocessed slice and the label values (background left out) that it contains."""
+    """One preprocessed slice, the label values (background left out) that it contains, whom it shows and whose scanner made it.
+
+    `vendor` is empty where it is not known.
+    """
 
     case_id: str
     z: int
     labels: tuple[int, ...]
+    subject: str = ""
+    vendor: str = ""
 
     @property
     def name(self) -> str:

@@ -13,7 +13,8 @@ from utseg.planning.settings import Settings, read_model, setting_keys, unknown_
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 PLAN_FILE = "plan.json"
-FACTOR_RANGES = ("scale_range", "contrast_range", "gamma_range")
+FACTOR_RANGES = ("scale_range", "contrast_range", "gamma_range", "resolution_range")
+SHARE_RANGES = ("histogram_share_range", "amplitude_share_range")
 BLOCK_LIST = "network.block_list"
 ENTRIES_BY_LEVEL = ("network.num_blocks", "network.num_heads")
 IDENTITY_KEYS = (
@@ -66,6 +67,12 @@ class AugmentationSettings(Settings):
     `brightness_range`: is added. `contrast_range`: factors on the distance from the patch's mean.
     `gamma_range`: exponents on the range of values, mean and deviation kept.
     `foreground_fraction`: share of the patches that are centred on a pixel of a label, labels taking turns; the others lie anywhere.
+
+    The kinds below it came later, and a plan without them has none. `blur_sd_mm_range`: standard deviation of a Gaussian.
+    `resolution_range`: the share of the resolution that is left, 0.5 is pixels twice as wide.
+    Two kinds take the look of a slice of another subject, preferably of another vendor, by a share from nothing to all of it:
+    `histogram_…` its histogram; `amplitude_…` the amplitudes (not the phases) of its waves as long as `amplitude_wavelength_mm_range` and
+    longer.
     """
 
     rotation_deg: Annotated[float, Field(ge=0, le=180)]
@@ -82,8 +89,33 @@ class AugmentationSettings(Settings):
     gamma_probability: Probability
     mirror_axes: tuple[Literal["y", "x"], ...]
     foreground_fraction: Probability
+    blur_sd_mm_range: tuple[float, float] = (0.5, 2.0)
+    blur_probability: Probability = 0.0
+    resolution_range: tuple[float, float] = (0.5, 1.0)
+    resolution_probability: Probability = 0.0
+    histogram_share_range: tuple[float, float] = (0.0, 1.0)
+    histogram_probability: Probability = 0.0
+    amplitude_share_range: tuple[float, float] = (0.0, 1.0)
+    amplitude_wavelength_mm_range: tuple[float, float] = (20.0, 100.0)
+    amplitude_probability: Probability = 0.0
 
-    @field_validator("scale_range", "noise_sd_range", "brightness_range", "contrast_range", "gamma_range")
+    @property
+    def needs_partners(self) -> bool:
+        """Whether a patch may take the look of a slice of another subject."""
+        return self.histogram_probability > 0 or self.amplitude_probability > 0
+
+    @field_validator(
+        "scale_range",
+        "noise_sd_range",
+        "brightness_range",
+        "contrast_range",
+        "gamma_range",
+        "blur_sd_mm_range",
+        "resolution_range",
+        "histogram_share_range",
+        "amplitude_share_range",
+        "amplitude_wavelength_mm_range",
+    )
     @classmethod
     def _a_range(cls, value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
         low, high = value
@@ -91,8 +123,14 @@ class AugmentationSettings(Settings):
             raise ValueError("expected finite numbers (low, high), low not above high")
         if info.field_name in FACTOR_RANGES and low <= 0:
             raise ValueError("expected factors or exponents above 0")
-        if info.field_name == "noise_sd_range" and low < 0:
+        if info.field_name in ("noise_sd_range", "blur_sd_mm_range") and low < 0:
             raise ValueError("expected standard deviations of at least 0")
+        if info.field_name == "resolution_range" and high > 1:
+            raise ValueError("expected shares of the resolution, at most 1")
+        if info.field_name in SHARE_RANGES and not 0 <= low <= high <= 1:
+            raise ValueError("expected shares from 0 to 1")
+        if info.field_name == "amplitude_wavelength_mm_range" and low <= 0:
+            raise ValueError("expected wavelengths above 0 mm")
         return value
 
 

@@ -1,0 +1,126 @@
+"""Looks taken from a partner: its histogram, its long waves' amplitudes, and nothing else."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from utseg.augment.apply import apply_augmentation
+from utseg.augment.draw import Augmentation
+from utseg.augment.look import exchange_amplitude, match_histogram
+
+SPACING = (1.5, 1.2)
+SIZES = st.tuples(st.integers(3, 40), st.integers(3, 40))
+
+
+def made(seed: int, shape: tuple[int, int] = (40, 52), channels: int = 2) -> np.ndarray:
+    """A smooth image with a skewed histogram and flat background, as after clipping; not writeable, as in the loader's cache."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    shading = np.sin(y / rng.uniform(4, 9)) + np.cos(x / rng.uniform(4, 9))
+    image = rng.gamma(rng.uniform(1, 4), 1, (channels, *shape)) + shading
+    image = np.clip(image, np.percentile(image, 5), np.percentile(image, 98)).astype(np.float32)
+    image.flags.writeable = False
+    return image
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), size=SIZES, other=SIZES)
+def test_at_full_share_the_histogram_is_the_partners(
+    seed: int, size: tuple[int, int], other: tuple[int, int]
+) -> None:
+    image, partner = (
+        np.random.default_rng((seed, i)).gamma(2, 1 + i, (2, *s)) for i, s in enumerate((size, other))
+    )
+    image, partner = image.astype(np.float32), partner.astype(np.float32)
+    matched = match_histogram(image, partner, 1.0)
+    assert matched.shape == image.shape and matched.dtype == np.float32
+    for got, own, wanted in zip(matched, image, partner, strict=True):
+        assert (np.diff(got.ravel()[np.argsort(own, axis=None)]) >= -1e-6).all()
+        values = np.sort(wanted, axis=None)
+        ranks = np.arange(1, got.size + 1) / got.size
+        expected = np.interp(ranks, np.arange(1, values.size + 1) / values.size, values)
+        np.testing.assert_allclose(np.sort(got, axis=None), expected, atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), share=st.floats(0, 1))
+def test_a_share_goes_that_far_and_equal_values_stay_equal(seed: int, share: float) -> None:
+    image, partner = made(seed), made(seed + 1, (30, 61))
+    before = image.copy()
+    part, whole = match_histogram(image, partner, share), match_histogram(image, partner, 1.0)
+    np.testing.assert_allclose(part, image + np.float32(share) * (whole - image), atol=1e-5)
+    background = image == image.min(axis=(1, 2), keepdims=True)
+    assert all(np.ptp(channel[flat]) < 1e-6 for channel, flat in zip(part, background, strict=True))
+    np.testing.assert_array_equal(image, before)
+
+
+def waves(image: np.ndarray, wavelength_mm: float) -> tuple[np.ndarray, np.ndarray]:
+    """Spectrum by numpy's full transform, and which of its waves are at least so long."""
+    frequencies = np.meshgrid(
+        *(np.fft.fftfreq(n, d) for n, d in zip(image.shape[-2:], SPACING, strict=True)), indexing="ij"
+    )
+    return np.fft.fft2(image.astype(np.float64)), np.hypot(*frequencies) <= 1 / wavelength_mm
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    size=SIZES,
+    share=st.floats(0, 1),
+    wavelength_mm=st.floats(2.5, 200),
+)
+def test_amplitudes_of_long_waves_move_by_the_share_and_nothing_else(
+    seed: int, size: tuple[int, int], share: float, wavelength_mm: float
+) -> None:
+    image, partner = made(seed, size), made(seed + 1, size)
+    got = exchange_amplitude(image, partner, share, wavelength_mm=wavelength_mm, spacing_yx_mm=SPACING)
+    assert got.shape == image.shape and got.dtype == np.float32
+    (before, long), (theirs, _), (after, _) = (waves(each, wavelength_mm) for each in (image, partner, got))
+    expected = (1 - share) * np.abs(before) + share * np.abs(theirs)
+    rounding = 1e-5 * np.abs(before).max() + 1e-5 * np.abs(theirs).max()
+    np.testing.assert_allclose(after[:, ~long], before[:, ~long], atol=rounding)
+    np.testing.assert_allclose(np.abs(after[:, long]), expected[:, long], atol=rounding)
+    clear = long & (np.abs(before) > 100 * rounding)
+    turned = after[clear] * np.conj(before[clear])
+    np.testing.assert_allclose(turned.imag, 0, atol=rounding * np.abs(before[clear]).max(initial=1))
+    assert (turned.real >= -rounding * np.abs(before[clear])).all()
+
+
+@pytest.mark.parametrize("shape", [(40, 52), (41, 51)])
+def test_with_itself_as_partner_an_image_stays(shape: tuple[int, int]) -> None:
+    image = made(3, shape)
+    same = exchange_amplitude(image, image, 1.0, wavelength_mm=3, spacing_yx_mm=SPACING)
+    np.testing.assert_allclose(same, image, atol=1e-5)
+    np.testing.assert_allclose(match_histogram(image, image, 1.0), image, atol=1e-6)
+
+
+def test_a_partner_of_another_size_is_cut_or_padded_evenly() -> None:
+    image, partner = made(1, (20, 30)), made(2, (26, 24))
+    fitted = np.stack([np.pad(c, ((0, 0), (3, 3)), constant_values=c.min()) for c in partner[:, 3:23]])
+    how = {"wavelength_mm": 8, "spacing_yx_mm": SPACING}
+    np.testing.assert_array_equal(
+        exchange_amplitude(image, partner, 0.7, **how), exchange_amplitude(image, fitted, 0.7, **how)
+    )
+
+
+@pytest.mark.parametrize("flat", ["image", "partner"])
+def test_constant_slices_stay_finite(flat: str) -> None:
+    images = {"image": made(1), "partner": made(2)} | {flat: np.full((2, 40, 52), 1.5, np.float32)}
+    draw = Augmentation(histogram_share=1.0, amplitude_share=1.0, amplitude_wavelength_mm=5)
+    label = np.zeros((40, 52), np.uint8)
+    got, _ = apply_augmentation(
+        draw, images["image"], label, patch_size=(40, 52), center_yx=(20, 26), partner_CHW=images["partner"]
+    )
+    assert np.isfinite(got).all()
+
+
+def test_the_look_is_taken_before_the_patch_is_cut_and_needs_a_partner() -> None:
+    image, partner, label = made(1), made(2), np.zeros((40, 52), np.uint8)
+    draw = Augmentation(histogram_share=0.6)
+    window = {"patch_size": (16, 12), "center_yx": (20, 26)}
+    got, _ = apply_augmentation(draw, image, label, **window, partner_CHW=partner)
+    whole = match_histogram(image, partner, 0.6)
+    np.testing.assert_array_equal(got, whole[:, 12:28, 20:32])
+    with pytest.raises(ValueError, match="partner"):
+        apply_augmentation(draw, image, label, **window)
