@@ -133,3 +133,29 @@ def test_shifted_by_voxels_gives_what_geometry_says_in_mm(tmp_path, angles, shif
     for row in slices:
         if row["status"] == "ok":
             assert float(row["hd_mm"]) == pytest.approx(within, rel=1e-5)
+
+
+def test_references_of_another_dataset_are_matched_by_the_names_of_their_labels(folders):
+    own = evaluate_cases(cases(folders), folders / "out", LABELS, folders / "scores")
+    for case in cases(folders):
+        mask = np.asarray(nib.load(case.label).dataobj).T
+        save(case.label, np.array([0, 7, 3])[mask])
+    others = {"MYO": 3, "LV": 7, "background": 0}
+    mapped = evaluate_cases(
+        cases(folders), folders / "out", LABELS, folders / "mapped", reference_labels=others
+    )
+    assert mapped == own
+    text = (folders / "mapped" / "metrics.csv").read_text()
+    assert text == (folders / "scores" / "metrics.csv").read_text()
+    assert json.loads((folders / "mapped" / "sources.json").read_text())["reference_labels"] == others
+
+
+def test_references_with_other_names_of_labels_are_refused(folders):
+    with pytest.raises(CaseErrors, match="only predicted MYO; only referenced RV"):
+        evaluate_cases(
+            cases(folders),
+            folders / "out",
+            LABELS,
+            folders / "scores",
+            reference_labels={"background": 0, "LV": 1, "RV": 2},
+        )

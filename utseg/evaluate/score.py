@@ -13,6 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from utseg.case import Case
 from utseg.errors import CaseErrors, InputError
 from utseg.evaluate.clinical import clinical_measures, summarise_clinical
@@ -46,13 +49,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Pair:
-    """One case with the file that predicts it, and how it is to be scored."""
+    """One case with the file that predicts it, and how it is to be scored.
+
+    `reference_labels`: the same names with the values that the reference has; None where they are those of the prediction.
+    """
 
     case: Case
     prediction: Path
     labels: Mapping[str, int]
     definition: Definition = field(default_factory=Definition)
     as_official_utnet: bool = False
+    reference_labels: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,25 +93,27 @@ def evaluate_cases(
     definition: Definition | None = None,
     as_official_utnet: bool = False,
     refuse_extra: bool = False,
+    reference_labels: Mapping[str, int] | None = None,
     executor: Executor | None = None,
     workers: int | None = None,
 ) -> dict[str, Any]:
     """Scores `predictions/CASE.nii.gz` of every case against its label, writes all files into `output`, returns the summary.
 
     definition: which surface, percentile and tolerance. as_official_utnet: also score as the official UTNet does (`official.py`).
-    refuse_extra: a prediction that no case asks for is an error. Raises CaseErrors that lists every missing and extra file, or, where there
+    refuse_extra: a prediction that no case asks for is an error. reference_labels: the names of `labels` with the values that references
+    of another dataset have; None where they are the same. Raises CaseErrors that lists every missing and extra file, or, where there
     is none, every mis-sized, mis-placed or mislabelled one; UtsegError where another run works in `output`. Then nothing is written.
     """
     definition = definition or Definition()
     pairs = [
-        Pair(case, prediction, labels, definition, as_official_utnet)
+        Pair(case, prediction, labels, definition, as_official_utnet, reference_labels)
         for case, prediction in match(cases, predictions, refuse_extra=refuse_extra)
     ]
     require_writable(output)
     with folder_lock(output):
         scored = _score_all(pairs, executor, workers)
         scored.sort({case.case_id: position for position, case in enumerate(cases)})
-        write_sources([(pair.case, pair.prediction) for pair in pairs], labels, output)
+        write_sources([(pair.case, pair.prediction) for pair in pairs], labels, output, reference_labels)
         return _write(scored, group_columns(cases), definition, output)
 
 
@@ -234,7 +243,9 @@ def score_pair(pair: Pair) -> Scored:
     from utseg.rawdata.gate import read_label
 
     assert pair.case.label is not None
-    reference, geometry = read_label(pair.case.label, pair.labels, pair.case.frame)
+    reference, geometry = read_label(pair.case.label, pair.reference_labels or pair.labels, pair.case.frame)
+    if pair.reference_labels is not None:
+        reference = with_values_of(pair.labels, reference, pair.reference_labels)
     prediction, placed = read_label(pair.prediction, pair.labels)
     differences = placed.differences(geometry)
     if differences:
@@ -257,6 +268,27 @@ def score_pair(pair: Pair) -> Scored:
             for name, values in official_utnet_scores(*both).items()
         )
     return scored
+
+
+def with_values_of(
+    labels: Mapping[str, int], mask_ZYX: NDArray[np.uint8], mask_labels: Mapping[str, int]
+) -> NDArray[np.uint8]:
+    """The mask, (Z, Y, X) uint8, with each label's value in `mask_labels` replaced by the value of the same name in `labels`.
+
+    Raises InputError where one of them has a name that the other has not; background (0) needs none.
+    """
+    names = [{name for name, value in each.items() if value} for each in (labels, mask_labels)]
+    if names[0] != names[1]:
+        lacking, more = (
+            ", ".join(sorted(some)) or "none" for some in (names[0] - names[1], names[1] - names[0])
+        )
+        raise InputError(
+            f"labels of predictions and references differ by name: only predicted {lacking}; only referenced {more}"
+        )
+    values = np.zeros(256, dtype=np.uint8)
+    for name in names[0]:
+        values[mask_labels[name]] = labels[name]
+    return np.asarray(values[mask_ZYX])
 
 
 def _score_inline(pair: Pair) -> tuple[Scored, list[str]]:

@@ -28,14 +28,23 @@ class CaseSource(Settings):
 
 
 class Sources(Settings):
-    """The content of `sources.json`. `labels` maps names to values; `cases` is keyed by case id."""
+    """The content of `sources.json`. `labels` maps names to values; `cases` is keyed by case id.
+
+    `reference_labels`: the values in the references, where they are others than in the predictions.
+    """
 
     format: Literal["utseg-sources-1"] = "utseg-sources-1"
     labels: dict[str, int]
+    reference_labels: dict[str, int] | None = None
     cases: dict[str, CaseSource]
 
 
-def write_sources(pairs: Iterable[tuple[Case, Path]], labels: Mapping[str, int], folder: Path) -> None:
+def write_sources(
+    pairs: Iterable[tuple[Case, Path]],
+    labels: Mapping[str, int],
+    folder: Path,
+    reference_labels: Mapping[str, int] | None = None,
+) -> None:
     """Writes `sources.json` for cases and their predictions' files."""
     checksums: dict[Path, str] = {}
 
@@ -55,7 +64,8 @@ def write_sources(pairs: Iterable[tuple[Case, Path]], labels: Mapping[str, int],
             reference_sha256=checksum(case.label),
             prediction_sha256=checksum(prediction),
         )
-    sources = Sources(labels=dict(labels), cases=cases)
+    other = dict(reference_labels) if reference_labels not in (None, labels) else None
+    sources = Sources(labels=dict(labels), reference_labels=other, cases=cases)
     write_text(folder / SOURCES_FILE, sources.model_dump_json(indent=1) + "\n")
 
 
