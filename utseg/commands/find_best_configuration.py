@@ -13,15 +13,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("utseg")
 CHANGE_WIDTH = 30
+DEFAULT_TTA_SUBJECTS = 20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
     parser = make_parser(
         "utseg_find_best_configuration",
-        "Compare all trained models and their pairs on the subjects that their folds held back, choose one and its postprocessing, and "
-        "write best.json, which utseg_predict follows. Pairs need probabilities: where validation/ has none, the held-back cases are "
-        "predicted again, a few at a time; the masks stay in results/NAME/selection and are not made twice.",
+        "Compare all trained models and their pairs on the subjects that their folds held back, choose one, its postprocessing and "
+        "test-time augmentation (mirrored and turned images, where training had them), and write best.json, which utseg_predict follows. "
+        "Pairs need probabilities: where validation/ has none, the held-back cases are predicted again, a few at a time; the masks stay in "
+        "results/NAME/selection and are not made twice.",
         "utseg_find_best_configuration -d MnM",
     )
     parser.add_argument(
@@ -44,10 +46,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--no-pairs", dest="pairs", action="store_false", help="compare single models only")
     parser.add_argument(
+        "--tta-subjects",
+        type=_subjects,
+        default=DEFAULT_TTA_SUBJECTS,
+        metavar="N",
+        help="measure test-time augmentation on at most so many subjects, which are predicted again for it (default: %(default)s; 0: "
+        "do not, then prediction mirrors as training did)",
+    )
+    parser.add_argument(
         "--device", default="auto", metavar="NAME", help="auto (CUDA where it is there), cpu, cuda or cuda:N"
     )
     add_workers(parser)
     return run(parser, _find, argv)
+
+
+def _subjects(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number of subjects, 0 or more, found {text!r}")
+    return int(text)
 
 
 def _find(arguments: argparse.Namespace) -> None:
@@ -65,6 +81,7 @@ def _find(arguments: argparse.Namespace) -> None:
             planners=tuple(arguments.planners),
             models=tuple(arguments.models),
             pairs=arguments.pairs,
+            tta_subjects=arguments.tta_subjects,
             device=arguments.device,
             workers=getattr(arguments, "workers", None),
             options=options,
@@ -78,6 +95,7 @@ def in_words(best: "Best") -> str:
     """The table of candidates, the postprocessing, why, and the command to run."""
     compared = best.compared
     names = [one.name for one in best.candidates] + [trial.words for trial in best.postprocessing_tried]
+    names += [trial.words for trial in best.augmentation.trials] if best.augmentation else []
     width = max(map(len, names)) + 2
     lines = [
         f"mean Dice over {compared.subjects} out-of-fold subjects ({compared.cases} cases)",
@@ -100,6 +118,7 @@ def in_words(best: "Best") -> str:
         lines.append(
             f"{'*' if trial.kept else ' '} {trial.words:<{width}}{change:<{CHANGE_WIDTH}}{trial.why}"
         )
+    lines += _augmentation_in_words(best, width)
     lines += [
         "",
         f"chosen: {best.chosen}, {len(best.members)} members, mean Dice {best.mean_dice:.4f} ({_interval(best.interval95).strip()})",
@@ -107,6 +126,22 @@ def in_words(best: "Best") -> str:
         f"to predict: {best.command}",
     ]
     return "\n".join(lines)
+
+
+def _augmentation_in_words(best: "Best", width: int) -> list[str]:
+    measured = best.augmentation
+    if measured is None:
+        return ["", "test-time augmentation: not measured; prediction mirrors as training did"]
+    lines = [
+        "",
+        f"test-time augmentation, on {len(measured.subjects)} of the subjects (mean Dice without: {measured.mean_dice:.4f})",
+    ]
+    for trial in measured.trials:
+        change = f"{trial.gain:+.4f} ({_interval(trial.interval95).strip()})"
+        passes = f"{trial.passes:g} passes"
+        mark = "*" if trial.augmentation == measured.chosen else " "
+        lines.append(f"{mark} {trial.words:<{width}}{change:<{CHANGE_WIDTH}}{passes:<11}{trial.why}")
+    return [*lines, f"  {measured.why}"]
 
 
 def _interval(interval: tuple[float, float] | None) -> str:

@@ -1,4 +1,4 @@
-"""From the finished folds of a dataset to `best.json`: guard, score, choose, postprocess, write.
+"""From the finished folds of a dataset to `best.json`: guard, score, choose, postprocess, augment, write.
 
 Only out-of-fold predictions are looked at, each by a model that has not seen the subject. What is done at each step is in the other files
 of this room.
@@ -24,6 +24,12 @@ from utseg.files import folder_lock, remove_leftovers, require_writable
 from utseg.parallel import InlineExecutor, process_pool
 from utseg.preprocess.splits import SPLITS_FILE, read_splits
 from utseg.rawdata import open_dataset
+from utseg.selection.augmentations import (
+    DEFAULT_SUBJECTS,
+    Chosen,
+    MeasuredAugmentation,
+    measure_augmentation,
+)
 from utseg.selection.choose import Candidate, Choice, Standing, choose
 from utseg.selection.cost import gmac_of_slice
 from utseg.selection.leakage import check_leakage
@@ -51,7 +57,8 @@ INLINE = 8
 class SelectionRequest:
     """`raw`, `preprocessed` and `results` are the dataset's folders. `planners`, `models`: these only; all where empty.
 
-    `pairs`: whether pairs of models are tried too. `options`: words that `utseg_predict` needs to find the dataset.
+    `pairs`: whether pairs of models are tried too. `tta_subjects`: on how many at most test-time augmentation is measured.
+    `options`: words that `utseg_predict` needs to find the dataset.
     """
 
     dataset: str
@@ -61,6 +68,7 @@ class SelectionRequest:
     planners: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     pairs: bool = True
+    tta_subjects: int = DEFAULT_SUBJECTS
     device: str = "auto"
     workers: int | None = None
     options: tuple[str, ...] = ()
@@ -93,12 +101,15 @@ def find_best_configuration(request: SelectionRequest) -> Best:
     with folder_lock(selection), _executor(len(comparable.all_cases), request.workers) as executor:
         remove_leftovers(selection)
         try:
-            entries = _entries(request, trained, comparable, selection, executor)
-            best = _best(request, entries, comparable, executor)
+            inputs = Inputs()
+            entries = _entries(request, trained, comparable, selection, inputs, executor)
+            best, chosen = _best(request, entries, comparable, executor)
+            measured = _measured(request, best, chosen, comparable, selection, inputs)
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted(
-                f"interrupted; run the command again to go on: masks of pairs that are in {selection} are kept"
+                f"interrupted; run the command again to go on: masks that are in {selection} are kept"
             ) from None
+    best = best.model_copy(update={"augmentation": measured})
     write_best(best, request.results)
     return best
 
@@ -130,10 +141,10 @@ def _entries(
     trained: Sequence[TrainedModel],
     comparable: Comparable,
     selection: Path,
+    inputs: Inputs,
     executor: Executor,
 ) -> list[Entry]:
     """All candidates with their out-of-fold masks; those of pairs are made here."""
-    inputs = Inputs()
     entries = [
         Entry(
             model.name,
@@ -179,7 +190,8 @@ def _pair_entry(pair: Pair, cases: Mapping[str, Sequence[Case]], selection: Path
 
 def _best(
     request: SelectionRequest, entries: Sequence[Entry], comparable: Comparable, executor: Executor
-) -> Best:
+) -> tuple[Best, Entry]:
+    """The choice and its postprocessing, and the candidate that was chosen."""
     cases = comparable.all_cases
     labels = entries[0].runs[0].record.plan.labels
     scorings = [
@@ -197,7 +209,7 @@ def _best(
     outcome = choose_postprocessing(volumes, labels)
     mean, interval = _after(outcome, cases)
     by_name = dict(zip((entry.name for entry in entries), dice_ECL, strict=True))
-    return Best(
+    best = Best(
         dataset=request.dataset,
         chosen=chosen.name,
         why=choice.why,
@@ -219,6 +231,39 @@ def _best(
         postprocessing_tried=outcome.trials,
         versions={"python": platform.python_version()}
         | {name: version(name) for name in ("utseg", "torch", "numpy", "scipy")},
+    )
+    return best, chosen
+
+
+def _measured(
+    request: SelectionRequest,
+    best: Best,
+    chosen: Entry,
+    comparable: Comparable,
+    selection: Path,
+    inputs: Inputs,
+) -> MeasuredAugmentation | None:
+    """What test-time augmentation gains for what was chosen."""
+    if not request.tta_subjects:
+        return None
+    from utseg.device import resolve_device
+
+    case_ids = (case.case_id for case in comparable.all_cases)
+    subjects = {case.subject for case in comparable.all_cases} - set(best.compared.undefined)
+    return measure_augmentation(
+        Chosen(
+            chosen.models,
+            comparable.cases,
+            dict(zip(case_ids, chosen.masks, strict=True)),
+            best.postprocessing,
+            best.labels,
+        ),
+        sorted(subjects),
+        request.tta_subjects,
+        selection,
+        inputs,
+        device=resolve_device(request.device),
+        workers=request.workers,
     )
 
 

@@ -20,6 +20,7 @@ from utseg.files import sha256
 from utseg.predict.ensemble import ensemble_folders
 from utseg.predict.record import PREDICTION_FILE, PredictionRecord, input_checksums, read_record
 from utseg.predict.stages import MASK_SUFFIX, PROBABILITIES_SUFFIX
+from utseg.predict.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation
 from utseg.progress import progress
 from utseg.runs import VALIDATION_FOLDER
 from utseg.selection.models import FoldRun, TrainedModel
@@ -56,7 +57,7 @@ def pair_folder(selection: Path, pair: Pair, fold: str) -> Path:
 def single_mask(run: FoldRun, case: Case, inputs: Inputs) -> Path:
     """The mask that the run's final validation wrote. Raises ArtefactError where it is not on record, by these weights and this image."""
     folder = run.folder / VALIDATION_FOLDER
-    if not _is_made(folder, read_record(folder), (run,), case, inputs, MASK_SUFFIX):
+    if not is_made(folder, read_record(folder), (run,), case, inputs, MASK_SUFFIX):
         raise ArtefactError(
             f"{folder / case.case_id}{MASK_SUFFIX}: not there, or not what {PREDICTION_FILE} says of the weights and the image that are "
             f"there now; delete {folder / 'summary.json'} and run utseg_train with --resume: it predicts the held-back cases again"
@@ -82,7 +83,7 @@ def make_pairs(
             for fold, some in parts:
                 todo = {pair: _missing(pair, fold, some, selection, inputs) for pair in pairs}
                 todo = {pair: missing for pair, missing in todo.items() if missing}
-                with _quietly():
+                with quietly():
                     folders = _all_probabilities(todo, fold, scratch, inputs, device, workers)
                     for pair, missing in todo.items():
                         ensemble_folders(
@@ -98,7 +99,7 @@ def make_pairs(
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """What is predicted and joined a few cases at a time would else say so each time, and warn again of what validation warned of."""
     level = logger.level
     logger.setLevel(max(level, logging.ERROR))
@@ -117,21 +118,25 @@ def _missing(pair: Pair, fold: str, cases: Sequence[Case], selection: Path, inpu
     folder = pair_folder(selection, pair, fold)
     record = read_record(folder)
     runs = [model.folds[fold] for model in pair]
-    return [case for case in cases if not _is_made(folder, record, runs, case, inputs, MASK_SUFFIX)]
+    return [case for case in cases if not is_made(folder, record, runs, case, inputs, MASK_SUFFIX)]
 
 
-def _is_made(
+def is_made(
     folder: Path,
     record: PredictionRecord | None,
     runs: Sequence[FoldRun],
     case: Case,
     inputs: Inputs,
     suffix: str,
+    tta: TestTimeAugmentation = AS_MIRRORED_IN_TRAINING,
 ) -> bool:
-    """Whether the case's file is there, whole, and by the runs' weights from the image that is there now."""
+    """Whether the case's file is there, whole, and by the runs' weights, shown such views, from the image that is there now."""
     if record is None or case.case_id not in record.cases:
         return False
     if sorted(model.weights_sha256 for model in record.models) != sorted(run.weights_sha256 for run in runs):
+        return False
+    trained = [run.record.plan.augmentation for run in runs]
+    if any(record.test_time_augmentation.within(each) != tta.within(each) for each in trained):
         return False
     entry, name = record.cases[case.case_id], f"{case.case_id}{suffix}"
     if entry.inputs != inputs.of(case) or entry.frame != case.frame or name not in entry.files:
@@ -169,7 +174,7 @@ def _probabilities(
     """A folder with the probabilities of the cases: `validation/` where that has all, else a new one."""
     validation = run.folder / VALIDATION_FOLDER
     record = read_record(validation)
-    if all(_is_made(validation, record, (run,), case, inputs, PROBABILITIES_SUFFIX) for case in cases):
+    if all(is_made(validation, record, (run,), case, inputs, PROBABILITIES_SUFFIX) for case in cases):
         return validation
     from utseg.predict.model import load_model
     from utseg.predict.pipeline import predict_cases

@@ -10,7 +10,9 @@ from utseg.errors import ArtefactError
 from utseg.files import sha256, write_text
 from utseg.planning.settings import Settings, read_model
 from utseg.postprocess import Postprocessing
+from utseg.predict.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation
 from utseg.runs import RUN_FILE, WEIGHTS_FILE
+from utseg.selection.augmentations import MeasuredAugmentation
 from utseg.selection.trials import Trial
 
 BEST_FILE = "best.json"
@@ -68,6 +70,8 @@ class Best(Settings):
     """The content of `best.json`. `candidates` are all that were tried, best first; `postprocessing_tried` in the order of trying.
 
     `mean_dice` and its interval are of what is chosen, postprocessing included, on the subjects that it was chosen by: a little too good.
+    Like all candidates, its models were mirrored there as in training; `augmentation` says what is done instead, and what that gains
+    (None: it was not measured, and prediction mirrors as training did).
     """
 
     format: Literal["utseg-best-1"] = "utseg-best-1"
@@ -85,7 +89,13 @@ class Best(Settings):
     candidates: tuple[CandidateRecord, ...]
     postprocessing_rule: str
     postprocessing_tried: tuple[Trial, ...]
+    augmentation: MeasuredAugmentation | None = None
     versions: dict[str, str]
+
+
+def best_augmentation(best: Best) -> TestTimeAugmentation:
+    """What `utseg_predict` does: what pays, or what training mirrored where that was not measured."""
+    return AS_MIRRORED_IN_TRAINING if best.augmentation is None else best.augmentation.chosen
 
 
 def write_best(best: Best, dataset: Path) -> None:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.evaluate.compare import ALPHA, compare_pair
+from utseg.evaluate.compare import ALPHA
 from utseg.planning.settings import Settings
 from utseg.postprocess import Postprocessing, Rule, in_words, postprocess
 from utseg.postprocess.settings import FillHoles, KeepLargest, KeepLargestOfLabel, RemoveIslands
-from utseg.selection.scores import Floats, Labels, dice_by_label, foreground, mean_defined, subject_means
+from utseg.selection.gain import gain
+from utseg.selection.scores import Floats, Labels, dice_by_label, foreground
 
 ISLANDS_BELOW = 0.1
 RULE_IN_WORDS = (
@@ -118,29 +119,22 @@ def _trial(
     volumes: Sequence[Volume],
     names: Sequence[str],
 ) -> Trial:
-    subjects_C = np.array([volume.subject for volume in volumes])
-    subjects_S, before_S = subject_means(before_CL, subjects_C)
-    _, after_S = subject_means(after_CL, subjects_C)
-    compared = compare_pair(after_S, before_S, subjects_S)
-    p = compared["p"]
-    corrected = None if p is None else min(1.0, p * sum(map(len, _stages(names))))
-    interval = compared["interval95"]
-    means = zip(_means(before_CL), _means(after_CL), strict=True)
-    by_label = dict(zip(names, means, strict=True))
-    fallen = [name for name, (old, new) in by_label.items() if old is not None and (new is None or new < old)]
-    kept, why = _verdict(changed, interval, corrected, fallen)
-    with np.errstate(invalid="ignore"):
-        better, worse = int((after_S > before_S).sum()), int((after_S < before_S).sum())
+    tests = sum(map(len, _stages(names)))
+    found = gain(before_CL, after_CL, _subjects_of(volumes), names, tests)
+    fallen = [
+        name for name, (old, new) in found.labels.items() if old is not None and (new is None or new < old)
+    ]
+    kept, why = _verdict(changed, found.interval95, found.p, fallen)
     return Trial(
         rule=rule,
         words=in_words(rule),
         cases_changed=changed,
-        subjects_better=better,
-        subjects_worse=worse,
-        gain=compared["difference"] or 0.0,
-        interval95=None if interval is None else (interval[0], interval[1]),
-        p=corrected,
-        labels=by_label,
+        subjects_better=found.subjects_better,
+        subjects_worse=found.subjects_worse,
+        gain=found.mean,
+        interval95=found.interval95,
+        p=found.p,
+        labels=found.labels,
         kept=kept,
         why=why,
     )
@@ -162,10 +156,6 @@ def _verdict(
     return True, "helps beyond noise"
 
 
-def _means(dice_CL: Floats) -> list[float | None]:
-    return [None if np.isnan(value) else float(value) for value in mean_defined(dice_CL, axis=0)]
-
-
-def subjects_of(volumes: Sequence[Volume]) -> NDArray[np.str_]:
+def _subjects_of(volumes: Sequence[Volume]) -> NDArray[np.str_]:
     """(C,): whose each volume is."""
     return np.array([volume.subject for volume in volumes])
