@@ -11,6 +11,7 @@ from utseg.commands.frame import add_workers, home_of, make_parser, run
 
 if TYPE_CHECKING:
     from utseg.postprocess import Postprocessing
+    from utseg.predict.views import TestTimeAugmentation
 
 logger = logging.getLogger("utseg")
 
@@ -45,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--no-tta",
         dest="tta",
         action="store_false",
-        help="no mean over mirrored images (done only where training mirrored)",
+        help="no mean over mirrored or turned images (done where utseg_find_best_configuration saw it pay; where it was not asked, images "
+        "are mirrored as in training)",
     )
     parser.add_argument(
         "--save-probabilities", action="store_true", help="also write CASE.npz, float32 (class, z, y, x)"
@@ -79,7 +81,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     from utseg.runs import read_run
 
     _, dataset = home_of(arguments).trained_dataset(getattr(arguments, "dataset", None))
-    runs, postprocessing = _runs(arguments, dataset)
+    runs, postprocessing, tta = _runs(arguments, dataset)
     inputs = find_inputs(arguments.input, read_run(runs[0]).plan.channel_names)
     check_output(arguments.input, arguments.output)
     require_writable(arguments.output)
@@ -88,7 +90,7 @@ def _predict(arguments: argparse.Namespace) -> None:
 
     from utseg.device import resolve_device
     from utseg.predict.pipeline import predict_cases
-    from utseg.predict.views import AS_MIRRORED_IN_TRAINING, NO_AUGMENTATION
+    from utseg.predict.views import NO_AUGMENTATION
 
     device = resolve_device(arguments.device)
     models = [load_model(run, device) for run in runs]
@@ -97,7 +99,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         inputs.cases,
         models,
         arguments.output,
-        tta=AS_MIRRORED_IN_TRAINING if arguments.tta else NO_AUGMENTATION,
+        tta=tta if arguments.tta else NO_AUGMENTATION,
         save_probabilities=arguments.save_probabilities,
         workers=getattr(arguments, "workers", None),
         resume=arguments.resume,
@@ -107,11 +109,15 @@ def _predict(arguments: argparse.Namespace) -> None:
     )
 
 
-def _runs(arguments: argparse.Namespace, dataset: Path) -> "tuple[list[Path], Postprocessing]":
-    """The runs that predict and what is done to their masks: as named, else as best.json says, else the only ones there."""
+def _runs(
+    arguments: argparse.Namespace, dataset: Path
+) -> "tuple[list[Path], Postprocessing, TestTimeAugmentation]":
+    """The runs that predict, what is done to their masks, and what they are shown: as named, else as best.json says, else the only ones
+    there."""
     from utseg.postprocess import Postprocessing, in_words
     from utseg.predict.model import choose_runs
-    from utseg.selection.record import BEST_FILE, best_runs, read_best
+    from utseg.predict.views import AS_MIRRORED_IN_TRAINING
+    from utseg.selection.record import BEST_FILE, best_augmentation, best_runs, read_best
 
     flags = {"-m": "models", "-f": "folds", "-pl": "planner"}
     named = [flag for flag, key in flags.items() if hasattr(arguments, key)]
@@ -119,8 +125,15 @@ def _runs(arguments: argparse.Namespace, dataset: Path) -> "tuple[list[Path], Po
         if not named:
             best = read_best(dataset)
             rules = ", ".join(map(in_words, best.postprocessing.rules)) or "none"
-            logger.info("as %s says: %s; postprocessing: %s", dataset / BEST_FILE, best.chosen, rules)
-            return best_runs(best, dataset), best.postprocessing
+            tta = best_augmentation(best)
+            logger.info(
+                "as %s says: %s; postprocessing: %s; test-time augmentation: %s",
+                dataset / BEST_FILE,
+                best.chosen,
+                rules,
+                "as training mirrored" if best.augmentation is None else tta.in_words(),
+            )
+            return best_runs(best, dataset), best.postprocessing, tta
         logger.info("%s is not followed: models are chosen by %s", dataset / BEST_FILE, ", ".join(named))
     runs = choose_runs(
         dataset,
@@ -128,4 +141,4 @@ def _runs(arguments: argparse.Namespace, dataset: Path) -> "tuple[list[Path], Po
         models=getattr(arguments, "models", ()),
         folds=getattr(arguments, "folds", ()),
     )
-    return runs, Postprocessing()
+    return runs, Postprocessing(), AS_MIRRORED_IN_TRAINING
