@@ -55,7 +55,7 @@ def train_by_recipe(request: TrainRequest, recipe: Recipe) -> TrainResult:
         with interruptible() as interruption:
             run, state = start(run, started, interruption)
             if state.is_complete:
-                dice = finished_dice(request.output)
+                dice = None if request.save_probabilities else finished_dice(request.output)
             else:
                 unfinish(request.output)
                 fit(run, state, interruption)
@@ -304,7 +304,12 @@ def validate_at_the_end(run: Run) -> dict[str, float | None]:
         logger.info("validation of %d cases at native resolution", len(run.validation))
     try:
         return validate_at_native_resolution(
-            run.validation, run.request.output, run.plan, run.device, run.request.workers
+            run.validation,
+            run.request.output,
+            run.plan,
+            run.device,
+            run.request.workers,
+            save_probabilities=run.request.save_probabilities,
         )
     except KeyboardInterrupt:
         raise Interrupted(

@@ -168,11 +168,17 @@ def outline(label_YX: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def validate_at_native_resolution(
-    cases: Sequence[Case], run_folder: Path, plan: Plan, device: torch.device, workers: int | None
+    cases: Sequence[Case],
+    run_folder: Path,
+    plan: Plan,
+    device: torch.device,
+    workers: int | None,
+    *,
+    save_probabilities: bool = False,
 ) -> dict[str, float | None]:
     """Predicts the raw images with the run's best weights into `validation/`, scores them there, returns the mean Dice per label name.
 
-    Without cases there is nothing to score, and the summary says so.
+    What is there already of this model is kept. Without cases there is nothing to score, and the summary says so.
     """
     from utseg.evaluate.score import evaluate_cases
     from utseg.evaluate.summary import summarise
@@ -184,7 +190,14 @@ def validate_at_native_resolution(
         folder.mkdir(exist_ok=True)
         write_json(folder / SUMMARY_FILE, summarise([], ()))
         return {}
-    predict_cases(cases, [load_model(run_folder, device)], folder, workers=workers, resume=True)
+    predict_cases(
+        cases,
+        [load_model(run_folder, device)],
+        folder,
+        save_probabilities=save_probabilities,
+        workers=workers,
+        resume=True,
+    )
     return native_dice(evaluate_cases(cases, folder, plan.labels, folder, workers=workers))
 
 

@@ -15,6 +15,7 @@ class TrainRequest:
 
     `preprocessed` is `preprocessed/NAME`, `plan_folder` its `PLAN_2d`, `output` is `results/NAME/PLAN_2d/MODEL/FOLD`.
     `settings` are the parsed `--set` values. `raw` is `raw/NAME`, from which the final validation reads the images at native resolution.
+    `save_probabilities`: that validation leaves the probabilities of its cases beside their masks.
     `weights` is a file (or a run's folder) to start from; where parts of it do not fit, `allow_mismatch` leaves those as initialised.
     """
 
@@ -34,6 +35,7 @@ class TrainRequest:
     settings: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
     allow_mismatch: bool = False
+    save_probabilities: bool = False
 
 
 @dataclass(frozen=True)

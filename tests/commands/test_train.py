@@ -141,7 +141,20 @@ def test_common_selections_keep_their_name():
         assert selection_folder_name(name) == name
 
 
-def test_all_folds_trains_what_has_not_finished(home, asked, tmp_path):
+@pytest.mark.parametrize(
+    ("words", "selections", "resumed"),
+    [
+        ((), ["fold0", "fold2", "fold3", "fold4"], [False, False, True, False]),
+        (("--resume",), ["fold0", "fold2", "fold3", "fold4"], [False, False, True, False]),
+        (("--overwrite",), ["fold0", "fold1", "fold2", "fold3", "fold4"], [False] * 5),
+        (
+            ("--save-probabilities",),
+            ["fold0", "fold1", "fold2", "fold3", "fold4"],
+            [False, True, False, True, False],
+        ),
+    ],
+)
+def test_all_folds_trains_what_has_not_finished(home, asked, tmp_path, words, selections, resumed):
     copy = tmp_path / "home"
     shutil.copytree(home, copy)
     results = copy / "results" / "Tiny" / "tiny_2d" / "UTNet"
@@ -149,10 +162,42 @@ def test_all_folds_trains_what_has_not_finished(home, asked, tmp_path):
         (results / name / "validation").mkdir(parents=True)
         (results / name / "run.json").write_text("{}")
     (results / "fold1" / "validation" / "summary.json").write_text("{}")
-    assert call(copy, "2d", "all-folds", "--resume") == 0
-    assert [request.selection for request in asked] == ["fold0", "fold2", "fold3", "fold4"]
-    assert [request.resume for request in asked] == [False, False, True, False]
-    assert [request.output.name for request in asked] == ["fold0", "fold2", "fold3", "fold4"]
+    assert call(copy, "2d", "all-folds", *words) == 0
+    assert [request.selection for request in asked] == selections
+    assert [request.resume for request in asked] == resumed
+    assert [request.output.name for request in asked] == selections
+
+
+@pytest.mark.slow
+def test_all_folds_goes_on_where_it_stopped(home, tmp_path):
+    """The same command again: what has finished stays, the fold that was killed goes on, the others begin."""
+    rest = ("-d", "Tiny", "-m", "UNet", "--epochs", 2, "--device", "cpu")
+    words = ("2d", "all-folds", *rest)
+    homes = [tmp_path / name for name in ("whole", "killed")]
+    for copy in homes:
+        shutil.copytree(home, copy)
+    whole, killed = (copy / "results" / "Tiny" / "tiny_2d" / "UNet" for copy in homes)
+    assert run_command("utseg_train", "2d", "fold1", *rest, home=homes[0]).returncode == 0
+    command = [SCRIPTS / "utseg_train", *words, "--home", homes[1]]
+    process = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL)
+    wait_for_epoch(killed / "fold1", process)
+    process.kill()
+    process.wait()
+    finished = (killed / "fold0" / "checkpoint_latest.pt").stat().st_mtime_ns
+    assert is_finished(killed / "fold0") and not is_finished(killed / "fold1")
+    result = run_command("utseg_train", *words, home=homes[1])
+    assert result.returncode == 0, result.stderr
+    assert "fold0: has finished" in result.stdout and "resuming after iteration 5 of 10" in result.stdout
+    assert (killed / "fold0" / "checkpoint_latest.pt").stat().st_mtime_ns == finished
+    expected, found = (read_weights(folder / "fold1") for folder in (whole, killed))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert not list(killed.rglob("validation/*.npz"))
+    result = run_command("utseg_train", *words, "--save-probabilities", home=homes[1])
+    assert result.returncode == 0, result.stderr
+    for index in range(5):
+        cases = read_run(killed / f"fold{index}").validation_cases
+        found = sorted(path.stem for path in (killed / f"fold{index}" / "validation").glob("*.npz"))
+        assert found == sorted(cases) and is_finished(killed / f"fold{index}")
 
 
 WORDS = ("2d", "fold0", "-d", "Tiny", "--epochs", 6, "--device", "cpu")

@@ -99,7 +99,11 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
         help="with --weights: leave as initialised what is missing or of another shape in the file",
     )
     start = parser.add_mutually_exclusive_group()
-    start.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    start.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with a run that was stopped; all-folds does so by itself",
+    )
     start.add_argument(
         "--overwrite", action="store_true", help="start again where a run is there, and replace it"
     )
@@ -111,6 +115,11 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         default=argparse.SUPPRESS,
         help="change a value of the plan or recipe, as network.base_channels=16 or optimizer.learning_rate=0.01",
+    )
+    parser.add_argument(
+        "--save-probabilities",
+        action="store_true",
+        help="keep the probabilities of the validation subjects too (validation/CASE.npz), as utseg_ensemble reads them",
     )
     parser.add_argument(
         "-np",
@@ -136,10 +145,10 @@ def _train(arguments: argparse.Namespace) -> int:
         return 0
     for name in _fold_names(request.preprocessed):
         output = request.output.with_name(name)
-        if is_finished(output) and not request.overwrite:
+        if is_finished(output) and not (request.overwrite or request.save_probabilities):
             logger.info("%s: has finished, left as it is", output)
             continue
-        resume = request.resume and (output / RUN_FILE).is_file()
+        resume = (output / RUN_FILE).is_file() and not request.overwrite
         trainer(replace(request, selection=name, output=output, resume=resume))
     return 0
 
@@ -179,6 +188,7 @@ def _request(arguments: argparse.Namespace, home: Home) -> TrainRequest:
         settings=parse_settings(settings),
         weights=getattr(arguments, "weights", None),
         allow_mismatch=arguments.allow_mismatch,
+        save_probabilities=arguments.save_probabilities,
     )
 
 
