@@ -276,7 +276,7 @@ class _Forward:
                 parts.append(self._mean_softmax(part, shares_Bhw[now]))
                 done += len(part)
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 reason = error.with_traceback(None)  # its frames hold the memory of the failed attempt
             else:
@@ -374,6 +374,6 @@ def _agreement_sums(total_BKhw: Tensor, squares_BKhw: Tensor, shares_Bhw: Tensor
     return torch.stack(sums, 1)
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch says that memory is short; on the CPU it has no type of its own for that."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
