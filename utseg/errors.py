@@ -33,6 +33,10 @@ class WorkerError(UtsegError, RuntimeError):
     """A worker process died; the message says which and why that may be."""
 
 
+class FolderBusy(UtsegError):
+    """Another process works in the folder."""
+
+
 class UsageError(UtsegError):
     """The command line asks for something that does not exist. Exit code 2."""
 

@@ -9,14 +9,16 @@ import json
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from utseg.errors import ArtefactError, InputError, UtsegError
+from utseg.errors import ArtefactError, FolderBusy, InputError, UtsegError
 
+SECONDS_BETWEEN_TRIES = 0.05
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{12}-")
 
 
@@ -129,20 +131,31 @@ def require_writable(folder: Path) -> None:
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process; a second one is refused. The lock goes with the process, however it ends."""
+def folder_lock(
+    folder: Path, name: str = ".lock", *, shared: bool = False, patience_s: float = 0.0
+) -> Iterator[None]:
+    """Holds the folder for this process; a second one is refused with FolderBusy. The lock goes with the process, however it ends.
+
+    name: of the file that is locked; locks of other names do not know each other. shared: others may hold it too who say the same.
+    patience_s: so long it is waited for, in seconds.
+    """
     import fcntl
 
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644)
+    until = time.monotonic() + patience_s
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip()
-            raise UtsegError(
-                f"{folder}: another run is working there ({holder or 'unknown process'}); wait for it or stop it"
-            ) from None
+        while True:
+            try:
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() >= until:
+                    holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip()
+                    raise FolderBusy(
+                        f"{folder}: another run is working there ({holder or 'unknown process'}); wait for it or stop it"
+                    ) from None
+            time.sleep(SECONDS_BETWEEN_TRIES)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()}".encode(), 0)
         yield

@@ -382,7 +382,6 @@ from pathlib import Path
 from tiny_models import band_model
 from utseg.case import Case
 from utseg.predict import pipeline
-pipeline.SECONDS_BETWEEN_RECORDS = 0.0
 folder = Path(sys.argv[2])
 cases = [Case(f"case{i}", "s", (folder / f"case{i}.nii.gz",)) for i in range(4)]
 pipeline.WITHOUT_POOL = 10

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from utseg.commands.choice import add_model_choice
 from utseg.commands.frame import add_workers, home_of, make_parser, run
+from utseg.errors import UsageError
 
 if TYPE_CHECKING:
     from utseg.postprocess import Postprocessing
+    from utseg.predict.parts import Part
     from utseg.predict.views import TestTimeAugmentation
 
 logger = logging.getLogger("utseg")
@@ -70,11 +72,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="keep masks that are there and verify; without it, masks of the same names are replaced",
     )
+    parser.add_argument(
+        "--part",
+        metavar="I/N",
+        default=argparse.SUPPRESS,
+        help="predict only part I of N, counted from 1, each on a machine of its own, into the same folder or several; the last one to "
+        "finish joins the records",
+    )
+    parser.add_argument(
+        "--timeline",
+        type=Path,
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="also draw when reading, network, restoring and writing worked on each volume, as a .png",
+    )
     add_workers(parser)
     return run(parser, _predict, argv)
 
 
 def _predict(arguments: argparse.Namespace) -> None:
+    part, timeline = _part(arguments), _timeline(arguments)
+
     from utseg.files import require_writable
     from utseg.predict.inputs import check_output, find_inputs
     from utseg.predict.model import load_model
@@ -106,7 +124,22 @@ def _predict(arguments: argparse.Namespace) -> None:
         overlays=arguments.overlays,
         save_entropy=arguments.save_entropy,
         postprocessing=postprocessing,
+        part=part,
+        timeline=timeline,
     )
+
+
+def _part(arguments: argparse.Namespace) -> "Part | None":
+    from utseg.predict.parts import Part
+
+    return Part.parse(arguments.part) if hasattr(arguments, "part") else None
+
+
+def _timeline(arguments: argparse.Namespace) -> Path | None:
+    path: Path | None = getattr(arguments, "timeline", None)
+    if path is not None and path.suffix.lower() != ".png":
+        raise UsageError(f"--timeline {path}: expected the name of a picture that ends in .png")
+    return path
 
 
 def _runs(

@@ -10,54 +10,32 @@ over the volume, averaged on the native grid.
 import logging
 import platform
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from utseg.case import Case
-from utseg.errors import CaseErrors, Interrupted, UtsegError
-from utseg.files import folder_lock, remove_leftovers, require_writable, sha256_json
+from utseg.errors import Interrupted
+from utseg.files import require_writable, sha256_json
 from utseg.parallel import InlineExecutor, process_pool, run_each
 from utseg.planning.plan import Plan
 from utseg.postprocess import Postprocessing, check_labels
 from utseg.predict.model import LoadedModel, check_same_task
-from utseg.predict.overlays import OVERLAYS_FOLDER, OverlayJob, overlay_path, write_overlay
-from utseg.predict.record import (
-    ENTROPY_FOLDER,
-    ModelUse,
-    PredictedCase,
-    PredictionRecord,
-    is_kept,
-    read_record,
-    report_quality,
-    write_record,
-)
-from utseg.predict.stages import (
-    ENTROPY_SUFFIX,
-    MASK_SUFFIX,
-    PROBABILITIES_SUFFIX,
-    Predicted,
-    Preprocessed,
-    Restored,
-    Volume,
-    entropy_path,
-    prepare,
-    restore,
-    write_case_entropy,
-    write_case_mask,
-)
+from utseg.predict.overlays import OverlayJob, write_overlay
+from utseg.predict.parts import Part, folder_of_masks
+from utseg.predict.record import ModelUse, PredictionRecord
+from utseg.predict.run import Extras, PredictionRun
+from utseg.predict.stages import Array, Predicted, Preprocessed, Volume, prepare, restore
+from utseg.predict.timeline import NETWORK, Span, Timeline
 from utseg.predict.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation, union
 from utseg.progress import progress
-from utseg.quality import CaseQuality, QualitySettings, worst_of_frames
-from utseg.rawdata.gate import frame_count
+from utseg.quality import QualitySettings
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +46,6 @@ logger = logging.getLogger("utseg")
 
 WITHOUT_POOL = 2
 """Up to so many volumes are read and written in this process: starting others would take longer."""
-SECONDS_BETWEEN_RECORDS = 5.0
 PICTURES_AHEAD = 100
 """So many overlays may wait for a worker before the network waits for them: each is a few names."""
 
@@ -86,6 +63,8 @@ def predict_cases(
     postprocessing: Postprocessing | None = None,
     save_entropy: bool = False,
     quality: QualitySettings | None = None,
+    part: Part | None = None,
+    timeline: Path | None = None,
 ) -> list[Path]:
     """Predicts each case with the mean of the models' probabilities; returns the masks' paths, in the order of the cases.
 
@@ -96,43 +75,47 @@ def predict_cases(
     overlays/CASE.png. `postprocessing`: done to each mask before it is written, not to probabilities. `save_entropy`: the entropy of each
     voxel's probabilities, from 0 to 1, as entropy/CASE_entropy.nii.gz. `quality`: limits by which every mask is judged (`utseg.quality`),
     and not changed: verdicts are in `prediction.json` and `quality.csv`, the log names the cases that a person should look at. Labels of
-    the cases are not read.
+    the cases are not read. `part`: only its cases are predicted, whose masks are returned; other processes may predict other parts into
+    the same folder meanwhile, and the last one to finish writes `prediction.json` (see `parts.py`). `timeline`: a PNG that shows when
+    which stage worked.
 
     Raises CaseErrors with a line for each unusable case after the others are written, InputError where models do not go together or
     the folder is not writable, UtsegError where another run holds the folder or a mask cannot be written, Interrupted on Ctrl-C and
     SIGTERM (as the commands set it), with what is done on record.
     """
-    folders = {output: True, output / OVERLAYS_FOLDER: overlays, output / ENTROPY_FOLDER: save_entropy}
-    for folder in (folder for folder, wanted in folders.items() if wanted):
-        require_writable(folder)
     check_same_task(models)
     postprocessing = postprocessing or Postprocessing()
     check_labels(postprocessing, models[0].record.plan.labels)
-    with folder_lock(output):
-        for folder in folders:
-            remove_leftovers(folder, recursive=False)
-        record = _new_record(models, tta, postprocessing)
-        run = _Run(output, record, save_probabilities, overlays, save_entropy)
-        todo = run.start(cases, resume)
-        # In the order of their checksums: sums of probabilities are then the same, bit for bit, in whatever order models are named.
-        groups = _group_by_preprocessing(sorted(models, key=lambda model: model.sha256), tta)
+    extras = Extras(probabilities=save_probabilities, overlays=overlays, entropy=save_entropy)
+    run = PredictionRun(output, _new_record(models, tta, postprocessing), cases, extras, part)
+    for folder in [folder for folder, wanted in run.folders.items() if wanted]:
+        require_writable(folder)
+    if timeline is not None:
+        require_writable(timeline.parent)
+    # In the order of their checksums: sums of probabilities are then the same, bit for bit, in whatever order models are named.
+    groups = _group_by_preprocessing(sorted(models, key=lambda model: model.sha256), tta)
+    with folder_of_masks(output, part, list(run.folders), run.join):
+        todo = run.start(resume)
         volumes = list(run.volumes(todo, tuple(group[0].record.plan for group in groups)))
         counts = len(volumes), len(todo), len(models)
-        logger.info("predicting %d volumes of %d cases with %d models on %s", *counts, record.device)
+        logger.info("predicting %d volumes of %d cases with %d models on %s", *counts, run.making.device)
+        finished = False
         try:
             with (
                 _executor(len(volumes) + len(run.kept) * overlays, workers) as executor,
                 progress("predicted", len(volumes)) as advance,
             ):
                 _work(run, volumes, groups, executor, advance, tta, quality or QualitySettings())
+            finished = True
         except KeyboardInterrupt:
             raise Interrupted(
-                f"interrupted after {run.number_done} of {len(cases)} masks; run again with --resume to go on"
+                f"interrupted after {run.number_done} of {len(run.cases)} masks; run again with --resume to go on"
             ) from None
         finally:
-            run.write_record()
-            run.report_quality()
-    return run.masks(cases)
+            run.close(finished)
+        if timeline is not None:
+            run.timeline.write_picture(timeline)
+    return run.masks()
 
 
 def _executor(tasks: int, workers: int | None) -> AbstractContextManager[Executor]:
@@ -140,7 +123,7 @@ def _executor(tasks: int, workers: int | None) -> AbstractContextManager[Executo
 
 
 def _work(
-    run: "_Run",
+    run: PredictionRun,
     volumes: Sequence[Volume],
     groups: Sequence[Sequence[LoadedModel]],
     executor: Executor,
@@ -162,7 +145,7 @@ def _work(
     def predicted() -> Iterator[Predicted]:
         sources, *streams = tee(preprocessed(), len(groups) + 1)
         results = [
-            _group_probabilities(group, number, stream, tta)
+            _group_probabilities(group, number, stream, tta, run.timeline)
             for number, (group, stream) in enumerate(zip(groups, streams, strict=True))
         ]
         members = tuple(len(group) for group in groups)
@@ -173,10 +156,10 @@ def _work(
                 members,
                 tuple(each.agreement for each in found),
                 run.output,
-                run.save_probabilities,
-                run.save_entropy,
+                run.extras.probabilities,
+                run.extras.entropy,
                 quality,
-                run.record.postprocessing,
+                run.making.postprocessing,
             )
 
     restored = run_each(
@@ -202,22 +185,36 @@ def _work(
 
 
 def _group_probabilities(
-    group: Sequence[LoadedModel], number: int, stream: Iterator[Preprocessed], tta: TestTimeAugmentation
+    group: Sequence[LoadedModel],
+    number: int,
+    stream: Iterator[Preprocessed],
+    tta: TestTimeAugmentation,
+    timeline: Timeline,
 ) -> "Iterator[PredictedVolume]":
     """The probabilities of all volumes by the models of one preprocessing."""
     from utseg.predict.windows import default_batch_size, predict_volumes
 
     plan = group[0].record.plan
     device = _device(group)
-    return predict_volumes(
+    begun: deque[tuple[str, float]] = deque()
+
+    def images() -> Iterator[Array]:
+        for source in stream:
+            begun.append((source.volume.name, time.monotonic()))
+            yield source.images[number]
+
+    for predicted in predict_volumes(
         [model.network for model in group],
-        (source.images[number] for source in stream),
+        images(),
         patch_size=plan.patch_size,
         batch_size=default_batch_size(plan.patch_size, device),
         num_classes=plan.num_classes,
         device=device,
         views=tta.within(plan.augmentation).views(plan.spacing_yx_mm),
-    )
+    ):
+        name, began = begun.popleft()
+        timeline.add(name, Span(NETWORK, began, time.monotonic()))
+        yield predicted
 
 
 def _device(models: Sequence[LoadedModel]) -> "torch.device":
@@ -262,183 +259,3 @@ def _new_record(
         device=str(_device(models)),
         cases={},
     )
-
-
-@dataclass
-class _Progress:
-    """What is known of one case so far. `masks`, `entropies`: those of a cine's frames, kept until all are there."""
-
-    frames: int
-    failed: bool = False
-    inputs: dict[str, str] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    masks: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
-    entropies: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
-    qualities: dict[int, CaseQuality] = field(default_factory=dict)
-    done: int = 0
-
-
-class _Run:
-    """What became of each case, and `prediction.json`."""
-
-    def __init__(
-        self,
-        output: Path,
-        record: PredictionRecord,
-        save_probabilities: bool,
-        overlays: bool,
-        save_entropy: bool,
-    ) -> None:
-        self.output = output
-        self.record = record
-        self.save_probabilities = save_probabilities
-        self.overlays = overlays
-        self.save_entropy = save_entropy
-        self.kept: list[Case] = []
-        self.problems: list[str] = []
-        self._wanted: set[str] = set()
-        self._cases: dict[str, PredictedCase] = {}
-        self._progress: dict[str, _Progress] = {}
-        self._written = time.monotonic()
-
-    def start(self, cases: Sequence[Case], resume: bool) -> list[Case]:
-        """The cases to predict; the others are kept. What the record says of other cases by the same models stays in it."""
-        self._wanted = {case.case_id for case in cases}
-        earlier = read_record(self.output)
-        if earlier is not None and earlier.same_making(self.record):
-            self._cases = dict(earlier.cases)
-        elif earlier is not None:
-            logger.warning(
-                "%s: masks there were made by other models or settings; those that stay are no longer listed in its record",
-                self.output,
-            )
-        self.kept = [
-            case
-            for case in cases
-            if resume and is_kept(case, self._cases, self.output, self._suffixes(case.case_id))
-        ]
-        kept = {case.case_id for case in self.kept}
-        todo = [case for case in cases if case.case_id not in kept]
-        for case in todo:
-            self._cases.pop(case.case_id, None)
-        if resume:
-            logger.info("%d masks are there and verified, %d are to be made", len(kept), len(todo))
-        return todo
-
-    def _suffixes(self, case_id: str) -> tuple[str, ...]:
-        """What the files of a finished case end in."""
-        probabilities = (PROBABILITIES_SUFFIX,) if self.save_probabilities else ()
-        entropy = (f"{ENTROPY_FOLDER}/{case_id}{ENTROPY_SUFFIX}",) if self.save_entropy else ()
-        return (MASK_SUFFIX, *probabilities, *entropy)
-
-    def volumes(self, cases: Sequence[Case], plans: tuple[Plan, ...]) -> Iterator[Volume]:
-        """A volume for each case, or for each frame of a cine. Reads headers only; a case with an unusable one has failed."""
-        for case in cases:
-            frames = 1
-            if case.frame is None and case.images[0].exists():  # else the gate says what is missing
-                try:
-                    frames = frame_count(case.images[0])
-                except UtsegError as error:
-                    self.fail(case, UtsegError(f"case {case.case_id}: {error}"))
-                    continue
-            self._progress[case.case_id] = _Progress(frames)
-            for frame in range(frames):
-                yield Volume(case, frame if frames > 1 else case.frame, frames, plans)
-
-    @property
-    def number_done(self) -> int:
-        """Cases of this run whose masks are there, kept ones included."""
-        return len(self._cases.keys() & self._wanted)
-
-    def has_failed(self, case: Case) -> bool:
-        return self._progress[case.case_id].failed
-
-    def fail(self, case: Case, error: UtsegError) -> None:
-        """Notes why a case cannot be predicted: at once in the log if others go on, and for the end."""
-        state = self._progress.setdefault(case.case_id, _Progress(1))
-        if state.failed:
-            return
-        state.failed = True
-        state.masks.clear()
-        state.entropies.clear()
-        self.problems += error.lines()
-        if len(self._wanted) > 1:
-            for line in error.lines():
-                logger.warning("left out: %s", line)
-
-    def add(self, restored: Restored) -> bool:
-        """Takes in a finished volume; says whether its case is done. The last one of a cine has its mask written, or raises UtsegError."""
-        source = restored.source
-        volume = source.volume
-        state = self._progress[volume.case.case_id]
-        if state.failed:
-            return False
-        state.done += 1
-        state.files |= restored.files
-        state.inputs |= source.inputs
-        state.qualities[volume.frame or 0] = restored.quality
-        for warning in source.warnings:
-            if warning not in state.warnings:
-                state.warnings.append(warning)
-                logger.warning("%s", warning)
-        if volume.frames > 1:
-            assert volume.frame is not None
-            state.masks[volume.frame] = restored.mask_ZYX
-            if restored.entropy_ZYX is not None:
-                state.entropies[volume.frame] = restored.entropy_ZYX
-        if state.done < state.frames:
-            return False
-        if volume.frames > 1:
-            state.files |= write_case_mask(self.output, volume.case, _stacked(state.masks), source.geometry)
-            if state.entropies:
-                entropy_TZYX = _stacked(state.entropies)
-                state.files |= write_case_entropy(self.output, volume.case, entropy_TZYX, source.geometry)
-        self._cases[volume.case.case_id] = PredictedCase(
-            inputs=state.inputs,
-            frame=volume.case.frame,
-            frames=volume.frames,
-            files=state.files,
-            warnings=tuple(state.warnings),
-            quality=worst_of_frames([state.qualities[frame] for frame in sorted(state.qualities)]),
-        )
-        if not self.save_entropy:
-            entropy_path(self.output, volume.case.case_id).unlink(missing_ok=True)  # of an earlier mask
-        overlay_path(self.output, volume.case.case_id).unlink(missing_ok=True)  # of an earlier mask
-        if time.monotonic() - self._written > SECONDS_BETWEEN_RECORDS:
-            self.write_record()
-        return True
-
-    def overlay_jobs(self, case: Case) -> Iterator[OverlayJob]:
-        """The picture of a case whose mask is there, where pictures are wanted."""
-        if self.overlays:
-            name = f"{case.case_id}{MASK_SUFFIX}"
-            checksum = self._cases[case.case_id].files[name]
-            yield OverlayJob(case, self.output / name, checksum, self.record.labels)
-
-    def write_record(self) -> None:
-        """Writes `prediction.json` as far as it is known; a disk that is full is a warning here, the masks say it as an error."""
-        self._written = time.monotonic()
-        record = self.record.model_copy(update={"cases": dict(sorted(self._cases.items()))})
-        try:
-            write_record(record, self.output)
-        except UtsegError as error:
-            logger.warning("%s", error)
-
-    def masks(self, cases: Sequence[Case]) -> list[Path]:
-        """The masks' paths. Raises CaseErrors where some could not be made."""
-        if self.problems:
-            raise CaseErrors(self.problems)
-        logger.info("%d masks are in %s", len(cases), self.output)
-        return [self.output / f"{case.case_id}{MASK_SUFFIX}" for case in cases]
-
-    def report_quality(self) -> None:
-        """Writes `quality.csv` about all cases on record, and says which of this run's should be looked at."""
-        report_quality(self._cases, self.record.labels, self._wanted, self.output)
-
-
-def _stacked(frames: dict[int, NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Frames in order, (T, Z, Y, X); they are given up."""
-    stacked_TZYX = np.stack([frames[frame] for frame in sorted(frames)])
-    frames.clear()
-    return stacked_TZYX

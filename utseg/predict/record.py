@@ -87,14 +87,24 @@ def write_record(record: PredictionRecord, folder: Path) -> None:
     write_text(folder / PREDICTION_FILE, record.model_dump_json(indent=2) + "\n")
 
 
+def write_quality(cases: Mapping[str, PredictedCase], labels: Mapping[str, int], folder: Path) -> None:
+    """Writes `quality.csv` about all cases of a folder."""
+    write_table({case_id: entry.quality for case_id, entry in cases.items()}, labels, folder)
+
+
 def report_quality(
     cases: Mapping[str, PredictedCase], labels: Mapping[str, int], wanted: Collection[str], folder: Path
 ) -> None:
     """Writes `quality.csv` about all cases of a folder; the log names those of `wanted` that should be looked at."""
     try:
-        write_table({case_id: entry.quality for case_id, entry in cases.items()}, labels, folder)
+        write_quality(cases, labels, folder)
     except UtsegError as error:
         logger.warning("%s", error)
+    report_flagged(cases, wanted, folder)
+
+
+def report_flagged(cases: Mapping[str, PredictedCase], wanted: Collection[str], folder: Path) -> None:
+    """Names in the log those of `wanted` that should be looked at."""
     judged = {case_id: quality for case_id in sorted(wanted) if (quality := _quality(cases, case_id))}
     flagged = [case_id for case_id, quality in judged.items() if quality.flagged]
     if flagged:

@@ -6,6 +6,7 @@ Axes: K classes, Z slices, Y rows, X columns.
 """
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from utseg.files import atomic_path, sha256
 from utseg.planning.plan import Plan
 from utseg.postprocess import Postprocessing, postprocess
 from utseg.predict.record import ENTROPY_FOLDER, input_checksums
+from utseg.predict.timeline import READING, RESTORING, WRITING, Span
 from utseg.preprocess.case import CaseProperties, preprocess_case, restore_labels, restore_probabilities
 from utseg.quality import (
     Agreement,
@@ -65,6 +67,7 @@ class Preprocessed:
     geometry: Geometry
     inputs: dict[str, str]
     warnings: tuple[str, ...]
+    span: Span
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,12 @@ class Restored:
     entropy_ZYX: NDArray[np.uint8] | None
     quality: CaseQuality
     files: dict[str, str]
+    spans: tuple[Span, ...]
 
 
 def prepare(volume: Volume) -> Preprocessed:
     """Reads a volume through the gate and preprocesses it for each plan. Raises what the gate raises."""
+    began = time.monotonic()
     case = replace(volume.case, label=None, frame=volume.frame)
     loaded = read_case(case, volume.plans[0].labels)
     done = [preprocess_case(loaded, plan) for plan in volume.plans]
@@ -108,6 +113,7 @@ def prepare(volume: Volume) -> Preprocessed:
         loaded.geometry,
         input_checksums(case) if volume.frames == 1 or volume.frame == 0 else {},
         loaded.warnings,
+        Span(READING, began, time.monotonic()),
     )
 
 
@@ -117,10 +123,10 @@ def restore(predicted: Predicted) -> Restored:
     Models of several plans are averaged there, on the grid that they share. The mask and the entropy of a single volume are written here;
     those of a cine's frames are handed back to become one file.
     """
+    began = time.monotonic()
     source = predicted.source
     volume = source.volume
-    files: dict[str, str] = {}
-    entropy_ZYX: NDArray[np.uint8] | None = None
+    native_KZYX: Array | None = None
     if predicted.save_probabilities or predicted.save_entropy or len(predicted.probabilities) > 1:
         natives_KZYX = [
             restore_probabilities(probabilities, properties)
@@ -129,12 +135,6 @@ def restore(predicted: Predicted) -> Restored:
         native_KZYX = _mean(natives_KZYX, predicted.members)
         mask_ZYX = native_KZYX.argmax(0).astype(np.uint8)
         dice = _dice_of_several(predicted, natives_KZYX, native_KZYX, mask_ZYX)
-        if predicted.save_probabilities:
-            path = predicted.output / probabilities_name(volume)
-            write_probabilities(path, native_KZYX, source.geometry)
-            files[path.name] = sha256(path)
-        if predicted.save_entropy:
-            entropy_ZYX = np.rint(entropy(native_KZYX) * ENTROPY_STEPS).astype(np.uint8)
     else:
         mask_ZYX = restore_labels(predicted.probabilities[0], source.properties[0])
         dice = _dice_of_one(predicted)
@@ -142,11 +142,33 @@ def restore(predicted: Predicted) -> Restored:
     quality = assess(
         mask_ZYX, source.geometry.spacing_zyx_mm, volume.plans[0].labels, *dice, predicted.quality
     )
+    entropy_ZYX: NDArray[np.uint8] | None = None
+    if predicted.save_entropy and native_KZYX is not None:
+        entropy_ZYX = np.rint(entropy(native_KZYX) * ENTROPY_STEPS).astype(np.uint8)
+    restored = time.monotonic()
+    files = _write(predicted, native_KZYX, mask_ZYX, entropy_ZYX)
+    spans = Span(RESTORING, began, restored), Span(WRITING, restored, time.monotonic())
+    return Restored(source, mask_ZYX, entropy_ZYX, quality, files, spans)
+
+
+def _write(
+    predicted: Predicted,
+    native_KZYX: Array | None,
+    mask_ZYX: NDArray[np.uint8],
+    entropy_ZYX: NDArray[np.uint8] | None,
+) -> dict[str, str]:
+    """Writes what of a volume is a file of its own; returns the SHA-256 of each by name."""
+    volume, geometry = predicted.source.volume, predicted.source.geometry
+    files: dict[str, str] = {}
+    if predicted.save_probabilities and native_KZYX is not None:
+        path = predicted.output / probabilities_name(volume)
+        write_probabilities(path, native_KZYX, geometry)
+        files[path.name] = sha256(path)
     if volume.frames == 1:
-        files |= write_case_mask(predicted.output, volume.case, mask_ZYX, source.geometry)
+        files |= write_case_mask(predicted.output, volume.case, mask_ZYX, geometry)
         if entropy_ZYX is not None:
-            files |= write_case_entropy(predicted.output, volume.case, entropy_ZYX, source.geometry)
-    return Restored(source, mask_ZYX, entropy_ZYX, quality, files)
+            files |= write_case_entropy(predicted.output, volume.case, entropy_ZYX, geometry)
+    return files
 
 
 def _mean(natives_KZYX: Sequence[Array], members: Sequence[int]) -> Array:

@@ -1,0 +1,264 @@
+"""Parts of the cases: even, complete, and together the same files as one run, whoever is last, fails, or comes back later."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_models import band_model
+
+from utseg.case import Case
+from utseg.errors import CaseErrors, FolderBusy, UsageError
+from utseg.files import folder_lock
+from utseg.predict import parts, pipeline
+from utseg.predict.parts import Part, cases_of_part, shares
+from utseg.predict.pipeline import predict_cases
+
+ALL = [Part(number=number, count=3) for number in (1, 2, 3)]
+
+
+@given(st.dictionaries(st.text("abc", min_size=1), st.integers(1, 30), max_size=25), st.integers(1, 9))
+def test_every_case_is_in_one_part_and_the_parts_are_even(volumes, count):
+    cases = [Case(name, name, (Path(name),)) for name in volumes]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "frame_count", lambda path: volumes[path.name])
+        dealt = shares(cases, count)
+        assert shares(cases[::-1], count) == dealt
+        first = cases_of_part(cases, Part(number=1, count=count))
+    assert len(dealt) == count
+    assert sorted(name for share in dealt for name in share) == sorted(volumes)
+    assert [case for case in cases if case.case_id in dealt[0]] == first
+    loads = [sum(volumes[name] for name in share) for share in dealt]
+    assert max(loads) - min(loads) <= max(volumes.values(), default=0)
+
+
+@pytest.mark.parametrize(
+    "text", ["0/4", "5/4", "2", "2/", "a/4", "-1/4", "1/0", "2/4/6", "1.5/4", "1/99999", ""]
+)
+def test_a_wrong_part_is_one_line_that_says_what_is_right(text):
+    with pytest.raises(UsageError, match="as in 2/4") as error:
+        Part.parse(text)
+    assert error.value.exit_code == 2
+    assert "\n" not in str(error.value)
+
+
+def test_a_part_is_read_as_it_is_written():
+    assert str(Part.parse("2/4")) == "2/4"
+    assert Part.parse("2/4") == Part(number=2, count=4)
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory) -> Sequence[Case]:
+    """Five volumes and a cine."""
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(6):
+        shape = (16, 20, 2, 3) if number == 3 else (16, 20 + number, 2)
+        image = np.random.default_rng(number).integers(0, 200, shape).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(image, np.diag([1.25, 1.25, 8, 1])), folder / f"case{number}.nii.gz")
+    return [Case(f"case{number}", "s", (folder / f"case{number}.nii.gz",)) for number in range(6)]
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    monkeypatch.setattr(pipeline, "WITHOUT_POOL", 100)
+    monkeypatch.setattr(parts, "PATIENCE_S", 0.2)
+
+
+def predict(cases, out, part=None, **options) -> list[Path]:
+    options = {"save_probabilities": True, "save_entropy": True} | options
+    return predict_cases(cases, [band_model()], out, part=part, **options)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".lock")
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(cases, tmp_path_factory) -> dict[str, bytes]:
+    """The files of one run."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "WITHOUT_POOL", 100)
+        predict(cases, out)
+    return files_of(out)
+
+
+def masks(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("*.nii.gz")}
+
+
+def test_all_parts_together_are_one_run(cases, whole, tmp_path):
+    out = tmp_path / "out"
+    made = [predict(cases, out, part) for part in (ALL[2], ALL[0])]
+    assert not (out / "prediction.json").exists()
+    assert {path.name for path in made[0] + made[1]} == masks(out)
+    made.append(predict(cases, out, ALL[1]))
+    assert sorted(path.name for each in made for path in each) == [f"case{n}.nii.gz" for n in range(6)]
+    assert files_of(out) == whole
+
+
+def test_parts_in_folders_of_their_own_are_put_together_later(cases, whole, tmp_path):
+    together = tmp_path / "together"
+    for part in ALL:
+        out = tmp_path / f"out{part.number}"
+        predict(cases, out, part)
+        for name, data in files_of(out).items():
+            (together / name).parent.mkdir(parents=True, exist_ok=True)
+            (together / name).write_bytes(data)
+    stamps = {path: path.stat().st_mtime_ns for path in together.rglob("case*")}
+    predict(cases, together, resume=True)
+    assert files_of(together) == whole
+    assert {path: path.stat().st_mtime_ns for path in together.rglob("case*")} == stamps
+
+
+def test_a_part_that_is_run_again_is_joined_again(cases, whole, tmp_path):
+    out = tmp_path / "out"
+    for part in ALL:
+        predict(cases, out, part)
+        assert (out / "prediction.json").exists() == (part is ALL[2])
+    (out / "case0.nii.gz").unlink()  # of a part that is run again by itself
+    (part,) = [part for part in ALL if "case0" in {case.case_id for case in cases_of_part(cases, part)}]
+    predict(cases, out, part, resume=True)
+    assert files_of(out) == whole
+
+
+def test_a_part_again_touches_its_own_masks_only(cases, whole, tmp_path):
+    out = tmp_path / "out"
+    predict(cases, out)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+    mine = predict(cases, out, ALL[0])
+    assert {path for path in before if path.stat().st_mtime_ns != before[path]} == set(mine)
+    assert files_of(out) == whole
+
+
+def test_more_parts_than_cases(cases, tmp_path):
+    out = tmp_path / "out"
+    for number in range(1, 4):
+        predict(cases[:2], out, Part(number=number, count=3))
+    assert masks(out) == {"case0.nii.gz", "case1.nii.gz"}
+    assert set(json.loads((out / "prediction.json").read_text())["cases"]) == {"case0", "case1"}
+
+
+def test_a_case_that_cannot_be_predicted_does_not_keep_the_others_from_being_joined(cases, whole, tmp_path):
+    bad = Case("bad", "s", (tmp_path / "missing.nii.gz",))
+    out = tmp_path / "out"
+    failures = 0
+    for part in ALL:
+        try:
+            predict([*cases, bad], out, part)
+        except CaseErrors as error:
+            assert [line.split(":")[0] for line in error.lines()] == ["case bad"]
+            failures += 1
+    assert failures == 1
+    assert files_of(out) == whole
+
+
+def test_an_interrupted_part_is_waited_for(cases, whole, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(Exception, match="interrupted after 0 of"):
+        patch.setattr(pipeline, "_work", interrupted)
+        predict(cases, out, ALL[0])
+    for part in ALL[1:]:
+        predict(cases, out, part)
+    assert not (out / "prediction.json").exists()
+    predict(cases, out, ALL[0], resume=True)
+    assert files_of(out) == whole
+
+
+def test_parts_of_other_models_are_not_joined(cases, tmp_path, caplog):
+    out = tmp_path / "out"
+    predict_cases(cases, [band_model(1.0)], out, part=ALL[0])
+    for part in ALL[1:]:
+        predict(cases, out, part)
+    assert "part-1-of-3.json: the masks that it lists were made by other models" in caplog.text
+    assert not (out / "prediction.json").exists()
+    predict(cases, out, ALL[0])
+    assert set(json.loads((out / "prediction.json").read_text())["cases"]) == {f"case{n}" for n in range(6)}
+    assert not list(out.glob("prediction.part*"))
+
+
+def test_who_may_work_beside_whom(cases, tmp_path):
+    out = tmp_path / "out"
+    with folder_lock(out), pytest.raises(FolderBusy):
+        predict(cases, out, ALL[0])
+    with folder_lock(out, shared=True), pytest.raises(FolderBusy):
+        predict(cases, out)
+    with folder_lock(out, ".lock-part-1-of-3"), pytest.raises(FolderBusy):
+        predict(cases, out, ALL[0])
+    with folder_lock(out, ".lock-part-1-of-3"), folder_lock(out, shared=True):
+        predict(cases, out, ALL[1])
+    assert not (out / "prediction.json").exists()
+
+
+def test_a_part_waits_while_another_joins(cases, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    monkeypatch.setattr(parts, "PATIENCE_S", 20.0)
+    held, release = threading.Event(), threading.Event()
+
+    def join() -> None:
+        with folder_lock(out):
+            held.set()
+            release.wait(20)
+
+    thread = threading.Thread(target=join)
+    thread.start()
+    assert held.wait(20)
+    threading.Timer(0.3, release.set).start()
+    predict(cases, out, ALL[0])
+    assert release.is_set()
+    thread.join()
+
+
+def test_two_parts_at_once_are_one_run(cases, whole, tmp_path):
+    program = """
+import sys; sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from tiny_models import band_model
+from utseg.case import Case
+from utseg.predict import pipeline
+from utseg.predict.parts import Part
+folder = Path(sys.argv[2])
+cases = [Case(f"case{i}", "s", (folder / f"case{i}.nii.gz",)) for i in range(6)]
+pipeline.WITHOUT_POOL = 100
+print("ready", flush=True)
+input()
+pipeline.predict_cases(
+    cases, [band_model()], Path(sys.argv[3]), part=Part.parse(sys.argv[4]), save_probabilities=True, save_entropy=True
+)
+"""
+    out = tmp_path / "out"
+    places = [str(Path(__file__).parent), str(cases[0].images[0].parent), str(out)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, *places, part],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for part in ("1/2", "2/2")
+    ]
+    for process in running:
+        assert process.stdout.readline() == "ready\n"
+    for process in running:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.wait() for process in running] == [0, 0]
+    for process in running:
+        process.stdin.close()
+        process.stdout.close()
+    assert files_of(out) == whole

@@ -1,0 +1,222 @@
+"""A part of the cases, so that several machines predict them: which cases it has, its record, and the record of all of them together.
+
+Parts may share the output folder, at the same time too: each holds a lock of its own and writes `prediction.part-2-of-4.json`; the one
+that sees all parts finished joins their records in `prediction.json`. Where each has a folder of its own, put their files together into
+one: any run there with `--resume` finds all of them. Nothing is predicted here.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from heapq import heapreplace
+from pathlib import Path
+
+from utseg.case import Case
+from utseg.errors import FolderBusy, UsageError, UtsegError, listing
+from utseg.files import folder_lock, remove_leftovers, write_text
+from utseg.planning.settings import read_model
+from utseg.predict.record import (
+    PREDICTION_FILE,
+    PredictedCase,
+    PredictionRecord,
+    read_record,
+    write_quality,
+    write_record,
+)
+from utseg.rawdata.gate import frame_count
+
+logger = logging.getLogger("utseg")
+_PART_FILE = re.compile(r"prediction\.part-(\d+)-of-(\d+)\.json")
+PATIENCE_S = 20.0
+"""So long a part that begins waits for one that is just joining the records, which takes a moment."""
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """Part `number` of `count`, counted from 1."""
+
+    count: int
+    number: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise UsageError(
+                f"part {self.number} of {self.count}: parts are counted from 1 to how many there are, as in 2/4"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> "Part":
+        """Part 2 of 4 of "2/4". Raises UsageError for anything else."""
+        match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
+        if match is None:
+            raise UsageError(
+                f"--part {text!r}: expected a part and how many there are, up to 9999, counted from 1, as in 2/4"
+            )
+        return cls(number=int(match[1]), count=int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @property
+    def record_name(self) -> str:
+        """Of its file in the folder of the masks."""
+        return f"prediction.part-{self.number}-of-{self.count}.json"
+
+
+class PartRecord(PredictionRecord):
+    """The content of a part's record. `finished`: all its cases were tried; those that are not in `cases` could not be predicted."""
+
+    finished: bool
+
+
+def cases_of_part(cases: Sequence[Case], part: Part) -> list[Case]:
+    """The cases of a part, in the order in which they are given; every case is in exactly one part."""
+    ids = shares(cases, part.count)[part.number - 1]
+    return [case for case in cases if case.case_id in ids]
+
+
+def shares(cases: Sequence[Case], count: int) -> list[set[str]]:
+    """The case ids of each part. The volumes (the frames of a cine) are spread evenly, whatever the order of the cases.
+
+    The largest cases come first, each to the part with the fewest volumes so far. Only headers are read; a case whose header cannot be
+    read counts as one volume.
+    """
+    volumes = {case.case_id: _volumes(case) for case in cases}
+    parts: list[set[str]] = [set() for _ in range(count)]
+    loads = [(0, index) for index in range(count)]
+    for case_id in sorted(volumes, key=lambda each: (-volumes[each], each)):
+        load, lightest = loads[0]
+        parts[lightest].add(case_id)
+        heapreplace(loads, (load + volumes[case_id], lightest))
+    return parts
+
+
+def _volumes(case: Case) -> int:
+    if case.frame is not None:
+        return 1
+    try:
+        return frame_count(case.images[0])
+    except (UtsegError, OSError):  # which the gate reports where the case's turn comes
+        return 1
+
+
+@contextmanager
+def folder_of_masks(
+    output: Path, part: Part | None, folders: Sequence[Path], join: Callable[[], None]
+) -> Iterator[None]:
+    """Holds the folder of the masks: alone, or beside other parts; then `join` is called when it was given back without an error.
+
+    folders: those in which killed runs may have left temporary files. Raises FolderBusy where another run, or the same part, is there.
+    """
+    if part is None:
+        with folder_lock(output):
+            for folder in folders:
+                remove_leftovers(folder, recursive=False)
+            yield
+        return
+    with folder_lock(output, f".lock-part-{part.number}-of-{part.count}"):
+        with folder_lock(output, shared=True, patience_s=PATIENCE_S):
+            yield
+        join()
+
+
+def write_part_record(record: PredictionRecord, folder: Path, part: Part, finished: bool) -> None:
+    """Writes `prediction.part-2-of-4.json` into the folder of the masks."""
+    entries = {name: getattr(record, name) for name in PredictionRecord.model_fields}
+    text = PartRecord(**entries, finished=finished).model_dump_json(indent=2)
+    write_text(folder / part.record_name, text + "\n")
+
+
+def recorded_cases(folder: Path, making: PredictionRecord) -> dict[str, PredictedCase]:
+    """What all records in the folder say of masks that were made so, those of parts being the newer ones; the log names other records."""
+    cases, _, others = _read_records(folder, making)
+    for path in others:
+        logger.warning(
+            "%s: the masks that it lists were made by other models or settings; those that stay will be on no record",
+            path,
+        )
+    return cases
+
+
+def _read_records(
+    folder: Path, making: PredictionRecord
+) -> tuple[dict[str, PredictedCase], dict[Part, PartRecord], list[Path]]:
+    """The cases on record, the parts' records, and those that are of other models or settings. The log names unreadable ones."""
+    cases: dict[str, PredictedCase] = {}
+    found: dict[Part, PartRecord] = {}
+    others: list[Path] = []
+    earlier = read_record(folder)
+    if earlier is not None and earlier.same_making(making):
+        cases |= earlier.cases
+    elif earlier is not None:
+        others.append(folder / PREDICTION_FILE)
+    for part, path in _part_files(folder).items():
+        try:
+            record = read_model(PartRecord, path)
+        except UtsegError as error:
+            logger.warning("%s; what it lists cannot be kept", error)
+            continue
+        if record.same_making(making):
+            found[part] = record
+            cases |= record.cases
+        else:
+            others.append(path)
+    return cases, found, others
+
+
+def _part_files(folder: Path) -> dict[Part, Path]:
+    matches = ((_PART_FILE.fullmatch(path.name), path) for path in folder.glob("prediction.part-*.json"))
+    numbers = {path: (int(match[1]), int(match[2])) for match, path in matches if match}
+    return {
+        Part(number=number, count=count): path
+        for path, (number, count) in sorted(numbers.items())
+        if 1 <= number <= count
+    }
+
+
+def remove_part_records(folder: Path) -> None:
+    """Once `prediction.json` says what they say. Call it only while holding the folder alone."""
+    for path in _part_files(folder).values():
+        path.unlink(missing_ok=True)
+
+
+def join_parts(
+    folder: Path, making: PredictionRecord, parts: Sequence[set[str]], folders: Sequence[Path]
+) -> bool:
+    """Writes `prediction.json` and `quality.csv` of all parts, if all have finished and nobody works there; says whether it did.
+
+    parts: the case ids of each. A part has finished where its record says so, or where `prediction.json` has all its cases from before.
+    folders: those in which killed runs may have left temporary files. Raises UtsegError where a file cannot be written.
+    """
+    try:
+        with folder_lock(folder):
+            for each in folders:
+                remove_leftovers(each, recursive=False)
+            cases, records, _ = _read_records(folder, making)
+            missing = [
+                str(part)
+                for part in (Part(number=number, count=len(parts)) for number in range(1, len(parts) + 1))
+                if not (part in records and records[part].finished)
+                and not parts[part.number - 1] <= cases.keys()
+            ]
+            if missing:
+                logger.info(
+                    "not all parts have finished in %s: %s; the last one writes %s",
+                    folder,
+                    listing(missing),
+                    PREDICTION_FILE,
+                )
+                return False
+            joined = making.model_copy(update={"cases": dict(sorted(cases.items()))})
+            write_record(joined, folder)
+            write_quality(joined.cases, joined.labels, folder)
+            remove_part_records(folder)
+    except FolderBusy:
+        logger.info("other parts are at work in %s; the last one writes %s", folder, PREDICTION_FILE)
+        return False
+    logger.info(
+        "all %d parts have finished: %s lists %d masks", len(parts), folder / PREDICTION_FILE, len(cases)
+    )
+    return True

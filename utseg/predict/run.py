@@ -1,0 +1,287 @@
+"""What became of each case of a prediction: what is kept, what failed, what was written, and the record of it on disk.
+
+The record is written while the work goes on, so that a run that is killed loses little; what is on no record is made again. Nothing is
+read, predicted or restored here.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utseg.case import Case
+from utseg.errors import CaseErrors, UtsegError
+from utseg.planning.plan import Plan
+from utseg.predict.overlays import OVERLAYS_FOLDER, OverlayJob, overlay_path
+from utseg.predict.parts import (
+    Part,
+    join_parts,
+    recorded_cases,
+    remove_part_records,
+    shares,
+    write_part_record,
+)
+from utseg.predict.record import (
+    ENTROPY_FOLDER,
+    PredictedCase,
+    PredictionRecord,
+    is_kept,
+    report_flagged,
+    report_quality,
+    write_record,
+)
+from utseg.predict.stages import (
+    ENTROPY_SUFFIX,
+    MASK_SUFFIX,
+    PROBABILITIES_SUFFIX,
+    Restored,
+    Volume,
+    entropy_path,
+    write_case_entropy,
+    write_case_mask,
+)
+from utseg.predict.timeline import WRITING, Span, Timeline
+from utseg.quality import CaseQuality, worst_of_frames
+from utseg.rawdata.gate import frame_count
+
+logger = logging.getLogger("utseg")
+Value = TypeVar("Value")
+SHARE_OF_RECORDS = 0.02
+"""Of the time, which goes into writing the record again and again: it grows with the number of cases."""
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is written beside the masks."""
+
+    probabilities: bool = False
+    overlays: bool = False
+    entropy: bool = False
+
+
+@dataclass
+class _CaseState:
+    """What is known of one case so far. `masks`, `entropies`: those of a cine's frames, kept until all are there."""
+
+    frames: int
+    failed: bool = False
+    inputs: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    warnings: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    masks: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+    entropies: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+    qualities: dict[int, CaseQuality] = field(default_factory=dict)
+    done: int = 0
+
+
+class PredictionRun:
+    """What became of each case, and `prediction.json`, or the record of a part of the cases."""
+
+    def __init__(
+        self,
+        output: Path,
+        making: PredictionRecord,
+        cases: Sequence[Case],
+        extras: Extras,
+        part: Part | None = None,
+    ) -> None:
+        """making: the record without cases. cases: all of them, of which this run may have a part only."""
+        self.output = output
+        self.making = making
+        self.extras = extras
+        self.part = part
+        self.kept: list[Case] = []
+        self.problems: list[str] = []
+        self.timeline = Timeline()
+        self._shares = [{case.case_id for case in cases}] if part is None else shares(cases, part.count)
+        self._wanted = self._shares[0 if part is None else part.number - 1]
+        self.cases = [case for case in cases if case.case_id in self._wanted]
+        self._recorded: dict[str, PredictedCase] = {}
+        self._states: dict[str, _CaseState] = {}
+        self._finished = False
+        self._took_over = False
+        self._next_record = 0.0
+
+    @property
+    def folders(self) -> dict[Path, bool]:
+        """Those that a prediction may write to, and whether this one does."""
+        return {
+            self.output: True,
+            self.output / OVERLAYS_FOLDER: self.extras.overlays,
+            self.output / ENTROPY_FOLDER: self.extras.entropy,
+        }
+
+    def start(self, resume: bool) -> list[Case]:
+        """The cases to predict; the others are kept. What is on record of other cases by the same models stays on record."""
+        recorded = recorded_cases(self.output, self.making)
+        if self.part is not None:
+            recorded = {case_id: entry for case_id, entry in recorded.items() if case_id in self._wanted}
+        self._recorded = recorded
+        self.kept = [
+            case
+            for case in self.cases
+            if resume and is_kept(case, recorded, self.output, self._suffixes(case.case_id))
+        ]
+        kept = {case.case_id for case in self.kept}
+        todo = [case for case in self.cases if case.case_id not in kept]
+        for case in todo:
+            recorded.pop(case.case_id, None)
+        if resume:
+            logger.info("%d masks are there and verified, %d are to be made", len(kept), len(todo))
+        return todo
+
+    def _suffixes(self, case_id: str) -> tuple[str, ...]:
+        """What the files of a finished case end in."""
+        probabilities = (PROBABILITIES_SUFFIX,) if self.extras.probabilities else ()
+        entropy = (f"{ENTROPY_FOLDER}/{case_id}{ENTROPY_SUFFIX}",) if self.extras.entropy else ()
+        return (MASK_SUFFIX, *probabilities, *entropy)
+
+    def volumes(self, cases: Sequence[Case], plans: tuple[Plan, ...]) -> Iterator[Volume]:
+        """A volume for each case, or for each frame of a cine. Reads headers only; a case with an unusable one has failed."""
+        for case in cases:
+            frames = 1
+            if case.frame is None and case.images[0].exists():  # else the gate says what is missing
+                try:
+                    frames = frame_count(case.images[0])
+                except UtsegError as error:
+                    self.fail(case, UtsegError(f"case {case.case_id}: {error}"))
+                    continue
+            self._states[case.case_id] = _CaseState(frames)
+            for frame in range(frames):
+                yield Volume(case, frame if frames > 1 else case.frame, frames, plans)
+
+    @property
+    def number_done(self) -> int:
+        """Cases of this run whose masks are there, kept ones included."""
+        return len(self._recorded.keys() & self._wanted)
+
+    def has_failed(self, case: Case) -> bool:
+        return self._states[case.case_id].failed
+
+    def fail(self, case: Case, error: UtsegError) -> None:
+        """Notes why a case cannot be predicted: at once in the log if others go on, and for the end."""
+        state = self._states.setdefault(case.case_id, _CaseState(1))
+        if state.failed:
+            return
+        state.failed = True
+        state.masks.clear()
+        state.entropies.clear()
+        self.problems += error.lines()
+        if len(self._wanted) > 1:
+            for line in error.lines():
+                logger.warning("left out: %s", line)
+
+    def add(self, restored: Restored) -> bool:
+        """Takes in a finished volume; says whether its case is done. The last one of a cine has its mask written, or raises UtsegError."""
+        source = restored.source
+        volume = source.volume
+        state = self._states[volume.case.case_id]
+        if state.failed:
+            return False
+        state.done += 1
+        state.files |= restored.files
+        state.inputs |= source.inputs
+        state.qualities[volume.frame or 0] = restored.quality
+        for warning in source.warnings:
+            if all(warning not in each for each in state.warnings.values()):
+                logger.warning("%s", warning)
+        state.warnings[volume.frame or 0] = source.warnings
+        self.timeline.add(volume.name, source.span, *restored.spans)
+        if volume.frames > 1:
+            assert volume.frame is not None
+            state.masks[volume.frame] = restored.mask_ZYX
+            if restored.entropy_ZYX is not None:
+                state.entropies[volume.frame] = restored.entropy_ZYX
+        if state.done < state.frames:
+            return False
+        if volume.frames > 1:
+            began = time.monotonic()
+            state.files |= write_case_mask(self.output, volume.case, _stacked(state.masks), source.geometry)
+            if state.entropies:
+                entropy_TZYX = _stacked(state.entropies)
+                state.files |= write_case_entropy(self.output, volume.case, entropy_TZYX, source.geometry)
+            self.timeline.add(volume.name, Span(WRITING, began, time.monotonic()))
+        self._recorded[volume.case.case_id] = PredictedCase(
+            inputs=state.inputs,
+            frame=volume.case.frame,
+            frames=volume.frames,
+            files=dict(sorted(state.files.items())),
+            warnings=tuple(dict.fromkeys(chain.from_iterable(_by_frame(state.warnings)))),
+            quality=worst_of_frames(_by_frame(state.qualities)),
+        )
+        if not self.extras.entropy:
+            entropy_path(self.output, volume.case.case_id).unlink(missing_ok=True)  # of an earlier mask
+        overlay_path(self.output, volume.case.case_id).unlink(missing_ok=True)  # of an earlier mask
+        if time.monotonic() > self._next_record:
+            self._write_record()
+        return True
+
+    def overlay_jobs(self, case: Case) -> Iterator[OverlayJob]:
+        """The picture of a case whose mask is there, where pictures are wanted."""
+        if self.extras.overlays:
+            name = f"{case.case_id}{MASK_SUFFIX}"
+            checksum = self._recorded[case.case_id].files[name]
+            yield OverlayJob(case, self.output / name, checksum, self.making.labels)
+
+    def _write_record(self) -> None:
+        """As far as it is known; a disk that is full is a warning here, the masks say it as an error."""
+        began = time.monotonic()
+        record = self.making.model_copy(update={"cases": dict(sorted(self._recorded.items()))})
+        try:
+            if self.part is None:
+                write_record(record, self.output)
+                self._take_over_parts()
+            else:
+                write_part_record(record, self.output, self.part, self._finished)
+        except UtsegError as error:
+            logger.warning("%s", error)
+        now = time.monotonic()
+        self._next_record = now + (now - began) / SHARE_OF_RECORDS
+
+    def _take_over_parts(self) -> None:
+        """What parts' records list is in `prediction.json` now; they would only get old."""
+        if not self._took_over:
+            self._took_over = True
+            remove_part_records(self.output)
+
+    def close(self, finished: bool) -> None:
+        """Writes what is known now and says which masks should be looked at. `finished`: every case was tried."""
+        self._finished = finished
+        self._write_record()
+        if self.part is None:
+            report_quality(self._recorded, self.making.labels, self._wanted, self.output)
+        else:
+            report_flagged(self._recorded, self._wanted, self.output)
+        summary = self.timeline.summary()
+        if summary is not None:
+            logger.info("%s", summary)
+
+    def join(self) -> None:
+        """Of a part that has given the folder back: joins its record with the others' if it was the last. Raises UtsegError."""
+        if self.part is not None:
+            join_parts(self.output, self.making, self._shares, list(self.folders))
+
+    def masks(self) -> list[Path]:
+        """The masks' paths. Raises CaseErrors where some could not be made."""
+        if self.problems:
+            raise CaseErrors(self.problems)
+        logger.info("%d masks are in %s", len(self.cases), self.output)
+        return [self.output / f"{case.case_id}{MASK_SUFFIX}" for case in self.cases]
+
+
+def _by_frame(values: Mapping[int, Value]) -> list[Value]:
+    """Frames finish in any order; records are the same in every run."""
+    return [values[frame] for frame in sorted(values)]
+
+
+def _stacked(frames: dict[int, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Frames in order, (T, Z, Y, X); they are given up."""
+    stacked_TZYX = np.stack([frames[frame] for frame in sorted(frames)])
+    frames.clear()
+    return stacked_TZYX
