@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nibabel
@@ -373,38 +372,6 @@ def test_an_interruption_leaves_a_record_to_go_on_from(tmp_path, four, monkeypat
 def test_workers_do_without_torch():
     program = "import sys, utseg.predict.stages, utseg.predict.pipeline; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-
-
-def test_killed_at_any_moment_resume_ends_with_the_same_files(tmp_path, four):
-    program = """
-import sys; sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from tiny_models import band_model
-from utseg.case import Case
-from utseg.predict import pipeline
-folder = Path(sys.argv[2])
-cases = [Case(f"case{i}", "s", (folder / f"case{i}.nii.gz",)) for i in range(4)]
-pipeline.WITHOUT_POOL = 10
-pipeline.predict_cases(cases, [band_model()], folder / "out", resume=True)
-"""
-    command = [sys.executable, "-c", program, str(Path(__file__).parent), str(tmp_path)]
-    expected = tmp_path / "expected"
-    predict_cases(four, [band_model()], expected, workers=1)
-    out = tmp_path / "out"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while process.poll() is None and not list(out.glob("case1.nii.gz")):
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    for mask in out.glob("case*.nii.gz"):
-        assert mask.read_bytes() == (expected / mask.name).read_bytes()
-    whole = {path.name for path in out.glob("case*.nii.gz")}
-    assert "case0.nii.gz" in whole
-    assert subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode == 0
-    assert {path.name: path.read_bytes() for path in out.glob("case*")} == {
-        path.name: path.read_bytes() for path in expected.glob("case*")
-    }
-    assert not list(out.glob(".tmp-*"))
 
 
 def test_a_worker_that_dies_is_named(tmp_path, four, monkeypatch):

@@ -1,0 +1,81 @@
+"""`utseg_predict` killed at random moments, again and again: with `--resume` it ends with the same files as one run."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "predict"))
+from tiny_models import make_run_folder
+
+COMMAND = "import sys; from utseg.commands.predict import main; sys.exit(main())"
+KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL)
+INTERRUPTED = 75
+RECORDS = {"prediction.json", "quality.csv"}
+
+
+def start(home: Path, source: Path, out: Path, *words: str) -> subprocess.Popen[bytes]:
+    places = ["-i", str(source), "-o", str(out), "--home", str(home), "--device", "cpu", "-np", "1"]
+    extras = ["--save-probabilities", "--save-entropy", "--quiet"]
+    arguments = [sys.executable, "-c", COMMAND, *places, *extras, *words]
+    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def write_scans(phantom: Path, folder: Path) -> None:
+    """Three cines, and a single frame of five others."""
+    folder.mkdir()
+    cines = sorted(path for path in phantom.rglob("*_sa.nii.gz"))[:8]
+    for path in cines[:3]:
+        shutil.copy(path, folder)
+    for path in cines[3:]:
+        nibabel.save(nibabel.load(path).slicer[..., 0], folder / path.name)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """All but the lock and what a killed process had not finished."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith((".lock", ".tmp-"))
+    }
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_files_of_one_run(tiny_phantom, tmp_path):
+    home, scans, one, out = (tmp_path / name for name in ("home", "scans", "one", "out"))
+    write_scans(tiny_phantom, scans)
+    folder = make_run_folder(home / "results" / "Tiny", patch_size=(48, 48))
+    (folder / "validation").mkdir()
+    (folder / "validation" / "summary.json").write_text("{}")
+    assert start(home, scans, one).wait() == 0
+    expected = files_of(one)
+    entries = json.loads(expected["prediction.json"])["cases"]
+
+    ends: list[int] = []
+    draw = random.Random(0)
+    for number in KILLS:
+        process = start(home, scans, out, "--resume")
+        goal = len(list(out.glob("*.npz"))) + draw.randint(1, 4)
+        while process.poll() is None and len(list(out.glob("*.npz"))) < goal:
+            time.sleep(0.002)
+        time.sleep(draw.uniform(0, 0.05))
+        process.send_signal(number)
+        ends.append(process.wait())
+        assert ends[-1] in (0, INTERRUPTED if number == signal.SIGTERM else -number)
+        left = files_of(out)
+        assert all(left[name] == expected[name] for name in left.keys() - RECORDS)
+        if "prediction.json" in left:
+            assert json.loads(left["prediction.json"])["cases"].items() <= entries.items()
+        assert number == signal.SIGKILL or "prediction.json" in left
+    assert any(ends), "killed at work, not after it"
+
+    assert start(home, scans, out, "--resume").wait() == 0
+    assert files_of(out) == expected
+    assert not list(out.rglob(".tmp-*"))
