@@ -19,6 +19,7 @@ RESULTS_FILE = "results.csv"
 IMAGES_FILE = "images.csv"
 
 State = Literal["waiting", "finished", "failed"]
+Role = Literal["train", "test"]
 SEEN, UNSEEN, ALL = "seen", "unseen", "all"
 MEAN_LABEL = "mean"
 INTERVAL_METRICS = ("dice", "hd95_mm", "assd_mm")
@@ -81,7 +82,7 @@ class StudyDataset(Settings):
 
     cases: int
     subjects: int
-    role: tuple[Literal["train", "test"], ...]
+    role: tuple[Role, ...]
     folder: str
 
 

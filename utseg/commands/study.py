@@ -1,0 +1,333 @@
+"""`utseg_study`: trains on some, tests on others, many times, and says what is lost and which network loses least."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utseg.commands.frame import home_of, make_parser, positive, run
+from utseg.commands.train import duration
+from utseg.errors import CaseErrors, Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from utseg.study.definition import Definition
+    from utseg.study.expand import StudyPlan
+    from utseg.study.record import StudyRecord
+    from utseg.study.run import SettledStudy, StudyRequest
+
+logger = logging.getLogger("utseg")
+REPORT_FILE = "report.html"
+TERMINAL_WIDTH = 200
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    parser = make_parser(
+        "utseg_study",
+        "Train on some subjects, test on others, with several networks: what is lost on unseen vendors, and what makes the difference. "
+        "Each run is planned and trained from its own subjects alone. The same command goes on where it stopped; runs that have finished, "
+        "in any study, are not run again.",
+        "utseg_study vendors -d MnM -o studies/vendors --max-time 6h",
+    )
+    parser.add_argument(
+        "study",
+        help="vendors, leave-one-out, ablation, networks, data-size, seeds, or a file like those (--print shows one)",
+    )
+    parser.add_argument(
+        "-d",
+        dest="dataset",
+        metavar="NAME",
+        default=argparse.SUPPRESS,
+        help="raw dataset to train on, where the file names none; may be left out where there is only one",
+    )
+    parser.add_argument(
+        "-o",
+        dest="output",
+        type=Path,
+        metavar="DIR",
+        default=argparse.SUPPRESS,
+        help="folder for study.json, cases.csv, results.csv and the report",
+    )
+    _add_changes(parser)
+    _add_how(parser)
+    return run(parser, _study, argv)
+
+
+def _add_changes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-m",
+        dest="networks",
+        nargs="+",
+        metavar="NETWORK",
+        default=argparse.SUPPRESS,
+        help="instead of the study's",
+    )
+    parser.add_argument(
+        "-pl",
+        dest="plans",
+        nargs="+",
+        metavar="PLAN",
+        default=argparse.SUPPRESS,
+        help="instead of the study's",
+    )
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, metavar="S", default=argparse.SUPPRESS, help="instead of the study's"
+    )
+    parser.add_argument(
+        "--test",
+        dest="tested",
+        nargs="+",
+        metavar="NAME",
+        default=argparse.SUPPRESS,
+        help="raw datasets to test on, with the same label names; default: the one that is trained on",
+    )
+    parser.add_argument(
+        "--by",
+        metavar="COLUMN",
+        default=argparse.SUPPRESS,
+        help="the column that tells seen from unseen, and by which sets are made, as centre",
+    )
+    parser.add_argument(
+        "--part",
+        dest="parts",
+        action="append",
+        metavar="NAME",
+        default=argparse.SUPPRESS,
+        help="only the variants of this part; may be given again",
+    )
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        nargs="+",
+        metavar="KEY=VALUE",
+        default=argparse.SUPPRESS,
+        help="change a value of plan or recipe in all runs, as network.base_channels=16",
+    )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--epochs", type=positive, metavar="N", default=argparse.SUPPRESS, help="length of each training"
+    )
+    length.add_argument(
+        "--max-time",
+        dest="max_time_s",
+        type=duration,
+        metavar="TIME",
+        default=argparse.SUPPRESS,
+        help="of the whole study, as 90m or 6h: shared out equally, tests included",
+    )
+
+
+def _add_how(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-np",
+        dest="parallel",
+        type=positive,
+        metavar="N",
+        default=1,
+        help="runs at once, which share the cores",
+    )
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto (CUDA where it is there), cpu, cuda or cuda:N"
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="list the runs with estimated time and memory, and write nothing",
+    )
+    what.add_argument(
+        "--print", dest="show", action="store_true", help="write the study file to the terminal, to copy"
+    )
+
+
+def _study(arguments: argparse.Namespace) -> None:
+    from utseg.study.definition import definition_text, read_definition
+
+    if arguments.show:
+        sys.stdout.write(definition_text(arguments.study)[1])
+        return
+    if not arguments.dry_run and not hasattr(arguments, "output"):
+        raise UsageError("-o DIR is missing: the folder for what comes out of the study (or --dry-run)")
+    where = definition_text(arguments.study)[0]
+    definition = with_arguments(read_definition(arguments.study), arguments, where)
+    plan = _opened(definition, arguments, where)
+    for remark in plan.remarks:
+        logger.info("%s", remark)
+    with _cluster(arguments) as executor:
+        from utseg.study.run import StudyRequest, run_study, settle
+
+        request = StudyRequest(
+            output=getattr(arguments, "output", Path()).absolute(),
+            home=home_of(arguments),
+            max_time_s=getattr(arguments, "max_time_s", None),
+            parallel=getattr(executor, "_max_workers", arguments.parallel),
+            device=arguments.device,
+        )
+        settled = settle(plan, request, keep=not arguments.dry_run)
+        if arguments.dry_run:
+            _dry_run(settled, request)
+            return
+        record = run_study(settled, request, executor)
+    _finish(record, request.output)
+
+
+@contextmanager
+def _cluster(arguments: argparse.Namespace) -> Iterator[Executor | None]:
+    """The executor of the runs where it is not ours."""
+    yield None
+
+
+def with_arguments(definition: "Definition", arguments: argparse.Namespace, where: str) -> "Definition":
+    """The study with what the command line says instead."""
+    from utseg.planning.settings import parse_settings
+    from utseg.study.definition import with_values
+
+    values: dict[str, Any] = {
+        key: getattr(arguments, key)
+        for key in ("networks", "plans", "seeds", "epochs")
+        if hasattr(arguments, key)
+    }
+    if hasattr(arguments, "tested"):
+        values["test.datasets"] = arguments.tested
+    if hasattr(arguments, "max_time_s"):
+        values["epochs"] = None
+    if hasattr(arguments, "by"):
+        values["test.by"] = arguments.by
+        for key in ("each", "leave_out"):
+            if getattr(definition.train, key):
+                values[f"train.{key}"] = arguments.by
+    if hasattr(arguments, "parts"):
+        for part in arguments.parts:
+            if part not in definition.parts():
+                there = ", ".join(definition.parts()) or "none"
+                raise UsageError(f"--part {part}: {where} has no such part; there are: {there}")
+        kept = [variant for variant in definition.variants if variant.part in arguments.parts]
+        values["variants"] = [variant.model_dump(mode="json") for variant in kept]
+    if hasattr(arguments, "settings"):
+        words = [word for words in arguments.settings for word in words]
+        values["settings"] = {**definition.settings, **parse_settings(words)}
+    return with_values(definition, values, where) if values else definition
+
+
+def _opened(definition: "Definition", arguments: argparse.Namespace, where: str) -> "StudyPlan":
+    from utseg.rawdata import open_dataset
+    from utseg.study.expand import dataset_names, expand
+
+    home = home_of(arguments)
+    default = getattr(arguments, "dataset", None)
+    if definition.train.dataset is None:
+        default, _ = home.raw_dataset(default)
+    datasets = {}
+    for name in dataset_names(definition, default):
+        _, folder = home.raw_dataset(name)
+        datasets[name] = open_dataset(folder, name)
+        for warning in datasets[name].warnings:
+            logger.warning("%s", warning)
+    return expand(definition, datasets, next(iter(datasets)), where)
+
+
+def _dry_run(study: "SettledStudy", request: "StudyRequest") -> None:
+    from utseg.study.estimate import estimate, total_seconds
+
+    estimates = estimate(study, request)
+    heads = ["run", "train + validate", "test", "state", "train", "test", "memory GB", "parameters", "GMAC"]
+    rows = []
+    for one in estimates:
+        subjects, cost = one.run.planned.subjects, one.cost
+        tested = ", ".join(f"{name} {len(names)}" for name, names in subjects.testing.items())
+        state = "finished" if one.finished else "to do" if cost else "wrong"
+        figures = (
+            [
+                in_words(cost.training_s),
+                in_words(cost.testing_s),
+                f"{cost.memory_gb:.1f}",
+                f"{cost.parameters:,}",
+                f"{cost.gmac:.2f}",
+            ]
+            if cost
+            else ["–"] * 5
+        )
+        more = f" (and {one.same - 1} equal)" if one.same > 1 else ""
+        rows.append(
+            [
+                one.run.planned.name + more,
+                f"{len(subjects.training)} + {len(subjects.validation)}",
+                tested,
+                state,
+                *figures,
+            ]
+        )
+    _print_table(heads, rows, f"{len(rows)} runs", left=4)
+    for one in estimates:
+        if one.problem:
+            logger.warning("%s: %s", one.run.planned.name, one.problem)
+    slot = f"{study.slot_s:.0f} s for each run; " if study.slot_s is not None else ""
+    sys.stdout.write(
+        f"{slot}about {in_words(total_seconds(estimates, request.parallel))} in all, {request.parallel} at a time; "
+        "train + validate: subjects; memory: a training step in float32\ndry run: nothing was written\n"
+    )
+
+
+def in_words(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _finish(record: "StudyRecord", output: Path) -> None:
+    """The first look, the report, and an error for each run that failed."""
+    states = [run.state for run in record.runs]
+    if "finished" in states:
+        if logger.isEnabledFor(logging.INFO):
+            from utseg.study.matrix import matrix, read_results
+
+            heads, rows = matrix(read_results(output))
+            _print_table(
+                heads, rows, "mean Dice over labels, by what was tested on", left=len(rows[0]) - _tests(heads)
+            )
+        _report(output)
+    failed = {run.id: run for run in reversed(record.runs) if run.state == "failed"}
+    if failed:
+        raise CaseErrors(
+            f"{run.run}: {run.error} (the same command tries it again)" for run in reversed(failed.values())
+        )
+    if "waiting" in states:
+        raise Interrupted(f"{states.count('waiting')} runs were stopped; run the same command again to go on")
+
+
+def _tests(heads: Sequence[str]) -> int:
+    return len(heads) - heads.index("trained on") - 1
+
+
+def _report(output: Path) -> None:
+    from utseg import report
+
+    write = getattr(report, "write_study_report", None)
+    if write is not None:
+        write(output, output / REPORT_FILE)
+        sys.stdout.write(f"report: {output / REPORT_FILE}\n")
+    sys.stdout.write(f"tables: {output}\n")
+
+
+def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str, *, left: int) -> None:
+    """`left`: so many columns are aligned left."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for number, head in enumerate(heads):
+        table.add_column(head, justify="left" if number < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    if not console.is_terminal:  # a file or pipe has no width to keep to
+        console = Console(width=TERMINAL_WIDTH)
+    console.print(table)

@@ -1,0 +1,158 @@
+"""What a run trains from: fingerprint, plan, one fold and slices of its own subjects alone, in `preprocessed/study_data/ID/`.
+
+The folder is named after the subjects and the content of their scans, so that runs and studies share it. A case is measured once: what is
+known of it from the whole dataset is taken over, case by case; what is concluded (aggregates, plan) is from the run's own subjects.
+"""
+
+import logging
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from utseg.case import Case, Dataset
+from utseg.errors import UtsegError
+from utseg.files import sha256_json
+from utseg.fingerprint import Fingerprint, make_fingerprint, read_fingerprint, write_fingerprint
+from utseg.fingerprint.make import summarise
+from utseg.fingerprint.model import FINGERPRINT_FILE
+from utseg.home import plan_folder_name
+from utseg.parallel import process_pool
+from utseg.planning.plan import PLAN_FILE, Plan
+from utseg.preprocess.dataset import PlanRequest, prepare_dataset, preview_plan
+from utseg.preprocess.splits import SPLITS_FILE, write_splits
+from utseg.study.checksums import Checksums
+from utseg.study.expand import PlannedRun, StudyPlan
+
+logger = logging.getLogger("utseg")
+DATA_FOLDER = "study_data"
+SLICE_SETTINGS = ("spacing_yx_mm", "clip_percentiles", "normalisation")
+"""Settings that shape the slices: they are the plan's, and make a folder of their own."""
+DATA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Where a run's data are or will be. `own`: the dataset with the run's cases only."""
+
+    folder: Path
+    planner: str
+    own: Dataset
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+    plan_settings: Mapping[str, Any]
+
+    @property
+    def plan_folder(self) -> Path:
+        """The folder of the run's plan and slices."""
+        return self.folder / plan_folder_name(self.planner)
+
+    @property
+    def request(self) -> PlanRequest:
+        """What is asked of planning."""
+        return PlanRequest(planner=self.planner, settings=self.plan_settings)
+
+
+def run_data(run: PlannedRun, dataset: Dataset, checksums: Checksums, root: Path) -> RunData:
+    """Where the data of a run belong, below `preprocessed`."""
+    plan_settings = {key: value for key, value in run.settings.items() if key in SLICE_SETTINGS}
+    sides = {side: checksums.identity(run.trained_on.of(side)) for side in ("training", "validation")}
+    identity = {
+        "version": DATA_VERSION,
+        "dataset": dataset.name,
+        "labels": dict(dataset.labels),
+        "channels": list(dataset.channel_names),
+        "cases": sides,
+        "plan": plan_settings,
+    }
+    folder = root / DATA_FOLDER / sha256_json(identity)[:12]
+    own = replace(dataset, cases=run.trained_on.cases, warnings=())
+    return RunData(
+        folder, run.planner, own, run.trained_on.training, run.trained_on.validation, plan_settings
+    )
+
+
+def train_settings(run: PlannedRun) -> dict[str, Any]:
+    """The settings that are training's, and not the slices'."""
+    return {key: value for key, value in run.settings.items() if key not in SLICE_SETTINGS}
+
+
+def measured(
+    dataset: Dataset,
+    root: Path,
+    executor: Executor | None = None,
+    workers: int | None = None,
+    *,
+    keep: bool = True,
+) -> Fingerprint:
+    """All labelled training cases of a dataset, measured; those that were before are not again. `root` is `preprocessed`."""
+    file = root / DATA_FOLDER / f"{dataset.name}.{FINGERPRINT_FILE}"
+    previous = next(
+        (
+            found
+            for place in (file, root / dataset.name / FINGERPRINT_FILE)
+            if (found := _readable(place)) is not None
+        ),
+        None,
+    )
+    with nullcontext(executor) if executor else process_pool(workers) as pool:
+        fingerprint = make_fingerprint(dataset, pool, workers=workers, previous=previous)
+    if keep and fingerprint != previous:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_fingerprint(fingerprint, file)
+    return fingerprint
+
+
+def _readable(file: Path) -> Fingerprint | None:
+    try:
+        return read_fingerprint(file) if file.is_file() else None
+    except UtsegError as error:
+        logger.warning("%s; measuring all cases again", error)
+        return None
+
+
+def prepare(
+    data: RunData, known: Fingerprint, executor: Executor | None = None, workers: int | None = None
+) -> Plan:
+    """Makes plan and slices of a run's subjects, or keeps them where they are whole. `known`: measures of its cases, and of others."""
+    data.folder.mkdir(parents=True, exist_ok=True)
+    if not (data.folder / FINGERPRINT_FILE).is_file():
+        write_fingerprint(own_fingerprint(data.own, known), data.folder / FINGERPRINT_FILE)
+    if not (data.folder / SPLITS_FILE).is_file():
+        fold = {"training": list(data.training), "validation": list(data.validation)}
+        write_splits([fold], data.folder)
+    return prepare_dataset(data.own, data.folder, data.request, workers, executor).plan
+
+
+def preview(
+    data: RunData, known: Fingerprint, executor: Executor | None = None, workers: int | None = None
+) -> Plan:
+    """The plan that `prepare` would work with. Nothing is written."""
+    if (data.plan_folder / PLAN_FILE).is_file():
+        return preview_plan(data.own, data.folder, data.request, workers, executor)[1]
+    from utseg.extensions import find
+    from utseg.planning.plan import override
+    from utseg.preprocess.dataset import DEFAULT_MEMORY_GB
+
+    planner = find("planners", data.planner)
+    plan: Plan = planner(own_fingerprint(data.own, known), memory_gb=DEFAULT_MEMORY_GB, configuration="2d")
+    return override(plan, data.plan_settings)
+
+
+def own_fingerprint(own: Dataset, known: Fingerprint) -> Fingerprint:
+    """The fingerprint of a part of a dataset, from the measures of the whole."""
+    by_case = {case.case_id: case for case in known.cases}
+    return summarise(own, tuple(by_case[case.case_id] for case in own.cases))
+
+
+def cases_of(study: StudyPlan) -> list[Case]:
+    """Every case that a run trains, validates or is tested on, once each."""
+    found = {
+        (name, case.case_id): case
+        for run in study.runs
+        for name, cases in ((study.trained, run.trained_on.cases), *run.testing.items())
+        for case in cases
+    }
+    return list(found.values())

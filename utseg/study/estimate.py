@@ -1,0 +1,84 @@
+"""What a study will take, before it is run: the cost of each distinct run, from steps that are timed here and plans that are made
+or previewed.
+
+Nothing is written.
+"""
+
+import json
+import logging
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from utseg.errors import SettingError
+from utseg.parallel import available_cores
+from utseg.planning.plan import Plan
+from utseg.progress import progress
+from utseg.study.data import measured, own_fingerprint, preview
+from utseg.study.jobs import finished_outcome
+from utseg.study.run import SettledRun, SettledStudy, StudyRequest
+from utseg.study.speed import Cost, Speed, expected_cost, measure, planned_for
+
+logger = logging.getLogger("utseg")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A distinct run, how many runs of the study it is, whether it has finished, and its cost (None where `problem` says why not)."""
+
+    run: SettledRun
+    same: int
+    finished: bool
+    cost: Cost | None
+    problem: str = ""
+
+
+def estimate(study: SettledStudy, request: StudyRequest, executor: Executor | None = None) -> list[Estimate]:
+    """The cost of every distinct run. Raises CaseErrors for scans that cannot be read."""
+    import torch
+
+    from utseg.device import resolve_device
+
+    device = resolve_device(request.device)
+    torch.set_num_threads(max(1, available_cores() // request.parallel))
+    known = measured(study.plan.dataset, request.home.preprocessed, executor, request.workers, keep=False)
+    plans: dict[Any, Plan] = {}
+    speeds: dict[str, Speed] = {}
+    found = []
+    with progress("estimating runs", len(study.distinct)) as advance, ThreadPoolExecutor(1) as inline:
+        for run in study.distinct:
+            same = sum(other.checksum == run.checksum for other in study.runs)
+            finished = finished_outcome(run.folder, run.checksum) is not None
+            place = run.data.plan_folder
+            if place not in plans:
+                plans[place] = preview(run.data, known, inline)
+            try:
+                plan, settings = planned_for(plans[place], run.planned.settings, run.planned.network)
+                key = _speed_key(run.planned.network, plan, settings)
+                if key not in speeds:
+                    speeds[key] = measure(run.planned.network, plan, settings, device)
+                cost = expected_cost(
+                    run.planned.network,
+                    plan,
+                    settings,
+                    speeds[key],
+                    own_fingerprint(run.data.own, known),
+                    epochs=study.plan.definition.epochs,
+                    slot_s=study.slot_s,
+                    tested=sum(len(cases) for cases in run.planned.testing.values()),
+                )
+                found.append(Estimate(run, same, finished, cost))
+            except SettingError as error:
+                found.append(Estimate(run, same, finished, None, str(error)))
+            advance()
+    return found
+
+
+def _speed_key(network: str, plan: Plan, settings: dict[str, Any]) -> str:
+    return json.dumps([network, plan.patch_size, plan.batch_size, settings], sort_keys=True)
+
+
+def total_seconds(estimates: list[Estimate], parallel: int) -> float:
+    """What is left to do, so many runs at once."""
+    left = [one.cost for one in estimates if one.cost is not None and not one.finished]
+    return sum(cost.training_s + cost.testing_s for cost in left) / parallel

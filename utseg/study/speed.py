@@ -1,0 +1,158 @@
+"""How long a run will take, from a training step and a prediction that are timed here, on a network that is thrown away.
+
+What is timed is the network: augmentation, reading and writing come on top, as fixed seconds for each case. Nothing is read or written.
+
+Axes: B batch, C channels, H and W rows and columns of a patch.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from utseg.fingerprint import Fingerprint
+from utseg.planning.memory import forward_gmac
+from utseg.planning.plan import Plan, override
+from utseg.planning.settings import setting_keys
+from utseg.planning.survey import values_for_network
+from utseg.preprocess.case import target_size
+
+if TYPE_CHECKING:
+    import torch
+
+MEASURED_BATCH = 2
+MEASURED_STEPS = 3
+WINDOW_OVERLAP = 0.5
+SECONDS_PER_CASE = 0.8
+"""Reading, resampling, restoring, judging, writing and scoring a case, on one core."""
+SECONDS_TO_START = 10.0
+"""Starting Python and torch, and worker processes for prediction and for scoring."""
+VALIDATION_SHARE = 0.1
+"""Of training, at most: validations in between, and at native resolution at the end."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of an iteration with the plan's batch, and of the prediction of one patch."""
+
+    iteration_s: float
+    patch_s: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run is expected to take. `memory_gb` (1024³ bytes) is that of a training step in float32."""
+
+    training_s: float
+    testing_s: float
+    memory_gb: float
+    parameters: int
+    gmac: float
+
+
+def planned_for(plan: Plan, settings: Mapping[str, Any], network: str) -> tuple[Plan, dict[str, Any]]:
+    """The plan with a run's settings, and the settings of the network. Values of the recipe, which do not change the speed, are left out.
+
+    Raises SettingError for a wrong value.
+    """
+    from utseg.networks import network_settings
+
+    known, keys = network_settings(network), setting_keys(Plan)
+    changed = override(plan, {key: value for key, value in settings.items() if key in keys})
+    extra = {
+        key.removeprefix("network."): value
+        for key, value in settings.items()
+        if key.startswith("network.") and key not in keys
+    }
+    taken = {key: value for key, value in values_for_network(changed).items() if key in known}
+    return changed, taken | extra
+
+
+def measure(
+    network: str, plan: Plan, settings: Mapping[str, Any], device: "torch.device", *, training: bool = True
+) -> Speed:
+    """Times a few training steps (unless only predictions matter) and predictions. Raises SettingError for a wrong setting."""
+    import torch
+
+    from utseg.networks import build_network
+
+    model = build_network(
+        network, in_channels=len(plan.channel_names), num_classes=plan.num_classes, **settings
+    ).to(device)
+    image_BCHW = torch.zeros(MEASURED_BATCH, len(plan.channel_names), *plan.patch_size, device=device)
+
+    def step() -> None:
+        outputs = model(image_BCHW)
+        outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
+        torch.stack([output.square().mean() for output in outputs]).sum().backward()
+
+    def predict() -> None:
+        with torch.inference_mode():
+            model.main_logits(image_BCHW)
+
+    iteration_s = _median_seconds(step, device) * plan.batch_size / MEASURED_BATCH if training else 0.0
+    model.eval()
+    return Speed(iteration_s, _median_seconds(predict, device) / MEASURED_BATCH)
+
+
+def _median_seconds(work: Any, device: "torch.device") -> float:
+    import torch
+
+    taken = []
+    for _ in range(MEASURED_STEPS + 1):
+        began = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken.append(time.perf_counter() - began)
+    return sorted(taken[1:])[MEASURED_STEPS // 2]
+
+
+def testing_seconds(speed: Speed, plan: Plan, fingerprint: Fingerprint, cases: int) -> float:
+    """Predicting and scoring so many cases of the size that the training cases have in the middle."""
+    spacing, size = fingerprint.overall.spacing_zyx_mm, fingerprint.overall.size_zyx
+    rows, columns = target_size(
+        (round(size[1].median), round(size[2].median)),
+        (spacing[1].median, spacing[2].median),
+        plan.spacing_yx_mm,
+    )
+    windows = 1
+    for length, patch in zip((rows, columns), plan.patch_size, strict=True):
+        windows *= 1 + max(0, ceil((length - patch) / (patch * (1 - WINDOW_OVERLAP))))
+    views = 1 << len(plan.augmentation.mirror_axes)
+    patches = cases * size[0].median * windows * views
+    return patches * speed.patch_s + cases * SECONDS_PER_CASE + SECONDS_TO_START
+
+
+def expected_cost(
+    network: str,
+    plan: Plan,
+    settings: Mapping[str, Any],
+    speed: Speed,
+    fingerprint: Fingerprint,
+    *,
+    epochs: int | None,
+    slot_s: float | None,
+    tested: int,
+) -> Cost:
+    """What a run will take: of its slot where it has one, else of its epochs (None: the plan's)."""
+    from utseg.planning.survey import Task, survey
+
+    task = Task(len(plan.channel_names), plan.num_classes, plan.patch_size, plan.batch_size, settings)
+    figures = survey(network, task)
+    testing_s = testing_seconds(speed, plan, fingerprint, tested)
+    training_s = (epochs or plan.epochs) * plan.iterations_per_epoch * speed.iteration_s
+    training_s = training_s * (1 + VALIDATION_SHARE) if slot_s is None else max(0.0, slot_s - testing_s)
+    return Cost(training_s, testing_s, figures.memory_gb, figures.parameters, figures.gmac)
+
+
+def gmac_of(network: str, plan: Plan, settings: Mapping[str, Any]) -> float:
+    """10⁹ multiply-accumulates of one patch."""
+    return forward_gmac(
+        network,
+        in_channels=len(plan.channel_names),
+        num_classes=plan.num_classes,
+        patch_size=plan.patch_size,
+        settings=settings,
+    )

@@ -1,0 +1,185 @@
+"""`cases.csv` and `results.csv` of a study, from the `metrics.csv` of its runs. Both are tidy; `record.py` names their columns.
+
+Means are over cases, with intervals over subjects (`utseg.evaluate.intervals`). The label "mean" is the mean over the labels of a case,
+undefined ones left out. Nothing is compared here.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utseg.evaluate.intervals import statistics
+from utseg.evaluate.records import METRICS, METRICS_FILE, Row, read_metrics, to_csv
+from utseg.files import write_text
+from utseg.study.jobs import test_folder
+from utseg.study.record import (
+    ALL,
+    CASES_FILE,
+    INTERVAL_METRICS,
+    MEAN_LABEL,
+    MEANS,
+    RESULTS_COLUMNS,
+    RESULTS_FILE,
+    SEEN,
+    UNSEEN,
+    StudyRun,
+    cases_columns,
+)
+
+MOST_VALUES = 12
+"""A group column with more values (age, weight, a name) makes no groups."""
+NOT_GROUPS = frozenset({*METRICS, "case", "subject", "label", "label_name", "status"})
+
+
+def case_rows(run: StudyRun, by: str) -> list[Row]:
+    """The rows of `cases.csv` of a finished run."""
+    several = len(run.subjects.testing) > 1
+    rows = []
+    for dataset in run.subjects.testing:
+        for scored in read_metrics(test_folder(Path(run.folder), dataset) / METRICS_FILE):
+            value = str(scored.get(by, "")) if by else ""
+            where = f"{by}={value}" if value else ALL
+            rows.append(
+                {
+                    "run": run.run,
+                    "network": run.network,
+                    "plan": run.plan,
+                    "variant": run.variant,
+                    "part": run.part,
+                    "seed": run.seed,
+                    "fold": run.fold,
+                    "trained_on": run.trained_on,
+                    "dataset": dataset,
+                    "tested_on": (f"{dataset} {where}" if value else dataset) if several else where,
+                    "seen": SEEN if _is_seen(run, dataset, value) else UNSEEN,
+                    **scored,
+                }
+            )
+    return rows
+
+
+def _is_seen(run: StudyRun, dataset: str, value: str) -> bool:
+    """Whether subjects with this value were trained on; without a value, whether the dataset was."""
+    return value in run.seen if value else dataset == run.dataset
+
+
+def group_columns(rows: Sequence[Row]) -> list[str]:
+    """The group columns of `metrics.csv` among the columns of case rows, in their order."""
+    own = {*cases_columns(())} | NOT_GROUPS
+    return [column for column in dict.fromkeys(key for row in rows for key in row) if column not in own]
+
+
+def result_rows(run: StudyRun, rows: Sequence[Row], by: str) -> list[Row]:
+    """The rows of `results.csv` of a finished run, from its rows of `cases.csv`."""
+    facts = {
+        key: getattr(run, key)
+        for key in (
+            *("run", "network", "parameters", "gmac", "trained_on", "plan", "variant", "part", "seed"),
+            *("fold", "training_seconds"),
+        )
+    }
+    found = []
+    for tested_on, seen, tested in _by_test(rows):
+        for group, members in _by_group(tested, by):
+            for label, scores in _by_label(members):
+                found.append(
+                    facts | {"tested_on": tested_on, "seen": seen, "group": group, "label": label} | scores
+                )
+    return found
+
+
+def _by_test(rows: Sequence[Row]) -> Iterator[tuple[str, str, list[Row]]]:
+    """What was tested on, whether it was seen (empty: both), and the rows: each value, then the seen, the unseen, and all."""
+    for name in sorted({str(row["tested_on"]) for row in rows} - {ALL}):
+        own = [row for row in rows if row["tested_on"] == name]
+        kinds = {str(row["seen"]) for row in own}
+        yield name, kinds.pop() if len(kinds) == 1 else "", own
+    for kind in (SEEN, UNSEEN):
+        if own := [row for row in rows if row["seen"] == kind]:
+            yield kind, kind, own
+    yield ALL, "", list(rows)
+
+
+def _by_group(rows: Sequence[Row], by: str) -> Iterator[tuple[str, list[Row]]]:
+    yield ALL, list(rows)
+    for column in group_columns(rows):
+        values = sorted({value for row in rows if (value := str(row.get(column, "")))})
+        if column != by and 1 < len(values) <= MOST_VALUES:
+            for value in values:
+                yield f"{column}={value}", [row for row in rows if str(row.get(column, "")) == value]
+
+
+def _by_label(rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:
+    for label in dict.fromkeys(str(row["label_name"]) for row in rows):
+        yield label, _summary([row for row in rows if row["label_name"] == label])
+    yield MEAN_LABEL, _summary(mean_over_labels(rows))
+
+
+def mean_over_labels(rows: Sequence[Row]) -> list[Row]:
+    """A row for each case: the mean over its labels of each metric, NaN where it is defined for none."""
+    cases: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        cases.setdefault((str(row["dataset"]), str(row["case"])), []).append(row)
+    means = []
+    for own in cases.values():
+        values = {
+            metric: [row[metric] for row in own if not math.isnan(row[metric])]
+            for metric in METRICS
+            if metric in own[0]
+        }
+        means.append(
+            {"dataset": own[0]["dataset"], "subject": own[0]["subject"]}
+            | {metric: sum(some) / len(some) if some else math.nan for metric, some in values.items()}
+        )
+    return means
+
+
+def _summary(rows: Sequence[Row]) -> Row:
+    """n (cases with a defined Dice), means, and of the metrics with intervals deviation and bounds."""
+    subjects = np.array([f"{row['dataset']}/{row['subject']}" for row in rows])
+    summary: dict[str, Any] = {}
+    for metric in INTERVAL_METRICS:
+        found = statistics(np.array([row[metric] for row in rows], dtype=float), subjects)
+        low, high = found["interval95"] or (None, None)
+        summary |= {metric: found["mean"], f"{metric}_sd": found["sd"]}
+        summary |= {f"{metric}_low": low, f"{metric}_high": high}
+        if metric == INTERVAL_METRICS[0]:
+            summary["n"] = found["n"]
+    for metric in MEANS:
+        defined = [row[metric] for row in rows if metric in row and not math.isnan(row[metric])]
+        summary[metric] = float(np.mean(defined)) if defined else None
+    return summary
+
+
+class Tables:
+    """Both tables, written anew after each finished run; the rows of a run are worked out once."""
+
+    def __init__(self, folder: Path, by: str) -> None:
+        self._folder = folder
+        self._by = by
+        self._cases: dict[str, list[Row]] = {}
+        self._results: dict[str, list[Row]] = {}
+
+    def add(self, run: StudyRun) -> None:
+        """Works out the rows of a finished run."""
+        if run.run not in self._cases:
+            self._cases[run.run] = case_rows(run, self._by)
+            self._results[run.run] = result_rows(run, self._cases[run.run], self._by)
+
+    def of(self, run: StudyRun) -> list[Row]:
+        """The rows of `results.csv` of a run; empty where it has not finished."""
+        return self._results.get(run.run, [])
+
+    def write(self, order: Sequence[StudyRun]) -> None:
+        """Writes both files, runs in this order."""
+        cases = [row for run in order for row in self._cases.get(run.run, ())]
+        results = [row for run in order for row in self._results.get(run.run, ())]
+        write_text(self._folder / CASES_FILE, to_csv(cases, cases_columns(group_columns(cases))))
+        write_text(self._folder / RESULTS_FILE, to_csv(map(_fields, results), RESULTS_COLUMNS))
+
+
+def _fields(row: Mapping[str, Any]) -> Row:
+    return {key: "" if value is None else value for key, value in row.items()}

@@ -1,0 +1,187 @@
+"""The walk of one run: train, check who was trained on, predict the test cases, score them, say what came of it.
+
+Each step keeps what is finished, so that the same walk again goes on. It is what utseg_train, utseg_predict and utseg_evaluate do, called
+one after the other; `execute.py` gives it a process of its own.
+"""
+
+import json
+import logging
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utseg.case import Case, Dataset
+from utseg.errors import ArtefactError, InputError, UtsegError
+from utseg.fingerprint import read_fingerprint
+from utseg.fingerprint.model import FINGERPRINT_FILE
+from utseg.planning.plan import read_plan
+from utseg.rawdata import open_dataset
+from utseg.runs import RUN_FILE, RunRecord, is_finished, read_run
+from utseg.study.jobs import TRAIN_FOLDER, Job, JobTest, Outcome, test_folder, write_outcome
+from utseg.study.speed import gmac_of, measure, planned_for, testing_seconds
+from utseg.study.subjects import check_disjoint
+from utseg.training import TrainRequest, find_trainer
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger("utseg")
+FOLD = "fold0"
+TRAINING_LOG = "training.jsonl"
+LEAST_TRAINING_SHARE = 0.2
+"""Of a slot, training gets at least this much, and testing takes longer than shared out, which is better than a run of nothing."""
+
+
+def run_job(job: Job, folder: Path) -> Outcome:
+    """Trains, tests and records. Raises UtsegError where the run cannot be done, Interrupted or KeyboardInterrupt where it was stopped."""
+    began = time.monotonic()
+    from utseg.device import resolve_device
+
+    device = resolve_device(job.device)
+    check_disjoint(job.subjects, job.dataset, str(folder))
+    train = folder / TRAIN_FOLDER
+    _train(job, train, device, began)
+    record = read_run(train)
+    check_trained(record, job, open_dataset(Path(job.raw), job.dataset), train)
+    began = time.monotonic()
+    for name, test in job.tests.items():
+        _test(job, name, test, folder, device)
+    outcome = Outcome(
+        checksum=job.checksum,
+        state="finished",
+        parameters=_parameters(record),
+        gmac=gmac_of(record.network, record.plan, record.network_settings),
+        iterations=record.epochs * record.iterations_per_epoch,
+        training_seconds=_training_seconds(train),
+        testing_seconds=time.monotonic() - began,
+        peak_memory_gb=_peak_memory_gb(),
+    )
+    write_outcome(outcome, folder)
+    return outcome
+
+
+def _train(job: Job, train: Path, device: "torch.device", began: float) -> None:
+    if is_finished(train):
+        logger.info("%s: trained already", train)
+        return
+    resume = (train / RUN_FILE).is_file()
+    max_time_s = None
+    if job.slot_s is not None and not resume:
+        reserved = _testing_estimate(job, device)
+        max_time_s = max(
+            job.slot_s - reserved - (time.monotonic() - began), LEAST_TRAINING_SHARE * job.slot_s
+        )
+        logger.info(
+            "%.0f s for this run: about %.0f s to test, %.0f s to train", job.slot_s, reserved, max_time_s
+        )
+    find_trainer(job.network)(
+        TrainRequest(
+            model=job.network,
+            selection=FOLD,
+            raw=Path(job.raw),
+            preprocessed=Path(job.preprocessed),
+            plan_folder=Path(job.plan_folder),
+            output=train,
+            epochs=job.epochs,
+            max_time_s=max_time_s,
+            seed=job.seed,
+            device=job.device,
+            resume=resume,
+            settings=dict(job.settings),
+        )
+    )
+
+
+def _testing_estimate(job: Job, device: "torch.device") -> float:
+    plan, settings = planned_for(read_plan(Path(job.plan_folder)), job.settings, job.network)
+    speed = measure(job.network, plan, settings, device, training=False)
+    fingerprint = read_fingerprint(Path(job.preprocessed) / FINGERPRINT_FILE)
+    return testing_seconds(speed, plan, fingerprint, sum(len(test.cases) for test in job.tests.values()))
+
+
+def check_trained(record: RunRecord, job: Job, dataset: Dataset, train: Path) -> None:
+    """Raises ArtefactError unless the run was trained and validated on the subjects of its job, all of them and nobody else."""
+    owners = {case.case_id: case.subject for case in dataset.cases}
+    sides = (
+        ("training", record.training_cases, job.subjects.training),
+        ("validation", record.validation_cases, job.subjects.validation),
+    )
+    for side, cases, wanted in sides:
+        found = {owners.get(case_id, case_id) for case_id in cases}
+        if found != set(wanted):
+            differing = sorted(found ^ set(wanted))
+            where = "only in the study" if differing[0] in wanted else "not in the study"
+            raise ArtefactError(
+                f"{train / RUN_FILE}: {side}: subject {differing[0]} is {where} (of {len(differing)} that differ); the run was trained on "
+                "others than it should: remove its folder, and run the study again"
+            )
+        tested = set(job.subjects.testing.get(job.dataset, ())) & found
+        if tested:
+            raise ArtefactError(
+                f"{train / RUN_FILE}: {side}: test subject {sorted(tested)[0]} takes part; remove the folder, and run the study again"
+            )
+
+
+def _test(job: Job, name: str, test: JobTest, folder: Path, device: "torch.device") -> None:
+    """Masks and scores of one test dataset."""
+    from utseg.evaluate.score import evaluate_cases
+    from utseg.predict.model import load_model
+    from utseg.predict.pipeline import predict_cases
+
+    dataset = open_dataset(Path(test.raw), name)
+    cases = _named(dataset, test.cases)
+    model = load_model(folder / TRAIN_FOLDER, device)
+    labels = model.record.plan.labels
+    output = test_folder(folder, name)
+    predict_cases(cases, [model], output, workers=job.threads, resume=True)
+    evaluate_cases(
+        cases,
+        output,
+        labels,
+        output,
+        reference_labels=dataset.labels if dict(dataset.labels) != dict(labels) else None,
+        workers=job.threads,
+    )
+
+
+def _named(dataset: Dataset, names: Sequence[str]) -> list[Case]:
+    there = {case.case_id: case for case in dataset.cases if case.label is not None}
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise InputError(
+            f"{dataset.folder}: {len(missing)} of {len(names)} test cases are not there any more ({', '.join(missing[:5])}); "
+            "put them back, or run the study again"
+        )
+    return [there[name] for name in names]
+
+
+def _parameters(record: RunRecord) -> int:
+    import torch
+
+    from utseg.networks import build_network, count_parameters
+
+    with torch.device("meta"):
+        network = build_network(
+            record.network,
+            in_channels=record.in_channels,
+            num_classes=record.num_classes,
+            **record.network_settings,
+        )
+    return count_parameters(network)
+
+
+def _training_seconds(train: Path) -> float | None:
+    """Seconds of all training and validation, in however many attempts, as the last line of the training's log says."""
+    try:
+        lines = (train / TRAINING_LOG).read_text(encoding="utf-8").splitlines()
+        return float(json.loads(lines[-1])["total_seconds"])
+    except (OSError, IndexError, KeyError, ValueError) as error:
+        raise UtsegError(f"{train / TRAINING_LOG}: could not be read ({error})") from None
+
+
+def _peak_memory_gb() -> float:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
