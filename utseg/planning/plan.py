@@ -96,7 +96,7 @@ class AugmentationSettings(Settings):
     histogram_share_range: tuple[float, float] = (0.0, 1.0)
     histogram_probability: Probability = 0.0
     amplitude_share_range: tuple[float, float] = (0.0, 1.0)
-    amplitude_wavelength_mm_range: tuple[float, float] = (20.0, 100.0)
+    amplitude_wavelength_mm_range: tuple[float, float] = (40.0, 150.0)
     amplitude_probability: Probability = 0.0
 
     @property
