@@ -131,6 +131,41 @@ def test_overlays_on_request_and_for_masks_that_are_there(predict, tmp_path):
             assert picture.text["Title"] == path.stem
 
 
+def test_parts_are_one_run(predict, tmp_path):
+    assert predict("-o", tmp_path / "one", "--save-probabilities")[0] == 0
+    code, errors, said = predict("--part", "2/2", "--save-probabilities")
+    assert (code, errors) == (0, [])
+    assert "not all parts have finished" in said
+    assert not (tmp_path / "out" / "prediction.json").exists()
+    code, _, said = predict("--part", "1/2", "--save-probabilities", "--timeline", tmp_path / "line.png")
+    assert code == 0
+    assert "all 2 parts have finished" in said
+    assert "the network worked for" in said
+    assert (tmp_path / "line.png").is_file()
+    one, out = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).glob("*.*")} for name in ("one", "out")
+    )
+    assert one.keys() - {".lock"} <= out.keys()
+    assert all(out[name] == data for name, data in one.items() if not name.startswith(".lock"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--part", "0/4"), "part 0 of 4"),
+        (("--part", "5/4"), "part 5 of 4"),
+        (("--part", "two"), "'two'"),
+        (("--timeline", "line.jpg"), "line.jpg"),
+    ],
+)
+def test_wrong_values_are_one_line(predict, words, said, tmp_path):
+    code, errors, everything = predict(*words)
+    assert code == 2
+    assert len(errors) == 1 == len(everything.splitlines())
+    assert said in errors[0]
+    assert not (tmp_path / "out").exists()
+
+
 def damage_crc(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-6] ^= 4
