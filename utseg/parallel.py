@@ -1,4 +1,4 @@
-"""The one seam for parallel work: any `concurrent.futures.Executor`, a process pool by default.
+"""The one seam for parallel work: any `concurrent.futures.Executor`, a process pool by default (`cluster.py` has another).
 
 A worker that dies is named with the items it may have held; nothing waits forever. At most a few items per worker are under way, so
 memory does not grow with their number.
@@ -23,6 +23,14 @@ Result = TypeVar("Result")
 AHEAD_PER_WORKER = 2
 # Read by the numeric libraries when they are first imported.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class ItemLost(BrokenExecutor):
+    """The workers that tried one task died; the executor works on. The message has no name in it, that is the caller's."""
+
+
+class ClusterLost(BrokenExecutor):
+    """All workers are gone, or the way to them. The message says which cluster and what to do."""
 
 
 @dataclass(frozen=True)
@@ -108,15 +116,17 @@ def run_each(
 ) -> Iterator[Outcome[Item, Result]]:
     """Runs a picklable function over the items and yields an Outcome as each finishes; of those that have, the first begun.
 
-    A UtsegError belongs to its item and is yielded; any other error is a defect and is raised. A dead worker raises WorkerError.
-    The workers are kept busy ahead of what is asked for. With `costly_items`, where making an item is work of its own, no item is made
-    while a finished one waits to be yielded.
+    A UtsegError belongs to its item and is yielded; any other error is a defect and is raised. A dead worker raises WorkerError, which
+    is yielded instead by an executor that knows which item died with it and has other workers.
+    `workers`: how many the executor has; None: as it says itself, which may change. They are kept busy ahead of what is asked for.
+    With `costly_items`, where making an item is work of its own, no item is made while a finished one waits to be yielded.
     """
-    limit = AHEAD_PER_WORKER * (workers or getattr(executor, "_max_workers", None) or available_cores())
     source = iter(items)
     under_way: dict[Future[Result], Item] = {}
     exhausted = False
+    ahead = getattr(executor, "ahead_per_worker", AHEAD_PER_WORKER)
     while True:
+        limit = ahead * (workers or getattr(executor, "_max_workers", None) or available_cores())
         while not exhausted and len(under_way) < limit:
             if costly_items and any(future.done() for future in under_way):
                 break
@@ -132,8 +142,11 @@ def run_each(
         future = next(future for future in under_way if future in finished)
         try:
             outcome = Outcome[Item, Result](under_way[future], result=future.result())
+        except ItemLost as error:
+            lost = WorkerError(f"{name(under_way[future])}: {error}")
+            outcome = Outcome[Item, Result](under_way[future], error=lost)
         except BrokenExecutor as error:
-            raise _dead_worker(under_way.values(), name) from error
+            raise _dead_worker(error, under_way.values(), name) from error
         except UtsegError as error:
             outcome = Outcome[Item, Result](under_way[future], error=error)
         del under_way[future]
@@ -150,10 +163,12 @@ def _submit(
     try:
         return executor.submit(function, item)
     except BrokenExecutor as error:
-        raise _dead_worker([*under_way.values(), item], name) from error
+        raise _dead_worker(error, [*under_way.values(), item], name) from error
 
 
-def _dead_worker(items: Iterable[Item], name: Callable[[Item], str]) -> WorkerError:
+def _dead_worker(error: BrokenExecutor, items: Iterable[Item], name: Callable[[Item], str]) -> WorkerError:
+    if isinstance(error, ClusterLost):
+        return WorkerError(str(error))
     held = ", ".join(sorted(name(item) for item in items))
     return WorkerError(
         f"a worker process died while working on one of: {held}; "

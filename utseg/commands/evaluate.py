@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utseg.commands.frame import add_workers, home_of, make_parser, run
+from utseg.commands.frame import add_dask, add_workers, cluster_of, home_of, make_parser, run
 
 logger = logging.getLogger("utseg")
 TOLERANCE_MM = 2.0
@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     _add_definition(parser)
     add_workers(parser)
+    add_dask(parser)
     return run(parser, _evaluate, argv)
 
 
@@ -99,6 +100,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from utseg.evaluate.score import evaluate_cases, unmatched_predictions
     from utseg.rawdata import open_dataset
 
+    if hasattr(arguments, "dask"):  # workers have a current folder of their own
+        arguments.predictions, arguments.references = (
+            arguments.predictions.absolute(),
+            arguments.references.absolute(),
+        )
     definition = Definition(arguments.surface, arguments.percentile, arguments.tolerance_mm)
     dataset = None
     if hasattr(arguments, "dataset"):
@@ -113,16 +119,20 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         )
     if arguments.only_predicted:
         references = of_predicted(references, arguments.predictions)
-    summary = evaluate_cases(
-        references.cases,
-        arguments.predictions,
-        references.labels,
-        arguments.output,
-        definition=definition,
-        as_official_utnet=arguments.as_official_utnet,
-        refuse_extra=not arguments.only_referenced,
-        workers=getattr(arguments, "workers", None),
-    )
+    with cluster_of(
+        arguments, writes=arguments.output, reads=[arguments.references, arguments.predictions]
+    ) as executor:
+        summary = evaluate_cases(
+            references.cases,
+            arguments.predictions,
+            references.labels,
+            arguments.output,
+            definition=definition,
+            as_official_utnet=arguments.as_official_utnet,
+            refuse_extra=not arguments.only_referenced,
+            executor=executor,
+            workers=getattr(arguments, "workers", None),
+        )
     if logger.isEnabledFor(logging.INFO):
         sys.stdout.write(summary_table(summary) + f"\nscores: {arguments.output}\n")
 

@@ -10,11 +10,13 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from utseg.errors import UtsegError
+from utseg.errors import UsageError, UtsegError
 from utseg.home import Home
 
 INTERRUPTED = 75
@@ -72,6 +74,37 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
         help="worker processes; default: one a core",
         default=argparse.SUPPRESS,
     )
+
+
+def add_dask(parser: argparse.ArgumentParser) -> None:
+    """Adds `--dask ADDRESS`, which `cluster_of` reads."""
+    parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="work on a Dask cluster that shares these paths: its scheduler as tcp://HOST:8786, or the scheduler's file",
+        default=argparse.SUPPRESS,
+    )
+
+
+@contextmanager
+def cluster_of(
+    arguments: argparse.Namespace, *, writes: Path | None, reads: Sequence[Path]
+) -> Iterator[Executor | None]:
+    """The executor that `--dask` asks for, whose workers must share these folders; None without it.
+
+    Raises UsageError with `-np` too, and what `dask_executor` raises.
+    """
+    if not hasattr(arguments, "dask"):
+        yield None
+        return
+    if hasattr(arguments, "workers"):
+        raise UsageError(
+            "-np and --dask: -np counts processes on this machine, a cluster has its own; leave one out"
+        )
+    from utseg.cluster import dask_executor
+
+    with dask_executor(arguments.dask, writes=writes, reads=reads) as executor:
+        yield executor
 
 
 def positive(text: str) -> int:

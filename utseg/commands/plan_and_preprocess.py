@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from utseg.commands.frame import add_workers, home_of, make_parser, run
+from utseg.commands.frame import add_dask, add_workers, cluster_of, home_of, make_parser, run
 from utseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--dry-run", action="store_true", help="show the plan, write nothing")
     add_workers(parser)
+    add_dask(parser)
     return run(parser, _plan_and_preprocess, argv)
 
 
@@ -88,11 +89,12 @@ def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
     logger.info("%s", describe_dataset(dataset))
     workers = getattr(arguments, "workers", None)
     folder = home.preprocessed / name
-    if arguments.dry_run:
-        fingerprint, plan = preview_plan(dataset, folder, request, workers)
-    else:
-        prepared = prepare_dataset(dataset, folder, request, workers)
-        fingerprint, plan, counts = prepared.fingerprint, prepared.plan, prepared.counts
+    with cluster_of(arguments, writes=None if arguments.dry_run else folder, reads=[raw]) as executor:
+        if arguments.dry_run:
+            fingerprint, plan = preview_plan(dataset, folder, request, workers, executor)
+        else:
+            prepared = prepare_dataset(dataset, folder, request, workers, executor)
+            fingerprint, plan, counts = prepared.fingerprint, prepared.plan, prepared.counts
     for warning in fingerprint.warnings:
         logger.warning("%s", warning)
     if not logger.isEnabledFor(logging.INFO):

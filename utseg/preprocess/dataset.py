@@ -7,6 +7,7 @@ Nothing is measured, decided or resampled here.
 import logging
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -78,31 +79,41 @@ class Prepared:
 
 
 def prepare_dataset(
-    dataset: Dataset, folder: Path, request: PlanRequest, workers: int | None = None
+    dataset: Dataset,
+    folder: Path,
+    request: PlanRequest,
+    workers: int | None = None,
+    executor: Executor | None = None,
 ) -> Prepared:
     """Fingerprint, plan, splits and slices of a dataset, in `folder`, which is `preprocessed/NAME`.
+
+    Cases are read and made by the `executor`, else by a pool of `workers` processes, else by one process a core.
 
     Raises CaseErrors for all bad cases at once before anything is written; InputError for a folder that cannot be written, a wrong plan
     or splits file; UtsegError where another run works in the folder or the disk fails. The same call again goes on with what is whole.
     """
     find("planners", request.planner)  # before anything is there
     require_writable(folder)
-    with folder_lock(folder), process_pool(workers) as executor:
+    with folder_lock(folder), nullcontext(executor) if executor else process_pool(workers) as pool:
         remove_leftovers(folder)
         plan_folder = folder / request.folder_name
-        fingerprint, plan = _look_and_plan(dataset, folder, request, executor, workers)
+        fingerprint, plan = _look_and_plan(dataset, folder, request, pool, workers)
         _write_changed(fingerprint, plan, folder, plan_folder)
         splits = _splits(dataset, folder)
-        counts = preprocess_dataset(dataset, plan, plan_folder, fingerprint, executor, workers)
+        counts = preprocess_dataset(dataset, plan, plan_folder, fingerprint, pool, workers)
     return Prepared(fingerprint, plan, plan_folder, splits, counts)
 
 
 def preview_plan(
-    dataset: Dataset, folder: Path, request: PlanRequest, workers: int | None = None
+    dataset: Dataset,
+    folder: Path,
+    request: PlanRequest,
+    workers: int | None = None,
+    executor: Executor | None = None,
 ) -> tuple[Fingerprint, Plan]:
     """The fingerprint and plan that `prepare_dataset` would work with. Nothing is written."""
-    with process_pool(workers) as executor:
-        return _look_and_plan(dataset, folder, request, executor, workers)
+    with nullcontext(executor) if executor else process_pool(workers) as pool:
+        return _look_and_plan(dataset, folder, request, pool, workers)
 
 
 def _look_and_plan(
