@@ -296,3 +296,93 @@ def test_half_precision_is_the_networks_affair_only():
     np.testing.assert_array_equal(half.probabilities_KZYX, plain.probabilities_KZYX)
     for name, value in vars(plain.agreement).items():
         np.testing.assert_array_equal(getattr(half.agreement, name), value)
+
+
+TURNED = views.TestTimeAugmentation(mirror_axes=("x",), rotation_degrees=(-10, 10))
+
+
+def turned(networks, image, patch=(16, 16), spacing=(1.0, 1.5), order=1):
+    (volume,) = predict_volumes(
+        networks,
+        [image],
+        patch_size=patch,
+        batch_size=3,
+        num_classes=3,
+        device=CPU,
+        views=TURNED.views(spacing)[::order],
+    )
+    return volume
+
+
+def smooth_image(shape: tuple[int, int, int]) -> np.ndarray:
+    z, y, x = (np.linspace(-2.2, 2.2, size, dtype=np.float32) for size in shape)
+    return (np.exp(-(y[:, None] ** 2) - x**2)[None] * (2 + z[:, None, None] / 3))[None]
+
+
+@pytest.mark.parametrize("size", [(40, 48), (64, 80), (100, 130)])
+def test_turned_views_of_a_pixelwise_network_change_nothing_but_by_interpolation(size):
+    """In one window with room, in one that just fits, and in many."""
+    image = smooth_image((2, *size))
+    networks = [PixelNetwork(), PixelNetwork(shift=0.5)]
+    (plain,) = predict(networks, [image], (64, 80))
+    found = turned(networks, image, (64, 80))
+    np.testing.assert_allclose(found.probabilities_KZYX.sum(0), 1, atol=1e-5)
+    np.testing.assert_allclose(found.probabilities_KZYX, plain, atol=0.01)
+    assert found.agreement.members == 2 * TURNED.forwards
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    shapes, st.tuples(st.integers(4, 24), st.integers(4, 24)), st.tuples(st.floats(0.5, 2), st.floats(0.5, 2))
+)
+def test_whatever_is_turned_probabilities_sum_to_one_in_any_order(shape, patch, spacing):
+    image = random_image(6, shape)
+    one = turned([SumNetwork(), PixelNetwork()], image, patch, spacing)
+    other = turned([PixelNetwork(), SumNetwork()], image, patch, spacing, order=-1)
+    np.testing.assert_allclose(one.probabilities_KZYX.sum(0), 1, atol=1e-5)
+    assert one.probabilities_KZYX.min() >= 0
+    np.testing.assert_allclose(one.probabilities_KZYX, other.probabilities_KZYX, atol=1e-5)
+    np.testing.assert_allclose(one.agreement.products_K, other.agreement.products_K, rtol=1e-3, atol=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(shapes, st.tuples(st.integers(4, 24), st.integers(4, 24)))
+def test_members_that_say_the_same_of_all_they_see_agree_wholly(shape, patch):
+    class Constant(nn.Module):
+        def main_logits(self, x: Tensor) -> Tensor:
+            return torch.tensor([0.0, 1.0, -1.0])[:, None, None].expand(len(x), 3, *x.shape[2:])
+
+    found = turned([Constant()], random_image(7, shape), patch)
+    constant = torch.tensor([0.0, 1.0, -1.0]).softmax(0).numpy()
+    np.testing.assert_allclose(
+        found.probabilities_KZYX, np.broadcast_to(constant[:, None, None, None], (3, *shape)), atol=1e-5
+    )
+    np.testing.assert_allclose(found.agreement.dice(), 1, atol=1e-4)
+
+
+def test_a_turned_member_is_taken_to_say_of_corners_that_it_did_not_see_what_all_say():
+    image = random_image(8, (2, 16, 16))
+    networks = [PixelNetwork(), SumNetwork()]
+    found = turned(networks, image)
+    members, seen = [], []
+    for network in networks:
+        for view in TURNED.views((1.0, 1.5)):
+            margin = view.margin_yx((16, 16))
+            lowest = image.min((2, 3), keepdims=True)[0]  # of each slice
+            around = np.stack(
+                [
+                    np.pad(each, [(side, side) for side in margin], constant_values=low.item())
+                    for each, low in zip(image[0], lowest, strict=True)
+                ]
+            )
+            logits = network.eval().main_logits(view.show(torch.from_numpy(around[:, None]), (16, 16)))
+            members.append(view.restore(logits.softmax(1)).numpy().transpose(1, 0, 2, 3).astype(np.float64))
+            seen.append(view.coverage((16, 16)))
+    mean = np.sum(members, 0) / np.sum(seen, 0)
+    completed = np.stack([member + (1 - part) * mean for member, part in zip(members, seen, strict=True)])
+    assert np.min(seen) == 0
+    np.testing.assert_allclose(completed.mean(0), mean, atol=1e-9)
+    np.testing.assert_allclose(found.probabilities_KZYX, mean, atol=1e-5)
+    np.testing.assert_allclose(found.agreement.squares_K, (completed**2).sum((0, 2, 3, 4)), rtol=1e-4)
+    pairs = np.sum([(a * b).sum((1, 2, 3)) for a, b in combinations(completed, 2)], 0)
+    np.testing.assert_allclose(found.agreement.products_K, pairs, rtol=1e-4)

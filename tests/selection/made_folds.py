@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,11 @@ SUBJECTS = 4
 
 
 def make_folds(
-    home: Path, models: Sequence[str] = ("UNet", "UTNet"), folds: int = FOLDS, subjects: int = SUBJECTS
+    home: Path,
+    models: Sequence[str] = ("UNet", "UTNet"),
+    folds: int = FOLDS,
+    subjects: int = SUBJECTS,
+    **plan: Any,
 ) -> Path:
     """raw/Tiny, preprocessed/Tiny/splits.json, and finished folds of the models below results/Tiny/auto_2d."""
     dataset = open_dataset(make_nnunet(home / "raw" / "Tiny", subjects=subjects, size_zyx=(3, 34, 32)))
@@ -32,17 +37,16 @@ def make_folds(
     write_splits(make_splits(dataset.training_cases(), folds=folds), preprocessed)
     for seed, model in enumerate(models):
         for fold in range(folds):
-            add_fold(home, model, fold, seed=10 * seed + fold)
+            add_fold(home, model, fold, seed=10 * seed + fold, **plan)
     return home
 
 
-def add_fold(home: Path, model: str, fold: int, *, seed: int = 0, planner: str = "auto") -> Path:
-    """One finished fold."""
+def add_fold(home: Path, model: str, fold: int, *, seed: int = 0, planner: str = "auto", **plan: Any) -> Path:
+    """One finished fold. `plan`: values of its plan that differ from `make_plan`'s."""
     dataset = open_dataset(home / "raw" / "Tiny")
     splits = json.loads((home / "preprocessed" / "Tiny" / "splits.json").read_text())
-    folder = make_run_folder(
-        home / "results" / "Tiny", model, f"fold{fold}", seed, channel_names=("channel 0",), planner=planner
-    )
+    plan = {"channel_names": ("channel 0",), "planner": planner} | plan
+    folder = make_run_folder(home / "results" / "Tiny", model, f"fold{fold}", seed, **plan)
     # Without biases the labels of random weights vary within an image, so that masks and their means differ.
     weights = {name: value * (not name.endswith("bias")) for name, value in read_weights(folder).items()}
     write_weights(weights, folder)

@@ -1,0 +1,36 @@
+"""What `prediction.json` says of the views, and what earlier ones said."""
+
+import json
+
+import pytest
+
+from utseg.predict.record import PREDICTION_FILE, PredictionRecord, read_record, write_record
+from utseg.predict.views import AS_MIRRORED_IN_TRAINING, NO_AUGMENTATION
+from utseg.predict.views import TestTimeAugmentation as Augmentation
+
+CONTENT = {
+    "models": [
+        {"name": "D/auto_2d/UNet/fold0", "network": "UNet", "weights_sha256": "1", "plan_sha256": "2"}
+    ],
+    "labels": {"background": 0, "LV": 1},
+    "channel_names": ["cine"],
+    "versions": {},
+    "device": "cpu",
+    "cases": {},
+}
+
+
+@pytest.mark.parametrize(("mirrored", "views"), [(True, AS_MIRRORED_IN_TRAINING), (False, NO_AUGMENTATION)])
+def test_earlier_records_which_only_said_whether_are_read(tmp_path, mirrored, views):
+    (tmp_path / PREDICTION_FILE).write_text(json.dumps(CONTENT | {"test_time_mirroring": mirrored}))
+    assert read_record(tmp_path).test_time_augmentation == views
+
+
+def test_other_views_are_another_making_and_are_on_record(tmp_path):
+    views = [NO_AUGMENTATION, Augmentation(mirror_axes=("x",)), Augmentation(rotation_degrees=(10, -10))]
+    records = [PredictionRecord(**CONTENT, test_time_augmentation=each) for each in views]
+    for number, record in enumerate(records):
+        write_record(record, tmp_path)
+        read = read_record(tmp_path)
+        assert [read.same_making(other) for other in records] == [other == number for other in range(3)]
+        assert read.test_time_augmentation == views[number]
