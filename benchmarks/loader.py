@@ -1,11 +1,12 @@
 """Patches per second of the training loader in one process, beside nnU-Net's on the same slices where its Python is given.
 
-    python benchmarks/loader.py PLAN_FOLDER [--patch 256] [--batch 16] [--rounds 7] [--always] [--workers N] [--peer-python PYTHON]
+    python benchmarks/loader.py PLAN_FOLDER [--patch 256] [--batch 16] [--rounds 7] [--always] [--with KIND …] [--workers N]
+        [--peer-python PYTHON]
 
-PLAN_FOLDER is `preprocessed/NAME/PLAN_2d`. Augmentation is the plan's; with --always every kind happens on every patch,
-mirroring too. One thread each; slices are in memory for both; rounds alternate, so that a noisy machine hits both, and the
-figure is the ratio of medians. The peer runs its own loader and default 2-D transforms (blur and low resolution among them,
-which ours has not) in `loader_peer.py`, without the smaller targets of deep supervision.
+PLAN_FOLDER is `preprocessed/NAME/PLAN_2d`. Augmentation is the plan's; with --always every kind that plans use happens on every patch,
+mirroring too; with --with blur, resolution, histogram or amplitude these do, which plans leave out. One thread each; slices are in
+memory for both; rounds alternate, so that a noisy machine hits both, and the figure is the ratio of medians. The peer runs its own loader and default 2-D transforms (blur and low resolution among them,
+which are off in ours) in `loader_peer.py`, without the smaller targets of deep supervision.
 """
 
 import argparse
@@ -14,9 +15,10 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,14 +27,16 @@ from utseg.planning.plan import Plan, read_plan
 from utseg.preprocess.slices import SliceStore
 
 KINDS = ("rotation", "scale", "noise", "brightness", "contrast", "gamma")
+LEFT_OUT = ("blur", "resolution", "histogram", "amplitude")
 
 
-def adapted_plan(plan: Plan, patch: int, batch: int, always: bool) -> Plan:
-    """The plan with another patch and batch size, and with all kinds of augmentation on every patch where asked."""
+def adapted_plan(plan: Plan, patch: int, batch: int, always: bool, extra: Sequence[str]) -> Plan:
+    """The plan with another patch and batch size, and with all its kinds of augmentation, and others, on every patch where asked."""
     augmentation = plan.augmentation
-    if always:
-        certain = {f"{kind}_probability": 1.0 for kind in KINDS} | {"mirror_axes": ("y", "x")}
-        augmentation = augmentation.model_copy(update=certain)
+    kinds = [*(KINDS if always else ()), *extra]
+    certain: dict[str, Any] = {f"{kind}_probability": 1.0 for kind in kinds}
+    certain |= {"mirror_axes": ("y", "x")} if always else {}
+    augmentation = augmentation.model_copy(update=certain)
     changes = {"patch_size": (patch, patch), "batch_size": batch, "augmentation": augmentation}
     return plan.model_copy(update=changes)
 
@@ -94,12 +98,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batches", type=int, default=20, help="batches a round")
     parser.add_argument("--always", action="store_true")
+    parser.add_argument("--with", dest="extra", nargs="+", choices=LEFT_OUT, default=[])
     parser.add_argument("--workers", type=int, help="measure through this many worker processes instead")
     parser.add_argument("--peer-python")
     options = parser.parse_args()
     torch.set_num_threads(1)
     store = SliceStore(options.plan_folder)
-    plan = adapted_plan(read_plan(options.plan_folder), options.patch, options.batch, options.always)
+    plan = adapted_plan(
+        read_plan(options.plan_folder), options.patch, options.batch, options.always, options.extra
+    )
     slices = list_slices(store, store.case_ids())
     settings = {"seed": 0, "first_iteration": 0, "iterations": 10**9, "workers": options.workers or 0}
     patches = options.batches * options.batch
