@@ -5,8 +5,9 @@
 
 PLAN_FOLDER is `preprocessed/NAME/PLAN_2d`. Augmentation is the plan's; with --always every kind that plans use happens on every patch,
 mirroring too; with --with blur, resolution, histogram or amplitude these do, which plans leave out. One thread each; slices are in
-memory for both; rounds alternate, so that a noisy machine hits both, and the figure is the ratio of medians. The peer runs its own loader and default 2-D transforms (blur and low resolution among them,
-which are off in ours) in `loader_peer.py`, without the smaller targets of deep supervision.
+memory for both; rounds alternate, so that a noisy machine hits both, and the figure is the ratio of medians. The peer runs its own
+loader and default 2-D transforms (blur and low resolution among them, which are off in ours) in `loader_peer.py`, without the smaller
+targets of deep supervision.
 """
 
 import argparse
