@@ -28,10 +28,13 @@ RUN_COLUMNS = ("run", "network", "plan", "variant", "part", "seed", "fold", "tra
 CASES_COLUMNS_FIRST = (*RUN_COLUMNS, "dataset", "tested_on", "seen")
 """The first columns of `cases.csv`; those of `metrics.csv` follow (case, subject, group columns, label, label_name, metrics, status)."""
 MEANS = tuple(metric for metric in METRICS if metric not in INTERVAL_METRICS)
+EMPTIES = ("missed", "extra", "neither")
+"""Structures that only the reference has, only the prediction, neither: their undefined scores are in no mean."""
 RESULTS_COLUMNS = (
     *("run", "network", "parameters", "gmac", "trained_on", "tested_on", "group", "label", "n"),
     *(f"{metric}{end}" for metric in INTERVAL_METRICS for end in ("", "_sd", "_low", "_high")),
     *MEANS,
+    *EMPTIES,
     *("plan", "variant", "part", "seed", "fold", "seen", "training_seconds"),
 )
 
@@ -87,7 +90,10 @@ class StudyDataset(Settings):
 
 
 class StudyRecord(Settings):
-    """The content of `study.json`. `by`: the column that tells seen from unseen. `labels`: the training dataset's."""
+    """The content of `study.json`. `by`: the column that tells seen from unseen. `labels`: the training dataset's.
+
+    `max_time_s`, `slot_s`: the seconds that the whole study and each run were given, None where epochs were.
+    """
 
     format: Literal["utseg-study-1"] = "utseg-study-1"
     name: str
@@ -96,6 +102,8 @@ class StudyRecord(Settings):
     definition: dict[str, Any]
     datasets: dict[str, StudyDataset]
     labels: dict[str, int]
+    max_time_s: float | None = None
+    slot_s: float | None = None
     runs: tuple[StudyRun, ...]
 
 

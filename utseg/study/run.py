@@ -6,7 +6,7 @@ executor is any `concurrent.futures.Executor`: threads that start a process each
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,7 +57,10 @@ SHARED_OUT = 0.9
 
 @dataclass(frozen=True)
 class StudyRequest:
-    """`output`: the study's folder. `max_time_s`: the whole study's. `parallel`: runs at once. `workers`: processes that prepare data."""
+    """`output`: the study's folder. `max_time_s`: the whole study's. `parallel`: runs at once. `workers`: processes that prepare data.
+
+    `threads`: of a run; None: its share of this machine's cores.
+    """
 
     output: Path
     home: Home
@@ -65,6 +68,7 @@ class StudyRequest:
     parallel: int = 1
     device: str = "auto"
     workers: int | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ def settle(plan: StudyPlan, request: StudyRequest, *, keep: bool = True) -> Sett
     slot_s = None
     if request.max_time_s is not None:
         count = len({identity_checksum(identity) for identity in identities})
-        slot_s = slot_seconds(request.max_time_s, count, request.parallel)
+        slot_s = _slot_on_record(plan, request) or slot_seconds(request.max_time_s, count, request.parallel)
     epochs = plan.definition.epochs if slot_s is None else None
     settled = []
     for run, identity in zip(plan.runs, identities, strict=True):
@@ -129,6 +133,15 @@ def settle(plan: StudyPlan, request: StudyRequest, *, keep: bool = True) -> Sett
         data = run_data(run, plan.dataset, checksums, request.home.preprocessed)
         settled.append(SettledRun(run, data, checksum, run_folder(request.home.results, checksum)))
     return SettledStudy(plan, tuple(settled), slot_s)
+
+
+def _slot_on_record(plan: StudyPlan, request: StudyRequest) -> float | None:
+    """The seconds that each run of this very study was given when it began, however many are at work today."""
+    if not (request.output / STUDY_FILE).is_file():
+        return None
+    before = read_study(request.output)
+    same = before.definition == plan.definition.model_dump(mode="json")
+    return before.slot_s if same and before.max_time_s == request.max_time_s else None
 
 
 def _identity(run: PlannedRun, plan: StudyPlan, checksums: Checksums) -> dict[str, Any]:
@@ -145,9 +158,16 @@ def _identity(run: PlannedRun, plan: StudyPlan, checksums: Checksums) -> dict[st
     }
 
 
-def run_study(study: SettledStudy, request: StudyRequest, executor: Executor | None = None) -> StudyRecord:
+def run_study(
+    study: SettledStudy,
+    request: StudyRequest,
+    executor: Executor | None = None,
+    submit: Callable[[Sequence[Path]], None] | None = None,
+) -> StudyRecord:
     """Runs what is not known yet and writes `study.json`, `cases.csv` and `results.csv` after each run. Returns the record.
 
+    executor: prepares the data and does the runs, instead of processes of this machine. submit: takes the folders of the runs that are
+    to be done, when their data are there, and has them done elsewhere; they are not waited for.
     Failed runs are in the record, each with its error; they are tried again by the next call. Raises CaseErrors for scans that cannot be
     read, before any run; Interrupted on Ctrl-C and SIGTERM, with everything saved: the same call goes on.
     """
@@ -156,15 +176,18 @@ def run_study(study: SettledStudy, request: StudyRequest, executor: Executor | N
         remove_leftovers(request.output, recursive=False)
         _check_same_study(study, request.output)
         write_text(request.output / DEFINITION_FILE, to_toml(study.plan.definition))
-        progress = _Progress(study, request.output)
+        progress = _Progress(study, request)
         todo = [run for run in study.distinct if finished_outcome(run.folder, run.checksum) is None]
         known = len(study.distinct) - len(todo)
         logger.info("%d runs: %d have finished, %d are to be done", len(study.distinct), known, len(todo))
         progress.write()
         try:
-            ready = list(_prepared(todo, study, request, progress))
+            ready = list(_prepared(todo, study, request, progress, executor))
+            if submit is not None:
+                submit([run.folder for run in ready])
+                return progress.record
             with _engine(request, executor) as engine:
-                _execute(ready, engine, request, progress)
+                _execute(ready, engine, progress)
         except KeyboardInterrupt:
             raise Interrupted(
                 f"interrupted after {progress.done} of {len(study.distinct)} runs, all is saved; run the same command again to go on"
@@ -184,19 +207,23 @@ def _check_same_study(study: SettledStudy, output: Path) -> None:
 
 
 def _prepared(
-    todo: Sequence[SettledRun], study: SettledStudy, request: StudyRequest, progress: "_Progress"
+    todo: Sequence[SettledRun],
+    study: SettledStudy,
+    request: StudyRequest,
+    progress: "_Progress",
+    executor: Executor | None,
 ) -> Iterator[SettledRun]:
     """The runs whose data and jobs are made. Where a plan cannot be made, the runs that need it have failed."""
     if not todo:
         return
-    known = measured(study.plan.dataset, request.home.preprocessed, workers=request.workers)
+    known = measured(study.plan.dataset, request.home.preprocessed, executor, request.workers)
     made: dict[Path, UtsegError | None] = {}
     for run in todo:
         place = run.data.plan_folder
         if place not in made:
             logger.info("preparing the data of %s: %s", run.planned.trained_on.name, place)
             try:
-                prepare(run.data, known, workers=request.workers)
+                prepare(run.data, known, executor, request.workers)
                 made[place] = None
             except UtsegError as error:
                 made[place] = error
@@ -235,7 +262,7 @@ def _job(run: SettledRun, study: SettledStudy, request: StudyRequest) -> Job:
             for name, cases in planned.testing.items()
         },
         device=request.device,
-        threads=max(1, available_cores() // request.parallel),
+        threads=request.threads or max(1, available_cores() // request.parallel),
     )
 
 
@@ -256,17 +283,9 @@ def _engine(request: StudyRequest, executor: Executor | None) -> Iterator[Execut
         threads.shutdown()
 
 
-def _execute(
-    ready: Sequence[SettledRun], engine: Executor, request: StudyRequest, progress: "_Progress"
-) -> None:
+def _execute(ready: Sequence[SettledRun], engine: Executor, progress: "_Progress") -> None:
     by_folder = {str(run.folder): run for run in ready}
-    outcomes = run_each(
-        execute_job,
-        by_folder,
-        engine,
-        name=lambda folder: by_folder[folder].planned.name,
-        workers=request.parallel,
-    )
+    outcomes = run_each(execute_job, by_folder, engine, name=lambda folder: by_folder[folder].planned.name)
     for each in outcomes:
         run = by_folder[each.item]
         if each.error is not None:
@@ -281,10 +300,11 @@ def _execute(
 class _Progress:
     """What is known of all runs, on disk after each."""
 
-    def __init__(self, study: SettledStudy, output: Path) -> None:
+    def __init__(self, study: SettledStudy, request: StudyRequest) -> None:
         self._study = study
-        self._output = output
-        self._tables = Tables(output, study.plan.by)
+        self._output = request.output
+        self._max_time_s = request.max_time_s
+        self._tables = Tables(request.output, study.plan.by)
         self.record = self._look()
 
     @property
@@ -340,6 +360,8 @@ class _Progress:
                 for name, dataset in plan.datasets.items()
             },
             labels=dict(plan.dataset.labels),
+            max_time_s=self._max_time_s,
+            slot_s=study.slot_s,
             runs=tuple(entry(run, study) for run in study.runs),
         )
 

@@ -18,6 +18,7 @@ from utseg.study.jobs import test_folder
 from utseg.study.record import (
     ALL,
     CASES_FILE,
+    EMPTIES,
     INTERVAL_METRICS,
     MEAN_LABEL,
     MEANS,
@@ -31,6 +32,7 @@ from utseg.study.record import (
 
 MOST_VALUES = 12
 """A group column with more values (age, weight, a name) makes no groups."""
+STATUS_OF = dict(zip(EMPTIES, ("prediction_empty", "reference_empty", "both_empty"), strict=True))
 NOT_GROUPS = frozenset({*METRICS, "case", "subject", "label", "label_name", "status"})
 
 
@@ -114,8 +116,13 @@ def _by_group(rows: Sequence[Row], by: str) -> Iterator[tuple[str, list[Row]]]:
 
 def _by_label(rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:
     for label in dict.fromkeys(str(row["label_name"]) for row in rows):
-        yield label, _summary([row for row in rows if row["label_name"] == label])
-    yield MEAN_LABEL, _summary(mean_over_labels(rows))
+        own = [row for row in rows if row["label_name"] == label]
+        yield label, _summary(own) | _empties(own)
+    yield MEAN_LABEL, _summary(mean_over_labels(rows)) | _empties(rows)
+
+
+def _empties(rows: Sequence[Row]) -> Row:
+    return {name: sum(row["status"] == status for row in rows) for name, status in STATUS_OF.items()}
 
 
 def mean_over_labels(rows: Sequence[Row]) -> list[Row]:
