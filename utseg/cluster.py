@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import Executor, Future, InvalidStateError
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from utseg.errors import InputError, UsageError, UtsegError, listing
 from utseg.files import read_json, require_writable, sha256_json
-from utseg.parallel import ClusterLost, ItemLost
+from utseg.parallel import ClusterLost, ItemLost, available_cores
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -78,6 +79,7 @@ def dask_executor(
         _require_same_folders(client, writes, reads)
         announced = any(each["resources"].get(GPU) for each in facts.values())
         executor = DaskExecutor(client, address, {GPU: 1} if gpu and announced else None, stop_work)
+        executor.cores_each = _cores_each(facts)
         logger.info("cluster %s: %s", address, executor.describe())
         with executor:
             yield executor
@@ -88,6 +90,9 @@ class DaskExecutor(Executor):
 
     ahead_per_worker = 1
     """A scheduler blames a worker's death on all tasks that it was given, begun or not: no more are given than can be worked on."""
+
+    cores_each = 1
+    """Cores that each task may use, on the machine with the fewest for its tasks."""
 
     def __init__(
         self,
@@ -108,7 +113,7 @@ class DaskExecutor(Executor):
         threading.Thread(target=self._watch, daemon=True).start()
 
     @property
-    def _max_workers(self) -> int:
+    def places(self) -> int:
         """Tasks that the cluster can run at once, now: it may grow and shrink."""
         if self._resources:
             places = [worker["resources"].get(GPU, 0) // self._resources[GPU] for worker in self._workers]
@@ -116,10 +121,14 @@ class DaskExecutor(Executor):
             places = [worker["nthreads"] for worker in self._workers]
         return max(1, int(sum(places)))
 
+    @property
+    def _max_workers(self) -> int:
+        return self.places  # where other executors say it
+
     def describe(self) -> str:
         """Workers, places and whether GPUs are used, for a log."""
         hosts = len({worker["host"] for worker in self._workers})
-        places = f"{self._max_workers} {'GPUs' if self._resources else 'tasks at once'}"
+        places = f"{self.places} {'GPUs' if self._resources else 'tasks at once'}"
         return f"{len(self._workers)} workers on {hosts} machine{'s' * (hosts > 1)}, {places}"
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
@@ -296,8 +305,23 @@ def _worker_facts(client: "Client", address: str) -> dict[str, dict[str, Any]]:
 
 
 def worker_facts(dask_worker: Any) -> dict[str, Any]:
-    """Of the worker that runs this: its versions and resources."""
-    return {"versions": _versions(), "resources": dict(dask_worker.state.total_resources)}
+    """Of the worker that runs this: its versions and resources, its machine, the cores there, and its places for tasks."""
+    state = dask_worker.state
+    return {
+        "versions": _versions(),
+        "resources": dict(state.total_resources),
+        "machine": platform.node(),
+        "cores": available_cores(),
+        "places": state.nthreads,
+    }
+
+
+def _cores_each(facts: Mapping[str, Mapping[str, Any]]) -> int:
+    places = Counter[str]()
+    for fact in facts.values():
+        places[fact["machine"]] += fact["places"]
+    shares: list[int] = [fact["cores"] // places[fact["machine"]] for fact in facts.values()]
+    return max(1, min(shares))
 
 
 def _python() -> str:

@@ -11,13 +11,16 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from utseg.errors import UsageError, UtsegError
 from utseg.home import Home
+
+if TYPE_CHECKING:
+    from utseg.cluster import DaskExecutor
 
 INTERRUPTED = 75
 INTERRUPTED_MESSAGE = (
@@ -88,9 +91,14 @@ def add_dask(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def cluster_of(
-    arguments: argparse.Namespace, *, writes: Path | None, reads: Sequence[Path]
-) -> Iterator[Executor | None]:
-    """The executor that `--dask` asks for, whose workers must share these folders; None without it.
+    arguments: argparse.Namespace,
+    *,
+    writes: Path | None,
+    reads: Sequence[Path],
+    gpu: bool = False,
+    stop_work: Callable[[], object] | None = None,
+) -> "Iterator[DaskExecutor | None]":
+    """The executor that `--dask` asks for, with the settings of `dask_executor`; None without it.
 
     Raises UsageError with `-np` too, and what `dask_executor` raises.
     """
@@ -103,7 +111,7 @@ def cluster_of(
         )
     from utseg.cluster import dask_executor
 
-    with dask_executor(arguments.dask, writes=writes, reads=reads) as executor:
+    with dask_executor(arguments.dask, writes=writes, reads=reads, gpu=gpu, stop_work=stop_work) as executor:
         yield executor
 
 

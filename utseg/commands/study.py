@@ -3,21 +3,30 @@
 import argparse
 import logging
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utseg.commands.frame import home_of, make_parser, positive, run
+from utseg.commands.frame import (
+    INTERRUPTED,
+    add_dask,
+    cluster_of,
+    home_of,
+    make_parser,
+    positive,
+    run,
+)
 from utseg.commands.train import duration
-from utseg.errors import CaseErrors, Interrupted, UsageError
+from utseg.errors import CaseErrors, Interrupted, UsageError, listing
 
 if TYPE_CHECKING:
+    from utseg.cluster import DaskExecutor
     from utseg.study.definition import Definition
     from utseg.study.expand import StudyPlan
     from utseg.study.record import StudyRecord
     from utseg.study.run import SettledStudy, StudyRequest
+    from utseg.study.slurm import SlurmOptions
 
 logger = logging.getLogger("utseg")
 REPORT_FILE = "report.html"
@@ -125,11 +134,20 @@ def _add_changes(parser: argparse.ArgumentParser) -> None:
 def _add_how(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-np",
-        dest="parallel",
+        dest="workers",
         type=positive,
         metavar="N",
-        default=1,
-        help="runs at once, which share the cores",
+        default=argparse.SUPPRESS,
+        help="runs at once, which share the cores; default: 1",
+    )
+    add_dask(parser)
+    parser.add_argument(
+        "--slurm",
+        nargs="*",
+        metavar="KEY=VALUE",
+        default=argparse.SUPPRESS,
+        help="submit the runs as an array job: partition=, time=6h, cpus=, gpus=, memory= (GB), parallel=, or options of sbatch, "
+        "as account=; the same command collects what has finished",
     )
     parser.add_argument(
         "--device", default="auto", metavar="NAME", help="auto (CUDA where it is there), cpu, cuda or cuda:N"
@@ -145,12 +163,12 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _study(arguments: argparse.Namespace) -> None:
+def _study(arguments: argparse.Namespace) -> int | None:
     from utseg.study.definition import definition_text, read_definition
 
     if arguments.show:
         sys.stdout.write(definition_text(arguments.study)[1])
-        return
+        return None
     if not arguments.dry_run and not hasattr(arguments, "output"):
         raise UsageError("-o DIR is missing: the folder for what comes out of the study (or --dry-run)")
     where = definition_text(arguments.study)[0]
@@ -158,28 +176,74 @@ def _study(arguments: argparse.Namespace) -> None:
     plan = _opened(definition, arguments, where)
     for remark in plan.remarks:
         logger.info("%s", remark)
+    slurm = _slurm_options(arguments)
     with _cluster(arguments) as executor:
         from utseg.study.run import StudyRequest, run_study, settle
 
+        parallel = executor.places if executor else getattr(arguments, "workers", 1)
         request = StudyRequest(
             output=getattr(arguments, "output", Path()).absolute(),
             home=home_of(arguments),
             max_time_s=getattr(arguments, "max_time_s", None),
-            parallel=getattr(executor, "_max_workers", arguments.parallel),
+            parallel=slurm.parallel or len(plan.runs) if slurm else parallel,
             device=arguments.device,
+            threads=slurm.cpus if slurm else executor.cores_each if executor else None,
         )
         settled = settle(plan, request, keep=not arguments.dry_run)
         if arguments.dry_run:
             _dry_run(settled, request)
-            return
-        record = run_study(settled, request, executor)
-    _finish(record, request.output)
+            return None
+        submit = _submission(slurm, settled, request.output) if slurm else None
+        record = run_study(settled, request, executor, submit)
+    _finish(record, request.output, submitted=slurm is not None)
+    return INTERRUPTED if slurm and any(run.state == "waiting" for run in record.runs) else None
 
 
-@contextmanager
-def _cluster(arguments: argparse.Namespace) -> Iterator[Executor | None]:
-    """The executor of the runs where it is not ours."""
-    yield None
+def _cluster(arguments: argparse.Namespace) -> "AbstractContextManager[DaskExecutor | None]":
+    """The executor of data and runs where `--dask` names one. Runs there save and end when this command is interrupted."""
+    from utseg.study.execute import stop_jobs
+
+    home = home_of(arguments)
+    return cluster_of(
+        arguments,
+        writes=None if arguments.dry_run else home.results,
+        reads=[home.raw, home.preprocessed],
+        gpu=arguments.device != "cpu",
+        stop_work=stop_jobs,
+    )
+
+
+def _slurm_options(arguments: argparse.Namespace) -> "SlurmOptions | None":
+    if not hasattr(arguments, "slurm"):
+        return None
+    others = [flag for flag, key in {"-np": "workers", "--dask": "dask"}.items() if hasattr(arguments, key)]
+    if others:
+        raise UsageError(f"{others[0]} and --slurm: the runs are done by one or by the other; leave one out")
+    from utseg.study.slurm import parse_options
+
+    return parse_options(arguments.slurm)
+
+
+def _submission(
+    options: "SlurmOptions", study: "SettledStudy", output: Path
+) -> Callable[[Sequence[Path]], None]:
+    """Submits the runs that are not in the queue already."""
+    from utseg.study.slurm import still_submitted, submit_array
+
+    def submit(folders: Sequence[Path]) -> None:
+        queued = {folder: task for folder, task in still_submitted(output).items() if folder in folders}
+        if queued:
+            logger.info(
+                "%d runs wait or run in Slurm's queue, as %s", len(queued), listing([*queued.values()])
+            )
+        new = [folder for folder in folders if folder not in queued]
+        if new:
+            job = submit_array(new, options.for_slot(study.slot_s), output, study.plan.definition.name)
+            logger.info("%d runs submitted as job %s: %s", job.tasks, job.job_id, job.script)
+        if folders:
+            logger.info("the same command, given later, collects what has finished")
+
+    return submit
 
 
 def with_arguments(definition: "Definition", arguments: argparse.Namespace, where: str) -> "Definition":
@@ -282,8 +346,8 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _finish(record: "StudyRecord", output: Path) -> None:
-    """The first look, the report, and an error for each run that failed."""
+def _finish(record: "StudyRecord", output: Path, *, submitted: bool = False) -> None:
+    """The first look, the report, and an error for each run that failed, or was stopped where none were `submitted` elsewhere."""
     states = [run.state for run in record.runs]
     if "finished" in states:
         if logger.isEnabledFor(logging.INFO):
@@ -299,7 +363,7 @@ def _finish(record: "StudyRecord", output: Path) -> None:
         raise CaseErrors(
             f"{run.run}: {run.error} (the same command tries it again)" for run in reversed(failed.values())
         )
-    if "waiting" in states:
+    if "waiting" in states and not submitted:
         raise Interrupted(f"{states.count('waiting')} runs were stopped; run the same command again to go on")
 
 

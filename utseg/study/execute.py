@@ -34,10 +34,12 @@ from utseg.study.jobs import (
 
 FINISHED, FAILED, INTERRUPTED = "finished", "failed", "interrupted"
 EXIT_INTERRUPTED = 75
+STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""The latter two announce the end of a job's time on a cluster, to every process of the job."""
 LOCK_WAIT_S = 15.0
 LOCK_LOOK_S = 0.5
 _children: set["subprocess.Popen[bytes]"] = set()
-_guard = threading.Lock()
+_guard = threading.RLock()  # a signal's handler may stop jobs while one is being started
 
 
 def execute_job(run_folder: str) -> str:
@@ -119,7 +121,8 @@ def main(argv: list[str]) -> int:
     """What the started process does. Returns its exit code."""
     folder = Path(argv[0])
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in STOPPING:
+        signal.signal(number, _terminate)
     logger = logging.getLogger("utseg")
     logger.setLevel(logging.INFO)
     handler = logging.StreamHandler(sys.stdout)
