@@ -5,7 +5,7 @@ choose; boxes are quartiles with whiskers to the last value within 1.5 times the
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,6 +90,11 @@ def logarithmic_scale(high: float, start: float, end: float) -> Scale:
     return Scale(0.0, ticks[-1], start, end, ticks, logarithmic=True)
 
 
+def tick_text(value: float) -> str:
+    """A number at an axis."""
+    return f"{value:g}".replace("-", "−")
+
+
 def distribution(
     title: str, unit: str, rows: Sequence[Dots], limits: tuple[float, float], *, logarithmic: bool = False
 ) -> Markup:
@@ -97,18 +102,19 @@ def distribution(
     height = TOP + BOTTOM + sum(ROW + (5 if row.name else 0) for row in rows)
     span = LEFT, WIDTH - RIGHT
     x = logarithmic_scale(limits[1], *span) if logarithmic else scale(*limits, *span)
-    parts = [_x_axis(x, TOP, height - BOTTOM, unit)]
+    parts = [x_axis(x, TOP, height - BOTTOM, unit)]
     y = TOP - 2.0
     for row in rows:
         if row.name:
             y += 5
-            parts.append(_row_name(row.name, y + ROW / 2))
+            parts.append(row_name(row.name, y + ROW / 2))
         parts.append(_row(row, x, y + ROW / 2))
         y += ROW
-    return _svg(title, WIDTH, height, parts)
+    return svg(title, WIDTH, height, parts)
 
 
-def _row_name(name: str, y: float) -> Markup:
+def row_name(name: str, y: float) -> Markup:
+    """The name of a row at the left, shortened."""
     short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
     return Markup('<text class="name" x="{}" y="{}"><title>{}</title>{}</text>').format(
         LEFT - 8, y + 3.5, name, short
@@ -164,7 +170,7 @@ def agreement(
     left, right = 44, 62
     x = scale(float(mean.min()), float(mean.max()), left, WIDTH - right, wanted=4)
     y = scale(-spread, spread, height - BOTTOM, TOP, wanted=4)
-    parts = [_x_axis(x, TOP, height - BOTTOM, f"mean of both, {unit}"), _y_ticks(y, left, WIDTH - right)]
+    parts = [x_axis(x, TOP, height - BOTTOM, f"mean of both, {unit}"), y_ticks(y, left, WIDTH - right)]
     for value, kind in zip(lines, ("bias", "limit", "limit"), strict=False):
         line = '<path class="{}" d="M{} {}H{}"/><text class="side" x="{}" y="{}">{}</text>'
         parts.append(
@@ -179,7 +185,7 @@ def agreement(
         for name, m, d in zip(names, mean, difference, strict=True)
     ]
     parts.append(Markup('<g class="c{}">{}</g>').format(colour % COLOURS, Markup("").join(dots)))
-    return _svg(title, WIDTH, height, parts)
+    return svg(title, WIDTH, height, parts)
 
 
 def curves(title: str, unit: str, lines: Sequence[Curve], limits: tuple[float, float]) -> Markup:
@@ -192,7 +198,7 @@ def curves(title: str, unit: str, lines: Sequence[Curve], limits: tuple[float, f
     x = scale(0, last, left, width - 12)
     bottom = height - BOTTOM - legend
     y = scale(*limits, bottom, TOP)
-    parts = [_x_axis(x, TOP, bottom, unit), _y_ticks(y, left, width - 12)]
+    parts = [x_axis(x, TOP, bottom, unit), y_ticks(y, left, width - 12)]
     for line in lines:
         points = " ".join(f"{x(a)},{y(b)}" for a, b in zip(line.x, line.y, strict=True) if math.isfinite(b))
         kind = "curve dashed" if line.dashed else "curve"
@@ -210,18 +216,22 @@ def curves(title: str, unit: str, lines: Sequence[Curve], limits: tuple[float, f
                 '<g class="c{}"><path class="{}" d="M{} {}h18"/></g><text class="key" x="{}" y="{}">{}</text>'
             ).format(line.colour % COLOURS, kind, at_x, at_y - 3.5, at_x + 24, at_y, line.name)
         )
-    return _svg(title, width, height, parts)
+    return svg(title, width, height, parts)
 
 
-def _svg(title: str, width: float, height: float, parts: Sequence[Markup]) -> Markup:
+def svg(title: str, width: float, height: float, parts: Sequence[Markup]) -> Markup:
+    """A chart from its parts, under its title."""
     head = '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}"><text class="title" x="0" y="12">{}</text>{}</svg>'
     return Markup(head).format(width, height, title, title, Markup("").join(parts))
 
 
-def _x_axis(x: Scale, top: float, bottom: float, unit: str) -> Markup:
+def x_axis(
+    x: Scale, top: float, bottom: float, unit: str, text: Callable[[float], str] = tick_text
+) -> Markup:
+    """Grid, ticks and unit below; `text`: of a tick."""
     parts = [
         Markup('<path class="grid" d="M{0} {1}V{2}"/><text class="tick" x="{0}" y="{3}">{4}</text>').format(
-            x(tick), top, bottom, bottom + 13, _tick(tick)
+            x(tick), top, bottom, bottom + 13, text(tick)
         )
         for tick in x.ticks
     ]
@@ -232,17 +242,14 @@ def _x_axis(x: Scale, top: float, bottom: float, unit: str) -> Markup:
     return Markup("").join([*parts, line, caption])
 
 
-def _y_ticks(y: Scale, left: float, right: float) -> Markup:
+def y_ticks(y: Scale, left: float, right: float) -> Markup:
+    """Grid and ticks at the left."""
     return Markup("").join(
         Markup('<path class="grid" d="M{} {}H{}"/><text class="name" x="{}" y="{}">{}</text>').format(
-            left, y(tick), right, left - 6, y(tick) + 3.5, _tick(tick)
+            left, y(tick), right, left - 6, y(tick) + 3.5, tick_text(tick)
         )
         for tick in y.ticks
     )
-
-
-def _tick(value: float) -> str:
-    return f"{value:g}".replace("-", "−")
 
 
 def _signed(value: float) -> str:

@@ -219,6 +219,20 @@ function startViewer() {
   });
 }
 
+// ---- A choice of one of several tables, by score and label.
+function startChoices() {
+  const selects = [byId("choose-metric"), byId("choose-label")];
+  if (selects.includes(null)) return;
+  const tables = [...document.querySelectorAll(".choice")];
+  function choose() {
+    const [metric, label] = selects.map((select) => select.value);
+    for (const own of tables) own.hidden = own.dataset.metric !== metric || own.dataset.label !== label;
+  }
+  selects.forEach((select) => select.addEventListener("change", choose));
+  byId("choices").hidden = false;
+  choose();
+}
+
 // ---- Print: what is folded is opened, and folded again afterwards.
 function startPrint() {
   let opened = [];
@@ -232,4 +246,5 @@ function startPrint() {
 startTheme();
 startTable();
 startViewer();
+startChoices();
 startPrint();

@@ -1,0 +1,277 @@
+"""`write_study_report`: from a study's folder to one HTML file and a folder of tables.
+
+Reads what the study wrote, compares, draws, fills the template. Nothing is trained, predicted or scored here; that no test subject took
+part in training is checked before anything is shown.
+"""
+
+import shlex
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from urllib.parse import quote
+
+from utseg.errors import InputError
+from utseg.evaluate.tables import Table
+from utseg.files import require_writable, write_text
+from utseg.home import Home
+from utseg.report.cases import case_table, worst_first
+from utseg.report.drawings import Charts
+from utseg.report.export import export_tables
+from utseg.report.inputs import group_columns
+from utseg.report.page import Shown, render
+from utseg.report.pictured import with_pictures
+from utseg.report.study_data import StudyData, read_image_rows, read_study_data
+from utseg.report.study_distance import (
+    cloud_charts,
+    clouds,
+    correlation_table,
+    difference_table,
+    look_sentences,
+    read_table,
+)
+from utseg.report.study_gap import (
+    Gap,
+    Pair,
+    by_value_table,
+    compared,
+    gap_table,
+    loss_sentences,
+    pair_sentences,
+    plural,
+)
+from utseg.report.study_matrix import Matrix, matrices, matrix_table, scores_table
+from utseg.report.study_parts import Section, ablations, chance, learning_curve
+from utseg.report.study_pictures import FIGURES_SHOWN, STACKS_SHOWN, picture_entries
+from utseg.report.study_runs import (
+    check_subjects,
+    cost_table,
+    counts,
+    dataset_table,
+    definition_table,
+    provenance_table,
+    run_notices,
+    runs_table,
+)
+from utseg.report.write import SUFFIX, TABLES, Report, made_now
+from utseg.study.record import DEFINITION_FILE, MEAN_LABEL, STUDY_FILE
+
+TEMPLATE = "study.html"
+OVER_ALL = "mean over labels"
+NO_RUNS = "No run is finished yet: there are no scores to show."
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPage(Shown):
+    """Everything that the study's template shows. Sections without content are None or empty."""
+
+    name: str
+    counts: str
+    study_link: str
+    answers: Sequence[str]
+    datasets: Table
+    runs: Table
+    by: str
+    matrices: Sequence[Matrix] = ()
+    gaps: Sequence[Table] = ()
+    models: Sequence[Table] = ()
+    ablations: Sequence[Section] = ()
+    learning: Section | None = None
+    chance: Section | None = None
+    cost: Table | None = None
+    cost_charts: Charts | None = None
+    clouds: Charts | None = None
+    tested_on: Sequence[str] = ()
+    look: Sequence[Table] = ()
+    details: Sequence[Table] = field(default=())
+
+    @property
+    def plural(self) -> str:
+        """The groups' column, in the plural."""
+        return plural(self.by)
+
+    def choices(self, what: str) -> list[tuple[str, str]]:
+        """The metrics, or labels, that a matrix can be chosen by: value and name."""
+        names = {
+            "metric": lambda matrix: (matrix.metric, matrix.head),
+            "label": lambda matrix: (matrix.label, OVER_ALL if matrix.label == MEAN_LABEL else matrix.label),
+        }
+        return list(dict.fromkeys(names[what](matrix) for matrix in self.matrices))
+
+    def tables(self) -> list[Table]:
+        """Every table of the page, in its order."""
+        sections = [section.table for section in (*self.ablations, self.learning, self.chance) if section]
+        matrix = [matrix_table(self.matrices[0], self.by)] if self.matrices else []
+        some = [
+            *matrix,
+            *self.gaps,
+            *self.models,
+            *sections,
+            self.cost,
+            *self.look,
+            self.cases,
+            *self.details,
+        ]
+        every = (*some, self.datasets, self.runs, self.settings, self.provenance)
+        return [table for table in every if table is not None]
+
+
+def write_study_report(
+    folder: Path,
+    output: Path,
+    *,
+    home: Home | None = None,
+    pictures: bool = True,
+    command: str = "",
+    executor: Executor | None = None,
+    workers: int | None = None,
+) -> Report:
+    """Reports the study in `folder` (`study.json`, `cases.csv`, and `images.csv` where it is there) into `output` (`….html`).
+
+    Its tables lie beside it in `…_tables/`. Raises InputError or CaseErrors where the study is damaged, or a run was tested on whom it
+    was trained on; missing images or runs are no error, the report says what is missing.
+    """
+    if output.suffix != SUFFIX or output.is_dir():
+        raise InputError(f"{output}: expected a file to write whose name ends in {SUFFIX}")
+    require_writable(output.absolute().parent)
+    data = read_study_data(folder)
+    check_subjects(data)
+    command = command or shlex.join(["utseg_report", str(folder), "-o", str(output)])
+    page = _with_scores(_page(data, output, command), data)
+    if data.runs:
+        page = _with_cases(page, data, pictures, home or Home.locate(), executor, workers)
+    write_text(output, render(page, TEMPLATE))
+    tables = output.with_name(output.stem + TABLES)
+    export_tables(page.tables(), tables)
+    return Report(output, tables, len(data.cases), len(page.stacks), tuple(page.notices))
+
+
+def _page(data: StudyData, output: Path, command: str) -> StudyPage:
+    """What is there without any score."""
+    record = data.record
+    return StudyPage(
+        title=record.question or record.name,
+        name=record.name,
+        made=made_now(),
+        counts=counts(data),
+        study_link=_link(data.folder / STUDY_FILE, output),
+        entries=(),
+        columns=(),
+        notices=[*run_notices(data), *([] if data.runs else [NO_RUNS])],
+        answers=(),
+        datasets=dataset_table(data),
+        runs=runs_table(data),
+        by=record.by,
+        settings=definition_table(data),
+        provenance=provenance_table(data, [*made_now(), ("command", command)]),
+        commands=[
+            shlex.join(["utseg_study", str(data.folder / DEFINITION_FILE), "-o", str(data.folder)]),
+            command,
+        ],
+    )
+
+
+def _link(path: Path, output: Path) -> str:
+    """A link from the report to a file, relative where that is below the same folder."""
+    here = output.absolute().parent
+    path = path.absolute()
+    return quote(path.relative_to(here).as_posix()) if path.is_relative_to(here) else path.as_uri()
+
+
+def _with_scores(page: StudyPage, data: StudyData) -> StudyPage:
+    """The page with all tables and charts of scores, and the answers that stand on top."""
+    if not data.runs:
+        return page
+    every = matrices(data)
+    gap_tables: list[Table] = []
+    losses: list[Gap] = []
+    for metric in data.metrics[:2]:
+        table, found = gap_table(data, metric)
+        gap_tables += [table] if table else []
+        losses = losses or found
+    by_value = by_value_table(data)
+    pair_tables: list[Table] = []
+    pairs: list[Pair] = []
+    for metric in data.metrics[:2]:
+        table, of_metric = compared(data, metric)
+        pair_tables += [table] if table else []
+        pairs = pairs or of_metric
+    parts = ablations(data)
+    repeated = chance(data)
+    cost, cost_charts = cost_table(data)
+    page = _with_images(page, data)
+    answers = [*loss_sentences(data, losses), *pair_sentences(data, pairs)]
+    answers += [line for section in parts for line in section.sentences]
+    answers += repeated.sentences if repeated else ()
+    return replace(
+        page,
+        answers=[*answers, *page.answers],
+        matrices=every,
+        gaps=[*gap_tables[:1], *([by_value] if by_value else []), *gap_tables[1:]],
+        models=pair_tables,
+        ablations=parts,
+        learning=learning_curve(data),
+        chance=repeated,
+        cost=cost,
+        cost_charts=cost_charts,
+        details=[scores_table(data, every)],
+    )
+
+
+def _with_images(page: StudyPage, data: StudyData) -> StudyPage:
+    """The page with what the images are like, where they were measured."""
+    rows = read_image_rows(data.folder)
+    if not rows:
+        return page
+    images = read_table(rows)
+    found = clouds(data, images)
+    tables: list[Table] = []
+    answers: list[str] = []
+    if found:
+        table, overall = correlation_table(found)
+        tables.append(table)
+        answers = look_sentences(overall, found)
+    difference = difference_table(images, data.record.by) if data.record.by else None
+    return replace(
+        page,
+        clouds=cloud_charts(found, data.tested_on) if found else None,
+        tested_on=data.tested_on,
+        look=[*tables, *([difference] if difference else [])],
+        answers=answers,
+    )
+
+
+def _with_cases(
+    page: StudyPage,
+    data: StudyData,
+    pictures: bool,
+    home: Home,
+    executor: Executor | None,
+    workers: int | None,
+) -> StudyPage:
+    """The page with all cases, and the pictures of some."""
+    entries, lines = picture_entries(data)
+    if not entries:
+        return replace(page, notices=[*page.notices, *lines])
+    columns = group_columns([row for entry in entries for row in entry.rows])
+    order = worst_first(entries)
+    page = replace(
+        page,
+        entries=entries,
+        columns=columns,
+        notices=[*page.notices, *lines],
+        order=order,
+        cases=case_table(entries, columns, order),
+    )
+    if not pictures:
+        return page
+    column = data.record.by if data.record.by in columns else ""
+    return with_pictures(
+        page,
+        column,
+        home=home,
+        which=FIGURES_SHOWN,
+        most=STACKS_SHOWN,
+        executor=executor,
+        workers=workers,
+    )

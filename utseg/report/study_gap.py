@@ -1,0 +1,329 @@
+"""What is lost where the vendor (or centre, …) was not trained on, and whether models differ in it.
+
+Loss is what is better on the seen side: Dice seen − unseen, distances unseen − seen; positive is worse on the unseen. It is paired over
+subjects that some runs of a model saw the vendor of and others did not. Vendors that no run saw have no such pairs: there it is the
+difference to the subjects of seen vendors, unpaired, and harder scans look like a loss.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from utseg.evaluate.tables import NOTHING, Table, number
+from utseg.report.study_compare import (
+    Difference,
+    corrected,
+    difference_text,
+    mean_text,
+    of_pair,
+    p_text,
+    paired,
+    sign_of,
+    unpaired,
+)
+from utseg.report.study_data import SHOWN_METRICS, Side, StudyData, comparable
+from utseg.study.record import MEAN_LABEL
+
+LOSES, GAINS = "loses", "gains"
+ON_UNSEEN, LOSS, ON_ALL = "unseen", "loss", "all"
+MOST_COMPARED = 8
+HOLM_NOTE = "p < 0.05 after Holm's correction over all rows of the table is marked †; else it is a tie."
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The loss of a model. `never`: on groups that no run of it saw, unpaired; else paired. `seen`, `unseen`: what is compared."""
+
+    model: str
+    never: bool
+    seen: Side
+    unseen: Side
+    loss: Difference
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models. `what`: their scores on unseen groups, the loss of both, or their scores on all cases. a − b; more is better for a."""
+
+    a: str
+    b: str
+    what: str
+    difference: Difference
+
+
+def gaps(data: StudyData, metric: str = "dice", label: str = MEAN_LABEL) -> list[Gap]:
+    """The losses of all models, p not corrected yet. None of models that saw all groups, or none."""
+    found = []
+    for model in data.models:
+        runs = data.runs_of(model)
+        seen, unseen = data.side(runs, saw=True), data.side(runs, saw=False)
+        both = seen.any(axis=0) & unseen.any(axis=0)
+        never = unseen.any(axis=0) & ~_groups_seen(data, model)
+        sign = sign_of(metric)
+        if both.any():
+            loss = paired(data, seen & both, unseen & both, metric, label, sign=sign)
+            found.append(Gap(model, False, seen & both, unseen & both, loss))
+        if seen.any() and (unseen & never).any():
+            loss = unpaired(data, seen, unseen & never, metric, label, sign=sign)
+            found.append(Gap(model, True, seen, unseen & never, loss))
+    return found
+
+
+def _groups_seen(data: StudyData, model: str) -> np.ndarray:
+    """(C,): whether any run of the model saw the case's group, whether or not it was tested on this case."""
+    saw = np.flatnonzero(data.side(data.runs_of(model), saw=True).any(axis=0))
+    groups = {data.cases[place].tested_on for place in saw}
+    return np.array([case.tested_on in groups for case in data.cases], dtype=bool)
+
+
+def with_correction(found: Sequence[Gap]) -> list[Gap]:
+    """p of all these losses after Holm."""
+    losses = corrected([gap.loss for gap in found])
+    return [replace(gap, loss=loss) for gap, loss in zip(found, losses, strict=True)]
+
+
+def gap_table(data: StudyData, metric: str = "dice") -> tuple[Table | None, list[Gap]]:
+    """The losses of all models by label, and those of the mean over labels with their p after Holm over the whole table."""
+    labels = [MEAN_LABEL, *data.labels] if len(data.labels) > 1 else [MEAN_LABEL]
+    found = with_correction([gap for label in labels for gap in gaps(data, metric, label)])
+    if not found:
+        return None, []
+    order = {model: place for place, model in enumerate(data.models)}
+    found.sort(key=lambda gap: (order[gap.model], gap.never, labels.index(gap.loss.label)))
+    rows = [_gap_row(data, gap) for gap in found]
+    by, head = data.record.by, SHOWN_METRICS[metric][0]
+    direction = "seen − unseen" if sign_of(metric) > 0 else "unseen − seen"
+    note = (
+        f"{head}. Means over cases; loss: mean over subjects of {direction}; bootstrap 95 % intervals over subjects. Paired: of each "
+        f"subject the mean over the runs that saw its {by} against the mean over those that did not; two-sided permutation test. "
+        f"Unpaired: subjects of {plural(by)} that no run saw against those of seen ones (subjects: of both sides); there other scans are "
+        f"compared, not only other training. {HOLM_NOTE} Empties: missed/extra/neither, over all runs; a score that is undefined in one "
+        f"of the runs compared is left out in all."
+    )
+    columns = ["model", "of", "label", "subjects", "seen", "unseen", "loss", "p", "p (Holm)", "verdict"]
+    title = f"Loss of {head.removesuffix(' mm')} on unseen {plural(by)}"
+    return Table(title, [*columns, "test", "empties"], rows, note), found
+
+
+def _gap_row(data: StudyData, gap: Gap) -> list[str]:
+    metric, label, loss = gap.loss.metric, gap.loss.label, gap.loss
+    by = plural(data.record.by)
+    return [
+        gap.model,
+        f"{by} never seen" if gap.never else f"the same {by}, seen and not",
+        label,
+        "/".join(map(str, loss.subjects)),
+        mean_text(data, gap.seen, metric, label)[0],
+        mean_text(data, gap.unseen, metric, label)[0],
+        difference_text(loss),
+        p_text(loss.p),
+        p_text(loss.p_holm),
+        loss.verdict(LOSES, GAINS),
+        loss.kind,
+        "/".join(map(str, data.empties(gap.seen | gap.unseen, label))),
+    ]
+
+
+def by_value_table(data: StudyData, metric: str = "dice") -> Table | None:
+    """The paired loss for each value of the column, a column a model. None with fewer than two values that are seen and unseen."""
+    values: list[str] = []
+    losses: list[Difference] = []
+    for tested_on in data.tested_on:
+        of_value = [_loss_on(data, model, tested_on, metric) for model in data.models]
+        if any(one.difference is not None for one in of_value):
+            values.append(tested_on)
+            losses += of_value
+    if len(values) < 2:
+        return None
+    found = iter(corrected(losses))
+    rows = []
+    for value in values:
+        own = [next(found) for _ in data.models]
+        subjects = dict.fromkeys(str(one.subjects[0]) for one in own)
+        rows.append([plain(value), "/".join(subjects), *(difference_text(one) for one in own)])
+    by = data.record.by
+    note = (
+        f"Paired over subjects, mean over labels: what is lost by runs that did not see the {by}. {HOLM_NOTE}"
+    )
+    head = SHOWN_METRICS[metric][0].removesuffix(" mm")
+    return Table(f"Loss of {head} by {data.record.by}", ["tested on", "subjects", *data.models], rows, note)
+
+
+def _loss_on(data: StudyData, model: str, tested_on: str, metric: str) -> Difference:
+    runs = data.runs_of(model)
+    seen, unseen = (data.side(runs, saw=saw, tested_on=tested_on) for saw in (True, False))
+    return paired(data, seen, unseen, metric, sign=sign_of(metric))
+
+
+def compared(data: StudyData, metric: str = "dice") -> tuple[Table | None, list[Pair]]:
+    """Each two models on unseen groups and in their loss; on all cases where there are no unseen ones. None with one model, or very many.
+
+    Of each pair only runs that both have with the same training set, seed and fold.
+    """
+    if not 2 <= len(data.models) <= MOST_COMPARED:
+        return None, []
+    what = [ON_UNSEEN, LOSS] if (data.saw == 0).any() else [ON_ALL]
+    pairs = [
+        Pair(a, b, one, _difference(data, a, b, one, metric))
+        for one in what
+        for a, b in combinations(data.models, 2)
+    ]
+    pairs = [
+        replace(pair, difference=difference)
+        for pair, difference in zip(pairs, corrected([pair.difference for pair in pairs]), strict=True)
+    ]
+    by = data.record.by
+    names = {
+        ON_UNSEEN: f"score on unseen {plural(by)}",
+        LOSS: "loss, seen to unseen",
+        ON_ALL: "score on all test cases",
+    }
+    rows = [
+        [
+            names[pair.what],
+            pair.a,
+            pair.b,
+            str(pair.difference.subjects[0]),
+            difference_text(pair.difference),
+            p_text(pair.difference.p),
+            p_text(pair.difference.p_holm),
+            pair_verdict(pair),
+        ]
+        for pair in pairs
+    ]
+    head = SHOWN_METRICS[metric][0]
+    note = (
+        f"{head}, mean over labels, paired over subjects; of each pair only runs with the same training set, seed and fold. "
+        f"Two-sided permutation test. {HOLM_NOTE}"
+    )
+    columns = ["what", "A", "B", "subjects", "A − B", "p", "p (Holm)", "verdict"]
+    return Table(f"Models compared: {head.removesuffix(' mm')}", columns, rows, note), pairs
+
+
+def pair_verdict(pair: Pair) -> str:
+    """Who is better, or loses less; a tie; or that nothing can be told."""
+    word = "loses less" if pair.what == LOSS else "better"
+    more, less = f"{pair.a} {word}", f"{pair.b} {word}"
+    more_is_better = pair.what != LOSS and sign_of(pair.difference.metric) > 0
+    return pair.difference.verdict(*((more, less) if more_is_better else (less, more)))
+
+
+def _difference(data: StudyData, a: str, b: str, what: str, metric: str) -> Difference:
+    first, second = comparable(data, data.runs_of(a), data.runs_of(b))
+    if what == ON_ALL:
+        return paired(data, first, second, metric)
+    unseen = [side & (data.saw == 0) for side in (first, second)]
+    if what == ON_UNSEEN:
+        return paired(data, unseen[0], unseen[1], metric)
+    seen = [side & (data.saw == 1) for side in (first, second)]
+    found = data.averaged([seen[0], unseen[0], seen[1], unseen[1]], metric)
+    losses = sign_of(metric) * (found.values[[0, 2]] - found.values[[1, 3]])
+    return of_pair(losses[0], losses[1], found.subjects, metric, MEAN_LABEL)
+
+
+def plural(by: str) -> str:
+    """More than one of a column's values, in words."""
+    return f"{by[:-1]}ies" if by.endswith("y") else f"{by}s"
+
+
+def plain(selection: str) -> str:
+    """A selection in plain words: "vendor=A" → "vendor A", "vendor!=C" → "all but vendor C"."""
+    column, unequal, value = selection.partition("!=")
+    if unequal:
+        return f"all but {column} {value}"
+    return selection.replace("=", " ")
+
+
+def loss_sentences(data: StudyData, found: Sequence[Gap]) -> list[str]:
+    """The answer for each model in a sentence, from the losses of the mean over labels."""
+    by = data.record.by
+    lines = []
+    for gap in found:
+        loss = gap.loss
+        if loss.label != MEAN_LABEL or loss.difference is None:
+            continue
+        where = f"On {plural(by)} that no run saw" if gap.never else f"On unseen {plural(by)}"
+        verdict = loss.verdict(LOSES, GAINS)
+        size = f"{number(abs(loss.difference), 3)} Dice"
+        if verdict in (LOSES, GAINS):
+            text = f"{where}, {gap.model} {verdict} {size} ({_evidence(loss)})."
+        else:
+            text = f"{where}, no loss of {gap.model} can be told from chance: {signed(loss)} ({_evidence(loss)})."
+            if not loss.could_be:
+                text = f"{where}, {gap.model} differs by {signed(loss)} Dice, on too few subjects to tell ({_evidence(loss)})."
+        if gap.never:
+            text += f" Unpaired: other {plural(by)}, so the scans themselves may be harder."
+        lines.append(text)
+    return lines
+
+
+def signed(loss: Difference) -> str:
+    """The change of the score from seen to unseen, with its sign."""
+    return NOTHING if loss.difference is None else f"{-loss.difference:+.3f}".replace("-", "−")
+
+
+def _evidence(one: Difference) -> str:
+    """Interval, subjects, kind of test and p, for a parenthesis."""
+    words = []
+    if one.interval95:
+        low, high = one.interval95
+        words.append(f"95 % {low:.3f} … {high:.3f}".replace("-", "−"))
+    sizes = " and ".join(map(str, one.subjects))
+    words.append(f"{sizes} subjects, {one.kind}")
+    if one.p_holm is not None:
+        words.append(f"p {'< 0.001' if one.p_holm < 0.001 else f'= {one.p_holm:.3f}'}")
+    return "; ".join(words)
+
+
+def pair_sentences(data: StudyData, pairs: Sequence[Pair]) -> list[str]:
+    """Which model is ahead where it was not trained on, and which loses less: pairs that differ, then that all others are ties."""
+    by = data.record.by
+    places: dict[str, Callable[[Pair], str]] = {
+        ON_UNSEEN: lambda pair: f"On unseen {plural(by)}",
+        LOSS: lambda pair: "From seen to unseen",
+        ON_ALL: lambda pair: "On all test cases",
+    }
+    lines = []
+    for what, where in places.items():
+        own = [pair for pair in pairs if pair.what == what and pair.difference.difference is not None]
+        apart = [pair for pair in own if pair.difference.significant]
+        lines += [_apart(pair, where(pair)) for pair in apart]
+        ties = [pair for pair in own if pair not in apart]
+        if len(own) == 1 and ties:
+            lines.append(_tie(ties[0], where(ties[0])))
+        elif ties and not apart:
+            few = (
+                ""
+                if any(pair.difference.could_be for pair in ties)
+                else ", and there are too few subjects to tell"
+            )
+            noun = "in their loss " if what == LOSS else ""
+            lines.append(
+                f"{where(ties[0])}, no two of the {len(data.models)} models differ {noun}beyond chance: a tie{few}."
+            )
+        elif ties:
+            lines.append(f"{where(ties[0])}, all other pairs are ties.")
+    return lines
+
+
+def _apart(pair: Pair, where: str) -> str:
+    one = pair.difference
+    assert one.difference is not None
+    first_ahead = (one.difference > 0) is (pair.what != LOSS)
+    ahead, behind = (pair.a, pair.b) if first_ahead else (pair.b, pair.a)
+    size = number(abs(one.difference), 3)
+    what = (
+        f"loses {size} Dice less than {behind}" if pair.what == LOSS else f"is {size} Dice ahead of {behind}"
+    )
+    return f"{where}, {ahead} {what} ({_evidence(one)})."
+
+
+def _tie(pair: Pair, where: str) -> str:
+    one = pair.difference
+    assert one.difference is not None
+    few = "" if one.could_be else ", and there are too few subjects to tell"
+    what = "their losses differ by" if pair.what == LOSS else "differ by"
+    names = f"{pair.a} and {pair.b}" + (":" if pair.what == LOSS else "")
+    return f"{where}, {names} {what} {number(abs(one.difference), 3)} Dice ({_evidence(one)}): a tie{few}."
