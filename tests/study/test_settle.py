@@ -1,0 +1,145 @@
+"""What a run is known by: the checksum of all that determines it, and of nothing else. And how time is shared out."""
+
+import math
+import os
+import shutil
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_studies import cohort
+
+from utseg.errors import InputError
+from utseg.home import Home
+from utseg.study.definition import parse_definition
+from utseg.study.expand import expand
+from utseg.study.run import SHARED_OUT, StudyRequest, settle, slot_seconds
+
+TEXT = 'name = "x"\n'
+
+
+def write_files(dataset):
+    for case in dataset.cases:
+        for path in case.files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(path.name)
+
+
+@pytest.fixture
+def place(tmp_path):
+    write_files(cohort("AAAABBBB", "ABC", folder=tmp_path / "raw"))
+    return tmp_path
+
+
+def settled(place, text=TEXT, max_time_s=None, parallel=1, folder="raw", **changes):
+    dataset = replace(cohort("AAAABBBB", "ABC", folder=place / folder), **changes)
+    plan = expand(parse_definition(text, "x"), {"MnM": dataset}, "MnM", "x")
+    home = Home(place / folder, place / "preprocessed", place / "results")
+    return settle(plan, StudyRequest(place / "out", home, max_time_s=max_time_s, parallel=parallel))
+
+
+def ids(*args, **kwargs):
+    return [run.checksum for run in settled(*args, **kwargs).runs]
+
+
+def test_the_same_study_has_the_same_checksums_wherever_its_files_lie(place):
+    first = ids(place)
+    shutil.copytree(place / "raw", place / "moved")
+    (place / "preprocessed" / "study_data" / "checksums.json").unlink()
+    assert ids(place) == first == ids(place, folder="moved")
+    renamed = TEXT.replace('"x"', '"y"') + 'question = "why?"\n[[variants]]\nname = "a"\npart = "b"\n'
+    assert ids(place, renamed) == first  # words change nothing
+
+
+def test_numbers_of_equal_value_are_equal(place):
+    one, same = (
+        TEXT + f'settings = {{ "augmentation.rotation_probability" = {value} }}\n' for value in ("0", "0.0")
+    )
+    assert ids(place, one) == ids(place, same) != ids(place)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'networks = ["UNet"]',
+        'plans = ["cpu"]',
+        "seeds = [1]",
+        "epochs = 3",
+        'settings = { "batch_size" = 4 }',
+        "[train]\nfolds = [1]",
+        '[train]\nselections = ["vendor=A"]',
+    ],
+)
+def test_whatever_determines_a_run_changes_its_checksum(place, text):
+    assert set(ids(place, TEXT + text)).isdisjoint(ids(place))
+
+
+@pytest.mark.parametrize("which", ["MnM000_ED.nii.gz", "MnM007_ES_gt.nii.gz", "MnM008_ED.nii.gz"])
+def test_another_scan_or_label_to_train_or_test_on_is_another_run(place, which):
+    before = ids(place)
+    path = place / "raw" / "MnM" / which
+    path.write_text("changed")
+    assert set(ids(place)).isdisjoint(before)
+
+
+def test_a_file_that_looks_unchanged_is_not_read_again(place):
+    before = ids(place)
+    path = place / "raw" / "MnM" / "MnM000_ED.nii.gz"
+    stamp = path.stat()
+    path.write_text("changed!"[: stamp.st_size].ljust(stamp.st_size))
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert ids(place) == before
+
+
+def test_equal_runs_of_two_parts_are_one(place):
+    variants = '[[variants]]\npart = "a"\nname = "1"\n[[variants]]\npart = "b"\nname = "1"\n'
+    variants += '[[variants]]\npart = "b"\nname = "2"\nsettings = { "batch_size" = 4 }\n'
+    study = settled(place, TEXT + variants)
+    assert len(study.runs) == 3 and len(study.distinct) == 2
+    assert study.runs[0].folder == study.runs[1].folder
+    assert study.runs[0].data.plan_folder == study.runs[2].data.plan_folder  # trained from the same slices
+
+
+def test_each_list_of_subjects_has_its_own_plan(place):
+    text = TEXT + 'networks = ["UTNet", "UNet"]\n[train]\neach = "vendor"\ntogether = true\n'
+    study = settled(place, text)
+    assert len({run.data.plan_folder for run in study.runs}) == 3
+    for run in study.runs:
+        subjects = run.planned.subjects
+        assert {case.subject for case in run.data.own.cases} == {*subjects.training, *subjects.validation}
+
+
+def test_settings_that_shape_slices_are_planned_with(place):
+    text = (
+        TEXT + '[[variants]]\nname = "a"\n[[variants]]\nname = "b"\nsettings = { "spacing_yx_mm" = [2, 2] }\n'
+    )
+    a, b = settled(place, text).runs
+    assert a.data.folder != b.data.folder
+    assert dict(b.data.request.settings) == {"spacing_yx_mm": [2, 2]}
+
+
+def test_the_same_image_under_two_names_is_refused(place):
+    folder = place / "raw" / "MnM"
+    shutil.copy(folder / "MnM000_ED.nii.gz", folder / "MnM009_ES.nii.gz")
+    with pytest.raises(
+        InputError, match=r"MnM009_ES \(testing\) is the same image as case MnM000_ED \(\w+\)"
+    ):
+        settled(place)
+
+
+@given(st.integers(1, 100), st.integers(1, 16), st.floats(200, 1e6))
+def test_shared_out_time_is_kept_to_and_used(runs, parallel, budget):
+    slot = slot_seconds(budget, runs, parallel)
+    rounds = math.ceil(runs / parallel)
+    assert slot * rounds <= SHARED_OUT * budget < (slot + 1) * rounds
+
+
+def test_every_run_gets_the_same_time_and_it_belongs_to_the_run(place):
+    text = TEXT + "seeds = [0, 1, 2]\nepochs = 5\n"
+    study = settled(place, text, max_time_s=1000)
+    assert study.slot_s == 300
+    assert set(ids(place, text, max_time_s=1000)).isdisjoint(ids(place, text, max_time_s=2000))
+    assert ids(place, text, max_time_s=1000) == ids(place, TEXT + "seeds = [0, 1, 2]\n", max_time_s=1000)
+    with pytest.raises(InputError, match="--max-time: 3 s are less than a second for each of 3 runs"):
+        settled(place, text, max_time_s=3)
