@@ -31,7 +31,7 @@ class CaseQuality(Settings):
     """How far the mask of a case can be trusted. Of a cine: the worst of its frames.
 
     predicted_dice: per label name, the lower of `expected_dice` and `members_dice` (see `agreement.py`), which ranks cases at least as
-    well as either; None where the mask lacks the label. members_dice: of `members` networks and mirrorings; None where there is but one.
+    well as either; None where the mask lacks the label. members_dice: of `members` networks times views; None where there is but one.
     """
 
     predicted_dice: dict[str, float | None]

@@ -26,8 +26,8 @@ from utseg.predict.views import AS_MIRRORED_IN_TRAINING, NO_AUGMENTATION, TestTi
 from utseg.progress import progress
 from utseg.selection.choose import Candidate, Names, choose
 from utseg.selection.gain import BeforeAfter, Gain, gain
+from utseg.selection.masks import Inputs, is_made, quietly
 from utseg.selection.models import FoldRun, TrainedModel
-from utseg.selection.pairs import Inputs, is_made, quietly
 from utseg.selection.scores import Floats, Scoring, dice_by_label, foreground, read_both, subject_means
 
 if TYPE_CHECKING:
