@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=Path,
         nargs="+",
         metavar="PATH",
-        help="a scores folder, a run of utseg_train, or a folder above some",
+        help="a scores folder, a run of utseg_train, or a folder above some; or the folder of one study of utseg_study",
     )
     parser.add_argument(
         "-o",
@@ -54,9 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(arguments: argparse.Namespace) -> None:
     from utseg.rawdata import open_dataset
-    from utseg.report import write_report
+    from utseg.report import write_report, write_study_report
 
     home = home_of(arguments)
+    is_study = _is_study(arguments)
     dataset = None
     if hasattr(arguments, "dataset"):
         name, folder = home.raw_dataset(arguments.dataset)
@@ -65,15 +66,16 @@ def _report(arguments: argparse.Namespace) -> None:
     words += ["-d", arguments.dataset] if hasattr(arguments, "dataset") else []
     words += [] if arguments.pictures else ["--no-pictures"]
     words += ["--home", str(arguments.home)] if hasattr(arguments, "home") else []
-    report = write_report(
-        arguments.paths,
-        arguments.output,
-        home=home,
-        dataset=dataset,
-        pictures=arguments.pictures,
-        command=shlex.join(words),
-        workers=getattr(arguments, "workers", None),
-    )
+    settings = {
+        "home": home,
+        "pictures": arguments.pictures,
+        "command": shlex.join(words),
+        "workers": getattr(arguments, "workers", None),
+    }
+    if is_study:
+        report = write_study_report(arguments.paths[0], arguments.output, **settings)
+    else:
+        report = write_report(arguments.paths, arguments.output, dataset=dataset, **settings)
     for notice in report.notices:
         logger.warning("%s", notice)
     if logger.isEnabledFor(logging.INFO):
@@ -81,3 +83,16 @@ def _report(arguments: argparse.Namespace) -> None:
         sys.stdout.write(
             f"report: {report.path} ({report.cases} cases, {report.pictured} with pictures, {size:.1f} MB)\ntables: {report.tables}\n"
         )
+
+
+def _is_study(arguments: argparse.Namespace) -> bool:
+    """Whether the path is a study's folder. Raises UsageError where a study and other paths, or a dataset, are named."""
+    from utseg.errors import UsageError
+    from utseg.study.record import STUDY_FILE
+
+    studies = [path for path in arguments.paths if (path / STUDY_FILE).is_file()]
+    if studies and (len(arguments.paths) > 1 or hasattr(arguments, "dataset")):
+        raise UsageError(
+            f"{studies[0]}: a study has a report of its own: name its folder alone, without other paths and without -d"
+        )
+    return bool(studies)

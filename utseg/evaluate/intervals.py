@@ -54,13 +54,13 @@ def bootstrap_interval(
         return None
     sums = np.bincount(owner, weights=values, minlength=count)
     sizes = np.bincount(owner, minlength=count).astype(float)
-    times = _times_drawn(count, seed)
+    times = times_drawn(count, seed)
     low, high = np.percentile((times @ sums) / (times @ sizes), [2.5, 97.5])
     return [float(low), float(high)]
 
 
 @lru_cache(maxsize=8)
-def _times_drawn(count: int, seed: int) -> NDArray[np.float64]:
+def times_drawn(count: int, seed: int) -> NDArray[np.float64]:
     """How often each of `count` subjects is drawn in each resample: (RESAMPLES, count)."""
     drawn = np.random.default_rng(seed).integers(0, count, size=(RESAMPLES, count))
     flat = (drawn + np.arange(RESAMPLES)[:, None] * count).ravel()

@@ -17,7 +17,7 @@ from utseg.parallel import process_pool, run_each
 from utseg.progress import progress
 from utseg.report.cases import FIGURES, Chosen, choose_figures
 from utseg.report.page import Shown
-from utseg.report.places import find_places
+from utseg.report.places import Places, find_places
 from utseg.report.stacks import PIXELS_PER_CASE, Stack, StackRequest, make_stack
 
 logger = logging.getLogger("utseg")
@@ -40,8 +40,7 @@ def with_pictures(
     """The page with figures of these cases of each value of the group column ("": of all), and stacks of at most so many cases."""
     entries = page.scored
     places, notices = find_places(entries, home, dataset)
-    of_all = {case for case, own in places.items() if len(own.predictions) == len(entries)}
-    chosen = choose_figures(entries, column, page.order, of_all or places, which)
+    chosen = choose_figures(entries, column, page.order, _fullest(page, places, column), which)
     wanted = [case for case in page.order if case in places]
     kept = dict.fromkeys([*wanted[:most], *(figure.case_id for figure in chosen)])
     if len(wanted) > len(kept):
@@ -61,6 +60,15 @@ def with_pictures(
         stacks=stacks,
         figures=_there(chosen, stacks),
     )
+
+
+def _fullest(page: Shown, places: Mapping[str, Places], column: str) -> set[str]:
+    """Of each group the cases that as many models have as any of its cases."""
+    group = {str(row["case"]): str(row.get(column, "")) for entry in page.scored for row in entry.rows}
+    most: dict[str, int] = {}
+    for case, own in places.items():
+        most[group[case]] = max(most.get(group[case], 0), len(own.predictions))
+    return {case for case, own in places.items() if len(own.predictions) == most[group[case]]}
 
 
 def _pixels(count: int) -> int:

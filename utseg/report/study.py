@@ -230,7 +230,7 @@ def _with_images(page: StudyPage, data: StudyData) -> StudyPage:
     if found:
         table, overall = correlation_table(found)
         tables.append(table)
-        answers = look_sentences(overall, found)
+        answers = look_sentences(overall)
     difference = difference_table(images, data.record.by) if data.record.by else None
     return replace(
         page,

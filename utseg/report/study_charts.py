@@ -51,11 +51,13 @@ def points_chart(
     *,
     lines: Sequence[Sequence[Point]] = (),
     logarithmic: bool = False,
+    limits: Sequence[float] = (),
     radius: float = 3.2,
 ) -> Markup:
-    """Points over x; `lines` join some of them. `units`: of x, which may be logarithmic, and y."""
+    """Points over x; `lines` join some of them. `units`: of x, which may be logarithmic, and y; `limits`: y values that have to fit in."""
     x, to_x = _x_scale([point.x for point in points], logarithmic)
     bounds = [value for point in points for value in (point.y, *(point.interval or ()))]
+    bounds += limits
     y = scale(min(bounds), max(bounds), HEIGHT - BOTTOM, TOP + 10)
     parts = [x_axis(x, TOP + 10, HEIGHT - BOTTOM, units[0], to_x.text), y_ticks(y, LEFT, WIDTH - RIGHT)]
     parts.append(Markup('<text class="side" x="0" y="{}">{}</text>').format(TOP + 2, units[1]))
@@ -96,8 +98,8 @@ def _x_scale(values: Sequence[float], logarithmic: bool) -> tuple[Scale, _ToX]:
         for power in range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
         for factor in (1, 2, 5)
     ]
-    below = [step for step in steps if step <= low * 1.001][-1]
-    above = next(step for step in steps if step >= high * 0.999 and step > below)
+    below = [step for step in steps if step <= low * 0.95][-1]
+    above = next(step for step in steps if step >= high * 1.05)
     ticks = [math.log10(step) for step in steps if below <= step <= above]
     x = Scale(ticks[0], ticks[-1], LEFT, WIDTH - RIGHT, ticks)
     return x, _ToX(x, True)

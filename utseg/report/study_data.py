@@ -149,6 +149,15 @@ class StudyData:
         """The runs of one model."""
         return [run for run in self.runs if self.model_of(run) == model]
 
+    @cached_property
+    def shared_runs(self) -> tuple[StudyRun, ...]:
+        """The runs whose training set, seed and fold every model has, so that models stand side by side; all runs where there are none."""
+        have: dict[tuple[object, ...], set[str]] = {}
+        for run in self.runs:
+            have.setdefault(_key(run), set()).add(self.model_of(run))
+        shared = tuple(run for run in self.runs if len(have[_key(run)]) == len(self.models))
+        return shared or self.runs
+
     def averaged(self, sides: Sequence[Side], metric: str = "dice", label: str = MEAN_LABEL) -> "Averages":
         """Each side's scores of the cases that all sides have."""
         rows = np.flatnonzero(np.any([side.any(axis=1) for side in sides], axis=0))
@@ -194,14 +203,14 @@ class Averages:
         return len(np.unique(self.subjects[defined]))
 
 
+def _key(run: StudyRun) -> tuple[object, ...]:
+    return run.dataset, run.trained_on, run.seed, run.fold
+
+
 def comparable(data: StudyData, a: Sequence[StudyRun], b: Sequence[StudyRun]) -> tuple[Side, Side]:
     """The sides of two sets of runs, of each only those that the other has with the same training set, seed and fold."""
-
-    def key(run: StudyRun) -> tuple[str, str, int, int]:
-        return run.dataset, run.trained_on, run.seed, run.fold
-
-    shared = {key(run) for run in a} & {key(run) for run in b}
-    first, second = ([run for run in runs if key(run) in shared] for runs in (a, b))
+    shared = {_key(run) for run in a} & {_key(run) for run in b}
+    first, second = ([run for run in runs if _key(run) in shared] for runs in (a, b))
     return data.side(first), data.side(second)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.evaluate.compare import ALPHA, holm
-from utseg.evaluate.intervals import RESAMPLES, SEED
+from utseg.evaluate.intervals import SEED, times_drawn
 from utseg.evaluate.records import Row
 from utseg.evaluate.tables import NOTHING, Table
 from utseg.report.drawings import Charts
@@ -176,15 +176,28 @@ def spearman_interval(x: Floats, y: Floats, subjects: NDArray[np.str_]) -> tuple
     count = int(owner.max()) + 1
     if count < 3:
         return None
-    members = [np.flatnonzero(owner == subject) for subject in range(count)]
-    generator = np.random.default_rng(SEED)
-    found = []
-    for _ in range(RESAMPLES):
-        drawn = np.concatenate([members[subject] for subject in generator.integers(0, count, count)])
-        found.append(spearman(x[drawn], y[drawn]))
-    defined = [value for value in found if not np.isnan(value)]
-    low, high = np.percentile(defined, [2.5, 97.5]) if defined else (float("nan"),) * 2
+    weights = times_drawn(count, SEED)[:, owner]
+    ranks = [_weighted_ranks(values, weights) for values in (x, y)]
+    centre = (weights.sum(axis=1, keepdims=True) + 1) / 2
+    first, second = (own - centre for own in ranks)
+    norm = np.sqrt((weights * first**2).sum(axis=1) * (weights * second**2).sum(axis=1))
+    found = (weights * first * second).sum(axis=1)[norm > 0] / norm[norm > 0]
+    if not len(found):
+        return None
+    low, high = np.percentile(found, [2.5, 97.5])
     return float(low), float(high)
+
+
+def _weighted_ranks(values: Floats, weights_BP: Floats) -> Floats:
+    """Mean ranks (B, P) of the points where each is there as often as its weight says."""
+    _, first, owner = np.unique(np.sort(values), return_index=True, return_inverse=True)
+    order = np.argsort(values, kind="stable")
+    together = np.add.reduceat(weights_BP[:, order], first, axis=1)
+    ranks = np.cumsum(together, axis=1) - together + (together + 1) / 2
+    back = np.empty(len(values), dtype=np.intp)
+    back[order] = owner
+    found: Floats = ranks[:, back]
+    return found
 
 
 def correlation_table(every: Sequence[Cloud]) -> tuple[Table, dict[str, str]]:
@@ -220,6 +233,7 @@ def correlation_table(every: Sequence[Cloud]) -> tuple[Table, dict[str, str]]:
 def cloud_charts(every: Sequence[Cloud], tested_on: Sequence[str]) -> Charts:
     """A scatter for each model: Dice over distance, a colour for each group, rings where it was seen in training."""
     charts = []
+    limits = [float(bound) for cloud in every for bound in (cloud.dice.min(), cloud.dice.max())]
     for cloud in every[:CHARTS_SHOWN]:
         points = [
             Point(
@@ -241,7 +255,7 @@ def cloud_charts(every: Sequence[Cloud], tested_on: Sequence[str]) -> Charts:
             if not np.isnan(x)
         ]
         units = "distance from the training images", "mean Dice"
-        charts.append(points_chart(cloud.model, units, points, radius=2.2))
+        charts.append(points_chart(cloud.model, units, points, limits=limits, radius=2.2))
     return Charts("Dice over distance; rings: the run saw this group in training", charts)
 
 
@@ -279,7 +293,7 @@ def difference_table(images: Images, by: str) -> Table | None:
         "raw ones as in the file."
     )
     columns = ["feature", *heads, "between", "p (Holm)"]
-    return Table(f"In what images of {plural(by)} differ", columns, rows, note)
+    return Table(f"How images of {plural(by)} differ", columns, rows, note)
 
 
 def _between(groups: Sequence[Floats]) -> float:
@@ -295,7 +309,7 @@ def _kruskal_p(groups: Sequence[Floats]) -> float:
     return float(kruskal(*groups).pvalue)
 
 
-def look_sentences(overall: Mapping[str, str], every: Sequence[Cloud]) -> list[str]:
+def look_sentences(overall: Mapping[str, str]) -> list[str]:
     """Whether Dice falls with distance, for each model in a clause."""
     clauses = [f"{model} {text}" for model, text in overall.items() if text != NOTHING]
     if not clauses:

@@ -5,13 +5,14 @@ subjects that some runs of a model saw the vendor of and others did not. Vendors
 difference to the subjects of seen vendors, unpaired, and harder scans look like a loss.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 
-from utseg.evaluate.tables import NOTHING, Table, number
+from utseg.evaluate.tables import Table, number
 from utseg.report.study_compare import (
     Difference,
     corrected,
@@ -28,7 +29,8 @@ from utseg.study.record import MEAN_LABEL
 
 LOSES, GAINS = "loses", "gains"
 ON_UNSEEN, LOSS, ON_ALL = "unseen", "loss", "all"
-MOST_COMPARED = 8
+MOST_COMPARED = 16
+MOST_CLAUSES = 3
 HOLM_NOTE = "p < 0.05 after Holm's correction over all rows of the table is marked †; else it is a tie."
 
 
@@ -97,14 +99,14 @@ def gap_table(data: StudyData, metric: str = "dice") -> tuple[Table | None, list
     direction = "seen − unseen" if sign_of(metric) > 0 else "unseen − seen"
     note = (
         f"{head}. Means over cases; loss: mean over subjects of {direction}; bootstrap 95 % intervals over subjects. Paired: of each "
-        f"subject the mean over the runs that saw its {by} against the mean over those that did not; two-sided permutation test. "
-        f"Unpaired: subjects of {plural(by)} that no run saw against those of seen ones (subjects: of both sides); there other scans are "
-        f"compared, not only other training. {HOLM_NOTE} Empties: missed/extra/neither, over all runs; a score that is undefined in one "
-        f"of the runs compared is left out in all."
+        f"subject the mean over the runs that saw its {by} against the mean over those that did not; two-sided permutation test; a run "
+        f"on several {plural(by)} had more subjects, too. Unpaired: subjects of {plural(by)} that no run saw against those of seen ones "
+        f"(subjects: of both sides); there other scans are compared, not only other training. {HOLM_NOTE} Empties: "
+        f"missed/extra/neither, over all runs; a score that is undefined in one of the runs compared is left out in all."
     )
     columns = ["model", "of", "label", "subjects", "seen", "unseen", "loss", "p", "p (Holm)", "verdict"]
     title = f"Loss of {head.removesuffix(' mm')} on unseen {plural(by)}"
-    return Table(title, [*columns, "test", "empties"], rows, note), found
+    return Table(title, [*columns, "empties"], rows, note), found
 
 
 def _gap_row(data: StudyData, gap: Gap) -> list[str]:
@@ -112,7 +114,7 @@ def _gap_row(data: StudyData, gap: Gap) -> list[str]:
     by = plural(data.record.by)
     return [
         gap.model,
-        f"{by} never seen" if gap.never else f"the same {by}, seen and not",
+        f"{by} never seen (unpaired)" if gap.never else f"{by} seen and not (paired)",
         label,
         "/".join(map(str, loss.subjects)),
         mean_text(data, gap.seen, metric, label)[0],
@@ -121,7 +123,6 @@ def _gap_row(data: StudyData, gap: Gap) -> list[str]:
         p_text(loss.p),
         p_text(loss.p_holm),
         loss.verdict(LOSES, GAINS),
-        loss.kind,
         "/".join(map(str, data.empties(gap.seen | gap.unseen, label))),
     ]
 
@@ -158,11 +159,13 @@ def _loss_on(data: StudyData, model: str, tested_on: str, metric: str) -> Differ
 
 
 def compared(data: StudyData, metric: str = "dice") -> tuple[Table | None, list[Pair]]:
-    """Each two models on unseen groups and in their loss; on all cases where there are no unseen ones. None with one model, or very many.
+    """Each two models on unseen groups and in their loss; on all cases where there are no unseen ones.
 
-    Of each pair only runs that both have with the same training set, seed and fold.
+    Of each pair only runs that both have with the same training set, seed and fold. None with one model, with very many, or where models
+    are variants of a part, which are compared there.
     """
-    if not 2 <= len(data.models) <= MOST_COMPARED:
+    in_parts = any(run.part for run in data.record.runs)
+    if in_parts or not 2 <= len(data.models) <= MOST_COMPARED:
         return None, []
     what = [ON_UNSEEN, LOSS] if (data.saw == 0).any() else [ON_ALL]
     pairs = [
@@ -230,38 +233,42 @@ def plural(by: str) -> str:
 
 def plain(selection: str) -> str:
     """A selection in plain words: "vendor=A" → "vendor A", "vendor!=C" → "all but vendor C"."""
-    column, unequal, value = selection.partition("!=")
-    if unequal:
-        return f"all but {column} {value}"
-    return selection.replace("=", " ")
+    column, equals, value = selection.partition("=")
+    if column.endswith("!"):
+        return f"all but {column[:-1]} {value}"
+    return f"{column} {value}" if equals else selection
 
 
 def loss_sentences(data: StudyData, found: Sequence[Gap]) -> list[str]:
-    """The answer for each model in a sentence, from the losses of the mean over labels."""
-    by = data.record.by
+    """What each model loses, from the losses of the mean over labels: least first, in one sentence where they are few."""
+    by = plural(data.record.by)
+    starts = {
+        False: f"On unseen {by}",
+        True: f"On {by} that no run saw, whose scans may be harder in themselves",
+    }
     lines = []
-    for gap in found:
-        loss = gap.loss
-        if loss.label != MEAN_LABEL or loss.difference is None:
-            continue
-        where = f"On {plural(by)} that no run saw" if gap.never else f"On unseen {plural(by)}"
-        verdict = loss.verdict(LOSES, GAINS)
-        size = f"{number(abs(loss.difference), 3)} Dice"
-        if verdict in (LOSES, GAINS):
-            text = f"{where}, {gap.model} {verdict} {size} ({_evidence(loss)})."
-        else:
-            text = f"{where}, no loss of {gap.model} can be told from chance: {signed(loss)} ({_evidence(loss)})."
-            if not loss.could_be:
-                text = f"{where}, {gap.model} differs by {signed(loss)} Dice, on too few subjects to tell ({_evidence(loss)})."
-        if gap.never:
-            text += f" Unpaired: other {plural(by)}, so the scans themselves may be harder."
-        lines.append(text)
+    for never, start in starts.items():
+        own = [gap for gap in found if gap.never is never and gap.loss.label == MEAN_LABEL]
+        own = [gap for gap in own if gap.loss.difference is not None]
+        own.sort(key=lambda gap: gap.loss.difference or 0.0)
+        clauses = [_loss_clause(gap) for gap in own]
+        if len(clauses) > MOST_CLAUSES:
+            lines += [f"{start}, {clause}." for clause in clauses]
+        elif clauses:
+            lines.append(f"{start}, {'; '.join(clauses)}.")
     return lines
 
 
-def signed(loss: Difference) -> str:
-    """The change of the score from seen to unseen, with its sign."""
-    return NOTHING if loss.difference is None else f"{-loss.difference:+.3f}".replace("-", "−")
+def _loss_clause(gap: Gap) -> str:
+    loss = gap.loss
+    assert loss.difference is not None
+    size, evidence = f"{number(abs(loss.difference), 3)} Dice", _evidence(loss)
+    verb = LOSES if loss.difference >= 0 else GAINS
+    if loss.significant:
+        return f"{gap.model} {verb} {size} ({evidence})"
+    if not loss.could_be:
+        return f"{gap.model} {verb} {size}, on too few subjects to tell ({evidence})"
+    return f"{gap.model} {verb} nothing beyond chance: {size} ({evidence})"
 
 
 def _evidence(one: Difference) -> str:
@@ -273,57 +280,56 @@ def _evidence(one: Difference) -> str:
     sizes = " and ".join(map(str, one.subjects))
     words.append(f"{sizes} subjects, {one.kind}")
     if one.p_holm is not None:
-        words.append(f"p {'< 0.001' if one.p_holm < 0.001 else f'= {one.p_holm:.3f}'}")
+        words.append(f"p {'< 0.001' if one.p_holm < 0.001 else f'= {one.p_holm:.2g}'}")
     return "; ".join(words)
 
 
 def pair_sentences(data: StudyData, pairs: Sequence[Pair]) -> list[str]:
-    """Which model is ahead where it was not trained on, and which loses less: pairs that differ, then that all others are ties."""
-    by = data.record.by
-    places: dict[str, Callable[[Pair], str]] = {
-        ON_UNSEEN: lambda pair: f"On unseen {plural(by)}",
-        LOSS: lambda pair: "From seen to unseen",
-        ON_ALL: lambda pair: "On all test cases",
+    """Which model is ahead where it was not trained on, and which loses least, beyond chance of whom; a tie is called a tie."""
+    places = {
+        ON_UNSEEN: f"On unseen {plural(data.record.by)}",
+        LOSS: "From seen to unseen",
+        ON_ALL: "On all test cases",
     }
     lines = []
     for what, where in places.items():
         own = [pair for pair in pairs if pair.what == what and pair.difference.difference is not None]
-        apart = [pair for pair in own if pair.difference.significant]
-        lines += [_apart(pair, where(pair)) for pair in apart]
-        ties = [pair for pair in own if pair not in apart]
-        if len(own) == 1 and ties:
-            lines.append(_tie(ties[0], where(ties[0])))
-        elif ties and not apart:
-            few = (
-                ""
-                if any(pair.difference.could_be for pair in ties)
-                else ", and there are too few subjects to tell"
-            )
-            noun = "in their loss " if what == LOSS else ""
-            lines.append(
-                f"{where(ties[0])}, no two of the {len(data.models)} models differ {noun}beyond chance: a tie{few}."
-            )
-        elif ties:
-            lines.append(f"{where(ties[0])}, all other pairs are ties.")
+        if len(own) == 1:
+            lines.append(_of_two(own[0], where))
+        elif own:
+            lines.append(_of_many(own, where))
     return lines
 
 
-def _apart(pair: Pair, where: str) -> str:
+def _of_two(pair: Pair, where: str) -> str:
     one = pair.difference
     assert one.difference is not None
-    first_ahead = (one.difference > 0) is (pair.what != LOSS)
-    ahead, behind = (pair.a, pair.b) if first_ahead else (pair.b, pair.a)
-    size = number(abs(one.difference), 3)
-    what = (
-        f"loses {size} Dice less than {behind}" if pair.what == LOSS else f"is {size} Dice ahead of {behind}"
-    )
-    return f"{where}, {ahead} {what} ({_evidence(one)})."
+    size, evidence = f"{number(abs(one.difference), 3)} Dice", _evidence(one)
+    if not one.significant:
+        few = "" if one.could_be else ", with too few subjects to tell"
+        what = "losses" if pair.what == LOSS else "scores"
+        return f"{where}, the {what} of {pair.a} and {pair.b} differ by {size} ({evidence}): a tie{few}."
+    ahead, behind = (pair.a, pair.b) if (one.difference > 0) is (pair.what != LOSS) else (pair.b, pair.a)
+    what = f"loses {size} less than {behind}" if pair.what == LOSS else f"is {size} ahead of {behind}"
+    return f"{where}, {ahead} {what} ({evidence})."
 
 
-def _tie(pair: Pair, where: str) -> str:
-    one = pair.difference
-    assert one.difference is not None
-    few = "" if one.could_be else ", and there are too few subjects to tell"
-    what = "their losses differ by" if pair.what == LOSS else "differ by"
-    names = f"{pair.a} and {pair.b}" + (":" if pair.what == LOSS else "")
-    return f"{where}, {names} {what} {number(abs(one.difference), 3)} Dice ({_evidence(one)}): a tie{few}."
+def _of_many(pairs: Sequence[Pair], where: str) -> str:
+    """The model that is ahead of most by the sign of the difference, and whom beyond chance."""
+    sign = -1 if pairs[0].what == LOSS else 1
+    wins = Counter(pair.a if sign * (pair.difference.difference or 0.0) > 0 else pair.b for pair in pairs)
+    best = wins.most_common(1)[0][0]
+    own = [pair for pair in pairs if best in (pair.a, pair.b)]
+    others = {pair.b if pair.a == best else pair.a: pair.difference for pair in own}
+    apart = [
+        f"{name} by {number(abs(one.difference or 0.0), 3)}"
+        for name, one in others.items()
+        if one.significant
+    ]
+    ties = [name for name, one in others.items() if not one.significant]
+    what = "loses least" if pairs[0].what == LOSS else "has the highest Dice"
+    text = f"{where}, {best} {what}"
+    text += f", beyond chance {'less than' if sign < 0 else 'ahead of'} {', '.join(apart)}" if apart else ""
+    text += f"; a tie with {', '.join(ties)}" if ties else ""
+    few = "" if any(one.could_be for one in others.values()) else " (too few subjects to tell)"
+    return f"{text}{few}."

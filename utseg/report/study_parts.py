@@ -93,6 +93,8 @@ def _ablation(data: StudyData, part: str, variants: Sequence[_Variant]) -> Secti
         "Dice: mean over labels and cases of all tested scans, with bootstrap 95 % intervals over subjects. Differences to the reference "
         f"are paired over subjects. {HOLM_NOTE} GMAC: 10⁹ multiply–adds for one patch. Empties: missed/extra/neither."
     )
+    if max(len(own.runs) for own in variants) == 1:
+        note += " Each variant was trained once: what another seed would change is not in the intervals."
     chart = _forest(part, variants, after)
     sentences = [_ablation_sentence(part, variants, after)]
     return Section(Table(title, [*columns, "empties"], rows, note), chart, sentences)
@@ -152,21 +154,23 @@ def _forest(part: str, variants: Sequence[_Variant], found: Sequence[Sequence[Di
 def _ablation_sentence(
     part: str, variants: Sequence[_Variant], found: Sequence[Sequence[Difference] | None]
 ) -> str:
-    apart = [
-        f"{own.name} {'+' if one.difference > 0 else '−'}{abs(one.difference):.3f}"
+    start = part[:1].upper() + part[1:] if part else "Variants"
+    references = [own.name for own, differences in zip(variants, found, strict=True) if differences is None]
+    tested = [
+        (own.name, differences[0])
         for own, differences in zip(variants, found, strict=True)
-        for one in (differences or ())[:1]
-        if one.significant and one.difference is not None
+        if differences and differences[0].difference is not None
     ]
-    name = part[:1].upper() + part[1:] if part else "Variants"
-    tested = [differences[0] for differences in found if differences]
-    if apart:
-        rest = len(tested) - len(apart)
-        return f"{name}: Dice differs from the reference by {', '.join(apart)}" + (
-            f"; {rest} other{'s are ties' if rest > 1 else ' is a tie'}." if rest else "."
-        )
-    few = "" if any(one.could_be for one in tested) else ", and there are too few subjects to tell"
-    return f"{name}: none of {len(tested)} variants differs from the reference beyond chance: a tie{few}."
+    apart = [
+        f"{name} is {abs(one.difference or 0.0):.3f} Dice {one.verdict('better', 'worse')}"
+        for name, one in tested
+        if one.significant
+    ]
+    ties = [name for name, one in tested if not one.significant]
+    few = "" if any(one.could_be for _, one in tested) else ", with too few subjects to tell"
+    clauses = apart + ([f"a tie with {', '.join(ties)}{few}"] if ties else [])
+    against = f"against {references[0]}" if len(references) == 1 else "against their reference"
+    return f"{start}, {against}: {'; '.join(clauses) or 'nothing could be compared'}."
 
 
 @dataclass(frozen=True)

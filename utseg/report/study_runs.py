@@ -50,6 +50,14 @@ def check_subjects(data: StudyData) -> None:
         raise CaseErrors(problems)
 
 
+def every_run(data: StudyData) -> list[StudyRun]:
+    """Each run once, under its first name."""
+    runs: dict[str, StudyRun] = {}
+    for run in data.record.runs:
+        runs.setdefault(run.id, run)
+    return list(runs.values())
+
+
 def dataset_table(data: StudyData) -> Table:
     """What was trained and tested on."""
     rows = []
@@ -66,7 +74,6 @@ def runs_table(data: StudyData) -> Table:
     tested = list(dict.fromkeys(name for run in data.record.runs for name in run.subjects.testing))
     columns = ["run", "state", "training", "testing", "iterations", "memory GB", "train on", "validate on"]
     columns += [f"test on {name}" for name in tested] + ["subjects", "note"]
-    runs = {run.id: run for run in reversed(data.record.runs)}
     rows = [
         [
             run.run,
@@ -81,7 +88,7 @@ def runs_table(data: StudyData) -> Table:
             CHECKED,
             run.error or "",
         ]
-        for run in reversed(runs.values())
+        for run in every_run(data)
     ]
     note = (
         "Subjects: how many train, validate (choose the checkpoint) and are tested. Checked: no subject of a dataset is in two of them, "
@@ -96,13 +103,11 @@ def _duration(seconds: float | None) -> str:
 
 def run_notices(data: StudyData) -> list[str]:
     """A line for each run that failed, and one for those that wait."""
-    runs = {run.id: run for run in reversed(data.record.runs)}
+    runs = every_run(data)
     lines = [
-        f"Failed: {run.run}: {run.error or 'no reason was recorded'}"
-        for run in reversed(runs.values())
-        if run.state == "failed"
+        f"Failed: {run.run}: {run.error or 'no reason was recorded'}" for run in runs if run.state == "failed"
     ]
-    waiting = sum(run.state == "waiting" for run in runs.values())
+    waiting = sum(run.state == "waiting" for run in runs)
     if waiting:
         were = "run has" if waiting == 1 else "runs have"
         lines.append(f"{waiting} of {len(runs)} {were} not finished yet: run the study again to go on.")
@@ -124,7 +129,7 @@ def cost_table(data: StudyData) -> tuple[Table, Charts | None]:
     points: dict[str, list[Point]] = {"parameters, millions": [], "GMAC": [], "training, minutes": []}
     for place, model in enumerate(data.models):
         runs = data.runs_of(model)
-        own = side & data.side(runs)
+        own = side & data.side([run for run in data.shared_runs if run in runs])
         dice, subjects = mean_text(data, own)
         rows.append([model, *capacity(runs[0]), *_costs(data, runs), str(subjects), dice])
         found = data.averaged([own])
@@ -154,6 +159,11 @@ def cost_table(data: StudyData) -> tuple[Table, Charts | None]:
     note = (
         f"Dice: mean over labels and cases, {what}, with bootstrap 95 % intervals over subjects. GMAC: 10⁹ multiply–adds for one "
         "patch. Times: means over runs, on the machine that ran them."
+        + (
+            " Scores: of the training sets, seeds and folds that all models have."
+            if len(data.shared_runs) < len(data.runs)
+            else ""
+        )
     )
     charts = [
         points_chart(
@@ -200,14 +210,14 @@ def provenance_table(data: StudyData, made: Sequence[tuple[str, str]]) -> Table:
         if path.is_file():
             rows.append(["study", f"{name} (SHA-256)", sha256(path)])
     rows += [["dataset", name, dataset.folder] for name, dataset in data.record.datasets.items()]
-    rows += [["run", run.run, run.folder] for run in data.record.runs]
+    rows += [["run", run.run, run.folder] for run in every_run(data)]
     return Table("Provenance", ["of", "what", "value"], rows)
 
 
 def counts(data: StudyData) -> str:
     """Runs, models, subjects and cases, in words."""
-    runs = {run.id: run for run in data.record.runs}
-    done = sum(run.state == FINISHED for run in runs.values())
+    runs = every_run(data)
+    done = sum(run.state == FINISHED for run in runs)
     words = [f"{done} of {len(runs)} runs finished"]
     if data.cases:
         words.append(f"{len(np.unique(data.subjects))} test subjects, {len(data.cases)} cases")
