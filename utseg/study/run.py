@@ -306,15 +306,13 @@ class _Progress:
         self._max_time_s = request.max_time_s
         self._tables = Tables(request.output, study.plan.by)
         self.record = self._look()
-
-    @property
-    def done(self) -> int:
-        """Runs that have finished or failed, equal ones counted once."""
-        return len({run.id for run in self.record.runs if run.state != "waiting"})
+        self.done = len({run.id for run in self.record.runs if run.state == "finished"})
+        """Runs that had finished before, and those that have finished or failed since; equal ones are one."""
 
     def ended(self, run: SettledRun) -> None:
         """Writes what is known now, and says what became of the run."""
         self.write()
+        self.done += 1
         entry = next(one for one in self.record.runs if one.id == run.checksum[:ID_DIGITS])
         place = f"[{self.done}/{len(self._study.distinct)}]"
         if entry.state == "failed":

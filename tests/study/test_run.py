@@ -1,0 +1,206 @@
+"""Studies as they run: one failure stops nobody, what is known is not run again, whoever is killed goes on."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from utseg.errors import ArtefactError
+from utseg.evaluate.records import METRICS_FILE
+from utseg.files import read_json
+from utseg.home import Home
+from utseg.rawdata import open_dataset
+from utseg.runs import is_finished, read_run
+from utseg.study import execute, run
+from utseg.study.data import DATA_FOLDER
+from utseg.study.definition import read_definition, with_values
+from utseg.study.execute import FAILED, FINISHED, INTERRUPTED, execute_job, stop_jobs
+from utseg.study.expand import expand
+from utseg.study.jobs import Job, read_job, read_outcome, write_job
+from utseg.study.jobs import test_folder as folder_of_test
+from utseg.study.record import read_study
+from utseg.study.run import StudyRequest, run_study, settle
+from utseg.study.walk import check_trained
+
+pytestmark = pytest.mark.slow
+EPOCHS = 60
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """The folders that would be run, which fail."""
+    folders: list[str] = []
+
+    def fail(folder):
+        folders.append(folder)
+        return FAILED
+
+    monkeypatch.setattr(run, "execute_job", fail)
+    return folders
+
+
+def again(ran, output, **values):
+    definition = with_values(read_definition(str(ran.file)), values, "x")
+    dataset = open_dataset(ran.home / "raw" / "Tiny", "Tiny")
+    plan = expand(definition, {"Tiny": dataset}, "Tiny", "x")
+    request = StudyRequest(output, Home.locate(ran.home), device="cpu")
+    return run_study(settle(plan, request), request)
+
+
+def test_a_failing_run_stops_nobody_and_is_one_line(ran):
+    assert ran.code == 1, ran.errors
+    errors = [line for line in ran.errors.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "b: wrong" in errors[0] and "augmentation.rotation_deg" in errors[0]
+    assert "Traceback" not in ran.errors
+    states = {one.run: one.state for one in ran.record.runs}
+    assert list(states.values()) == ["finished", "failed", "finished"], states
+    assert "[1/2]" in ran.said and "mean Dice" in ran.said and "trained on" in ran.said
+
+
+def test_equal_runs_are_trained_once_and_both_in_the_tables(ran):
+    first, wrong, second = ran.record.runs
+    assert first.id == second.id != wrong.id and first.folder == second.folder
+    with (ran.output / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    parts = {part: [{**row, "run": "", "part": ""} for row in rows if row["part"] == part] for part in "ab"}
+    assert parts["a"] == parts["b"] != []
+    assert {row["run"] for row in rows} == {first.run, second.run}
+
+
+def test_the_files_of_a_run_prove_who_took_part(ran):
+    one = ran.record.runs[0]
+    folder = Path(one.folder)
+    assert read_json(folder / "subjects.json") == one.subjects.model_dump(mode="json")
+    dataset = open_dataset(ran.home / "raw" / "Tiny", "Tiny")
+    owner = {case.case_id: case.subject for case in dataset.cases}
+    trained = read_run(folder / "train")
+    assert {owner[case] for case in trained.training_cases} == set(one.subjects.training)
+    assert {owner[case] for case in trained.validation_cases} == set(one.subjects.validation)
+    with (folder_of_test(folder, "Tiny") / METRICS_FILE).open() as file:
+        tested = {row["subject"] for row in csv.DictReader(file)}
+    assert tested == set(one.subjects.testing["Tiny"])
+    planned = {path.parent.name for path in Path(read_job(folder).plan_folder).glob("slices/*/case.json")}
+    assert {owner[case] for case in planned} == {*one.subjects.training, *one.subjects.validation}
+    sides = [*one.subjects.training, *one.subjects.validation, *tested]
+    assert len(sides) == len(set(sides)) == 6
+
+
+@pytest.mark.parametrize("side", ["training_cases", "validation_cases"])
+def test_a_run_that_saw_a_test_subject_is_refused(ran, side):
+    one = ran.record.runs[0]
+    job = read_job(Path(one.folder))
+    trained = read_run(Path(one.folder) / "train")
+    dataset = open_dataset(ran.home / "raw" / "Tiny", "Tiny")
+    check_trained(trained, job, dataset, Path("train"))
+    planted = next(case.case_id for case in dataset.cases if case.subject in one.subjects.testing["Tiny"])
+    leaky = trained.model_copy(update={side: (*getattr(trained, side), planted)})
+    with pytest.raises(ArtefactError, match="not in the study"):
+        check_trained(leaky, job, dataset, Path("train"))
+
+
+def test_what_has_finished_is_not_run_again_and_what_failed_is(ran, executed):
+    before = (ran.output / "results.csv").read_bytes()
+    record = again(ran, ran.output)
+    assert executed == [record.runs[1].folder]
+    assert (ran.output / "results.csv").read_bytes() == before
+
+
+def test_a_finished_run_is_known_to_other_studies(ran, executed, tmp_path):
+    variants = [{"name": "as the other had it"}]
+    record = again(ran, tmp_path / "out", name="other", variants=variants)
+    assert executed == [] and record.runs[0].state == "finished"
+    assert record.runs[0].id == ran.record.runs[0].id
+    assert read_study(tmp_path / "out").name == "other"
+    assert len(list((ran.home / "preprocessed" / DATA_FOLDER).glob("*/cpu_2d"))) == 1  # one plan for one list
+
+
+def test_scores_that_are_gone_are_made_again(ran, executed):
+    metrics = folder_of_test(Path(ran.record.runs[0].folder), "Tiny") / METRICS_FILE
+    text = metrics.read_bytes()
+    metrics.unlink()
+    try:
+        again(ran, ran.output)
+        assert ran.record.runs[0].folder in executed
+    finally:
+        metrics.write_bytes(text)
+
+
+@pytest.fixture(scope="module")
+def long_job(ran, tmp_path_factory) -> tuple[Path, Job]:
+    """A run of many short epochs on the data that are there."""
+    job = read_job(Path(ran.record.runs[0].folder))
+    job = job.model_copy(update={"epochs": EPOCHS, "checksum": "f" * 64})
+    folder = tmp_path_factory.mktemp("runs") / "f"
+    write_job(job, folder)
+    return folder, job
+
+
+def wait_for(condition, seconds=300.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def epochs_done(folder):
+    log = folder / "train" / "training.jsonl"
+    return len(log.read_text().splitlines()) if log.is_file() else 0
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split(")")[-1].split()[0] != "Z"
+
+
+def test_a_killed_worker_leaves_no_orphan_and_its_run_goes_on(long_job):
+    folder, job = long_job
+    words = f"from utseg.study.execute import execute_job; execute_job({str(folder)!r})"
+    worker = subprocess.Popen([sys.executable, "-c", words])
+    wait_for(lambda: epochs_done(folder) >= 3)
+    child = int((folder / ".lock").read_text().split()[-1])
+    assert is_alive(child) and child != worker.pid
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    wait_for(lambda: not is_alive(child), 60)
+    before = epochs_done(folder)
+    assert before < EPOCHS and read_outcome(folder, job.checksum) is None
+
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.append(execute_job(str(folder))))
+    thread.start()
+    wait_for(lambda: epochs_done(folder) >= before + 3)
+    stop_jobs()  # as on Ctrl-C: it saves and ends
+    thread.join(300)
+    assert found == [INTERRUPTED] and not is_finished(folder / "train")
+    assert before < epochs_done(folder) < EPOCHS
+
+    assert execute_job(str(folder)) == FINISHED
+    epochs = [json.loads(line)["epoch"] for line in (folder / "train" / "training.jsonl").open()]
+    assert epochs == list(range(1, EPOCHS + 1))
+    outcome = read_outcome(folder, job.checksum)
+    assert outcome is not None and outcome.iterations == 2 * EPOCHS
+    assert outcome.parameters and outcome.gmac and outcome.peak_memory_gb and outcome.training_seconds
+
+
+def test_a_process_that_is_killed_says_so(long_job, tmp_path, monkeypatch):
+    _, job = long_job
+    write_job(job, tmp_path)
+
+    def start(folder, job):
+        words = "import os; os.kill(os.getpid(), 9)"
+        return subprocess.Popen([sys.executable, "-c", words], stdin=subprocess.PIPE)
+
+    monkeypatch.setattr(execute, "_start", start)
+    assert execute_job(str(tmp_path)) == FAILED
+    outcome = read_outcome(tmp_path, job.checksum)
+    assert outcome is not None and outcome.error is not None and "killed by SIGKILL" in outcome.error
