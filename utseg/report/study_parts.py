@@ -162,14 +162,14 @@ def _ablation_sentence(
         if differences and differences[0].difference is not None
     ]
     apart = [
-        f"{name} is {abs(one.difference or 0.0):.3f} Dice {one.verdict('better', 'worse')}"
+        f"“{name}” is {abs(one.difference or 0.0):.3f} Dice {one.verdict('better', 'worse')}"
         for name, one in tested
         if one.significant
     ]
     ties = [name for name, one in tested if not one.significant]
     few = "" if any(one.could_be for _, one in tested) else ", with too few subjects to tell"
-    clauses = apart + ([f"a tie with {', '.join(ties)}{few}"] if ties else [])
-    against = f"against {references[0]}" if len(references) == 1 else "against their reference"
+    clauses = apart + ([f"a tie with {', '.join(f'“{name}”' for name in ties)}{few}"] if ties else [])
+    against = f"against “{references[0]}”" if len(references) == 1 else "against their reference"
     return f"{start}, {against}: {'; '.join(clauses) or 'nothing could be compared'}."
 
 

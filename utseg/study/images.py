@@ -9,7 +9,8 @@ import csv
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from utseg.errors import CaseErrors, InputError
 from utseg.evaluate.records import Row, to_csv
 from utseg.files import sha256, write_text
 from utseg.fingerprint.model import PERCENTILES
-from utseg.parallel import run_each
+from utseg.parallel import process_pool, run_each
 from utseg.progress import progress
+from utseg.study.record import IMAGES_FILE, read_study
 
 IMAGES_FORMAT = "1"
 """Part of every row's checksum: another value measures anew."""
@@ -41,6 +43,29 @@ class _Task:
     labels: dict[str, int]
     channel_names: tuple[str, ...]
     known: Mapping[str, Row]
+
+
+def measure_study(folder: Path, executor: Executor | None = None, *, workers: int | None = None) -> list[Row]:
+    """Writes `images.csv` into a study's folder: all cases of the subjects that a run trains on, validates on or is tested on.
+
+    Raises UtsegError where a raw dataset is not where it was any more, or holds damaged cases.
+    """
+    from utseg.rawdata import open_dataset
+
+    record = read_study(folder)
+    involved: dict[str, set[str]] = {}
+    for run in record.runs:
+        own = involved.setdefault(run.dataset, set())
+        own.update(run.subjects.training, run.subjects.validation)
+        for name, subjects in run.subjects.testing.items():
+            involved.setdefault(name, set()).update(subjects)
+    datasets = []
+    for name, subjects in involved.items():
+        dataset = open_dataset(Path(record.datasets[name].folder), name)
+        cases = tuple(case for case in dataset.cases if case.subject in subjects)
+        datasets.append(replace(dataset, cases=cases))
+    with nullcontext(executor) if executor else process_pool(workers) as pool:
+        return write_images(datasets, folder / IMAGES_FILE, pool, workers=workers)
 
 
 def write_images(
