@@ -3,8 +3,8 @@
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from utseg.commands.frame import (
     run,
 )
 from utseg.commands.train import duration
-from utseg.errors import CaseErrors, Interrupted, UsageError, UtsegError, listing
+from utseg.errors import CaseErrors, InputError, Interrupted, UsageError, UtsegError, listing
 
 if TYPE_CHECKING:
     from utseg.cluster import DaskExecutor
@@ -172,7 +172,8 @@ def _study(arguments: argparse.Namespace) -> int | None:
     if not arguments.dry_run and not hasattr(arguments, "output"):
         raise UsageError("-o DIR is missing: the folder for what comes out of the study (or --dry-run)")
     where = definition_text(arguments.study)[0]
-    definition = with_arguments(read_definition(arguments.study), arguments, where)
+    with _wrong_file():
+        definition = with_arguments(read_definition(arguments.study), arguments, where)
     plan = _opened(definition, arguments, where)
     for remark in plan.remarks:
         logger.info("%s", remark)
@@ -292,7 +293,17 @@ def _opened(definition: "Definition", arguments: argparse.Namespace, where: str)
         datasets[name] = open_dataset(folder, name)
         for warning in datasets[name].warnings:
             logger.warning("%s", warning)
-    return expand(definition, datasets, next(iter(datasets)), where)
+    with _wrong_file():
+        return expand(definition, datasets, next(iter(datasets)), where)
+
+
+@contextmanager
+def _wrong_file() -> Iterator[None]:
+    """A study that cannot be is wrong usage, whether its file says so or the command line."""
+    try:
+        yield
+    except InputError as error:
+        raise UsageError(str(error)) from None
 
 
 def _dry_run(study: "SettledStudy", request: "StudyRequest") -> None:
