@@ -60,9 +60,9 @@ def measure_study(folder: Path, executor: Executor | None = None, *, workers: in
         for name, subjects in run.subjects.testing.items():
             involved.setdefault(name, set()).update(subjects)
     datasets = []
-    for name, subjects in involved.items():
+    for name, wanted in involved.items():
         dataset = open_dataset(Path(record.datasets[name].folder), name)
-        cases = tuple(case for case in dataset.cases if case.subject in subjects)
+        cases = tuple(case for case in dataset.cases if case.subject in wanted)
         datasets.append(replace(dataset, cases=cases))
     with nullcontext(executor) if executor else process_pool(workers) as pool:
         return write_images(datasets, folder / IMAGES_FILE, pool, workers=workers)
