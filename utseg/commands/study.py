@@ -281,6 +281,7 @@ def with_arguments(definition: "Definition", arguments: argparse.Namespace, wher
 
 def _opened(definition: "Definition", arguments: argparse.Namespace, where: str) -> "StudyPlan":
     from utseg.rawdata import open_dataset
+    from utseg.study.definition import with_values
     from utseg.study.expand import dataset_names, expand
 
     home = home_of(arguments)
@@ -293,8 +294,9 @@ def _opened(definition: "Definition", arguments: argparse.Namespace, where: str)
         datasets[name] = open_dataset(folder, name)
         for warning in datasets[name].warnings:
             logger.warning("%s", warning)
+    trained = next(iter(datasets))
     with _wrong_file():
-        return expand(definition, datasets, next(iter(datasets)), where)
+        return expand(with_values(definition, {"train.dataset": trained}, where), datasets, trained, where)
 
 
 @contextmanager

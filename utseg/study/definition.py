@@ -17,6 +17,7 @@ from utseg.errors import InputError, SettingError, UsageError
 from utseg.planning.settings import Settings, validate
 
 SUFFIX = ".toml"
+COMPARED = ("networks", "plans", "seeds")
 Seed = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(min_length=1)]
 
@@ -190,8 +191,10 @@ def with_values(definition: Definition, values: Mapping[str, Any], where: str) -
 
 
 def to_toml(definition: Definition) -> str:
-    """The study as a file. Only what differs from the default is written; read again, it is the same study."""
+    """The study as a file: what is compared, and what differs from the default. Read again, it is the same study."""
     tree = definition.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+    compared = definition.model_dump(mode="json", include=set(COMPARED))
+    tree = {key: tree.pop(key) for key in ("name", "question") if key in tree} | compared | tree
     groups = {key: tree.pop(key) for key in ("train", "test") if key in tree}
     variants = tree.pop("variants", [])
     blocks = [_lines(tree)]
