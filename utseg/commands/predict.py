@@ -2,12 +2,14 @@
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utseg.commands.choice import add_model_choice
-from utseg.commands.frame import add_workers, home_of, make_parser, run
+from utseg.commands.frame import add_dask, add_workers, cluster_of, home_of, make_parser, run
 from utseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,10 +89,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="also draw when reading, network, restoring and writing worked on each volume, as a .png",
     )
     add_workers(parser)
-    return run(parser, _predict, argv)
+    add_dask(parser)
+    words = sys.argv[1:] if argv is None else argv
+    return run(parser, partial(_predict, words=words), argv)
 
 
-def _predict(arguments: argparse.Namespace) -> None:
+def _predict(arguments: argparse.Namespace, words: Sequence[str]) -> None:
     part, timeline = _part(arguments), _timeline(arguments)
 
     from utseg.files import require_writable
@@ -106,6 +110,9 @@ def _predict(arguments: argparse.Namespace) -> None:
     for warning in inputs.warnings:
         logger.warning("%s", warning)
 
+    if hasattr(arguments, "dask"):
+        _predict_on_cluster(arguments, words, runs, len(inputs.cases))
+        return
     from utseg.device import resolve_device
     from utseg.predict.pipeline import predict_cases
     from utseg.predict.views import NO_AUGMENTATION
@@ -127,6 +134,27 @@ def _predict(arguments: argparse.Namespace) -> None:
         part=part,
         timeline=timeline,
     )
+
+
+def _predict_on_cluster(
+    arguments: argparse.Namespace, words: Sequence[str], runs: Sequence[Path], cases: int
+) -> None:
+    """Has parts of the cases predicted by processes on the cluster's workers, each into the same folder."""
+    from utseg.children import stop_children
+    from utseg.commands.predict_parts import predict_on_cluster, without_dask
+
+    alone = {"--part": "part", "--timeline": "timeline"}
+    if others := [flag for flag, key in alone.items() if hasattr(arguments, key)]:
+        raise UsageError(f"{others[0]} and --dask: a cluster predicts in parts of its own; leave one out")
+    with cluster_of(
+        arguments,
+        writes=arguments.output,
+        reads=[arguments.input if arguments.input.is_dir() else arguments.input.parent, *runs],
+        gpu=arguments.device != "cpu",
+        stop_work=stop_children,
+    ) as executor:
+        assert executor is not None
+        predict_on_cluster(executor, without_dask(words), cases)
 
 
 def _part(arguments: argparse.Namespace) -> "Part | None":
