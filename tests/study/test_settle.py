@@ -93,12 +93,12 @@ def test_a_file_that_looks_unchanged_is_not_read_again(place):
 
 
 def test_equal_runs_of_two_parts_are_one(place):
-    variants = '[[variants]]\npart = "a"\nname = "1"\n[[variants]]\npart = "b"\nname = "1"\n'
-    variants += '[[variants]]\npart = "b"\nname = "2"\nsettings = { "batch_size" = 4 }\n'
+    variants = '[[variants]]\npart = "a"\nname = "1"\n[[variants]]\npart = "b"\nname = "2"\n'
+    variants += 'settings = { "batch_size" = 4 }\n[[variants]]\npart = "b"\nname = "1"\n'
     study = settled(place, TEXT + variants)
-    assert len(study.runs) == 3 and len(study.distinct) == 2
-    assert study.runs[0].folder == study.runs[1].folder
-    assert study.runs[0].data.plan_folder == study.runs[2].data.plan_folder  # trained from the same slices
+    assert len(study.runs) == 3 and study.distinct == [*study.runs[:2]]
+    assert study.runs[0].folder == study.runs[2].folder
+    assert study.runs[0].data.plan_folder == study.runs[1].data.plan_folder  # trained from the same slices
 
 
 def test_each_list_of_subjects_has_its_own_plan(place):

@@ -92,7 +92,10 @@ class SettledStudy:
     @property
     def distinct(self) -> list[SettledRun]:
         """The first of each, in order."""
-        return list({run.checksum: run for run in reversed(self.runs)}.values())[::-1]
+        found: dict[str, SettledRun] = {}
+        for run in self.runs:
+            found.setdefault(run.checksum, run)
+        return list(found.values())
 
 
 def slot_seconds(max_time_s: float, runs: int, parallel: int) -> float:

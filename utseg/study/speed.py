@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 MEASURED_BATCH = 2
 MEASURED_STEPS = 3
 WINDOW_OVERLAP = 0.5
-SECONDS_PER_CASE = 0.8
-"""Reading, resampling, restoring, judging, writing and scoring a case, on one core."""
-SECONDS_TO_START = 10.0
+SECONDS_PER_CASE = 0.2
+SECONDS_PER_MEGAVOXEL = 0.8
+"""Reading, resampling, restoring, judging, writing and scoring, on one core."""
+SECONDS_TO_START = 8.0
 """Starting Python and torch, and worker processes for prediction and for scoring."""
 VALIDATION_SHARE = 0.1
 """Of training, at most: validations in between, and at native resolution at the end."""
@@ -122,7 +123,12 @@ def testing_seconds(speed: Speed, plan: Plan, fingerprint: Fingerprint, cases: i
         windows *= 1 + max(0, ceil((length - patch) / (patch * (1 - WINDOW_OVERLAP))))
     views = 1 << len(plan.augmentation.mirror_axes)
     patches = cases * size[0].median * windows * views
-    return patches * speed.patch_s + cases * SECONDS_PER_CASE + SECONDS_TO_START
+    megavoxels = size[0].median * size[1].median * size[2].median / 1e6
+    return (
+        patches * speed.patch_s
+        + cases * (SECONDS_PER_CASE + SECONDS_PER_MEGAVOXEL * megavoxels)
+        + SECONDS_TO_START
+    )
 
 
 def expected_cost(

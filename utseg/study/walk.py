@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("utseg")
 FOLD = "fold0"
 TRAINING_LOG = "training.jsonl"
+TOO_SHORT = "--max-time is too short"
 LEAST_TRAINING_SHARE = 0.2
 """Of a slot, training gets at least this much, and testing takes longer than shared out, which is better than a run of nothing."""
 
@@ -77,22 +78,29 @@ def _train(job: Job, train: Path, device: "torch.device", began: float) -> None:
         logger.info(
             "%.0f s for this run: about %.0f s to test, %.0f s to train", job.slot_s, reserved, max_time_s
         )
-    find_trainer(job.network)(
-        TrainRequest(
-            model=job.network,
-            selection=FOLD,
-            raw=Path(job.raw),
-            preprocessed=Path(job.preprocessed),
-            plan_folder=Path(job.plan_folder),
-            output=train,
-            epochs=job.epochs,
-            max_time_s=max_time_s,
-            seed=job.seed,
-            device=job.device,
-            resume=resume,
-            settings=dict(job.settings),
-        )
+    request = TrainRequest(
+        model=job.network,
+        selection=FOLD,
+        raw=Path(job.raw),
+        preprocessed=Path(job.preprocessed),
+        plan_folder=Path(job.plan_folder),
+        output=train,
+        epochs=job.epochs,
+        max_time_s=max_time_s,
+        seed=job.seed,
+        device=job.device,
+        resume=resume,
+        settings=dict(job.settings),
     )
+    try:
+        find_trainer(job.network)(request)
+    except InputError as error:
+        if max_time_s is None or TOO_SHORT not in str(error):
+            raise
+        raise InputError(
+            f"{job.slot_s:.0f} s, this run's share of the study's --max-time, are too few: {str(error).partition(': ')[2]}; "
+            "give the study more time, or fewer runs"
+        ) from None
 
 
 def _testing_estimate(job: Job, device: "torch.device") -> float:
