@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import nibabel
@@ -329,22 +330,26 @@ def test_a_full_disk_ends_the_run_and_leaves_the_old_masks_whole(tmp_path, four,
 
 
 def test_images_are_read_as_they_are_needed(tmp_path, four, monkeypatch):
-    """However many cases there are, only a few volumes are held at a time."""
+    """However many cases there are, only a few volumes are held at a time, and no image once it was predicted."""
     path = four[0].images[0]
     cases = [Case(f"c{i:02d}", "s", (path,)) for i in range(40)]
-    read, held = 0, []
+    read, held, images, alive = 0, [], [], []
 
     def counting(volume: stages.Volume) -> stages.Preprocessed:
         nonlocal read
         read += 1
         held.append(read - len(list((tmp_path / "out").glob("c*.nii.gz"))))
-        return stages.prepare(volume)
+        prepared = stages.prepare(volume)
+        images.extend(weakref.ref(image) for image in prepared.images)
+        alive.append(sum(image() is not None for image in images))
+        return prepared
 
     monkeypatch.setattr(pipeline, "prepare", counting)
     monkeypatch.setattr(pipeline, "WITHOUT_POOL", 1000)
     predict_cases(cases, [band_model()], tmp_path / "out")
     assert read == 40
     assert max(held) <= 12
+    assert max(alive) <= 5
 
 
 def test_an_interruption_leaves_a_record_to_go_on_from(tmp_path, four, monkeypatch):

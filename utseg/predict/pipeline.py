@@ -11,12 +11,11 @@ import logging
 import platform
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import replace
 from importlib.metadata import version
-from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,7 @@ from utseg.predict.parts import Part, folder_of_masks
 from utseg.predict.record import ModelUse, PredictionRecord
 from utseg.predict.run import Extras, PredictionRun
 from utseg.predict.stages import Array, Predicted, Preprocessed, Volume, prepare, restore
-from utseg.predict.timeline import NETWORK, Span, Timeline
+from utseg.predict.timeline import NETWORK, Span
 from utseg.predict.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation, union
 from utseg.progress import progress
 from utseg.quality import QualitySettings
@@ -143,24 +142,31 @@ def _work(
             advance()
 
     def predicted() -> Iterator[Predicted]:
-        sources, *streams = tee(preprocessed(), len(groups) + 1)
-        results = [
-            _group_probabilities(group, number, stream, tta, run.timeline)
-            for number, (group, stream) in enumerate(zip(groups, streams, strict=True))
-        ]
+        turns: list[deque[Array]] = [deque() for _ in groups]
         members = tuple(len(group) for group in groups)
-        for source, *found in zip(sources, *results, strict=True):
-            yield Predicted(
-                replace(source, images=()),
-                tuple(each.probabilities_KZYX for each in found),
-                members,
-                tuple(each.agreement for each in found),
-                run.output,
-                run.extras.probabilities,
-                run.extras.entropy,
-                quality,
-                run.making.postprocessing,
-            )
+        with ExitStack() as stack:
+            results = [
+                stack.enter_context(closing(_group_probabilities(group, _taken(turn), tta)))
+                for group, turn in zip(groups, turns, strict=True)
+            ]
+            for source in preprocessed():
+                found = []
+                for turn, result, image_CZYX in zip(turns, results, source.images, strict=True):
+                    turn.append(image_CZYX)
+                    began = time.monotonic()
+                    found.append(next(result))
+                    run.timeline.add(source.volume.name, Span(NETWORK, began, time.monotonic()))
+                yield Predicted(
+                    replace(source, images=()),
+                    tuple(each.probabilities_KZYX for each in found),
+                    members,
+                    tuple(each.agreement for each in found),
+                    run.output,
+                    run.extras.probabilities,
+                    run.extras.entropy,
+                    quality,
+                    run.making.postprocessing,
+                )
 
     restored = run_each(
         restore, predicted(), executor, name=lambda item: item.source.volume.name, costly_items=True
@@ -184,37 +190,29 @@ def _work(
             raise drawn.error
 
 
+def _taken(turn: deque[Array]) -> Iterator[Array]:
+    """Each image when its turn has come, and no longer held here."""
+    while True:
+        yield turn.popleft()
+
+
 def _group_probabilities(
-    group: Sequence[LoadedModel],
-    number: int,
-    stream: Iterator[Preprocessed],
-    tta: TestTimeAugmentation,
-    timeline: Timeline,
-) -> "Iterator[PredictedVolume]":
-    """The probabilities of all volumes by the models of one preprocessing."""
+    group: Sequence[LoadedModel], images: Iterator[Array], tta: TestTimeAugmentation
+) -> "Generator[PredictedVolume, None, None]":
+    """The probabilities of each image by the models of one preprocessing."""
     from utseg.predict.windows import default_batch_size, predict_volumes
 
     plan = group[0].record.plan
     device = _device(group)
-    begun: deque[tuple[str, float]] = deque()
-
-    def images() -> Iterator[Array]:
-        for source in stream:
-            begun.append((source.volume.name, time.monotonic()))
-            yield source.images[number]
-
-    for predicted in predict_volumes(
+    yield from predict_volumes(
         [model.network for model in group],
-        images(),
+        images,
         patch_size=plan.patch_size,
         batch_size=default_batch_size(plan.patch_size, device),
         num_classes=plan.num_classes,
         device=device,
         views=tta.within(plan.augmentation).views(plan.spacing_yx_mm),
-    ):
-        name, began = begun.popleft()
-        timeline.add(name, Span(NETWORK, began, time.monotonic()))
-        yield predicted
+    )
 
 
 def _device(models: Sequence[LoadedModel]) -> "torch.device":

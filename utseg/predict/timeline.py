@@ -83,7 +83,7 @@ class Timeline:
                     for span in self.spans[volume]
                     if span.stage == stage
                 ]
-                axes.broken_barh(bars, (row - 0.4, 0.8), facecolor=_COLOURS[stage], linewidth=0)
+                axes.broken_barh(bars, (row - 0.4, 0.8), color=_COLOURS[stage], linewidth=0.7)
         axes.set_ylim(max(len(volumes), 1) - 0.5, -0.5)
         axes.set_xlim(left=0)
         axes.set_xlabel("seconds")
