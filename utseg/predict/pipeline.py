@@ -200,12 +200,13 @@ def _group_probabilities(
     group: Sequence[LoadedModel], images: Iterator[Array], tta: TestTimeAugmentation
 ) -> "Generator[PredictedVolume, None, None]":
     """The probabilities of each image by the models of one preprocessing."""
+    from utseg.predict.accelerate import folded
     from utseg.predict.windows import default_batch_size, predict_volumes
 
     plan = group[0].record.plan
     device = _device(group)
     yield from predict_volumes(
-        [model.network for model in group],
+        [folded(model.network) for model in group],
         images,
         patch_size=plan.patch_size,
         batch_size=default_batch_size(plan.patch_size, device),
