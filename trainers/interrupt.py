@@ -3,12 +3,15 @@
 import logging
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 logger = logging.getLogger("utseg")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SAME_S = 1.0
+"""A cluster signals every process of a job, and parents pass it on: signals so close to the first are the same request."""
 
 
 class Stopped(Exception):
@@ -16,15 +19,19 @@ class Stopped(Exception):
 
 
 class Interruption:
-    """Remembers the signal that came. A second one stops at once, as KeyboardInterrupt."""
+    """Remembers the signal that came. A second one, a second later, stops at once, as KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.name = ""
+        self._came = 0.0
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """The signal handler."""
         if self.name:
-            raise KeyboardInterrupt
+            if time.monotonic() - self._came > SAME_S:
+                raise KeyboardInterrupt
+            return
+        self._came = time.monotonic()
         self.name = signal.Signals(number).name
         logger.warning("%s received: the state will be saved after this iteration", self.name)
 

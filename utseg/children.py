@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""A child that gets one of these saves and ends. The latter two announce the end of a job's time on a cluster, to all its processes."""
+ANNOUNCEMENTS = (signal.SIGUSR1, signal.SIGUSR2)
+"""Of the end of a job's time on a cluster, to all its processes: the parent tells its children what to do."""
 _children: set["subprocess.Popen[bytes]"] = set()
 _guard = threading.RLock()  # a signal's handler may stop children while one is being started
 
@@ -65,10 +65,11 @@ def stop_children() -> None:
 
 
 def live_as_child() -> None:
-    """For the child's first line: signals that ask it to end raise KeyboardInterrupt, and it ends when its parent has."""
+    """For the child's first line: SIGTERM raises KeyboardInterrupt, until something else handles it; it ends when its parent has."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    for number in STOPPING:
-        signal.signal(number, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+    for number in ANNOUNCEMENTS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _end_with_parent() -> None:

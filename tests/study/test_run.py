@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from utseg.children import stop_children
 from utseg.errors import ArtefactError
 from utseg.evaluate.records import METRICS_FILE
 from utseg.files import read_json
@@ -21,7 +22,7 @@ from utseg.runs import is_finished, read_run
 from utseg.study import execute, run
 from utseg.study.data import DATA_FOLDER
 from utseg.study.definition import read_definition, with_values
-from utseg.study.execute import FAILED, FINISHED, INTERRUPTED, execute_job, stop_jobs
+from utseg.study.execute import FAILED, FINISHED, INTERRUPTED, execute_job
 from utseg.study.expand import expand
 from utseg.study.jobs import Job, read_job, read_outcome, write_job
 from utseg.study.jobs import test_folder as folder_of_test
@@ -179,7 +180,7 @@ def test_a_killed_worker_leaves_no_orphan_and_its_run_goes_on(long_job):
     thread = threading.Thread(target=lambda: found.append(execute_job(str(folder))))
     thread.start()
     wait_for(lambda: epochs_done(folder) >= before + 3)
-    stop_jobs()  # as on Ctrl-C: it saves and ends
+    stop_children()  # as on Ctrl-C: it saves and ends
     thread.join(300)
     assert found == [INTERRUPTED] and not is_finished(folder / "train")
     assert before < epochs_done(folder) < EPOCHS
@@ -196,11 +197,7 @@ def test_a_process_that_is_killed_says_so(long_job, tmp_path, monkeypatch):
     _, job = long_job
     write_job(job, tmp_path)
 
-    def start(folder, job):
-        words = "import os; os.kill(os.getpid(), 9)"
-        return subprocess.Popen([sys.executable, "-c", words], stdin=subprocess.PIPE)
-
-    monkeypatch.setattr(execute, "_start", start)
+    monkeypatch.setattr(execute, "run_child", lambda *words, **settings: -signal.SIGKILL)
     assert execute_job(str(tmp_path)) == FAILED
     outcome = read_outcome(tmp_path, job.checksum)
     assert outcome is not None and outcome.error is not None and "killed by SIGKILL" in outcome.error

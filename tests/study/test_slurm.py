@@ -140,7 +140,7 @@ def endless(monkeypatch):
         return f"interrupted {folder}"
 
     monkeypatch.setattr(slurm_module, "execute_job", execute)
-    monkeypatch.setattr(slurm_module, "stop_jobs", stopped.set)
+    monkeypatch.setattr(slurm_module, "stop_children", stopped.set)
     handler = signal.getsignal(signal.SIGTERM)
     yield began
     signal.signal(signal.SIGTERM, handler)

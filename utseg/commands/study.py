@@ -202,7 +202,7 @@ def _study(arguments: argparse.Namespace) -> int | None:
 
 def _cluster(arguments: argparse.Namespace) -> "AbstractContextManager[DaskExecutor | None]":
     """The executor of data and runs where `--dask` names one. Runs there save and end when this command is interrupted."""
-    from utseg.study.execute import stop_jobs
+    from utseg.children import stop_children
 
     home = home_of(arguments)
     return cluster_of(
@@ -210,7 +210,7 @@ def _cluster(arguments: argparse.Namespace) -> "AbstractContextManager[DaskExecu
         writes=None if arguments.dry_run else home.results,
         reads=[home.raw, home.preprocessed],
         gpu=arguments.device != "cpu",
-        stop_work=stop_jobs,
+        stop_work=stop_children,
     )
 
 

@@ -7,19 +7,16 @@ Doing the same again goes on where it stopped.
 """
 
 import logging
-import os
 import signal
-import subprocess
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
-from utseg.errors import Interrupted, UtsegError
+from utseg.children import live_as_child, run_child
+from utseg.errors import FolderBusy, Interrupted, UtsegError
 from utseg.files import folder_lock
 from utseg.parallel import THREAD_VARIABLES
 from utseg.study.jobs import (
@@ -34,12 +31,9 @@ from utseg.study.jobs import (
 
 FINISHED, FAILED, INTERRUPTED = "finished", "failed", "interrupted"
 EXIT_INTERRUPTED = 75
-STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""The latter two announce the end of a job's time on a cluster, to every process of the job."""
+MODULE = "utseg.study.execute"
 LOCK_WAIT_S = 15.0
 LOCK_LOOK_S = 0.5
-_children: set["subprocess.Popen[bytes]"] = set()
-_guard = threading.RLock()  # a signal's handler may stop jobs while one is being started
 
 
 def execute_job(run_folder: str) -> str:
@@ -56,7 +50,13 @@ def execute_job(run_folder: str) -> str:
         write_outcome(
             before.model_copy(update={"error": None}), folder
         )  # what is there now is of this attempt
-    code = _wait_for(_start(folder, job))
+    threads = {name: str(job.threads) for name in THREAD_VARIABLES}
+    code = run_child(
+        MODULE,
+        [str(folder)],
+        folder / LOG_FILE,
+        environment=threads | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"},
+    )
     if code in (EXIT_INTERRUPTED, -signal.SIGTERM, -signal.SIGINT):
         return INTERRUPTED
     if code == 0 and finished_outcome(folder, job.checksum) is not None:
@@ -65,45 +65,6 @@ def execute_job(run_folder: str) -> str:
     if after is None or after.error is None:
         write_outcome(Outcome(checksum=job.checksum, state="failed", error=_ended(code, folder)), folder)
     return FAILED
-
-
-def stop_jobs() -> None:
-    """Asks all runs that this process has started, once each, to save and end."""
-    with _guard:
-        children = list(_children)
-        _children.clear()
-    for child in children:
-        if child.poll() is None:
-            child.terminate()
-
-
-def _start(folder: Path, job: Job) -> "subprocess.Popen[bytes]":
-    threads = {name: str(job.threads) for name in THREAD_VARIABLES}
-    environment = {**os.environ, **threads, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
-    with (folder / LOG_FILE).open("ab") as log, _guard:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "utseg.study.execute", str(folder)],
-            stdin=subprocess.PIPE,  # held open: it closes when this process ends, however it ends
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,  # a terminal's Ctrl-C reaches this process, which passes it on
-        )
-        _children.add(child)
-    return child
-
-
-def _wait_for(child: "subprocess.Popen[bytes]") -> int:
-    try:
-        return child.wait()
-    except KeyboardInterrupt:
-        child.terminate()
-        return child.wait()
-    finally:
-        with _guard:
-            _children.discard(child)
-        if child.stdin is not None:
-            child.stdin.close()
 
 
 def _ended(code: int, folder: Path) -> str:
@@ -120,9 +81,7 @@ def _ended(code: int, folder: Path) -> str:
 def main(argv: list[str]) -> int:
     """What the started process does. Returns its exit code."""
     folder = Path(argv[0])
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    for number in STOPPING:
-        signal.signal(number, _terminate)
+    live_as_child()
     logger = logging.getLogger("utseg")
     logger.setLevel(logging.INFO)
     handler = logging.StreamHandler(sys.stdout)
@@ -135,8 +94,8 @@ def main(argv: list[str]) -> int:
 
             run_job(job, folder)
         return 0
-    except (Interrupted, KeyboardInterrupt) as error:
-        logger.info("interrupted: %s", error)
+    except (Interrupted, KeyboardInterrupt, FolderBusy) as error:  # another study may be doing this very run
+        logger.info("stopped: %s", error)
         return EXIT_INTERRUPTED
     except UtsegError as error:
         lines = error.lines()
@@ -154,17 +113,6 @@ def _failed(job: Job, folder: Path, line: str) -> int:
     return 1
 
 
-def _end_with_parent() -> None:
-    """Waits for the pipe from the parent to close, and ends at once: nobody would take what this process does any more."""
-    while os.read(0, 4096):
-        pass
-    os._exit(1)
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """The lock of the run's folder; one that a process just killed still holds is waited for."""
@@ -174,7 +122,7 @@ def _held(folder: Path) -> Iterator[None]:
         try:
             lock.__enter__()
             break
-        except UtsegError:
+        except FolderBusy:
             if time.monotonic() > deadline:
                 raise
             time.sleep(LOCK_LOOK_S)

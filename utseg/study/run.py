@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from utseg.children import stop_children
 from utseg.errors import InputError, Interrupted, UtsegError
 from utseg.files import folder_lock, remove_leftovers, require_writable, write_text
 from utseg.home import Home
@@ -20,7 +21,7 @@ from utseg.parallel import available_cores, run_each
 from utseg.study.checksums import Checksums
 from utseg.study.data import DATA_FOLDER, RunData, cases_of, measured, prepare, run_data, train_settings
 from utseg.study.definition import to_toml
-from utseg.study.execute import INTERRUPTED, execute_job, stop_jobs
+from utseg.study.execute import INTERRUPTED, execute_job
 from utseg.study.expand import PlannedRun, StudyPlan
 from utseg.study.jobs import (
     ID_DIGITS,
@@ -280,7 +281,7 @@ def _engine(request: StudyRequest, executor: Executor | None) -> Iterator[Execut
         yield threads
     except BaseException:
         threads.shutdown(wait=False, cancel_futures=True)
-        stop_jobs()
+        stop_children()
         raise
     finally:
         threads.shutdown()

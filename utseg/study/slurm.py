@@ -15,9 +15,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from utseg.children import stop_children
 from utseg.errors import InputError, SettingError, UsageError
 from utseg.files import read_json, write_json
-from utseg.study.execute import execute_job, stop_jobs
+from utseg.study.execute import execute_job
 
 SLURM_FOLDER = "slurm"
 """In the study's folder: scripts, logs and submitit's files, and `submitted.json`, which run is in which job."""
@@ -174,7 +175,7 @@ class ArrayTask:
 
         SIGTERM, which comes of `scancel` and before a preemption, has the run saved and ended too; it is not put back by us then.
         """
-        signal.signal(signal.SIGTERM, lambda number, frame: stop_jobs())
+        signal.signal(signal.SIGTERM, lambda number, frame: stop_children())
         with ThreadPoolExecutor(1) as thread:
             self._running = thread.submit(execute_job, run_folder)
             return self._running.result()
@@ -183,7 +184,7 @@ class ArrayTask:
         """Has the run saved and ended; the same is done again."""
         from submitit.helpers import DelayedSubmission
 
-        stop_jobs()
+        stop_children()
         if self._running is not None:
             wait([self._running], timeout=SAVING_S)
         return DelayedSubmission(ArrayTask(), run_folder)
