@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from made_scores import HOSTILE_CASE, HOSTILE_SCRIPT
+from made_study import make_pictured_study
 
 from utseg.home import Home
 from utseg.parallel import InlineExecutor
-from utseg.report import write_report
+from utseg.report import write_report, write_study_report
 
 selenium = pytest.importorskip("selenium")
 FLAGS = (
@@ -184,3 +185,40 @@ def test_everything_is_open_in_print(page):
     assert not css(page, "details:not([open])")
     page.execute_script("window.dispatchEvent(new Event('afterprint'))")
     assert css(page, "details:not([open])")
+
+
+@pytest.fixture(scope="module")
+def study_address(tmp_path_factory) -> str:
+    folder = make_pictured_study(tmp_path_factory.mktemp("study"))
+    home = Home.locate(folder / "home")
+    return write_study_report(
+        folder, folder / "report.html", home=home, executor=InlineExecutor()
+    ).path.as_uri()
+
+
+def test_the_report_of_a_study_chooses_its_matrix_and_opens_its_cases(browser, study_address):
+    browser.get(study_address)
+
+    def shown():
+        return [block for block in css(browser, ".choice") if block.is_displayed()]
+
+    (first,) = shown()
+    assert first.get_attribute("data-metric") == "dice" and first.get_attribute("data-label") == "mean"
+    for select, text in (("#choose-metric", "HD95 mm"), ("#choose-label", "MYO")):
+        options = css(browser, f"{select} option")
+        next(option for option in options if option.text == text).click()
+    (chosen,) = shown()
+    assert chosen.get_attribute("data-metric") == "hd95_mm" and "HD95 mm of MYO" in chosen.text
+    opener = css(browser, "button.open")[0]
+    browser.execute_script("arguments[0].click()", opener)
+    assert css(browser, "dialog[open] #viewer-title")[0].text == opener.text
+    assert [panel.text.split("\n")[0] for panel in css(browser, "dialog .panel")][:2] == [
+        "image",
+        "reference",
+    ]
+    assert {HOSTILE_CASE, HOSTILE_SCRIPT} <= set(column(browser, 0))
+    wide = browser.execute_script(
+        "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+    assert wide == 0
+    assert browser.get_log("browser") == [] and browser.execute_script("return window.hacked") is None
