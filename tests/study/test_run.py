@@ -10,7 +10,9 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from commandline import SCRIPTS
 
 from utseg.children import stop_children
 from utseg.errors import ArtefactError
@@ -31,7 +33,7 @@ from utseg.study.run import StudyRequest, run_study, settle
 from utseg.study.walk import check_trained
 
 pytestmark = pytest.mark.slow
-EPOCHS = 60
+EPOCHS = 30
 
 
 @pytest.fixture
@@ -49,8 +51,8 @@ def executed(monkeypatch):
 
 def again(ran, output, **values):
     definition = with_values(read_definition(str(ran.file)), values, "x")
-    dataset = open_dataset(ran.home / "raw" / "Tiny", "Tiny")
-    plan = expand(definition, {"Tiny": dataset}, "Tiny", "x")
+    datasets = {name: open_dataset(ran.home / "raw" / name, name) for name in ("Tiny", "Other")}
+    plan = expand(definition, datasets, "Tiny", "x")
     request = StudyRequest(output, Home.locate(ran.home), device="cpu")
     return run_study(settle(plan, request), request)
 
@@ -62,7 +64,8 @@ def test_a_failing_run_stops_nobody_and_is_one_line(ran):
     assert "Traceback" not in ran.errors
     states = {one.run: one.state for one in ran.record.runs}
     assert list(states.values()) == ["finished", "failed", "finished"], states
-    assert "[1/2]" in ran.said and "mean Dice" in ran.said and "trained on" in ran.said
+    assert {f"[{number}/2]" for number in (1, 2)} <= {*ran.said.split(), *ran.errors.split()}
+    assert "mean Dice seen" in ran.said and "trained on" in ran.said
 
 
 def test_equal_runs_are_trained_once_and_both_in_the_tables(ran):
@@ -89,8 +92,26 @@ def test_the_files_of_a_run_prove_who_took_part(ran):
     assert tested == set(one.subjects.testing["Tiny"])
     planned = {path.parent.name for path in Path(read_job(folder).plan_folder).glob("slices/*/case.json")}
     assert {owner[case] for case in planned} == {*one.subjects.training, *one.subjects.validation}
+    assert set(one.subjects.testing) == {"Tiny", "Other"}
     sides = [*one.subjects.training, *one.subjects.validation, *tested]
     assert len(sides) == len(set(sides)) == 6
+
+
+def test_another_dataset_is_scored_by_the_names_of_its_labels(ran):
+    nib = pytest.importorskip("nibabel")
+    labels = read_json(ran.home / "raw" / "Other" / "dataset.json")["labels"]
+    with (folder_of_test(Path(ran.record.runs[0].folder), "Other") / METRICS_FILE).open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["label_name"] for row in rows} == {"LV", "MYO", "RV"} and len(rows) == 12
+    for row in rows:
+        image = nib.load(ran.home / "raw" / "Other" / "labelsTr" / f"{row['case']}.nii.gz")
+        voxels = (np.asarray(image.dataobj) == labels[row["label_name"]]).sum()
+        assert float(row["reference_ml"]) == pytest.approx(
+            voxels * np.prod(image.header.get_zooms()) / 1000, rel=1e-4
+        )
+    with (ran.output / "cases.csv").open() as file:
+        tested_on = {row["tested_on"] for row in csv.DictReader(file)}
+    assert tested_on == {f"{name} vendor={vendor}" for name in ("Tiny", "Other") for vendor in "AB"}
 
 
 @pytest.mark.parametrize("side", ["training_cases", "validation_cases"])
@@ -158,9 +179,9 @@ def epochs_done(folder):
 def is_alive(pid):
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().split(")")[-1].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
         return False
-    return Path(f"/proc/{pid}/stat").read_text().split(")")[-1].split()[0] != "Z"
 
 
 def test_a_killed_worker_leaves_no_orphan_and_its_run_goes_on(long_job):
@@ -191,6 +212,26 @@ def test_a_killed_worker_leaves_no_orphan_and_its_run_goes_on(long_job):
     outcome = read_outcome(folder, job.checksum)
     assert outcome is not None and outcome.iterations == 2 * EPOCHS
     assert outcome.parameters and outcome.gmac and outcome.peak_memory_gb and outcome.training_seconds
+
+
+def test_a_study_that_is_stopped_saves_its_runs_and_says_how_to_go_on(ran, tmp_path):
+    file = tmp_path / "long.toml"
+    text = ran.file.read_text().partition("[[variants]]")[0].replace("epochs = 1", f"epochs = {EPOCHS}")
+    file.write_text(text.replace('"tiny"', '"long"'))
+    words = [file, "-d", "Tiny", "-o", tmp_path / "out", "--device", "cpu", "--home", ran.home]
+    command = [str(SCRIPTS / "utseg_study"), *map(str, words)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for((tmp_path / "out" / "study.json").is_file)
+    folder = Path(read_study(tmp_path / "out").runs[0].folder)
+    wait_for(lambda: epochs_done(folder) >= 1)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 75, errors
+    assert errors.count("error: ") == 1 and "run the same command again to go on" in errors
+    assert not is_alive(int((folder / ".lock").read_text().split()[-1]))
+    assert (folder / "train" / "checkpoint_latest.pt").is_file()
+    (run,) = read_study(tmp_path / "out").runs
+    assert run.state == "waiting" and run.error is None
 
 
 def test_a_process_that_is_killed_says_so(long_job, tmp_path, monkeypatch):
