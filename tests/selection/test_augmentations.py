@@ -17,10 +17,10 @@ from utseg.commands.predict import main as predict
 from utseg.files import sha256
 from utseg.predict.model import LoadedModel
 from utseg.predict.record import read_record
-from utseg.predict.views import NO_AUGMENTATION
+from utseg.predict.views import AS_MIRRORED_IN_TRAINING, NO_AUGMENTATION
 from utseg.predict.views import TestTimeAugmentation as Augmentation
 from utseg.runs import WEIGHTS_FILE, read_run
-from utseg.selection import read_best
+from utseg.selection import best_augmentation, read_best
 from utseg.selection.augmentations import DEFAULT_SUBJECTS, draw_subjects
 
 SUBJECTS = 8
@@ -148,6 +148,13 @@ def test_what_the_choice_says_is_what_predicts(noisy, tmp_path):
     masks = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.nii.gz")}
     assert used("--resume") == chosen
     assert all(path.stat().st_mtime_ns > masks[path.name] for path in (tmp_path / "out").glob("*.nii.gz"))
+
+
+def test_an_earlier_choice_which_measured_none_mirrors_as_training_did(noisy, tmp_path):
+    content = json.loads((results(noisy) / "best.json").read_text())
+    del content["augmentation"]
+    (tmp_path / "best.json").write_text(json.dumps(content))
+    assert best_augmentation(read_best(tmp_path)) == AS_MIRRORED_IN_TRAINING
 
 
 def test_fewer_subjects_if_wanted_and_none(noisy, tmp_path, capfd):
