@@ -162,6 +162,14 @@ def test_vendors_never_seen_only_are_compared_unpaired(tmp_path):
     assert found[0].loss.difference == pytest.approx(0.1, abs=0.02) and found[0].loss.p < 0.01
 
 
+def test_models_that_saw_nothing_that_was_tested_are_compared_on_the_unseen_only(tmp_path):
+    data = made(tmp_path, sets={"all": "Z"}, vendors="AB", networks={"UTNet": 0.1, "UNet": 0.05})
+    assert gaps(data) == []
+    table, pairs = compared(data)
+    assert [(pair.what, pair_verdict(pair)) for pair in pairs] == [(ON_UNSEEN, "UNet better")]
+    assert len(table.rows) == 1
+
+
 def test_without_a_column_there_is_no_loss_and_all_cases_are_compared(tmp_path):
     data = made(tmp_path, by="", ahead={"UTNet": 0.03})
     assert gap_table(data) == (None, [])

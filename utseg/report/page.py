@@ -30,7 +30,10 @@ UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """What every page has: a title, how it was made, and cases with their pictures. `order`: cases worst first, with their mean Dice."""
+    """What every page has: a title, how it was made, and cases with their pictures. `order`: cases worst first, with their mean Dice.
+
+    `lacking`: what stands where a model has no mask of a case.
+    """
 
     title: str
     made: Sequence[tuple[str, str]]
@@ -44,6 +47,7 @@ class Shown:
     cases: Table | None = None
     stacks: Mapping[str, Stack] = field(default_factory=dict)
     figures: Sequence[Chosen] = ()
+    lacking: str = "not scored"
 
     @property
     def scored(self) -> list[Entry]:

@@ -262,6 +262,7 @@ def _with_cases(
         notices=[*page.notices, *lines],
         order=order,
         cases=case_table(entries, columns, order),
+        lacking="no such run",
     )
     if not pictures:
         return page

@@ -173,6 +173,9 @@ def compared(data: StudyData, metric: str = "dice") -> tuple[Table | None, list[
         for one in what
         for a, b in combinations(data.models, 2)
     ]
+    pairs = [pair for pair in pairs if pair.difference.difference is not None]
+    if not pairs:
+        return None, []
     pairs = [
         replace(pair, difference=difference)
         for pair, difference in zip(pairs, corrected([pair.difference for pair in pairs]), strict=True)
