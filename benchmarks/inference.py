@@ -1,4 +1,4 @@
-"""Ways to run a network on a CPU, in turns: what prediction does (eager, channels-last, one window at a time) against what else there is.
+"""Ways to run a network on a CPU, in turns: what prediction does (folded, channels-last, one window at a time) against what else there is.
 
     python benchmarks/inference.py [--network UTNet] [--size 256] [--rounds 5] [--only eager onnxruntime …]
 
@@ -8,7 +8,6 @@ seconds, which say more on a busy machine (with OMP_NUM_THREADS=1). Weights are 
 """
 
 import argparse
-import copy
 import resource
 import statistics
 import tempfile
@@ -19,10 +18,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from utseg.networks import build_network
-from utseg.networks.blocks import PreActivationBlock
+from utseg.predict.accelerate import folded
 
 WINDOWS = 8
 Way = Callable[[Tensor], Tensor]
@@ -60,16 +58,6 @@ def in_bfloat16(answer: Way) -> Way:
             return answer(x_BCHW).float()
 
     return run
-
-
-def folded(network: nn.Module) -> nn.Module:
-    """With each normalisation that follows a convolution inside a block folded into it."""
-    network = copy.deepcopy(network)
-    for block in network.modules():
-        if isinstance(block, PreActivationBlock):
-            block.conv1 = fuse_conv_bn_eval(block.conv1, block.norm2)
-            block.norm2 = nn.Identity()
-    return network
 
 
 def exported(network: nn.Module, example: Tensor, threads: int) -> Way:
