@@ -182,3 +182,22 @@ def test_a_subject_that_was_trained_on_is_refused_before_anything_is_written(tmp
     with pytest.raises(CaseErrors, match="A03"):
         report(folder, tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
+
+
+def test_many_models_are_summed_up(tmp_path):
+    networks = {f"Net{number}": 0.02 + 0.01 * number for number in range(5)}
+    found = report(
+        write_study_folder(tmp_path, MadeStudy(networks=networks, per_vendor=12)), tmp_path / "r.html"
+    )
+    text = re.sub(r"\s+", " ", " ".join(Elements(found.path.read_text()).texts))
+    assert re.search(
+        r"On unseen vendors, Net0 loses 0\.02\d Dice .*the least of 5 models, and Net4 loses 0\.0[56]", text
+    )
+    assert re.search(
+        r"From seen to unseen, Net0 loses least, beyond chance less than Net1 by 0\.0(09|1)", text
+    )
+    short, every = (
+        tables(found, "loss_of_dice_on_unseen_vendors"),
+        tables(found, "loss_of_dice_on_unseen_vendors_by_label"),
+    )
+    assert {row["label"] for row in short} == {"mean"} and len(every) == 4 * len(short) == 4 * 2 * 5

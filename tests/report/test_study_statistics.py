@@ -194,11 +194,23 @@ def test_a_structure_undefined_in_one_run_is_left_out_in_all(vendors):
     side = vendors.side(vendors.runs_of("UTNet"))
     case = next(place for place, own in enumerate(vendors.cases) if own.case == "A01_ED")
     found = vendors.averaged([side])
-    labels = [vendors.values["dice"][:3, case, place] for place in (0, 1)]
     of_runs = [place for place, run in enumerate(vendors.runs) if run.network == "UTNet"]
     labels = [vendors.values["dice"][of_runs, case, place].mean() for place in (0, 1)]
     assert found.values[0, case] == pytest.approx(np.mean(labels))
     assert np.isnan(vendors.averaged([side], "dice", "RV").values[0, case])
+
+
+def test_a_structure_undefined_in_one_of_several_runs_counts_in_none(tmp_path):
+    data = made(tmp_path, networks={"UTNet": 0.05})
+    case = next(place for place, own in enumerate(data.cases) if own.case == "B02_ES")
+    data.values["dice"][0, case, data.labels.index("MYO")] = np.nan
+    values = data.values["dice"][:, case]
+    kept = [data.labels.index(name) for name in ("LV", "RV")]
+    assert data.averaged([data.side()]).values[0, case] == pytest.approx(values[:, kept].mean())
+    sides = [data.side(data.runs[:1]), data.side(data.runs[1:])]
+    both = data.averaged(sides)
+    assert both.values[:, case] == pytest.approx([values[:1, kept].mean(), values[1:, kept].mean()])
+    assert np.isnan(data.averaged(sides, "dice", "MYO").values[:, case]).all()
 
 
 def test_holm_counts_every_row(vendors):

@@ -57,6 +57,7 @@ from utseg.report.write import SUFFIX, TABLES, Report, made_now
 from utseg.study.record import DEFINITION_FILE, MEAN_LABEL, STUDY_FILE
 
 TEMPLATE = "study.html"
+MOST_ROWS = 24
 OVER_ALL = "mean over labels"
 NO_RUNS = "No run is finished yet: there are no scores to show."
 
@@ -207,7 +208,7 @@ def _with_scores(page: StudyPage, data: StudyData) -> StudyPage:
         page,
         answers=[*answers, *page.answers],
         matrices=every,
-        gaps=[*gap_tables[:1], *([by_value] if by_value else []), *gap_tables[1:]],
+        gaps=_shown_gaps(gap_tables, by_value),
         models=pair_tables,
         ablations=parts,
         learning=learning_curve(data),
@@ -216,6 +217,19 @@ def _with_scores(page: StudyPage, data: StudyData) -> StudyPage:
         cost_charts=cost_charts,
         details=[scores_table(data, every)],
     )
+
+
+def _shown_gaps(tables: Sequence[Table], by_value: Table | None) -> list[Table]:
+    """The first two are in sight, others are folded: of a long table first its rows of the mean over labels."""
+    if not tables:
+        return []
+    first, *others = tables
+    if len(first.rows) > MOST_ROWS:
+        own = [row for row in first.rows if row[2] == MEAN_LABEL]
+        note = first.note + " Each label is in the table that is folded below, of which p is."
+        others = [replace(first, title=f"{first.title}, by label"), *others]
+        first = replace(first, rows=own, note=note)
+    return [first, *([by_value] if by_value else []), *others]
 
 
 def _with_images(page: StudyPage, data: StudyData) -> StudyPage:

@@ -24,7 +24,7 @@ from utseg.report.glance import MARK
 from utseg.report.study_charts import Point, points_chart
 from utseg.report.study_compare import p_text, signed_number
 from utseg.report.study_data import Floats, StudyData
-from utseg.report.study_gap import plain, plural
+from utseg.report.study_gap import MOST_CLAUSES, plain, plural
 from utseg.report.study_matrix import training_sets
 from utseg.study.images import KINDS, features_of, kind_of
 from utseg.study.record import StudyRun
@@ -200,9 +200,10 @@ def _weighted_ranks(values: Floats, weights_BP: Floats) -> Floats:
     return found
 
 
-def correlation_table(every: Sequence[Cloud]) -> tuple[Table, dict[str, str]]:
+def correlation_table(every: Sequence[Cloud]) -> tuple[Table, dict[str, tuple[float, str]]]:
     """Spearman's rho of Dice with each kind of distance, for each model; and for each model that of all kinds, as text."""
-    rows, overall = [], {}
+    rows: list[list[str]] = []
+    overall: dict[str, tuple[float, str]] = {}
     for cloud in every:
         for kind, distance in cloud.distance.items():
             there = ~np.isnan(distance)
@@ -212,8 +213,8 @@ def correlation_table(every: Sequence[Cloud]) -> tuple[Table, dict[str, str]]:
             text = NOTHING if np.isnan(rho) else signed_number(rho, 2)
             if bounds:
                 text += f" ({signed_number(bounds[0], 2)} to {signed_number(bounds[1], 2)})"
-            if kind == OVERALL:
-                overall[cloud.model] = text
+            if kind == OVERALL and not np.isnan(rho):
+                overall[cloud.model] = rho, text
             counts = str(len(np.unique(subjects))), str(len(x))
             rows.append([cloud.model, kind if kind != OVERALL else "all kinds", *counts, text])
     note = (
@@ -309,9 +310,10 @@ def _kruskal_p(groups: Sequence[Floats]) -> float:
     return float(kruskal(*groups).pvalue)
 
 
-def look_sentences(overall: Mapping[str, str]) -> list[str]:
-    """Whether Dice falls with distance, for each model in a clause."""
-    clauses = [f"{model} {text}" for model, text in overall.items() if text != NOTHING]
+def look_sentences(overall: Mapping[str, tuple[float, str]]) -> list[str]:
+    """Whether Dice falls with distance: a clause for each model, of many only the lowest and the highest."""
+    clauses = [f"{model} {text}" for model, (_, text) in sorted(overall.items(), key=lambda own: own[1][0])]
     if not clauses:
         return []
-    return [f"Spearman's rho of Dice with the distance from the training images: {'; '.join(clauses)}."]
+    shown = "; ".join(clauses) if len(clauses) <= MOST_CLAUSES else f"from {clauses[0]} to {clauses[-1]}"
+    return [f"Spearman's rho of Dice with the distance from the training images: {shown}."]

@@ -243,7 +243,7 @@ def plain(selection: str) -> str:
 
 
 def loss_sentences(data: StudyData, found: Sequence[Gap]) -> list[str]:
-    """What each model loses, from the losses of the mean over labels: least first, in one sentence where they are few."""
+    """What each model loses, from the losses of the mean over labels: least first; of many only the least and the most."""
     by = plural(data.record.by)
     starts = {
         False: f"On unseen {by}",
@@ -256,7 +256,9 @@ def loss_sentences(data: StudyData, found: Sequence[Gap]) -> list[str]:
         own.sort(key=lambda gap: gap.loss.difference or 0.0)
         clauses = [_loss_clause(gap) for gap in own]
         if len(clauses) > MOST_CLAUSES:
-            lines += [f"{start}, {clause}." for clause in clauses]
+            apart = sum(gap.loss.significant for gap in own)
+            ends = f"{clauses[0]}, the least of {len(own)} models, and {clauses[-1]}, the most"
+            lines.append(f"{start}, {ends}; {apart} of them beyond chance.")
         elif clauses:
             lines.append(f"{start}, {'; '.join(clauses)}.")
     return lines
