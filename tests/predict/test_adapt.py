@@ -1,14 +1,22 @@
 """Batch normalisation adapted to a volume: to its statistics, alone, for its prediction only."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
+from tiny_models import band_model, make_run_folder
 from torch import Tensor, nn
 
+from utseg.case import Case
+from utseg.errors import InputError, SettingError
 from utseg.networks import build_network
 from utseg.predict.adapt import MOST_WINDOWS, adapted, batch_norms, predict_adapted, spread_windows
+from utseg.predict.model import LoadedModel, load_model
+from utseg.predict.pipeline import predict_cases
+from utseg.predict.record import PredictionRecord, read_record
 from utseg.predict.windows import predict_volumes
 
 CPU = torch.device("cpu")
@@ -166,3 +174,44 @@ def test_windows_are_those_of_prediction_spread_evenly() -> None:
     chosen = spread_windows(many, PATCH)
     assert len(chosen) == MOST_WINDOWS
     np.testing.assert_array_equal(chosen[[0, -1], 0], many[0, [0, 99]])
+
+
+def predicted(folder: Path, models: list[LoadedModel], share: float, **changes: object) -> PredictionRecord:
+    """Two small volumes predicted into the folder."""
+    cases = []
+    for name, gain in (("one", 100), ("two", 400)):
+        path = folder / f"{name}.nii.gz"
+        if not path.is_file():
+            volume = np.random.default_rng(gain).gamma(2, gain, (3, 30, 34)).astype(np.float32)
+            nibabel.save(nibabel.Nifti1Image(volume.T, np.diag([1.25, 1.25, 8, 1])), path)
+        cases.append(Case(name, name, (path,)))
+    predict_cases(cases, models, folder / "masks", adapt_batchnorm=share, save_probabilities=True, **changes)
+    record = read_record(folder / "masks")
+    assert record is not None
+    return record
+
+
+def test_the_record_says_so_and_masks_of_another_share_are_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="utseg")
+    models = [load_model(make_run_folder(tmp_path / "results" / "Tiny"), CPU)]
+    plain, adapted_too = predicted(tmp_path, models, 0.0), predicted(tmp_path, models, 0.5)
+    assert (plain.adapt_batchnorm, adapted_too.adapt_batchnorm) == (0.0, 0.5)
+    for name in ("one", "two"):
+        assert plain.cases[name].files[f"{name}.npz"] != adapted_too.cases[name].files[f"{name}.npz"]
+    again = predicted(tmp_path, models, 0.5, resume=True)
+    assert "2 masks are there and verified, 0 are to be made" in caplog.text
+    assert again.cases == adapted_too.cases
+    back = predicted(tmp_path, models, 0.0, resume=True)
+    assert "0 masks are there and verified, 2 are to be made" in caplog.text
+    assert back.cases == plain.cases
+
+
+def test_wrong_shares_and_networks_without_batch_normalisation_are_refused(tmp_path: Path) -> None:
+    models = [load_model(make_run_folder(tmp_path / "results" / "Tiny"), CPU)]
+    with pytest.raises(SettingError, match=r"--adapt-batchnorm 1\.5: expected .* from 0 to 1"):
+        predicted(tmp_path, models, 1.5)
+    with pytest.raises(InputError, match=r"no batch normalisation in .*bands"):
+        predicted(tmp_path, [band_model()], 0.5)
+    assert not (tmp_path / "masks").exists()

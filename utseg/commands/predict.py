@@ -54,6 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "are mirrored as in training)",
     )
     parser.add_argument(
+        "--adapt-batchnorm",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="for scanners that training never saw: before each volume is predicted, batch normalisation is adapted to it, its own "
+        "statistics counting SHARE (from 0 to 1) and training's the rest",
+    )
+    parser.add_argument(
         "--save-probabilities", action="store_true", help="also write CASE.npz, float32 (class, z, y, x)"
     )
     parser.add_argument(
@@ -133,6 +141,7 @@ def _predict(arguments: argparse.Namespace, words: Sequence[str]) -> None:
         postprocessing=postprocessing,
         part=part,
         timeline=timeline,
+        adapt_batchnorm=arguments.adapt_batchnorm,
     )
 
 

@@ -10,7 +10,8 @@ A volume's result depends on that volume alone: neither on other volumes, nor on
 Axes: B windows, C channels, Z slices, Y rows, X columns; h, w: rows and columns of a window.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
@@ -20,8 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from utseg.errors import UtsegError
+from utseg.errors import InputError, SettingError, UtsegError, listing
 from utseg.predict.windows import PredictedVolume, is_out_of_memory, predict_volumes, window_grid
+
+logger = logging.getLogger("utseg")
 
 Array = NDArray[np.float32]
 MOST_WINDOWS = 16
@@ -48,6 +51,21 @@ def predict_adapted(
                 networks, [image_CZYX], patch_size=patch_size, device=device, **settings
             )
         yield predicted
+
+
+def check_adaptation(networks: Mapping[str, nn.Module], share: float) -> None:
+    """Raises SettingError for a share outside 0 … 1, InputError where none of the networks, by name, has anything to adapt."""
+    if not 0 <= share <= 1:
+        raise SettingError(
+            f"--adapt-batchnorm {share:g}: expected the share of a volume's own statistics, from 0 to 1"
+        )
+    without = [name for name, network in networks.items() if not batch_norms(network)]
+    if share and len(without) == len(networks):
+        raise InputError(
+            f"--adapt-batchnorm: there is no batch normalisation in {listing(without)}; predict without this option"
+        )
+    if share and without:
+        logger.warning("no batch normalisation to adapt in %s: it predicts as it is", listing(without))
 
 
 def batch_norms(network: nn.Module) -> list[_BatchNorm]:

@@ -194,7 +194,9 @@ def _predict_line(scores: Scores) -> list[str]:
     models, folds = (list(dict.fromkeys(own[place] for own in parts)) for place in (2, 3))
     words = ["utseg_predict", "-i", "IMAGES", "-o", str(_relative(folder)), "-d", dataset, "-m", *models]
     words += ["-pl", plan.rpartition("_")[0], "-f", *folds]
-    return [shlex.join([*words, *([] if record.test_time_augmentation.mirror_axes else ["--no-tta"])])]
+    words += [] if record.test_time_augmentation.mirror_axes else ["--no-tta"]
+    words += ["--adapt-batchnorm", f"{record.adapt_batchnorm:g}"] if record.adapt_batchnorm else []
+    return [shlex.join(words)]
 
 
 def _relative(path: Path) -> Path:
