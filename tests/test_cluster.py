@@ -23,13 +23,20 @@ ALLOWED_FAILURES = 1
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def started():
     """Two worker processes of one thread each."""
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}),
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
     ):
         yield cluster
+
+
+@pytest.fixture
+def cluster(started):
+    """Both workers, also after a test that killed them."""
+    started.wait_for_workers(2, timeout=60)
+    return started
 
 
 def in_threads(**settings):

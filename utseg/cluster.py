@@ -278,10 +278,7 @@ def _scheduler_address(address: str) -> str:
 
 def _workers(client: "Client") -> list[dict[str, Any]]:
     """What the scheduler knows of each worker: host, nthreads, resources."""
-    try:
-        found = client.scheduler_info(n_workers=-1)
-    except TypeError:  # releases that know no such number always tell of all
-        found = client.scheduler_info()
+    found = client.scheduler_info(n_workers=-1)  # releases that know no such number tell of all
     return list(found["workers"].values())
 
 
