@@ -28,12 +28,12 @@ def write_files(dataset):
 
 @pytest.fixture
 def place(tmp_path):
-    write_files(cohort("AAAABBBB", "ABC", folder=tmp_path / "raw"))
+    write_files(cohort("ABABABAB", "ABC", folder=tmp_path / "raw"))
     return tmp_path
 
 
 def settled(place, text=TEXT, max_time_s=None, parallel=1, folder="raw", **changes):
-    dataset = replace(cohort("AAAABBBB", "ABC", folder=place / folder), **changes)
+    dataset = replace(cohort("ABABABAB", "ABC", folder=place / folder), **changes)
     plan = expand(parse_definition(text, "x"), {"MnM": dataset}, "MnM", "x")
     home = Home(place / folder, place / "preprocessed", place / "results")
     return settle(plan, StudyRequest(place / "out", home, max_time_s=max_time_s, parallel=parallel))
@@ -108,6 +108,14 @@ def test_each_list_of_subjects_has_its_own_plan(place):
     for run in study.runs:
         subjects = run.planned.subjects
         assert {case.subject for case in run.data.own.cases} == {*subjects.training, *subjects.validation}
+
+
+def test_a_set_is_planned_alike_however_it_was_made(place):
+    together = settled(place, TEXT + '[train]\neach = "vendor"\ntogether = true\n').runs[-1]
+    whole = settled(place).runs[0]
+    assert together.planned.trained_on.name != whole.planned.trained_on.name
+    assert together.data.own == whole.data.own and together.data.folder == whole.data.folder
+    assert together.checksum == whole.checksum
 
 
 def test_settings_that_shape_slices_are_planned_with(place):

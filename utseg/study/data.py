@@ -68,7 +68,9 @@ def run_data(run: PlannedRun, dataset: Dataset, checksums: Checksums, root: Path
         "plan": plan_settings,
     }
     folder = root / DATA_FOLDER / sha256_json(identity)[:12]
-    own = replace(dataset, cases=run.trained_on.cases, warnings=())
+    # In one order, however the set was made: fingerprint and plan are those of the subjects.
+    cases = tuple(sorted(run.trained_on.cases, key=lambda case: case.case_id))
+    own = replace(dataset, cases=cases, warnings=())
     return RunData(
         folder, run.planner, own, run.trained_on.training, run.trained_on.validation, plan_settings
     )

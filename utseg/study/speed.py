@@ -8,6 +8,7 @@ Axes: B batch, C channels, H and W rows and columns of a patch.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from utseg.fingerprint import Fingerprint
 from utseg.planning.memory import forward_gmac
 from utseg.planning.plan import Plan, override
 from utseg.planning.settings import setting_keys
-from utseg.planning.survey import values_for_network
+from utseg.planning.survey import NetworkFigures, Task, survey, values_for_network
 from utseg.preprocess.case import target_size
 
 if TYPE_CHECKING:
@@ -143,14 +144,34 @@ def expected_cost(
     tested: int,
 ) -> Cost:
     """What a run will take: of its slot where it has one, else of its epochs (None: the plan's)."""
-    from utseg.planning.survey import Task, survey
-
-    task = Task(len(plan.channel_names), plan.num_classes, plan.patch_size, plan.batch_size, settings)
-    figures = survey(network, task)
+    figures = _figures(
+        network,
+        len(plan.channel_names),
+        plan.num_classes,
+        plan.patch_size,
+        plan.batch_size,
+        tuple(
+            sorted(
+                (key, tuple(value) if isinstance(value, list) else value) for key, value in settings.items()
+            )
+        ),
+    )
     testing_s = testing_seconds(speed, plan, fingerprint, tested)
     training_s = (epochs or plan.epochs) * plan.iterations_per_epoch * speed.iteration_s
     training_s = training_s * (1 + VALIDATION_SHARE) if slot_s is None else max(0.0, slot_s - testing_s)
     return Cost(training_s, testing_s, figures.memory_gb, figures.parameters, figures.gmac)
+
+
+@lru_cache(maxsize=256)
+def _figures(
+    network: str,
+    in_channels: int,
+    num_classes: int,
+    patch_size: tuple[int, int],
+    batch_size: int,
+    settings: tuple[tuple[str, Any], ...],
+) -> NetworkFigures:
+    return survey(network, Task(in_channels, num_classes, patch_size, batch_size, dict(settings)))
 
 
 def gmac_of(network: str, plan: Plan, settings: Mapping[str, Any]) -> float:
