@@ -226,7 +226,7 @@ def _shown_gaps(tables: Sequence[Table], by_value: Table | None) -> list[Table]:
     first, *others = tables
     if len(first.rows) > MOST_ROWS:
         own = [row for row in first.rows if row[2] == MEAN_LABEL]
-        note = first.note + " Each label is in the table that is folded below, of which p is."
+        note = first.note + " Corrected over the table with every label, which is folded below."
         others = [replace(first, title=f"{first.title}, by label"), *others]
         first = replace(first, rows=own, note=note)
     return [first, *([by_value] if by_value else []), *others]
