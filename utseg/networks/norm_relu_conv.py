@@ -3,14 +3,17 @@
 Plain autograd keeps the input of the normalisation and that of the convolution. The second is cheap to make again from the first: one
 multiply-add and a ReLU, the statistics being known (Chen et al., *Training Deep Nets with Sublinear Memory Cost*, 2016; Rota Bulò,
 Porzi, Kontschieder, *In-Place Activated BatchNorm*, CVPR 2018). Running statistics are updated once, in forward.
+How a batch that lies on several processes is normalised is in `synchronised_norm`.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from utseg.networks.synchronised_norm import NormSettings, normalise, normalise_backward
 
 
 def norm_relu_conv(norm: nn.BatchNorm2d, conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
@@ -21,25 +24,14 @@ def norm_relu_conv(norm: nn.BatchNorm2d, conv: nn.Conv2d, x_BCHW: Tensor) -> Ten
     if not (norm.training and torch.is_grad_enabled()) or torch.compiler.is_compiling():
         y: Tensor = conv(F.relu_(norm(x_BCHW)))
         return y
-    assert norm.num_batches_tracked is not None and norm.momentum is not None
+    assert norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
     device, weight = x_BCHW.device.type, conv.weight
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         weight = weight.to(torch.get_autocast_dtype(device))
-    settings = _Settings(
-        norm.running_mean, norm.running_var, norm.momentum, norm.eps, conv.stride, conv.padding
-    )
-    z: Tensor = _NormReluConv.apply(x_BCHW, norm.weight, norm.bias, weight, settings)
+    where = conv.stride, conv.padding
+    z: Tensor = _NormReluConv.apply(x_BCHW, norm.weight, norm.bias, weight, NormSettings.of(norm), where)
     return z
-
-
-class _Settings(NamedTuple):
-    running_mean: Tensor | None
-    running_var: Tensor | None
-    momentum: float
-    eps: float
-    stride: tuple[int, ...]
-    padding: Any
 
 
 class _NormReluConv(torch.autograd.Function):
@@ -47,21 +39,24 @@ class _NormReluConv(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x_BCHW: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, settings: _Settings
+        ctx: Any,
+        x_BCHW: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        weight: Tensor,
+        settings: NormSettings,
+        where: tuple[tuple[int, ...], Any],
     ) -> Tensor:
-        mean, variance, momentum, eps, stride, padding = settings
-        y, batch_mean, inverse_deviation = torch.native_batch_norm(
-            x_BCHW, scale, shift, mean, variance, True, momentum, eps
-        )
-        ctx.save_for_backward(x_BCHW, scale, shift, weight, batch_mean, inverse_deviation)
-        ctx.settings = (eps, stride, padding)
-        return F.conv2d(F.relu_(y).to(weight.dtype), weight, None, stride, padding)
+        y, *found = normalise(x_BCHW, scale, shift, settings)
+        ctx.save_for_backward(x_BCHW, scale, shift, weight, *found)
+        ctx.settings = (settings, *where)
+        return F.conv2d(F.relu_(y).to(weight.dtype), weight, None, *where)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x_BCHW, scale, shift, weight, mean, inverse_deviation = ctx.saved_tensors
-        eps, stride, padding = ctx.settings
+        x_BCHW, scale, shift, weight, mean, inverse_deviation, count = ctx.saved_tensors
+        settings, stride, padding = ctx.settings
         y = F.relu_(F.batch_norm(x_BCHW, mean, inverse_deviation.pow(-2), scale, shift, eps=0.0))
         grad_y, grad_weight, _ = torch.ops.aten.convolution_backward(
             grad,
@@ -78,8 +73,7 @@ class _NormReluConv(torch.autograd.Function):
         )
         grad_y = torch.ops.aten.threshold_backward(grad_y.to(y.dtype), y, 0)
         del y
-        wanted = [ctx.needs_input_grad[0], True, True]
-        grad_x, grad_scale, grad_shift = torch.ops.aten.native_batch_norm_backward(
-            grad_y, x_BCHW, scale, None, None, mean, inverse_deviation, True, eps, wanted
-        )
-        return grad_x, grad_scale, grad_shift, grad_weight, None
+        found = (mean, inverse_deviation, count)
+        needs_x = ctx.needs_input_grad[0]
+        grad_x, grad_scale, grad_shift = normalise_backward(grad_y, x_BCHW, scale, found, settings, needs_x)
+        return grad_x, grad_scale, grad_shift, grad_weight, None, None
