@@ -43,19 +43,24 @@ class Timetable:
     validate_every: int
 
 
-def measure_iterations(step: Callable[[Batch], object], batches: Iterator[Batch], budget_s: float) -> float:
+def measure_iterations(
+    step: Callable[[Batch], object],
+    batches: Iterator[Batch],
+    budget_s: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """Seconds an iteration, from the first ones: a few to get going, then as many as a small share of the budget allows."""
     allowed = min(MEASURING_SHARE * budget_s, LONGEST_MEASURING_S)
-    began = time.perf_counter()
+    began = clock()
     started, done = began, 0
     for done, batch in enumerate(batches, 1 - UNMEASURED_ITERATIONS):
         step(batch)
-        now = time.perf_counter()
+        now = clock()
         if done <= 0:
             started = now
         elif done >= LEAST_MEASURED and now - began >= allowed:
             break
-    return (time.perf_counter() - started) / max(done, 1)
+    return (clock() - started) / max(done, 1)
 
 
 def fit_to_time(

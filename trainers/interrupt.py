@@ -19,21 +19,29 @@ class Stopped(Exception):
 
 
 class Interruption:
-    """Remembers the signal that came. A second one, a second later, stops at once, as KeyboardInterrupt."""
+    """Remembers the signal that came. A second one, a second later, stops at once, as KeyboardInterrupt, unless this process is
+    `one_of_many`: torchrun passes on what all have got already, and itself ends those that take too long.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, one_of_many: bool = False) -> None:
         self.name = ""
         self._came = 0.0
+        self._one_of_many = one_of_many
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """The signal handler."""
         if self.name:
-            if time.monotonic() - self._came > SAME_S:
+            if time.monotonic() - self._came > SAME_S and not self._one_of_many:
                 raise KeyboardInterrupt
             return
         self._came = time.monotonic()
         self.name = signal.Signals(number).name
         logger.warning("%s received: the state will be saved after this iteration", self.name)
+
+    @property
+    def reason(self) -> str:
+        """What asked to stop, in words."""
+        return self.name or "a signal to another process of the run"
 
     def check(self) -> None:
         """Raises Stopped if a signal came."""
@@ -42,9 +50,9 @@ class Interruption:
 
 
 @contextmanager
-def interruptible() -> Iterator[Interruption]:
+def interruptible(one_of_many: bool = False) -> Iterator[Interruption]:
     """Takes over SIGTERM and SIGINT for a while. Outside the main thread, where Python cannot, nothing is taken over."""
-    interruption = Interruption()
+    interruption = Interruption(one_of_many)
     if threading.current_thread() is not threading.main_thread():
         yield interruption
         return

@@ -7,17 +7,19 @@ with the same number of threads it ends with the same weights, bit for bit, howe
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 
 from trainers import checkpoint
 from trainers.budget import Speed, epochs_that_fit, fit_to_time, measure_iterations, native_validation_seconds
+from trainers.checkpoint import random_state
 from trainers.comparison import comparisons, write_comparison
+from trainers.distributed import World, joined
 from trainers.interrupt import Interruption, Stopped, interruptible
 from trainers.log import Epoch, RunLog, short
 from trainers.optimizer import set_learning_rate
-from trainers.prepare import Run, prepare
+from trainers.prepare import Run, check_same_everywhere, prepare
 from trainers.recipe import Recipe
 from trainers.run_folder import claim, finished_dice, require_run, unfinish
 from trainers.state import State, best_packed, new_state, packed, restored
@@ -28,7 +30,7 @@ from utseg.errors import Interrupted, UtsegError
 from utseg.files import folder_lock, remove_leftovers, require_writable
 from utseg.parallel import available_cores
 from utseg.progress import progress
-from utseg.runs import write_run, write_weights
+from utseg.runs import RUN_FILE, write_run, write_weights
 from utseg.training import TrainRequest, TrainResult
 
 logger = logging.getLogger("utseg")
@@ -41,83 +43,125 @@ MEASURED_CASES = 3
 def train_by_recipe(request: TrainRequest, recipe: Recipe) -> TrainResult:
     """Trains as the request and the recipe say, or goes on with `request.resume`, and validates at native resolution.
 
+    In several processes of torchrun, all return when training ends, and rank 0 alone validates at native resolution and has the Dice.
     Raises UtsegError in one line for all that a person can mend; Interrupted after SIGTERM or SIGINT, with everything saved.
     """
     started = time.monotonic()
-    run = prepare(request, recipe)
-    if request.resume:
-        require_run(request.output)
-    require_writable(request.output)
-    with folder_lock(request.output):
-        remove_leftovers(request.output)
-        run = claim(run)
-        dice = None
-        with interruptible() as interruption:
+    world = joined()
+    with world.naming_errors(), ExitStack() as held:
+        request = after_restart(request, world)
+        run = world.together(lambda: claimed(request, recipe, world, held))
+        check_same_everywhere(run)
+        record, recipe = world.from_first(lambda: (run.record, run.recipe))
+        run = replace(run, record=record, recipe=recipe)
+        with interruptible(one_of_many=world.size > 1) as interruption:
             run, state = start(run, started, interruption)
-            if state.is_complete:
-                dice = None if request.save_probabilities else finished_dice(request.output)
-            else:
-                unfinish(request.output)
+            is_complete = state.is_complete
+            if not is_complete:
+                world.from_first(lambda: unfinish(request.output))
                 fit(run, state, interruption)
-        if dice is None:
-            dice = validate_at_the_end(run)
-            write_comparison(run, state)
-        else:
-            logger.info("%s: this run has finished, nothing is left to do", request.output)
-            if not comparisons(request.output):
-                write_comparison(run, state)
-    report(dice, request)
+        dice = concluded(run, state, is_complete) if world.is_first else {}
+    if world.is_first:
+        report(dice, request)
     defined = {name: value for name, value in dice.items() if value is not None}
     return TrainResult(request.output, defined, time.monotonic() - started)
 
 
+def after_restart(request: TrainRequest, world: World) -> TrainRequest:
+    """The request as it is meant when torchrun has started the processes again: to go on where a run is there."""
+    if not world.restarts:
+        return request
+    is_there = world.from_first(lambda: (request.output / RUN_FILE).is_file())
+    return replace(request, resume=is_there, overwrite=False)
+
+
+def claimed(request: TrainRequest, recipe: Recipe, world: World, held: ExitStack) -> Run:
+    """The run to work on, checked; rank 0 holds its folder."""
+    run = prepare(request, recipe, world)
+    if not world.is_first:
+        return run
+    if request.resume:
+        require_run(request.output)
+    require_writable(request.output)
+    held.enter_context(folder_lock(request.output))
+    remove_leftovers(request.output)
+    return claim(run)
+
+
+def concluded(run: Run, state: State, was_complete: bool) -> dict[str, float | None]:
+    """The Dice of the validation at native resolution, which is done unless a run that had finished before has it."""
+    folder = run.request.output
+    finished = finished_dice(folder) if was_complete and not run.request.save_probabilities else None
+    if finished is None:
+        dice = validate_at_the_end(run)
+        write_comparison(run, state)
+        return dice
+    logger.info("%s: this run has finished, nothing is left to do", folder)
+    if not comparisons(folder):
+        write_comparison(run, state)
+    return finished
+
+
 def start(run: Run, started: float, interruption: Interruption) -> tuple[Run, State]:
     """The state to go on from. A new run is fitted to `--max-time`, which began at `started`, and recorded first."""
-    folder = run.request.output
+    folder, world = run.request.output, run.world
     if run.request.resume:
-        if not checkpoint.has_checkpoint(folder):
+        saved = world.from_first(
+            lambda: checkpoint.load_latest(folder) if checkpoint.has_checkpoint(folder) else None
+        )
+        if saved is None:
             logger.info("%s: the run was stopped before its first checkpoint and begins anew", folder)
             return run, new_state(run)
-        state = restored(run, checkpoint.load_latest(folder))
+        state = restored(run, saved)
         logger.info("resuming after iteration %d of %d", state.iteration, state.course.iterations)
         return run, state
     if run.request.max_time_s is not None:
         try:
-            run = fitted_to_time(run, run.request.max_time_s, started, interruption.check)
+            run = fitted_to_time(run, run.request.max_time_s, started, interruption)
         except Stopped:
-            raise Interrupted(
-                f"stopped by {interruption.name} before training began; run again to start"
+            raise world.for_all(
+                Interrupted(f"stopped by {interruption.reason} before training began; run again to start")
             ) from None
-    write_run(run.record, folder)
+    world.from_first(lambda: write_run(run.record, folder))
     return run, new_state(run)
 
 
-def fitted_to_time(run: Run, max_time_s: float, started: float, check: Callable[[], None]) -> Run:
+def fitted_to_time(run: Run, max_time_s: float, started: float, interruption: Interruption) -> Run:
     """The run with the number of epochs and iterations that fit, from the speed of steps and a validation that are thrown away."""
-    state = new_state(run)
+    state, world = new_state(run), run.world
     set_learning_rate(state.optimizer, 0.0)
 
     def step(batch: Batch) -> None:
-        train_step(state.network, state.optimizer, batch, run.recipe, run.device)
-        check()
+        train_step(state.network, state.optimizer, batch, run.recipe, run.device, world)
+        world.pulse(interruption)
 
     with batches_of(run, 0, run.iterations) as batches:
-        iteration_s = measure_iterations(step, batches, max_time_s)
-    record, cases = run.record, run.record.validation_cases[:MEASURED_CASES]
+        iteration_s = measure_iterations(step, batches, max_time_s, world.now)
+    record, cases = run.record, run.record.validation_cases[: MEASURED_CASES * world.size]
     validation_s = 0.0
     if cases:
         with precision(run.recipe.amp, run.device):
-            found = validate(state.network, run.store, cases, run.plan, run.device, check=check)
-        validation_s = found.seconds / len(cases) * len(record.validation_cases)
+            found = validate(
+                state.network,
+                run.store,
+                cases,
+                run.plan,
+                run.device,
+                check=interruption.check,
+                world=world,
+            )
+        validation_s = world.from_first(lambda: found.seconds) / len(cases) * len(record.validation_cases)
     native_s = native_validation_seconds(
-        validation_s, len(record.validation_cases), len(run.plan.augmentation.mirror_axes)
+        validation_s * world.size, len(record.validation_cases), len(run.plan.augmentation.mirror_axes)
     )
-    spent_s = time.monotonic() - started
-    timetable = fit_to_time(
-        max_time_s - spent_s,
-        Speed(iteration_s, validation_s),
-        planned_iterations_per_epoch=run.plan.iterations_per_epoch,
-        native_validation_s=native_s,
+    left_s = max_time_s - world.from_first(lambda: time.monotonic() - started)
+    timetable = world.from_first(
+        lambda: fit_to_time(
+            left_s,
+            Speed(iteration_s, validation_s),
+            planned_iterations_per_epoch=run.plan.iterations_per_epoch,
+            native_validation_s=native_s,
+        )
     )
     logger.info(
         "%.3g s an iteration, %.3g s a validation: %d epochs of %d iterations fit into the time",
@@ -134,14 +178,15 @@ def fitted_to_time(run: Run, max_time_s: float, started: float, check: Callable[
             "recipe": recipe.model_dump(mode="json"),
         }
     )
-    return replace(run, record=record, recipe=recipe, loop_limit_s=max_time_s - spent_s - native_s)
+    return replace(run, record=record, recipe=recipe, loop_limit_s=left_s - native_s)
 
 
 def batches_of(run: Run, first: int, count: int) -> AbstractContextManager[Iterator[Batch]]:
     """The batches of some of the run's iterations."""
     workers = run.request.workers
     if workers is None:
-        workers = 0 if run.device.type == "cpu" else min(GPU_LOADER_WORKERS, max(1, available_cores() - 1))
+        cores = available_cores() // run.world.local_size
+        workers = 0 if run.device.type == "cpu" else min(GPU_LOADER_WORKERS, max(1, cores - 1))
     return training_batches(
         run.store,
         run.record.training_cases,
@@ -150,40 +195,51 @@ def batches_of(run: Run, first: int, count: int) -> AbstractContextManager[Itera
         first_iteration=first,
         iterations=count,
         workers=workers,
+        places=run.world.places(run.plan.batch_size),
     )
 
 
 def fit(run: Run, state: State, interruption: Interruption) -> None:
     """Trains until the course is complete. After a signal the state is saved and Interrupted raised."""
-    folder = run.request.output
-    began = saved = time.monotonic()
+    folder, world = run.request.output, run.world
+    began = saved = world.now()
     remaining = state.course.iterations - state.iteration
-    bar = progress("train", remaining) if sys.stderr.isatty() else nullcontext(lambda: None)
+    shows_progress = world.is_first and sys.stderr.isatty()
+    bar = progress("train", remaining) if shows_progress else nullcontext(lambda: None)
     state.network.train()
     with (
-        RunLog(folder, state.history) as log,
+        RunLog(folder, state.history) if world.is_first else nullcontext() as log,
         batches_of(run, state.iteration, remaining) as batches,
         bar as advance,
     ):
         try:
             while not state.is_complete:
                 if state.sums.iterations == run.record.iterations_per_epoch:
-                    end_epoch(run, state, log, interruption.check, time.monotonic() - began)
-                    saved = time.monotonic()
+                    end_epoch(run, state, log, interruption, began)
+                    saved = world.now()
                     continue
                 iterate(run, state, batches)
                 advance()
-                interruption.check()
-                if time.monotonic() - saved > 60 * run.recipe.save_minutes:
-                    checkpoint.save_latest(packed(state), folder)
-                    saved = time.monotonic()
+                now = world.pulse(interruption)
+                if now - saved > 60 * run.recipe.save_minutes:
+                    save(run, state)
+                    saved = now
         except Stopped:
-            checkpoint.save_latest(packed(state), folder)
-            raise Interrupted(
-                f"{folder}: stopped by {interruption.name} after iteration {state.iteration} of {state.course.iterations}, all is saved; "
-                "the same command with --resume goes on"
+            save(run, state)
+            raise world.for_all(
+                Interrupted(
+                    f"{folder}: stopped by {interruption.reason} after iteration {state.iteration} of {state.course.iterations}, all is "
+                    "saved; the same command with --resume goes on"
+                )
             ) from None
-        log.picture()
+        if log is not None:
+            log.picture()
+
+
+def save(run: Run, state: State) -> None:
+    """Writes the latest checkpoint, with the random states of all processes; they go on when it is there."""
+    generators = run.world.gathered(random_state())
+    run.world.from_first(lambda: checkpoint.save_latest(packed(state, generators), run.request.output))
 
 
 def iterate(run: Run, state: State, batches: Iterator[Batch]) -> None:
@@ -198,16 +254,20 @@ def iterate(run: Run, state: State, batches: Iterator[Batch]) -> None:
     )
     set_learning_rate(state.optimizer, rate)
     try:
-        loss, terms, norm = train_step(state.network, state.optimizer, batch, run.recipe, run.device)
+        loss, terms, norm = train_step(
+            state.network, state.optimizer, batch, run.recipe, run.device, run.world
+        )
     except LossNotFinite as error:
         kept = (
             f"the best checkpoint (epoch {state.best_epoch}) is kept"
             if state.best_epoch
             else "no checkpoint was chosen yet"
         )
-        raise UtsegError(
-            f"{run.request.output}: iteration {state.iteration + 1} (epoch {state.epoch + 1}): {error}; stopped before the step, {kept}; "
-            "look at these slices, or lower the learning rate (--set optimizer.learning_rate=…)"
+        raise run.world.for_all(
+            UtsegError(
+                f"{run.request.output}: iteration {state.iteration + 1} (epoch {state.epoch + 1}): {error}; stopped before the step, "
+                f"{kept}; look at these slices, or lower the learning rate (--set optimizer.learning_rate=…)"
+            )
         ) from None
     if state.average:
         state.average.add(state.network)
@@ -219,9 +279,9 @@ def iterate(run: Run, state: State, batches: Iterator[Batch]) -> None:
     state.seconds += seconds
 
 
-def end_epoch(run: Run, state: State, log: RunLog, check: Callable[[], None], spent_s: float) -> None:
+def end_epoch(run: Run, state: State, log: RunLog | None, interruption: Interruption, began: float) -> None:
     """Validates where it is due, keeps the best, saves, logs. The state changes only after validation, which may be stopped."""
-    number, record, folder = state.epoch + 1, run.record, run.request.output
+    number, record, world = state.epoch + 1, run.record, run.world
     validation = None
     if number % run.recipe.validate_every == 0 or state.iteration >= state.course.iterations:
         pictures = shows_pictures(number, record.epochs, run.recipe.validate_every)
@@ -234,20 +294,27 @@ def end_epoch(run: Run, state: State, log: RunLog, check: Callable[[], None], sp
                 run.device,
                 loss=run.recipe.loss,
                 overlays=OVERLAYS if pictures else 0,
-                check=check,
+                check=interruption.check,
+                world=world,
             )
     is_best = validation is not None and is_at_least(validation.mean_dice, state.best_score)
     if validation is not None and is_best:
-        checkpoint.save_best(best_packed(state, validation.mean_dice), folder)
-        write_weights(state.outcome.state_dict(), folder)
+        world.from_first(lambda: keep_best(run, state, validation.mean_dice))
         state.best_score, state.best_epoch = validation.mean_dice, number
-    keep_to_time(run, state, number, spent_s)
+    keep_to_time(run, state, number, world.now() - began)
     state.seconds += validation.seconds if validation else 0.0
     epoch = epoch_record(run, state, validation, is_best)
     state.history.append(epoch)
     state.sums = Sums()
-    checkpoint.save_latest(packed(state), folder)
-    log.epoch(epoch, validation.overlays if validation else ())
+    save(run, state)
+    if log is not None:
+        log.epoch(epoch, validation.overlays if validation else ())
+
+
+def keep_best(run: Run, state: State, score: float | None) -> None:
+    """Writes what validation found to be best so far, as a checkpoint and as the model."""
+    checkpoint.save_best(best_packed(state, score), run.request.output)
+    write_weights(state.outcome.state_dict(), run.request.output)
 
 
 def shows_pictures(number: int, epochs: int, validate_every: int) -> bool:
@@ -270,7 +337,8 @@ def keep_to_time(run: Run, state: State, number: int, spent_s: float) -> None:
     if epochs != planned:
         logger.info("not as fast as measured: %d epochs instead of %d fit into the time", epochs, planned)
         state.course = state.course.retimed(state.iteration, epochs * run.record.iterations_per_epoch)
-        write_run(run.record.model_copy(update={"epochs": epochs}), run.request.output)
+        record = run.record.model_copy(update={"epochs": epochs})
+        run.world.from_first(lambda: write_run(record, run.request.output))
 
 
 def epoch_record(run: Run, state: State, validation: Validation | None, is_best: bool) -> Epoch:

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 
 import utseg
+from trainers.distributed import World
 from trainers.recipe import Recipe, apply_settings
 from trainers.weights import Fit, check_fit, fit_weights, read_tensors, weights_file
 from utseg.case import Case
 from utseg.device import resolve_device
 from utseg.errors import ArtefactError, InputError, SettingError
-from utseg.files import sha256
+from utseg.files import sha256, sha256_json
 from utseg.networks import build_network, network_settings
 from utseg.networks.network import SegmentationNetwork
 from utseg.planning.plan import Plan, read_plan
@@ -33,6 +34,7 @@ from utseg.runs import InitialWeights, RunRecord
 from utseg.training import TrainRequest
 
 MAY_DIFFER = ("device", "versions", "git_revision", "started", "plan.reasons", "plan.estimated_memory_gb")
+PROCESSES = "processes"
 TIMETABLE = ("epochs", "iterations_per_epoch", "recipe.validate_every")
 
 
@@ -41,6 +43,7 @@ class Run:
     """A run as it will be, or is: its record, the recipe in it as a value, and where its data are. `validation` are raw cases.
 
     `fit` is what `--weights` gives the network to start from. `loop_limit_s` bounds the seconds of the loop in a new run with `--max-time`.
+    `device` is this process's.
     """
 
     request: TrainRequest
@@ -49,6 +52,7 @@ class Run:
     store: SliceStore
     validation: tuple[Case, ...]
     device: torch.device
+    world: World
     fit: Fit | None = None
     loop_limit_s: float | None = None
 
@@ -63,13 +67,14 @@ class Run:
         return self.record.epochs * self.record.iterations_per_epoch
 
 
-def prepare(request: TrainRequest, recipe: Recipe) -> Run:
+def prepare(request: TrainRequest, recipe: Recipe, world: World) -> Run:
     """Reads what the request names. Raises UtsegError where something is missing, wrong or does not fit together."""
-    device = resolve_device(request.device)
+    device = world.device(resolve_device(request.device))
     known = network_settings(recipe.network_name)
     recipe, plan, extra = apply_settings(
         recipe, read_plan(request.plan_folder), request.settings, tuple(known)
     )
+    world.places(plan.batch_size)
     planned = {key: value for key, value in values_for_network(plan).items() if key in known}
     network = shape_of_network(recipe.network_name, plan, planned | extra)
     check_outputs(network, recipe)
@@ -99,13 +104,14 @@ def prepare(request: TrainRequest, recipe: Recipe) -> Run:
         epochs=request.epochs or plan.epochs,
         iterations_per_epoch=plan.iterations_per_epoch,
         seed=request.seed,
-        device=str(device),
+        device=str(device) if world.size == 1 else device.type,
         data_sha256=store.data_sha256([*training, *validation]),
-        versions=versions(),
+        versions=versions(world),
         git_revision=git_revision(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    return Run(request, record, recipe, store, _raw_cases(request, record.validation_cases), device, fit)
+    cases = _raw_cases(request, record.validation_cases)
+    return Run(request, record, recipe, store, cases, device, world, fit)
 
 
 def shape_of_network(name: str, plan: Plan, settings: dict[str, Any]) -> SegmentationNetwork:
@@ -150,6 +156,20 @@ def _raw_cases(request: TrainRequest, case_ids: tuple[str, ...]) -> tuple[Case, 
     return tuple(there[case_id] for case_id in case_ids)
 
 
+def check_same_everywhere(run: Run) -> None:
+    """Raises InputError where the processes of a run do not see the same plan, data and settings."""
+    own = {"git_revision", "started", "versions", "device"}
+    seen = run.world.gathered(sha256_json(run.record.model_dump(mode="json", exclude=own)))
+    differing = [str(rank) for rank, checksum in enumerate(seen) if checksum != seen[0]]
+    if differing:
+        raise run.world.for_all(
+            InputError(
+                f"{run.request.plan_folder}: rank {', '.join(differing)} sees another plan, other data or settings than rank 0; give all "
+                "processes the same command and the same preprocessed folder"
+            )
+        )
+
+
 def check_same_run(recorded: RunRecord, wanted: RunRecord, request: TrainRequest) -> None:
     """Raises InputError naming every key in which the run that was started differs from the one that is asked for.
 
@@ -190,7 +210,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def differing_versions(recorded: RunRecord, wanted: RunRecord) -> list[str]:
     """What may keep a resumed run from ending bit-identically: versions, threads, device, in words."""
-    before = recorded.versions | {"device": recorded.device}
+    before = {PROCESSES: "1", **recorded.versions, "device": recorded.device}
     now = wanted.versions | {"device": wanted.device}
     return [
         f"{key} {before.get(key)} then, {now.get(key)} now"
@@ -199,14 +219,15 @@ def differing_versions(recorded: RunRecord, wanted: RunRecord) -> list[str]:
     ]
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computes, and the number of threads, on which the last bits of a sum depend."""
+def versions(world: World) -> dict[str, str]:
+    """Versions of what computes, and the number of threads and processes, on which the last bits of a sum depend."""
     return {
         "utseg": utseg.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "torch_threads": str(torch.get_num_threads()),
+        PROCESSES: str(world.size),
     }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from trainers.average import WeightAverage
-from trainers.checkpoint import random_state, restore_random_state
+from trainers.checkpoint import restore_random_state
 from trainers.log import Epoch
 from trainers.optimizer import make_optimizer
 from trainers.prepare import Run
@@ -17,6 +17,7 @@ from trainers.step import Sums
 from trainers.weights import fill
 from utseg.networks import build_network
 from utseg.networks.network import SegmentationNetwork
+from utseg.networks.synchronised_norm import synchronise_norms
 
 
 @dataclass
@@ -55,12 +56,14 @@ def new_state(run: Run) -> State:
     state = _random_state(run)
     if run.fit is not None and run.request.weights is not None:
         fill(state.network, run.fit, run.request.weights)
+    if run.world.size > 1:  # another kind of processor may have drawn other last bits
+        state.network.load_state_dict(run.world.from_first(lambda: _on_cpu(state.network)))
     return state
 
 
 def _random_state(run: Run) -> State:
-    """The state with random weights."""
-    record = run.record
+    """The state with random weights. Weights are drawn alike by all processes, what comes after them (dropout) by each for itself."""
+    record, world = run.record, run.world
     torch.manual_seed(record.seed)
     random.seed(record.seed)
     np.random.seed(record.seed % 2**32)  # noqa: NPY002 — for libraries that draw from it
@@ -70,6 +73,10 @@ def _random_state(run: Run) -> State:
         num_classes=record.num_classes,
         **record.network_settings,
     ).to(run.device)
+    if world.size > 1:
+        synchronise_norms(network, world.total)
+    if not world.is_first:
+        torch.manual_seed(int(np.random.SeedSequence([record.seed, world.rank]).generate_state(1)[0]))
     warmup = warmup_share(run.recipe.schedule, record.epochs)
     optimizer = make_optimizer(network, run.recipe.optimizer, pretrained=record.initial_weights is not None)
     width = run.recipe.weight_average
@@ -77,14 +84,18 @@ def _random_state(run: Run) -> State:
     return State(network, optimizer, Course(run.iterations, warmup), average=average)
 
 
-def packed(state: State) -> dict[str, Any]:
-    """The state with that of all random generators, as tensors and plain types."""
+def _on_cpu(network: SegmentationNetwork) -> dict[str, Any]:
+    return {name: value.cpu() for name, value in network.state_dict().items()}
+
+
+def packed(state: State, generators: list[dict[str, Any]]) -> dict[str, Any]:
+    """The state with those of all random generators of each process, as tensors and plain types."""
     return {
         "epoch": state.epoch,
         "iteration": state.iteration,
         "network": dict(state.network.state_dict()),
         "optimizer": state.optimizer.state_dict(),
-        "random": random_state(),
+        "random": generators,
         "course": asdict(state.course),
         "best_score": state.best_score,
         "best_epoch": state.best_epoch,
@@ -106,7 +117,7 @@ def best_packed(state: State, score: float | None) -> dict[str, Any]:
 
 
 def restored(run: Run, saved: dict[str, Any]) -> State:
-    """The state that was packed. All random generators of the process are put where they were."""
+    """The state that was packed. All random generators are put where they were, of a process that was not there as in a new run."""
     state = _random_state(run)
     state.network.load_state_dict(saved["network"])
     state.optimizer.load_state_dict(saved["optimizer"])
@@ -118,5 +129,6 @@ def restored(run: Run, saved: dict[str, Any]) -> State:
     state.history = list(saved["history"])
     if state.average:
         state.average.restore(saved["average"])
-    restore_random_state(saved["random"])
+    if run.world.rank < len(saved["random"]):
+        restore_random_state(saved["random"][run.world.rank])
     return state

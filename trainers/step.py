@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from trainers.distributed import ALONE, World
 from trainers.losses import training_loss
 from trainers.recipe import Recipe
 from utseg.augment.loader import Batch
@@ -15,7 +16,7 @@ from utseg.errors import UtsegError
 
 
 class LossNotFinite(UtsegError):
-    """The loss or its gradient is NaN or infinite; nothing was stepped."""
+    """The loss or its gradient is NaN or infinite; nothing was stepped. All processes have it."""
 
 
 @dataclass
@@ -65,8 +66,10 @@ def train_step(
     batch: Batch,
     recipe: Recipe,
     device: torch.device,
+    world: World = ALONE,
 ) -> tuple[float, dict[str, float], float]:
-    """Steps on one batch. Returns the loss, its terms and the norm of the gradient before clipping.
+    """Steps on one batch, or this process's part of one. Returns the loss, its terms and the norm of the gradient before clipping, all of
+    the whole batch.
 
     Raises LossNotFinite, before a weight is changed, where the loss or the gradient is not finite.
     """
@@ -75,7 +78,7 @@ def train_step(
     try:
         with precision(recipe.amp, device):
             outputs: Tensor | Sequence[Tensor] = network(image_BCHW)
-        loss, terms = training_loss(outputs, target_BHW, recipe.loss)
+        loss, terms = training_loss(outputs, target_BHW, recipe.loss, world.total_of_parts)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
     except torch.OutOfMemoryError:
@@ -84,6 +87,7 @@ def train_step(
             f"{device} has not the memory for a step on a batch of {shape} (B, C, H, W); plan anew with a smaller --memory-gb, "
             "or train with a smaller batch (--set batch_size=…)"
         ) from None
+    world.add_gradients(network.parameters())
     limit = recipe.gradient_clip_norm or math.inf
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
     # One transfer for everything that the check and the log need: on a GPU each of them would wait for the device.
@@ -91,6 +95,7 @@ def train_step(
     if not (math.isfinite(values[0]) and math.isfinite(values[1])):
         optimizer.zero_grad(set_to_none=True)
         what = "loss" if not math.isfinite(values[0]) else "gradient of the loss"
-        raise LossNotFinite(f"the {what} is not finite ({values[0]:g}) on {', '.join(batch.names)}")
+        names = [name for part in world.gathered(batch.names) for name in part]
+        raise LossNotFinite(f"the {what} is not finite ({values[0]:g}) on {', '.join(names)}")
     optimizer.step()
     return values[0], dict(zip(terms, values[2:], strict=True)), values[1]

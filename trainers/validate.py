@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from trainers.distributed import ALONE, World
 from trainers.losses import volume_loss
 from trainers.recipe import LossSettings
 from utseg.case import Case
@@ -65,34 +66,60 @@ def validate(
     loss: LossSettings | None = None,
     overlays: int = 0,
     check: Callable[[], None] = lambda: None,
+    world: World = ALONE,
 ) -> Validation:
     """Segments the cases' preprocessed slices, without mirroring, and scores them. The network's mode and random states stay as they were.
 
     `loss`: how to compute it, None for not; `overlays`: the number of pictures wanted; `check` is called for each case and may raise.
+    Several processes share out the cases, and all have what was found.
     """
     started = time.perf_counter()
     labels = {name: value for name, value in plan.labels.items() if value != 0}
-    scores: dict[str, list[float]] = {name: [] for name in labels}
-    losses: dict[str, list[float]] = {}
-    pictures: list[tuple[str, Overlay]] = []
-    for case in segmented(network, store, case_ids, plan, device, check):
-        prediction_ZYX = case.probability_KZYX.argmax(0).astype(np.uint8)
-        for name, value in labels.items():
-            scores[name].append(dice(prediction_ZYX == value, case.reference_ZYX == value))
-        if loss is not None:
-            for name, lost in volume_loss(case.probability_KZYX, case.reference_ZYX, loss).items():
-                losses.setdefault(name, []).append(lost)
-        if len(pictures) < overlays:
-            z = largest_slice(case.reference_ZYX)
-            drawn = overlay(case.image_CZYX[0, z], case.reference_ZYX[z], prediction_ZYX[z])
-            pictures.append((case.case_id, drawn))
-    defined = {name: [value for value in values if not np.isnan(value)] for name, values in scores.items()}
+    own = case_ids[world.rank :: world.size]
+
+    def scored() -> list[Scored]:
+        found = segmented(network, store, own, plan, device, check)
+        pictures = set(case_ids[:overlays])
+        return [score(case, labels, loss, case.case_id in pictures) for case in found]
+
+    parts = world.gathered(world.together(scored))
+    cases = [parts[index % world.size][index // world.size] for index in range(len(case_ids))]
+    defined = {name: [case.dice[name] for case in cases if not np.isnan(case.dice[name])] for name in labels}
     return Validation(
         dice={name: float(np.mean(values)) if values else None for name, values in defined.items()},
         empty={name: len(case_ids) - len(values) for name, values in defined.items()},
         seconds=time.perf_counter() - started,
-        overlays=tuple(pictures),
-        losses={name: float(np.mean(values)) for name, values in losses.items()},
+        overlays=tuple((case.case_id, case.picture) for case in cases if case.picture is not None),
+        losses={name: float(np.mean([case.losses[name] for case in cases])) for name in cases[0].losses}
+        if cases
+        else {},
+    )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one case was found to be worth: Dice (NaN where there is none) and losses by name; perhaps its picture."""
+
+    case_id: str
+    dice: dict[str, float]
+    losses: dict[str, float]
+    picture: Overlay | None
+
+
+def score(
+    case: "Segmented", labels: Mapping[str, int], loss: LossSettings | None, with_picture: bool
+) -> Scored:
+    """Scores a case in 3-D."""
+    prediction_ZYX = case.probability_KZYX.argmax(0).astype(np.uint8)
+    picture = None
+    if with_picture:
+        z = largest_slice(case.reference_ZYX)
+        picture = overlay(case.image_CZYX[0, z], case.reference_ZYX[z], prediction_ZYX[z])
+    return Scored(
+        case.case_id,
+        {name: dice(prediction_ZYX == value, case.reference_ZYX == value) for name, value in labels.items()},
+        volume_loss(case.probability_KZYX, case.reference_ZYX, loss) if loss is not None else {},
+        picture,
     )
 
 

@@ -20,7 +20,12 @@ LARGE = make_plan(patch_size=(160, 160), batch_size=8)  # a batch that no pipe h
 
 
 def batches(
-    first: int = 0, count: int = 6, workers: int = 0, seed: int = 3, store: MadeSlices = STORE
+    first: int = 0,
+    count: int = 6,
+    workers: int = 0,
+    seed: int = 3,
+    store: MadeSlices = STORE,
+    places: range | None = None,
 ) -> list[Batch]:
     with training_batches(
         store,
@@ -30,6 +35,7 @@ def batches(
         first_iteration=first,
         iterations=count,
         workers=workers,
+        places=places,
     ) as made:
         return list(made)
 
@@ -60,6 +66,18 @@ def test_a_batch_is_complete(reference: list[Batch]) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_make_the_same_batches(workers: int, reference: list[Batch]) -> None:
     assert_same(batches(workers=workers), reference)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_parts_of_a_batch_are_those_of_the_whole(workers: int, reference: list[Batch]) -> None:
+    for places in (range(1), range(1, 4)):
+        found = batches(count=2, workers=workers, places=places)
+        part = slice(places.start, places.stop)
+        expected = [
+            Batch(whole.image_BCHW[part], whole.label_BHW[part], whole.names[part], whole.iteration)
+            for whole in reference[:2]
+        ]
+        assert_same(found, expected)
 
 
 @pytest.mark.parametrize("first", [1, 4])

@@ -311,7 +311,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_cases(
     request = make_request(home, tmp_path / "run")
     original, seen = loop.train_step, {}
 
-    def poisoned(network, optimizer, batch, recipe, device):
+    def poisoned(network, optimizer, batch, *rest):
         if batch.iteration == 11:
             seen["weights"] = {name: value.clone() for name, value in network.named_parameters()}
             seen["network"], seen["names"] = network, batch.names
@@ -320,7 +320,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_cases(
             else:
                 handle = next(iter(network.parameters())).register_hook(lambda gradient: gradient * np.inf)
         try:
-            return original(network, optimizer, batch, recipe, device)
+            return original(network, optimizer, batch, *rest)
         finally:
             if batch.iteration == 11 and where == "gradient":
                 handle.remove()
@@ -344,8 +344,8 @@ def test_max_time_sets_the_number_of_iterations_and_resume_keeps_it(home, tmp_pa
     monkeypatch.setattr(loop, "epochs_that_fit", lambda first, done, spent, limit: first)
     original = loop.measure_iterations
 
-    def measured(step, batches, budget_s):
-        assert original(step, batches, 0.01 * budget_s) > 0
+    def measured(step, batches, budget_s, clock):
+        assert original(step, batches, 0.01 * budget_s, clock) > 0
         return 4.0
 
     monkeypatch.setattr(loop, "measure_iterations", measured)
@@ -366,7 +366,7 @@ def test_max_time_sets_the_number_of_iterations_and_resume_keeps_it(home, tmp_pa
 
 def test_a_run_slower_than_measured_is_shortened(home, tmp_path, monkeypatch, caplog):
     request = make_request(home, tmp_path / "run", max_time_s=60.0)
-    monkeypatch.setattr(loop, "measure_iterations", lambda step, batches, budget: 0.5)
+    monkeypatch.setattr(loop, "measure_iterations", lambda step, batches, budget, clock: 0.5)
     monkeypatch.setattr(
         loop, "epochs_that_fit", lambda first, done, spent, limit: max(done + 1, min(first, 3))
     )

@@ -6,7 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.losses import one_hot, soft_dice_loss, training_loss, volume_loss, weighted_cross_entropy
+from trainers.losses import (
+    Counts,
+    one_hot,
+    soft_counts,
+    soft_dice_loss,
+    training_loss,
+    volume_loss,
+    weighted_cross_entropy,
+)
 from trainers.recipe import LossSettings
 
 
@@ -40,12 +48,13 @@ def oracle_cross_entropy(logits_BKHW, target_BHW, background):
 
 def dice_of(logits_BKHW, target_BHW):
     classes = logits_BKHW.shape[1]
-    return soft_dice_loss(logits_BKHW.float().softmax(1), one_hot(target_BHW, classes))
+    return soft_dice_loss(Counts(*soft_counts(logits_BKHW, one_hot(target_BHW, classes))))
 
 
 def cross_entropy_of(logits_BKHW, target_BHW, background):
     classes = logits_BKHW.shape[1]
-    return weighted_cross_entropy(logits_BKHW.log_softmax(1), one_hot(target_BHW, classes), background)
+    counts = Counts(*soft_counts(logits_BKHW, one_hot(target_BHW, classes)))
+    return weighted_cross_entropy(counts, background)
 
 
 def draw(seed, classes, b=2, h=5, w=4):

@@ -34,7 +34,10 @@ VENDOR_COLUMN = "vendor"
 
 @dataclass(frozen=True)
 class Batch:
-    """Patches of one training step: image (B, C, H, W) float32, label (B, H, W) uint8, names CASE/ZZZ, and the iteration's number."""
+    """Patches of one training step: image (B, C, H, W) float32, label (B, H, W) uint8, names CASE/ZZZ, and the iteration's number.
+
+    Of a loader that makes some places of its batches only, B counts those.
+    """
 
     image_BCHW: npt.NDArray[np.float32]
     label_BHW: npt.NDArray[np.uint8]
@@ -86,8 +89,10 @@ class SliceLoader(SlimDataLoaderBase):
         seed: int,
         iteration: int = 0,
         cache_bytes: int = CACHE_BYTES,
+        places: range | None = None,
     ) -> None:
         super().__init__(store, plan.batch_size)
+        self._places = range(plan.batch_size) if places is None else places
         self.iteration = iteration
         self._plan = plan
         self._sampler = PatchSampler(
@@ -97,17 +102,17 @@ class SliceLoader(SlimDataLoaderBase):
         self._partners = Partners(slices) if plan.augmentation.needs_partners else None
 
     def generate_train_batch(self) -> Batch:
-        """The batch of `iteration`."""
-        plan, iteration = self._plan, self.iteration
-        image_BCHW = np.empty((plan.batch_size, len(plan.channel_names), *plan.patch_size), dtype=np.float32)
-        label_BHW = np.empty((plan.batch_size, *plan.patch_size), dtype=np.uint8)
+        """The batch of `iteration`, or its places that are this loader's."""
+        plan, iteration, places = self._plan, self.iteration, self._places
+        image_BCHW = np.empty((len(places), len(plan.channel_names), *plan.patch_size), dtype=np.float32)
+        label_BHW = np.empty((len(places), *plan.patch_size), dtype=np.uint8)
         names = []
-        for place in range(plan.batch_size):
+        for row, place in enumerate(places):
             ref, foreground = self._sampler.deal(iteration * plan.batch_size + place)
             rng = self._sampler.rng(iteration, place)
             augmentation = draw_augmentation(rng, plan.augmentation)
             image, label = self._cache.read_slice(ref.case_id, ref.z)
-            image_BCHW[place], label_BHW[place] = apply_augmentation(
+            image_BCHW[row], label_BHW[row] = apply_augmentation(
                 augmentation,
                 image,
                 label,
@@ -138,6 +143,7 @@ def training_batches(
     first_iteration: int,
     iterations: int,
     workers: int,
+    places: range | None = None,
 ) -> Iterator[Iterator[Batch]]:
     """Gives an iterator over the batches `first_iteration` … `first_iteration + iterations − 1`, in order, made ahead in the background.
 
@@ -149,17 +155,18 @@ def training_batches(
         first_iteration: the number of the first batch; a resumed run passes the number it has to go on with.
         iterations: how many batches.
         workers: processes that make batches; 0 makes them in a thread of this one.
+        places: which patches of each batch to make, where others make the rest; all by default.
 
     Raises InputError where the cases have no slice; while iterating, WorkerError for a dead worker and ArtefactError for a damaged slice.
     On leaving, by whatever way, the workers are gone.
     """
     slices = list_slices(store, case_ids)
     if workers == 0:
-        loader = SliceLoader(store, slices, plan, seed=seed, iteration=first_iteration)
+        loader = SliceLoader(store, slices, plan, seed=seed, iteration=first_iteration, places=places)
         with _made_ahead(lambda iteration: next(loader), first_iteration, iterations) as batches:
             yield batches
         return
-    make_loader = _LoaderRecipe(store, slices, plan, seed, CACHE_BYTES // workers)
+    make_loader = _LoaderRecipe(store, slices, plan, seed, CACHE_BYTES // workers, places)
     with (
         LoaderProcesses(make_loader, first_iteration, iterations, workers) as processes,
         _made_ahead(processes.receive, first_iteration, iterations, stop=processes.kill) as batches,
@@ -197,9 +204,17 @@ class _LoaderRecipe:
     plan: Plan
     seed: int
     cache_bytes: int
+    places: range | None
 
     def __call__(self) -> SliceLoader:
-        return SliceLoader(self.store, self.slices, self.plan, seed=self.seed, cache_bytes=self.cache_bytes)
+        return SliceLoader(
+            self.store,
+            self.slices,
+            self.plan,
+            seed=self.seed,
+            cache_bytes=self.cache_bytes,
+            places=self.places,
+        )
 
 
 @contextmanager
