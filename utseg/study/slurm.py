@@ -25,6 +25,7 @@ SLURM_FOLDER = "slurm"
 SUBMITTED_FILE = "submitted.json"
 SAVING_S = 120
 """So long before its end a task is told to save."""
+LOOK_S = 1.0
 REQUEUES = 20
 """So often a task that ran out of time is put back into the queue; one that was preempted always is."""
 DAY_S = 86400.0
@@ -178,6 +179,10 @@ class ArrayTask:
         signal.signal(signal.SIGTERM, lambda number, frame: stop_children())
         with ThreadPoolExecutor(1) as thread:
             self._running = thread.submit(execute_job, run_folder)
+            while not self._running.done():
+                wait(
+                    [self._running], timeout=LOOK_S
+                )  # a signal just before a wait without end would be seen at its end
             return self._running.result()
 
     def checkpoint(self, run_folder: str) -> Any:
