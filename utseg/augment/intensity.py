@@ -56,7 +56,9 @@ def lower_resolution(image_CHW: Image, share: float) -> None:
 
     size = image_CHW.shape[-2:]
     coarse = [max(1, round(side * share)) for side in size]
-    x_1CHW = torch.from_numpy(image_CHW.copy())[None]  # a mirrored single pixel has strides that torch refuses
+    x_1CHW = torch.from_numpy(image_CHW.copy())[
+        None
+    ]  # a mirrored single pixel has strides that torch refuses
     low = interpolate(x_1CHW, size=coarse, mode="bilinear", antialias=True)
     image_CHW[:] = interpolate(low, size=size, mode="bilinear")[0].numpy()
 

@@ -46,6 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="folder for the masks, prediction.json, and quality.csv: how far each mask can be trusted",
     )
     add_model_choice(parser, or_where=", or where utseg_find_best_configuration chose")
+    _add_choices(parser)
+    _add_outputs(parser)
+    _add_work(parser)
+    words = sys.argv[1:] if argv is None else argv
+    return run(parser, partial(_predict, words=words), argv)
+
+
+def _add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-tta",
         dest="tta",
@@ -61,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="for scanners that training never saw: before each volume is predicted, batch normalisation is adapted to it, its own "
         "statistics counting SHARE (from 0 to 1) and training's the rest",
     )
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save-probabilities", action="store_true", help="also write CASE.npz, float32 (class, z, y, x)"
     )
@@ -74,6 +85,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="also write entropy/CASE_entropy.nii.gz: how undecided the models are at each voxel, from 0 to 1",
     )
+    parser.add_argument(
+        "--timeline",
+        type=Path,
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="also draw when reading, network, restoring and writing worked on each volume, as a .png",
+    )
+
+
+def _add_work(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", metavar="NAME", help="auto (CUDA where it is there), cpu, cuda or cuda:N"
     )
@@ -89,17 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="predict only part I of N, counted from 1, each on a machine of its own, into the same folder or several; the last one to "
         "finish joins the records",
     )
-    parser.add_argument(
-        "--timeline",
-        type=Path,
-        metavar="FILE",
-        default=argparse.SUPPRESS,
-        help="also draw when reading, network, restoring and writing worked on each volume, as a .png",
-    )
     add_workers(parser)
     add_dask(parser)
-    words = sys.argv[1:] if argv is None else argv
-    return run(parser, partial(_predict, words=words), argv)
 
 
 def _predict(arguments: argparse.Namespace, words: Sequence[str]) -> None:

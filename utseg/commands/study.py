@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "study",
-        help="vendors, leave-one-out, ablation, networks, data-size, seeds, or a file like those (--print shows one)",
+        help="vendors, leave-one-out, ablation, networks, data-size, seeds, generalization, or a file like those (--print shows one)",
     )
     parser.add_argument(
         "-d",
@@ -117,6 +117,10 @@ def _add_changes(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="change a value of plan or recipe in all runs, as network.base_channels=16",
     )
+    _add_length(parser)
+
+
+def _add_length(parser: argparse.ArgumentParser) -> None:
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
         "--epochs", type=positive, metavar="N", default=argparse.SUPPRESS, help="length of each training"

@@ -148,37 +148,12 @@ def _work(
                 continue
             advance()
 
-    def predicted() -> Iterator[Predicted]:
-        turns: list[deque[Array]] = [deque() for _ in groups]
-        members = tuple(len(group) for group in groups)
-        with ExitStack() as stack:
-            results = [
-                stack.enter_context(
-                    closing(_group_probabilities(group, _taken(turn), tta, run.making.adapt_batchnorm))
-                )
-                for group, turn in zip(groups, turns, strict=True)
-            ]
-            for source in preprocessed():
-                found = []
-                for turn, result, image_CZYX in zip(turns, results, source.images, strict=True):
-                    turn.append(image_CZYX)
-                    began = time.monotonic()
-                    found.append(next(result))
-                    run.timeline.add(source.volume.name, Span(NETWORK, began, time.monotonic()))
-                yield Predicted(
-                    replace(source, images=()),
-                    tuple(each.probabilities_KZYX for each in found),
-                    members,
-                    tuple(each.agreement for each in found),
-                    run.output,
-                    run.extras.probabilities,
-                    run.extras.entropy,
-                    quality,
-                    run.making.postprocessing,
-                )
-
     restored = run_each(
-        restore, predicted(), executor, name=lambda item: item.source.volume.name, costly_items=True
+        restore,
+        _predictions(run, groups, preprocessed(), tta, quality),
+        executor,
+        name=lambda item: item.source.volume.name,
+        costly_items=True,
     )
 
     def pictures() -> Iterator[OverlayJob]:
@@ -197,6 +172,43 @@ def _work(
     ):
         if drawn.error is not None:
             raise drawn.error
+
+
+def _predictions(
+    run: PredictionRun,
+    groups: Sequence[Sequence[LoadedModel]],
+    sources: Iterator[Preprocessed],
+    tta: TestTimeAugmentation,
+    quality: QualitySettings,
+) -> Iterator[Predicted]:
+    """What the models of all preprocessings say of each volume, one volume after the other."""
+    turns: list[deque[Array]] = [deque() for _ in groups]
+    members = tuple(len(group) for group in groups)
+    with ExitStack() as stack:
+        results = [
+            stack.enter_context(
+                closing(_group_probabilities(group, _taken(turn), tta, run.making.adapt_batchnorm))
+            )
+            for group, turn in zip(groups, turns, strict=True)
+        ]
+        for source in sources:
+            found = []
+            for turn, result, image_CZYX in zip(turns, results, source.images, strict=True):
+                turn.append(image_CZYX)
+                began = time.monotonic()
+                found.append(next(result))
+                run.timeline.add(source.volume.name, Span(NETWORK, began, time.monotonic()))
+            yield Predicted(
+                replace(source, images=()),
+                tuple(each.probabilities_KZYX for each in found),
+                members,
+                tuple(each.agreement for each in found),
+                run.output,
+                run.extras.probabilities,
+                run.extras.entropy,
+                quality,
+                run.making.postprocessing,
+            )
 
 
 def _taken(turn: deque[Array]) -> Iterator[Array]:
