@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from utseg.augment.apply import apply_augmentation
@@ -33,6 +33,7 @@ def test_at_full_share_the_histogram_is_the_partners(
         np.random.default_rng((seed, i)).gamma(2, 1 + i, (2, *s)) for i, s in enumerate((size, other))
     )
     image, partner = image.astype(np.float32), partner.astype(np.float32)
+    assume(all(np.unique(channel).size == channel.size for channel in (*image, *partner)))  # ranks are plain
     matched = match_histogram(image, partner, 1.0)
     assert matched.shape == image.shape and matched.dtype == np.float32
     for got, own, wanted in zip(matched, image, partner, strict=True):
