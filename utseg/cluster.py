@@ -169,6 +169,7 @@ class DaskExecutor(Executor):
             future.cancel()
         if self._client.status == "running":
             with suppress(Exception):  # a cluster that goes while it is asked has nothing to stop
+                self._client.run_on_scheduler(_taken_back, self._session, STOP_S)
                 self._client.run(_finish, self._session, self._stop_work, STOP_S)
 
     def _forget(self, future: "Future[Any]") -> None:
@@ -387,6 +388,13 @@ async def _first_unseen(token: Path | None, listings: Mapping[str, str], patienc
 def _listing(folder: Path) -> str:
     """A checksum of the names in a folder, of nothing where it is not there."""
     return sha256_json(sorted(each.name for each in folder.iterdir()) if folder.is_dir() else None)
+
+
+async def _taken_back(session: str, patience_s: float, dask_scheduler: Any) -> None:
+    """On the scheduler: waits until it knows that the session's tasks are cancelled, or it would give the queued to who gets free."""
+    deadline = time.monotonic() + patience_s
+    while any(session in str(key) for key in dask_scheduler.tasks) and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
 
 
 async def _finish(
