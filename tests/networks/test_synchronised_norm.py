@@ -141,7 +141,9 @@ def test_every_network_learns_from_parts_as_from_the_whole(name: str) -> None:
     for ours, theirs in zip(
         in_parts(network, list(image.split(1)), compute), whole(network, image, compute), strict=True
     ):
-        torch.testing.assert_close(ours, theirs, atol=1e-6 * float(theirs.detach().abs().max()) + 1e-9, rtol=1e-6)
+        torch.testing.assert_close(
+            ours, theirs, atol=1e-6 * float(theirs.detach().abs().max()) + 1e-9, rtol=1e-6
+        )
 
 
 def test_in_evaluation_it_is_as_it_was_and_names_stay() -> None:
