@@ -190,8 +190,8 @@ def _matching(records: Sequence[HasSubject], column: str, exclude: bool, values:
             f"{column}: the cases have no such column; there are: {', '.join(sorted(columns.values()))}"
         )
     there = Counter(value for record in records if (value := _values(record).get(name)))
-    wanted = {value.strip().casefold() for value in values.split(",")}
-    unknown = sorted(wanted - {value.casefold() for value in there})
+    wanted = {value.strip().casefold(): value.strip() for value in values.split(",")}
+    unknown = sorted(wanted[key] for key in wanted.keys() - {value.casefold() for value in there})
     if unknown:
         listed = [f"{value} ({count} cases)" for value, count in sorted(there.items())]
         raise UsageError(f"{name}: no case has {', '.join(unknown)}; there are: {_some(listed)}")
