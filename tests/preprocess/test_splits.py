@@ -114,7 +114,7 @@ def test_a_fold_takes_its_subjects_with_all_phases():
         ("fold", UsageError, "nothing to train on"),
         ("hospital=3", UsageError, "Vendor, pathology, phase, subject"),
         ("vendor=Z", UsageError, "A (10 cases), B (10 cases)"),
-        ("vendor=A,Z", UsageError, "no case has z"),
+        ("vendor=A,Z", UsageError, "no case has Z"),
         ("vendor!=A,B", UsageError, "leaves no case"),
         ("subject=s00", InputError, "only subject s00 is left"),
     ],
