@@ -42,7 +42,7 @@ def test_a_built_in_study_is_printed_to_be_copied(name, capsys, tmp_path):
         ('name = "x"\nnetworks = ["UTNett"]', "my.toml: networks.0: no network is called 'UTNett'"),
         (
             'name = "x"\n[train]\nselections = ["vendor=Z"]',
-            "my.toml: train.selections.0: vendor: no case has z",
+            "my.toml: train.selections.0: vendor: no case has Z",
         ),
         (
             'name = "x"\n[train]\nselections = ["subject=s00"]',
