@@ -108,7 +108,7 @@ def test_a_subject_in_two_partitions_is_refused():
 @pytest.mark.parametrize(
     ("training", "text", "words"),
     [
-        ("AAAA", 'selections = ["vendor=C"]', "train.selections.0: vendor: no case has c"),
+        ("AAAA", 'selections = ["vendor=C"]', "train.selections.0: vendor: no case has C"),
         ("AAAA", 'selections = ["fold0"]', "train.folds"),
         (
             "AAAA",
