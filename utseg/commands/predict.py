@@ -66,8 +66,8 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="for scanners that training never saw: before each volume is predicted, batch normalisation is adapted to it, its own "
-        "statistics counting SHARE (from 0 to 1) and training's the rest",
+        help="before each volume is predicted, batch normalisation is adapted to it, its own statistics counting SHARE (from 0 to 1) and "
+        "training's the rest; made for unseen scanners, but worse on the few we could try: measure before you use it",
     )
 
 
