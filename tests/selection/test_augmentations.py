@@ -162,8 +162,15 @@ def test_fewer_subjects_if_wanted_and_none(noisy, tmp_path, capfd):
     assert find(home, "--tta-subjects", 7) == 0
     assert len(read_best(results(home)).augmentation.subjects) == 7
     assert find(home, "--tta-subjects", 6) == 0
-    assert read_best(results(home)).augmentation is None
-    assert "not measured: with 6 subjects no test can show a gain" in capfd.readouterr().out
+    measured = read_best(results(home)).augmentation
+    assert measured.chosen == NO_AUGMENTATION and not measured.trials and measured.mean_dice is None
+    assert (
+        "test-time augmentation: 6 subjects are too few to tell which of 3 pays, so there is none"
+        in capfd.readouterr().out
+    )
+    assert find(home, "--tta-subjects", 5, "--quiet") == 0
+    measured = read_best(results(home)).augmentation
+    assert measured.why == "5 subjects are too few to tell whether it pays, so there is none"
     assert find(home, "--tta-subjects", 0) == 0
     assert read_best(results(home)).augmentation is None
     assert (

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from utseg.evaluate.compare import LEAST_SUBJECTS
 from utseg.selection.choose import Candidate, are_apart, choose
 
 NAMES = np.array([f"s{number:02d}" for number in range(40)])
@@ -73,13 +74,18 @@ def test_identical_scores_are_a_tie_with_p_one():
     assert found.chosen.candidate.name == "a"  # by name, and so always the same
 
 
-def test_few_subjects_are_decided_by_the_interval_and_it_is_said():
-    values = np.array([0.8, 0.81, 0.79])
-    found = choose([candidate("bad", values - 0.3), candidate("good", values, 50)], NAMES[:3])
-    assert found.chosen.candidate.name == "good"
-    assert "with 3 subjects no paired test can reach" in found.why
-    alone = choose([candidate("bad", values[:1] - 0.3), candidate("good", values[:1], 50)], NAMES[:1])
-    assert alone.tie and alone.chosen.candidate.name == "bad"
+@pytest.mark.parametrize("count", range(1, 8))
+def test_below_six_subjects_nobody_wins_and_it_is_said(count):
+    values = 0.8 + noise(0, count)
+    found = choose([candidate("cheap", values - 0.3), candidate("dear", values, 50)], NAMES[:count])
+    assert found.tie is (count < 6)
+    assert found.chosen.candidate.name == ("cheap" if count < 6 else "dear")
+    said = f"{count} subject{'s are' if count > 1 else ' is'} too few to tell models apart: the cheapest, cheap, is taken"
+    assert (found.why == said) is (count < 6)
+
+
+def test_six_is_the_first_number_that_a_paired_test_can_tell_by():
+    assert 2 / 2 ** (LEAST_SUBJECTS - 1) > 0.05 > 2 / 2**LEAST_SUBJECTS
 
 
 def test_one_candidate_is_the_best():

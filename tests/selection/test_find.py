@@ -64,7 +64,15 @@ def test_all_models_and_pairs_are_compared_on_all_subjects(chosen):
     assert pair.members == sum(one.members for one in singles) == 2 * FOLDS
     assert pair.gmac == pytest.approx(sum(one.gmac for one in singles))
     assert best.command == f"utseg_predict -i INPUT -o OUTPUT -d Tiny --home {chosen}"
-    assert best.why
+
+
+def test_four_subjects_choose_the_cheapest_without_postprocessing(chosen):
+    best = read_best(results(chosen))
+    cheapest = min(best.candidates, key=lambda one: one.gmac)
+    assert best.why == f"4 subjects are too few to tell models apart: the cheapest, {cheapest.name}, is taken"
+    assert best.chosen == cheapest.name and best.tie and all(one.tied for one in best.candidates)
+    assert best.postprocessing.rules == ()
+    assert "the subjects that it was chosen on" in best.scored_on
 
 
 def test_single_scores_are_those_of_the_validation(chosen):
@@ -120,6 +128,8 @@ def test_a_second_time_nothing_is_predicted_and_the_same_is_written(chosen, monk
     output = capfd.readouterr().out
     for words in (
         "mean Dice over 4 out-of-fold subjects",
+        "scored on the subjects that it was chosen on, so a little too good",
+        "4 subjects are too few to tell models apart",
         "postprocessing",
         "why: ",
         "to predict: utseg_predict",

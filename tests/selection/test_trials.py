@@ -69,7 +69,12 @@ def test_what_helps_three_of_twelve_only_is_noise():
 
 @pytest.mark.parametrize("subjects", [1, 5])
 def test_few_subjects_cannot_tell(subjects):
-    assert choose_postprocessing(volumes(hole, subjects), LABELS).postprocessing == Postprocessing()
+    found = choose_postprocessing(volumes(hole, subjects), LABELS)
+    assert found.postprocessing == Postprocessing()
+    said = {trial.why for trial in found.trials if trial.cases_changed}
+    assert said == {
+        f"{subjects} subject{'s are' if subjects > 1 else ' is'} too few to tell whether it helps"
+    }
 
 
 def test_perfect_masks_need_nothing():

@@ -122,6 +122,7 @@ def in_words(best: "Best") -> str:
     lines += [
         "",
         f"chosen: {best.chosen}, {len(best.members)} members, mean Dice {best.mean_dice:.4f} ({_interval(best.interval95).strip()})",
+        f"scored on {best.scored_on}",
         f"why: {best.why}",
         f"to predict: {best.command}",
     ]
@@ -132,6 +133,8 @@ def _augmentation_in_words(best: "Best", width: int) -> list[str]:
     measured = best.augmentation
     if measured is None:
         return ["", "test-time augmentation: not measured; prediction mirrors as training did"]
+    if measured.mean_dice is None:
+        return ["", f"test-time augmentation: {measured.why}"]
     lines = [
         "",
         f"test-time augmentation, on {len(measured.subjects)} of the subjects (mean Dice without: {measured.mean_dice:.4f})",

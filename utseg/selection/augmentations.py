@@ -7,7 +7,6 @@ record. What validation or pairs have already predicted in the same way is taken
 after the chosen postprocessing.
 """
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from utseg.case import Case
-from utseg.evaluate.compare import ALPHA
+from utseg.evaluate.compare import ALPHA, LEAST_SUBJECTS
 from utseg.evaluate.intervals import bootstrap_interval
 from utseg.planning.settings import Settings
 from utseg.postprocess import Postprocessing, postprocess
@@ -24,7 +23,7 @@ from utseg.predict.record import read_record
 from utseg.predict.stages import MASK_SUFFIX
 from utseg.predict.views import AS_MIRRORED_IN_TRAINING, NO_AUGMENTATION, TestTimeAugmentation, allowed
 from utseg.progress import progress
-from utseg.selection.choose import Candidate, Names, choose
+from utseg.selection.choose import Candidate, Names, choose, too_few
 from utseg.selection.gain import BeforeAfter, Gain, gain
 from utseg.selection.masks import Inputs, is_made, quietly
 from utseg.selection.models import FoldRun, TrainedModel
@@ -33,7 +32,6 @@ from utseg.selection.scores import Floats, Scoring, dice_by_label, foreground, r
 if TYPE_CHECKING:
     import torch
 
-logger = logging.getLogger("utseg")
 FOLDER = "tta"
 SEED = 0
 DEFAULT_SUBJECTS = 20
@@ -68,7 +66,7 @@ class AugmentationTrial(Settings):
 class MeasuredAugmentation(Settings):
     """What predicts and what it was chosen from. `subjects` were drawn with `seed`.
 
-    `mean_dice`: theirs without augmentation, after postprocessing.
+    `mean_dice`: theirs without augmentation, after postprocessing. None, and no trials, where they were too few to measure anything.
     """
 
     chosen: TestTimeAugmentation
@@ -77,7 +75,7 @@ class MeasuredAugmentation(Settings):
     seed: int
     subjects: tuple[str, ...]
     cases: int
-    mean_dice: float
+    mean_dice: float | None
     interval95: tuple[float, float] | None
     trials: tuple[AugmentationTrial, ...]
 
@@ -112,22 +110,17 @@ def measure_augmentation(
     device: "torch.device",
     workers: int | None = None,
 ) -> MeasuredAugmentation | None:
-    """What test-time augmentation gains on at most so many of the subjects, which all have a score.
+    """What test-time augmentation gains on at most so many of the subjects, which all have a score; none where they are too few to tell.
 
-    None where nothing can be: training allows no view, no subjects are wanted, so few are there that no test could tell, or no score is
-    defined.
+    None where there is nothing to measure: training allows no view, no subjects are wanted, or no score is defined.
     """
     trained = [run.record.plan.augmentation for run in chosen.all_runs]
     wanted = allowed(trained)
     drawn = draw_subjects(subjects, most_subjects)
     if not wanted or not drawn:
         return None
-    if 2 * len(wanted) / 2 ** len(drawn) >= ALPHA:
-        logger.info(
-            "test-time augmentation is not measured: with %d subjects no test can show a gain; prediction mirrors as training did",
-            len(drawn),
-        )
-        return None
+    if len(drawn) < LEAST_SUBJECTS or 2 * len(wanted) / 2 ** len(drawn) >= ALPHA:
+        return _too_few(drawn, len(wanted))
     of_drawn = {fold: [case for case in some if case.subject in drawn] for fold, some in chosen.cases.items()}
     of_drawn = {fold: some for fold, some in of_drawn.items() if some}
     _predict_missing(chosen, (NO_AUGMENTATION, *wanted), of_drawn, selection, inputs, device, workers)
@@ -157,6 +150,24 @@ def measure_augmentation(
         mean_dice=float(plain_S.mean()),
         interval95=None if interval is None else (interval[0], interval[1]),
         trials=trials,
+    )
+
+
+def _too_few(drawn: tuple[str, ...], trials: int) -> MeasuredAugmentation:
+    """None is the cheapest of what cannot be told apart."""
+    few = too_few(len(drawn), "whether it pays") or (
+        f"{len(drawn)} subjects are too few to tell which of {trials} pays"
+    )
+    return MeasuredAugmentation(
+        chosen=NO_AUGMENTATION,
+        why=f"{few}, so there is none",
+        rule=RULE_IN_WORDS,
+        seed=SEED,
+        subjects=drawn,
+        cases=0,
+        mean_dice=None,
+        interval95=None,
+        trials=(),
     )
 
 
@@ -279,8 +290,9 @@ def _trial(tta: TestTimeAugmentation, chosen: Chosen, found: Gain) -> Augmentati
 
 
 def _verdict(found: Gain) -> tuple[bool, str]:
-    if found.interval95 is None or found.p is None:
-        return False, "one subject alone cannot tell"
+    few = too_few(found.subjects, "whether it pays")
+    if few or found.interval95 is None or found.p is None:
+        return False, few or "no score is defined"
     if found.interval95[1] < 0:
         return False, "it costs Dice"
     if not found.interval95[0] > 0:

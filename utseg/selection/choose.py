@@ -1,9 +1,8 @@
 """Ranks candidates by their mean over subjects, calls a tie a tie, and lets the cheaper one win it.
 
 Two candidates are apart where the bootstrap 95 % interval of their mean difference over subjects leaves 0 out and the paired permutation
-test over subjects gives p < .05. With fewer than six subjects that test cannot get there whatever the scores are; then the interval decides
-alone. Every other candidate is compared with the best; all that are not apart from it are tied with it, and the cheapest of them is chosen.
-The p values are of single tests, not corrected: a correction would only make more ties.
+test over subjects gives p < .05, which takes six subjects. Every other candidate is compared with the best; all that are not apart from it
+are tied with it, and the cheapest of them is chosen. The p values are of single tests: a correction would only make more ties.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.evaluate.compare import ALPHA, compare_pair
+from utseg.evaluate.compare import ALPHA, LEAST_SUBJECTS, compare_pair
 from utseg.evaluate.intervals import bootstrap_interval
 
 Floats = NDArray[np.float64]
 Names = NDArray[np.str_]
-FEWEST_TO_TEST = 6
-"""2 / 2⁶ is the first that is below .05: of all changes of sign, only none and all are as extreme as differences of one direction."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +82,23 @@ def choose(candidates: Sequence[Candidate], subjects_S: Names) -> Choice:
 def are_apart(compared: Mapping[str, Any]) -> bool:
     """Whether the first of a compared pair is better beyond noise."""
     interval, p = compared["interval95"], compared["p"]
-    if interval is None or p is None or not interval[0] > 0:
+    if compared["subjects"] < LEAST_SUBJECTS or interval is None or p is None:
         return False
-    return bool(compared["subjects"] < FEWEST_TO_TEST or p < ALPHA)
+    return bool(interval[0] > 0 and p < ALPHA)
+
+
+def too_few(subjects: int, what: str) -> str | None:
+    """That so few subjects cannot tell what they are asked; None where there are enough."""
+    if subjects >= LEAST_SUBJECTS:
+        return None
+    return f"{subjects} {'subject is' if subjects == 1 else 'subjects are'} too few to tell {what}"
 
 
 def _why(standings: Sequence[Standing], tied: Sequence[Standing], chosen: Standing, subjects: int) -> str:
     best = standings[0]
+    few = too_few(subjects, "models apart")
+    if few and len(standings) > 1:
+        return f"{few}: the cheapest, {chosen.candidate.name}, is taken"
     said = [
         f"{best.candidate.name} has the highest mean Dice over {subjects} out-of-fold subjects, {_scored(best)}"
     ]
@@ -112,10 +119,6 @@ def _why(standings: Sequence[Standing], tied: Sequence[Standing], chosen: Standi
                 f"the cheapest of these wins the tie: {chosen.candidate.name}, {chosen.candidate.gmac:.3g} GMAC a slice instead of "
                 f"{best.candidate.gmac:.3g}"
             )
-    if len(standings) > 1 and subjects < FEWEST_TO_TEST:
-        said.append(
-            f"with {subjects} subjects no paired test can reach p < {ALPHA:g}, so the intervals alone decided: train more folds to be sure"
-        )
     return "; ".join(said)
 
 

@@ -14,11 +14,12 @@ BeforeAfter = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class Gain:
-    """`mean`: of the subjects' differences, with its bootstrap 95 % interval; `p`: of the paired permutation test, times the tests.
+    """`mean`: of so many subjects' differences, with its bootstrap 95 % interval; `p`: of the paired permutation test, times the tests.
 
     `labels`: by name the mean over cases before and after, None where none is defined.
     """
 
+    subjects: int
     mean: float
     interval95: tuple[float, float] | None
     p: float | None
@@ -39,6 +40,7 @@ def gain(
     with np.errstate(invalid="ignore"):
         better, worse = int((after_S > before_S).sum()), int((after_S < before_S).sum())
     return Gain(
+        subjects=compared["subjects"],
         mean=compared["difference"] or 0.0,
         interval95=None if interval is None else (interval[0], interval[1]),
         p=None if p is None else min(1.0, p * tests),

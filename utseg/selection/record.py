@@ -16,6 +16,7 @@ from utseg.selection.augmentations import MeasuredAugmentation
 from utseg.selection.trials import Trial
 
 BEST_FILE = "best.json"
+SCORED_ON = "the subjects that it was chosen on, so a little too good; only subjects with no part in training or choice give a fair score"
 Interval = tuple[float, float]
 
 
@@ -69,9 +70,9 @@ class Compared(Settings):
 class Best(Settings):
     """The content of `best.json`. `candidates` are all that were tried, best first; `postprocessing_tried` in the order of trying.
 
-    `mean_dice` and its interval are of what is chosen, postprocessing included, on the subjects that it was chosen by: a little too good.
-    Like all candidates, its models were mirrored there as in training; `augmentation` says what is done instead, and what that gains
-    (None: it was not measured, and prediction mirrors as training did).
+    `mean_dice` and its interval are of what is chosen, postprocessing included, on the subjects that `scored_on` says. Like all candidates,
+    its models were mirrored there as in training; `augmentation` says what is done instead, and what that gains (None: it was not measured,
+    and prediction mirrors as training did).
     """
 
     format: Literal["utseg-best-1"] = "utseg-best-1"
@@ -81,6 +82,7 @@ class Best(Settings):
     command: str
     mean_dice: float
     interval95: Interval | None
+    scored_on: str = SCORED_ON
     tie: bool
     members: tuple[BestMember, ...]
     labels: dict[str, int]

@@ -3,7 +3,7 @@
 The order is nnU-Net's (Isensee et al., Nature Methods 2021): the largest component of everything, then of each label (where that does not
 help, without its small islands), then holes of each label. A rule is kept where the subjects' mean Dice rises beyond noise: the bootstrap
 95 % interval of the gain over subjects lies above 0, the paired permutation test over subjects gives p < .05 after multiplication with the
-number of rules (Bonferroni), and no label's mean falls. Nothing is read or written here.
+number of rules (Bonferroni), and no label's mean falls. Below six subjects none is kept. Nothing is read or written here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,17 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.evaluate.compare import ALPHA
+from utseg.evaluate.compare import ALPHA, LEAST_SUBJECTS
 from utseg.planning.settings import Settings
 from utseg.postprocess import Postprocessing, Rule, in_words, postprocess
 from utseg.postprocess.settings import FillHoles, KeepLargest, KeepLargestOfLabel, RemoveIslands
+from utseg.selection.choose import too_few
 from utseg.selection.gain import gain
 from utseg.selection.scores import Floats, Labels, dice_by_label, foreground
 
 ISLANDS_BELOW = 0.1
 RULE_IN_WORDS = (
     "kept where the mean Dice over subjects rises beyond noise: the gain's bootstrap 95 % interval over subjects lies above 0, the paired "
-    f"permutation test over subjects, times the number of rules that may be tried, gives p < {ALPHA:g}, and no label's mean falls"
+    f"permutation test over subjects, times the number of rules that may be tried, gives p < {ALPHA:g}, and no label's mean falls; below "
+    f"{LEAST_SUBJECTS} subjects none is kept"
 )
 
 
@@ -124,7 +126,8 @@ def _trial(
     fallen = [
         name for name, (old, new) in found.labels.items() if old is not None and (new is None or new < old)
     ]
-    kept, why = _verdict(changed, found.interval95, found.p, fallen)
+    few = too_few(found.subjects, "whether it helps")
+    kept, why = (False, few) if changed and few else _verdict(changed, found.interval95, found.p, fallen)
     return Trial(
         rule=rule,
         words=in_words(rule),
@@ -145,9 +148,7 @@ def _verdict(
 ) -> tuple[bool, str]:
     if not changed:
         return False, "changes no mask"
-    if interval is None or p is None:
-        return False, "one subject alone cannot tell"
-    if not interval[0] > 0:
+    if interval is None or p is None or not interval[0] > 0:
         return False, "the gain's interval does not lie above 0"
     if p >= ALPHA:
         return False, f"p {p:.3g} after correction is not below {ALPHA:g}"
