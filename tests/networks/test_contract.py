@@ -51,6 +51,21 @@ def test_any_size_channels_and_classes_forward_and_backward(name: str, size: tup
         assert x.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize("aux", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_classes_in_another_order_give_the_same_outputs_in_that_order(name: str, aux: bool) -> None:
+    """So weights can be matched with a dataset by the names of labels."""
+    order = [0, 3, 1, 2]
+    network, other = (build_small(name, num_classes=4, aux_loss=aux).eval() for _ in range(2))
+    for parameter in network.parameters():  # FCN's upsampling would treat all classes alike to begin with
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    other.load_state_dict(network.in_class_order(network.state_dict(), order))
+    x = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        for ours, theirs in zip(all_outputs(other(x)), all_outputs(network(x)), strict=True):
+            torch.testing.assert_close(ours, theirs[:, order], **rounding(theirs))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_auxiliary_outputs_are_several_and_each_is_its_own(name: str) -> None:
     network = build_small(name, aux_loss=True).eval()

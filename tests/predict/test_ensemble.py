@@ -207,7 +207,7 @@ def test_a_case_that_cannot_be_joined_is_named_and_the_others_are(pair, tmp_path
 
 def test_folders_that_do_not_go_together_are_refused_before_anything_is_written(pair, tmp_path):
     values = {"p1": random_probabilities(0), "p2": random_probabilities(1)}
-    other = write_member(tmp_path / "labels", values, labels={"background": 0, "LV": 1, "MYO": 3, "RV": 2})
+    other = write_member(tmp_path / "labels", values, labels={"background": 0, "LV": 1, "MYO": 2, "scar": 3})
     fewer = write_member(tmp_path / "fewer", {"p1": random_probabilities(0)})
     image = write_member(tmp_path / "image", values, image="1" * 64)
     bare = tmp_path / "bare"
@@ -217,7 +217,7 @@ def test_folders_that_do_not_go_together_are_refused_before_anything_is_written(
     (bare / PREDICTION_FILE).write_text(json.dumps(record))
     out = tmp_path / "out"
     for folder, words in (
-        (other, "labels are"),
+        (other, "no counterpart for scar, RV; "),
         (fewer, "1 of 2 cases are not there: p2"),
         (image, "case p1: .* another image"),
         (bare, "no probabilities of 1 of 2 cases: p2"),
@@ -232,6 +232,26 @@ def test_folders_that_do_not_go_together_are_refused_before_anything_is_written(
     with pytest.raises(InputError, match="choose another with -o"):
         ensemble_folders(pair, pair[1])
     assert not out.exists()
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.permutations((1, 2, 3)), st.permutations((1, 2, 3)))
+def test_the_numbering_of_a_member_changes_no_bit(ours, theirs):
+    """Each folder is written again with other values for its labels, and its channels to match."""
+    masks = []
+    for values in ((1, 2, 3), (1, 2, 3)), (ours, theirs):
+        with tempfile.TemporaryDirectory() as place:
+            folders = []
+            for seed, own in enumerate(values):
+                probabilities = random_probabilities(seed)
+                probabilities[[0, *own]] = random_probabilities(seed)
+                labels = dict(zip(("background", "LV", "MYO", "RV"), (0, *own), strict=True))
+                folders.append(write_member(Path(place) / f"m{seed}", {"a": probabilities}, labels=labels))
+            record = ensemble_folders(folders, Path(place) / "out")
+            mask = mask_of(Path(place) / "out" / "a.nii.gz")
+            masks.append({name: mask == value for name, value in record.labels.items()})
+    for name, mask in masks[0].items():
+        np.testing.assert_array_equal(masks[1][name], mask)
 
 
 def test_earlier_cases_by_the_same_members_stay_on_record(pair, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from tiny_models import band_model, make_run_folder
 
 from utseg.errors import ArtefactError, InputError, UsageError
-from utseg.predict.model import check_same_task, choose_runs, load_model
+from utseg.predict.model import choose_runs, in_one_numbering, load_model
 from utseg.runs import read_weights, write_weights
 
 CPU = torch.device("cpu")
@@ -157,8 +157,21 @@ def test_what_is_not_there_is_said_with_what_is(tmp_path, run):
 
 
 def test_models_predict_together_only_for_the_same_task():
-    check_same_task([band_model(), band_model(spacing_yx_mm=(2.0, 2.0))])
-    with pytest.raises(InputError, match="labels are"):
-        check_same_task([band_model(), band_model(labels={"background": 0, "RV": 1, "MYO": 2, "LV": 3})])
+    models = [band_model(), band_model(spacing_yx_mm=(2.0, 2.0))]
+    assert in_one_numbering(models) == models
+    with pytest.raises(InputError, match=r"do not match by name: .* no counterpart for RV, scar; "):
+        in_one_numbering([band_model(), band_model(labels={"background": 0, "LV": 1, "MYO": 2, "scar": 3})])
     with pytest.raises(InputError, match="channel_names are"):
-        check_same_task([band_model(), band_model(channel_names=("T1", "T2"))])
+        in_one_numbering([band_model(), band_model(channel_names=("T1", "T2"))])
+
+
+def test_a_model_of_another_numbering_gives_its_outputs_in_the_order_of_the_first(tmp_path):
+    others = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
+    cpu = torch.device("cpu")
+    first = load_model(make_run_folder(tmp_path / "A", seed=1), cpu)
+    second = load_model(make_run_folder(tmp_path / "B", seed=2, labels=others), cpu)
+    same, changed = in_one_numbering([first, second])
+    assert same is first
+    x = torch.randn(1, 1, 32, 32)
+    torch.testing.assert_close(changed.network.main_logits(x), second.network.main_logits(x)[:, [0, 3, 2, 1]])
+    assert second.record.plan.labels == others and changed.record.plan.labels == first.record.plan.labels

@@ -84,6 +84,14 @@ class FCN(SegmentationNetwork):
         )
         prefer_channels_last(self)
 
+    def class_axes(self) -> dict[str, tuple[int, ...]]:
+        """The scores, and the upsampling of each class into each."""
+        return {
+            name: (0,) if name.startswith("scores.") else (0, 1)
+            for name, _ in self.named_parameters()
+            if name.startswith(("scores.", "doubling.", "heads."))
+        }
+
     def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
         """Scores (B, num_classes, …) at 1/8, 1/16 and 1/32, each summed with the coarser ones."""
         pooled: list[Tensor] = []

@@ -79,6 +79,23 @@ class SegmentationNetwork(nn.Module):
         """
         return None
 
+    def class_axes(self) -> dict[str, tuple[int, ...]]:
+        """The parameters that have an entry for each class, by name, and along which axes: what changes places with the labels.
+
+        Overridden where classes are told apart before the heads.
+        """
+        return {f"heads.{name}": (0,) for name, _ in self.heads.named_parameters()}
+
+    def in_class_order(self, values: Mapping[str, Tensor], order: Sequence[int]) -> dict[str, Tensor]:
+        """Values under this network's names with classes in another order: the new class k is the class `order[k]` of before."""
+        changed = dict(values)
+        for name, axes in self.class_axes().items():
+            for axis in axes if name in changed else ():
+                changed[name] = changed[name].index_select(
+                    axis, torch.tensor(order, device=changed[name].device)
+                )
+        return changed
+
     def pretrained_layers(self) -> list[tuple[str, ...]]:
         """Prefixes of parameter names, layer by layer from the image on, for layer-wise decay of the learning rate; what has none of
         them comes last. Overridden where there are pretrained weights.

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from utseg.case import Case
 from utseg.errors import ArtefactError, CaseErrors, InputError, UsageError, listing
 from utseg.files import folder_lock, remove_leftovers, require_writable, sha256
+from utseg.labels import match_labels, same_numbering
 from utseg.parallel import InlineExecutor, process_pool, run_each
 from utseg.predict.record import (
     PREDICTION_FILE,
@@ -58,26 +59,23 @@ SUM_WITHIN = 1e-3
 
 @dataclass(frozen=True)
 class Member:
-    """A folder of probabilities, what its record says, and how much it counts."""
+    """A folder of probabilities, what its record says, and how much it counts. `order`: its channels in the order of the joined labels."""
 
     folder: Path
     record: PredictionRecord
     weight: float
+    order: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Joining:
-    """One case to join. `members`: folder, weight, and what its record says of the case."""
+    """One case to join. `members`: folder, weight, order of the channels, and what its record says of the case."""
 
     case_id: str
-    members: tuple[tuple[Path, float, PredictedCase], ...]
+    members: tuple[tuple[Path, float, tuple[int, ...], PredictedCase], ...]
     labels: dict[str, int]
     output: Path
     save_probabilities: bool
-
-    @property
-    def classes(self) -> int:
-        return max(self.labels.values()) + 1
 
 
 def ensemble_folders(
@@ -103,7 +101,10 @@ def ensemble_folders(
     joinings = [
         Joining(
             case_id,
-            tuple((member.folder, member.weight, member.record.cases[case_id]) for member in members),
+            tuple(
+                (member.folder, member.weight, member.order, member.record.cases[case_id])
+                for member in members
+            ),
             record.labels,
             output,
             save_probabilities,
@@ -147,7 +148,7 @@ def read_probabilities(path: Path) -> tuple[Array, Geometry]:
 
 def join(joining: Joining) -> PredictedCase:
     """Joins one case, all frames of a cine, and writes it. Raises UtsegError where its members do not lie alike or are damaged."""
-    entry = joining.members[0][2]
+    entry = joining.members[0][-1]
     files: dict[str, str] = {}
     masks: list[NDArray[np.uint8]] = []
     verdicts: list[CaseQuality] = []
@@ -163,7 +164,7 @@ def join(joining: Joining) -> PredictedCase:
     path = joining.output / f"{joining.case_id}{MASK_SUFFIX}"
     write_mask(path, masks[0] if entry.frames == 1 else np.stack(masks), geometry)
     files[path.name] = sha256(path)
-    warnings = dict.fromkeys(warning for _, _, member in joining.members for warning in member.warnings)
+    warnings = dict.fromkeys(warning for *_, member in joining.members for warning in member.warnings)
     return PredictedCase(
         inputs=entry.inputs,
         frame=entry.frame,
@@ -184,21 +185,21 @@ def _mean(joining: Joining, name: str) -> tuple[Array, Agreement, Geometry]:
     Summed in the order of their checksums.
     """
     found = []
-    for folder, weight, entry in joining.members:
+    for folder, weight, order, entry in joining.members:
         path = folder / name
         if not path.is_file() or sha256(path) != entry.files[name]:
             raise ArtefactError(
                 f"{path}: missing, or not the file that {PREDICTION_FILE} there lists; predict it again with --save-probabilities"
             )
-        found.append((entry.files[name], weight, path))
+        found.append((entry.files[name], weight, path, order))
     found.sort(key=lambda item: item[:2])
-    first_path = found[0][2]
-    total, geometry = _checked(first_path, joining.classes)
+    _, first_weight, first_path, first_order = found[0]
+    total, geometry = _checked(first_path, first_order)
     agreement = RunningAgreement()
     agreement.add(total)
-    sum_KZYX = total.astype(np.float64) * found[0][1]
-    for _, weight, path in found[1:]:
-        probabilities_KZYX, placed = _checked(path, joining.classes)
+    sum_KZYX = total.astype(np.float64) * first_weight
+    for _, weight, path, order in found[1:]:
+        probabilities_KZYX, placed = _checked(path, order)
         differences = placed.differences(geometry)
         if differences:
             raise InputError(
@@ -206,20 +207,25 @@ def _mean(joining: Joining, name: str) -> tuple[Array, Agreement, Geometry]:
             )
         agreement.add(probabilities_KZYX)
         sum_KZYX += weight * probabilities_KZYX.astype(np.float64)
-    sum_KZYX /= math.fsum(weight for _, weight, _ in found)
+    sum_KZYX /= math.fsum(weight for _, weight, *_ in found)
     return sum_KZYX.astype(np.float32), agreement.result(), geometry
 
 
-def _checked(path: Path, classes: int) -> tuple[Array, Geometry]:
+def _checked(path: Path, order: Sequence[int]) -> tuple[Array, Geometry]:
+    """Probabilities with their channels in this order."""
     probabilities_KZYX, geometry = read_probabilities(path)
-    if len(probabilities_KZYX) != classes:
-        raise InputError(f"{path}: {len(probabilities_KZYX)} classes, expected the {classes} of its labels")
+    if len(probabilities_KZYX) != len(order):
+        raise InputError(
+            f"{path}: {len(probabilities_KZYX)} classes, expected the {len(order)} of its labels"
+        )
     with np.errstate(invalid="ignore"):
         off = np.abs(probabilities_KZYX.sum(0) - 1).max()
     if not (off <= SUM_WITHIN and probabilities_KZYX.min() >= 0):
         raise InputError(
             f"{path}: not probabilities: expected values of 0 or more that sum to 1 over the classes"
         )
+    if list(order) != sorted(order):
+        probabilities_KZYX = probabilities_KZYX[list(order)]
     return probabilities_KZYX, geometry
 
 
@@ -229,23 +235,30 @@ def _members(folders: Sequence[Path], weights: Sequence[float] | None) -> list[M
     for weight in weights or ():
         if not 0 < weight < math.inf:
             raise UsageError(f"weight {weight:g}: expected a number above 0")
-    members = []
+    members: list[Member] = []
     for folder, weight in sorted(zip(folders, weights or [1.0] * len(folders), strict=True)):
         record = read_record(folder)
         if record is None:
             raise InputError(
                 f"{folder}: no {PREDICTION_FILE} to be read there; expected a folder of utseg_predict --save-probabilities"
             )
-        members.append(Member(folder, record, weight))
-    first = members[0]
-    for member in members[1:]:
-        for what in ("labels", "channel_names"):
-            ours, theirs = getattr(first.record, what), getattr(member.record, what)
-            if ours != theirs:
-                raise InputError(
-                    f"{member.folder} and {first.folder} do not go together: {what} are {theirs} and {ours}"
-                )
+        members.append(_numbered_as(members[0] if members else None, folder, record, weight))
     return members
+
+
+def _numbered_as(first: Member | None, folder: Path, record: PredictionRecord, weight: float) -> Member:
+    """A member that goes with the first one: channels in the order of its labels, matched by name."""
+    if first is None:
+        return Member(folder, record, weight, tuple(range(max(record.labels.values()) + 1)))
+    ours, theirs = first.record, record
+    if ours.channel_names != theirs.channel_names:
+        raise InputError(
+            f"{folder} and {first.folder} do not go together: channel_names are {theirs.channel_names} and {ours.channel_names}"
+        )
+    matching = match_labels(ours.labels, theirs.labels, we=str(first.folder), they=str(folder))
+    if not same_numbering(ours.labels, theirs.labels):
+        logger.info("%s and %s: labels matched by name: %s", first.folder, folder, matching.in_words())
+    return Member(folder, record, weight, tuple(matching.channel_order()))
 
 
 def _check_output(folders: Sequence[Path], output: Path) -> None:

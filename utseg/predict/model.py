@@ -4,15 +4,17 @@ A network is looked up by its registered name; nothing else of a run's folder is
 is loaded, not before.
 """
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utseg.errors import ArtefactError, InputError, SettingError, UsageError
 from utseg.files import sha256
 from utseg.home import check_name, plan_folder_name, selection_folder_name
+from utseg.labels import match_labels
 from utseg.networks import build_network
 from utseg.runs import RUN_FILE, WEIGHTS_FILE, RunRecord, is_finished, read_run, read_weights
 
@@ -89,16 +91,34 @@ def weights_problems(given: "Mapping[str, Tensor]", wanted: "Mapping[str, Tensor
     return sorted(problems)
 
 
-def check_same_task(models: Sequence[LoadedModel]) -> None:
-    """Models predict together only when channels and labels agree; each may have its own spacing and patch. Raises InputError."""
+def in_one_numbering(models: Sequence[LoadedModel]) -> list[LoadedModel]:
+    """The models with outputs in the order of the first one's labels, matched by name; each may have its own spacing and patch.
+
+    Raises InputError where labels do not match, or channels differ: they cannot predict together.
+    """
     first = models[0]
     for model in models[1:]:
-        for what in ("labels", "channel_names"):
-            ours, theirs = getattr(first.record.plan, what), getattr(model.record.plan, what)
-            if ours != theirs:
-                raise InputError(
-                    f"{model.name} and {first.name} cannot predict together: {what} are {theirs} and {ours}; choose with -m and -f"
-                )
+        ours, theirs = first.record.plan.channel_names, model.record.plan.channel_names
+        if ours != theirs:
+            raise InputError(
+                f"{model.name} and {first.name} cannot predict together: channel_names are {theirs} and {ours}; choose with -m and -f"
+            )
+    return [_numbered_as(model, first) for model in models]
+
+
+def _numbered_as(model: LoadedModel, first: LoadedModel) -> LoadedModel:
+    from utseg.networks.network import SegmentationNetwork
+
+    ours, theirs = first.record.plan.labels, model.record.plan.labels
+    if ours == theirs:
+        return model
+    matching = match_labels(ours, theirs, we=first.name, they=model.name)
+    logger.info("%s and %s: labels matched by name: %s", first.name, model.name, matching.in_words())
+    network = copy.deepcopy(model.network)
+    assert isinstance(network, SegmentationNetwork)
+    network.load_state_dict(network.in_class_order(network.state_dict(), matching.channel_order()))
+    plan = model.record.plan.model_copy(update={"labels": ours})
+    return replace(model, network=network, record=model.record.model_copy(update={"plan": plan}))
 
 
 def choose_runs(

@@ -26,7 +26,7 @@ from utseg.files import require_writable, sha256_json
 from utseg.parallel import InlineExecutor, process_pool, run_each
 from utseg.planning.plan import Plan
 from utseg.postprocess import Postprocessing, check_labels
-from utseg.predict.model import LoadedModel, check_same_task
+from utseg.predict.model import LoadedModel, in_one_numbering
 from utseg.predict.overlays import OverlayJob, write_overlay
 from utseg.predict.parts import Part, folder_of_masks
 from utseg.predict.record import ModelUse, PredictionRecord
@@ -85,7 +85,7 @@ def predict_cases(
     the folder is not writable, UtsegError where another run holds the folder or a mask cannot be written, Interrupted on Ctrl-C and
     SIGTERM (as the commands set it), with what is done on record.
     """
-    check_same_task(models)
+    numbered = in_one_numbering(models)
     postprocessing = postprocessing or Postprocessing()
     check_labels(postprocessing, models[0].record.plan.labels)
     if adapt_batchnorm:
@@ -99,7 +99,7 @@ def predict_cases(
     if timeline is not None:
         require_writable(timeline.parent)
     # In the order of their checksums: sums of probabilities are then the same, bit for bit, in whatever order models are named.
-    groups = _group_by_preprocessing(sorted(models, key=lambda model: model.sha256), tta)
+    groups = _group_by_preprocessing(sorted(numbered, key=lambda model: model.sha256), tta)
     with folder_of_masks(output, part, list(run.folders), run.join):
         todo = run.start(resume)
         volumes = list(run.volumes(todo, tuple(group[0].record.plan for group in groups)))

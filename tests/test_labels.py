@@ -1,0 +1,89 @@
+"""Labels of two origins: which match, which are refused, and that a mask survives the way there and back."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from utseg.labels import LabelMismatch, match_labels, same_numbering
+
+NAMES = ("LV", "MYO", "RV", "scar", "no-reflow")
+MNMS = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
+ACDC = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
+
+
+def match(ours, theirs):
+    return match_labels(ours, theirs, we="here", they="there")
+
+
+@st.composite
+def numberings(draw):
+    """Two numberings of the same names, and a mask in the second."""
+    names = NAMES[: draw(st.integers(1, len(NAMES)))]
+    ours, theirs = (
+        dict(zip(("background", *names), (0, *draw(st.permutations(range(1, len(names) + 1)))), strict=True))
+        for _ in range(2)
+    )
+    voxels = draw(st.lists(st.integers(0, len(names)), min_size=1, max_size=30))
+    return ours, theirs, np.array(voxels, np.uint8)
+
+
+@settings(deadline=None)
+@given(numberings())
+def test_there_and_back_is_the_same_mask_and_every_voxel_keeps_its_name(case):
+    ours, theirs, mask = case
+    translated = match(ours, theirs).translate(mask)
+    by_value = [{value: name for name, value in labels.items()} for labels in (ours, theirs)]
+    assert [by_value[0][value] for value in translated] == [by_value[1][value] for value in mask]
+    np.testing.assert_array_equal(match(theirs, ours).translate(translated), mask)
+
+
+@settings(deadline=None)
+@given(numberings())
+def test_channels_in_our_order_are_those_of_the_same_names(case):
+    ours, theirs, _ = case
+    channels = [name for name, _ in sorted(theirs.items(), key=lambda item: item[1])]
+    ordered = [channels[channel] for channel in match(ours, theirs).channel_order()]
+    assert ordered == [name for name, _ in sorted(ours.items(), key=lambda item: item[1])]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "names"),
+    [
+        (ACDC, ("LV", "MYO", "RV")),
+        ({"bg": 0, "lv": 1, "Myo": 2, "rv": 3}, ("lv", "Myo", "rv")),
+        (
+            {"LV cavity": 3, "myocardium": 2, "right ventricle": 1},
+            ("LV cavity", "myocardium", "right ventricle"),
+        ),
+    ],
+)
+def test_names_match_by_letters_and_as_cardiac_structures(theirs, names):
+    matching = match(MNMS, theirs)
+    assert tuple(matching.names.items()) == tuple(zip(("LV", "MYO", "RV"), names, strict=True))
+    assert all(f"= {name} {theirs[name]}" in matching.in_words() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "lacking"),
+    [
+        ({"background": 0, "LV": 1, "MYO": 2}, "RV"),
+        ({"background": 0, "LV": 1, "MYO": 2, "RV": 3, "scar": 4}, "scar"),
+        ({"background": 0, "LV": 1, "MYO": 2, "scar": 3}, "RV, scar"),
+        ({"LV": 1, "myo": 2, "lvm": 3}, "RV, lvm"),
+    ],
+)
+def test_a_label_without_a_counterpart_is_refused_in_a_line(theirs, lacking):
+    with pytest.raises(LabelMismatch, match=f"no counterpart for {lacking}; ") as caught:
+        match(MNMS, theirs)
+    assert "LV 1, MYO 2, RV 3 in here" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_two_names_of_one_structure_match_none():
+    with pytest.raises(LabelMismatch, match="no counterpart for MYO, myocardium, lvm; "):
+        match({"LV": 1, "MYO": 2}, {"LV": 1, "myocardium": 2, "lvm": 3})
+
+
+def test_background_may_be_called_otherwise():
+    assert same_numbering(MNMS, {"bg": 0, "LV": 1, "MYO": 2, "RV": 3})
+    assert not same_numbering(MNMS, ACDC)

@@ -1,0 +1,95 @@
+"""Matches labels of two origins by name: masks and references, weights and a dataset, members of an ensemble.
+
+Datasets number the same structures differently (M&Ms: 1 LV, 2 MYO, 3 RV; ACDC: the other way round). Background is the value 0, whatever
+it is called. Names match when they are equal, else by their letters whatever the case, or as names of one cardiac structure ("LV",
+"left ventricle").
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utseg.cardiac import find_structures
+from utseg.errors import InputError
+
+Labels = Mapping[str, int]
+
+
+class LabelMismatch(InputError):
+    """The labels of two origins do not match by name."""
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Labels of two origins, background left out, and for each name of `ours` that in `theirs`."""
+
+    ours: Labels
+    theirs: Labels
+    names: Mapping[str, str]
+
+    def in_words(self) -> str:
+        """Ours first, as in "LV 1 = LV 3, MYO 2 = myocardium 2"."""
+        return ", ".join(
+            f"{name} {self.ours[name]} = {other} {self.theirs[other]}" for name, other in self.names.items()
+        )
+
+    def translate(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A mask of any shape in their values, in ours."""
+        values = np.zeros(256, dtype=np.uint8)
+        for name, other in self.names.items():
+            values[self.theirs[other]] = self.ours[name]
+        return np.asarray(values[mask])
+
+    def channel_order(self) -> list[int]:
+        """For each channel in our order, background first, the channel of the same label in theirs. Values have no gaps."""
+        order = {0: 0} | {self.ours[name]: self.theirs[other] for name, other in self.names.items()}
+        return [order[channel] for channel in range(len(order))]
+
+
+def structures(labels: Labels) -> dict[str, int]:
+    """The labels without background, by value."""
+    return dict(sorted(((name, value) for name, value in labels.items() if value), key=lambda item: item[1]))
+
+
+def in_words(labels: Labels) -> str:
+    """As in "LV 1, MYO 2, RV 3"."""
+    return ", ".join(f"{name} {value}" for name, value in structures(labels).items())
+
+
+def same_numbering(ours: Labels, theirs: Labels) -> bool:
+    """Whether both give the same names the same values; background may be called otherwise."""
+    return structures(ours) == structures(theirs)
+
+
+def match_labels(ours: Labels, theirs: Labels, *, we: str, they: str) -> Matching:
+    """Each label with its counterpart, one to one. `we`, `they`: what these are the labels of, for the error.
+
+    Raises LabelMismatch where a label of either has no counterpart.
+    """
+    left, right = structures(ours), structures(theirs)
+    found = {name: name for name in left if name in right}
+    for known in (_by_letters, _by_structure):
+        keys = known([name for name in left if name not in found])
+        others = known([name for name in right if name not in found.values()])
+        found |= {keys[key]: others[key] for key in keys.keys() & others.keys()}
+    alone = [name for name in left if name not in found]
+    others_alone = [name for name in right if name not in found.values()]
+    if alone or others_alone:
+        raise LabelMismatch(
+            f"labels do not match by name: {in_words(left)} in {we}, {in_words(right)} in {they}; "
+            f"no counterpart for {', '.join(alone + others_alone)}; give the same names to both"
+        )
+    return Matching(left, right, {name: found[name] for name in left})
+
+
+def _by_letters(names: list[str]) -> dict[str, str]:
+    """Names by their letters and digits, whatever their case; those that share them are left out."""
+    keys = ["".join(each for each in name.casefold() if each.isalnum()) for name in names]
+    return {key: name for key, name in zip(keys, names, strict=True) if key and keys.count(key) == 1}
+
+
+def _by_structure(names: list[str]) -> dict[str, str]:
+    """Names by the cardiac structure that they are of."""
+    return find_structures(names).names
