@@ -191,6 +191,37 @@ def make_mnms(
     return folder
 
 
+ACDC_LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
+
+
+def make_acdc(
+    folder: Path,
+    *,
+    subjects: int = 3,
+    place: str = "training",
+    labelled: bool = True,
+    first: int = 1,
+    size_zyx: tuple[int, int, int] = (6, 40, 36),
+) -> Path:
+    """A dataset in the native ACDC layout: ED is frame 1, ES frame 3 of a cine of four, all counted from 1; labels in ACDC's numbers."""
+    for number in range(first, first + subjects):
+        name = f"patient{number:03d}"
+        patient = folder / place / name
+        frames = [make_heart(size_zyx, seed=number, contraction=t / 3) for t in (0, 2, 3, 1)]
+        make_nifti(patient / f"{name}_4d.nii.gz", np.stack([image for image, _ in frames]))
+        for frame in (1, 3):
+            image, label = frames[frame - 1]
+            make_nifti(patient / f"{name}_frame{frame:02d}.nii.gz", image)
+            if labelled:
+                in_acdc = np.array([0, 3, 2, 1], np.uint8)[label]
+                make_nifti(patient / f"{name}_frame{frame:02d}_gt.nii.gz", in_acdc)
+        group = ("DCM", "NOR")[number % 2]
+        (patient / "Info.cfg").write_text(
+            f"ED: 1\nES: 3\nGroup: {group}\nHeight: 170.0\nNbFrame: 4\nWeight: 70.0\n"
+        )
+    return folder
+
+
 def write_rows(
     path: Path,
     columns: Sequence[str],

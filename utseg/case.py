@@ -41,7 +41,7 @@ class Dataset:
 
     name: str
     folder: Path
-    layout: Literal["mnms", "nnunet"]
+    layout: Literal["mnms", "acdc", "nnunet"]
     channel_names: tuple[str, ...]
     labels: Mapping[str, int]
     cases: tuple[Case, ...]

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from utseg.errors import InputError, UsageError, UtsegError, listing
 from utseg.files import read_json, require_writable, sha256_json
+from utseg.home import typed_path
 from utseg.parallel import ClusterLost, ItemLost, available_cores
 
 if TYPE_CHECKING:
@@ -262,9 +263,9 @@ def _connected(address: str) -> Iterator["Client"]:
 def _scheduler_address(address: str) -> str:
     """The address itself, or the one that a scheduler's file names. Raises InputError where it is neither."""
     expected = "expected as tcp://HOST:8786, or the file that `dask scheduler --scheduler-file` writes"
-    if Path(address).is_file():
+    if typed_path(address, "--dask").is_file():
         try:
-            address, named = str(read_json(Path(address))["address"]), f"{address}: "
+            address, named = str(read_json(typed_path(address))["address"]), f"{address}: "
         except (InputError, KeyError, TypeError):
             raise InputError(f"--dask {address}: not a scheduler's file; {expected}") from None
     else:

@@ -4,7 +4,8 @@ Every message is one line: what, where, expected and found, what to do. The comm
 anything that is not a UtsegError is a defect of ours. Nothing is printed here.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class UtsegError(Exception):
@@ -61,6 +62,18 @@ class CaseErrors(InputError):
 
     def lines(self) -> list[str]:
         return self.problems
+
+
+@contextmanager
+def explained_by(warnings: Iterable[str]) -> Iterator[None]:
+    """Wrong input that is raised inside carries these warnings as its notes, for they may say why. The commands print them before it."""
+    try:
+        yield
+    except (InputError, ArtefactError) as error:
+        for warning in warnings:
+            if warning not in getattr(error, "__notes__", ()):
+                error.add_note(warning)
+        raise
 
 
 def listing(names: Sequence[str], most: int = 5) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from utseg.errors import InputError, UsageError
 
 DEFAULT_HOME = "utseg_data"
+QUOTES = "\"'"
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,15 @@ class Home:
     @classmethod
     def locate(cls, home: Path | None = None) -> "Home":
         """`home`, else UTSEG_HOME, else ./utseg_data; UTSEG_RAW, UTSEG_PREPROCESSED and UTSEG_RESULTS move one of them."""
-        root = home or Path(os.environ.get("UTSEG_HOME") or DEFAULT_HOME)
+
+        def named(variable: str) -> Path | None:
+            text = os.environ.get(variable)
+            return typed_path(text, variable) if text else None
+
+        root = home or named("UTSEG_HOME") or Path(DEFAULT_HOME)
 
         def place(variable: str, name: str) -> Path:
-            moved = os.environ.get(variable)
-            return (Path(moved) if moved else root / name).absolute()
+            return (named(variable) or root / name).absolute()
 
         return cls(
             place("UTSEG_RAW", "raw"),
@@ -59,6 +64,25 @@ class Home:
         )
 
 
+def typed_path(text: str, what: str = "path") -> Path:
+    """A path as a person or a settings file writes it: blanks and quotes around it are left out, ~ is the home folder.
+
+    Raises UsageError where nothing is left, or ~ names nobody: no folder is ever called "~".
+    """
+    bare = text.strip()
+    if len(bare) > 1 and bare[0] in QUOTES and bare[-1] == bare[0]:
+        bare = bare[1:-1].strip()
+    if not bare:
+        raise UsageError(f"{what} {text!r} is empty; expected a file or folder")
+    try:
+        return Path(bare).expanduser()
+    except RuntimeError:
+        first = Path(bare).parts[0]
+        raise UsageError(
+            f"{what} {text!r}: no home folder is known for {first}; for a folder of that name write ./{bare}"
+        ) from None
+
+
 def plan_folder_name(planner: str, configuration: str = "2d") -> str:
     """The name of a plan's folder, in `preprocessed/NAME` and in `results/NAME`."""
     return f"{planner}_{configuration}"
@@ -71,8 +95,11 @@ def selection_folder_name(selection: str) -> str:
 
 def check_name(name: str, what: str) -> str:
     """A name that becomes a folder: no path in it."""
-    if not name or name in {".", ".."} or Path(name).name != name or "\\" in name or name.startswith("."):
-        raise UsageError(f"{what} {name!r} is not a plain name: no slashes, no leading dot")
+    plain = name and Path(name).name == name and "\\" not in name and name.strip(QUOTES + " ") == name
+    if not plain or name.startswith((".", "~")):
+        raise UsageError(
+            f"{what} {name!r} is not a plain name: no slashes, no leading dot or ~, no quotes or blanks around it"
+        )
     return name
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rawfiles import LABELS, make_affine, make_heart, make_nifti, write_json, write_rows
+from rawfiles import LABELS, make_acdc, make_affine, make_heart, make_nifti, write_json, write_rows
 
 SIZE_ZYX = (4, 24, 24)
 TEMPLATE = Path(__file__).parents[2] / "raw_data_template"
@@ -28,8 +28,12 @@ CASE_COLUMNS = ("case", "subject", "phase", "vendor", "centre", "pathology")
 
 
 def make_template(folder: Path) -> None:
-    """Writes both layouts, filled in, into a folder."""
+    """Writes all layouts, filled in, into a folder."""
     _make_mnms(folder / "mnms_layout")
+    make_acdc(folder / "acdc_layout", subjects=2, size_zyx=(4, 16, 16))
+    make_acdc(
+        folder / "acdc_layout", subjects=1, place="testing", labelled=False, first=3, size_zyx=(4, 16, 16)
+    )
     _make_nnunet(folder / "nnunet_layout")
 
 

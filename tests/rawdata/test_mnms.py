@@ -228,5 +228,5 @@ def test_folders_of_no_layout_are_refused_with_what_is_there(tmp_path: Path) -> 
     with pytest.raises(InputError, match="no subject folders"):
         open_dataset(tmp_path)
     (tmp_path / "imagesTr").mkdir()
-    with pytest.raises(InputError, match="both layouts"):
+    with pytest.raises(InputError, match="several layouts"):
         open_dataset(tmp_path)

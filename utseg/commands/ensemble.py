@@ -3,9 +3,8 @@
 import argparse
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
-from utseg.commands.frame import add_workers, make_parser, run
+from utseg.commands.frame import add_workers, file_or_folder, make_parser, run
 
 logger = logging.getLogger("utseg")
 
@@ -20,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "-i",
         dest="inputs",
-        type=Path,
+        type=file_or_folder,
         nargs="+",
         required=True,
         metavar="DIR",
@@ -29,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "-o",
         dest="output",
-        type=Path,
+        type=file_or_folder,
         required=True,
         metavar="DIR",
         help="folder for the masks and prediction.json",

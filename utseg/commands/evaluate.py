@@ -4,10 +4,10 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from utseg.commands.frame import add_dask, add_workers, cluster_of, home_of, make_parser, run
+from utseg.commands.frame import add_dask, add_workers, cluster_of, file_or_folder, home_of, make_parser, run
+from utseg.errors import explained_by
 
 logger = logging.getLogger("utseg")
 TOLERANCE_MM = 2.0
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "-p",
         dest="predictions",
-        type=Path,
+        type=file_or_folder,
         required=True,
         metavar="DIR",
         help="folder with CASE.nii.gz masks",
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "-g",
         dest="references",
-        type=Path,
+        type=file_or_folder,
         required=True,
         metavar="DIR",
         help="reference labels: a folder of CASE.nii.gz, or a raw dataset",
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "-o",
         dest="output",
-        type=Path,
+        type=file_or_folder,
         required=True,
         metavar="DIR",
         help="folder for metrics.csv, summary.json, tables.md and the others",
@@ -119,9 +119,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         )
     if arguments.only_predicted:
         references = of_predicted(references, arguments.predictions)
-    with cluster_of(
-        arguments, writes=arguments.output, reads=[arguments.references, arguments.predictions]
-    ) as executor:
+    reads = [arguments.references, arguments.predictions]
+    with (
+        cluster_of(arguments, writes=arguments.output, reads=reads) as executor,
+        explained_by(references.warnings),
+    ):
         summary = evaluate_cases(
             references.cases,
             arguments.predictions,

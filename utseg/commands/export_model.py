@@ -3,10 +3,9 @@
 import argparse
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from utseg.commands.choice import add_model_choice
-from utseg.commands.frame import home_of, make_parser, run
+from utseg.commands.frame import file_or_folder, home_of, make_parser, run
 
 logger = logging.getLogger("utseg")
 
@@ -20,7 +19,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         'utseg_export_model -d MnM -o model.zip --licence "CC BY 4.0" --citation "Doe et al. 2026"',
     )
     parser.add_argument(
-        "-o", dest="output", type=Path, required=True, metavar="FILE.zip", help="the archive to write"
+        "-o",
+        dest="output",
+        type=file_or_folder,
+        required=True,
+        metavar="FILE.zip",
+        help="the archive to write",
     )
     add_model_choice(parser)
     for name, what in (

@@ -17,11 +17,12 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from utseg.errors import UsageError, UtsegError
-from utseg.home import Home
+from utseg.home import Home, typed_path
 
 if TYPE_CHECKING:
     from utseg.cluster import DaskExecutor
 
+logger = logging.getLogger("utseg")
 INTERRUPTED = 75
 INTERRUPTED_MESSAGE = (
     "interrupted; run the command again to go on (utseg_train and utseg_predict: with --resume)"
@@ -48,7 +49,7 @@ def make_parser(name: str, description: str, example: str) -> argparse.ArgumentP
     )
     parser.add_argument(
         "--home",
-        type=Path,
+        type=file_or_folder,
         metavar="DIR",
         help="home folder; else UTSEG_HOME, else ./utseg_data",
         default=argparse.SUPPRESS,
@@ -115,6 +116,14 @@ def cluster_of(
         yield executor
 
 
+def file_or_folder(text: str) -> Path:
+    """A path for argparse: every option that names a file or folder has this type."""
+    try:
+        return typed_path(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def positive(text: str) -> int:
     """An integer of at least 1, for argparse."""
     value = int(text)
@@ -141,6 +150,8 @@ def run(
     except UtsegError as error:
         if debug:
             traceback.print_exc()
+        for note in getattr(error, "__notes__", ()):
+            logger.warning("%s", note)
         for line in error.lines():
             sys.stderr.write(f"error: {' '.join(line.split())}\n")
         return error.exit_code
@@ -176,7 +187,6 @@ def _configure_logging(quiet: bool) -> None:
     warnings = logging.StreamHandler(sys.stderr)
     warnings.setLevel(logging.WARNING)
     warnings.setFormatter(logging.Formatter("warning: %(message)s"))
-    logger = logging.getLogger("utseg")
     logger.handlers[:] = [plain, warnings]
     logger.propagate = False
     logger.setLevel(logging.WARNING if quiet else logging.INFO)

@@ -3,9 +3,8 @@
 import argparse
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
-from utseg.commands.frame import home_of, make_parser, run
+from utseg.commands.frame import file_or_folder, home_of, make_parser, run
 
 logger = logging.getLogger("utseg")
 
@@ -17,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Import models from an archive of utseg_export_model. All of it is verified before anything is written; nothing in it is ever run.",
         "utseg_import_model model.zip",
     )
-    parser.add_argument("archive", type=Path, metavar="FILE.zip", help="the archive")
+    parser.add_argument("archive", type=file_or_folder, metavar="FILE.zip", help="the archive")
     parser.add_argument(
         "--as",
         dest="dataset",

@@ -3,9 +3,8 @@
 import argparse
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
-from utseg.commands.frame import add_workers, make_parser, positive, run
+from utseg.commands.frame import add_workers, file_or_folder, make_parser, positive, run
 
 logger = logging.getLogger("utseg")
 MATRICES = {"tiny": 56, "small": 192, "full": 256}
@@ -18,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
         "Writes a synthetic multi-vendor cine cohort in the native M&Ms layout: to demonstrate and test on, and for nothing else.",
         "utseg_make_phantom utseg_data/raw/Phantom --subjects 24 --seed 0",
     )
-    made.add_argument("out", type=Path, metavar="OUT", help="a new or empty folder")
+    made.add_argument("out", type=file_or_folder, metavar="OUT", help="a new or empty folder")
     made.add_argument(
         "--subjects", type=positive, default=24, metavar="N", help="number of subjects, at least 4"
     )

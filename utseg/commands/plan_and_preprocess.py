@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from utseg.commands.frame import add_dask, add_workers, cluster_of, home_of, make_parser, run
-from utseg.errors import UsageError
+from utseg.errors import UsageError, explained_by
 
 if TYPE_CHECKING:
     from utseg.case import Dataset
@@ -89,7 +89,8 @@ def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
     logger.info("%s", describe_dataset(dataset))
     workers = getattr(arguments, "workers", None)
     folder = home.preprocessed / name
-    with cluster_of(arguments, writes=None if arguments.dry_run else folder, reads=[raw]) as executor:
+    writes = None if arguments.dry_run else folder
+    with cluster_of(arguments, writes=writes, reads=[raw]) as executor, explained_by(dataset.warnings):
         if arguments.dry_run:
             fingerprint, plan = preview_plan(dataset, folder, request, workers, executor)
         else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utseg.commands.choice import add_model_choice
-from utseg.commands.frame import add_dask, add_workers, cluster_of, home_of, make_parser, run
+from utseg.commands.frame import add_dask, add_workers, cluster_of, file_or_folder, home_of, make_parser, run
 from utseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,16 +31,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "-i",
         dest="input",
-        type=Path,
+        type=file_or_folder,
         required=True,
         metavar="PATH",
         help="an image, a cine file (every frame is segmented), a folder of images (CASE.nii.gz, or CASE_0000.nii.gz, … for several "
-        "channels), or a raw dataset (nnU-Net, M&Ms)",
+        "channels), or a raw dataset (nnU-Net, M&Ms, ACDC)",
     )
     parser.add_argument(
         "-o",
         dest="output",
-        type=Path,
+        type=file_or_folder,
         required=True,
         metavar="DIR",
         help="folder for the masks, prediction.json, and quality.csv: how far each mask can be trusted",
@@ -87,7 +87,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeline",
-        type=Path,
+        type=file_or_folder,
         metavar="FILE",
         default=argparse.SUPPRESS,
         help="also draw when reading, network, restoring and writing worked on each volume, as a .png",

@@ -5,9 +5,9 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from utseg.commands.frame import add_workers, home_of, make_parser, run
+from utseg.commands.frame import add_workers, file_or_folder, home_of, make_parser, run
+from utseg.errors import explained_by
 
 logger = logging.getLogger("utseg")
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "paths",
-        type=Path,
+        type=file_or_folder,
         nargs="+",
         metavar="PATH",
         help="a scores folder, a run of utseg_train, or a folder above some; or the folder of one study of utseg_study",
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "-o",
         dest="output",
-        type=Path,
+        type=file_or_folder,
         required=True,
         metavar="FILE.html",
         help="the file to write; its tables go beside it, into FILE_tables",
@@ -75,7 +75,8 @@ def _report(arguments: argparse.Namespace) -> None:
     if is_study:
         report = write_study_report(arguments.paths[0], arguments.output, **settings)
     else:
-        report = write_report(arguments.paths, arguments.output, dataset=dataset, **settings)
+        with explained_by(dataset.warnings if dataset else ()):
+            report = write_report(arguments.paths, arguments.output, dataset=dataset, **settings)
     for notice in report.notices:
         logger.warning("%s", notice)
     if logger.isEnabledFor(logging.INFO):

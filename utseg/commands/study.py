@@ -12,6 +12,7 @@ from utseg.commands.frame import (
     INTERRUPTED,
     add_dask,
     cluster_of,
+    file_or_folder,
     home_of,
     make_parser,
     positive,
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "-o",
         dest="output",
-        type=Path,
+        type=file_or_folder,
         metavar="DIR",
         default=argparse.SUPPRESS,
         help="folder for study.json, cases.csv, results.csv and the report",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from utseg.commands.frame import home_of, make_parser, run
+from utseg.commands.frame import file_or_folder, home_of, make_parser, run
 from utseg.commands.plans import choose_plan_folder
 from utseg.errors import UsageError
 from utseg.home import Home, selection_folder_name
@@ -87,7 +87,7 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--weights",
-        type=Path,
+        type=file_or_folder,
         metavar="FILE",
         default=argparse.SUPPRESS,
         help="start from these weights: of utseg, of the official UTNet, or published pretrained ones (R50+ViT-B_16.npz for TransUNet and "

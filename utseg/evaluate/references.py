@@ -4,11 +4,11 @@ Names of labels and group columns come from the dataset where one is found. Noth
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utseg.case import Case, Dataset
-from utseg.errors import CaseErrors, InputError
+from utseg.errors import CaseErrors, InputError, explained_by
 from utseg.evaluate.score import SUFFIXES
 from utseg.files import read_json
 
@@ -19,10 +19,11 @@ PREDICTION_FILE = "prediction.json"
 
 @dataclass(frozen=True)
 class References:
-    """Labelled cases to score against, and the labels' names and values."""
+    """Labelled cases to score against, and the labels' names and values. `warnings` are those of the dataset they belong to."""
 
     cases: tuple[Case, ...]
     labels: Mapping[str, int]
+    warnings: tuple[str, ...] = ()
 
 
 def find_references(folder: Path, predictions: Path, dataset: Dataset | None = None) -> References:
@@ -36,22 +37,24 @@ def find_references(folder: Path, predictions: Path, dataset: Dataset | None = N
     if own is not None:
         inside = tuple(case for case in own.cases if case.label is not None and _contains(folder, case.label))
         if inside:
-            return References(inside, own.labels)
-    files = _label_files(folder)
+            return References(inside, own.labels, own.warnings)
     source = dataset or own
+    warnings = source.warnings if source else ()
+    with explained_by(warnings):
+        files = _label_files(folder)
     known = {case.case_id: case for case in source.cases} if source else {}
     labels = source.labels if source else _labels_of(predictions, folder)
     return References(
-        tuple(_plain_case(name, path, known.get(name)) for name, path in sorted(files.items())), labels
+        tuple(_plain_case(name, path, known.get(name)) for name, path in sorted(files.items())),
+        labels,
+        warnings,
     )
 
 
 def of_predicted(references: References, predictions: Path) -> References:
     """Only the cases that have a prediction."""
     predicted = {path.name[: -len(suffix)] for suffix in SUFFIXES for path in predictions.glob(f"*{suffix}")}
-    return References(
-        tuple(case for case in references.cases if case.case_id in predicted), references.labels
-    )
+    return replace(references, cases=tuple(case for case in references.cases if case.case_id in predicted))
 
 
 def _plain_case(name: str, path: Path, known: Case | None) -> Case:

@@ -99,7 +99,7 @@ class Fingerprint(Settings):
 
     format: Literal["utseg-fingerprint-1"] = "utseg-fingerprint-1"
     dataset: str
-    layout: Literal["mnms", "nnunet"]
+    layout: Literal["mnms", "acdc", "nnunet"]
     channel_names: tuple[str, ...]
     labels: dict[str, int]
     percentiles: tuple[float, ...] = PERCENTILES

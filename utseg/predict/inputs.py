@@ -1,4 +1,4 @@
-"""What `-i` is: a file, a folder of images, an nnU-Net image folder, or a raw dataset in the nnU-Net or native M&Ms layout.
+"""What `-i` is: a file, a folder of images, an nnU-Net image folder, or a raw dataset in any layout.
 
 Only names are looked at, so everything that is wrong with them comes at once and before any work; the gate reads the pixels later.
 A case without a frame whose file is a cine stands for all its frames.
@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utseg.case import Case
-from utseg.errors import CaseErrors, InputError, listing
-from utseg.rawdata import is_dataset, mnms, open_dataset
+from utseg.errors import CaseErrors, InputError, explained_by, listing
+from utseg.rawdata import acdc, is_dataset, mnms, open_dataset
 from utseg.rawdata.gate import ENDINGS
 from utseg.rawdata.names import name_problems
 from utseg.rawdata.nnunet import CHANNEL_SUFFIX
@@ -46,7 +46,8 @@ def find_inputs(path: Path, channel_names: Sequence[str]) -> Inputs:
         raise InputError(
             f"{path}: no such file or folder; -i takes an image, a folder of images or a raw dataset"
         )
-    _check_cases(found.cases, channel_names, path)
+    with explained_by(found.warnings):
+        _check_cases(found.cases, channel_names, path)
     return found
 
 
@@ -69,20 +70,23 @@ def without_suffix(path: Path) -> str | None:
 
 
 def _dataset_inputs(folder: Path) -> Inputs:
-    """All cases of a raw dataset, of every partition. Of an M&Ms subject whose ED and ES are not known the whole cine, as one case."""
+    """All cases of a raw dataset, of every partition. Of a subject whose ED and ES are not known the whole cine, as one case."""
     dataset = open_dataset(folder)
     cases: dict[str, Case] = {}
     for case in dataset.cases:
         whole = replace(case, label=None)
-        if dataset.layout == "mnms" and not case.phase:
+        if case.frame is not None and not case.phase:
             whole = replace(whole, case_id=case.subject, frame=None)
         cases[whole.case_id] = whole
     return Inputs(tuple(cases.values()), dataset.warnings)
 
 
 def _partition_inputs(folder: Path) -> Inputs | None:
-    """The cases in one partition of an M&Ms dataset (Testing, Training/Labeled, …); None for any other folder."""
+    """The cases in one partition of an M&Ms dataset (Testing, Training/Labeled, …) or of an ACDC patient; None for any other folder."""
     for inside in dict.fromkeys((folder.absolute(), folder.resolve())):
+        if acdc.is_patient(inside) and (root := acdc.root_of(inside)) is not None:
+            found = _dataset_inputs(root)
+            return Inputs(tuple(case for case in found.cases if inside in case.images[0].parents))
         for root in inside.parents[:LEVELS_UP]:
             is_partition = inside in (root / place for place, _, _ in mnms.PARTITIONS)
             if is_partition and mnms.is_place(inside, root):

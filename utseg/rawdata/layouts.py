@@ -7,7 +7,7 @@ from pathlib import Path
 
 from utseg.case import Dataset
 from utseg.errors import InputError
-from utseg.rawdata import mnms, nnunet
+from utseg.rawdata import acdc, mnms, nnunet
 
 LEVELS_UP = 4
 """From a subject's folder to its dataset: OpenDataset/Training/Labeled/CODE."""
@@ -18,7 +18,7 @@ def is_dataset(folder: Path) -> bool:
 
     A folder with `dataset.json` and no images is none: it may be a plain folder of files whose labels that names.
     """
-    return nnunet.has_images(folder) or mnms.looks_like(folder)
+    return nnunet.has_images(folder) or mnms.looks_like(folder) or acdc.looks_like(folder)
 
 
 def dataset_around(folder: Path) -> Path | None:
@@ -27,6 +27,8 @@ def dataset_around(folder: Path) -> Path | None:
     Folders may be symbolic links: both the path as it is given and the one it leads to are looked at.
     """
     for start in dict.fromkeys((folder.absolute(), folder.resolve())):
+        if (root := acdc.root_of(start)) is not None:
+            return root
         if is_dataset(start):
             return start
         for root in start.parents[:LEVELS_UP]:
@@ -38,26 +40,30 @@ def dataset_around(folder: Path) -> Path | None:
 
 
 def open_dataset(folder: Path, name: str | None = None) -> Dataset:
-    """The dataset in a folder, in the native M&Ms or the nnU-Net layout. `name` is the folder's where it is not given.
+    """The dataset in a folder, in the native M&Ms, the native ACDC or the nnU-Net layout. `name` is the folder's where it is not given.
 
-    Raises InputError where the folder is missing or of neither layout, SettingError for a wrong `dataset.json`, CaseErrors for cases that
+    Raises InputError where the folder is missing or of no layout, SettingError for a wrong `dataset.json`, CaseErrors for cases that
     cannot be told apart. What is merely odd is in `Dataset.warnings`.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: not a folder; expected a raw dataset in the M&Ms or the nnU-Net layout")
-    name = name or folder.resolve().name
-    is_nnunet, is_mnms = nnunet.looks_like(folder), mnms.looks_like(folder)
-    if is_nnunet and is_mnms:
         raise InputError(
-            f"{folder}: has the folders of both layouts (imagesTr or dataset.json, and Training, Validation or Testing); "
-            "keep one of them"
+            f"{folder}: not a folder; expected a raw dataset in the M&Ms, ACDC or nnU-Net layout"
         )
-    if is_nnunet:
-        return nnunet.open_nnunet(folder, name)
-    if is_mnms:
-        return mnms.open_mnms(folder, name)
+    name = name or folder.resolve().name
+    readers = {
+        "nnU-Net (imagesTr or dataset.json)": (nnunet.looks_like, nnunet.open_nnunet),
+        "M&Ms (Training, Validation or Testing)": (mnms.looks_like, mnms.open_mnms),
+        "ACDC (patients with Info.cfg)": (acdc.looks_like, acdc.open_acdc),
+    }
+    suited = {layout: reader for layout, (looks_like, reader) in readers.items() if looks_like(folder)}
+    if len(suited) > 1:
+        raise InputError(
+            f"{folder}: has the folders of several layouts: {', '.join(suited)}; keep one of them"
+        )
+    for reader in suited.values():
+        return reader(folder, name)
     found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
     raise InputError(
-        f"{folder}: not a raw dataset: expected dataset.json with imagesTr and labelsTr (nnU-Net), or Training, Validation or Testing "
-        f"with a CSV (M&Ms); found {found}; raw_data_template/ shows both"
+        f"{folder}: not a raw dataset: expected dataset.json with imagesTr and labelsTr (nnU-Net), Training, Validation or Testing "
+        f"with a CSV (M&Ms), or training/patient001/Info.cfg (ACDC); found {found}; raw_data_template/ shows them"
     )

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from utseg.case import Case, Dataset, Partition
 from utseg.errors import CaseErrors, InputError, listing
+from utseg.rawdata.cine import CHANNEL_NAMES, find_file, unlabelled_frames
 from utseg.rawdata.names import name_problem, name_problems
 from utseg.rawdata.tables import Table, is_empty, read_table
 
-CHANNEL_NAMES = ("cine-MRI",)
 LABELS: Mapping[str, int] = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
 PARTITIONS: tuple[tuple[str, Partition, bool], ...] = (
     ("Training/Labeled", "training", True),
@@ -52,7 +52,7 @@ def is_place(folder: Path, root: Path) -> bool:
     """Whether a folder below `root` is a partition with folders in it, holds such ones, or is a subject's folder in one."""
     top = _root(root)
     partitions = [top / place for place, _, _ in PARTITIONS]
-    if folder.parent in partitions and _file(folder, f"{folder.name}_sa") is not None:
+    if folder.parent in partitions and find_file(folder, f"{folder.name}_sa") is not None:
         return True
     known = folder in partitions or folder in (partition.parent for partition in partitions)
     return known and any(entry.is_dir() for entry in folder.iterdir())
@@ -61,7 +61,9 @@ def is_place(folder: Path, root: Path) -> bool:
 def looks_like(folder: Path) -> bool:
     """Whether a folder has the sub-folders of this layout."""
     root = _root(folder)
-    return any((root / place.split("/")[0]).is_dir() for place in ("Training", "Validation", "Testing"))
+    # By the exact name, also where the file system takes ACDC's `training` for `Training`.
+    places = {place.split("/")[0] for place, _, _ in PARTITIONS}
+    return root.is_dir() and any(entry.name in places and entry.is_dir() for entry in root.iterdir())
 
 
 def open_mnms(folder: Path, name: str) -> Dataset:
@@ -183,8 +185,8 @@ def _frames(table: Table, row: Mapping[str, str]) -> tuple[int, int] | None:
 
 
 def _cases(subject: _Subject, row: _Row, notes: dict[str, list[str]]) -> list[Case]:
-    image = _file(subject.folder, f"{subject.code}_sa") or subject.folder / f"{subject.code}_sa.nii.gz"
-    label = _file(subject.folder, f"{subject.code}_sa_gt") if subject.may_be_labelled else None
+    image = find_file(subject.folder, f"{subject.code}_sa") or subject.folder / f"{subject.code}_sa.nii.gz"
+    label = find_file(subject.folder, f"{subject.code}_sa_gt") if subject.may_be_labelled else None
     if label is not None and _is_empty_label(label):
         notes["empty label"].append(subject.code)
         label = None
@@ -201,16 +203,7 @@ def _cases(subject: _Subject, row: _Row, notes: dict[str, list[str]]) -> list[Ca
         return [case("_ED", ed, "ED", label), case("_ES", es, "ES", label)]
     if label is not None:
         notes["no frames"].append(subject.code)
-    frames = _frame_count(image)
-    if frames == 1:
-        return [case("", None, "", None)]
-    return [case(f"_t{index:02d}", index, "", None) for index in range(frames)]
-
-
-def _file(folder: Path, stem: str) -> Path | None:
-    return next(
-        (path for ending in (".nii.gz", ".nii") if (path := folder / f"{stem}{ending}").is_file()), None
-    )
+    return unlabelled_frames(case("", None, "", None))
 
 
 def _is_empty_label(label: Path) -> bool:
@@ -220,15 +213,6 @@ def _is_empty_label(label: Path) -> bool:
         return is_all_zero(label)
     except InputError:
         return False  # damaged: the gate says so, with all other damaged files
-
-
-def _frame_count(image: Path) -> int:
-    from utseg.rawdata.nifti import read_header
-
-    try:
-        return read_header(image).frames
-    except InputError:
-        return 1  # as above
 
 
 def _warnings(table: Table, notes: Mapping[str, list[str]]) -> Iterator[str]:

@@ -17,8 +17,8 @@ def name_problem(name: str) -> str | None:
         return "is empty"
     if any(character in FORBIDDEN for character in name):
         return "has a path in it; use a plain name without / \\ or :"
-    if name.startswith("."):
-        return "begins with a dot"
+    if name.startswith((".", "~")):
+        return "begins with a dot or ~"
     if name != name.strip():
         return "begins or ends with a space"
     if any(unicodedata.category(character).startswith("C") for character in name):

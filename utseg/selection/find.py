@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from utseg.case import Case
-from utseg.errors import InputError, Interrupted, listing
+from utseg.errors import InputError, Interrupted, explained_by, listing
 from utseg.evaluate.intervals import bootstrap_interval
 from utseg.files import folder_lock, remove_leftovers, require_writable
 from utseg.parallel import InlineExecutor, process_pool
@@ -94,8 +94,9 @@ def find_best_configuration(request: SelectionRequest) -> Best:
     dataset = open_dataset(request.raw, request.dataset)
     trained = find_models(request.results, request.planners, request.models)
     has_splits = (request.preprocessed / SPLITS_FILE).is_file()
-    check_leakage(trained, dataset, read_splits(request.preprocessed) if has_splits else None)
-    comparable = comparable_cases(trained, dataset)
+    with explained_by(dataset.warnings):
+        check_leakage(trained, dataset, read_splits(request.preprocessed) if has_splits else None)
+        comparable = comparable_cases(trained, dataset)
     _say_what_is_compared(trained, comparable)
     selection = request.results / SELECTION_FOLDER
     require_writable(selection)

@@ -8,12 +8,12 @@ import json
 import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from utseg.errors import InputError, SettingError, UsageError
+from utseg.home import typed_path
 from utseg.planning.settings import Settings, validate
 
 SUFFIX = ".toml"
@@ -133,7 +133,7 @@ def definition_text(name: str) -> tuple[str, str]:
     """Where a study is (for messages) and its text: a built-in name, or a file. Raises UsageError where it is neither."""
     if name in builtin_names():
         return f"{name}{SUFFIX}", (files(__package__) / "builtin" / f"{name}{SUFFIX}").read_text("utf-8")
-    path = Path(name)
+    path = typed_path(name, "study")
     if not path.is_file():
         raise UsageError(
             f"{name}: no study is called so, and no such file is there; built in are: {', '.join(builtin_names())} "

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utseg.case import Case, Dataset
-from utseg.errors import ArtefactError, InputError, UtsegError
+from utseg.errors import ArtefactError, InputError, UtsegError, explained_by
 from utseg.fingerprint import read_fingerprint
 from utseg.fingerprint.model import FINGERPRINT_FILE
 from utseg.planning.plan import read_plan
@@ -46,7 +46,9 @@ def run_job(job: Job, folder: Path) -> Outcome:
     train = folder / TRAIN_FOLDER
     _train(job, train, device, began)
     record = read_run(train)
-    check_trained(record, job, open_dataset(Path(job.raw), job.dataset), train)
+    dataset = open_dataset(Path(job.raw), job.dataset)
+    with explained_by(dataset.warnings):
+        check_trained(record, job, dataset, train)
     began = time.monotonic()
     for name, test in job.tests.items():
         _test(job, name, test, folder, device)
@@ -140,7 +142,8 @@ def _test(job: Job, name: str, test: JobTest, folder: Path, device: "torch.devic
     from utseg.predict.pipeline import predict_cases
 
     dataset = open_dataset(Path(test.raw), name)
-    cases = _named(dataset, test.cases)
+    with explained_by(dataset.warnings):
+        cases = _named(dataset, test.cases)
     model = load_model(folder / TRAIN_FOLDER, device)
     labels = model.record.plan.labels
     output = test_folder(folder, name)

@@ -1,0 +1,32 @@
+"""What the native layouts of cine challenges have in common: files by their stem, and a cine whose ED and ES frames are not known.
+
+Only headers are read here, to count frames.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from utseg.case import Case
+from utseg.errors import InputError
+
+CHANNEL_NAMES = ("cine-MRI",)
+ENDINGS = (".nii.gz", ".nii")
+
+
+def find_file(folder: Path, stem: str) -> Path | None:
+    """The NIfTI file of that stem, None where there is none. A link counts wherever it leads: the gate says where it leads nowhere."""
+    paths = [folder / f"{stem}{ending}" for ending in ENDINGS]
+    return next((path for path in paths if path.is_file() or path.is_symlink()), None)
+
+
+def unlabelled_frames(case: Case) -> list[Case]:
+    """Every frame of a cine as a case, CASE_t00, CASE_t01, …; the case itself where its file is 3-D or cannot be read."""
+    from utseg.rawdata.nifti import read_header
+
+    try:
+        frames = read_header(case.images[0]).frames
+    except InputError:
+        frames = 1  # damaged or missing: the gate says so, with all other such files
+    if frames == 1:
+        return [case]
+    return [replace(case, case_id=f"{case.case_id}_t{frame:02d}", frame=frame) for frame in range(frames)]
