@@ -68,8 +68,8 @@ def fit_to_time(
 ) -> Timetable:
     """The longest run whose iterations, validations and final validation take no more than the available seconds.
 
-    There are at least LEAST_EPOCHS epochs where there are that many iterations, so that a short run too has a curve and a choice of best
-    checkpoints; validation takes at most VALIDATION_SHARE. Raises InputError where not even one iteration fits.
+    There are at least LEAST_EPOCHS epochs where there are that many iterations, so that a short run too has a curve; validation takes at
+    most VALIDATION_SHARE. Raises InputError where not even one iteration fits.
     """
     usable = available_s * (1 - SAFETY) - native_validation_s - speed.validation_s
     most = int(usable / speed.iteration_s)

@@ -40,7 +40,7 @@ def save_latest(state: dict[str, Any], folder: Path) -> None:
 
 
 def save_best(state: dict[str, Any], folder: Path) -> None:
-    """Writes the state as the best checkpoint."""
+    """Writes the state as the best checkpoint: a mark for people, and what is left of a run that came to grief. It is not the model."""
     write_bytes(folder / BEST, _packed(state))
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from trainers.validate import Overlay
 from utseg.errors import UtsegError
 from utseg.files import write_bytes, write_text
+from utseg.training import TrainRequest
 
 logger = logging.getLogger("utseg")
 JSONL = "training.jsonl"
@@ -127,6 +128,22 @@ def short(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.2f}".removeprefix("0") if value < 0.995 else "1.0"
+
+
+def report(dice: dict[str, float | None], request: TrainRequest) -> None:
+    """The table that ends a run."""
+    defined = [value for value in dice.values() if value is not None]
+    if not dice:
+        logger.info("no subject was held back: nothing to validate on")
+        return
+    logger.info(
+        "%s %s: mean Dice of the validation subjects at native resolution", request.model, request.selection
+    )
+    for name, value in dice.items():
+        logger.info("  %-12s %s", name, short(value))
+    if defined:
+        logger.info("  %-12s %s", "mean", short(sum(defined) / len(defined)))
+    logger.info("the model is in %s", request.output)
 
 
 def draw_progress(history: Sequence[Epoch]) -> bytes:

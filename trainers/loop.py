@@ -17,7 +17,7 @@ from trainers.checkpoint import random_state
 from trainers.comparison import comparisons, write_comparison
 from trainers.distributed import World, joined
 from trainers.interrupt import Interruption, Stopped, interruptible
-from trainers.log import Epoch, RunLog, short
+from trainers.log import Epoch, RunLog, report
 from trainers.optimizer import set_learning_rate
 from trainers.prepare import Run, check_same_everywhere, prepare
 from trainers.recipe import Recipe
@@ -89,10 +89,13 @@ def claimed(request: TrainRequest, recipe: Recipe, world: World, held: ExitStack
 
 
 def concluded(run: Run, state: State, was_complete: bool) -> dict[str, float | None]:
-    """The Dice of the validation at native resolution, which is done unless a run that had finished before has it."""
+    """The Dice of the model at native resolution, which is saved and validated unless a run that had finished before has it."""
     folder = run.request.output
     finished = finished_dice(folder) if was_complete and not run.request.save_probabilities else None
     if finished is None:
+        # Weights of the end, whatever validation said on the way: whoever is to score a model must not choose it.
+        write_weights(state.outcome.state_dict(), folder)
+        say_which_model(state)
         dice = validate_at_the_end(run)
         write_comparison(run, state)
         return dice
@@ -100,6 +103,15 @@ def concluded(run: Run, state: State, was_complete: bool) -> dict[str, float | N
     if not comparisons(folder):
         write_comparison(run, state)
     return finished
+
+
+def say_which_model(state: State) -> None:
+    """In the log: the model is the last epoch's, whichever was best."""
+    averaged = ", averaged over its last part" if state.average else ""
+    best = ""
+    if state.best_score is not None:
+        best = f"; epoch {state.best_epoch} had the best Dice in validation, {state.best_score:.3f}, and is in {checkpoint.BEST}"
+    logger.info("the model is that of the end of the schedule, epoch %d%s%s", state.epoch, averaged, best)
 
 
 def start(run: Run, started: float, interruption: Interruption) -> tuple[Run, State]:
@@ -280,7 +292,7 @@ def iterate(run: Run, state: State, batches: Iterator[Batch]) -> None:
 
 
 def end_epoch(run: Run, state: State, log: RunLog | None, interruption: Interruption, began: float) -> None:
-    """Validates where it is due, keeps the best, saves, logs. The state changes only after validation, which may be stopped."""
+    """Validates where it is due, saves, logs. The state changes only after validation, which may be stopped."""
     number, record, world = state.epoch + 1, run.record, run.world
     validation = None
     if number % run.recipe.validate_every == 0 or state.iteration >= state.course.iterations:
@@ -299,22 +311,18 @@ def end_epoch(run: Run, state: State, log: RunLog | None, interruption: Interrup
             )
     is_best = validation is not None and is_at_least(validation.mean_dice, state.best_score)
     if validation is not None and is_best:
-        world.from_first(lambda: keep_best(run, state, validation.mean_dice))
+        world.from_first(
+            lambda: checkpoint.save_best(best_packed(state, validation.mean_dice), run.request.output)
+        )
         state.best_score, state.best_epoch = validation.mean_dice, number
     keep_to_time(run, state, number, world.now() - began)
     state.seconds += validation.seconds if validation else 0.0
-    epoch = epoch_record(run, state, validation, is_best)
+    epoch = epoch_record(run, state, validation, is_best and state.best_score is not None)
     state.history.append(epoch)
     state.sums = Sums()
     save(run, state)
     if log is not None:
         log.epoch(epoch, validation.overlays if validation else ())
-
-
-def keep_best(run: Run, state: State, score: float | None) -> None:
-    """Writes what validation found to be best so far, as a checkpoint and as the model."""
-    checkpoint.save_best(best_packed(state, score), run.request.output)
-    write_weights(state.outcome.state_dict(), run.request.output)
 
 
 def shows_pictures(number: int, epochs: int, validate_every: int) -> bool:
@@ -383,19 +391,3 @@ def validate_at_the_end(run: Run) -> dict[str, float | None]:
         raise Interrupted(
             f"{run.request.output}: interrupted in the final validation, the training is saved; the same command with --resume goes on"
         ) from None
-
-
-def report(dice: dict[str, float | None], request: TrainRequest) -> None:
-    """The table that ends a run."""
-    defined = [value for value in dice.values() if value is not None]
-    if not dice:
-        logger.info("no subject was held back: nothing to validate on")
-        return
-    logger.info(
-        "%s %s: mean Dice of the validation subjects at native resolution", request.model, request.selection
-    )
-    for name, value in dice.items():
-        logger.info("  %-12s %s", name, short(value))
-    if defined:
-        logger.info("  %-12s %s", "mean", short(sum(defined) / len(defined)))
-    logger.info("the model is in %s", request.output)

@@ -67,6 +67,7 @@ def clear(folder: Path) -> None:
 
 def unfinish(folder: Path) -> None:
     """Takes back that the run has finished: it goes on from an older checkpoint."""
+    (folder / WEIGHTS_FILE).unlink(missing_ok=True)
     (folder / VALIDATION_FOLDER / SUMMARY_FILE).unlink(missing_ok=True)
     remove(comparisons(folder))
 

@@ -107,7 +107,7 @@ def packed(state: State, generators: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def best_packed(state: State, score: float | None) -> dict[str, Any]:
-    """What the best checkpoint holds: the weights, and where they come from."""
+    """What the best checkpoint holds: the weights that were validated, and where they come from."""
     return {
         "epoch": state.epoch + 1,
         "iteration": state.iteration,

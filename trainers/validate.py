@@ -1,7 +1,8 @@
 """Validation. During training: Dice on held-back subjects, per case in 3-D, on the preprocessed grid. At the end: the same subjects from
 their raw images, through the same path as any prediction, scored in native millimetres.
 
-The Dice during training only chooses the best checkpoint; the figures to report are those of the end.
+The Dice during training draws the curve and marks the best checkpoint. It chooses no model: the figures to report, of the weights of the
+end, would else be of what these very subjects chose.
 """
 
 import time
@@ -203,7 +204,7 @@ def validate_at_native_resolution(
     *,
     save_probabilities: bool = False,
 ) -> dict[str, float | None]:
-    """Predicts the raw images with the run's best weights into `validation/`, scores them there, returns the mean Dice per label name.
+    """Predicts the raw images with the run's model into `validation/`, scores them there, returns the mean Dice per label name.
 
     What is there already of this model is kept. Without cases there is nothing to score, and the summary says so.
     """

@@ -19,7 +19,7 @@ from utseg.networks.network import SegmentationNetwork
 from utseg.runs import WEIGHTS_FILE
 
 logger = logging.getLogger("utseg")
-CONTAINERS = ("network", "state_dict", "model_state_dict", "model", "network_weights")
+CONTAINERS = ("state", "network", "state_dict", "model_state_dict", "model", "network_weights")
 """Keys under which checkpoints keep their tensors: ours, then those that people use."""
 COUNTER = "num_batches_tracked"
 

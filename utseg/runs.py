@@ -1,6 +1,7 @@
 """The record of one training run, `run.json`: all that is needed to rebuild the network, to predict with it and to reproduce it.
 
-Trainers write it when the run starts; prediction, evaluation and reports read it. Weights live beside it, in `model.safetensors`.
+Trainers write it when the run starts; prediction, evaluation and reports read it. Weights live beside it, in `model.safetensors`: those
+of the end of the schedule, averaged where the recipe says so, which no held-back subject chose. Before the end there are none.
 """
 
 import hashlib
@@ -75,7 +76,8 @@ def read_run(folder: Path) -> RunRecord:
 
 def is_finished(folder: Path) -> bool:
     """Whether the run in this folder has ended: its last act is the summary of the validation at native resolution."""
-    return (folder / RUN_FILE).is_file() and (folder / VALIDATION_FOLDER / SUMMARY_FILE).is_file()
+    files = RUN_FILE, WEIGHTS_FILE, f"{VALIDATION_FOLDER}/{SUMMARY_FILE}"
+    return all((folder / file).is_file() for file in files)
 
 
 def tensors_sha256(tensors: Mapping[str, "Tensor"]) -> str:
@@ -110,7 +112,7 @@ def read_weights(folder: Path) -> dict[str, "Tensor"]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 — not a mapping
     except FileNotFoundError:
         raise ArtefactError(
-            f"{path}: not found; the run was not trained long enough to have weights"
+            f"{path}: not found, the training has not come to its end; utseg_train with --resume goes on with it"
         ) from None
     except SafetensorError as error:
         raise ArtefactError(f"{path}: damaged ({error}); copy it again or train again") from None

@@ -1,13 +1,17 @@
 """`utseg_train`: words, defaults, refusals; and that a killed run, resumed, ends with the very same weights."""
 
 import argparse
+import json
 import random
 import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from commandline import SCRIPTS, run_command, temporary_files
@@ -15,7 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_runs import make_home
 
+from trainers import checkpoint, loop
+from utseg.commands.predict import main as predict_main
 from utseg.commands.train import duration, main
+from utseg.evaluate.records import read_metrics
+from utseg.files import sha256
 from utseg.home import selection_folder_name
 from utseg.runs import is_finished, read_run, read_weights
 from utseg.training import TrainRequest
@@ -162,6 +170,7 @@ def test_all_folds_trains_what_has_not_finished(home, asked, tmp_path, words, se
         (results / name / "validation").mkdir(parents=True)
         (results / name / "run.json").write_text("{}")
     (results / "fold1" / "validation" / "summary.json").write_text("{}")
+    (results / "fold1" / "model.safetensors").touch()
     assert call(copy, "2d", "all-folds", *words) == 0
     assert [request.selection for request in asked] == selections
     assert [request.resume for request in asked] == resumed
@@ -244,6 +253,55 @@ def wait_for_epoch(folder, process):
         if path.exists() and path.stat().st_mtime_ns != before:
             return
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.1])
+def test_the_model_is_the_end_of_the_schedule_whatever_validation_found(
+    home, tmp_path, monkeypatch, capsys, average
+):
+    """Validation finds each epoch worse than the one before; final scores are of the last weights, bit for bit."""
+    original, found = loop.validate, []
+
+    def worse_each_time(*words, **options):
+        found.append(0.9 - 0.2 * len(found))
+        return replace(original(*words, **options), dice=dict.fromkeys(("LV", "MYO", "RV"), found[-1]))
+
+    monkeypatch.setattr(loop, "validate", worse_each_time)
+    copy = Path(shutil.copytree(home, tmp_path / "home"))
+    words = ("-m", "UNet", "--epochs", 3, "--device", "cpu", "--set", f"weight_average={average}")
+    assert call(copy, "2d", "fold0", *words) == 0
+    said = capsys.readouterr().out
+    assert "the model is that of the end of the schedule, epoch 3" in said
+    assert "epoch 1 had the best Dice in validation, 0.900, and is in checkpoint_best.pt" in said
+    folder = copy / "results/Tiny/tiny_2d/UNet/fold0"
+    model, last = read_weights(folder), checkpoint.load_latest(folder)
+    assert last["epoch"] == 3
+    expected = last["average"]["network"] if average else last["network"]
+    assert all(torch.equal(model[name], value) for name, value in expected.items())
+    best = checkpoint.load(folder / "checkpoint_best.pt")
+    assert best["epoch"] == 1
+    assert not all(torch.equal(model[name], value) for name, value in best["network"].items())
+    record = json.loads((folder / "validation/prediction.json").read_text())
+    assert [one["weights_sha256"] for one in record["models"]] == [sha256(folder / "model.safetensors")]
+    images, again = copy / "images", tmp_path / "again"
+    images.mkdir()
+    for case in record["cases"]:
+        shutil.copy(copy / f"raw/Tiny/imagesTr/{case}_0000.nii.gz", images)
+    predicted = predict_main(
+        ["-i", str(images), "-o", str(again), "-m", "UNet", "--device", "cpu", "--home", str(copy)]
+    )
+    assert predicted == 0
+    rows = read_metrics(folder / "validation/metrics.csv")
+    for case in record["cases"]:
+        paths = folder / "validation", again, copy / "raw/Tiny/labelsTr"
+        validated, mask, label = (np.asarray(nibabel.load(path / f"{case}.nii.gz").dataobj) for path in paths)
+        assert np.array_equal(validated, mask)
+        for row in (row for row in rows if row["case"] == case):
+            own, reference = (array == row["label"] for array in (mask, label))
+            total = own.sum() + reference.sum()
+            assert row["dice"] == pytest.approx(
+                2 * (own & reference).sum() / total if total else np.nan, nan_ok=True
+            )
 
 
 @pytest.mark.slow

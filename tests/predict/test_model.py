@@ -40,7 +40,7 @@ def test_nothing_there(tmp_path):
 
 def test_no_weights(run):
     (run / "model.safetensors").unlink()
-    with pytest.raises(ArtefactError, match=r"model\.safetensors: not found"):
+    with pytest.raises(ArtefactError, match=r"model\.safetensors: not found, .* has not come to its end"):
         load_model(run, CPU)
 
 
@@ -115,13 +115,18 @@ def test_all_folds_are_taken_unless_some_are_named(tmp_path):
 def test_runs_that_are_not_finished_give_way_to_those_that_are(tmp_path, caplog):
     dataset = tmp_path / "Tiny"
     folds = [make_run_folder(dataset, fold=f"fold{i}") for i in range(3)]
-    (folds[1] / "validation").mkdir()
-    (folds[1] / "validation" / "summary.json").write_text("{}")
+    for fold in (folds[0], folds[2]):
+        (fold / "model.safetensors").unlink()  # it is written at the end
     with caplog.at_level(logging.WARNING, logger="utseg"):
         assert choose_runs(dataset) == [folds[1]]
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
         "left out, its training has not finished"
     ] * 2
+    with pytest.raises(InputError, match=r"trained: fold1 \(begun, not finished: fold0, fold2\)"):
+        choose_runs(dataset, folds=["fold0"])
+    (folds[1] / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="no trained model is there"):
+        choose_runs(dataset)
 
 
 def test_what_is_not_clear_is_listed(tmp_path):

@@ -139,9 +139,26 @@ def test_tensorboard_has_scalars_and_pictures(whole):
     assert [event.step for event in events.Images(pictures[0])] == [5, 10, 15, 20]
 
 
-def test_the_weights_are_those_of_the_best_checkpoint(whole):
+def test_the_weights_are_those_of_the_last_step(whole):
     folder, _ = whole
-    assert_same(read_weights(folder), checkpoint.load(folder / checkpoint.BEST)["network"])
+    assert_same(read_weights(folder), checkpoint.load_latest(folder)["network"])
+
+
+def test_killed_before_the_model_is_written_it_resumes_to_the_very_same(home, whole, tmp_path, monkeypatch):
+    request = make_request(home, tmp_path / "run")
+
+    def dying(weights, folder):
+        raise Kill
+
+    with monkeypatch.context() as patch, pytest.raises(Kill):
+        patch.setattr(loop, "write_weights", dying)
+        train_by_recipe(request, RECIPE)
+    assert not (request.output / "model.safetensors").exists() and not is_finished(request.output)
+    train_by_recipe(replace(request, resume=True), RECIPE)
+    assert_same(results(request.output), results(whole[0]))
+    (request.output / "model.safetensors").unlink()
+    train_by_recipe(replace(request, resume=True), RECIPE)
+    assert_same(results(request.output), results(whole[0]))
 
 
 @pytest.mark.parametrize("iteration", [1, 6, 13])
@@ -336,6 +353,12 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_cases(
         assert torch.equal(value, seen["weights"][name])
     assert checkpoint.load(request.output / checkpoint.BEST)["epoch"] <= 2
     assert checkpoint.load_latest(request.output)["epoch"] == 2
+    assert not (request.output / "model.safetensors").exists() and not is_finished(request.output)
+    kept = request.output / checkpoint.BEST
+    again = make_request(home, tmp_path / "again", weights=kept, epochs=1)
+    monkeypatch.setattr(loop, "train_step", original)
+    train_by_recipe(again, RECIPE)
+    assert read_run(again.output).initial_weights.file == checkpoint.BEST
 
 
 def test_max_time_sets_the_number_of_iterations_and_resume_keeps_it(home, tmp_path, monkeypatch):

@@ -19,8 +19,9 @@ Research only. This is no medical device: it is not for diagnosis, nor for decis
 - Scores of other scanners, centres, diseases and protocols than those below are not known; expect them to be lower. Look at masks before
   you use them.
 - Masks of slices at the base and apex, and of rare anatomy, are where such networks fail most.
-- Numbers below were measured on subjects that were held back from training but came from the same dataset. A checkpoint was chosen
-  on the same subjects, so they are somewhat optimistic. They do not replace a test on your own data."""
+- Numbers below were measured on subjects that were held back from training but came from the same dataset. The weights are those of the
+  end of training, which these subjects did not choose; if the model was chosen among several by them, the numbers are somewhat optimistic.
+  They do not replace a test on your own data."""
 
 
 def model_card(manifest: Manifest, records: Mapping[str, RunRecord]) -> str:

@@ -23,8 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
     parser = make_parser(
         "utseg_train",
-        "Train a network on preprocessed slices. The held-back subjects choose the best checkpoint, and are segmented from their raw "
-        "images and scored at the end.",
+        "Train a network on preprocessed slices. The model is the weights at the end of the schedule; held-back subjects choose nothing: "
+        "their Dice is the curve, and at the end they are segmented from their raw images and scored.",
         "utseg_train 2d fold0 -d MnM --max-time 6h",
     )
     parser.add_argument("configuration", help="what was planned: 2d")

@@ -16,7 +16,7 @@ from utseg.files import sha256
 from utseg.home import check_name, plan_folder_name, selection_folder_name
 from utseg.labels import match_labels
 from utseg.networks import build_network
-from utseg.runs import RUN_FILE, WEIGHTS_FILE, RunRecord, is_finished, read_run, read_weights
+from utseg.runs import RUN_FILE, WEIGHTS_FILE, RunRecord, read_run, read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -140,12 +140,13 @@ def choose_runs(
 
 
 def _trained(folder: Path) -> list[Path]:
-    """Subfolders that are runs with weights."""
-    return [
-        entry
-        for entry in _folders(folder)
-        if (entry / RUN_FILE).is_file() and (entry / WEIGHTS_FILE).is_file()
-    ]
+    """Subfolders that are runs with weights: whose training has come to its end."""
+    return [entry for entry in _begun(folder) if (entry / WEIGHTS_FILE).is_file()]
+
+
+def _begun(folder: Path) -> list[Path]:
+    """Subfolders that are runs."""
+    return [entry for entry in _folders(folder) if (entry / RUN_FILE).is_file()]
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -183,25 +184,22 @@ def _only_model(plan_folder: Path) -> str:
 def _choose_folds(plan_folder: Path, model: str, folds: Sequence[str]) -> list[Path]:
     folder = plan_folder / check_name(model, "model")
     there = {run.name: run for run in _trained(folder)}
-    listed = ", ".join(there) or "none"
+    unfinished = [run for run in _begun(folder) if run.name not in there]
+    begun = f" (begun, not finished: {', '.join(run.name for run in unfinished)})" if unfinished else ""
+    listed = (", ".join(there) or "none") + begun
     if not there:
         trained = ", ".join(entry.name for entry in _folders(plan_folder) if _trained(entry))
-        raise InputError(f"{folder}: {model} is not trained there; trained: {trained or 'none'}")
+        raise InputError(f"{folder}: {model} is not trained there{begun}; trained: {trained or 'none'}")
     folds = [selection_folder_name(fold) for fold in folds]
     for fold in folds:
         if fold not in there:
             raise InputError(f"{folder}: {model} is not trained on {fold!r}; trained: {listed}")
     chosen = [there[fold] for fold in dict.fromkeys(folds)]
     if not folds:
-        numbered = [run for name, run in there.items() if name.startswith("fold")]
-        chosen = [run for run in numbered if is_finished(run)] or numbered
-        if not numbered and len(there) > 1:
+        chosen = [run for name, run in there.items() if name.startswith("fold")]
+        if not chosen and len(there) > 1:
             raise UsageError(f"{folder}: {model} is trained on several selections: {listed}; choose with -f")
         chosen = chosen or list(there.values())
-        for run in numbered:
-            if run not in chosen:
-                logger.warning("%s: left out, its training has not finished", run)
-    for run in chosen:
-        if not is_finished(run):
-            logger.warning("%s: used as it is, its training has not finished", run)
+        for run in unfinished:
+            logger.warning("%s: left out, its training has not finished", run)
     return chosen

@@ -18,13 +18,14 @@ RESULTS_DEPTH = 4
 
 
 def training_table(entries: Sequence[Entry]) -> Table | None:
-    """A row for each training: its size, time, best validation. None without any."""
+    """A row for each training: its size, time, validation. None without any."""
     columns = ["model", "trained on", "cases", "validated on", "epochs", "iterations", "batch", "time"]
-    columns += ["s an epoch", "data wait", "best Dice", "at epoch", "memory planned", "device"]
+    columns += ["s an epoch", "data wait", "last Dice", "best Dice", "at epoch", "memory planned", "device"]
     rows = [_training_row(entry, run) for entry in entries for run in entry.runs]
     note = (
-        "Best Dice: mean over labels on the held-back cases at the plan's resolution, which chose the checkpoint. Data wait: share of the "
-        "training time spent waiting for the loader. Memory: counted for a training step when it was planned."
+        "Dice: mean over labels on the held-back cases at the plan's resolution. The model is that of the last epoch; the best is a little "
+        "too good, as it was picked. Data wait: share of the training time spent waiting for the loader. Memory: counted for a training "
+        "step when it was planned."
     )
     return Table("Training", columns, rows, note) if rows else None
 
@@ -33,7 +34,8 @@ def _training_row(entry: Entry, run: Run) -> list[str]:
     record, epochs = run.record, run.epochs
     seconds = sum(epoch["seconds"] for epoch in epochs)
     waited = sum(epoch.get("data_wait_seconds") or 0 for epoch in epochs)
-    best = max((epoch for epoch in epochs if epoch.get("mean_dice") is not None), key=_dice_of, default=None)
+    validated = [epoch for epoch in epochs if epoch.get("mean_dice") is not None]
+    best = max(validated, key=_dice_of, default=None)
     done = f"{epochs[-1]['epoch']}/{epochs[-1].get('epochs', record.epochs)}" if epochs else NOTHING
     return [
         entry.name,
@@ -46,6 +48,7 @@ def _training_row(entry: Entry, run: Run) -> list[str]:
         duration(seconds) if epochs else NOTHING,
         number(seconds / len(epochs), 1) if epochs else NOTHING,
         f"{100 * waited / seconds:.1f} %" if seconds else NOTHING,
+        number(validated[-1]["mean_dice"], 3) if validated else NOTHING,
         number(best["mean_dice"], 3) if best else NOTHING,
         str(best["epoch"]) if best else NOTHING,
         f"{record.plan.estimated_memory_gb:g} GB",

@@ -91,7 +91,7 @@ def runs_table(data: StudyData) -> Table:
         for run in every_run(data)
     ]
     note = (
-        "Subjects: how many train, validate (choose the checkpoint) and are tested. Checked: no subject of a dataset is in two of them, "
+        "Subjects: how many train, validate (they choose nothing) and are tested. Checked: no subject of a dataset is in two of them, "
         f"and every score is of a subject named for testing; the lists by name are in {STUDY_FILE}. Memory: peak of the run's process."
     )
     return Table("Runs", columns, rows, note)

@@ -74,7 +74,7 @@ def find_models(
         plan, model, fold = folder.parts[-3:]
         if plan.startswith(".") or not FOLD.fullmatch(fold):
             continue
-        is_there = is_finished(folder) and (folder / WEIGHTS_FILE).is_file()
+        is_there = is_finished(folder)
         if is_there:
             finished.add((plan, model))
         if (wanted_plans and plan not in wanted_plans) or (models and model not in models):
