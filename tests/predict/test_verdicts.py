@@ -11,6 +11,8 @@ import pytest
 from tiny_models import band_model
 
 from utseg.case import Case
+from utseg.postprocess import Postprocessing
+from utseg.postprocess.settings import KeepLargestOfLabel
 from utseg.predict.ensemble import ensemble_folders
 from utseg.predict.pipeline import predict_cases
 from utseg.quality import AnatomyLimits, QualitySettings, entropy, expected_dice
@@ -131,6 +133,38 @@ def test_an_entropy_map_lies_as_its_image_and_says_what_the_probabilities_say(tm
     assert 0.1 < found.max() <= 1
     np.testing.assert_array_equal(image.affine, nibabel.load(mask).affine)
     assert image.shape == nibabel.load(mask).shape
+
+
+ONE_PIECE = Postprocessing(rules=tuple(KeepLargestOfLabel(label=name) for name in LABELS))
+
+
+@pytest.mark.parametrize("coarse", [False, True], ids=["one plan", "two plans"])
+@pytest.mark.parametrize("shape", [(3, 20, 40), (2, 3, 17, 40)], ids=["volume", "cine"])
+def test_what_is_judged_is_the_mask_that_is_written(tmp_path, shape, coarse):
+    """Noise falls apart into islands: the mask that keeps the largest is expected to miss most of what is probable."""
+    case = write_case(tmp_path, "case", 6, shape)
+    models = [band_model(2.0)]
+    models += [band_model(2.0, "b", spacing_yx_mm=(2.5, 2.5), patch_size=(16, 16))] if coarse else []
+    predict_cases([case], models, tmp_path / "raw")
+    predict_cases([case], models, tmp_path / "one", postprocessing=ONE_PIECE)
+    (path,) = predict_cases(
+        [case], models, tmp_path / "saved", postprocessing=ONE_PIECE, save_probabilities=True
+    )
+    found = verdict(tmp_path / "one")
+    assert found == verdict(tmp_path / "saved")
+    mask = np.asarray(nibabel.load(path).dataobj).T.reshape(-1, *shape[-3:])
+    names = [f"case_frame{t:03d}" if len(shape) == 4 else "case" for t in range(len(mask))]
+    frames = [(probabilities(tmp_path / "saved", name), own) for name, own in zip(names, mask, strict=True)]
+    for value, name in enumerate(LABELS, 1):
+        by_hand = [
+            2 * p[value][own == value].sum(dtype=float) / (p[value].sum(dtype=float) + (own == value).sum())
+            for p, own in frames
+        ]
+        assert found["expected_dice"][name] == pytest.approx(min(by_hand), abs=6e-5)
+    raw = verdict(tmp_path / "raw")["expected_dice"]
+    assert any(found["expected_dice"][name] < raw[name] - 0.05 for name in LABELS)
+    pieces = [check["value"] for check in found["checks"] if check["name"] == "one_component"]
+    assert pieces and max(pieces) == 0
 
 
 def test_every_frame_of_a_cine_has_its_entropy_and_the_worst_is_told(tmp_path):

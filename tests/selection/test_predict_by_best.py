@@ -77,9 +77,16 @@ def test_without_a_model_the_best_ones_predict_and_masks_are_postprocessed(predi
     assert Postprocessing.model_validate(record["postprocessing"]) == RULES
     labels = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
     changed = 0
+    verdicts = record["cases"]
     for name, mask in masks(tmp_path / "out").items():
         with np.load(tmp_path / "out" / name.replace(".nii.gz", ".npz"), allow_pickle=False) as arrays:
-            likeliest = arrays["probabilities"].argmax(0).astype(np.uint8)
+            probabilities = arrays["probabilities"]
+        likeliest = probabilities.argmax(0).astype(np.uint8)
+        for label, dice in verdicts[name.removesuffix(".nii.gz")]["quality"]["expected_dice"].items():
+            own, p = mask == labels[label], probabilities[labels[label]].astype(float)
+            by_hand = 2 * p[own].sum() / (p.sum() + own.sum()) if own.any() else None
+            same = np.array_equal(mask, likeliest)  # then it is judged on the network's grid
+            assert dice == (None if by_hand is None else pytest.approx(by_hand, abs=0.02 if same else 6e-5))
         np.testing.assert_array_equal(mask, postprocess(likeliest, RULES, labels))
         changed += not np.array_equal(mask, likeliest)
     assert changed

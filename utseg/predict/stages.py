@@ -127,20 +127,27 @@ def restore(predicted: Predicted) -> Restored:
     source = predicted.source
     volume = source.volume
     native_KZYX: Array | None = None
+    agreement = predicted.agreements[0]
     if predicted.save_probabilities or predicted.save_entropy or len(predicted.probabilities) > 1:
         natives_KZYX = [
             restore_probabilities(probabilities, properties)
             for probabilities, properties in zip(predicted.probabilities, source.properties, strict=True)
         ]
         native_KZYX = _mean(natives_KZYX, predicted.members)
-        mask_ZYX = native_KZYX.argmax(0).astype(np.uint8)
-        dice = _dice_of_several(predicted, natives_KZYX, native_KZYX, mask_ZYX)
+        likeliest_ZYX = native_KZYX.argmax(0).astype(np.uint8)
+        if len(natives_KZYX) > 1:
+            agreement = _agreement_of_several(predicted, natives_KZYX)
     else:
-        mask_ZYX = restore_labels(predicted.probabilities[0], source.properties[0])
-        dice = _dice_of_one(predicted)
-    mask_ZYX = postprocess(mask_ZYX, predicted.postprocessing, volume.plans[0].labels)
+        likeliest_ZYX = restore_labels(predicted.probabilities[0], source.properties[0])
+    mask_ZYX = postprocess(likeliest_ZYX, predicted.postprocessing, volume.plans[0].labels)
     quality = assess(
-        mask_ZYX, source.geometry.spacing_zyx_mm, volume.plans[0].labels, *dice, predicted.quality
+        mask_ZYX,
+        source.geometry.spacing_zyx_mm,
+        volume.plans[0].labels,
+        _expected_dice(predicted, native_KZYX, mask_ZYX, changed=not np.array_equal(mask_ZYX, likeliest_ZYX)),
+        agreement.dice(),
+        agreement.members,
+        predicted.quality,
     )
     entropy_ZYX: NDArray[np.uint8] | None = None
     if predicted.save_entropy and native_KZYX is not None:
@@ -182,25 +189,29 @@ def _mean(natives_KZYX: Sequence[Array], members: Sequence[int]) -> Array:
     return total
 
 
-def _dice_of_one(predicted: Predicted) -> tuple[Sums, Sums, int]:
-    """Expected Dice, Dice between members, members: on the network's grid, which spares the way of all probabilities to the native one."""
-    probabilities_KZYX, agreement = predicted.probabilities[0], predicted.agreements[0]
-    mask_ZYX = probabilities_KZYX.argmax(0).astype(np.uint8)
-    return expected_dice(probabilities_KZYX, mask_ZYX), agreement.dice(), agreement.members
+def _expected_dice(
+    predicted: Predicted, native_KZYX: Array | None, mask_ZYX: NDArray[np.uint8], *, changed: bool
+) -> Sums:
+    """That of the mask that is written, which postprocessing has `changed` or not.
+
+    One plan's likeliest labels are judged on the network's grid, which spares the way of all probabilities to the native one.
+    """
+    if len(predicted.probabilities) == 1 and not changed:
+        probabilities_KZYX = predicted.probabilities[0]
+        return expected_dice(probabilities_KZYX, probabilities_KZYX.argmax(0).astype(np.uint8))
+    if native_KZYX is None:
+        native_KZYX = restore_probabilities(predicted.probabilities[0], predicted.source.properties[0])
+    return expected_dice(native_KZYX, mask_ZYX)
 
 
-def _dice_of_several(
-    predicted: Predicted, natives_KZYX: Sequence[Array], native_KZYX: Array, mask_ZYX: NDArray[np.uint8]
-) -> tuple[Sums, Sums, int]:
-    """The same of models of several plans, on the native grid that they share."""
-    if len(natives_KZYX) == 1:
-        return _dice_of_one(predicted)
+def _agreement_of_several(predicted: Predicted, natives_KZYX: Sequence[Array]) -> Agreement:
+    """That of models of several plans, on the native grid that they share."""
+    voxels = natives_KZYX[0][0].size
     alike = [
-        agreement.scaled(mask_ZYX.size / probabilities[0].size)
+        agreement.scaled(voxels / probabilities[0].size)
         for agreement, probabilities in zip(predicted.agreements, predicted.probabilities, strict=True)
     ]
-    agreement = agreement_between(alike, natives_KZYX)
-    return expected_dice(native_KZYX, mask_ZYX), agreement.dice(), agreement.members
+    return agreement_between(alike, natives_KZYX)
 
 
 def probabilities_name(volume: Volume) -> str:

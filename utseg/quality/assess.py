@@ -31,7 +31,8 @@ class CaseQuality(Settings):
     """How far the mask of a case can be trusted. Of a cine: the worst of its frames.
 
     predicted_dice: per label name, the lower of `expected_dice` and `members_dice` (see `agreement.py`), which ranks cases at least as
-    well as either; None where the mask lacks the label. members_dice: of `members` networks times views; None where there is but one.
+    well as either; None where the mask lacks the label. expected_dice: of the mask after postprocessing, which the checks see too.
+    members_dice: of `members` networks times views, whose probabilities no postprocessing touches; None where there is but one.
     """
 
     predicted_dice: dict[str, float | None]
