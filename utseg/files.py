@@ -180,3 +180,23 @@ def remove_leftovers(folder: Path, *, recursive: bool = True) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def broken_link(path: Path) -> str | None:
+    """What is wrong with a link that leads nowhere, and what to do; None for any other path, whether it is there or not."""
+    if not path.is_symlink() or path.exists():
+        return None
+    target = path.readlink()
+    advice = (
+        "git-annex: run `git annex get` or `datalad get`"
+        if "annex" in target.parts
+        else f"it leads to {target}"
+    )
+    return f"is a link to a file that is not there ({advice})"
+
+
+def require_no_broken_link(path: Path) -> Path:
+    """The path itself. Raises InputError where it is a link that leads nowhere; whether it is there at all is not asked."""
+    if link := broken_link(path):
+        raise InputError(f"{path}: {link}")
+    return path

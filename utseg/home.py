@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utseg.errors import InputError, UsageError
+from utseg.files import require_no_broken_link
 
 DEFAULT_HOME = "utseg_data"
 QUOTES = "\"'"
@@ -118,6 +119,7 @@ def _choose(root: Path, name: str | None, what: str, advice: str, holds: str = "
         check_name(name, what)
         if name in there:
             return name, root / name
+        require_no_broken_link(root / name)
         found = f"found there: {', '.join(there)}" if there else "nothing is there"
         raise InputError(f"{root / name}: no {what} called {name!r} ({found}); {advice}")
     if len(there) == 1:

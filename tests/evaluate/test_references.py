@@ -27,7 +27,7 @@ def plain(folder: Path, *names: str) -> Path:
 
 
 def names(folder: Path, predictions: Path | None = None) -> list[str]:
-    return [case.case_id for case in find_references(folder, predictions or folder).cases]
+    return [case.case_id for case in find_references(folder, predictions or folder / "out").cases]
 
 
 @pytest.mark.parametrize("linked", ["nothing", "files", "folder", "dataset"])

@@ -170,6 +170,9 @@ def test_damaged_files_are_left_to_the_gate(folder: Path) -> None:
 
 def test_a_frame_beyond_the_file_is_refused_and_names_the_table(folder: Path) -> None:
     rewrite(folder, set_first(ED="3"))
+    with pytest.raises(CaseErrors, match=r"labels lie on frames 0 and 2 of A0B0C0_sa_gt.*says ED 3, ES 2"):
+        open_dataset(folder)
+    (folder / "Training" / "Labeled" / "A0B0C0" / "A0B0C0_sa_gt.nii.gz").unlink()
     dataset = open_dataset(folder)
     with pytest.raises(CaseErrors, match=r"case A0B0C0_ED.*frame 3 .*\(0 to 2\); check ED and ES in the CSV"):
         read_case(dataset.cases[0], dataset.labels)

@@ -10,7 +10,7 @@ from pathlib import Path
 from utseg.case import Case, Dataset
 from utseg.errors import CaseErrors, InputError, explained_by
 from utseg.evaluate.score import SUFFIXES
-from utseg.files import read_json
+from utseg.files import read_json, require_no_broken_link
 
 DESCRIPTION_FILE = "dataset.json"
 LABEL_FOLDERS = ("labelsTr", "labelsTs")
@@ -31,11 +31,19 @@ def find_references(folder: Path, predictions: Path, dataset: Dataset | None = N
 
     Raises InputError where there is no label file, or where no name of a label is known.
     """
-    if not folder.is_dir():
+    if predictions.resolve() == folder.resolve():
+        raise InputError(
+            f"{predictions}: the masks (-p) and the reference labels (-g) are the same folder; every score would be perfect: "
+            "name the folder that utseg_predict wrote"
+        )
+    if not require_no_broken_link(folder).is_dir():
         raise InputError(f"{folder}: no folder with reference labels is there")
     own = dataset if dataset is not None and _contains(dataset.folder, folder) else _own_dataset(folder)
     if own is not None:
-        inside = tuple(case for case in own.cases if case.label is not None and _contains(folder, case.label))
+        whole = folder.resolve() == own.folder.resolve()
+        inside = tuple(
+            case for case in own.cases if case.label is not None and (whole or _contains(folder, case.label))
+        )
         if inside:
             return References(inside, own.labels, own.warnings)
     source = dataset or own

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.case import Case
-from utseg.errors import CaseErrors, InputError
+from utseg.errors import CaseErrors, InputError, listing
 from utseg.evaluate.clinical import clinical_measures, summarise_clinical
 from utseg.evaluate.metrics import Definition
 from utseg.evaluate.official import OFFICIAL_METRICS, official_means, official_utnet_scores
@@ -38,7 +38,7 @@ from utseg.evaluate.sources import write_sources
 from utseg.evaluate.stack import evaluate_stack
 from utseg.evaluate.summary import by_value, summarise, summarise_regions
 from utseg.evaluate.tables import LATEX_FILE, MARKDOWN_FILE, summary_tables, to_latex, to_markdown
-from utseg.files import folder_lock, require_writable, write_json, write_text
+from utseg.files import folder_lock, require_no_broken_link, require_writable, write_json, write_text
 from utseg.parallel import process_pool, run_each
 from utseg.progress import progress
 
@@ -182,11 +182,11 @@ def _score_all(pairs: list[Pair], executor: Executor | None, workers: int | None
 def match(cases: Sequence[Case], predictions: Path, *, refuse_extra: bool = False) -> list[tuple[Case, Path]]:
     """Each case with its prediction's file. Raises CaseErrors that lists all cases without one or without a reference, and, with
     refuse_extra, all predictions that no case asks for."""
-    if not predictions.is_dir():
+    if not require_no_broken_link(predictions).is_dir():
         raise InputError(f"{predictions}: no folder with predictions is there")
     pairs, problems, unlabelled, missing = [], [], [], []
     for case in cases:
-        found = [path for suffix in SUFFIXES if (path := predictions / f"{case.case_id}{suffix}").is_file()]
+        found = [path for suffix in SUFFIXES if _is_there(path := predictions / f"{case.case_id}{suffix}")]
         if case.label is None:
             unlabelled.append(case.case_id)
         elif not found:
@@ -197,6 +197,11 @@ def match(cases: Sequence[Case], predictions: Path, *, refuse_extra: bool = Fals
             )
         else:
             pairs.append((case, found[0]))
+    if same := [case.case_id for case, path in pairs if case.label and _is_same(path, case.label)]:
+        problems.append(
+            f"{predictions}: for {len(same)} of {len(cases)} cases the mask (-p) is the reference label (-g) itself: {listing(same)}; "
+            "name the folder that utseg_predict wrote"
+        )
     if unlabelled:
         problems.append(
             f"{len(unlabelled)} of {len(cases)} cases have no reference label: {', '.join(unlabelled)}"
@@ -217,6 +222,15 @@ def match(cases: Sequence[Case], predictions: Path, *, refuse_extra: bool = Fals
     if not pairs:
         raise InputError(f"{predictions}: nothing to evaluate: no labelled case was found")
     return pairs
+
+
+def _is_there(path: Path) -> bool:
+    """A link counts wherever it leads: the gate says where it leads nowhere."""
+    return path.is_file() or path.is_symlink()
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return path.exists() and other.exists() and path.samefile(other)
 
 
 def unmatched_predictions(references: Sequence[Case], predictions: Path) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from utseg.case import Case
 from utseg.errors import CaseErrors, InputError, explained_by, listing
+from utseg.files import require_no_broken_link
 from utseg.rawdata import acdc, is_dataset, mnms, open_dataset
 from utseg.rawdata.gate import ENDINGS
 from utseg.rawdata.names import name_problems
@@ -40,7 +41,7 @@ def find_inputs(path: Path, channel_names: Sequence[str]) -> Inputs:
             found = partition
         else:
             found = _folder_inputs(path, len(channel_names))
-    elif path.is_file():
+    elif require_no_broken_link(path).is_file():
         found = _file_inputs(path, len(channel_names))
     else:
         raise InputError(
@@ -98,7 +99,9 @@ def _partition_inputs(folder: Path) -> Inputs | None:
 
 def _folder_inputs(folder: Path, channels: int) -> Inputs:
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    stems = {entry: stem for entry in entries if entry.is_file() and (stem := without_suffix(entry))}
+    # A link counts wherever it leads: the gate says where it leads nowhere.
+    files = [entry for entry in entries if entry.is_file() or entry.is_symlink()]
+    stems = {entry: stem for entry in files if not entry.is_dir() and (stem := without_suffix(entry))}
     labels = [entry for entry, stem in stems.items() if _is_mnms_label(stem, set(stems.values()))]
     ignored = [entry.name for entry in entries if entry not in stems]
     warnings = []

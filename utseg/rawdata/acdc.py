@@ -11,6 +11,7 @@ from pathlib import Path
 
 from utseg.case import Case, Dataset, Partition
 from utseg.errors import CaseErrors, InputError, listing
+from utseg.files import require_no_broken_link
 from utseg.rawdata.cine import CHANNEL_NAMES, ENDINGS, find_file, unlabelled_frames
 from utseg.rawdata.names import name_problems
 
@@ -55,6 +56,8 @@ def open_acdc(folder: Path, name: str) -> Dataset:
     cases: list[Case] = []
     problems: list[str] = []
     notes: dict[str, list[str]] = defaultdict(list)
+    for part in PARTITIONS:
+        require_no_broken_link(_root(folder) / part)
     for place, partition in _places(folder):
         for patient in _patients(place):
             try:
@@ -73,8 +76,12 @@ def _is_there(path: Path) -> bool:
     return path.exists() or path.is_symlink()
 
 
+def _root(folder: Path) -> Path:
+    return folder / NESTED if (folder / NESTED).is_dir() else folder
+
+
 def _places(folder: Path) -> list[tuple[Path, Partition]]:
-    root = folder / NESTED if (folder / NESTED).is_dir() else folder
+    root = _root(folder)
     places = [(root / name, partition) for name, partition in PARTITIONS.items()]
     return [place for place in places if place[0].is_dir()] or [(root, "training")]
 
@@ -91,7 +98,7 @@ def _patients(place: Path) -> list[Path]:
 
 def _cases(folder: Path, partition: Partition, notes: dict[str, list[str]]) -> list[Case]:
     """The cases of a patient. Raises InputError that names the file, what was expected and what was found."""
-    name = folder.name
+    name = require_no_broken_link(folder).name
     images, labels = _frames(folder, ""), _frames(folder, "_gt")
     cine = find_file(folder, f"{name}_4d")
     about = folder / INFO_FILE
@@ -145,7 +152,7 @@ def _frames(folder: Path, suffix: str) -> dict[int, Path]:
 def _read_info(path: Path) -> dict[str, str]:
     """The values of `Info.cfg` by their keys in lower case. Raises InputError."""
     try:
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        lines = require_no_broken_link(path).read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except OSError as error:
         raise InputError(f"{path}: could not be read ({error.strerror or error})") from None
     pairs = [line.partition(":") for line in lines if ":" in line]

@@ -1,13 +1,14 @@
 """What the native layouts of cine challenges have in common: files by their stem, and a cine whose ED and ES frames are not known.
 
-Only headers are read here, to count frames.
+Of images only headers are read here, of labels which frames hold some.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from utseg.case import Case
-from utseg.errors import InputError
+from utseg.errors import InputError, listing
 
 CHANNEL_NAMES = ("cine-MRI",)
 ENDINGS = (".nii.gz", ".nii")
@@ -30,3 +31,21 @@ def unlabelled_frames(case: Case) -> list[Case]:
     if frames == 1:
         return [case]
     return [replace(case, case_id=f"{case.case_id}_t{frame:02d}", frame=frame) for frame in range(frames)]
+
+
+def labelled_frames(label: Path) -> list[int]:
+    """All frames of a label file that hold a label. A damaged file raises InputError."""
+    from utseg.rawdata.nifti import first_nonzero_frame
+
+    found: list[int] = []
+    while (frame := first_nonzero_frame(label, found[-1] + 1 if found else 0)) is not None:
+        found.append(frame)
+    return found
+
+
+def frames_text(frames: Sequence[int]) -> str:
+    """Frame numbers in words: "frame 0", "frames 0 and 9"."""
+    numbers = [str(frame) for frame in frames]
+    if len(numbers) == 1:
+        return f"frame {numbers[0]}"
+    return f"frames {' and '.join(numbers) if len(numbers) == 2 else listing(numbers)}"

@@ -31,8 +31,8 @@ class Content(Protocol):
     def part(self, start: int, count: int, total: int) -> bytearray:
         """Bytes start … start + count, from a file that must hold `total` bytes exactly. Everything is checked that can be."""
 
-    def is_zero_from(self, start: int) -> bool:
-        """Whether all bytes from `start` on are zero; reads no further than the first that is not."""
+    def first_nonzero(self, start: int) -> int | None:
+        """The position of the first byte from `start` on that is not zero; reads no further."""
 
 
 class PlainContent:
@@ -58,9 +58,12 @@ class PlainContent:
             raise InputError(f"{self._path}: ended while it was read; is it still being written?")
         return data
 
-    def is_zero_from(self, start: int) -> bool:
+    def first_nonzero(self, start: int) -> int | None:
         self._handle.seek(start)
-        return not any(piece.strip(b"\0") for piece in iter(lambda: self._handle.read(PIECE_BYTES), b""))
+        for piece in iter(lambda: self._handle.read(PIECE_BYTES), b""):
+            if rest := piece.lstrip(b"\0"):
+                return self._handle.tell() - len(rest)
+        return None
 
 
 class GzipContent:
@@ -98,13 +101,13 @@ class GzipContent:
             raise wrong_size(self._path, total, f"{position:,}")
         return data
 
-    def is_zero_from(self, start: int) -> bool:
+    def first_nonzero(self, start: int) -> int | None:
         position = 0
         for chunk in self._all_chunks():
-            if chunk[max(start - position, 0) :].strip(b"\0"):
-                return False
             position += len(chunk)
-        return True
+            if rest := chunk[max(start - position + len(chunk), 0) :].lstrip(b"\0"):
+                return position - len(rest)
+        return None
 
     def _all_chunks(self) -> Iterator[bytes]:
         yield bytes(self._begin)

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from utseg.case import Case
 from utseg.errors import CaseErrors, InputError, listing
+from utseg.files import broken_link, require_no_broken_link
 from utseg.rawdata import itk, nifti
+from utseg.rawdata.cine import frames_text, labelled_frames
 from utseg.rawdata.geometry import Geometry
 from utseg.rawdata.nifti import Volume
 from utseg.rawdata.write import write_mask
@@ -63,7 +65,9 @@ def read_label(
 ) -> tuple[NDArray[np.uint8], Geometry]:
     """A label map, (Z, Y, X) uint8, with no values but those of `labels`. Raises InputError that lists others with their counts."""
     volume = _read_volume(path, frame)
-    return _label_values(path, volume, labels), volume.geometry
+    label = _label_values(path, volume, labels)
+    _check_labelled(path, frame, label)
+    return label, volume.geometry
 
 
 def read_case(case: Case, labels: Mapping[str, int]) -> LoadedCase:
@@ -88,6 +92,7 @@ def read_case(case: Case, labels: Mapping[str, int]) -> LoadedCase:
             volume = _read_volume(case.label, case.frame)
             warnings += volume.warnings
             label = _label_values(case.label, volume, labels)
+            _check_labelled(case.label, case.frame, label)
             if channels:
                 problems += _unlike(case.label, volume.geometry, channels[0][0], channels[0][2])
         except InputError as error:
@@ -103,6 +108,7 @@ def read_case(case: Case, labels: Mapping[str, int]) -> LoadedCase:
 
 
 def _require_known_ending(path: Path) -> None:
+    require_no_broken_link(path)
     if not path.name.endswith(ENDINGS):
         raise InputError(f"{path}: not a known image format; expected a file ending in {', '.join(ENDINGS)}")
 
@@ -145,6 +151,17 @@ def _label_values(path: Path, volume: Volume, labels: Mapping[str, int]) -> NDAr
     raise InputError(f"{path}: {_unknown_values(values, known)}; known labels: {_label_list(labels)}")
 
 
+def _check_labelled(path: Path, frame: int | None, label: NDArray[np.uint8]) -> None:
+    """Refuses a frame of a cine that holds no label where several others do: at most one of those is the other phase's."""
+    if frame is None or label.any() or path.name.endswith(itk.ENDINGS):
+        return
+    labelled = labelled_frames(path)
+    if len(labelled) > 1:
+        raise InputError(
+            f"{path}: frame {frame} holds no label, {frames_text(labelled)} do; check ED and ES in the CSV, counted from 0"
+        )
+
+
 def _unknown_values(values: NDArray[Any], known: NDArray[np.bool_]) -> str:
     """Which values are not known, and how many voxels have each."""
     found, counts = np.unique(values, return_counts=True)
@@ -171,8 +188,10 @@ def _unlike(path: Path, geometry: Geometry, reference: Path, expected: Geometry)
 
 
 def _missing_image(case: Case, number: int) -> str:
-    """Names the missing file and what else of this case is in its folder."""
+    """Names the missing file, where a link to it leads, or what else of this case is in its folder."""
     path = case.images[number]
+    if link := broken_link(path):
+        return f"{path}: {link}"
     prefix = path.name.rpartition("_")[0]
     there = sorted(entry.name for entry in path.parent.glob("*")) if path.parent.is_dir() else []
     alike = [name for name in there if name.startswith(prefix + "_")] if prefix else there

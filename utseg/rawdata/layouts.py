@@ -7,6 +7,7 @@ from pathlib import Path
 
 from utseg.case import Dataset
 from utseg.errors import InputError
+from utseg.files import require_no_broken_link
 from utseg.rawdata import acdc, mnms, nnunet
 
 LEVELS_UP = 4
@@ -45,7 +46,7 @@ def open_dataset(folder: Path, name: str | None = None) -> Dataset:
     Raises InputError where the folder is missing or of no layout, SettingError for a wrong `dataset.json`, CaseErrors for cases that
     cannot be told apart. What is merely odd is in `Dataset.warnings`.
     """
-    if not folder.is_dir():
+    if not require_no_broken_link(folder).is_dir():
         raise InputError(
             f"{folder}: not a folder; expected a raw dataset in the M&Ms, ACDC or nnU-Net layout"
         )
@@ -62,6 +63,8 @@ def open_dataset(folder: Path, name: str | None = None) -> Dataset:
         )
     for reader in suited.values():
         return reader(folder, name)
+    for entry in sorted(folder.iterdir()):
+        require_no_broken_link(entry)
     found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
     raise InputError(
         f"{folder}: not a raw dataset: expected dataset.json with imagesTr and labelsTr (nnU-Net), Training, Validation or Testing "

@@ -6,14 +6,15 @@ unlabelled case, CODE_t00, CODE_t01, … No pixel is checked here, but an all-ze
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from utseg.case import Case, Dataset, Partition
 from utseg.errors import CaseErrors, InputError, listing
-from utseg.rawdata.cine import CHANNEL_NAMES, find_file, unlabelled_frames
-from utseg.rawdata.names import name_problem, name_problems
+from utseg.files import require_no_broken_link
+from utseg.rawdata.cine import CHANNEL_NAMES, find_file, frames_text, labelled_frames, unlabelled_frames
+from utseg.rawdata.names import letter_case_differs, name_problem, name_problems
 from utseg.rawdata.tables import Table, is_empty, read_table
 
 LABELS: Mapping[str, int] = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
@@ -48,6 +49,16 @@ class _Subject:
     may_be_labelled: bool
 
 
+@dataclass(frozen=True)
+class _Misplaced:
+    """A subject whose `named` frames, ED and ES, are not those that its label file has labels on."""
+
+    code: str
+    label: str
+    named: tuple[int, int]
+    labelled: list[int]
+
+
 def is_place(folder: Path, root: Path) -> bool:
     """Whether a folder below `root` is a partition with folders in it, holds such ones, or is a subject's folder in one."""
     top = _root(root)
@@ -80,16 +91,21 @@ def open_mnms(folder: Path, name: str) -> Dataset:
     problems = name_problems((subject.code for subject in subjects), "subject")
     if problems:
         raise CaseErrors(f"{root}: {problem}" for problem in problems)
+    codes = {subject.code for subject in subjects}
+    if differing := letter_case_differs(set(rows) - codes, codes - set(rows), "the table", "on disk"):
+        raise InputError(f"{table.path}: {differing}; write them alike")
     notes: dict[str, list[str]] = defaultdict(list)
-    notes["absent"] = sorted(set(rows) - {subject.code for subject in subjects})
+    notes["absent"] = sorted(set(rows) - codes)
+    misplaced: list[_Misplaced] = []
     cases: list[Case] = []
     for subject in subjects:
         if subject.code not in rows:
             notes["no row"].append(subject.code)
-        cases += _cases(subject, rows.get(subject.code, _Row()), notes)
-    problems = name_problems((case.case_id for case in cases), "case")
+        cases += _cases(subject, rows.get(subject.code, _Row()), notes, misplaced)
+    problems = [f"{table.path}: {problem}" for problem in _frame_problems(misplaced)]
+    problems += [f"{root}: {problem}" for problem in name_problems((case.case_id for case in cases), "case")]
     if problems:
-        raise CaseErrors(f"{root}: {problem}" for problem in problems)
+        raise CaseErrors(problems)
     return Dataset(name, folder, "mnms", CHANNEL_NAMES, LABELS, tuple(cases), tuple(_warnings(table, notes)))
 
 
@@ -108,9 +124,11 @@ def _table_folders(folder: Path, root: Path) -> list[Path]:
 def _subjects(root: Path) -> Iterator[_Subject]:
     for place, partition, may_be_labelled in PARTITIONS:
         parent = root / place
+        for part in (parent.parent, parent):
+            require_no_broken_link(part)
         if parent.is_dir():
             for entry in sorted(parent.iterdir()):
-                if entry.is_dir() and not entry.name.startswith("."):
+                if require_no_broken_link(entry).is_dir() and not entry.name.startswith("."):
                     yield _Subject(entry.name, entry, partition, may_be_labelled)
 
 
@@ -120,7 +138,9 @@ def _find_table(folders: list[Path]) -> Table:
         read_table(path)
         for folder in folders
         for path in sorted(folder.iterdir())
-        if path.is_file() and path.suffix.lower() == ".csv" and not path.name.startswith(".")
+        if path.suffix.lower() == ".csv"
+        and not path.name.startswith(".")
+        and require_no_broken_link(path).is_file()
     ]
     suited = [
         table for table in tables if all(table.column(*names) for names in (CODE_COLUMN, ("ED",), ("ES",)))
@@ -184,12 +204,18 @@ def _frames(table: Table, row: Mapping[str, str]) -> tuple[int, int] | None:
     return (found[0], found[1]) if len(found) == 2 and found[0] != found[1] else None
 
 
-def _cases(subject: _Subject, row: _Row, notes: dict[str, list[str]]) -> list[Case]:
+def _cases(
+    subject: _Subject, row: _Row, notes: dict[str, list[str]], misplaced: list[_Misplaced]
+) -> list[Case]:
     image = find_file(subject.folder, f"{subject.code}_sa") or subject.folder / f"{subject.code}_sa.nii.gz"
     label = find_file(subject.folder, f"{subject.code}_sa_gt") if subject.may_be_labelled else None
-    if label is not None and _is_empty_label(label):
+    labelled = _labelled_frames(label, row.frames) if label is not None else None
+    if labelled == []:
         notes["empty label"].append(subject.code)
         label = None
+    elif label is not None and row.frames is not None and labelled and labelled[0] not in row.frames:
+        if not set(row.frames) <= set(labelled):
+            misplaced.append(_Misplaced(subject.code, label.name, row.frames, labelled))
     elif label is None and subject.may_be_labelled:
         notes["no label"].append(subject.code)
 
@@ -206,13 +232,37 @@ def _cases(subject: _Subject, row: _Row, notes: dict[str, list[str]]) -> list[Ca
     return unlabelled_frames(case("", None, "", None))
 
 
-def _is_empty_label(label: Path) -> bool:
-    from utseg.rawdata.nifti import is_all_zero
+def _labelled_frames(label: Path, named: tuple[int, int] | None) -> list[int] | None:
+    """The frames that hold labels; the first alone where it is one of those named, so that no file is read further than it must.
+
+    None for a damaged file.
+    """
+    from utseg.rawdata.nifti import first_nonzero_frame
 
     try:
-        return is_all_zero(label)
+        first = first_nonzero_frame(label)
+        if first is None:
+            return []
+        return [first] if named is None or first in named else labelled_frames(label)
     except InputError:
-        return False  # damaged: the gate says so, with all other damaged files
+        return None  # the gate says so, with all other damaged files
+
+
+def _frame_problems(misplaced: Sequence[_Misplaced]) -> Iterator[str]:
+    """One line for a table that counts from 1, else one a subject."""
+    texts = [
+        f"labels lie on {frames_text(one.labelled)} of {one.label}, the table says ED {one.named[0]}, ES {one.named[1]}: "
+        "frames are counted from 0"
+        for one in misplaced
+    ]
+    if len(misplaced) > 1 and all(
+        {frame - 1 for frame in one.named} <= set(one.labelled) for one in misplaced
+    ):
+        codes = listing([one.code for one in misplaced])
+        yield f"{texts[0]}; subtract 1 from ED and ES, as for {len(misplaced)} subjects in all: {codes}"
+        return
+    for one, text in zip(misplaced, texts, strict=True):
+        yield f"subject {one.code}: {text}; correct ED and ES"
 
 
 def _warnings(table: Table, notes: Mapping[str, list[str]]) -> Iterator[str]:

@@ -5,7 +5,9 @@ Nothing is renamed here; a name that does not do is refused.
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+from utseg.errors import listing
 
 FORBIDDEN = frozenset("/\\:\0")
 LONGEST = 200
@@ -36,7 +38,7 @@ def name_problems(names: Iterable[str], what: str) -> list[str]:
     ]
     alike: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        alike[unicodedata.normalize("NFC", name).casefold()].append(name)
+        alike[_folded(name)].append(name)
     for group in alike.values():
         if len(group) > 1 and len(set(group)) == 1:
             problems.append(f"{what} {group[0]!r} is there {len(group)} times; names must be unique")
@@ -46,3 +48,21 @@ def name_problems(names: Iterable[str], what: str) -> list[str]:
                 f"{what}s {listed} differ by letter case only, which many file systems cannot tell apart; rename them"
             )
     return problems
+
+
+def letter_case_differs(ours: Collection[str], theirs: Collection[str], here: str, there: str) -> str | None:
+    """Which of `ours`, found in `here`, only need another letter case to be one of `theirs`, found in `there`; None where none does.
+
+    Nothing is matched by it: which of the two is right is for a person to say.
+    """
+    folded = {_folded(name): name for name in theirs}
+    pairs = [
+        f"{name!r} in {here}, {folded[_folded(name)]!r} {there}"
+        for name in sorted(ours)
+        if name not in theirs and _folded(name) in folded
+    ]
+    return f"the letter case of {len(pairs)} names differs: {listing(pairs)}" if pairs else None
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()

@@ -56,7 +56,8 @@ SIGNATURES = {
     b"ObjectType": "a MetaImage file",
     b"%PDF": "a PDF file",
     b"<": "a web page or XML",
-    b"version https://git-lfs": "a Git LFS pointer, not the file itself",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself (run `git lfs pull`)",
+    b"/annex/objects/": "a git-annex pointer, not the file itself (run `git annex get` or `datalad get`)",
     GZIP_MAGIC: "a gzip file; rename it to .nii.gz",
 }
 
@@ -128,11 +129,12 @@ def frame_index(path: Path, frame: int | None, frames: int) -> int:
     return frame or 0
 
 
-def is_all_zero(path: Path) -> bool:
-    """Whether every stored byte after the header is zero; stops at the first that is not. A damaged file raises InputError."""
+def first_nonzero_frame(path: Path, start: int = 0) -> int | None:
+    """The first frame, from `start` on, with a stored byte that is not zero; reads no further. A damaged file raises InputError."""
     with _opened(path) as content:
         header = _checked_header(path, content)
-        return content.is_zero_from(header.offset)
+        position = content.first_nonzero(header.offset + start * header.frame_bytes)
+    return None if position is None else (position - header.offset) // header.frame_bytes
 
 
 @contextmanager

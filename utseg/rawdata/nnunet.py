@@ -15,10 +15,13 @@ from typing import Any
 
 from utseg.case import Case, Dataset, Partition
 from utseg.errors import CaseErrors, InputError, SettingError, listing
+from utseg.files import require_no_broken_link
 from utseg.rawdata.names import name_problems
 from utseg.rawdata.tables import Table, is_empty, read_table
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd")
+DESCRIPTION_FILE = "dataset.json"
+TABLE_FILE = "cases.csv"
 PLACES = ("imagesTr", "imagesTs", "labelsTr", "labelsTs")
 REQUIRED_KEYS = ("channel_names", "labels", "file_ending")
 LARGEST_LABEL = 255
@@ -44,17 +47,21 @@ class Description:
 
 def looks_like(folder: Path) -> bool:
     """Whether a folder has `dataset.json` or `imagesTr`."""
-    return (folder / "dataset.json").exists() or (folder / "imagesTr").is_dir()
+    return (folder / DESCRIPTION_FILE).exists() or (folder / "imagesTr").is_dir()
 
 
 def has_images(folder: Path) -> bool:
     """Whether a folder has an image folder of this layout. With `dataset.json` only it may be a plain folder that names its labels."""
-    return any((folder / images).is_dir() for images in ("imagesTr", "imagesTs"))
+    return any(
+        (folder / images).is_dir() or (folder / images).is_symlink() for images in ("imagesTr", "imagesTs")
+    )
 
 
 def open_nnunet(folder: Path, name: str) -> Dataset:
     """Reads a folder in this layout. Raises SettingError (`dataset.json`), InputError, CaseErrors (names, rows of `cases.csv`)."""
-    about = read_description(folder / "dataset.json")
+    for place in (*PLACES, TABLE_FILE):
+        require_no_broken_link(folder / place)
+    about = read_description(folder / DESCRIPTION_FILE)
     training = _partition_cases(folder, "Tr", "training", about)
     testing = _partition_cases(folder, "Ts", "testing", about)
     cases = [*training, *testing]
@@ -66,8 +73,8 @@ def open_nnunet(folder: Path, name: str) -> Dataset:
     if problems:
         raise CaseErrors(f"{folder}: {problem}" for problem in problems)
     warnings = _completeness(folder, about, training, cases)
-    if (folder / "cases.csv").exists():
-        cases = _with_rows(cases, read_table(folder / "cases.csv"), warnings)
+    if (folder / TABLE_FILE).exists():
+        cases = _with_rows(cases, read_table(folder / TABLE_FILE), warnings)
     return Dataset(name, folder, "nnunet", about.channel_names, about.labels, tuple(cases), tuple(warnings))
 
 
@@ -97,7 +104,7 @@ def read_description(path: Path) -> Description:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(require_no_broken_link(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(
             f"{path}: not found; it says which channels and labels there are, see raw_data_template/"
@@ -209,7 +216,8 @@ def _partition_cases(folder: Path, suffix: str, partition: Partition, about: Des
     labelled = []
     for case in cases:
         label = labels / f"{case.case_id}{about.file_ending}"
-        labelled.append(replace(case, label=label) if label.is_file() else case)
+        # A link counts wherever it leads: the gate says where it leads nowhere.
+        labelled.append(replace(case, label=label) if label.is_file() or label.is_symlink() else case)
     return labelled
 
 
