@@ -4,9 +4,10 @@ Only reading happens here, so that a wrong word, setting, file or selection is r
 run that was started: plan, recipe, data, cases and seed are compared key by key.
 """
 
+import logging
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,19 +22,28 @@ from trainers.recipe import Recipe, apply_settings
 from trainers.weights import Fit, check_fit, fit_weights, read_tensors, weights_file
 from utseg.case import Case
 from utseg.device import resolve_device
-from utseg.errors import ArtefactError, InputError, SettingError
+from utseg.errors import ArtefactError, InputError, SettingError, listing
 from utseg.files import sha256, sha256_json
 from utseg.networks import build_network, network_settings
 from utseg.networks.network import SegmentationNetwork
 from utseg.planning.plan import Plan, read_plan
 from utseg.planning.survey import values_for_network
-from utseg.preprocess.slices import SliceStore
+from utseg.preprocess.slices import CaseRecord, SliceStore
 from utseg.preprocess.splits import read_splits, select_cases
 from utseg.rawdata import open_dataset
-from utseg.runs import InitialWeights, RunRecord
+from utseg.runs import RUN_FILE, InitialWeights, RunRecord, read_run
 from utseg.training import TrainRequest
 
-MAY_DIFFER = ("device", "versions", "git_revision", "started", "plan.reasons", "plan.estimated_memory_gb")
+logger = logging.getLogger("utseg")
+MAY_DIFFER = (
+    "device",
+    "versions",
+    "git_revision",
+    "started",
+    "plan.reasons",
+    "plan.estimated_memory_gb",
+    "initial_weights.saw",
+)
 PROCESSES = "processes"
 TIMETABLE = ("epochs", "iterations_per_epoch", "recipe.validate_every")
 
@@ -89,6 +99,8 @@ def prepare(request: TrainRequest, recipe: Recipe, world: World) -> Run:
     training, validation = select_cases(request.selection, records, read_splits(request.preprocessed), seed=0)
     if not training:
         raise InputError(f"{request.selection}: no case is left to train on")
+    if initial is not None:
+        initial = initial.model_copy(update={"saw": _seen_before(request, plan, records, validation)})
     record = RunRecord(
         model=request.model,
         network=recipe.network_name,
@@ -142,6 +154,31 @@ def read_initial(
     fit = fit_weights(network, read_tensors(path))
     check_fit(fit, path, name, allow_mismatch=request.allow_mismatch)
     return InitialWeights(file=path.name, sha256=sha256(path), tensors=len(fit.values)), fit
+
+
+def _seen_before(
+    request: TrainRequest, plan: Plan, records: Sequence[CaseRecord], validation: Sequence[str]
+) -> int:
+    """How many of the subjects held back here the run trained on that `--weights` comes from; a warning where there are any."""
+    folder = weights_file(request.weights).parent if request.weights is not None else None
+    if folder is None or not (folder / RUN_FILE).is_file():
+        return 0
+    source = read_run(folder)
+    owners = {record.case_id: record.subject for record in records}
+    trained = {owners.get(case_id) for case_id in source.training_cases}
+    held_back = {owners[case_id] for case_id in validation}
+    seen = sorted(held_back & trained) if source.plan.dataset == plan.dataset else []
+    if seen:
+        logger.warning(
+            "--weights %s: was trained on %d of the %d subjects that %s holds back (%s): their scores will be too good, and no model is "
+            "chosen by them",
+            request.weights,
+            len(seen),
+            len(held_back),
+            request.selection,
+            listing(seen),
+        )
+    return len(seen)
 
 
 def _raw_cases(request: TrainRequest, case_ids: tuple[str, ...]) -> tuple[Case, ...]:

@@ -24,11 +24,15 @@ SUMMARY_FILE = "summary.json"
 
 
 class InitialWeights(Settings):
-    """The file that a run started from: its name, its checksum, and how many of the network's tensors it filled."""
+    """The file that a run started from: its name, its checksum, and how many of the network's tensors it filled.
+
+    `saw`: how many of the subjects that this run holds back trained those weights, as far as a `run.json` beside the file says.
+    """
 
     file: str
     sha256: str
     tensors: int
+    saw: int = 0
 
 
 class RunRecord(Settings):

@@ -255,6 +255,21 @@ def wait_for_epoch(folder, process):
         time.sleep(0.02)
 
 
+def test_weights_of_a_run_that_saw_those_held_back_are_named(home, tmp_path, capsys):
+    copy = Path(shutil.copytree(home, tmp_path / "home"))
+    words = ("-m", "UNet", "--epochs", 1, "--device", "cpu")
+    assert call(copy, "2d", "fold1", *words) == 0
+    folder = copy / "results/Tiny/tiny_2d/UNet"
+    capsys.readouterr()
+    assert call(copy, "2d", "fold0", *words, "--weights", folder / "fold1") == 0
+    held_back = {case.split("_")[0] for case in read_run(folder / "fold0").validation_cases}
+    said = capsys.readouterr().err
+    assert f"was trained on 1 of the 1 subjects that fold0 holds back ({held_back.pop()})" in said
+    assert read_run(folder / "fold0").initial_weights.saw == 1
+    assert call(copy, "2d", "fold1", *words, "--overwrite", "--weights", folder / "fold1") == 0
+    assert read_run(folder / "fold1").initial_weights.saw == 0
+
+
 @pytest.mark.parametrize("average", [0.0, 0.1])
 def test_the_model_is_the_end_of_the_schedule_whatever_validation_found(
     home, tmp_path, monkeypatch, capsys, average

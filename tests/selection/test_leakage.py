@@ -58,6 +58,14 @@ def test_a_validation_subject_that_trained_too(home, capfd):
     assert "UTNet/fold0/run.json" in line
 
 
+def test_weights_to_start_from_that_saw_a_validation_subject(home, capfd):
+    initial = {"file": "model.safetensors", "sha256": "0" * 64, "tensors": 9, "saw": 2}
+    edit_json(run_json(home), lambda record: record.update(initial_weights=initial))
+    line = refused(home, capfd)
+    assert "auto_2d/UTNet/fold0/run.json: training began from model.safetensors" in line
+    assert "trained on 2 of the subjects that auto_2d/UTNet/fold0 holds back" in line
+
+
 def test_the_other_phase_of_a_training_subject_is_a_leak_too(home, capfd):
     """ED trains, ES validates: another case, the same heart."""
     record = json.loads(run_json(home).read_text())

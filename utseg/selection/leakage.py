@@ -18,13 +18,15 @@ AGAIN = "restore the file, or train again with --overwrite"
 
 def check_leakage(trained: Sequence[TrainedModel], dataset: Dataset, splits: Sequence[Split] | None) -> None:
     """Raises InputError naming the subject: in training and validation of one run; not a labelled training case of the dataset; held back
-    in two folds; held back in other folds by another model, or than `splits.json` says (None: there is none).
+    in two folds; held back in other folds by another model, or than `splits.json` says (None: there is none). And naming the run that
+    began from weights which saw subjects that it holds back.
     """
     cases = {case.case_id: case for case in dataset.cases}
     for model in trained:
         for run in model.folds.values():
             _check_partition(run, cases, dataset)
             _check_sides(run, cases)
+            _check_start(run)
         _check_folds(model, cases)
         if splits is not None:
             _check_splits(model, cases, splits)
@@ -53,6 +55,15 @@ def _check_partition(run: FoldRun, cases: Mapping[str, Case], dataset: Dataset) 
                     f"{run.folder / RUN_FILE}: subject {case.subject} is among the {side} cases ({case_id}), but {kind} of "
                     f"{dataset.folder}; test cases take no part in training or selection: {AGAIN}"
                 )
+
+
+def _check_start(run: FoldRun) -> None:
+    initial = run.record.initial_weights
+    if initial is not None and initial.saw:
+        raise InputError(
+            f"{run.folder / RUN_FILE}: training began from {initial.file}, which was trained on {initial.saw} of the subjects that "
+            f"{run.name} holds back; its scores would be of what it has seen: train again from other weights, or leave it out with -m"
+        )
 
 
 def _check_sides(run: FoldRun, cases: Mapping[str, Case]) -> None:
