@@ -118,7 +118,7 @@ def test_what_lacks_its_counterpart_is_a_warning(folder: Path) -> None:
     assert len(dataset.warnings) == 4
     assert "1 images of imagesTr have no label and are not trained on: s00_ED" in text
     assert "1 labels have no image and are left out: s01_ES.nii.gz" in text
-    assert "numTraining is 4, but imagesTr holds 3 cases" in text
+    assert "numTraining is 4, but there are 3 training cases" in text
     assert "1 rows have no image and are left out: s01_ES" in text
 
 

@@ -112,7 +112,7 @@ def _own_dataset(folder: Path) -> Dataset | None:
 
 def _labels_of(predictions: Path, folder: Path) -> Mapping[str, int]:
     """The labels' names and values from `dataset.json` beside the references, or else from the record of the predictions."""
-    from utseg.rawdata.nnunet import read_description
+    from utseg.rawdata.description import read_description
 
     beside = (folder, folder.absolute().parent) if folder.absolute().name in LABEL_FOLDERS else (folder,)
     for place in beside:

@@ -41,6 +41,7 @@ from utseg.evaluate.tables import LATEX_FILE, MARKDOWN_FILE, summary_tables, to_
 from utseg.files import folder_lock, require_no_broken_link, require_writable, write_json, write_text
 from utseg.parallel import process_pool, run_each
 from utseg.progress import progress
+from utseg.rawdata.names import letter_case_differs
 
 SUMMARY_FILE = "summary.json"
 SUFFIXES = (".nii.gz", ".nii")
@@ -211,7 +212,10 @@ def match(cases: Sequence[Case], predictions: Path, *, refuse_extra: bool = Fals
             f"{predictions}: no prediction CASE{SUFFIXES[0]} for {len(missing)} of {len(cases)} cases: {', '.join(missing)}; "
             "predict them, or score only what is there with --only-predicted"
         )
-    extra = unmatched_predictions(cases, predictions) if refuse_extra else []
+    unmatched = unmatched_predictions(cases, predictions)
+    if differing := letter_case_differs(missing, unmatched, "the references", "among the predictions"):
+        problems.append(f"{predictions}: {differing}; write them alike")
+    extra = unmatched if refuse_extra else []
     if extra:
         problems.append(
             f"{predictions}: no reference for {len(extra)} predictions: {', '.join(extra)}; "

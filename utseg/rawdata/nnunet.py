@@ -1,30 +1,32 @@
 """The nnU-Net layout: `dataset.json`, `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz`, `imagesTs`, and optionally `cases.csv`.
 
-`dataset.json` may carry keys of its own; those that are used here must be right. Region-based labels and an ignore label are not supported.
+What `dataset.json` may say is in `description.py`; the cases are those of its `dataset` key, where it has one, else all of imagesTr.
 No pixel is read here: a file that is missing is reported by the gate, with all other faults.
 """
 
-import difflib
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from utseg.case import Case, Dataset, Partition
-from utseg.errors import CaseErrors, InputError, SettingError, listing
+from utseg.errors import CaseErrors, InputError, listing
 from utseg.files import require_no_broken_link
-from utseg.rawdata.names import name_problems
+from utseg.rawdata.description import (
+    DESCRIPTION_FILE,
+    FILE_ENDINGS,
+    Description,
+    ListedCase,
+    lists_cases,
+    read_description,
+    require_normalisation_of_mr,
+)
+from utseg.rawdata.names import letter_case_differs, name_problems
 from utseg.rawdata.tables import Table, is_empty, read_table
 
-FILE_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd")
-DESCRIPTION_FILE = "dataset.json"
 TABLE_FILE = "cases.csv"
 PLACES = ("imagesTr", "imagesTs", "labelsTr", "labelsTs")
-REQUIRED_KEYS = ("channel_names", "labels", "file_ending")
-LARGEST_LABEL = 255
 GROUPS = {
     "phase": ("phase",),
     "vendor": ("vendor",),
@@ -35,26 +37,20 @@ GROUPS = {
 CHANNEL_SUFFIX = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class Description:
-    """What is used of a `dataset.json`."""
-
-    channel_names: tuple[str, ...]
-    labels: Mapping[str, int]
-    file_ending: str
-    num_training: int | None
-
-
 def looks_like(folder: Path) -> bool:
     """Whether a folder has `dataset.json` or `imagesTr`."""
     return (folder / DESCRIPTION_FILE).exists() or (folder / "imagesTr").is_dir()
 
 
 def has_images(folder: Path) -> bool:
-    """Whether a folder has an image folder of this layout. With `dataset.json` only it may be a plain folder that names its labels."""
-    return any(
+    """Whether a folder has an image folder of this layout, or lists images elsewhere.
+
+    With `dataset.json` only it may be a plain folder of files whose labels that names.
+    """
+    there = any(
         (folder / images).is_dir() or (folder / images).is_symlink() for images in ("imagesTr", "imagesTs")
     )
+    return there or ((folder / DESCRIPTION_FILE).is_file() and lists_cases(folder))
 
 
 def open_nnunet(folder: Path, name: str) -> Dataset:
@@ -62,119 +58,28 @@ def open_nnunet(folder: Path, name: str) -> Dataset:
     for place in (*PLACES, TABLE_FILE):
         require_no_broken_link(folder / place)
     about = read_description(folder / DESCRIPTION_FILE)
-    training = _partition_cases(folder, "Tr", "training", about)
+    require_normalisation_of_mr(folder / DESCRIPTION_FILE, about.channel_names)
+    in_folder = _partition_cases(folder, "Tr", "training", about)
+    training = in_folder if about.listed is None else _listed_cases(about.listed)
     testing = _partition_cases(folder, "Ts", "testing", about)
     cases = [*training, *testing]
     if not cases:
+        found = listing(_visible(folder / "imagesTr")) or "nothing"
         raise InputError(
-            f"{folder / 'imagesTr'}: no images called CASE_0000{about.file_ending} (file_ending of dataset.json)"
+            f"{folder / 'imagesTr'}: no images called CASE_0000{about.file_ending} (file_ending of dataset.json); found {found}"
         )
     problems = name_problems((case.case_id for case in cases), "case")
     if problems:
         raise CaseErrors(f"{folder}: {problem}" for problem in problems)
-    warnings = _completeness(folder, about, training, cases)
+    warnings = [*about.warnings, *_completeness(folder, about, training, cases)]
+    if len(left_out := {case.case_id for case in in_folder} - {case.case_id for case in training}):
+        warnings.append(
+            f"{folder / DESCRIPTION_FILE}: dataset: {len(training)} cases are listed and used; {len(left_out)} others of imagesTr are left "
+            f"out: {listing(sorted(left_out))}"
+        )
     if (folder / TABLE_FILE).exists():
         cases = _with_rows(cases, read_table(folder / TABLE_FILE), warnings)
     return Dataset(name, folder, "nnunet", about.channel_names, about.labels, tuple(cases), tuple(warnings))
-
-
-def read_description(path: Path) -> Description:
-    """Reads and checks `dataset.json`. Raises SettingError that names the path of the key, what was expected and found."""
-    value = _read_json(path)
-    if not isinstance(value, dict):
-        raise SettingError(f"{path}: expected an object {{…}}, found {_kind(value)}")
-    if "channel_names" not in value and "modality" in value:
-        raise SettingError(
-            f'{path}: modality: this is the key of an older format; rename it to "channel_names"'
-        )
-    for key in (*REQUIRED_KEYS, "numTraining"):
-        if key not in value:
-            _report_missing(path, key, value)
-    channels = _channel_names(path, value["channel_names"])
-    ending = value["file_ending"]
-    if ending not in FILE_ENDINGS:
-        raise SettingError(
-            f"{path}: file_ending: expected one of {', '.join(FILE_ENDINGS)}, found {ending!r}"
-        )
-    number = value.get("numTraining")
-    if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
-        raise SettingError(f"{path}: numTraining: expected a whole number, found {number!r}")
-    return Description(channels, _labels(path, value["labels"]), ending, number)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(require_no_broken_link(path).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: not found; it says which channels and labels there are, see raw_data_template/"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{path}: could not be read ({error.strerror or error})") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise SettingError(f"{path}: not valid JSON ({error})") from None
-
-
-def _report_missing(path: Path, key: str, value: Mapping[str, Any]) -> None:
-    """A key that is missing, or, where one is called nearly so, which it should be. `numTraining` may be left out."""
-    others = {other.casefold().replace("_", ""): other for other in value if other not in REQUIRED_KEYS}
-    close = difflib.get_close_matches(key.casefold().replace("_", ""), list(others), n=1, cutoff=0.75)
-    if close:
-        raise SettingError(f"{path}: {others[close[0]]}: unknown key; did you mean {key!r}?")
-    if key in REQUIRED_KEYS:
-        raise SettingError(f"{path}: {key}: this key is missing; found {', '.join(value) or 'none'}")
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: f"the text {value!r}", type(None): "null"}
-    return names.get(type(value), repr(value))
-
-
-def _channel_names(path: Path, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, dict) or not value:
-        raise SettingError(
-            f'{path}: channel_names: expected an object like {{"0": "cine-MRI"}}, found {_kind(value)}'
-        )
-    expected = {str(number) for number in range(len(value))}
-    if set(value) != expected:
-        wrong = sorted(set(value) - expected)
-        raise SettingError(
-            f"{path}: channel_names.{wrong[0]}: expected the keys {', '.join(sorted(expected))}, found {', '.join(value)}"
-        )
-    for key, name in value.items():
-        if not isinstance(name, str):
-            raise SettingError(f"{path}: channel_names.{key}: expected a text, found {_kind(name)}")
-    return tuple(value[str(number)] for number in range(len(value)))
-
-
-def _labels(path: Path, value: Any) -> dict[str, int]:
-    if not isinstance(value, dict) or not value:
-        raise SettingError(
-            f'{path}: labels: expected an object like {{"background": 0, "LV": 1}}, found {_kind(value)}'
-        )
-    if all(key.isdigit() for key in value):
-        raise SettingError(
-            f'{path}: labels: names come first, as in {{"background": 0, "LV": 1}}; found {json.dumps(value)[:80]}'
-        )
-    for name, number in value.items():
-        if isinstance(number, list):
-            raise SettingError(
-                f"{path}: labels.{name}: regions (lists of values) are not supported; give each structure a value of its own"
-            )
-        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= LARGEST_LABEL:
-            raise SettingError(
-                f"{path}: labels.{name}: expected a whole number from 0 to {LARGEST_LABEL}, found {_kind(number)}"
-            )
-        if name.casefold() == "ignore":
-            raise SettingError(
-                f"{path}: labels.{name}: an ignore label is not supported; label those voxels or leave the case out"
-            )
-    numbers = sorted(value.values())
-    if numbers != list(range(len(numbers))) or len(numbers) < 2:
-        raise SettingError(
-            f"{path}: labels: expected the values 0 (background), 1, 2, … without gaps or repetition, found {', '.join(map(str, numbers))}"
-        )
-    return dict(sorted(value.items(), key=lambda item: int(item[1])))
 
 
 def _image_cases(folder: Path, channels: int, ending: str, partition: Partition) -> list[Case]:
@@ -208,6 +113,15 @@ def _image_cases(folder: Path, channels: int, ending: str, partition: Partition)
     return cases
 
 
+def _listed_cases(listed: Mapping[str, ListedCase]) -> list[Case]:
+    return [Case(case, case, entry.images, entry.label) for case, entry in sorted(listed.items())]
+
+
+def _visible(folder: Path) -> list[str]:
+    """The names of what is in a folder and not hidden."""
+    return sorted(path.name for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
+
+
 def _partition_cases(folder: Path, suffix: str, partition: Partition, about: Description) -> list[Case]:
     images, labels = folder / f"images{suffix}", folder / f"labels{suffix}"
     if not images.is_dir():
@@ -231,22 +145,48 @@ def _completeness(
         warnings.append(
             f"{folder / 'labelsTr'}: {len(bare)} images of imagesTr have no label and are not trained on: {listing(bare)}"
         )
-    for suffix in ("Tr", "Ts"):
-        used = {case.label for case in cases}
-        labels = folder / f"labels{suffix}"
-        there = sorted(labels.iterdir()) if labels.is_dir() else []
-        lone = [
-            path.name
-            for path in there
-            if path not in used and path.name.endswith(FILE_ENDINGS) and path.name[0] != "."
-        ]
+    used = {path for case in cases for path in case.files}
+    for suffix in ("Tr", "Ts") if about.listed is None else ("Ts",):
+        images, labels = folder / f"images{suffix}", folder / f"labels{suffix}"
+        lone = [name for name in _visible(labels) if labels / name not in used and _is_image(name)]
         if lone:
-            warnings.append(f"{labels}: {len(lone)} labels have no image and are left out: {listing(lone)}")
+            why = _why_lone(lone, [case.case_id for case in cases if case.label is None], about.file_ending)
+            warnings.append(
+                f"{labels}: {len(lone)} labels have no image and are left out: {listing(lone)}{why}"
+            )
+        other = [
+            name for name in _visible(images) if _is_image(name) and not name.endswith(about.file_ending)
+        ]
+        if other:
+            warnings.append(
+                f"{images}: {len(other)} files do not end in {about.file_ending}, the file_ending of dataset.json, and are left out: "
+                f"{listing(other)}"
+            )
     if about.num_training is not None and about.num_training != len(training):
         warnings.append(
-            f"{folder / 'dataset.json'}: numTraining is {about.num_training}, but imagesTr holds {len(training)} cases"
+            f"{folder / 'dataset.json'}: numTraining is {about.num_training}, but there are {len(training)} training cases"
         )
     return warnings
+
+
+def _is_image(name: str) -> bool:
+    return name.casefold().endswith(FILE_ENDINGS)
+
+
+def _why_lone(labels: Sequence[str], unlabelled: Sequence[str], ending: str) -> str:
+    """Which image without a label a label may be meant for, and what it should then be called; nothing where there is none."""
+    folded = {case.casefold(): case for case in unlabelled}
+    for name in labels:
+        stem = next(name[: -len(known)] for known in FILE_ENDINGS if name.casefold().endswith(known))
+        numbered = CHANNEL_SUFFIX.fullmatch(stem)
+        reasons = ((numbered["case"], "a label has no channel number"),) if numbered else ()
+        for meant, reason in (
+            *reasons,
+            (stem, "letter case and ending must be those of the image and file_ending"),
+        ):
+            if meant.casefold() in folded:
+                return f"; {reason}: rename {name} to {folded[meant.casefold()]}{ending} if it is that image's, and the others so"
+    return ""
 
 
 def _with_rows(cases: Iterable[Case], table: Table, warnings: list[str]) -> list[Case]:
@@ -255,11 +195,12 @@ def _with_rows(cases: Iterable[Case], table: Table, warnings: list[str]) -> list
     problems = name_problems((row[columns["case"]] for row in table.rows), "case")
     rows = {row[columns["case"]]: row for row in table.rows}
     group_columns = _group_columns(table, set(columns.values()))
-    complete, lacking = [], []
+    complete, bare, lacking = [], [], []
     for case in cases:
         row = rows.pop(case.case_id, None)
         if row is None:
             lacking += [case.case_id] if case.partition == "training" else []
+            bare.append(case)
             complete.append(case)
             continue
         if is_empty(row[columns["subject"]]):
@@ -274,7 +215,10 @@ def _with_rows(cases: Iterable[Case], table: Table, warnings: list[str]) -> list
         complete.append(
             replace(case, subject=row[columns["subject"]], phase=groups.get("phase", ""), groups=groups)
         )
-    if lacking:
+    differing = letter_case_differs(set(rows), {case.case_id for case in bare}, "the table", "on disk")
+    if differing:
+        problems.append(f"{differing}; write them alike")
+    elif lacking:
         problems.append(
             f"{len(lacking)} cases of imagesTr have no row: {listing(lacking)}; add them, their subject decides on their fold"
         )

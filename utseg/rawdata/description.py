@@ -1,0 +1,249 @@
+"""`dataset.json` of the nnU-Net layout: read, checked, and no key passed over without a word.
+
+What changes the meaning of a dataset and is not supported (regions, an ignore label, other normalisations than that of MR) is refused by
+its name; free text is left alone; any other key is a warning. No image is looked at here.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utseg.errors import InputError, SettingError, listing
+from utseg.files import require_no_broken_link
+
+DESCRIPTION_FILE = "dataset.json"
+FILE_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd")
+REQUIRED_KEYS = ("channel_names", "labels", "file_ending")
+OPTIONAL_KEYS = ("numTraining", "dataset", "overwrite_image_reader_writer", "regions_class_order")
+FREE_TEXT = frozenset({
+    "name", "dataset_name", "description", "reference", "citation", "licence", "license", "release", "version", "date",
+    "author", "authors", "contact", "url", "tensorimagesize", "numtest", "converted_by",
+})  # fmt: skip
+"""Keys, in lower case, that describe and decide nothing."""
+NORMALISATIONS = {
+    "ct": "clipping to percentiles of the foreground, as for CT,",
+    "nonorm": "leaving intensities as they are",
+    "rescale_to_0_1": "rescaling to 0 … 1",
+    "rgb_to_0_1": "dividing by 255, as for RGB,",
+}
+"""Names of channels, in lower case, by which nnU-Net chooses another normalisation than the one per image that MR gets here."""
+SAME_READERS = ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient")
+"""Readers that give the values that are read here too; masks come back as each file lies, whichever is named."""
+OLDER = "the format of nnU-Net v1 and the Decathlon"
+LARGEST_LABEL = 255
+
+
+@dataclass(frozen=True)
+class ListedCase:
+    """A case of the `dataset` key: its images, one a channel, and its label."""
+
+    images: tuple[Path, ...]
+    label: Path
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is used of a `dataset.json`. `listed` are the cases of its `dataset` key, None without it; `warnings` are for the user."""
+
+    channel_names: tuple[str, ...]
+    labels: Mapping[str, int]
+    file_ending: str
+    num_training: int | None
+    listed: Mapping[str, ListedCase] | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def read_description(path: Path) -> Description:
+    """Reads and checks `dataset.json`. Raises SettingError that names the path of the key, what was expected and found."""
+    value = _read_json(path)
+    if not isinstance(value, dict):
+        raise SettingError(f"{path}: expected an object {{…}}, found {_kind(value)}")
+    _refuse_older(path, value)
+    for key in (*REQUIRED_KEYS, *OPTIONAL_KEYS):
+        if key not in value:
+            _report_missing(path, key, value)
+    channels = _channel_names(path, value["channel_names"])
+    labels = _labels(path, value["labels"])
+    if "regions_class_order" in value:
+        raise SettingError(f"{path}: regions_class_order: regions are not supported; remove it")
+    _check_reader(path, value.get("overwrite_image_reader_writer"))
+    number = value.get("numTraining")
+    if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
+        raise SettingError(f"{path}: numTraining: expected a whole number, found {number!r}")
+    listed = _listed(path, value["dataset"], len(channels)) if "dataset" in value else None
+    return Description(
+        channels, labels, _file_ending(path, value["file_ending"]), number, listed, _unknown_keys(path, value)
+    )
+
+
+def require_normalisation_of_mr(path: Path, channel_names: tuple[str, ...]) -> None:
+    """Raises SettingError where a channel's name asks for another normalisation, in any letter case."""
+    for number, name in enumerate(channel_names):
+        if what := NORMALISATIONS.get(name.casefold()):
+            raise SettingError(
+                f"{path}: channel_names.{number}: {name!r} asks for {what} which is not supported: every channel is normalised image by "
+                "image, as MR is; name it otherwise if that is right for it"
+            )
+
+
+def lists_cases(folder: Path) -> bool:
+    """Whether a folder has a `dataset.json` with a `dataset` key of which some file is there. Whether it is right is not asked."""
+    try:
+        listed = read_description(folder / DESCRIPTION_FILE).listed or {}
+    except InputError:
+        return False
+    return any(path.exists() for case in listed.values() for path in case.images)
+
+
+def _refuse_older(path: Path, value: Mapping[str, Any]) -> None:
+    if "channel_names" not in value and "modality" in value:
+        raise SettingError(
+            f'{path}: modality: this is the key of an older format; rename it to "channel_names" (in {OLDER} labels are numbers first too: '
+            'write {"background": 0, "LV": 1}; add "file_ending", remove "training" and "test", call images CASE_0000.nii.gz)'
+        )
+    for key in ("training", "test"):
+        if key in value:
+            raise SettingError(
+                f"{path}: {key}: this list of cases is {OLDER} and is not read; remove it to use all of imagesTr and imagesTs, or name the "
+                "training cases by the key dataset"
+            )
+
+
+def _check_reader(path: Path, name: Any) -> None:
+    if name not in (None, "None", *SAME_READERS):
+        raise SettingError(
+            f"{path}: overwrite_image_reader_writer: {name!r} is not supported; expected one of {', '.join(SAME_READERS)}, or none: the "
+            "reader goes by the file's ending"
+        )
+
+
+def _file_ending(path: Path, ending: Any) -> str:
+    if ending in FILE_ENDINGS:
+        return str(ending)
+    meant = f".{ending}".casefold().replace("..", ".")
+    hint = f"; did you mean {meant!r}? It is written as the files are called" if meant in FILE_ENDINGS else ""
+    raise SettingError(
+        f"{path}: file_ending: expected one of {', '.join(FILE_ENDINGS)}, found {ending!r}{hint}"
+    )
+
+
+def _unknown_keys(path: Path, value: Mapping[str, Any]) -> tuple[str, ...]:
+    known = {*REQUIRED_KEYS, *OPTIONAL_KEYS}
+    unknown = [key for key in value if key not in known and key.casefold() not in FREE_TEXT]
+    return (f"{path}: keys that are not known and have no effect: {listing(unknown)}",) if unknown else ()
+
+
+def _listed(path: Path, value: Any, channels: int) -> dict[str, ListedCase]:
+    """The cases of the `dataset` key. Paths are relative to the folder of `dataset.json`, or absolute."""
+    expected = 'expected an object like {"CASE": {"images": ["imagesTr/CASE_0000.nii.gz"], "label": "labelsTr/CASE.nii.gz"}}'
+    if not isinstance(value, dict) or not value:
+        raise SettingError(f"{path}: dataset: {expected}, found {_kind(value)}")
+    listed = {}
+    for case, entry in value.items():
+        where = f"{path}: dataset.{case}"
+        if not isinstance(entry, dict) or set(entry) != {"images", "label"}:
+            found = f"the keys {', '.join(entry) or 'none'}" if isinstance(entry, dict) else _kind(entry)
+            raise SettingError(f"{where}: expected the keys images and label, found {found}")
+        images, label = entry["images"], entry["label"]
+        if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+            raise SettingError(f"{where}.images: expected a list of paths, found {_kind(images)}")
+        if len(images) != channels:
+            raise SettingError(
+                f"{where}.images: expected {channels}, one a channel of channel_names, found {len(images)}"
+            )
+        if not isinstance(label, str):
+            raise SettingError(f"{where}.label: expected a path, found {_kind(label)}")
+        listed[case] = ListedCase(tuple(path.parent / image for image in images), path.parent / label)
+    return listed
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        text = require_no_broken_link(path).read_text(encoding="utf-8-sig")
+        return json.loads(text, object_pairs_hook=_without_repetition)
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: not found; it says which channels and labels there are, see raw_data_template/"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path}: could not be read ({error.strerror or error})") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise SettingError(f"{path}: not valid JSON ({error})") from None
+    except ValueError as error:
+        raise SettingError(f"{path}: {error}") from None
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"{twice}: this key is there {keys.count(twice)} times; keep one")
+    return value
+
+
+def _report_missing(path: Path, key: str, value: Mapping[str, Any]) -> None:
+    """A key that is missing, or, where one is called nearly so, which it should be. Only the required ones must be there."""
+    known = {*REQUIRED_KEYS, *OPTIONAL_KEYS}
+    unknown = [other for other in value if other not in known and other.casefold() not in FREE_TEXT]
+    others = {other.casefold().replace("_", ""): other for other in unknown}
+    close = difflib.get_close_matches(key.casefold().replace("_", ""), list(others), n=1, cutoff=0.75)
+    if close:
+        raise SettingError(f"{path}: {others[close[0]]}: unknown key; did you mean {key!r}?")
+    if key in REQUIRED_KEYS:
+        raise SettingError(f"{path}: {key}: this key is missing; found {', '.join(value) or 'none'}")
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: f"the text {value!r}", type(None): "null"}
+    return names.get(type(value), repr(value))
+
+
+def _channel_names(path: Path, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, dict) or not value:
+        raise SettingError(
+            f'{path}: channel_names: expected an object like {{"0": "cine-MRI"}}, found {_kind(value)}'
+        )
+    expected = {str(number) for number in range(len(value))}
+    if set(value) != expected:
+        wrong = sorted(set(value) - expected)
+        raise SettingError(
+            f"{path}: channel_names.{wrong[0]}: expected the keys {', '.join(sorted(expected))}, found {', '.join(value)}"
+        )
+    for key, name in value.items():
+        if not isinstance(name, str):
+            raise SettingError(f"{path}: channel_names.{key}: expected a text, found {_kind(name)}")
+    return tuple(value[str(number)] for number in range(len(value)))
+
+
+def _labels(path: Path, value: Any) -> dict[str, int]:
+    if not isinstance(value, dict) or not value:
+        raise SettingError(
+            f'{path}: labels: expected an object like {{"background": 0, "LV": 1}}, found {_kind(value)}'
+        )
+    if all(key.isdigit() for key in value):
+        raise SettingError(
+            f'{path}: labels: names come first, as in {{"background": 0, "LV": 1}}; found {json.dumps(value)[:80]}'
+        )
+    for name, number in value.items():
+        if isinstance(number, list):
+            raise SettingError(
+                f"{path}: labels.{name}: regions (lists of values) are not supported; give each structure a value of its own"
+            )
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= LARGEST_LABEL:
+            raise SettingError(
+                f"{path}: labels.{name}: expected a whole number from 0 to {LARGEST_LABEL}, found {_kind(number)}"
+            )
+        if name.casefold() == "ignore":
+            raise SettingError(
+                f"{path}: labels.{name}: an ignore label is not supported; label those voxels or leave the case out"
+            )
+    numbers = sorted(value.values())
+    if numbers != list(range(len(numbers))) or len(numbers) < 2:
+        raise SettingError(
+            f"{path}: labels: expected the values 0 (background), 1, 2, … without gaps or repetition, found {', '.join(map(str, numbers))}"
+        )
+    return dict(sorted(value.items(), key=lambda item: int(item[1])))
