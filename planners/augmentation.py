@@ -164,7 +164,7 @@ def scale_range(fingerprint: Fingerprint) -> Decision[tuple[float, float]]:
 
 def mirror_axes(fingerprint: Fingerprint) -> Decision[tuple[str, ...]]:
     """None, unless the files themselves show the slices from both sides: a mirrored body is one that never comes."""
-    normals = np.array([case.slice_normal for case in fingerprint.cases])
+    normals = np.array([case.way.normal for case in fingerprint.cases])
     major = normals.mean(axis=0) if np.linalg.norm(normals.mean(axis=0)) > 1e-3 else normals[0]
     flipped = int((normals @ major < 0).sum())
     counted = f"{flipped} of {len(normals)} cases show their slices from the other side than most"

@@ -63,7 +63,7 @@ def test_everything_of_the_contract_is_recorded(folder: Path):
     assert case.size_zyx == (5, 24, 20)
     assert case.spacing_zyx_mm == pytest.approx((9.0, 1.25, 1.5))
     assert case.orientation == "LPS"
-    assert case.slice_normal == pytest.approx((0, 0, 1))
+    assert case.way.normal == pytest.approx((0, 0, 1))
     assert set(case.checksums) == {"imagesTr/c0_0000.nii.gz", "labelsTr/c0.nii.gz"}
     assert case.labels["LV"].voxels == 3 * 6 * 3
     assert case.labels["LV"].volume_ml == pytest.approx(54 * 9 * 1.25 * 1.5 / 1000, rel=1e-4)
@@ -152,7 +152,7 @@ def test_what_a_person_should_look_at_is_warned_of(folder: Path):
     assert "the same image is in several subjects' cases: c0, c2" in text
     assert "c1" in text and "background only" in text
     assert fingerprint.cases[1].foreground is None
-    assert fingerprint.cases[3].slice_normal == pytest.approx((0, 0, -1))
+    assert fingerprint.cases[3].way.normal == pytest.approx((0, 0, -1))
 
 
 def test_workers_do_not_import_torch():

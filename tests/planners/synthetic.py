@@ -9,6 +9,7 @@ from utseg.fingerprint import CaseFingerprint, ChannelFigures, Fingerprint, Labe
 from utseg.fingerprint.aggregate import aggregate_cases, aggregate_groups
 from utseg.fingerprint.model import PERCENTILES
 from utseg.planning.memory import GB, MemoryEstimate
+from utseg.planning.ways import Way
 
 
 def label_figures(
@@ -62,7 +63,7 @@ def make_case(
         size_zyx=(slices, *size_yx),
         spacing_zyx_mm=(8.0, *spacing_yx_mm),
         orientation="LPS",
-        slice_normal=normal,
+        way=Way(y=(0, 1, 0), x=(normal[2], 0, 0)),
         channels={"cine": channel},
         labels={
             name: label_figures(size, thickness_share * size, spacing, offset_yx_mm)

@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import rawfiles
+import SimpleITK
 from rawfiles import LABELS, corrupt, edit_header, make_affine, make_nifti
 
 from utseg.case import Case
@@ -114,7 +115,7 @@ def test_a_label_without_structures_is_a_warning(case: Case) -> None:
     assert case.label is not None
     corrupt(case.label, "background only")
     (warning,) = read_case(case, LABELS).warnings
-    assert "background only" in warning and str(case.label) in warning
+    assert "background only" in warning.kind and warning.file == str(case.label)
 
 
 def test_a_single_frame_is_a_3d_image_and_frames_are_counted_from_0(tmp_path: Path) -> None:
@@ -192,13 +193,13 @@ def test_unusable_spacing_is_taken_from_the_sform_or_refused(tmp_path: Path, val
     path = make_nifti(tmp_path / "x_0000.nii.gz", image, qform_code=0, edit=edit)
     loaded = read_case(Case("x", "x", (path,)), LABELS)
     assert loaded.geometry.spacing_zyx_mm == rawfiles.SPACING_ZYX_MM
-    assert "taken from its sform" in loaded.warnings[0]
+    assert "taken from its sform" in loaded.warnings[0].kind
     path = make_nifti(tmp_path / "y.nii.gz", image, sform_code=0, qform_code=1, edit=edit)
     with pytest.raises(InputError, match="spacing"):
         read_image(path)
 
 
-def test_a_header_that_contradicts_itself_is_read_by_its_sform_with_a_warning(tmp_path: Path) -> None:
+def test_of_a_header_that_contradicts_itself_sform_and_pixdim_are_used_with_a_warning(tmp_path: Path) -> None:
     image, _ = rawfiles.make_heart()
 
     def turn(header: Any) -> None:
@@ -207,11 +208,39 @@ def test_a_header_that_contradicts_itself_is_read_by_its_sform_with_a_warning(tm
     def respace(header: Any) -> None:
         header["pixdim"][3] = 5
 
-    for edit, word in ((turn, "sform and qform differ"), (respace, "contradicts")):
+    respaced = make_affine((5, 1.5, 1.25))
+    for edit, word, affine in (
+        (turn, "sform and qform differ", make_affine()),
+        (respace, "contradicts", respaced),
+    ):
         path = make_nifti(tmp_path / "x_0000.nii.gz", image, edit=edit)
         loaded = read_case(Case("x", "x", (path,)), LABELS)
-        assert word in loaded.warnings[0] and len(loaded.warnings) == 1
-        np.testing.assert_array_equal(loaded.geometry.matrix, make_affine())
+        assert word in loaded.warnings[0].kind and len(loaded.warnings) == 1
+        np.testing.assert_allclose(loaded.geometry.matrix, affine, rtol=1e-7)
+        itk = SimpleITK.ReadImage(str(path))
+        assert itk.GetSpacing() == pytest.approx(loaded.geometry.spacing_zyx_mm[::-1])
+
+
+@pytest.mark.parametrize("lengths", [(1, 1, 1), (2, 2, 5), (1, 1, 10)])
+@pytest.mark.parametrize("codes", [(1, 0), (2, 0), (2, 1)])
+def test_spacing_is_that_of_pixdim_as_simpleitk_reads_it(
+    tmp_path: Path, lengths: tuple[int, ...], codes: tuple[int, int]
+) -> None:
+    def edit(header: Any) -> None:
+        header["pixdim"][1:4] = 1.5625, 1.5625, 10
+        header.set_sform(make_affine(lengths[::-1], angles=(0.2, -0.1, 0.3)), code=codes[0])
+        header["qform_code"] = codes[1]
+
+    affine = make_affine(angles=(0.2, -0.1, 0.3))
+    path = make_nifti(tmp_path / "x_0000.nii.gz", rawfiles.make_heart()[0], affine, edit=edit)
+    loaded = read_case(Case("x", "x", (path,)), LABELS)
+    itk = SimpleITK.ReadImage(str(path))
+    assert itk.GetSpacing() == pytest.approx(loaded.geometry.spacing_zyx_mm[::-1])
+    turned = np.diag([-1, -1, 1]) @ loaded.geometry.directions
+    np.testing.assert_allclose(turned.ravel(), itk.GetDirection(), atol=1e-5)
+    np.testing.assert_allclose(loaded.geometry.matrix[:3, 3] * (-1, -1, 1), itk.GetOrigin(), atol=1e-4)
+    (warning,) = loaded.warnings
+    assert ("unit lengths" in warning.kind) == (lengths == (1, 1, 1))
 
 
 def test_a_useless_sform_gives_way_to_the_qform(tmp_path: Path) -> None:
@@ -223,7 +252,7 @@ def test_a_useless_sform_gives_way_to_the_qform(tmp_path: Path) -> None:
     path = make_nifti(tmp_path / "x_0000.nii.gz", image, make_affine(angles=(0.1, 0.2, 0.3)), edit=edit)
     loaded = read_case(Case("x", "x", (path,)), LABELS)
     np.testing.assert_allclose(loaded.geometry.matrix, make_affine(angles=(0.1, 0.2, 0.3)), atol=1e-4)
-    assert "the qform is used" in loaded.warnings[0]
+    assert "the qform is used" in loaded.warnings[0].kind
 
 
 def _field(name: str, value: Any) -> Any:
@@ -278,7 +307,6 @@ def test_values_beyond_float32_count_as_infinite(tmp_path: Path) -> None:
     "begin, what",
     [
         (b"II*\0", "TIFF"),
-        (bytes(128) + b"DICM", "DICOM"),
         (b"<html>", "web page"),
         (b"abcdefghij", "'abcdefgh'"),
     ],
@@ -287,6 +315,13 @@ def test_other_formats_under_this_name_are_named(tmp_path: Path, begin: bytes, w
     for name in ("x.nii", "x.nii.gz"):
         (tmp_path / name).write_bytes(begin + bytes(400))
         with pytest.raises(InputError, match=f"not .*{what}"):
+            read_image(tmp_path / name)
+
+
+def test_dicom_under_any_name_is_named(tmp_path: Path) -> None:
+    for name in ("x.nii", "x.nii.gz", "x.mha", "x.nrrd", "IM1"):
+        (tmp_path / name).write_bytes(bytes(128) + b"DICM" + bytes(400))
+        with pytest.raises(InputError, match=r"DICOM, which is not read; convert .* dcm2niix -z y -o OUT"):
             read_image(tmp_path / name)
 
 

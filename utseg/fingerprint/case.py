@@ -41,7 +41,7 @@ def measure_case(
         size_zyx=_triple(label_ZYX.shape),
         spacing_zyx_mm=_triple_mm((1, 1, 1), spacing),
         orientation=loaded.geometry.orientation,
-        slice_normal=_normal(loaded.geometry.directions),
+        way=loaded.geometry.way,
         channels={
             name: measure_channel(image_ZYX, label_ZYX)
             for name, image_ZYX in zip(channel_names, loaded.image_CZYX, strict=True)
@@ -105,13 +105,6 @@ def _thickness_mm(mask_YX: np.ndarray, spacing_yx_mm: tuple[float, float]) -> fl
 
     distance = distance_transform_edt(np.pad(mask_YX, 1), sampling=spacing_yx_mm).max()
     return 2 * float(distance) - min(spacing_yx_mm)
-
-
-def _normal(directions: np.ndarray) -> tuple[float, float, float]:
-    """Unit vector (RAS) that the first two columns, the in-plane axes, span a right-handed frame with."""
-    normal = np.cross(directions[:, 0], directions[:, 1])
-    r, a, s = (round(float(value), 4) for value in normal / np.linalg.norm(normal))
-    return r, a, s
 
 
 def _center_yx(mask_ZYX: np.ndarray) -> tuple[float, float]:

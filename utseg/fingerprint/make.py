@@ -14,6 +14,7 @@ from utseg.files import sha256
 from utseg.fingerprint.aggregate import aggregate_cases, aggregate_groups
 from utseg.fingerprint.model import CaseFingerprint, Fingerprint
 from utseg.fingerprint.warnings import dataset_warnings
+from utseg.notices import notice_lines
 from utseg.parallel import run_each
 from utseg.progress import progress
 
@@ -75,7 +76,7 @@ def summarise(dataset: Dataset, cases: tuple[CaseFingerprint, ...]) -> Fingerpri
         by_group=aggregate_groups(cases),
         warnings=(
             *dataset.warnings,
-            *(warning for case in cases for warning in case.warnings),
+            *notice_lines(notice for case in cases for notice in case.warnings),
             *dataset_warnings(cases, dataset.labels),
         ),
     )

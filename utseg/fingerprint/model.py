@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Literal
 
 from utseg.files import sha256_json, write_text
+from utseg.notices import Notice
 from utseg.planning.settings import Settings, read_model
+from utseg.planning.ways import Way
 
 FINGERPRINT_FILE = "fingerprint.json"
 PERCENTILES = (0.5, 1.0, 2.0, 5.0, 25.0, 50.0, 75.0, 95.0, 98.0, 99.0, 99.5)
@@ -55,8 +57,8 @@ class CaseFingerprint(Settings):
     """One training case as it passed the gate. `labels` has the labels that are present; `foreground` is None for a background-only case.
 
     `checksums` maps the case's files, relative to the dataset's folder, to SHA-256; `pixels_sha256` is that of the decoded image.
-    `orientation` has the anatomical directions of the file's x, y and z axes, as in nibabel ("LPS").
-    `slice_normal` is x axis × y axis in RAS: files whose normals point opposite ways show mirrored slices.
+    `orientation` has the anatomical directions of the array's x, y and z axes, as in nibabel ("LPS"); `way` has those of rows and columns
+    in full.
     """
 
     case_id: str
@@ -69,11 +71,11 @@ class CaseFingerprint(Settings):
     size_zyx: tuple[int, int, int]
     spacing_zyx_mm: tuple[float, float, float]
     orientation: str
-    slice_normal: tuple[float, float, float]
+    way: Way
     channels: dict[str, ChannelFigures]
     labels: dict[str, LabelFigures]
     foreground: LabelFigures | None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
 
 
 class Aggregate(Settings):

@@ -38,7 +38,7 @@ def _mixed_orientations(cases: Sequence[CaseFingerprint]) -> list[str]:
         return []
     found = ", ".join(f"{name} {count}" for name, count in counts.most_common())
     return [
-        f"mixed orientations of the file axes: {found}; nothing is reoriented, results keep each file's own"
+        f"mixed orientations of the file axes: {found}; training scans are not turned, results keep each file's own"
     ]
 
 

@@ -132,8 +132,8 @@ def read_probabilities(path: Path) -> tuple[Array, Geometry]:
     """What `write_probabilities` wrote: (K, Z, Y, X) float32, and where they lie. Raises ArtefactError for a damaged or other file."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            probabilities_KZYX = arrays["probabilities"]
             geometry = Geometry.from_json(json.loads(str(arrays["geometry"])))
+            probabilities_KZYX = geometry.from_file(arrays["probabilities"])
     except FileNotFoundError:
         raise ArtefactError(f"{path}: not found") from None
     except (OSError, ValueError, LookupError, TypeError, EOFError, BadZipFile, zlib.error) as error:

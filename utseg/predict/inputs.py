@@ -13,7 +13,8 @@ from utseg.case import Case
 from utseg.errors import CaseErrors, InputError, explained_by, listing
 from utseg.files import require_no_broken_link
 from utseg.rawdata import acdc, is_dataset, mnms, open_dataset
-from utseg.rawdata.gate import ENDINGS
+from utseg.rawdata.content import dicom_in, dicom_refusal
+from utseg.rawdata.gate import ENDINGS, not_an_image
 from utseg.rawdata.names import name_problems
 from utseg.rawdata.nnunet import CHANNEL_SUFFIX
 
@@ -113,6 +114,8 @@ def _folder_inputs(folder: Path, channels: int) -> Inputs:
         )
     images = {entry: stem for entry, stem in stems.items() if entry not in labels}
     if not images:
+        if dicom_in(folder) is not None:
+            raise dicom_refusal(folder)
         raise InputError(
             f"{folder}: no image is there; expected files that end in {', '.join(ENDINGS)}, or a raw dataset"
             + (f"; found {listing(ignored)}" if ignored else "")
@@ -129,7 +132,7 @@ def _file_inputs(path: Path, channels: int) -> Inputs:
     """One image; with further channels beside it where it ends in _0000 and the model has several."""
     stem = without_suffix(path)
     if stem is None:
-        raise InputError(f"{path}: not an image by its name; expected one that ends in {', '.join(ENDINGS)}")
+        raise not_an_image(path)
     images = {path: stem}
     match = CHANNEL_SUFFIX.fullmatch(stem)
     if match and channels > 1:

@@ -75,4 +75,6 @@ def _read_frames(path: Path) -> NDArray[np.uint8]:
     header = nifti.read_header(path)
     data = nifti.read_bytes(path, header.total_bytes)
     values = np.frombuffer(data, header.dtype, offset=header.offset)
-    return values.reshape(header.frames, *header.geometry.size_zyx).astype(np.uint8, copy=False)
+    geometry = header.geometry
+    frames = geometry.from_file(values.reshape(header.frames, *geometry.file_size_xyz[::-1]))
+    return np.ascontiguousarray(frames, dtype=np.uint8)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from utseg.case import Case
 from utseg.errors import CaseErrors, UtsegError
+from utseg.notices import Notice, notice_lines
 from utseg.planning.plan import Plan
 from utseg.predict.overlays import OVERLAYS_FOLDER, OverlayJob, overlay_path
 from utseg.predict.parts import (
@@ -73,7 +74,7 @@ class _CaseState:
     failed: bool = False
     inputs: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
-    warnings: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    warnings: dict[int, tuple[Notice, ...]] = field(default_factory=dict)
     masks: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     entropies: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     qualities: dict[int, CaseQuality] = field(default_factory=dict)
@@ -104,6 +105,7 @@ class PredictionRun:
         self.cases = [case for case in cases if case.case_id in self._wanted]
         self._recorded: dict[str, PredictedCase] = {}
         self._states: dict[str, _CaseState] = {}
+        self._notices: list[Notice] = []
         self._finished = False
         self._took_over = False
         self._next_record = 0.0
@@ -188,9 +190,7 @@ class PredictionRun:
         state.files |= restored.files
         state.inputs |= source.inputs
         state.qualities[volume.frame or 0] = restored.quality
-        for warning in source.warnings:
-            if all(warning not in each for each in state.warnings.values()):
-                logger.warning("%s", warning)
+        self._notices += source.warnings
         state.warnings[volume.frame or 0] = source.warnings
         self.timeline.add(volume.name, source.span, *restored.spans)
         if volume.frames > 1:
@@ -212,7 +212,7 @@ class PredictionRun:
             frame=volume.case.frame,
             frames=volume.frames,
             files=dict(sorted(state.files.items())),
-            warnings=tuple(dict.fromkeys(chain.from_iterable(_by_frame(state.warnings)))),
+            warnings=tuple(dict.fromkeys(map(str, chain.from_iterable(_by_frame(state.warnings))))),
             quality=worst_of_frames(_by_frame(state.qualities)),
         )
         if not self.extras.entropy:
@@ -251,8 +251,10 @@ class PredictionRun:
             remove_part_records(self.output)
 
     def close(self, finished: bool) -> None:
-        """Writes what is known now and says which masks should be looked at. `finished`: every case was tried."""
+        """Writes what is known now and says which files are odd, and which masks should be looked at. `finished`: every case was tried."""
         self._finished = finished
+        for line in notice_lines(self._notices):
+            logger.warning("%s", line)
         self._write_record()
         if self.part is None:
             report_quality(self._recorded, self.making.labels, self._wanted, self.output)

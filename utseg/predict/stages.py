@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from utseg.case import Case
 from utseg.errors import UtsegError
 from utseg.files import atomic_path, sha256
+from utseg.notices import Notice
 from utseg.planning.plan import Plan
 from utseg.postprocess import Postprocessing, postprocess
 from utseg.predict.record import ENTROPY_FOLDER, input_checksums
@@ -66,7 +67,7 @@ class Preprocessed:
     properties: tuple[CaseProperties, ...]
     geometry: Geometry
     inputs: dict[str, str]
-    warnings: tuple[str, ...]
+    warnings: tuple[Notice, ...]
     span: Span
 
 
@@ -221,18 +222,21 @@ def probabilities_name(volume: Volume) -> str:
 
 
 def write_probabilities(path: Path, probabilities_KZYX: Array, geometry: Geometry) -> None:
-    """Writes an npz with `probabilities` (K, Z, Y, X), float32, and `geometry`, the JSON text of where they lie."""
+    """Writes an npz with `probabilities`, float32, by class and the axes of the file, last axis first, as the mask's voxels are; and
+    `geometry`, the JSON text of where they lie.
+    """
+    in_file_KZYX = geometry.to_file(probabilities_KZYX)
 
     def check(written: Path) -> None:
         with np.load(written, allow_pickle=False) as arrays:
-            if not np.array_equal(arrays["probabilities"], probabilities_KZYX):
+            if not np.array_equal(arrays["probabilities"], in_file_KZYX):
                 raise UtsegError(
                     f"{path}: what was written does not read back the same; is the disk full or failing?"
                 )
 
     with atomic_path(path, check) as temporary:
         np.savez_compressed(
-            temporary, probabilities=probabilities_KZYX, geometry=np.array(json.dumps(geometry.to_json()))
+            temporary, probabilities=in_file_KZYX, geometry=np.array(json.dumps(geometry.to_json()))
         )
 
 

@@ -26,7 +26,7 @@ SLICES = "slices"
 CASE_FILE = "case.json"
 PREPROCESSING_KEYS = {"labels", "channel_names", "spacing_yx_mm", "clip_percentiles", "normalisation"}
 # Raise it when preprocessing gives other values than before: what was made earlier is then made again.
-PREPROCESSING_VERSION = 1
+PREPROCESSING_VERSION = 2
 
 
 class SliceRecord(Settings):

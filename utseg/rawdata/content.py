@@ -1,11 +1,13 @@
 """The bytes of a file, plain or gzip, without ever holding more than what is asked for.
 
 A gzip stream is read to its end so that every CRC and length in it is checked; only the wanted part is kept. Nothing is known here about
-image formats.
+image formats, but how to tell DICOM, which is not read.
 """
 
+import shlex
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -17,6 +19,35 @@ CHUNK_BYTES = 2**20
 FIRST_CHUNK_BYTES = 4096  # the header; often all that is wanted
 # The densest deflate code: 258 bytes out of two bits (zlib's technical notes).
 LARGEST_RATIO = 1032
+
+
+DICOM_ENDINGS = (".dcm", ".ima")
+FILES_LOOKED_AT = 200
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, by its name or its first bytes; False for what cannot be read."""
+    if path.name.lower().endswith(DICOM_ENDINGS):
+        return True
+    try:
+        with path.open("rb") as handle:
+            return handle.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def dicom_in(folder: Path) -> Path | None:
+    """A DICOM file in a folder or below it, None where the first 200 files are none."""
+    files = (path for path in islice(folder.rglob("*"), FILES_LOOKED_AT) if path.is_file())
+    return next(filter(is_dicom, files), None)
+
+
+def dicom_refusal(path: Path) -> InputError:
+    """The error for a DICOM file, or a folder of them."""
+    folder = path if path.is_dir() else path.parent
+    return InputError(
+        f"{path}: DICOM, which is not read; convert its folder first: dcm2niix -z y -o OUT {shlex.quote(str(folder))}"
+    )
 
 
 class Content(Protocol):

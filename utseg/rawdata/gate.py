@@ -1,8 +1,8 @@
 """The gate: the one way to read an image, a label, a case. What passes is whole, finite, and lies where its header says.
 
 At training and at prediction alike: file integrity (gzip CRC, sizes), voxel type, affine, finiteness, variance; for labels known whole
-values; for cases that channels and label lie alike. Arrays are ZYX; slices lie along the last file axis, and nothing is reoriented.
-Nothing is resampled or normalised here.
+values; for cases that channels and label lie alike. Arrays are ZYX: slices lie along Z, whichever axis of the file that is
+(`geometry.slice_axis_of`), the other two are in the file's order. Nothing is flipped, resampled or normalised here.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from utseg.case import Case
 from utseg.errors import CaseErrors, InputError, listing
 from utseg.files import broken_link, require_no_broken_link
+from utseg.notices import Notice
 from utseg.rawdata import itk, nifti
 from utseg.rawdata.cine import frames_text, labelled_frames
+from utseg.rawdata.content import dicom_refusal, is_dicom
 from utseg.rawdata.geometry import Geometry
 from utseg.rawdata.nifti import Volume
 from utseg.rawdata.write import write_mask
@@ -27,6 +29,7 @@ __all__ = [
     "Geometry",
     "LoadedCase",
     "frame_count",
+    "not_an_image",
     "read_case",
     "read_image",
     "read_label",
@@ -35,6 +38,7 @@ __all__ = [
 
 ENDINGS = (*nifti.ENDINGS, *itk.ENDINGS)
 VALUES_SHOWN = 6
+WHOLE_WITHIN = 1e-3  # what scl_slope and scl_inter may leave of a whole number
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class LoadedCase:
     image_CZYX: NDArray[np.float32]
     label_ZYX: NDArray[np.uint8] | None
     geometry: Geometry
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
 
 
 def frame_count(path: Path) -> int:
@@ -73,7 +77,7 @@ def read_label(
 def read_case(case: Case, labels: Mapping[str, int]) -> LoadedCase:
     """Reads all files of a case. Raises CaseErrors with all its problems, one line each, naming case and file."""
     problems: list[str] = []
-    warnings: list[str] = []
+    warnings: list[Notice] = []
     channels: list[tuple[Path, NDArray[np.float32], Geometry]] = []
     for number, path in enumerate(case.images):
         try:
@@ -98,19 +102,25 @@ def read_case(case: Case, labels: Mapping[str, int]) -> LoadedCase:
         except InputError as error:
             problems.append(str(error))
         if label is not None and not label.any():
-            warnings.append(f"{case.label}: holds background only")
+            warnings.append(Notice("holds background only", str(case.label)))
     if problems:
         raise CaseErrors(f"case {case.case_id}: {problem}" for problem in problems)
     images = [values for _, values, _ in channels]
     stacked = images[0][np.newaxis] if len(images) == 1 else np.stack(images)
-    noted = tuple(f"case {case.case_id}: {warning}" for warning in warnings)
-    return LoadedCase(case, stacked, label, channels[0][2], noted)
+    return LoadedCase(case, stacked, label, channels[0][2], tuple(warnings))
+
+
+def not_an_image(path: Path) -> InputError:
+    """The error for a file that is no image by its name."""
+    if is_dicom(path):
+        return dicom_refusal(path)
+    return InputError(f"{path}: not an image by its name; expected one that ends in {', '.join(ENDINGS)}")
 
 
 def _require_known_ending(path: Path) -> None:
     require_no_broken_link(path)
     if not path.name.endswith(ENDINGS):
-        raise InputError(f"{path}: not a known image format; expected a file ending in {', '.join(ENDINGS)}")
+        raise not_an_image(path)
 
 
 def _read_volume(path: Path, frame: int | None) -> Volume:
@@ -129,7 +139,7 @@ def _image_values(path: Path, volume: Volume) -> NDArray[np.float32]:
         )
     if low == high:
         raise InputError(
-            f"{path}: all voxels have the same value ({low:g}); there is nothing to see in this image"
+            f"{path}: all voxels have the same value ({_number(low)}); there is nothing to see in this image"
         )
     return image
 
@@ -139,11 +149,14 @@ def _label_values(path: Path, volume: Volume, labels: Mapping[str, int]) -> NDAr
     known = np.zeros(256, dtype=bool)
     known[list(labels.values())] = True
     if values.dtype.kind == "f":
+        values, stored = np.rint(values), values
         with np.errstate(invalid="ignore"):
-            fits = bool(((values >= 0) & (values <= 255)).all()) and bool((values == np.rint(values)).all())
+            whole = bool((np.abs(stored - values) <= WHOLE_WITHIN).all())  # not where it is NaN
+        if not whole:
+            values = stored
     else:
-        fits = int(values.min()) >= 0 and int(values.max()) <= 255
-    if fits:
+        whole = True
+    if whole and int(values.min()) >= 0 and int(values.max()) <= 255:
         label = np.ascontiguousarray(values, dtype=np.uint8)
         counts = np.bincount(label.ravel(), minlength=256)
         if not counts[~known].any():
@@ -166,15 +179,21 @@ def _unknown_values(values: NDArray[Any], known: NDArray[np.bool_]) -> str:
     """Which values are not known, and how many voxels have each."""
     found, counts = np.unique(values, return_counts=True)
     with np.errstate(invalid="ignore"):
-        whole = (found >= 0) & (found <= 255) & (found == np.rint(found))
+        nearest = np.rint(found)
+        whole = (found >= -WHOLE_WITHIN) & (nearest <= 255) & (np.abs(found - nearest) <= WHOLE_WITHIN)
     known_here = whole.copy()
-    known_here[whole] = known[found[whole].astype(np.int64)]
+    known_here[whole] = known[nearest[whole].astype(np.int64)]
     texts = [
-        f"{value:g} ({count:,} voxels)"
+        f"{_number(value)} ({count:,} voxels)"
         for value, count in zip(found[~known_here], counts[~known_here], strict=True)
     ]
     more = f" and {len(texts) - VALUES_SHOWN} more" if len(texts) > VALUES_SHOWN else ""
     return f"values that are no label: {', '.join(texts[:VALUES_SHOWN])}{more}"
+
+
+def _number(value: Any) -> str:
+    """All the digits that tell a value of its type from the next one."""
+    return str(value).removesuffix(".0")
 
 
 def _label_list(labels: Mapping[str, int]) -> str:

@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from utseg.errors import InputError
-from utseg.rawdata.content import CHUNK_BYTES, LARGEST_RATIO, PIECE_BYTES, wrong_size
-from utseg.rawdata.geometry import Geometry, affine_of_itk, affine_problem, as_affine
-from utseg.rawdata.nifti import LARGEST_VOXELS, Volume, frame_index
+from utseg.rawdata.content import CHUNK_BYTES, LARGEST_RATIO, PIECE_BYTES, dicom_refusal, is_dicom, wrong_size
+from utseg.rawdata.geometry import Geometry, affine_of_itk, affine_problem
+from utseg.rawdata.nifti import LARGEST_VOXELS, ONE_NUMBER, Volume, frame_index
 
 ENDINGS = (".mha", ".nrrd")
 LONGEST_HEADER = 2**16
@@ -30,7 +30,7 @@ def read_volume(path: Path, frame: int | None) -> Volume:
 
     with _itk_errors(path):
         values = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
-    return Volume(values[index] if values.ndim == 4 else values, geometry)
+    return Volume(geometry.from_file(values[index] if values.ndim == 4 else values), geometry)
 
 
 def frame_count(path: Path) -> int:
@@ -72,7 +72,7 @@ def _information(path: Path) -> tuple[tuple[int, ...], Geometry]:
     if reader.GetNumberOfComponents() != 1 or item_bytes is None:
         kind = SimpleITK.GetPixelIDValueAsString(reader.GetPixelID())
         raise InputError(
-            f"{path}: voxels of type {kind}; expected one real number a voxel: export it as a grey-value image"
+            f"{path}: voxels of type {kind} with {reader.GetNumberOfComponents()} components; {ONE_NUMBER}"
         )
     if math.prod(size[:3]) > LARGEST_VOXELS:
         raise InputError(
@@ -82,8 +82,7 @@ def _information(path: Path) -> tuple[tuple[int, ...], Geometry]:
     matrix = affine_of_itk(reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
     if problem := affine_problem(matrix):
         raise InputError(f"{path}: {problem}")
-    x, y, z = size[:3]
-    return size, Geometry((z, y, x), as_affine(matrix))
+    return size, Geometry.of_file((size[0], size[1], size[2]), matrix)
 
 
 def _require_magic(path: Path) -> None:
@@ -94,6 +93,8 @@ def _require_magic(path: Path) -> None:
         raise InputError(f"{path}: could not be read ({error.strerror or error})") from None
     if not begin:
         raise InputError(f"{path}: the file is empty; copy or export it again")
+    if is_dicom(path):
+        raise dicom_refusal(path)
     expected = b"NRRD" if path.suffix == ".nrrd" else b"ObjectType"
     if not begin.startswith(expected) and not (path.suffix == ".mha" and b"=" in begin.split(b"\n", 1)[0]):
         raise InputError(f"{path}: not a {path.suffix} file: it begins with {begin[:8]!r}")

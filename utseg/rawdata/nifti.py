@@ -16,13 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.errors import InputError
-from utseg.rawdata.content import GZIP_MAGIC, Content, GzipContent, PlainContent
-from utseg.rawdata.geometry import Geometry, Matrix, affine_problem, as_affine
+from utseg.notices import Notice
+from utseg.rawdata.content import GZIP_MAGIC, Content, GzipContent, PlainContent, dicom_refusal
+from utseg.rawdata.geometry import SPACING_RANGE_MM, Geometry, Matrix, affine_problem
 
 ENDINGS = (".nii.gz", ".nii")
 HEAD_BYTES = 540  # NIfTI-2's header, the longer one
 LARGEST_VOXELS = 2**30  # of one frame: 1024³
 DISAGREEMENT_MM = 0.1  # between two positions of one corner that a header gives
+SAME_LENGTH = 1e-3  # relative, of two spacings that a header gives
+ONE_NUMBER = (
+    "expected one real number a voxel: export an image in grey values, a segmentation as one label map "
+    "(in 3D Slicer: Segmentations, Export to files, NIfTI)"
+)
 VOXEL_TYPES = {
     2: "u1",
     4: "i2",
@@ -71,7 +77,7 @@ class Header:
     frames: int
     offset: int
     scale: tuple[float, float] | None
-    warnings: tuple[str, ...]
+    warnings: tuple[Notice, ...]
 
     @property
     def frame_bytes(self) -> int:
@@ -88,7 +94,7 @@ class Volume:
 
     values: NDArray[Any]
     geometry: Geometry
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
 
 
 def read_header(path: Path) -> Header:
@@ -105,7 +111,9 @@ def read_volume(path: Path, frame: int | None) -> Volume:
         data = content.part(
             header.offset + index * header.frame_bytes, header.frame_bytes, header.total_bytes
         )
-    values = np.frombuffer(data, header.dtype).reshape(header.geometry.size_zyx)
+    values = header.geometry.from_file(
+        np.frombuffer(data, header.dtype).reshape(header.geometry.file_size_xyz[::-1])
+    )
     return Volume(_scaled(values, header.scale), header.geometry, header.warnings)
 
 
@@ -155,9 +163,9 @@ def _opened(path: Path) -> Iterator[Content]:
 
 
 def _not_nifti(path: Path, begin: bytes, expected: str) -> InputError:
-    known = next((name for signature, name in SIGNATURES.items() if begin.startswith(signature)), None)
     if begin[128:132] == b"DICM":
-        known = "a DICOM file"
+        return dicom_refusal(path)
+    known = next((name for signature, name in SIGNATURES.items() if begin.startswith(signature)), None)
     if known is None and len(begin) >= 4 and _header_class(begin) is not None:
         known = "NIfTI without compression; rename it to .nii"
     return InputError(
@@ -241,7 +249,7 @@ def _size(path: Path, header: Any) -> tuple[tuple[int, int, int], int]:
         raise InputError(f"{path}: dimensions {dims} in the header; expected numbers of at least 1")
     if math.prod(dims[4:]) > 1:
         raise InputError(
-            f"{path}: {count}-D ({' × '.join(map(str, dims))}) where a 3-D image is expected, or a 4-D cine"
+            f"{path}: {count}-D ({' × '.join(map(str, dims))}) where a 3-D image is expected, or a 4-D cine; {ONE_NUMBER}"
         )
     x, y, z = dims[:3]
     if x * y * z > LARGEST_VOXELS:
@@ -256,9 +264,7 @@ def _voxel_type(path: Path, header: Any) -> np.dtype[Any]:
     code = int(header["datatype"])
     if code not in VOXEL_TYPES:
         what = REFUSED_TYPES.get(code, f"unknown (code {code})")
-        raise InputError(
-            f"{path}: voxels of type {what}; expected one real number a voxel: export it as a grey-value image"
-        )
+        raise InputError(f"{path}: voxels of type {what}; {ONE_NUMBER}")
     dtype: np.dtype[Any] = np.dtype(str(header.endianness) + VOXEL_TYPES[code])
     if int(header["bitpix"]) != dtype.itemsize * 8:
         raise InputError(
@@ -294,15 +300,19 @@ def _scaled(values: NDArray[Any], scale: tuple[float, float] | None) -> NDArray[
     return values.astype(np.float64) * slope + intercept
 
 
-def _geometry(path: Path, header: Any, size_xyz: tuple[int, int, int]) -> tuple[Geometry, list[str]]:
-    """Size and affine; nibabel's order: sform if its code is set, else qform, else spacing alone. Contradictions warn."""
+def _geometry(path: Path, header: Any, size_xyz: tuple[int, int, int]) -> tuple[Geometry, list[Notice]]:
+    """Size and affine. Directions and origin in nibabel's order: sform if its code is set, else qform, else spacing alone.
+
+    Spacing is `pixdim`, as ITK reads it: all of ACDC has sforms of unit lengths. Contradictions warn.
+    """
     unit = int(header["xyzt_units"]) & 7
     if unit in (1, 3):
         raise InputError(
             f"{path}: spacing in {'metres' if unit == 1 else 'micrometres'}; expected mm: convert the header"
         )
     spacing = np.array(header["pixdim"][1:4], dtype=np.float64)
-    usable = bool(np.isfinite(spacing).all() and (spacing > 0).all())
+    low, high = SPACING_RANGE_MM
+    usable = bool(((spacing >= low) & (spacing <= high)).all())  # not where it is NaN
     sform, qform = _sform(header), _qform(header) if usable else None
     warnings = []
     if (
@@ -311,13 +321,14 @@ def _geometry(path: Path, header: Any, size_xyz: tuple[int, int, int]) -> tuple[
         and _is_degenerate(sform)
         and qform is not None
     ):
-        warnings.append(f"{path}: the sform cannot be used ({problem}); the qform is used")
+        warnings.append(Notice("the sform cannot be used; the qform is used", str(path), problem))
         sform = None
     matrix = sform if sform is not None else qform
     if matrix is None:
         if not usable:
             raise InputError(
-                f"{path}: spacing (x, y, z) {_spacing_text(spacing)} in the header and no sform to take it from; expected mm above 0"
+                f"{path}: spacing (x, y, z) {_spacing_text(spacing)} in the header and no sform to take it from; "
+                f"expected {low:g} to {high:g} mm"
             )
         if int(header["qform_code"]) > 0:
             raise InputError(
@@ -328,14 +339,33 @@ def _geometry(path: Path, header: Any, size_xyz: tuple[int, int, int]) -> tuple[
         raise InputError(f"{path}: {problem}")
     if not usable:
         header["pixdim"][1:4] = np.linalg.norm(matrix[:3, :3], axis=0)
+        detail = (
+            f"{_spacing_text(spacing)} in the header, {_spacing_text(header['pixdim'][1:4])} mm in the sform"
+        )
         warnings.append(
-            f"{path}: spacing (x, y, z) {_spacing_text(spacing)} in the header cannot be used; taken from its sform: "
-            f"{_spacing_text(header['pixdim'][1:4])} mm"
+            Notice("spacing (x, y, z) cannot be used and is taken from its sform", str(path), detail)
         )
     elif sform is not None:
-        warnings += _disagreement(path, sform, qform, spacing, size_xyz)
-    x, y, z = size_xyz
-    return Geometry((z, y, x), as_affine(matrix), header.binaryblock), warnings
+        matrix, contradictions = _with_spacing(path, sform, spacing)
+        warnings += contradictions
+        warnings += _disagreement(path, matrix, qform, size_xyz)
+    return Geometry.of_file(size_xyz, matrix, header.binaryblock), warnings
+
+
+def _with_spacing(path: Path, sform: Matrix, spacing: Matrix) -> tuple[Matrix, list[Notice]]:
+    """The sform with the lengths of `pixdim`; as it is where it has them."""
+    lengths = np.linalg.norm(sform[:3, :3], axis=0)
+    if np.allclose(lengths, spacing, rtol=SAME_LENGTH, atol=0):
+        return sform, []
+    matrix = sform.copy()
+    matrix[:3, :3] *= spacing / lengths
+    if np.allclose(lengths, 1, rtol=SAME_LENGTH, atol=0):
+        kind = "spacing (x, y, z) is taken from pixdim, as the sform has unit lengths"
+        return matrix, [Notice(kind, str(path), f"{_spacing_text(spacing)} mm")]
+    kind = "spacing (x, y, z) in pixdim contradicts the sform's; pixdim is used, as ITK does: check it"
+    return matrix, [
+        Notice(kind, str(path), f"{_spacing_text(spacing)} mm against {_spacing_text(lengths)} mm")
+    ]
 
 
 def _is_degenerate(matrix: Matrix) -> bool:
@@ -364,20 +394,13 @@ def _qform(header: Any) -> Matrix | None:
 
 
 def _disagreement(
-    path: Path, sform: Matrix, qform: Matrix | None, spacing: Matrix, size_xyz: tuple[int, int, int]
-) -> list[str]:
-    found = []
-    lengths = np.linalg.norm(sform[:3, :3], axis=0)
-    if not np.allclose(lengths, spacing, rtol=1e-3, atol=0):
-        found.append(
-            f"{path}: spacing (x, y, z) {_spacing_text(spacing)} mm contradicts the sform's {_spacing_text(lengths)} mm; the sform is used"
-        )
-    if qform is not None and not found:
-        corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * (
-            np.array(size_xyz) - 1
-        )
-        shift = corners @ (sform - qform)[:3, :3].T + (sform - qform)[:3, 3]
-        distance = float(np.linalg.norm(shift, axis=1).max()) if np.isfinite(shift).all() else math.inf
-        if distance > DISAGREEMENT_MM:
-            found.append(f"{path}: sform and qform differ by up to {distance:.3g} mm; the sform is used")
-    return found
+    path: Path, matrix: Matrix, qform: Matrix | None, size_xyz: tuple[int, int, int]
+) -> list[Notice]:
+    if qform is None:
+        return []
+    corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * (np.array(size_xyz) - 1)
+    shift = corners @ (matrix - qform)[:3, :3].T + (matrix - qform)[:3, 3]
+    distance = float(np.linalg.norm(shift, axis=1).max()) if np.isfinite(shift).all() else math.inf
+    if distance <= DISAGREEMENT_MM:
+        return []
+    return [Notice("sform and qform differ; the sform is used", str(path), f"by up to {distance:.3g} mm")]

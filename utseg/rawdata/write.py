@@ -29,6 +29,8 @@ def write_mask(
 ) -> None:
     """Writes a mask, uint8 (Z, Y, X) or (T, Z, Y, X), atomically, read back and compared before it gets its name.
 
+    Its axes become those of the file that the geometry is of.
+
     Every geometric field of the header (sform, qform, their codes, pixdim, units) is the input's own, bit for bit: from
     `geometry.header`, or where that is empty from the NIfTI file `like`. With neither, sform and qform are made from the affine.
     `path` ends in .nii.gz or .nii. slope: readers multiply the stored values by it (scl_slope), for maps of other things than labels.
@@ -40,6 +42,7 @@ def write_mask(
         raise InputError(
             f"{path}: a mask of {mask.dtype} {mask.shape} does not fit an image of size {geometry.size_zyx} (z, y, x)"
         )
+    mask = geometry.to_file(mask)
     header = _mask_header(mask, geometry, like)
     header["scl_slope"] = slope
     offset = int(header["vox_offset"])
@@ -85,10 +88,9 @@ def _mask_header(mask: NDArray[np.uint8], geometry: Geometry, like: Path | None)
 def _new_header(geometry: Geometry) -> Any:
     nifti1, _ = nifti.header_classes()
     header = nifti1()
-    z, y, x = geometry.size_zyx
-    header.set_data_shape((x, y, z))
+    header.set_data_shape(geometry.file_size_xyz)
     header.set_xyzt_units("mm", "sec")
-    header.set_qform(geometry.matrix, code=1)
-    header.set_sform(geometry.matrix, code=1)
+    header.set_qform(geometry.file_matrix, code=1)
+    header.set_sform(geometry.file_matrix, code=1)
     header["magic"] = b"n+1"
     return header

@@ -27,7 +27,7 @@ from utseg.parallel import process_pool, run_each
 from utseg.progress import progress
 from utseg.study.record import IMAGES_FILE, read_study
 
-IMAGES_FORMAT = "1"
+IMAGES_FORMAT = "2"
 """Part of every row's checksum: another value measures anew."""
 KINDS = ("spacing", "intensity", "contrast", "texture", "raw")
 SHOWN_PERCENTILES = (5.0, 25.0, 50.0, 75.0, 95.0, 99.0)
