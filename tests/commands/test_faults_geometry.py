@@ -7,14 +7,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
-from commandline import assert_refused, run_command
+from commandline import assert_refused, run_here
 from rawfiles import change_json, edit_header, make_heart, make_nifti, make_nnunet
 
 PLAN = "utseg_plan_and_preprocess"
 
 
 def plan(home, *words):
-    return run_command(PLAN, "-d", "Heart", "-pl", "cpu", "-np", 1, *words, home=home)
+    return run_here(PLAN, "-d", "Heart", "-pl", "cpu", "-np", 1, *words, home=home)
 
 
 def files(home, what="*"):
@@ -29,7 +29,7 @@ def as_acdc(header):
 
 def predict(home, source, out):
     words = ("-i", source, "-o", out, "--device", "cpu", "--no-tta", "-np", 1)
-    return run_command("utseg_predict", *words, home=home)
+    return run_here("utseg_predict", *words, home=home)
 
 
 def warnings(result, word):
@@ -83,7 +83,8 @@ def test_labels_are_whole_to_a_thousandth_and_what_is_not_is_shown_in_full(tmp_p
     make_nnunet(tmp_path / "raw" / "Heart", subjects=2)
     label = files(tmp_path, "labelsTr")[1]
     image = nib.load(label)
-    scaled = nib.Nifti1Image(np.asarray(image.dataobj).astype(np.float64), image.affine)
+    voxels = image.get_fdata()
+    scaled = nib.Nifti1Image(voxels, image.affine)
     scaled.header.set_data_dtype(np.int16)  # nibabel chooses slope and intercept
     nib.save(scaled, label)
     values = np.unique(nib.load(label).get_fdata())
@@ -91,9 +92,8 @@ def test_labels_are_whole_to_a_thousandth_and_what_is_not_is_shown_in_full(tmp_p
     result = plan(tmp_path, "--dry-run")
     assert result.returncode == 0, result.stderr
 
-    off = np.asarray(image.dataobj).astype(np.float64)
-    off[off == 2] = 2.0019999999
-    nib.save(nib.Nifti1Image(off, image.affine, image.header, dtype=np.float64), label)
+    off = np.where(voxels == 2, 2.0019999999, voxels)
+    nib.save(nib.Nifti1Image(off, image.affine), label)
     result = plan(tmp_path, "--dry-run")
     assert_refused(result, "s00_ES.nii.gz: values that are no label: 2.0019999999 (")
     unknown = re.search(r"no label: (.*); known", result.stderr)
@@ -156,6 +156,6 @@ def test_predictions_are_scored_where_reference_and_mask_stack_slices_differentl
         file_ending=".nii.gz",
     )
     words = ("-p", tmp_path / "out", "-g", tmp_path / "labels", "-o", tmp_path / "scores")
-    result = run_command("utseg_evaluate", *words)
+    result = run_here("utseg_evaluate", *words)
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "scores" / "summary.json").read_text())["all"]["mean_dice"] == 1
