@@ -83,3 +83,17 @@ def make_cohort(folder: Path) -> Path:
         evaluate_cases(cases, folder / model / "masks", LABELS, scores, executor=InlineExecutor())
         rename(scores, "b_ES", HOSTILE_SCRIPT)
     return folder
+
+
+def write_hearts(folder: Path, scores: dict[tuple[str, str], tuple[float, float, str]]) -> Path:
+    """A scores folder with one label, LV, of cases (subject, phase): Dice, HD95 in mm and status as they are given."""
+    columns = case_columns(("phase",), metrics=METRICS)
+    rows = [
+        dict.fromkeys(METRICS, 1)
+        | {"case": f"{subject}_{phase}", "subject": subject, "phase": phase, "label": 1, "label_name": "LV"}
+        | {"dice": dice, "surface_dice": dice, "hd95_mm": hd95, "status": status}
+        for (subject, phase), (dice, hd95, status) in scores.items()
+    ]
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text(to_csv(rows, columns))
+    return folder

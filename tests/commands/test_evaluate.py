@@ -120,9 +120,9 @@ def test_empty_structures_are_counted_and_not_averaged(folders):
     assert labels["MYO"]["empty"]["both_empty"] == 1 and labels["RV"]["empty"]["reference_empty"] == 1
     assert labels["LV"]["dice"]["mean"] == pytest.approx(3 / 4)  # the missed one counts as 0
     assert (
-        labels["MYO"]["dice"]["n"] == 3 and labels["MYO"]["dice"]["mean"] == 1
+        labels["MYO"]["dice"]["cases"] == 3 and labels["MYO"]["dice"]["mean"] == 1
     )  # undefined: left out, and counted
-    assert labels["LV"]["hd95_mm"]["n"] == 3
+    assert labels["LV"]["hd95_mm"]["cases"] == 3
 
 
 def test_everything_is_written_and_stale_files_go(folders):

@@ -129,7 +129,10 @@ def test_undefined_scores_are_counted_and_left_out():
     label = compare_models({"a": a, "b": b})["all"]["labels"]["LV"]
     (pair,) = label["pairs"]
     assert (pair["cases"], pair["undefined"], pair["subjects"]) == (7, 1, 4)
-    assert label["models"]["a"]["n"] == 7 and label["models"]["a"]["empty"]["both_empty"] == 1
+    assert (
+        label["models"]["a"]["cases"] == label["models"]["b"]["cases"] == 7
+        and label["models"]["a"]["empty"]["both_empty"] == 1
+    )
     nothing = [row | {"dice": math.nan} for row in a]
     label = compare_models({"a": nothing, "b": b})["all"]["labels"]["LV"]
     assert label["pairs"][0]["p"] is None and label["best"] is None and not label["best_is_significant"]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from utseg.evaluate.summary import bootstrap_interval, statistics, summarise
+from utseg.evaluate.intervals import bootstrap_interval, statistics
+from utseg.evaluate.summary import summarise
 
 
 def rows():
@@ -28,8 +29,9 @@ def rows():
 def test_undefined_values_are_counted_and_never_averaged():
     summary = summarise(rows(), ["vendor"])
     label = summary["all"]["labels"]["LV"]
-    assert label["dice"]["n"] == 3 and label["dice"]["undefined"] == 1
-    assert label["dice"]["mean"] == pytest.approx((0.9 + 0.8 + 0) / 3)
+    assert (label["dice"]["n"], label["dice"]["cases"], label["dice"]["undefined"]) == (2, 3, 1)
+    assert label["dice"]["mean"] == pytest.approx(((0.9 + 0.8) / 2 + 0) / 2)  # over subjects, not cases
+    assert summary["all"]["mean_dice"] == label["dice"]["mean"] and summary["unit"] == "subjects"
     assert label["empty"] == {"both_empty": 1, "prediction_empty": 1, "reference_empty": 0}
     assert summary["groups"]["vendor"]["A"]["labels"]["LV"]["dice"]["mean"] == pytest.approx(0.85)
     assert summary["groups"]["vendor"]["A"]["subjects"] == 1 and summary["all"]["cases"] == 4

@@ -109,8 +109,10 @@ def test_results_equal_a_recomputation_from_metrics(tmp_path, read):
         tested = chosen[row["tested_on"]]
         values = recomputed(folder, lambda one, a=tested, b=in_group: a(one) and b(one))[row["label"]]
         numbers = [value for value, _ in values]
-        assert int(row["n"]) == len(numbers)
-        assert float(row["dice"]) == pytest.approx(sum(numbers) / len(numbers), rel=1e-5)
+        of_subject = {subject: [own for own, one in values if one == subject] for _, subject in values}
+        means = [sum(own) / len(own) for own in of_subject.values()]
+        assert (int(row["n"]), int(row["cases"])) == (len(means), len(numbers))
+        assert float(row["dice"]) == pytest.approx(sum(means) / len(means), rel=1e-5)
         interval = bootstrap_interval(*map(np.array, zip(*values, strict=True)))
         if interval is None:
             assert row["dice_low"] == ""
@@ -142,7 +144,7 @@ def test_empty_structures_are_counted_and_never_averaged_in(tmp_path, read):
         row for row in results if (row["tested_on"], row["group"], row["label"]) == ("all", "all", "MYO")
     )
     assert (row["missed"], row["extra"], row["neither"]) == ("2", "0", "0")
-    assert row["n"] == "12" and float(row["hd95_mm"]) > 0
+    assert (row["n"], row["cases"]) == ("6", "12") and float(row["hd95_mm"]) > 0
 
 
 def test_a_column_with_many_values_and_the_tested_one_make_no_groups(tmp_path, read):
@@ -161,7 +163,7 @@ def test_several_datasets_are_named_and_seen_by_value(tmp_path, read):
     total = next(
         row for row in results if (row["tested_on"], row["group"], row["label"]) == ("all", "all", "mean")
     )
-    assert total["n"] == "24"  # cases of the same name in two datasets are two
+    assert (total["n"], total["cases"]) == ("12", "24")  # cases of the same name in two datasets are two
 
 
 def test_without_the_column_the_own_dataset_is_seen(tmp_path, read):

@@ -36,14 +36,15 @@ COMMON_COLUMNS = frozenset(
         "sex",
     }
 )
-LEAST_SUBJECTS = 2
+LEAST_TO_SHARE = 2
 Count = Annotated[int, Field(ge=0)]
 
 
 class Statistics(Settings):
-    """One metric over cases; the interval is a bootstrap one over subjects. None where nothing is defined."""
+    """One metric over `n` subjects, each with the mean of its cases; the other counts are of cases. None where nothing is defined."""
 
     n: Count
+    cases: Count
     undefined: Count
     mean: FiniteFloat | None
     sd: FiniteFloat | None
@@ -74,6 +75,7 @@ class Scores(Settings):
     """Part of a `summary.json`: over all cases, and by column and value."""
 
     format: Literal["utseg-summary-1"] = "utseg-summary-1"
+    unit: Literal["subjects"] = "subjects"
     all: GroupScores
     groups: dict[str, dict[str, GroupScores]]
 
@@ -93,7 +95,7 @@ def shareable_columns(subjects: Mapping[str, Mapping[str, int]]) -> list[str]:
     return [
         column
         for column, values in subjects.items()
-        if column.casefold() in COMMON_COLUMNS or (values and min(values.values()) >= LEAST_SUBJECTS)
+        if column.casefold() in COMMON_COLUMNS or (values and min(values.values()) >= LEAST_TO_SHARE)
     ]
 
 

@@ -140,33 +140,34 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def summary_table(summary: dict[str, Any]) -> str:
-    """A plain-text table of the summary: one line a label, over all cases; the mean Dice of every group; the clinical measures' bias."""
+    """A plain-text table of the summary: a line a label, means over subjects; mean Dice of every group; bias of clinical measures."""
+    from utseg.evaluate.tables import counted, interval, number
+
     lines = [
-        f"{'label':<14}{'n':>5}{'Dice':>8}{'95 % interval':>18}{'HD95 mm':>9}{'ASSD mm':>9}{'HD95 2-D':>9}{'empty':>7}"
+        f"{'label':<14}{'subjects':>9}{'cases':>6}{'Dice':>8}{'95 % interval':>18}{'HD95 mm':>9}{'ASSD mm':>9}{'HD95 2-D':>9}"
+        f"{'missed':>7}{'extra':>6}{'neither':>8}"
     ]
     for name, label in summary["all"]["labels"].items():
-        interval = label["dice"]["interval95"]
+        subjects, cases = counted(label["dice"])
+        missed, extra, neither = (
+            label["empty"][key] for key in ("prediction_empty", "reference_empty", "both_empty")
+        )
         lines.append(
-            f"{name:<14}{label['dice']['n']:>5}{_number(label['dice']['mean'], 3):>8}"
-            f"{f'{interval[0]:.3f} … {interval[1]:.3f}' if interval else '–':>18}"
-            f"{_number(label['hd95_mm']['mean'], 2):>9}{_number(label['assd_mm']['mean'], 2):>9}"
-            f"{_number(label['slice_hd95_mm']['mean'], 2):>9}{sum(label['empty'].values()):>7}"
+            f"{name:<14}{subjects:>9}{cases:>6}{number(label['dice']['mean'], 3):>8}{interval(label['dice']['interval95'], 3):>18}"
+            f"{number(label['hd95_mm']['mean'], 2):>9}{number(label['assd_mm']['mean'], 2):>9}"
+            f"{number(label['slice_hd95_mm']['mean'], 2):>9}{missed:>7}{extra:>6}{neither:>8}"
         )
     for column, groups in summary["groups"].items():
         if len(groups) > 1:
             values = "  ".join(
-                f"{value} {_number(group['mean_dice'], 3)} (n={group['cases']})"
+                f"{value} {number(group['mean_dice'], 3)} (n={group['subjects']})"
                 for value, group in groups.items()
             )
             lines.append(f"mean Dice by {column}: {values}")
     if summary["clinical"]:
         values = "  ".join(
-            f"{measure.replace('_', ' ')} {_number(found['bias'], 1)} {found['unit']} (n={found['n']})"
+            f"{measure.replace('_', ' ')} {number(found['bias'], 1)} {found['unit']} (n={found['n']})"
             for measure, found in summary["clinical"]["all"].items()
         )
         lines.append(f"bias of clinical measures: {values}")
     return "\n".join(lines)
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"

@@ -12,7 +12,7 @@ Subjects without both phases, or with two cases of one, are named and left out. 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,19 @@ def _of_structure(role: str, end_diastolic_ml: float, end_systolic_ml: float) ->
         f"{role}_SV": stroke,
         f"{role}_EF": 100 * stroke / end_diastolic_ml if end_diastolic_ml else float("nan"),
     }
+
+
+def over_same_subjects(every: Sequence[Clinical]) -> list[Clinical]:
+    """The measures of several models, each only of the subjects for whom it is defined in all of them."""
+    defined = [
+        {(row["subject"], row["measure"]) for row in one.rows if not np.isnan(row["difference"])}
+        for one in every
+    ]
+    shared = set.intersection(*defined) if defined else set()
+    return [
+        replace(one, rows=[row for row in one.rows if (row["subject"], row["measure"]) in shared])
+        for one in every
+    ]
 
 
 def summarise_clinical(clinical: Clinical, columns: Sequence[str]) -> dict[str, Any]:

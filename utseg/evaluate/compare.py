@@ -1,18 +1,22 @@
 """Compares models that were scored on the same cases: who is better, by how much, and whether that can be chance.
 
-The unit is the subject: of each subject the mean difference over its cases (ED and ES of one heart belong together). A case counts where
-the score is defined for both models; how many are not is said beside it. For each pair of models, label and group:
+The unit is the subject: of each subject the mean over its cases (ED and ES of one heart belong together). For each label and group:
 
-- the mean difference over subjects with its bootstrap 95 % interval;
-- a two-sided paired test: `permutation`, all or 9,999 random changes of sign of the subjects' differences, statistic their mean
-  (Fisher; p with 1 added to both counts where it is random, Phipson and Smyth 2010), or `wilcoxon`, the signed-rank test of scipy;
+- means, and for each pair of models the mean difference with its bootstrap 95 % interval: all over the cases in which every model has a
+  value, so that the difference of two means is the mean difference;
+- a two-sided paired test over all cases in which a structure is or was painted. A structure that a model missed, or painted where there
+  is none, counts as worse than any value, one that it rightly left out as the best. Overlaps: `permutation`, all or 9,999 random changes
+  of sign of the subjects' differences, statistic their mean (Fisher; p with 1 added to both counts where it is random, Phipson and Smyth
+  2010). Distances: the same of the differences' signed ranks (Wilcoxon's statistic), for a miss has no length in mm. `wilcoxon`: the
+  signed-rank test of scipy for both;
 - p corrected after Holm (1979) over all pairs and labels of one group;
-- effect sizes: Cohen's d_z (mean / sd of the differences) and the matched-pairs rank-biserial correlation (Kerby 2014).
+- effect sizes: Cohen's d_z (mean / sd of the differences) and the matched-pairs rank-biserial correlation (Kerby 2014), of what is tested.
 
-Nothing is read, written or drawn here.
+A model is better than another where the corrected p is below 0.05, there are at least six subjects, and the mean difference and the test
+agree in the sign: fewer misses at longer distances, or the reverse, make nobody better. Nothing is read, written or drawn here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
 from typing import Any, Literal
@@ -21,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.errors import InputError
-from utseg.evaluate.intervals import bootstrap_interval, statistics
+from utseg.evaluate.intervals import Floats, bootstrap_interval, statistics, subject_means
 from utseg.evaluate.summary import STATUSES, Row, by_value
 
 Test = Literal["permutation", "wilcoxon"]
@@ -36,7 +40,16 @@ LEAST_SUBJECTS = 6
 comparisons of equals."""
 EXACT_SUBJECTS = 13
 RANDOM_FLIPS = 9999
+WORST_MM = 1e6
+"""What a missed structure counts as where distances are ranked: longer than any. It is in no mean."""
+TIE = "tie"
+TOO_FEW = "too few subjects to tell"
+NOT_COMPARABLE = "not comparable"
+DISAGREE = "misses and mean disagree"
+WRONG = ("prediction_empty", "reference_empty")
+RIGHTLY_EMPTY = "both_empty"
 Cells = dict[tuple[str, str], float]
+"""By case and label name."""
 
 
 def compare_models(
@@ -51,9 +64,10 @@ def compare_models(
 
     scores_by_model: for each model the rows of its `metrics.csv` (`read_metrics`). Returns {"format", "metric", "higher_is_better", "test",
     "correction", "models", "left_out" (cases that not all models have), "all": GROUP, "groups": {column: {value: GROUP}}}. A GROUP has
-    "cases", "subjects" and under "labels", per label name and for "mean": "models": statistics and empties of each; "pairs": what
-    `compare_pair` says of each two; "best": the model with the best mean over the cases that are defined for all; "best_is_significant":
-    whether it is better than every other by the corrected test.
+    "cases", "subjects" and under "labels", per label name and for "mean": "models": statistics of each over the cases in which all of them
+    have a value (a model without any value takes no part), and its empties over all cases; "pairs": what `compare_pair` says of each two
+    over these; "best": the model with the best of these means, None where one has none; "best_is_significant": whether it is better than
+    every other.
     Raises InputError where the metric is not one to compare by, or the models were scored on different cases (unless `only_common`).
     """
     if metric not in HIGHER_IS_BETTER | LOWER_IS_BETTER:
@@ -99,63 +113,112 @@ def _of_group(models: Mapping[str, Sequence[Row]], metric: str, test: Test) -> d
     first = next(iter(models.values()), [])
     subjects = {str(row["case"]): str(row["subject"]) for row in first}
     names = list(dict.fromkeys(str(row["label_name"]) for row in first))
-    cells = {model: _cells(rows, metric) for model, rows in models.items()}
-    labels: dict[str, Any] = {name: _of_label(cells, subjects, name, metric, test) for name in names}
+    cells = {model: _cells(rows, [row[metric] for row in rows]) for model, rows in models.items()}
+    tested = _tested_cells(models, cells, metric)
+    labels: dict[str, Any] = {name: _of_label(cells, tested, subjects, name, metric, test) for name in names}
     for name in names:
         for model, rows in models.items():
             own = [row["status"] for row in rows if row["label_name"] == name]
             labels[name]["models"][model]["empty"] = {status: own.count(status) for status in STATUSES}
     if len(names) > 1:
-        over = {model: _over_labels(model, cells, subjects, names) for model in cells}
-        labels[OVER_LABELS] = _of_label(over, subjects, OVER_LABELS, metric, test)
-    pairs = [pair for label in labels.values() for pair in label["pairs"]]
-    tested = [pair for pair in pairs if pair["p"] is not None]
-    for pair, p_holm in zip(tested, holm([pair["p"] for pair in tested]), strict=True):
+        over, tested = (_over_labels(values, subjects, names) for values in (cells, tested))
+        labels[OVER_LABELS] = _of_label(over, tested, subjects, OVER_LABELS, metric, test)
+    pairs = [pair for label in labels.values() for pair in label["pairs"] if pair["p"] is not None]
+    for pair, p_holm in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True):
         pair["p_holm"] = p_holm
-        pair["significant"] = p_holm < ALPHA
+        pair["significant"] = is_significant(pair)
+        if pair["significant"]:
+            pair["better"] = pair["a" if (pair["difference"] > 0) is (metric in HIGHER_IS_BETTER) else "b"]
     for label in labels.values():
         label["best_is_significant"] = _best_is_significant(label)
     return {"cases": len(subjects), "subjects": len(set(subjects.values())), "labels": labels}
 
 
-def _cells(rows: Sequence[Row], metric: str) -> Cells:
-    return {(str(row["case"]), str(row["label_name"])): float(row[metric]) for row in rows}
+def _cells(rows: Sequence[Row], values: Iterable[float]) -> Cells:
+    return {
+        (str(row["case"]), str(row["label_name"])): float(value)
+        for row, value in zip(rows, values, strict=True)
+    }
+
+
+def _tested_cells(
+    models: Mapping[str, Sequence[Row]], cells: Mapping[str, Cells], metric: str
+) -> dict[str, Cells]:
+    """The values with what empty structures count as in the test."""
+    statuses = {
+        model: {(str(row["case"]), str(row["label_name"])): str(row["status"]) for row in rows}
+        for model, rows in models.items()
+    }
+    painted = {key for own in statuses.values() for key, status in own.items() if status in WRONG}
+    worst, best = ends(metric)
+    return {
+        model: {
+            key: worst
+            if statuses[model][key] in WRONG
+            else best
+            if statuses[model][key] == RIGHTLY_EMPTY and key in painted
+            else value
+            for key, value in own.items()
+        }
+        for model, own in cells.items()
+    }
+
+
+def ends(metric: str) -> tuple[float, float]:
+    """What a wrong structure counts as in the test, and one that is rightly left out."""
+    return (0.0, 1.0) if metric in HIGHER_IS_BETTER else (WORST_MM, 0.0)
 
 
 def _over_labels(
-    model: str, cells: Mapping[str, Cells], subjects: Mapping[str, str], names: Sequence[str]
-) -> Cells:
-    means: Cells = {}
+    cells: Mapping[str, Cells], subjects: Mapping[str, str], names: Sequence[str]
+) -> dict[str, Cells]:
+    """Of each model the mean over a case's labels, of those in which all models have a value."""
+    means: dict[str, Cells] = {model: {} for model in cells}
+    taking_part = [own for own in cells.values() if not all(map(np.isnan, own.values()))]
     for case in subjects:
         defined = [
-            name
-            for name in names
-            if not any(np.isnan(own.get((case, name), np.nan)) for own in cells.values())
+            name for name in names if not any(np.isnan(own.get((case, name), np.nan)) for own in taking_part)
         ]
-        values = [cells[model][case, name] for name in defined]
-        means[case, OVER_LABELS] = sum(values) / len(values) if values else float("nan")
+        for model, own in cells.items():
+            values = [own.get((case, name), np.nan) for name in defined]
+            means[model][case, OVER_LABELS] = sum(values) / len(values) if values else float("nan")
     return means
 
 
 def _of_label(
-    cells: Mapping[str, Cells], subjects: Mapping[str, str], name: str, metric: str, test: Test
+    cells: Mapping[str, Cells],
+    tested: Mapping[str, Cells],
+    subjects: Mapping[str, str],
+    name: str,
+    metric: str,
+    test: Test,
 ) -> dict[str, Any]:
     owners = np.array(list(subjects.values()))
-    values = {
-        model: np.array([own.get((case, name), np.nan) for case in subjects], dtype=float)
-        for model, own in cells.items()
-    }
+    values, counting = (
+        {
+            model: np.array([own.get((case, name), np.nan) for case in subjects], dtype=float)
+            for model, own in every.items()
+        }
+        for every in (cells, tested)
+    )
+    taking_part = [own for own in values.values() if not np.isnan(own).all()]
+    for_all = ~np.isnan(taking_part).any(axis=0) if taking_part else np.zeros(len(subjects), dtype=bool)
+    values = {model: np.where(for_all, own, np.nan) for model, own in values.items()}
     found = {model: statistics(own, owners) for model, own in values.items()}
-    for_all = ~np.isnan(list(values.values())).any(axis=0)
-    means = {model: float(own[for_all].mean()) for model, own in values.items()} if for_all.any() else {}
+    means = {model: own["mean"] for model, own in found.items() if own["mean"] is not None}
+    best = means if len(means) == len(values) else {}
     choose = max if metric in HIGHER_IS_BETTER else min
+    ranked = metric in LOWER_IS_BETTER
     return {
         "models": found,
         "pairs": [
-            {"a": a, "b": b, **compare_pair(values[a], values[b], owners, test)}
+            {"a": a, "b": b}
+            | compare_pair(
+                values[a], values[b], owners, test, tested=(counting[a], counting[b]), ranked=ranked
+            )
             for a, b in combinations(values, 2)
         ],
-        "best": choose(means, key=lambda model: means[model]) if means else None,
+        "best": choose(best, key=lambda model: best[model]) if best else None,
     }
 
 
@@ -166,35 +229,74 @@ def _best_is_significant(label: Mapping[str, Any]) -> bool:
 
 
 def compare_pair(
-    a_C: NDArray[np.float64],
-    b_C: NDArray[np.float64],
+    a_C: Floats,
+    b_C: Floats,
     subjects_C: NDArray[np.str_],
     test: Test = "permutation",
+    *,
+    tested: tuple[Floats, Floats] | None = None,
+    ranked: bool = False,
 ) -> dict[str, Any]:
-    """Two models' scores (cases,) of the same cases. p_holm and significant are for the caller to set; without subjects all is None."""
+    """Two models' scores (cases,) of the same cases, NaN where undefined.
+
+    tested: the scores that the test and the effect sizes are of, where they are other ones (with what misses count as); ranked: the test
+    is of the differences' ranks. "difference", "interval95", "means", "subjects" and "cases" are of the cases in which both have a value;
+    "tested_subjects" counts those of the test; "agree": whether both have the same sign. p_holm, significant and better are for the
+    caller to set. Without subjects all is None.
+    """
     defined = ~(np.isnan(a_C) | np.isnan(b_C))
-    result: dict[str, Any] = {
+    difference_S = subject_means(a_C - b_C, subjects_C)
+    tested_S = difference_S if tested is None else subject_means(tested[0] - tested[1], subjects_C)
+    difference = float(difference_S.mean()) if len(difference_S) else None
+    apart_S = signed_ranks(tested_S) if ranked else tested_S
+    spread = float(difference_S.std(ddof=1)) if len(difference_S) > 1 else 0.0
+    return {
         "cases": int(defined.sum()),
         "undefined": int((~defined).sum()),
-        "subjects": 0,
-        **dict.fromkeys(("difference", "interval95", "p", "p_holm", "cohen_dz", "rank_biserial")),
-        "significant": False,
-    }
-    if not defined.any():
-        return result
-    names, owner = np.unique(subjects_C[defined], return_inverse=True)
-    difference_S = np.bincount(owner, weights=(a_C - b_C)[defined]) / np.bincount(owner)
-    n = len(names)
-    spread = float(difference_S.std(ddof=1)) if n > 1 else 0.0
-    difference = float(difference_S.mean())
-    return result | {
-        "subjects": n,
+        "subjects": len(difference_S),
+        "means": [float(subject_means(own[defined], subjects_C[defined]).mean()) for own in (a_C, b_C)]
+        if defined.any()
+        else None,
         "difference": difference,
-        "interval95": bootstrap_interval(difference_S, names),
-        "p": paired_p(difference_S, test) if n > 1 else None,
-        "cohen_dz": difference / spread if spread > 0 else None,
-        "rank_biserial": rank_biserial(difference_S),
+        "interval95": bootstrap_interval(a_C - b_C, subjects_C),
+        "tested_subjects": len(tested_S),
+        "p": paired_p(apart_S, test) if len(tested_S) > 1 else None,
+        "p_holm": None,
+        "cohen_dz": difference / spread if difference is not None and spread > 0 else None,
+        "rank_biserial": rank_biserial(tested_S),
+        "agree": difference is not None and difference * float(apart_S.sum()) > 0,
+        "significant": False,
+        "better": None,
     }
+
+
+def is_significant(pair: Mapping[str, Any]) -> bool:
+    """Whether one of a pair is better: by the corrected test, with subjects enough, and in the sense of the mean difference too."""
+    p_holm = pair["p_holm"]
+    return bool(
+        p_holm is not None and p_holm < ALPHA and pair["subjects"] >= LEAST_SUBJECTS and pair["agree"]
+    )
+
+
+def verdict(pair: Mapping[str, Any]) -> str:
+    """The better one of a pair, or in words why there is none."""
+    if pair["better"] is not None:
+        return str(pair["better"])
+    if pair["difference"] is None:
+        return NOT_COMPARABLE
+    if pair["subjects"] < LEAST_SUBJECTS:
+        return TOO_FEW
+    return DISAGREE if pair["p_holm"] is not None and pair["p_holm"] < ALPHA and not pair["agree"] else TIE
+
+
+def signed_ranks(difference_S: Floats) -> Floats:
+    """Ranks of the differences' sizes, ties their mean, with the differences' signs; 0 for none (Wilcoxon 1945)."""
+    from scipy.stats import rankdata
+
+    ranks: Floats = np.zeros(len(difference_S))
+    apart = difference_S != 0
+    ranks[apart] = rankdata(np.abs(difference_S[apart])) * np.sign(difference_S[apart])
+    return ranks
 
 
 def paired_p(difference_S: NDArray[np.float64], test: Test) -> float:
@@ -224,13 +326,8 @@ def _signs(count: int) -> NDArray[np.float64]:
 
 def rank_biserial(difference_S: NDArray[np.float64]) -> float | None:
     """Matched-pairs rank-biserial correlation: (ranks in favour − against) / all, of the differences that are not 0. None without any."""
-    from scipy.stats import rankdata
-
-    apart = difference_S[difference_S != 0]
-    if not len(apart):
-        return None
-    ranks = rankdata(np.abs(apart))
-    return float((ranks @ np.sign(apart)) / ranks.sum())
+    ranks = signed_ranks(difference_S)
+    return float(ranks.sum() / np.abs(ranks).sum()) if ranks.any() else None
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,4 +1,4 @@
-"""Means of cases with intervals over subjects: ED and ES of one heart belong together, so a subject's cases are drawn together.
+"""Means over subjects with their intervals: ED and ES of one heart belong together, so a subject counts once, with the mean of its cases.
 
 Undefined values (NaN) are left out and counted. Comparing models is done elsewhere (`compare.py`).
 """
@@ -11,51 +11,53 @@ from numpy.typing import NDArray
 
 RESAMPLES = 2000
 SEED = 0
+UNIT = "subjects"
+"""What n, mean, sd and median are over, in every summary and table."""
+Floats = NDArray[np.float64]
 
 
-def statistics(values: NDArray[np.float64], subjects: NDArray[np.str_]) -> dict[str, Any]:
-    """n, undefined, mean, sd (n−1), median and the percentile-bootstrap 95 % interval of the mean over subjects.
+def subject_means(values_C: Floats, subjects_C: NDArray[np.str_]) -> Floats:
+    """(S,): the mean over each subject's cases, in the order of the names; undefined cases, and subjects without others, are left out."""
+    defined = ~np.isnan(values_C)
+    _, owner = np.unique(subjects_C[defined], return_inverse=True)
+    means: Floats = np.bincount(owner, weights=values_C[defined]) / np.bincount(owner)
+    return means
 
-    `values` and `subjects` are (cases,). NaN is undefined: left out and counted. Without values the statistics are None; the interval needs
-    two subjects.
+
+def statistics(values_C: Floats, subjects_C: NDArray[np.str_]) -> dict[str, Any]:
+    """n, mean, sd (n−1), median and the percentile-bootstrap 95 % interval of the mean, over subjects; cases and undefined count cases.
+
+    NaN is undefined: left out and counted. Without values the statistics are None; sd and interval need two subjects.
     """
-    defined = ~np.isnan(values)
-    kept, owners = values[defined], subjects[defined]
-    n = int(defined.sum())
-    if n == 0:
-        return {
-            "n": 0,
-            "undefined": len(values),
-            "mean": None,
-            "sd": None,
-            "median": None,
-            "interval95": None,
-        }
+    means = subject_means(values_C, subjects_C)
+    n = len(means)
+    undefined = int(np.isnan(values_C).sum())
     return {
         "n": n,
-        "undefined": len(values) - n,
-        "mean": float(kept.mean()),
-        "sd": float(kept.std(ddof=1)) if n > 1 else None,
-        "median": float(np.median(kept)),
-        "interval95": bootstrap_interval(kept, owners),
+        "cases": len(values_C) - undefined,
+        "undefined": undefined,
+        "mean": float(means.mean()) if n else None,
+        "sd": float(means.std(ddof=1)) if n > 1 else None,
+        "median": float(np.median(means)) if n else None,
+        "interval95": _interval(means, SEED),
     }
 
 
 def bootstrap_interval(
-    values: NDArray[np.float64], subjects: NDArray[np.str_], seed: int = SEED
+    values_C: Floats, subjects_C: NDArray[np.str_], seed: int = SEED
 ) -> list[float] | None:
-    """95 % percentile interval of the mean, subjects drawn with replacement (cluster bootstrap; Davison & Hinkley 1997, §3.8).
+    """95 % percentile interval of the mean over subjects, drawn with replacement (cluster bootstrap; Davison & Hinkley 1997, §3.8).
 
     None with fewer than two subjects. Deterministic for a seed.
     """
-    _, owner = np.unique(subjects, return_inverse=True)
-    count = int(owner.max()) + 1
+    return _interval(subject_means(values_C, subjects_C), seed)
+
+
+def _interval(means_S: Floats, seed: int) -> list[float] | None:
+    count = len(means_S)
     if count < 2:
         return None
-    sums = np.bincount(owner, weights=values, minlength=count)
-    sizes = np.bincount(owner, minlength=count).astype(float)
-    times = times_drawn(count, seed)
-    low, high = np.percentile((times @ sums) / (times @ sizes), [2.5, 97.5])
+    low, high = np.percentile(times_drawn(count, seed) @ means_S / count, [2.5, 97.5])
     return [float(low), float(high)]
 
 

@@ -81,5 +81,5 @@ def _read(row: dict[str, str], path: Path, line: int) -> Row:
 
 def _field(value: Any) -> Any:
     if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.6g}"
+        return "" if math.isnan(value) else f"{value:.10g}"
     return value

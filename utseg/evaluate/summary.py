@@ -1,7 +1,7 @@
 """Summarises scores per label and group: n, mean, sd, median, bootstrap 95 % interval, and the counts of empty structures.
 
-Intervals are over subjects, not cases (`intervals.py`). Undefined values (empty structures) are left out of the means and counted beside
-them.
+The unit of n, mean, sd, median and interval is the subject, each with the mean of its cases (`intervals.py`); "cases", "undefined" and
+"empty" count cases. Undefined values (empty structures) are left out of the means.
 """
 
 from collections.abc import Sequence
@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from utseg.evaluate.intervals import bootstrap_interval, statistics
+from utseg.evaluate.intervals import UNIT, statistics
 from utseg.evaluate.stack import REGIONS
-
-__all__ = ["bootstrap_interval", "statistics", "summarise", "summarise_regions"]
 
 SUMMARISED = (
     "dice",
@@ -39,7 +37,7 @@ def summarise(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, Any]:
     groups = {
         column: {value: _of_group(own) for value, own in by_value(rows, column).items()} for column in columns
     }
-    return {"format": SUMMARY_FORMAT, "all": _of_group(rows), "groups": groups}
+    return {"format": SUMMARY_FORMAT, "unit": UNIT, "all": _of_group(rows), "groups": groups}
 
 
 def summarise_regions(rows: Sequence[Row]) -> dict[str, Any]:
@@ -61,13 +59,31 @@ def by_value(rows: Sequence[Row], column: str) -> dict[str, list[Row]]:
 def _of_group(rows: Sequence[Row]) -> dict[str, Any]:
     names = list(dict.fromkeys(str(row["label_name"]) for row in rows))
     labels = {name: _of_label([row for row in rows if row["label_name"] == name]) for name in names}
-    means = [label["dice"]["mean"] for label in labels.values() if label["dice"]["n"]]
     return {
         "cases": len({row["case"] for row in rows}),
         "subjects": len({row["subject"] for row in rows}),
-        "mean_dice": float(np.mean(means)) if means else None,
+        "mean_dice": _mean_dice(rows),
         "labels": labels,
     }
+
+
+def _mean_dice(rows: Sequence[Row]) -> float | None:
+    """Over subjects, of each the mean over its cases, of each case the mean over the labels that have a Dice."""
+    means = mean_over_labels(rows, "dice")
+    subjects = {str(row["case"]): str(row["subject"]) for row in rows}
+    found = statistics(np.array([*means.values()], dtype=float), np.array([subjects[case] for case in means]))
+    mean: float | None = found["mean"]
+    return mean
+
+
+def mean_over_labels(rows: Sequence[Row], metric: str) -> dict[str, float]:
+    """By case: the mean over its labels, undefined ones left out; NaN where none is defined."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        own = values.setdefault(str(row["case"]), [])
+        if not np.isnan(row[metric]):
+            own.append(float(row[metric]))
+    return {case: sum(own) / len(own) if own else float("nan") for case, own in values.items()}
 
 
 def _of_label(rows: Sequence[Row]) -> dict[str, Any]:

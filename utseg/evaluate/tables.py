@@ -5,16 +5,24 @@ Counts of empty structures stand beside every mean. Which numbers are in a summa
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
+from utseg.evaluate.compare import ALPHA
 from utseg.evaluate.stack import REGIONS
 
 MARKDOWN_FILE = "tables.md"
 LATEX_FILE = "tables.tex"
 NOTHING = "–"
+CLINICAL_TITLE = "Clinical measures"
+MOST_DIGITS = 12
+LEAST_APART = 1e-12
+"""Numbers that are nearer to each other differ by rounding only."""
+LEAST_P = 0.001
 EMPTY_NOTE = (
-    "Intervals are bootstrap 95 % intervals of the mean over subjects. Empty: structures that only the reference has (missed), that only "
-    "the prediction has (extra), that neither has; undefined scores are left out of the means."
+    "Means over subjects, of each the mean over its cases, with bootstrap 95 % intervals. Missed: structures that only the reference has; "
+    "extra: that only the prediction has; neither: that none of both has. Distances are of the cases in which both have the structure: "
+    "read them beside the missed and extra ones."
 )
 LATEX_SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -63,18 +71,21 @@ def summary_tables(summary: Mapping[str, Any]) -> list[Table]:
 
 
 def _labels_table(group: Mapping[str, Any]) -> Table:
-    heads = ["label", "n", "Dice", "95 % interval", "surface Dice", "HD95 mm", "HD mm", "ASSD mm"]
-    heads += ["slice Dice", "slice HD95 mm", "volume difference ml", "missed", "extra", "neither"]
+    heads = ["label", "subjects", "cases", "Dice", "95 % interval", "surface Dice", "cases with distances"]
+    heads += ["HD95 mm", "HD mm", "ASSD mm", "slice Dice", "slice HD95 mm", "volume difference ml"]
+    heads += ["missed", "extra", "neither"]
     rows = []
     for name, label in group["labels"].items():
-        shown = [("surface_dice", 3), ("hd95_mm", 2), ("hd_mm", 2), ("assd_mm", 2), ("slice_dice", 3)]
-        shown += [("slice_hd95_mm", 2), ("difference_ml", 2)]
+        shown = [("hd95_mm", 2), ("hd_mm", 2), ("assd_mm", 2), ("slice_dice", 3), ("slice_hd95_mm", 2)]
+        shown += [("difference_ml", 2)]
         rows.append(
             [
                 name,
-                str(label["dice"]["n"]),
+                *counted(label["dice"]),
                 number(label["dice"]["mean"], 3),
                 interval(label["dice"]["interval95"], 3),
+                number(label.get("surface_dice", {}).get("mean"), 3),
+                str(label["hd95_mm"]["cases"]),
                 *(number(label.get(metric, {}).get("mean"), digits) for metric, digits in shown),
                 *_empties(label["empty"]),
             ]
@@ -83,17 +94,16 @@ def _labels_table(group: Mapping[str, Any]) -> Table:
 
 
 def _groups_table(title: str, groups: Mapping[str, Any]) -> Table:
-    heads = ["group", "label", "cases", "subjects", "n", "Dice", "95 % interval", "HD95 mm", "95 % interval"]
-    heads += ["surface Dice", "missed", "extra", "neither"]
+    heads = ["group", "label", "subjects", "cases", "Dice", "95 % interval", "cases with distances"]
+    heads += ["HD95 mm", "95 % interval", "surface Dice", "missed", "extra", "neither"]
     rows = [
         [
             value,
             name,
-            str(group["cases"]),
-            str(group["subjects"]),
-            str(label["dice"]["n"]),
+            *counted(label["dice"]),
             number(label["dice"]["mean"], 3),
             interval(label["dice"]["interval95"], 3),
+            str(label["hd95_mm"]["cases"]),
             number(label["hd95_mm"]["mean"], 2),
             interval(label["hd95_mm"]["interval95"], 2),
             number(label.get("surface_dice", {}).get("mean"), 3),
@@ -126,7 +136,7 @@ def _clinical_table(clinical: Mapping[str, Any]) -> Table:
     ]
     left_out = len(clinical["incomplete"]) + len(clinical["ambiguous"])
     note = f"{clinical['subjects']} subjects with one case at ED and one at ES; {left_out} without, not counted. Limits: bias ± 1.96 sd."
-    return Table("Clinical measures, prediction against reference", heads, rows, note)
+    return Table(f"{CLINICAL_TITLE}, prediction against reference", heads, rows, note)
 
 
 def _official_table(official: Mapping[str, Any]) -> Table:
@@ -155,14 +165,43 @@ def _empties(empty: Mapping[str, int]) -> list[str]:
     return [str(empty[key]) for key in ("prediction_empty", "reference_empty", "both_empty")]
 
 
+def counted(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Subjects and cases that statistics are of."""
+    return str(found["n"]), str(found["cases"])
+
+
 def number(value: float | None, digits: int) -> str:
-    """A number as text; a dash for none."""
-    return NOTHING if value is None else f"{value:.{digits}f}"
+    """A number as text; a dash for none. 0 and 1 stand only for themselves: 0.99996 is not 1.000, 0.0004 not 0.000."""
+    if value is None:
+        return NOTHING
+    while (
+        digits < MOST_DIGITS
+        and round(value, digits) in (-1, 0, 1)
+        and abs(value - round(value)) > LEAST_APART
+    ):
+        digits += 1
+    return f"{value if round(value, digits) else 0.0:.{digits}f}"
 
 
-def interval(bounds: Sequence[float] | None, digits: int) -> str:
+def digits_apart(values: Iterable[float | None], digits: int) -> int:
+    """How many digits tell all values apart that are not the same; `digits` at least."""
+    known = sorted({value for value in values if value is not None})
+    apart = [b - a for a, b in pairwise(known) if b - a > LEAST_APART]
+    while digits < MOST_DIGITS and len({round(value, digits) for value in known}) < len(apart) + 1 and known:
+        digits += 1
+    return digits
+
+
+def p_text(value: float | None) -> str:
+    """A p value for a cell. One near 0.05 has the digits that say on which side it is."""
+    if value is None:
+        return NOTHING
+    return f"<{LEAST_P}" if value < LEAST_P else f"{value:.{digits_apart((value, ALPHA), 3)}f}"
+
+
+def interval(bounds: Sequence[float] | None, digits: int, joint: str = " … ") -> str:
     """Two bounds as text; a dash for none."""
-    return NOTHING if bounds is None else " … ".join(f"{bound:.{digits}f}" for bound in bounds)
+    return NOTHING if bounds is None else joint.join(number(bound, digits) for bound in bounds)
 
 
 def to_markdown(tables: Iterable[Table]) -> str:

@@ -1,12 +1,15 @@
 """The table of all cases, worst first, and the choice of cases for the figures.
 
-The order is that of the mean Dice over labels, over all models that have the case; cases without any Dice come last.
+First come cases in which a structure is missed or extra, those with most of them (mean over the models that have the case), then the
+order is that of the mean Dice over labels and models; cases without any Dice come last.
 """
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from utseg.evaluate.compare import WRONG
 from utseg.evaluate.records import Row
 from utseg.evaluate.tables import NOTHING, Table, number
 from utseg.report.glance import mean_dice
@@ -17,8 +20,8 @@ LABELS_FOR_MODELS = 3
 FIGURES = ("best", "median", "worst")
 FLAGS = {"prediction_empty": "missed", "reference_empty": "extra", "both_empty": "neither has"}
 CASES_NOTE = (
-    "Worst first, by the mean Dice over labels. Flags: a structure is missed (only the reference has it), extra (only the prediction), or "
-    "neither has it."
+    "Worst first: by the number of missed and extra structures, then by the mean Dice over labels. Flags: a structure "
+    "is missed (only the reference has it), extra (only the prediction), or neither has it."
 )
 
 
@@ -32,12 +35,21 @@ class Chosen:
 
 
 def worst_first(entries: Sequence[Entry]) -> dict[str, float]:
-    """Mean Dice by case over labels and models, ascending; NaN (no Dice at all) last."""
-    means = {}
+    """Mean Dice by case over labels and models, the worst case first; NaN (no Dice at all) last."""
+    means: dict[str, float] = {}
+    wrong_by_case: dict[str, float] = {}
+    wrong: Counter[str] = Counter()
+    for entry in entries:
+        wrong.update(str(row["case"]) for row in entry.rows if row["status"] in WRONG)
     for case, by_entry in mean_dice(entries).items():
         defined = [value for value in by_entry.values() if not math.isnan(value)]
         means[case] = sum(defined) / len(defined) if defined else math.nan
-    return dict(sorted(means.items(), key=lambda item: (math.isnan(item[1]), item[1], item[0])))
+        wrong_by_case[case] = wrong[case] / len(by_entry)
+    return dict(
+        sorted(
+            means.items(), key=lambda item: (math.isnan(item[1]), -wrong_by_case[item[0]], item[1], item[0])
+        )
+    )
 
 
 def case_table(entries: Sequence[Entry], columns: Sequence[str], order: Collection[str]) -> Table:

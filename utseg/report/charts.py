@@ -23,11 +23,15 @@ COLOURS = 6
 POINTS_SHOWN = 160
 LONGEST_NAME = 15
 LEAST_SPAN = 1e-6
+BEYOND = "missed or extra"
 
 
 @dataclass(frozen=True)
 class Dots:
-    """One row of a distribution: a name (empty: belongs to the row above), the colour's number, values, and for each its case."""
+    """One row of a distribution: a name (empty: belongs to the row above), the colour's number, values, and for each its case.
+
+    An infinite value is one beyond all others: it is drawn at the end of the axis.
+    """
 
     name: str
     colour: int
@@ -127,11 +131,12 @@ def _row(row: Dots, x: Scale, y: float) -> Markup:
     parts = [Markup('<text class="count" x="{}" y="{}">{}</text>').format(WIDTH - RIGHT + 6, y + 3.5, note)]
     if not count:
         return parts[0]
-    q1, median, q3 = np.percentile(row.values, [25, 50, 75])
+    values = np.minimum(row.values, x.high)
+    q1, median, q3 = np.percentile(values, [25, 50, 75])
     reach = 1.5 * (q3 - q1)
-    within = row.values[(row.values >= q1 - reach) & (row.values <= q3 + reach)]
+    within = values[(values >= q1 - reach) & (values <= q3 + reach)]
     low, high = float(within.min()), float(within.max())
-    outside = (row.values < low) | (row.values > high)
+    outside = (values < low) | (values > high)
     shown = [index for index in range(count) if count <= POINTS_SHOWN or outside[index]]
     if count >= 4:
         box = '<path class="whisker" d="M{a} {y}H{b}M{c} {y}H{d}"/><rect class="box" x="{b}" y="{top}" width="{w}" height="9" rx="1"/>'
@@ -145,9 +150,13 @@ def _row(row: Dots, x: Scale, y: float) -> Markup:
         shift = ((index * 7919) % 11 - 5) * 0.62
         value = float(row.values[index])
         parts.append(
-            Markup(
-                '<circle data-case="{}" cx="{}" cy="{}" r="1.8"><title>{}: {:.4g}</title></circle>'
-            ).format(row.cases[index], x(value), round(y + shift, 1), row.cases[index], value)
+            Markup('<circle data-case="{}" cx="{}" cy="{}" r="1.8"><title>{}: {}</title></circle>').format(
+                row.cases[index],
+                x(value),
+                round(y + shift, 1),
+                row.cases[index],
+                f"{value:.4g}" if math.isfinite(value) else BEYOND,
+            )
         )
     parts.append(Markup('<path class="median" d="M{} {}v11"/>').format(x(median), y - 5.5))
     return Markup('<g class="c{}">{}</g>').format(row.colour % COLOURS, Markup("").join(parts))

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from utseg.evaluate.clinical import Clinical
 from utseg.evaluate.clinical import agreement as agreement_of
-from utseg.evaluate.clinical import clinical_measures
+from utseg.evaluate.compare import WRONG
 from utseg.evaluate.records import Row
 from utseg.evaluate.summary import by_value
 from utseg.report.charts import Curve, Dots, agreement, curves, distribution
-from utseg.report.inputs import Entry
+from utseg.report.inputs import Entry, on_shared_cases
 
 DISTRIBUTED = {"dice": "Dice", "hd95_mm": "HD95, mm (logarithmic)"}
 MOST_VALUES = 14
@@ -32,8 +33,12 @@ class Charts:
 
 
 def distributions(entries: Sequence[Entry], columns: Sequence[str]) -> list[Charts]:
-    """For each metric and group column, one chart a label: all cases above, then the column's values."""
-    scored = [entry for entry in entries if entry.scores][:MODELS_SHOWN]
+    """For each metric and group column, one chart a label: all cases above, then the column's values.
+
+    A point is a case; models stand over the cases that all have, where there are some. A distance is drawn at the far end where the
+    structure is missed or extra.
+    """
+    scored = on_shared_cases([entry for entry in entries if entry.scores])[:MODELS_SHOWN]
     labels = list(dict.fromkeys(str(row["label_name"]) for entry in scored for row in entry.rows))
     found = []
     for column in columns or ("",):
@@ -49,7 +54,8 @@ def distributions(entries: Sequence[Entry], columns: Sequence[str]) -> list[Char
                 )
                 for label in labels
             ]
-            caption = unit.split(",")[0] + (f" by {column}" if column else "")
+            caption = f"{unit.split(',')[0]} of every case" + (f" by {column}" if column else "")
+            caption += "" if metric == "dice" else "; at the far end where a structure is missed or extra"
             values = {str(row.get(column, "")) for entry in scored for row in entry.rows} - {""}
             if len(values) > MOST_VALUES:
                 caption += f" (the first {MOST_VALUES} of {len(values)})"
@@ -71,9 +77,10 @@ def _rows(
     every: list[float] = []
     for name, by_entry in groups:
         for number, own in enumerate(by_entry):
-            defined = [row for row in own if math.isfinite(row[metric])]
+            defined = [row for row in own if row["status"] in WRONG or math.isfinite(row[metric])]
             values = np.array([row[metric] for row in defined], dtype=float)
-            every += values.tolist()
+            every += values[np.isfinite(values)].tolist()
+            values = np.nan_to_num(values, nan=np.inf)
             cases = [str(row["case"]) for row in defined]
             dots.append(Dots(name if number == 0 else "", number, values, cases, len(own) - len(defined)))
     if metric == "dice":
@@ -90,10 +97,8 @@ def volume_agreement(entry: Entry, colour: int) -> Charts | None:
     return Charts(f"Volumes of every case: {entry.name}", charts) if charts else None
 
 
-def clinical_agreement(entry: Entry, columns: Sequence[str], colour: int) -> Charts | None:
+def clinical_agreement(entry: Entry, clinical: Clinical | None, colour: int) -> Charts | None:
     """Bland–Altman plots of the clinical measures, a point a subject. None where there are none."""
-    has_volumes = {"reference_ml", "prediction_ml"} <= set(entry.rows[0])
-    clinical = clinical_measures(entry.rows, columns) if has_volumes else None
     charts = []
     for measure, rows in _in_order(clinical.rows if clinical else ()):
         if chart := _agreement(measure.replace("_", " "), str(rows[0]["unit"]), rows, "subject", "", colour):

@@ -1,28 +1,33 @@
-"""The tables of models × groups: means with intervals over subjects, counts of empties beside them, the best marked where a test says so.
+"""The tables of models × groups: means over subjects with intervals, counts of empties beside them, the best marked where a test says so.
 
-Statistics and tests are those of `utseg.evaluate.compare`. Models that share no case are shown side by side without tests.
+Models stand side by side over the same cases; those that share no case stand there without tests. Statistics and tests are those of
+`utseg.evaluate.compare`.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from utseg.errors import InputError
-from utseg.evaluate.compare import OVER_LABELS, compare_models
+from utseg.evaluate.compare import LEAST_SUBJECTS, OVER_LABELS, compare_models, verdict
 from utseg.evaluate.records import Row
-from utseg.evaluate.tables import NOTHING, Table, interval, number
+from utseg.evaluate.summary import mean_over_labels
+from utseg.evaluate.tables import NOTHING, Table, digits_apart, interval, number, p_text
 from utseg.report.inputs import Entry
 
 METRICS = {"dice": ("Dice", 3), "hd95_mm": ("HD95 mm", 2), "surface_dice": ("Surface Dice", 3)}
 MARK = " †"
 MARK_NOTE = (
-    "† the best of the models: better than every other by a paired permutation test over subjects, p < 0.05 after Holm's correction "
-    "over all pairs and labels of the group."
+    "† the best of the models: better than every other by a paired test over subjects, p < 0.05 after Holm's correction over all pairs and "
+    f"labels of the group; never with fewer than {LEAST_SUBJECTS} subjects, nor where mean difference and test point to different models."
 )
 INTERVAL_NOTE = (
-    "Means over cases (in parentheses: bootstrap 95 % interval over subjects). Missed, extra, neither: structures that only the reference "
-    "has, only the prediction, or none of both; undefined scores are left out of the means."
+    "Means over subjects, of each the mean over its cases (in parentheses: bootstrap 95 % interval). Missed, extra, neither: structures "
+    "that only the reference has, only the prediction, or none of both; undefined scores are left out of the means."
+)
+SAME_NOTE = "Every mean is over the same cases (subjects, cases): those in which all models have a value; a model without any has none."
+RANK_NOTE = (
+    "In the test a structure that is missed, or extra, is worse than any value, and one rightly left out as good as can be: distances are "
+    "compared by signed ranks, overlaps by their mean, both by random changes of sign, two-sided."
 )
 EMPTY = ("prediction_empty", "reference_empty", "both_empty")
 Comparison = dict[str, Any]
@@ -135,7 +140,7 @@ def _table(
     """Rows: groups and labels; columns: the chosen (metric, model) pairs, then missed/extra/neither of each model."""
     models = list(dict.fromkeys(model for _, model in chosen))
     one = len(models) == 1
-    columns = ["group", "label", "cases", "subjects", *heads]
+    columns = ["group", "label", "subjects", "cases", *heads]
     columns += ["missed", "extra", "neither"] if one else [f"{model}: empties" for model in models]
     first = comparisons[chosen[0][0]]
     groups = {"all": ("all", "")} | {
@@ -153,8 +158,8 @@ def _table(
             ]
             empties = [_empties(group, label, model) for model in models]
             counts = empties[0] if one else ["/".join(own) for own in empties]
-            rows.append([name, label, str(group["cases"]), str(group["subjects"]), *cells, *counts])
-    note = INTERVAL_NOTE if one else f"{INTERVAL_NOTE} Empties: missed/extra/neither. {MARK_NOTE}"
+            rows.append([name, label, *_compared(group, label, one), *cells, *counts])
+    note = INTERVAL_NOTE if one else f"{INTERVAL_NOTE} {SAME_NOTE} Empties: missed/extra/neither. {MARK_NOTE}"
     return Table(title, columns, rows, note)
 
 
@@ -163,14 +168,24 @@ def _group(comparison: Comparison, column: str, value: str) -> dict[str, Any]:
     return group
 
 
+def _compared(group: Mapping[str, Any], label: str, one: bool) -> tuple[str, str]:
+    """Subjects and cases of a row: of one model all, of several those that their means are over, slashes where these differ."""
+    if one:
+        return str(group["subjects"]), str(group["cases"])
+    found = [own for own in group["labels"][label]["models"].values() if own["n"]]
+    subjects, cases = (list(dict.fromkeys(str(own[key]) for own in found)) for key in ("n", "cases"))
+    return "/".join(subjects) or "0", "/".join(cases) or "0"
+
+
 def _cell(label: Mapping[str, Any], metric: str, model: str) -> str:
     found = label["models"].get(model)
     if found is None or found["mean"] is None:
         return NOTHING
     digits = METRICS[metric][1]
-    text = number(found["mean"], digits)
+    means = [own["mean"] for own in label["models"].values()]
+    text = number(found["mean"], digits_apart(means, digits))
     if found["interval95"]:
-        text += f" ({interval(found['interval95'], digits).replace(' … ', '–')})"
+        text += f" ({interval(found['interval95'], digits, '–')})"
     return text + (MARK if label["best_is_significant"] and label["best"] == model else "")
 
 
@@ -193,45 +208,51 @@ def _first_model(group: Mapping[str, Any], label: str) -> Mapping[str, Any]:
 
 
 def pair_table(comparisons: Mapping[str, Comparison]) -> Table | None:
-    """Every pair of models over all cases: difference, interval, p, effect sizes. None with one model, or where nothing was compared."""
-    columns = ["metric", "label", "A", "B", "subjects", "A − B", "p", "p (Holm)", "d_z", "rank-biserial"]
-    rows = []
-    for metric, comparison in comparisons.items():
-        head, digits = METRICS[metric]
-        for label, found in comparison["all"]["labels"].items():
-            for pair in found["pairs"]:
-                difference = number(pair["difference"], digits)
-                if pair["interval95"]:
-                    difference += f" ({interval(pair['interval95'], digits).replace(' … ', ' to ')})"
-                rows.append(
-                    [
-                        head,
-                        label,
-                        pair["a"],
-                        pair["b"],
-                        str(pair["subjects"]),
-                        difference + (MARK if pair.get("significant") else ""),
-                        number(pair["p"], 4),
-                        number(pair.get("p_holm"), 4),
-                        number(pair["cohen_dz"], 2),
-                        number(pair["rank_biserial"], 2),
-                    ]
-                )
+    """Every pair of models over all cases: means, difference, test, who is better. None with one model, or where nothing was compared."""
+    columns = ["metric", "label", "A", "B", "subjects", "mean A", "mean B", "A − B", "wrong A/B"]
+    columns += ["subjects tested", "p", "p (Holm)", "better", "d_z", "rank-biserial"]
+    rows = [
+        [METRICS[metric][0], label, *_pair_row(comparison["all"], label, pair, METRICS[metric][1])]
+        for metric, comparison in comparisons.items()
+        for label, found in comparison["all"]["labels"].items()
+        for pair in found["pairs"]
+    ]
     note = (
-        "Mean over subjects of A − B with its bootstrap 95 % interval; two-sided paired permutation test; † p < 0.05 after Holm's "
-        "correction over pairs and labels of a metric. d_z: mean / sd of the subjects' differences."
+        f"{SAME_NOTE} Difference: mean over subjects with its bootstrap 95 % interval, † where one is better. Wrong: cases in which the "
+        f"structure is missed or extra. {RANK_NOTE} p after Holm's correction over pairs and labels of a metric; better: p < 0.05, at "
+        f"least {LEAST_SUBJECTS} subjects, and the difference says the same. d_z: mean / sd of the subjects' differences."
     )
     return Table("Pairs of models, all cases", columns, rows, note) if rows else None
+
+
+def _pair_row(group: Mapping[str, Any], label: str, pair: Mapping[str, Any], digits: int) -> list[str]:
+    a, b = pair["means"] or (None, None)
+    digits = digits_apart((a, b), digits)
+    difference = number(pair["difference"], digits)
+    if pair["interval95"]:
+        difference += f" ({interval(pair['interval95'], digits, ' to ')})"
+    wrong = [sum(map(int, _empties(group, label, pair[side])[:2])) for side in ("a", "b")]
+    return [
+        pair["a"],
+        pair["b"],
+        str(pair["subjects"]),
+        number(a, digits),
+        number(b, digits),
+        difference + (MARK if pair["significant"] else ""),
+        "/".join(map(str, wrong)),
+        str(pair["tested_subjects"]),
+        p_text(pair["p"]),
+        p_text(pair["p_holm"]),
+        verdict(pair),
+        number(pair["cohen_dz"], 2),
+        number(pair["rank_biserial"], 2),
+    ]
 
 
 def mean_dice(entries: Sequence[Entry]) -> dict[str, dict[str, float]]:
     """By case, then by entry: the mean Dice over the labels that have one; NaN where none has."""
     found: dict[str, dict[str, float]] = {}
     for entry in entries:
-        values: dict[str, list[float]] = {}
-        for row in entry.rows:
-            values.setdefault(str(row["case"]), []).append(float(row["dice"]))
-        for case, own in values.items():
-            defined = [value for value in own if not np.isnan(value)]
-            found.setdefault(case, {})[entry.name] = float(np.mean(defined)) if defined else float("nan")
+        for case, mean in mean_over_labels(entry.rows, "dice").items():
+            found.setdefault(case, {})[entry.name] = mean
     return found

@@ -64,7 +64,7 @@ class Entry:
     @property
     def rows(self) -> list[Row]:
         """The rows of all its scores folders, with the columns that all of these have."""
-        heads = [list(scores.rows[0]) for scores in self.scores]
+        heads = [list(scores.rows[0]) for scores in self.scores if scores.rows]
         if all(head == heads[0] for head in heads):
             return [row for scores in self.scores for row in scores.rows]
         shared = [column for column in heads[0] if all(column in head for head in heads)]
@@ -88,6 +88,23 @@ def find_entries(paths: Sequence[Path], home: Home) -> list[Entry]:
     if problems:
         raise CaseErrors(problems)
     return _named(_folds_together(list(found.values())))
+
+
+def on_shared_cases(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries with the rows of those cases that all have; as they are where there are none."""
+    shared = set.intersection(*map(_cases, entries)) if entries else set()
+    if not shared:
+        return list(entries)
+    return [
+        replace(
+            entry,
+            scores=tuple(
+                replace(scores, rows=[row for row in scores.rows if str(row["case"]) in shared])
+                for scores in entry.scores
+            ),
+        )
+        for entry in entries
+    ]
 
 
 def group_columns(rows: Sequence[Row]) -> tuple[str, ...]:

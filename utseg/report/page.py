@@ -55,6 +55,11 @@ class Shown:
         return [entry for entry in self.entries if entry.scores]
 
     @property
+    def subjects(self) -> int:
+        """How many subjects were scored, by any of the models."""
+        return len({row["subject"] for entry in self.scored for row in entry.rows})
+
+    @property
     def labels(self) -> dict[str, int]:
         """The labels that were scored, by name, with their values."""
         known: dict[str, int] = {}

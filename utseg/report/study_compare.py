@@ -2,32 +2,43 @@
 
 Paired, where a subject was scored on both sides: `utseg.evaluate.compare`. Unpaired, where the sides have other subjects: difference of
 the means over subjects, the interval by drawing the subjects of each side with replacement, p by exchanging subjects between the sides.
-p is corrected after Holm over all differences that stand in one table.
+In tests of distances, which are of ranks, a structure that is missed or extra is worse than any value. p is
+corrected after Holm over all differences that stand in one table.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.evaluate.compare import ALPHA, HIGHER_IS_BETTER, RANDOM_FLIPS, compare_pair, holm
-from utseg.evaluate.intervals import RESAMPLES, SEED, statistics
-from utseg.evaluate.tables import NOTHING, interval, number
+from utseg.evaluate.compare import (
+    ALPHA,
+    DISAGREE,
+    HIGHER_IS_BETTER,
+    LEAST_SUBJECTS,
+    NOT_COMPARABLE,
+    RANDOM_FLIPS,
+    TIE,
+    TOO_FEW,
+    compare_pair,
+    holm,
+)
+from utseg.evaluate.intervals import RESAMPLES, SEED, Floats, statistics, subject_means
+from utseg.evaluate.tables import NOTHING, digits_apart, interval, number
 from utseg.report.glance import MARK
-from utseg.report.study_data import SHOWN_METRICS, Floats, Side, StudyData
+from utseg.report.study_data import SHOWN_METRICS, Side, StudyData
 from utseg.study.record import MEAN_LABEL
 
-TIE = "tie"
-TOO_FEW = "too few subjects to tell"
-NOT_COMPARABLE = "not comparable"
 PAIRED, UNPAIRED = "paired", "unpaired"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """`difference`: mean over subjects of a − b, in the metric's units. `subjects`: of both sides, or of each. None: too few for it."""
+    """`difference`: mean over subjects of a − b, in the metric's units. `subjects`: of both sides, or of each. None: too few for it.
+
+    `means`: of a and of b, over these subjects. `agree`: whether the difference has the sign of what is tested.
+    """
 
     metric: str
     label: str
@@ -36,20 +47,24 @@ class Difference:
     difference: float | None
     interval95: Sequence[float] | None
     p: float | None
+    means: Sequence[float] | None = None
+    agree: bool = False
     p_holm: float | None = None
 
     @property
-    def significant(self) -> bool:
+    def beyond_chance(self) -> bool:
         """Whether the corrected p is below 0.05."""
         return self.p_holm is not None and self.p_holm < ALPHA
 
     @property
+    def significant(self) -> bool:
+        """Whether one side is better: beyond chance, with subjects enough, and the difference says so as the test does."""
+        return self.beyond_chance and self.could_be and self.agree
+
+    @property
     def could_be(self) -> bool:
-        """Whether so many subjects could give p < 0.05 at all."""
-        if not all(self.subjects):
-            return False
-        ways = 2 ** self.subjects[0] if self.paired else comb(sum(self.subjects), self.subjects[0])
-        return 2 / ways < ALPHA
+        """Whether there are subjects enough to call one side better."""
+        return min(self.subjects) >= LEAST_SUBJECTS
 
     @property
     def kind(self) -> str:
@@ -62,52 +77,62 @@ class Difference:
             return NOT_COMPARABLE
         if self.significant:
             return if_more if self.difference > 0 else if_less
-        return TIE if self.could_be else TOO_FEW
+        if not self.could_be:
+            return TOO_FEW
+        return DISAGREE if self.beyond_chance else TIE
 
 
 def paired(
     data: StudyData, a: Side, b: Side, metric: str = "dice", label: str = MEAN_LABEL, *, sign: int = 1
 ) -> Difference:
     """sign × (a − b), over the subjects of cases that both sides have."""
-    found = data.averaged([a, b], metric, label)
-    return of_pair(sign * found.values[0], sign * found.values[1], found.subjects, metric, label)
+    found, tested = (data.averaged([a, b], metric, label, tested=counting) for counting in (False, True))
+    return of_pair(sign * found.values, sign * tested.values, found.subjects, metric, label)
 
 
-def of_pair(a_C: Floats, b_C: Floats, subjects_C: NDArray[np.str_], metric: str, label: str) -> Difference:
-    """a − b of the same cases."""
-    pair = compare_pair(a_C, b_C, subjects_C)
-    return Difference(
-        metric, label, True, (pair["subjects"],), pair["difference"], pair["interval95"], pair["p"]
+def of_pair(
+    values: Floats, tested: Floats, subjects_C: NDArray[np.str_], metric: str, label: str
+) -> Difference:
+    """a − b of the same cases: (2, cases) each."""
+    a_C, b_C = values
+    pair = compare_pair(
+        a_C, b_C, subjects_C, tested=(tested[0], tested[1]), ranked=metric not in HIGHER_IS_BETTER
     )
+    facts = (pair[key] for key in ("difference", "interval95", "p", "means", "agree"))
+    return Difference(metric, label, True, (pair["subjects"],), *facts)
 
 
 def unpaired(
     data: StudyData, a: Side, b: Side, metric: str = "dice", label: str = MEAN_LABEL, *, sign: int = 1
 ) -> Difference:
     """sign × (a − b), where the sides have other subjects."""
-    means = []
-    for side in (a, b):
-        found = data.averaged([side], metric, label)
-        means.append(sign * subject_means(found.values[0], found.subjects))
+    means, tested = (
+        [
+            sign * subject_means(found.values[0], found.subjects)
+            for found in (data.averaged([side], metric, label, tested=counting) for side in (a, b))
+        ]
+        for counting in (False, True)
+    )
     sizes = len(means[0]), len(means[1])
     if not all(sizes):
         return Difference(metric, label, False, sizes, None, None, None)
-    difference = float(means[0].mean() - means[1].mean())
+    ends = float(means[0].mean()), float(means[1].mean())
+    difference = ends[0] - ends[1]
     if min(sizes) < 2:
-        return Difference(metric, label, False, sizes, difference, None, None)
-    return Difference(
-        metric, label, False, sizes, difference, difference_interval(*means), exchange_p(*means)
-    )
+        return Difference(metric, label, False, sizes, difference, None, None, ends)
+    if metric not in HIGHER_IS_BETTER:
+        tested = _joint_ranks(*tested)
+    agree = difference * float(tested[0].mean() - tested[1].mean()) > 0
+    interval95 = difference_interval(*means)
+    return Difference(metric, label, False, sizes, difference, interval95, exchange_p(*tested), ends, agree)
 
 
-def subject_means(values_C: Floats, subjects_C: NDArray[np.str_]) -> Floats:
-    """The mean over each subject's cases, undefined ones left out; subjects without any are left out."""
-    defined = ~np.isnan(values_C)
-    if not defined.any():
-        return np.empty(0)
-    _, owner = np.unique(subjects_C[defined], return_inverse=True)
-    means: Floats = np.bincount(owner, weights=values_C[defined]) / np.bincount(owner)
-    return means
+def _joint_ranks(a_S: Floats, b_S: Floats) -> list[Floats]:
+    """The ranks of both among all (Wilcoxon's rank sum)."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(np.concatenate([a_S, b_S]))
+    return [ranks[: len(a_S)], ranks[len(a_S) :]]
 
 
 def difference_interval(a_S: Floats, b_S: Floats) -> list[float]:
@@ -152,26 +177,34 @@ def difference_text(one: Difference, *, signed: bool = True) -> str:
 
 
 def signed_number(value: float, digits: int) -> str:
-    """With its sign; nothing but zeros has none."""
-    text = f"{value:+.{digits}f}"
-    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
+    """With its sign; 0 has none."""
+    text = number(value, digits)
+    return f"+{text}" if float(text) > 0 else text.replace("-", "−")
 
 
-def p_text(value: float | None) -> str:
-    """A p value for a cell."""
-    if value is None:
-        return NOTHING
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def mean_text(data: StudyData, side: Side, metric: str = "dice", label: str = MEAN_LABEL) -> tuple[str, int]:
-    """The mean over a side's cases with its interval over subjects, for a cell, and the number of subjects."""
-    found = data.averaged([side], metric, label)
+def mean_text(
+    data: StudyData,
+    side: Side,
+    metric: str = "dice",
+    label: str = MEAN_LABEL,
+    *,
+    beside: Sequence[Side] = (),
+) -> tuple[str, int]:
+    """The mean over a side's subjects with its interval, for a cell, and their number; only of the cases that those `beside` have too."""
+    found = data.averaged([side, *beside], metric, label)
+    defined = ~np.isnan(found.values).any(axis=0)
+    own = statistics(np.where(defined, found.values[0], np.nan), found.subjects)
     digits = SHOWN_METRICS[metric][1]
-    own = statistics(found.values[0], found.subjects)
     if own["mean"] is None:
         return NOTHING, 0
     text = number(own["mean"], digits)
     if own["interval95"]:
-        text += f" ({interval(own['interval95'], digits).replace(' … ', '–')})"
-    return text, found.subject_count
+        text += f" ({interval(own['interval95'], digits, '–')})"
+    return text, own["n"]
+
+
+def means_text(one: Difference) -> tuple[str, str]:
+    """The means of both sides for two cells, with as many digits as tell them apart."""
+    a, b = one.means or (None, None)
+    digits = digits_apart((a, b), SHOWN_METRICS[one.metric][1])
+    return number(a, digits), number(b, digits)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.errors import InputError
+from utseg.evaluate.compare import ends
 from utseg.evaluate.records import METRICS
 from utseg.study.images import read_images
 from utseg.study.record import (
@@ -158,12 +159,19 @@ class StudyData:
         shared = tuple(run for run in self.runs if len(have[_key(run)]) == len(self.models))
         return shared or self.runs
 
-    def averaged(self, sides: Sequence[Side], metric: str = "dice", label: str = MEAN_LABEL) -> "Averages":
-        """Each side's scores of the cases that all sides have."""
+    def averaged(
+        self, sides: Sequence[Side], metric: str = "dice", label: str = MEAN_LABEL, *, tested: bool = False
+    ) -> "Averages":
+        """Each side's scores of the cases that all sides have; `tested`: with what empty structures count as in a test (`compare.py`)."""
         rows = np.flatnonzero(np.any([side.any(axis=1) for side in sides], axis=0))
         there = np.flatnonzero(np.all([side.any(axis=0) for side in sides], axis=0))
         values = self.values[metric][np.ix_(rows, there)]
         own = [side[np.ix_(rows, there)] for side in sides]
+        if tested:
+            status = np.where(np.any(own, axis=0)[..., None], self.status[np.ix_(rows, there)], 0)
+            wrong, rightly_empty = (status == 1) | (status == 2), status == 3
+            worst, best = ends(metric)
+            values = np.where(wrong, worst, np.where(rightly_empty & wrong.any(axis=0), best, values))
         defined = ~(np.isnan(values) & np.any(own, axis=0)[..., None]).any(axis=0)
         filled = np.nan_to_num(values)
         means = []

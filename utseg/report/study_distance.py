@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from utseg.evaluate.compare import ALPHA, holm
 from utseg.evaluate.intervals import SEED, times_drawn
 from utseg.evaluate.records import Row
-from utseg.evaluate.tables import NOTHING, Table
+from utseg.evaluate.tables import NOTHING, Table, p_text
 from utseg.report.drawings import Charts
 from utseg.report.glance import MARK
 from utseg.report.study_charts import Point, points_chart
-from utseg.report.study_compare import p_text, signed_number
+from utseg.report.study_compare import signed_number
 from utseg.report.study_data import Floats, StudyData
 from utseg.report.study_gap import MOST_CLAUSES, plain, plural
 from utseg.report.study_matrix import training_sets

@@ -12,14 +12,15 @@ from itertools import combinations
 
 import numpy as np
 
-from utseg.evaluate.tables import Table, number
+from utseg.evaluate.compare import LOWER_IS_BETTER
+from utseg.evaluate.tables import Table, interval, number, p_text
 from utseg.report.study_compare import (
     Difference,
     corrected,
     difference_text,
     mean_text,
+    means_text,
     of_pair,
-    p_text,
     paired,
     sign_of,
     unpaired,
@@ -31,6 +32,9 @@ LOSES, GAINS = "loses", "gains"
 ON_UNSEEN, LOSS, ON_ALL = "unseen", "loss", "all"
 MOST_COMPARED = 16
 MOST_CLAUSES = 3
+RANKED = dict.fromkeys(
+    LOWER_IS_BETTER, " of ranks, in which a structure that is missed or extra is worse than any value"
+)
 HOLM_NOTE = "p < 0.05 after Holm's correction over all rows of the table is marked †; else it is a tie."
 
 
@@ -98,11 +102,12 @@ def gap_table(data: StudyData, metric: str = "dice") -> tuple[Table | None, list
     by, head = data.record.by, SHOWN_METRICS[metric][0]
     direction = "seen − unseen" if sign_of(metric) > 0 else "unseen − seen"
     note = (
-        f"{head}. Means over cases; loss: mean over subjects of {direction}; bootstrap 95 % intervals over subjects. Paired: of each "
-        f"subject the mean over the runs that saw its {by} against the mean over those that did not; two-sided permutation test; a run "
-        f"on several {plural(by)} had more subjects, too. Unpaired: subjects of {plural(by)} that no run saw against those of seen ones "
-        f"(subjects: of both sides); there other scans are compared, not only other training. {HOLM_NOTE} Empties: "
-        f"missed/extra/neither, over all runs; a score that is undefined in one of the runs compared is left out in all."
+        f"{head}. Means over the subjects compared; loss: mean over subjects of {direction}; bootstrap 95 % intervals. Paired: of each "
+        f"subject the mean over the runs that saw its {by} against the mean over those that did not; two-sided permutation test"
+        f"{RANKED.get(metric, '')}; a run on several {plural(by)} had more subjects, too. Unpaired: subjects of "
+        f"{plural(by)} that no run saw against those of seen ones (subjects: of both sides); there other "
+        f"scans are compared, not only other training. {HOLM_NOTE} Empties: missed/extra/neither, over all runs; a score that is "
+        "undefined in one of the runs compared is in no mean."
     )
     columns = ["model", "of", "label", "subjects", "seen", "unseen", "loss", "p", "p (Holm)", "verdict"]
     title = f"Loss of {head.removesuffix(' mm')} on unseen {plural(by)}"
@@ -117,8 +122,8 @@ def _gap_row(data: StudyData, gap: Gap) -> list[str]:
         f"{by} never seen (unpaired)" if gap.never else f"{by} seen and not (paired)",
         label,
         "/".join(map(str, loss.subjects)),
-        mean_text(data, gap.seen, metric, label)[0],
-        mean_text(data, gap.unseen, metric, label)[0],
+        mean_text(data, gap.seen, metric, label, beside=[gap.unseen] if loss.paired else ())[0],
+        mean_text(data, gap.unseen, metric, label, beside=[gap.seen] if loss.paired else ())[0],
         difference_text(loss),
         p_text(loss.p),
         p_text(loss.p_holm),
@@ -192,6 +197,7 @@ def compared(data: StudyData, metric: str = "dice") -> tuple[Table | None, list[
             pair.a,
             pair.b,
             str(pair.difference.subjects[0]),
+            *means_text(pair.difference),
             difference_text(pair.difference),
             p_text(pair.difference.p),
             p_text(pair.difference.p_holm),
@@ -202,9 +208,9 @@ def compared(data: StudyData, metric: str = "dice") -> tuple[Table | None, list[
     head = SHOWN_METRICS[metric][0]
     note = (
         f"{head}, mean over labels, paired over subjects; of each pair only runs with the same training set, seed and fold. "
-        f"Two-sided permutation test. {HOLM_NOTE}"
+        f"Means are of these subjects and runs. Two-sided permutation test{RANKED.get(metric, '')}. {HOLM_NOTE}"
     )
-    columns = ["what", "A", "B", "subjects", "A − B", "p", "p (Holm)", "verdict"]
+    columns = ["what", "A", "B", "subjects", "mean A", "mean B", "A − B", "p", "p (Holm)", "verdict"]
     return Table(f"Models compared: {head.removesuffix(' mm')}", columns, rows, note), pairs
 
 
@@ -224,9 +230,10 @@ def _difference(data: StudyData, a: str, b: str, what: str, metric: str) -> Diff
     if what == ON_UNSEEN:
         return paired(data, unseen[0], unseen[1], metric)
     seen = [side & (data.saw == 1) for side in (first, second)]
-    found = data.averaged([seen[0], unseen[0], seen[1], unseen[1]], metric)
-    losses = sign_of(metric) * (found.values[[0, 2]] - found.values[[1, 3]])
-    return of_pair(losses[0], losses[1], found.subjects, metric, MEAN_LABEL)
+    sides = [seen[0], unseen[0], seen[1], unseen[1]]
+    both = [data.averaged(sides, metric, tested=counting) for counting in (False, True)]
+    losses = [sign_of(metric) * (found.values[[0, 2]] - found.values[[1, 3]]) for found in both]
+    return of_pair(losses[0], losses[1], both[0].subjects, metric, MEAN_LABEL)
 
 
 def plural(by: str) -> str:
@@ -280,12 +287,12 @@ def _evidence(one: Difference) -> str:
     """Interval, subjects, kind of test and p, for a parenthesis."""
     words = []
     if one.interval95:
-        low, high = one.interval95
-        words.append(f"95 % {low:.3f} … {high:.3f}".replace("-", "−"))
+        words.append(f"95 % {interval(one.interval95, 3)}".replace("-", "−"))
     sizes = " and ".join(map(str, one.subjects))
     words.append(f"{sizes} subjects, {one.kind}")
     if one.p_holm is not None:
-        words.append(f"p {'< 0.001' if one.p_holm < 0.001 else f'= {one.p_holm:.2g}'}")
+        p = p_text(one.p_holm)
+        words.append(f"p {p.replace('<', '< ') if '<' in p else f'= {p}'}")
     return "; ".join(words)
 
 

@@ -120,9 +120,9 @@ def _cell(data: StudyData, side: Side, metric: str, label: str) -> Cell:
     return Cell(
         own["mean"],
         number(own["mean"], digits),
-        interval(own["interval95"], digits).replace(" … ", "–") if own["interval95"] else "",
-        found.subject_count,
+        interval(own["interval95"], digits, "–") if own["interval95"] else "",
         own["n"],
+        own["cases"],
         seen.get(frozenset(saw), PARTLY),
         data.empties(side, label),
     )
@@ -155,7 +155,7 @@ def matrix_table(matrix: Matrix, by: str) -> Table:
     ]
     label = "mean over labels" if matrix.label == MEAN_LABEL else matrix.label
     note = (
-        f"{matrix.head}, {label}: mean over cases with bootstrap 95 % interval over subjects, and subjects (n). Seeds and folds are "
+        f"{matrix.head}, {label}: mean over subjects with bootstrap 95 % interval, and subjects (n). Seeds and folds are "
         "averaged first." + (f" *: the {by} was trained on." if by else "")
     )
     return Table(f"Trained on, tested on: {matrix.head.removesuffix(' mm')}", columns, rows, note)
@@ -189,7 +189,7 @@ def scores_table(data: StudyData, every: Sequence[Matrix]) -> Table:
                     [row.model, row.trained_on, name, label, seen, *counts, *texts, *map(str, one.empties)]
                 )
     note = (
-        "Means over cases with bootstrap 95 % intervals over subjects; seeds and folds averaged first. Missed, extra, neither: structures "
+        "Means over subjects with bootstrap 95 % intervals; seeds and folds averaged first. Missed, extra, neither: structures "
         "that only the reference has, only the prediction, or none of both, over all runs; undefined scores are left out of the means."
     )
     return Table("Scores of every training set", columns, rows, note)

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utseg.evaluate.intervals import statistics
-from utseg.evaluate.tables import NOTHING, Table, number
+from utseg.evaluate.intervals import statistics, subject_means
+from utseg.evaluate.tables import NOTHING, Table, number, p_text
 from utseg.report.drawings import Charts
 from utseg.report.making import duration
 from utseg.report.study_charts import ForestRow, Point, forest, points_chart
-from utseg.report.study_compare import Difference, corrected, difference_text, mean_text, p_text, paired
+from utseg.report.study_compare import Difference, corrected, difference_text, mean_text, means_text, paired
 from utseg.report.study_data import DEFAULT, Side, StudyData, comparable
 from utseg.report.study_gap import HOLM_NOTE, plain
 from utseg.study.record import StudyRun
@@ -67,13 +67,13 @@ def _reference(variant: _Variant, every: Sequence[_Variant]) -> _Variant:
 
 def _ablation(data: StudyData, part: str, variants: Sequence[_Variant]) -> Section:
     has_both = bool((data.saw == 0).any() and (data.saw == 1).any())
-    compared: list[tuple[Difference, ...]] = []
+    compared: list[list[Difference]] = []
+    every_sides: list[list[tuple[Side, Side]]] = []
     for own in variants:
-        sides = comparable(data, own.runs, _reference(own, variants).runs)
-        differences = [paired(data, *sides)]
-        if has_both:
-            differences.append(paired(data, *(side & (data.saw == 0) for side in sides)))
-        compared.append(tuple(differences))
+        a, b = comparable(data, own.runs, _reference(own, variants).runs)
+        sides = [(a, b), (a & (data.saw == 0), b & (data.saw == 0))][: 2 if has_both else 1]
+        every_sides.append(sides)
+        compared.append([paired(data, *both) for both in sides])
     is_reference = [_reference(own, variants) is own for own in variants]
     tested = [one for own, same in zip(compared, is_reference, strict=True) if not same for one in own]
     found = iter(corrected(tested))
@@ -81,17 +81,17 @@ def _ablation(data: StudyData, part: str, variants: Sequence[_Variant]) -> Secti
     after = [None if same else [next(found) for _ in range(width)] for same in is_reference]
     several = len({own.network for own in variants}) > 1
     rows = [
-        _ablation_row(data, own, differences, has_both, several)
-        for own, differences in zip(variants, after, strict=True)
+        _ablation_row(data, own, sides, differences, several)
+        for own, sides, differences in zip(variants, every_sides, after, strict=True)
     ]
     columns = ["variant", *(["network"] if several else []), "parameters M", "GMAC", "training", "subjects"]
-    columns += ["Dice"] + (["Dice, unseen"] if has_both else [])
-    columns += ["difference", "p (Holm)", "verdict"]
-    columns += ["difference, unseen", "p (Holm)", "verdict"] if has_both else []
+    for where in ("", ", unseen")[:width]:
+        columns += [f"Dice{where}", f"reference{where}", f"difference{where}", "p (Holm)", "verdict"]
     title = f"Ablation: {part}" if part else "Variants"
     note = (
-        "Dice: mean over labels and cases of all tested scans, with bootstrap 95 % intervals over subjects. Differences to the reference "
-        f"are paired over subjects. {HOLM_NOTE} GMAC: 10⁹ multiply–adds for one patch. Empties: missed/extra/neither."
+        "Dice: mean over labels and tested subjects, with bootstrap 95 % intervals; beside it that of the reference on the same "
+        f"subjects, from runs with the same training set, seed and fold, and the difference of both. {HOLM_NOTE} GMAC: 10⁹ multiply–adds "
+        "for one patch. Empties: missed/extra/neither."
     )
     if max(len(own.runs) for own in variants) == 1:
         note += " Each variant was trained once: what another seed would change is not in the intervals."
@@ -103,26 +103,22 @@ def _ablation(data: StudyData, part: str, variants: Sequence[_Variant]) -> Secti
 def _ablation_row(
     data: StudyData,
     own: _Variant,
+    sides: Sequence[tuple[Side, Side]],
     differences: Sequence[Difference] | None,
-    has_both: bool,
     several: bool,
 ) -> list[str]:
-    side = data.side(own.runs)
-    first = own.runs[0]
-    dice, subjects = mean_text(data, side)
-    cells = [
-        own.name,
-        *([own.network] if several else []),
-        *capacity(first),
-        _training(own.runs),
-        str(subjects),
-    ]
-    cells += [dice, *([mean_text(data, side & (data.saw == 0))[0]] if has_both else [])]
-    if differences is None:
-        cells += [REFERENCE, "", ""] * (2 if has_both else 1)
-    for one in differences or ():
-        cells += [difference_text(one), p_text(one.p_holm), one.verdict("better", "worse")]
-    return [*cells, "/".join(map(str, data.empties(side)))]
+    """`sides`: of the variant and of its reference, over all and over unseen groups; `differences` is None for the reference itself."""
+    cells = [own.name, *([own.network] if several else []), *capacity(own.runs[0]), _training(own.runs)]
+    for place, (side, reference) in enumerate(sides):
+        dice, subjects = mean_text(data, side, beside=[reference])
+        cells += [dice] if place else [str(subjects), dice]
+        if differences is None:
+            cells += ["", REFERENCE, "", ""]
+        else:
+            one = differences[place]
+            cells += [means_text(one)[1], difference_text(one), p_text(one.p_holm)]
+            cells.append(one.verdict("better", "worse"))
+    return [*cells, "/".join(map(str, data.empties(data.side(own.runs))))]
 
 
 def capacity(run: StudyRun) -> tuple[str, str]:
@@ -189,22 +185,23 @@ def learning_curve(data: StudyData) -> Section | None:
     steps = _steps(data)
     if not steps:
         return None
+    sides = [_same_seed(data, step.runs, step.whole) for step in steps]
     tested = [
-        paired(data, *_same_seed(data, step.whole, step.runs))
-        for step in steps
+        paired(data, whole, some)
+        for step, (some, whole) in zip(steps, sides, strict=True)
         if step.runs is not step.whole
     ]
     found = iter(corrected(tested))
     rows: list[list[str]] = []
     lines: dict[tuple[str, str], list[Point]] = {}
-    for step in steps:
-        side = data.side(step.runs)
+    for step, (side, whole) in zip(steps, sides, strict=True):
         gain = None if step.runs is step.whole else next(found)
         cells = [step.model, plain(step.base), str(step.size), str(len(step.runs))]
-        dice, subjects = mean_text(data, side)
+        dice, subjects = mean_text(data, side, beside=[whole])
         cells += [
             str(subjects),
             dice,
+            means_text(gain)[0] if gain else "",
             difference_text(gain) if gain else "",
             p_text(gain.p_holm) if gain else "",
         ]
@@ -220,8 +217,9 @@ def learning_curve(data: StudyData) -> Section | None:
     every = [point for line in joined for point in line]
     chart = points_chart("Learning curve", units, every, lines=joined, logarithmic=True)
     note = (
-        "Subjects: those that train and those that validate. Dice: mean over labels and cases of the tested subjects, bootstrap 95 % "
-        f"interval over them. Gain: what all subjects bring over so many, paired over the tested subjects. {HOLM_NOTE}"
+        "Subjects: those that train and those that validate. Dice: mean over labels and the tested subjects, bootstrap 95 % "
+        "interval; beside it that of the runs with all subjects and the same seed and fold, on the same tested subjects, and the gain, the "
+        f"difference of both. {HOLM_NOTE}"
     )
     columns = [
         "model",
@@ -230,6 +228,7 @@ def learning_curve(data: StudyData) -> Section | None:
         "runs",
         "tested subjects",
         "Dice",
+        "with all",
         "gain",
         "p (Holm)",
         "verdict",
@@ -281,7 +280,7 @@ def chance(data: StudyData) -> Section | None:
     rows, variances, freedom = [], [], 0
     for (model, trained_on, fold), runs in groups.items():
         found = data.averaged([data.side([run]) for run in runs])
-        means = found.values[:, ~np.isnan(found.values).any(axis=0)].mean(axis=1)
+        means = np.array([subject_means(own, found.subjects).mean() for own in found.values])
         sd = float(means.std(ddof=1))
         variances.append(sd**2 * (len(runs) - 1))
         freedom += len(runs) - 1
@@ -295,8 +294,8 @@ def chance(data: StudyData) -> Section | None:
         f"{freedom} degrees of freedom); two single runs differ by up to {CHANCE_REACH * sd:.3f} for that alone, 19 times in 20."
     )
     note = (
-        "Mean Dice over labels and all tested cases, of each run; sd over seeds (n − 1). Intervals over subjects do not hold this spread: "
-        "a difference between single runs that is no larger may be the seed's."
+        "Mean Dice over labels and all tested subjects, of each run; sd over seeds (n − 1). Intervals over subjects do not hold this "
+        "spread: a difference between single runs that is no larger may be the seed's."
     )
     columns = [
         "model",

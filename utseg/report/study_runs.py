@@ -127,12 +127,13 @@ def cost_table(data: StudyData) -> tuple[Table, Charts | None]:
     side, what = main_side(data)
     rows = []
     points: dict[str, list[Point]] = {"parameters, millions": [], "GMAC": [], "training, minutes": []}
-    for place, model in enumerate(data.models):
-        runs = data.runs_of(model)
-        own = side & data.side([run for run in data.shared_runs if run in runs])
-        dice, subjects = mean_text(data, own)
+    runs_by_model = [data.runs_of(model) for model in data.models]
+    sides = [side & data.side([run for run in data.shared_runs if run in runs]) for runs in runs_by_model]
+    beside = sides if data.averaged(sides).subject_count else []
+    for place, (model, runs, own) in enumerate(zip(data.models, runs_by_model, sides, strict=True)):
+        dice, subjects = mean_text(data, own, beside=beside)
         rows.append([model, *capacity(runs[0]), *_costs(data, runs), str(subjects), dice])
-        found = data.averaged([own])
+        found = data.averaged([own, *beside])
         stats = statistics(found.values[0], found.subjects)
         seconds = [run.training_seconds for run in runs if run.training_seconds]
         first = runs[0]
@@ -157,7 +158,8 @@ def cost_table(data: StudyData) -> tuple[Table, Charts | None]:
         f"Dice, {what}",
     ]
     note = (
-        f"Dice: mean over labels and cases, {what}, with bootstrap 95 % intervals over subjects. GMAC: 10⁹ multiply–adds for one "
+        f"Dice: mean over labels and subjects, {what}, with bootstrap 95 % intervals"
+        f"{'; of the same cases for all models' if beside else ''}. GMAC: 10⁹ multiply–adds for one "
         "patch. Times: means over runs, on the machine that ran them."
         + (
             " Scores: of the training sets, seeds and folds that all models have."

@@ -4,7 +4,7 @@ Reads what the paths hold, compares, draws the stacks of all cases in parallel, 
 """
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,9 +13,9 @@ from pathlib import Path
 
 from utseg.case import Dataset
 from utseg.errors import InputError
-from utseg.evaluate.clinical import clinical_measures, summarise_clinical
+from utseg.evaluate.clinical import Clinical, clinical_measures, over_same_subjects, summarise_clinical
 from utseg.evaluate.summary import summarise
-from utseg.evaluate.tables import Table, summary_tables
+from utseg.evaluate.tables import CLINICAL_TITLE, Table, summary_tables
 from utseg.files import require_writable, write_text
 from utseg.home import Home
 from utseg.report.cases import case_table, worst_first
@@ -29,7 +29,7 @@ from utseg.report.drawings import (
 )
 from utseg.report.export import export_tables
 from utseg.report.glance import compare_entries, glance_tables, pair_table
-from utseg.report.inputs import Entry, find_entries, group_columns
+from utseg.report.inputs import Entry, find_entries, group_columns, on_shared_cases
 from utseg.report.making import (
     commands,
     plan_tables,
@@ -114,15 +114,17 @@ def _page(entries: Sequence[Entry], command: str) -> Page:
     comparisons, compared = compare_entries(scored, columns)
     order = worst_first(scored)
     agreements: list[Charts] = []
-    for number, entry in enumerate(scored[:AGREEMENT_MODELS]):
-        found = clinical_agreement(entry, columns, number), volume_agreement(entry, number)
+    alike = on_shared_cases(scored)
+    clinical = _clinical(alike)
+    for number, entry in enumerate(alike[:AGREEMENT_MODELS]):
+        found = clinical_agreement(entry, clinical.get(entry.name), number), volume_agreement(entry, number)
         agreements += [charts for charts in found if charts]
     return replace(
         page,
         notices=[*notices, *compared, *_left_out(scored)],
         glance=glance_tables(comparisons),
         pairs=pair_table(comparisons),
-        details=[*glance_tables(comparisons, detailed=True), *_summaries(scored)],
+        details=[*glance_tables(comparisons, detailed=True), *_summaries(alike, clinical)],
         distributions=distributions(scored, columns),
         agreements=agreements,
         order=order,
@@ -130,7 +132,17 @@ def _page(entries: Sequence[Entry], command: str) -> Page:
     )
 
 
-def _summaries(entries: Sequence[Entry]) -> list[Table]:
+def _clinical(entries: Sequence[Entry]) -> dict[str, Clinical]:
+    """The clinical measures of each entry that has some, all of the same subjects."""
+    found = {}
+    for entry in entries:
+        if {"reference_ml", "prediction_ml"} <= set(entry.rows[0]):
+            found[entry.name] = clinical_measures(entry.rows, group_columns(entry.rows))
+    own = {name: one for name, one in found.items() if one}
+    return dict(zip(own, over_same_subjects(list(own.values())), strict=True))
+
+
+def _summaries(entries: Sequence[Entry], clinical: Mapping[str, Clinical]) -> list[Table]:
     """All tables of each entry's summary, made again from its rows; regions and the like from `summary.json` where that covers all rows."""
     tables = []
     for entry in entries:
@@ -138,17 +150,27 @@ def _summaries(entries: Sequence[Entry]) -> list[Table]:
             continue  # a metrics.csv from elsewhere
         columns = group_columns(entry.rows)
         summary = summarise(entry.rows, columns)
-        clinical = clinical_measures(entry.rows, columns)
-        summary["clinical"] = summarise_clinical(clinical, columns) if clinical else None
-        if len(entry.scores) == 1:
+        own_clinical = clinical.get(entry.name)
+        summary["clinical"] = summarise_clinical(own_clinical, columns) if own_clinical else None
+        if (
+            len(entry.scores) == 1
+            and entry.scores[0].summary.get("all", {}).get("cases") == summary["all"]["cases"]
+        ):
             own = entry.scores[0].summary
             summary |= {key: own[key] for key in ("regions", "official_utnet") if key in own}
-        named = summary_tables(summary)
+        named = [_said_of_whom(table, entries) for table in summary_tables(summary)]
         tables += [
             replace(table, title=f"{entry.name}: {table.title}") for table in named if len(entries) > 1
         ]
         tables += named if len(entries) == 1 else []
     return tables
+
+
+def _said_of_whom(table: Table, entries: Sequence[Entry]) -> Table:
+    """Of several models the clinical measures are of the same subjects, and the note says so."""
+    if len(entries) < 2 or not table.title.startswith(CLINICAL_TITLE):
+        return table
+    return replace(table, note=f"{table.note} Only subjects for whom all models have the measure.")
 
 
 def _left_out(scored: Sequence[Entry]) -> list[str]:

@@ -31,7 +31,7 @@ MEANS = tuple(metric for metric in METRICS if metric not in INTERVAL_METRICS)
 EMPTIES = ("missed", "extra", "neither")
 """Structures that only the reference has, only the prediction, neither: their undefined scores are in no mean."""
 RESULTS_COLUMNS = (
-    *("run", "network", "parameters", "gmac", "trained_on", "tested_on", "group", "label", "n"),
+    *("run", "network", "parameters", "gmac", "trained_on", "tested_on", "group", "label", "n", "cases"),
     *(f"{metric}{end}" for metric in INTERVAL_METRICS for end in ("", "_sd", "_low", "_high")),
     *MEANS,
     *EMPTIES,

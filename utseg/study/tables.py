@@ -1,7 +1,7 @@
 """`cases.csv` and `results.csv` of a study, from the `metrics.csv` of its runs. Both are tidy; `record.py` names their columns.
 
-Means are over cases, with intervals over subjects (`utseg.evaluate.intervals`). The label "mean" is the mean over the labels of a case,
-undefined ones left out. Nothing is compared here.
+n, means, deviations and intervals are over subjects, each with the mean of its cases (`utseg.evaluate.intervals`). The label "mean" is
+the mean over the labels of a case, undefined ones left out. Nothing is compared here.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from utseg.evaluate.intervals import statistics
+from utseg.evaluate.intervals import statistics, subject_means
 from utseg.evaluate.records import METRICS, METRICS_FILE, Row, read_metrics, to_csv
 from utseg.files import write_text
 from utseg.study.jobs import test_folder
@@ -145,7 +145,7 @@ def mean_over_labels(rows: Sequence[Row]) -> list[Row]:
 
 
 def _summary(rows: Sequence[Row]) -> Row:
-    """n (cases with a defined Dice), means, and of the metrics with intervals deviation and bounds."""
+    """n and cases (subjects and cases with a Dice), means over subjects, and of the metrics with intervals deviation and bounds."""
     subjects = np.array([f"{row['dataset']}/{row['subject']}" for row in rows])
     summary: dict[str, Any] = {}
     for metric in INTERVAL_METRICS:
@@ -154,10 +154,10 @@ def _summary(rows: Sequence[Row]) -> Row:
         summary |= {metric: found["mean"], f"{metric}_sd": found["sd"]}
         summary |= {f"{metric}_low": low, f"{metric}_high": high}
         if metric == INTERVAL_METRICS[0]:
-            summary["n"] = found["n"]
+            summary |= {"n": found["n"], "cases": found["cases"]}
     for metric in MEANS:
-        defined = [row[metric] for row in rows if metric in row and not math.isnan(row[metric])]
-        summary[metric] = float(np.mean(defined)) if defined else None
+        means = subject_means(np.array([row.get(metric, math.nan) for row in rows], dtype=float), subjects)
+        summary[metric] = float(means.mean()) if len(means) else None
     return summary
 
 
