@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from utseg.errors import ArtefactError, InputError, listing
+from utseg.files import require_no_broken_link
 from utseg.networks.network import SegmentationNetwork
 from utseg.runs import WEIGHTS_FILE
 
@@ -46,7 +47,7 @@ class Fit:
 def weights_file(path: Path) -> Path:
     """The file itself, or the weights of a run's folder. Raises InputError where there is none."""
     file = path / WEIGHTS_FILE if path.is_dir() else path
-    if not file.is_file():
+    if not require_no_broken_link(file).is_file():
         raise InputError(f"--weights {path}: no such file")
     return file
 

@@ -265,3 +265,27 @@ def test_other_commands_repeat_the_warnings_that_explain_their_error_too(heart, 
     lines = capfd.readouterr().err.splitlines()
     said = [line for line in lines if "a label has no channel number" in line]
     assert len(said) == 1 and said[0].startswith("warning: ")
+
+
+@pytest.mark.parametrize("place", ["imagesTr/s00_ED_0000.nii.gz", "labelsTr/s00_ED.nii.gz"])
+def test_a_folder_that_is_called_like_a_file_is_named_as_one(heart, plan, place):
+    (heart / place).unlink()
+    (heart / place).mkdir()
+    code, _, (error,) = plan()
+    assert code == 1 and f"{heart / place}: could not be read (Is a directory)" in error
+
+
+def test_a_folder_without_images_or_labels_says_what_is_there(heart, capfd):
+    home, folder = heart.parents[1], heart.parents[1] / "upper"
+    (folder / "b.nii.gz").mkdir(parents=True)
+    (folder / "a.NII.GZ").touch()
+    assert predict.main(["-i", str(folder), "-o", str(home / "masks"), "--home", str(home)]) == 1
+    assert "no image is there; expected files that end in .nii.gz" in (said := capfd.readouterr().err)
+    assert "found a.NII.GZ, b.nii.gz/" in said
+    words = ["-p", str(home / "out"), "-g", str(folder), "-o", str(home / "scores"), "-d", "Heart"]
+    (folder / "b.nii.gz").rmdir()
+    assert evaluate.main([*words, "--home", str(home)]) == 1
+    assert (
+        "no reference label is there (expected CASE.nii.gz files or a raw dataset); found a.NII.GZ"
+        in capfd.readouterr().err
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rawfiles import MNMS_CSV, make_acdc, make_mnms, make_nnunet
 
-from utseg.commands import evaluate, plan_and_preprocess, predict
+from utseg.commands import evaluate, import_model, plan_and_preprocess, predict
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +144,8 @@ def test_links_as_input_are_named_too(home, refused):
     for words in (("-p", home / "folder", "-g", home / "raw" / "Heart"), ("-p", home, "-g", home / "folder")):
         (line,) = refused(evaluate, *words, "-o", home / "scores", "-d", "Heart")
         assert f"{home / 'folder'}: is a link" in line
+    (line,) = refused(import_model, home / "scan.nii.gz")
+    assert f"{home / 'scan.nii.gz'}: is a link to a file that is not there" in line
     (line,) = refused(plan_and_preprocess, "-d", "Away")
     assert f"{home / 'raw' / 'Away'}: is a link to a file that is not there" in line
 

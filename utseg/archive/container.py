@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from utseg.archive.manifest import path_problem
 from utseg.errors import InputError
+from utseg.files import require_no_broken_link
 
 MEMBERS = 400
 """As many files as an archive may have: a hundred runs."""
@@ -81,7 +82,7 @@ class Archive:
 def open_archive(path: Path, shown: str | None = None) -> Iterator[Archive]:
     """Opens a zip. Raises InputError, one line, where it is none, is damaged, or has a member that a model archive cannot have."""
     shown = shown or str(path)
-    if not path.is_file():
+    if not require_no_broken_link(path).is_file():
         raise InputError(f"{shown}: no such file; expected an archive that utseg_export_model wrote")
     with _as_input_error(shown):
         file = path.open("rb")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utseg.case import Case, Dataset
-from utseg.errors import CaseErrors, InputError, explained_by
+from utseg.errors import CaseErrors, InputError, explained_by, listing
 from utseg.evaluate.score import SUFFIXES
 from utseg.files import read_json, require_no_broken_link
 
@@ -88,8 +88,9 @@ def _label_files(folder: Path) -> dict[str, Path]:
     if problems:
         raise CaseErrors(problems)
     if not files:
+        found = listing(sorted(path.name for path in folder.iterdir() if path.name[0] != ".")) or "nothing"
         raise InputError(
-            f"{folder}: no reference label is there (expected CASE.nii.gz files or a raw dataset)"
+            f"{folder}: no reference label is there (expected CASE.nii.gz files or a raw dataset); found {found}"
         )
     return files
 

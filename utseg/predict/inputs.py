@@ -104,10 +104,10 @@ def _folder_inputs(folder: Path, channels: int) -> Inputs:
     files = [entry for entry in entries if entry.is_file() or entry.is_symlink()]
     stems = {entry: stem for entry in files if not entry.is_dir() and (stem := without_suffix(entry))}
     labels = [entry for entry, stem in stems.items() if _is_mnms_label(stem, set(stems.values()))]
-    ignored = [entry.name for entry in entries if entry not in stems]
+    ignored = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries if entry not in stems]
     warnings = []
     if ignored:
-        warnings.append(f"{folder}: left out, not images by their names: {listing(ignored)}")
+        warnings.append(f"{folder}: left out, not image files by their names: {listing(ignored)}")
     if labels:
         warnings.append(
             f"{folder}: left out, labels by their names: {listing([entry.name for entry in labels])}"

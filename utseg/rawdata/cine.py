@@ -15,9 +15,12 @@ ENDINGS = (".nii.gz", ".nii")
 
 
 def find_file(folder: Path, stem: str) -> Path | None:
-    """The NIfTI file of that stem, None where there is none. A link counts wherever it leads: the gate says where it leads nowhere."""
+    """The NIfTI file of that stem, None where there is none.
+
+    A link counts wherever it leads, and a folder of that name: the gate says what is wrong with them.
+    """
     paths = [folder / f"{stem}{ending}" for ending in ENDINGS]
-    return next((path for path in paths if path.is_file() or path.is_symlink()), None)
+    return next((path for path in paths if path.exists() or path.is_symlink()), None)
 
 
 def unlabelled_frames(case: Case) -> list[Case]:

@@ -130,8 +130,8 @@ def _partition_cases(folder: Path, suffix: str, partition: Partition, about: Des
     labelled = []
     for case in cases:
         label = labels / f"{case.case_id}{about.file_ending}"
-        # A link counts wherever it leads: the gate says where it leads nowhere.
-        labelled.append(replace(case, label=label) if label.is_file() or label.is_symlink() else case)
+        # A link counts wherever it leads, and a folder of that name: the gate says what is wrong with them.
+        labelled.append(replace(case, label=label) if label.exists() or label.is_symlink() else case)
     return labelled
 
 
