@@ -60,3 +60,27 @@ def test_the_scan_that_simpleitk_refuses_is_read_and_written_back_with_its_heade
         "quatern_b",
     ):
         assert mine[field].tobytes() == others[field].tobytes(), field
+
+
+def test_acdc_as_it_is_distributed_has_its_true_spacing_and_volumes(shared: Path) -> None:
+    dataset = open_dataset(shared / "data" / "raw" / "ACDC_native")
+    assert (dataset.layout, len(dataset.training_cases()), dataset.warnings) == ("acdc", 106, ())
+    assert len({case.subject for case in dataset.cases}) == 53
+    spacings, normal_lv_edv_ml = [], []
+    for case in dataset.cases:
+        if case.phase == "ES" and case.subject[-1] != "5":  # every ED, and some of ES
+            continue
+        assert case.label is not None
+        label, geometry = read_label(case.label, dataset.labels)
+        spacings.append(geometry.spacing_zyx_mm[1])
+        voxel_ml = float(np.prod(geometry.spacing_zyx_mm)) / 1000
+        oracle = nib.load(case.label)
+        oracle_voxel_ml = float(np.prod(oracle.header["pixdim"][1:4])) / 1000
+        counts = np.bincount(np.asarray(oracle.dataobj).astype(int).ravel(), minlength=4)
+        for name, value in (("RV", 1), ("MYO", 2), ("LV", 3)):
+            found = float((label == dataset.labels[name]).sum()) * voxel_ml
+            np.testing.assert_allclose(found, counts[value] * oracle_voxel_ml, rtol=1e-5)
+        if case.phase == "ED" and case.groups["pathology"] == "NOR":
+            normal_lv_edv_ml.append(counts[3] * voxel_ml)
+    assert 1.3 < np.median(spacings) < 1.8
+    assert len(normal_lv_edv_ml) == 10 and 80 < min(normal_lv_edv_ml) and max(normal_lv_edv_ml) < 220
