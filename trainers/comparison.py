@@ -78,7 +78,7 @@ def settings_of(run: "Run", state: State) -> dict[str, str | float | None]:
 
 
 def final_scores(summary: Mapping[str, Any], labels: list[str]) -> dict[str, float | None]:
-    """`native_dice/LV`, `native_hd95_mm/LV`, …: the mean over cases for each label, and `…/mean` over the labels that have one.
+    """`native_dice/LV`, `native_hd95_mm/LV`, …: the mean over subjects for each label, and `…/mean` over the labels that have one.
 
     Distances are defined only where a structure was found: `native_missed/total` counts, over cases and labels, the predictions that are
     empty where the reference is not. None where no case has a defined score: the column is there all the same, for the runs that have.

@@ -67,6 +67,23 @@ def test_missing_predictions_and_references_are_listed(folders):
     assert result.returncode == 0 and "s00_ES" in result.stderr
 
 
+def test_a_subject_counts_once_however_many_cases_it_has(folders):
+    """Of s01 one of two cases is predicted: s00's cases, of which one lacks LV, weigh half each, s01's one whole."""
+    change_voxels(folders / "out" / "s00_ED.nii.gz", lambda v: np.where(v == 1, 0, v).astype(v.dtype))
+    (folders / "out" / "s01_ES.nii.gz").unlink()
+    result = evaluate(folders, "--only-predicted")
+    assert result.returncode == 0, result.stderr
+    summary = json.loads((folders / "scores" / "summary.json").read_text())
+    lv = summary["all"]["labels"]["LV"]["dice"]
+    assert summary["unit"] == "subjects" and (lv["n"], lv["cases"], lv["mean"]) == (2, 3, 0.75)
+    words = next(line.split() for line in result.stdout.splitlines() if line.startswith("LV "))
+    assert words[:4] == ["LV", "2", "3", "0.750"] and words[-3:] == ["1", "0", "0"]
+    assert "| LV | 2 | 3 | 0.750 |" in (folders / "scores" / "tables.md").read_text()
+    with (folders / "scores" / "metrics.csv").open() as handle:
+        missed = next(row for row in csv.DictReader(handle) if row["status"] == "prediction_empty")
+    assert (missed["dice"], missed["hd95_mm"], missed["assd_mm"]) == ("0", "", "")
+
+
 def test_missing_and_extra_predictions_give_a_line_each(folders):
     (folders / "out" / "s00_ED.nii.gz").rename(folders / "out" / "stranger.nii.gz")
     assert_refused(evaluate(folders), "of 4 cases: s00_ED;", "1 predictions: stranger;", lines=2)

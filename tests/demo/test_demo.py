@@ -24,8 +24,8 @@ def test_the_table_has_a_line_for_each_vendor_and_the_means_of_seen_and_unseen()
         ["A", "Siemens", "seen", "4", "0.900", "0.700", "0.800"],
         ["C", "GE", "unseen", "4", "0.800", "–", "0.800"],
         ["D", "Canon", "unseen", "2", "0.600", "0.600", "0.600"],
-        ["mean,", "seen", "0.800"],
-        ["mean,", "unseen", "0.700"],
+        ["mean", "of", "seen", "vendors", "0.800"],
+        ["mean", "of", "unseen", "vendors", "0.700"],
     ]
     assert len({len(line) for line in lines}) == 1
 

@@ -16,6 +16,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from utseg.case import Case
 from utseg.errors import InputError, Interrupted, explained_by, listing
@@ -41,7 +42,7 @@ from utseg.selection.scores import (
     Floats,
     Scoring,
     foreground,
-    mean_defined,
+    label_means,
     read_both,
     score_all,
     subject_means,
@@ -210,6 +211,7 @@ def _best(
     ]
     outcome = choose_postprocessing(volumes, labels)
     mean, interval = _after(outcome, cases)
+    subjects_C = np.array([case.subject for case in cases])
     by_name = dict(zip((entry.name for entry in entries), dice_ECL, strict=True))
     best = Best(
         dataset=request.dataset,
@@ -226,7 +228,7 @@ def _best(
         postprocessing=outcome.postprocessing,
         compared=_compared(comparable, undefined),
         candidates=tuple(
-            _recorded(standing, by_name[standing.candidate.name], list(foreground(labels)))
+            _recorded(standing, by_name[standing.candidate.name], subjects_C, list(foreground(labels)))
             for standing in choice.standings
         ),
         postprocessing_rule=RULE_IN_WORDS,
@@ -316,9 +318,10 @@ def _compared(comparable: Comparable, undefined: tuple[str, ...]) -> Compared:
     )
 
 
-def _recorded(standing: Standing, dice_CL: Floats, names: Sequence[str]) -> CandidateRecord:
+def _recorded(
+    standing: Standing, dice_CL: Floats, subjects_C: NDArray[np.str_], names: Sequence[str]
+) -> CandidateRecord:
     candidate, against = standing.candidate, standing.against_best
-    means = mean_defined(dice_CL, axis=0)
     return CandidateRecord(
         name=candidate.name,
         models=candidate.models,
@@ -326,9 +329,7 @@ def _recorded(standing: Standing, dice_CL: Floats, names: Sequence[str]) -> Cand
         gmac=candidate.gmac,
         mean_dice=standing.mean,
         interval95=standing.interval95,
-        labels={
-            name: None if np.isnan(mean) else float(mean) for name, mean in zip(names, means, strict=True)
-        },
+        labels=dict(zip(names, label_means(dice_CL, subjects_C), strict=True)),
         undefined=int(np.isnan(dice_CL).sum()),
         against_best=None
         if against is None

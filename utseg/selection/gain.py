@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.evaluate.compare import compare_pair
-from utseg.selection.scores import Floats, mean_defined, subject_means
+from utseg.selection.scores import Floats, label_means, subject_means
 
 BeforeAfter = tuple[float | None, float | None]
 
@@ -16,7 +16,7 @@ BeforeAfter = tuple[float | None, float | None]
 class Gain:
     """`mean`: of so many subjects' differences, with its bootstrap 95 % interval; `p`: of the paired permutation test, times the tests.
 
-    `labels`: by name the mean over cases before and after, None where none is defined.
+    `labels`: by name the mean over subjects before and after, None where none is defined.
     """
 
     subjects: int
@@ -36,7 +36,7 @@ def gain(
     _, after_S = subject_means(after_CL, subjects_C)
     compared = compare_pair(after_S, before_S, subjects_S)
     p, interval = compared["p"], compared["interval95"]
-    means = zip(_means(before_CL), _means(after_CL), strict=True)
+    means = zip(label_means(before_CL, subjects_C), label_means(after_CL, subjects_C), strict=True)
     with np.errstate(invalid="ignore"):
         better, worse = int((after_S > before_S).sum()), int((after_S < before_S).sum())
     return Gain(
@@ -48,7 +48,3 @@ def gain(
         subjects_worse=worse,
         labels=dict(zip(names, means, strict=True)),
     )
-
-
-def _means(dice_CL: Floats) -> list[float | None]:
-    return [None if np.isnan(value) else float(value) for value in mean_defined(dice_CL, axis=0)]

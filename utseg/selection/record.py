@@ -37,7 +37,7 @@ class Against(Settings):
 
 
 class CandidateRecord(Settings):
-    """One candidate. `labels`: mean Dice per label over cases; `undefined` of its case–label pairs have none and are left out.
+    """One candidate. `labels`: mean Dice per label over subjects; `undefined` of its case–label pairs have none and are left out.
 
     `gmac`: 10⁹ multiply-accumulates for a slice of 320 × 320 mm with all members and mirrorings. `tied`: not apart from the best.
     """

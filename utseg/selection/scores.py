@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from utseg.case import Case
 from utseg.errors import CaseErrors, InputError
+from utseg.evaluate.intervals import subject_means as means_of_subjects
 from utseg.evaluate.metrics import bounding_box, overlap
 from utseg.parallel import run_each
 from utseg.progress import progress
@@ -86,6 +87,12 @@ def subject_means(dice_CL: Floats, subjects_C: NDArray[np.str_]) -> tuple[NDArra
     names_S, owner_C = np.unique(subjects_C, return_inverse=True)
     cases_C = mean_defined(dice_CL, axis=1)
     return names_S, np.array([mean_defined(cases_C[owner_C == s], axis=0) for s in range(len(names_S))])
+
+
+def label_means(dice_CL: Floats, subjects_C: NDArray[np.str_]) -> list[float | None]:
+    """Of each label the mean over subjects, of each the mean over its cases; None where nothing is defined."""
+    found = (means_of_subjects(dice_C, subjects_C) for dice_C in dice_CL.T)
+    return [float(means.mean()) if len(means) else None for means in found]
 
 
 def mean_defined(values: Floats, axis: int) -> Floats:
