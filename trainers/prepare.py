@@ -20,16 +20,18 @@ import utseg
 from trainers.distributed import World
 from trainers.recipe import Recipe, apply_settings
 from trainers.weights import Fit, check_fit, fit_weights, read_tensors, weights_file
-from utseg.case import Case
+from utseg.case import Case, Dataset
 from utseg.device import resolve_device
 from utseg.errors import ArtefactError, InputError, SettingError, listing
 from utseg.files import sha256, sha256_json
+from utseg.fingerprint.same_scan import same_scans
 from utseg.networks import build_network, network_settings
 from utseg.networks.network import SegmentationNetwork
 from utseg.planning.plan import Plan, read_plan
 from utseg.planning.survey import values_for_network
 from utseg.preprocess.slices import CaseRecord, SliceStore
-from utseg.preprocess.splits import read_splits, select_cases
+from utseg.preprocess.splits import check_same_scans, label_gaps, read_splits, select_cases
+from utseg.preprocess.stale import check_current
 from utseg.rawdata import open_dataset
 from utseg.runs import RUN_FILE, InitialWeights, RunRecord, read_run
 from utseg.training import TrainRequest
@@ -96,9 +98,14 @@ def prepare(request: TrainRequest, recipe: Recipe, world: World) -> Run:
             f"{request.plan_folder}: no preprocessed slice is there; run utseg_plan_and_preprocess"
         )
     store.require_made_with(plan, records)
-    training, validation = select_cases(request.selection, records, read_splits(request.preprocessed), seed=0)
-    if not training:
-        raise InputError(f"{request.selection}: no case is left to train on")
+    training, validation = select(request, records)
+    dataset = open_dataset(request.raw)
+    is_whole = request.preprocessed.name == plan.dataset  # else a study's choice of the dataset's cases
+    advice = store.advice if is_whole else "run the study again"
+    for remark in check_current(dataset, plan, records, (*training, *validation), advice):
+        if is_whole:
+            logger.warning("%s: %s", request.raw, remark)
+    warn_of_gaps(request.selection, training, validation, records, plan)
     if initial is not None:
         initial = initial.model_copy(update={"saw": _seen_before(request, plan, records, validation)})
     record = RunRecord(
@@ -122,7 +129,7 @@ def prepare(request: TrainRequest, recipe: Recipe, world: World) -> Run:
         git_revision=git_revision(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    cases = _raw_cases(request, record.validation_cases)
+    cases = _raw_cases(dataset, record.validation_cases)
     return Run(request, record, recipe, store, cases, device, world, fit)
 
 
@@ -164,7 +171,8 @@ def _seen_before(
     if folder is None or not (folder / RUN_FILE).is_file():
         return 0
     source = read_run(folder)
-    owners = {record.case_id: record.subject for record in records}
+    same = same_scans(records)
+    owners = {record.case_id: same.get(record.subject, record.subject) for record in records}
     trained = {owners.get(case_id) for case_id in source.training_cases}
     held_back = {owners[case_id] for case_id in validation}
     seen = sorted(held_back & trained) if source.plan.dataset == plan.dataset else []
@@ -181,13 +189,38 @@ def _seen_before(
     return len(seen)
 
 
-def _raw_cases(request: TrainRequest, case_ids: tuple[str, ...]) -> tuple[Case, ...]:
+def select(request: TrainRequest, records: Sequence[CaseRecord]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Case ids to train on and to validate on; a scan under two names is on one side."""
+    splits, same = read_splits(request.preprocessed), same_scans(records)
+    if request.selection.startswith("fold"):
+        check_same_scans(splits, same, request.preprocessed)
+    training, validation = select_cases(request.selection, records, splits, seed=0, same=same)
+    if not training:
+        raise InputError(f"{request.selection}: no case is left to train on")
+    return training, validation
+
+
+def warn_of_gaps(
+    selection: str,
+    training: tuple[str, ...],
+    validation: tuple[str, ...],
+    records: Sequence[CaseRecord],
+    plan: Plan,
+) -> None:
+    """Names in the log the labels that no training case, or no validation case, has."""
+    names = {value: name for name, value in plan.labels.items() if value}
+    present = {record.case_id: {names[value] for value in record.label_values if value} for record in records}
+    for line in label_gaps(names.values(), {selection: (training, validation)}, present):
+        logger.warning("%s", line)
+
+
+def _raw_cases(dataset: Dataset, case_ids: tuple[str, ...]) -> tuple[Case, ...]:
     """The raw cases that the run is validated on at its end."""
-    there = {case.case_id: case for case in open_dataset(request.raw).training_cases()}
+    there = {case.case_id: case for case in dataset.training_cases()}
     missing = [case_id for case_id in case_ids if case_id not in there]
     if missing:
         raise InputError(
-            f"{request.raw}: {len(missing)} of the {len(case_ids)} validation cases are not there any more ({', '.join(missing[:5])}); "
+            f"{dataset.folder}: {len(missing)} of the {len(case_ids)} validation cases are not there any more ({', '.join(missing[:5])}); "
             "put them back, or run utseg_plan_and_preprocess again"
         )
     return tuple(there[case_id] for case_id in case_ids)

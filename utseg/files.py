@@ -112,6 +112,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def stamp(path: Path) -> tuple[int, int]:
+    """Size and time of the last change (ns): where both are as before, a file is taken to be as it was."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
 def sha256_json(value: Any) -> str:
     """Hexadecimal SHA-256 of a value's canonical JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

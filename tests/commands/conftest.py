@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from inprocess import Typed
 from tiny_models import make_run_folder
 
 
@@ -14,3 +15,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "validation").mkdir()
     (folder / "validation" / "summary.json").write_text("{}")  # the last thing that training writes
     return home
+
+
+@pytest.fixture
+def typed(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Typed:
+    """Commands as they are typed, in this process."""
+    return Typed(capfd, monkeypatch)

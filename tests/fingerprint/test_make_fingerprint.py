@@ -89,7 +89,7 @@ def test_the_checksum_is_that_of_what_was_measured_not_of_where_and_what_is_warn
     moved = first.model_copy(update={"warnings": ("/elsewhere/c0.nii.gz: odd",)})
     warned = fingerprint.model_copy(update={"warnings": ("/elsewhere: odd",), "cases": (moved, *others)})
     assert warned != fingerprint and warned.sha256 == fingerprint.sha256
-    other = first.model_copy(update={"pixels_sha256": "0" * 64})
+    other = first.model_copy(update={"voxels_sha256": ("0" * 64,)})
     assert fingerprint.model_copy(update={"cases": (other, *others)}).sha256 != fingerprint.sha256
 
 
@@ -149,7 +149,7 @@ def test_what_a_person_should_look_at_is_warned_of(folder: Path):
     text = "\n".join(fingerprint.warnings)
     assert "label RV (3): none of the 4 training cases has it" in text
     assert "mixed orientations of the file axes: LPS 3, RPS 1" in text
-    assert "the same image is in several subjects' cases: c0, c2" in text
+    assert "count as one subject and lie on one side of every fold: s0 = s1" in text
     assert "c1" in text and "background only" in text
     assert fingerprint.cases[1].foreground is None
     assert fingerprint.cases[3].way.normal == pytest.approx((0, 0, -1))

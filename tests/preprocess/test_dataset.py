@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rawfiles import corrupt, make_nnunet
+from rawfiles import change_voxels, corrupt, make_nnunet
 
 import utseg.preprocess.dataset as dataset_module
 import utseg.preprocess.run as run_module
@@ -83,7 +83,7 @@ def test_what_changed_is_made_again_and_nothing_else(prepare, tmp_path, raw):
     data[500] ^= 1
     (slices / "s01_ES" / "001.npz").write_bytes(data)
     assert prepare().counts == Counts(kept=9, made=1, removed=0)
-    shutil.copy(raw / "imagesTr" / "s00_ES_0000.nii.gz", raw / "imagesTr" / "s03_ED_0000.nii.gz")
+    change_voxels(raw / "imagesTr" / "s03_ED_0000.nii.gz", lambda voxels: voxels + 7)
     assert prepare().counts == Counts(kept=9, made=1, removed=0)
     assert prepare(settings={"patch_size": [16, 16]}).counts.made == 0
     assert prepare(settings={"spacing_yx_mm": [2, 2]}).counts.made == 10

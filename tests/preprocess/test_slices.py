@@ -3,6 +3,7 @@
 import hashlib
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,10 @@ from utseg.preprocess.slices import SliceStore, preprocessing_sha256
 INPUT = {"imagesTr/s00_ED_0000.nii.gz": "a" * 64}
 
 
+def source(checksums, stamps=None):
+    return SimpleNamespace(checksums=checksums, stamps=stamps or {}, voxels_sha256=("c" * 64,))
+
+
 @pytest.fixture
 def store(tmp_path):
     return SliceStore(tmp_path / "Heart" / "auto_2d")
@@ -24,7 +29,7 @@ def write(store, case_id="s00_ED", plan=None, **case):
     loaded = make_loaded(case_id=case_id, **case)
     plan = plan or make_plan()
     done = preprocess_case(loaded, plan)
-    record = store.write_case(done, loaded.case, INPUT, preprocessing_sha256(plan))
+    record = store.write_case(done, loaded.case, source(INPUT), preprocessing_sha256(plan))
     return done, loaded.case, record
 
 
@@ -115,15 +120,16 @@ def test_a_case_is_kept_only_when_whole_and_made_from_the_same(store, damage):
         (folder / "case.json").write_bytes((folder / "case.json").read_bytes()[:100])
     elif damage == "unknown key":
         (folder / "case.json").write_text((folder / "case.json").read_text().replace('"phase"', '"face"'))
-    assert store.is_complete(case, inputs, settings) is (damage == "nothing")
+    assert store.is_complete(case, source(inputs), settings) is (damage == "nothing")
 
 
 def test_new_groups_reach_the_record_without_new_slices(store):
     _, case, record = write(store, groups={"vendor": "A"})
     moved = replace(case, groups={"vendor": "B"}, phase="ES")
-    assert store.is_complete(moved, INPUT, record.settings_sha256)
+    assert store.is_complete(moved, source(INPUT, {"a": (1, 2)}), record.settings_sha256)
     again = store.case_record("s00_ED")
     assert (again.groups, again.phase, again.slices) == ({"vendor": "B"}, "ES", record.slices)
+    assert again.stamps == {"a": (1, 2)}
 
 
 def test_only_what_changes_the_slices_counts_as_other_settings(store):
@@ -177,7 +183,7 @@ def test_reading_a_slice_is_quick(store):
     rng = np.random.default_rng(0)
     loaded = make_loaded(rng.normal(0, 1, (1, 256, 256)), np.zeros((1, 256, 256), np.uint8), (8, 1.4, 1.4))
     plan = make_plan()
-    store.write_case(preprocess_case(loaded, plan), loaded.case, {}, "")
+    store.write_case(preprocess_case(loaded, plan), loaded.case, source({}), "")
     seconds = []
     for _ in range(30):
         start = time.perf_counter()

@@ -1,12 +1,12 @@
 """Measures one case that passed the gate: intensities, and size and place of each label. Reads no file and knows no other case."""
 
-import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from utseg.fingerprint.model import PERCENTILES, CaseFingerprint, ChannelFigures, LabelFigures
+from utseg.rawdata.voxels import voxels_sha256
 
 if TYPE_CHECKING:
     from utseg.rawdata.gate import LoadedCase
@@ -16,7 +16,11 @@ DIGITS = 6
 
 
 def measure_case(
-    loaded: "LoadedCase", labels: Mapping[str, int], channel_names: tuple[str, ...], checksums: dict[str, str]
+    loaded: "LoadedCase",
+    labels: Mapping[str, int],
+    channel_names: tuple[str, ...],
+    checksums: dict[str, str],
+    stamps: dict[str, tuple[int, int]],
 ) -> CaseFingerprint:
     """The figures of one loaded case; its label is required. Percentiles of volumes beyond four million voxels use every n-th voxel."""
     case, label_ZYX = loaded.case, loaded.label_ZYX
@@ -37,7 +41,8 @@ def measure_case(
         groups=dict(case.groups),
         frame=case.frame,
         checksums=checksums,
-        pixels_sha256=hashlib.sha256(np.ascontiguousarray(loaded.image_CZYX).data).hexdigest(),
+        stamps=stamps,
+        voxels_sha256=voxels_sha256(loaded.image_CZYX),
         size_zyx=_triple(label_ZYX.shape),
         spacing_zyx_mm=_triple_mm((1, 1, 1), spacing),
         orientation=loaded.geometry.orientation,

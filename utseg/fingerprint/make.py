@@ -4,15 +4,18 @@ All bad cases are reported at once. Workers never import torch, so that they sta
 """
 
 import logging
+from collections.abc import Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from utseg.case import Case, Dataset
 from utseg.errors import CaseErrors, InputError
-from utseg.files import sha256
+from utseg.files import sha256, stamp
 from utseg.fingerprint.aggregate import aggregate_cases, aggregate_groups
 from utseg.fingerprint.model import CaseFingerprint, Fingerprint
+from utseg.fingerprint.same_scan import same_scans
 from utseg.fingerprint.warnings import dataset_warnings
 from utseg.notices import notice_lines
 from utseg.parallel import run_each
@@ -65,15 +68,17 @@ def make_fingerprint(
 
 
 def summarise(dataset: Dataset, cases: tuple[CaseFingerprint, ...]) -> Fingerprint:
-    """The fingerprint of a dataset from its measured cases."""
+    """The fingerprint of a dataset from its measured cases. Its aggregates count subjects that share a scan once."""
+    same = same_scans(cases)
+    counted = [case.model_copy(update={"subject": same.get(case.subject, case.subject)}) for case in cases]
     return Fingerprint(
         dataset=dataset.name,
         layout=dataset.layout,
         channel_names=dataset.channel_names,
         labels=dict(dataset.labels),
         cases=cases,
-        overall=aggregate_cases(cases),
-        by_group=aggregate_groups(cases),
+        overall=aggregate_cases(counted),
+        by_group=aggregate_groups(counted),
         warnings=(
             *dataset.warnings,
             *notice_lines(notice for case in cases for notice in case.warnings),
@@ -100,22 +105,43 @@ def _measure(task: _Task) -> CaseFingerprint:
     case, known = task.case, task.known
     if not all(path.is_file() for path in case.files):
         read_case(case, task.labels)  # says what is missing
-    checksums = {_relative(path, task.folder): _checksum(path, case) for path in case.files}
+    names = {path: relative_name(path, task.folder) for path in case.files}
+    stamps = {
+        name: _stamp(path, case) for path, name in names.items()
+    }  # before the content, which may change meanwhile
+    checksums = {name: _checksum(path, case) for path, name in names.items()}
     if known is not None and known.checksums == checksums and known.frame == case.frame:
         return known.model_copy(
-            update={"subject": case.subject, "phase": case.phase, "groups": dict(case.groups)}
+            update={
+                "subject": case.subject,
+                "phase": case.phase,
+                "groups": dict(case.groups),
+                "stamps": stamps,
+            }
         )
-    return measure_case(read_case(case, task.labels), task.labels, task.channel_names, checksums)
+    return measure_case(read_case(case, task.labels), task.labels, task.channel_names, checksums, stamps)
 
 
 def _checksum(path: Path, case: Case) -> str:
-    try:
+    with _readable(path, case):
         return sha256(path)
+
+
+def _stamp(path: Path, case: Case) -> tuple[int, int]:
+    with _readable(path, case):
+        return stamp(path)
+
+
+@contextmanager
+def _readable(path: Path, case: Case) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(f"case {case.case_id}: {path}: cannot be read ({error.strerror or error})") from None
 
 
-def _relative(path: Path, folder: Path) -> str:
+def relative_name(path: Path, folder: Path) -> str:
+    """What a raw file is called in fingerprint and slices: relative to the dataset's folder where it lies in it."""
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_posix()
 
 

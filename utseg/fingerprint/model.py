@@ -56,7 +56,8 @@ class LabelFigures(Settings):
 class CaseFingerprint(Settings):
     """One training case as it passed the gate. `labels` has the labels that are present; `foreground` is None for a background-only case.
 
-    `checksums` maps the case's files, relative to the dataset's folder, to SHA-256; `pixels_sha256` is that of the decoded image.
+    `checksums` maps the case's files, relative to the dataset's folder, images first, to SHA-256, `stamps` to size and time of change (ns).
+    `voxels_sha256` is that of each channel's voxels, whatever file they are in (`rawdata/voxels.py`).
     `orientation` has the anatomical directions of the array's x, y and z axes, as in nibabel ("LPS"); `way` has those of rows and columns
     in full.
     """
@@ -67,7 +68,8 @@ class CaseFingerprint(Settings):
     groups: dict[str, str]
     frame: int | None
     checksums: dict[str, str]
-    pixels_sha256: str
+    stamps: dict[str, tuple[int, int]]
+    voxels_sha256: tuple[str, ...]
     size_zyx: tuple[int, int, int]
     spacing_zyx_mm: tuple[float, float, float]
     orientation: str
@@ -76,6 +78,11 @@ class CaseFingerprint(Settings):
     labels: dict[str, LabelFigures]
     foreground: LabelFigures | None
     warnings: tuple[Notice, ...] = ()
+
+    @property
+    def scans(self) -> tuple[str, ...]:
+        """Checksums that only the same scan has too: of the voxels, and of the image files (a cine holds other frames)."""
+        return (*self.voxels_sha256, *list(self.checksums.values())[: len(self.channels)])
 
 
 class Aggregate(Settings):
@@ -119,10 +126,12 @@ class Fingerprint(Settings):
     def sha256(self) -> str:
         """Checksum of what was measured, independent of how the file is laid out.
 
-        Warnings are left out: they follow from the rest, and name files by where the dataset's folder is today.
+        Warnings are left out: they follow from the rest, and name files by where the dataset's folder is today. So are times of change.
         """
         return sha256_json(
-            self.model_dump(mode="json", exclude={"warnings": True, "cases": {"__all__": {"warnings"}}})
+            self.model_dump(
+                mode="json", exclude={"warnings": True, "cases": {"__all__": {"warnings", "stamps"}}}
+            )
         )
 
 

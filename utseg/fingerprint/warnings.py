@@ -6,9 +6,9 @@ What a single case shows (background only, say) the gate has warned of.
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
+from utseg.errors import listing
 from utseg.fingerprint.model import CaseFingerprint
-
-SHOWN = 8
+from utseg.fingerprint.same_scan import in_words, same_scans
 
 
 def dataset_warnings(cases: Sequence[CaseFingerprint], labels: Mapping[str, int]) -> list[str]:
@@ -43,23 +43,17 @@ def _mixed_orientations(cases: Sequence[CaseFingerprint]) -> list[str]:
 
 
 def _shared_images(cases: Sequence[CaseFingerprint]) -> list[str]:
-    holders: dict[str, list[CaseFingerprint]] = defaultdict(list)
-    for case in cases:
-        holders[case.pixels_sha256].append(case)
+    same = same_scans(cases)
     lines = []
-    for same in holders.values():
-        if len(same) < 2:
-            continue
-        names = _some([case.case_id for case in same])
-        if len({case.subject for case in same}) > 1:
-            lines.append(
-                f"the same image is in several subjects' cases: {names}; it may leak from training into validation"
-            )
-        else:
-            lines.append(f"the same image is in several cases of subject {same[0].subject}: {names}")
+    if same:
+        lines.append(
+            f"the same scan is there under several names, which count as one subject and lie on one side of every fold: {in_words(same)}"
+        )
+    holders: dict[tuple[str, tuple[str, ...]], list[CaseFingerprint]] = defaultdict(list)
+    for case in cases:
+        holders[case.subject, case.voxels_sha256].append(case)
+    for (subject, _), alike in holders.items():
+        if len(alike) > 1:
+            names = listing([case.case_id for case in alike])
+            lines.append(f"the same image is in several cases of subject {subject}: {names}")
     return lines
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

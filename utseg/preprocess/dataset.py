@@ -19,6 +19,7 @@ from utseg.extensions import find
 from utseg.files import folder_lock, remove_leftovers, require_writable, write_text
 from utseg.fingerprint import Fingerprint, make_fingerprint, read_fingerprint, write_fingerprint
 from utseg.fingerprint.model import FINGERPRINT_FILE
+from utseg.fingerprint.same_scan import same_scans
 from utseg.home import plan_folder_name
 from utseg.parallel import process_pool
 from utseg.planning.plan import PLAN_FILE, Plan, override, read_plan, write_plan
@@ -26,7 +27,11 @@ from utseg.preprocess.run import Counts, preprocess_dataset
 from utseg.preprocess.splits import (
     SPLITS_FILE,
     Split,
+    cases_of,
+    check_same_scans,
     check_splits,
+    held_back_twice,
+    label_gaps,
     make_splits,
     read_splits,
     write_splits,
@@ -98,8 +103,8 @@ def prepare_dataset(
         remove_leftovers(folder)
         plan_folder = folder / request.folder_name
         fingerprint, plan = _look_and_plan(dataset, folder, request, pool, workers)
+        splits = _splits(dataset, fingerprint, folder)
         _write_changed(fingerprint, plan, folder, plan_folder)
-        splits = _splits(dataset, folder)
         counts = preprocess_dataset(dataset, plan, plan_folder, fingerprint, pool, workers)
     return Prepared(fingerprint, plan, plan_folder, splits, counts)
 
@@ -249,11 +254,21 @@ def _is_plan(plan: Plan, plan_folder: Path) -> bool:
         return False
 
 
-def _splits(dataset: Dataset, folder: Path) -> list[Split]:
-    """The splits that are there, checked against the cases; made where there are none."""
-    cases = dataset.training_cases()
+def _splits(dataset: Dataset, fingerprint: Fingerprint, folder: Path) -> list[Split]:
+    """The splits that are there, checked against the cases; made where there are none. What a fold lacks is a warning."""
+    splits = _kept_or_made_splits(dataset, fingerprint, folder)
+    present = {case.case_id: list(case.labels) for case in fingerprint.cases}
+    folds = {f"fold{number}": cases_of(fingerprint.cases, split) for number, split in enumerate(splits)}
+    labels = [name for name, cases in fingerprint.overall.label_cases.items() if cases]
+    for line in (*held_back_twice(splits), *label_gaps(labels, folds, present)):
+        logger.warning("%s", line)
+    return splits
+
+
+def _kept_or_made_splits(dataset: Dataset, fingerprint: Fingerprint, folder: Path) -> list[Split]:
+    cases, same = dataset.training_cases(), same_scans(fingerprint.cases)
     if not (folder / SPLITS_FILE).is_file():
-        splits = make_splits(cases)
+        splits = make_splits(cases, same=same)
         write_splits(splits, folder)
         if not splits:
             logger.warning(
@@ -263,6 +278,7 @@ def _splits(dataset: Dataset, folder: Path) -> list[Split]:
         return splits
     splits = read_splits(folder)
     new = check_splits(splits, cases, folder)
+    check_same_scans(splits, same, folder)
     if new:
         logger.warning(
             "%s names no fold for %d subjects (%s): folds leave them out; add them, or delete the file to split anew",

@@ -6,14 +6,13 @@ One bad case does not stop the others. A disk that fails does: the remaining cas
 import logging
 import shutil
 import uuid
-from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
 from utseg.case import Case, Dataset
 from utseg.errors import CaseErrors, InputError
-from utseg.fingerprint import Fingerprint
+from utseg.fingerprint import CaseFingerprint, Fingerprint
 from utseg.parallel import run_each
 from utseg.planning.plan import Plan
 from utseg.preprocess.slices import SliceStore, preprocessing_sha256
@@ -36,7 +35,7 @@ class _Task:
     case: Case
     plan: Plan
     store: SliceStore
-    input_checksums: Mapping[str, str]
+    source: CaseFingerprint
     settings_sha256: str
 
 
@@ -54,9 +53,9 @@ def preprocess_dataset(
     slices cannot be written.
     """
     store = SliceStore(plan_folder)
-    checksums = {measured.case_id: measured.checksums for measured in fingerprint.cases}
+    sources = {measured.case_id: measured for measured in fingerprint.cases}
     settings = preprocessing_sha256(plan)
-    tasks = [_Task(case, plan, store, checksums[case.case_id], settings) for case in dataset.training_cases()]
+    tasks = [_Task(case, plan, store, sources[case.case_id], settings) for case in dataset.training_cases()]
     removed = _remove_others(store, {task.case.case_id for task in tasks})
     kept = made = 0
     problems: list[str] = []
@@ -78,13 +77,13 @@ def preprocess_dataset(
 
 def _preprocess(task: _Task) -> bool:
     """Whether the case was made; otherwise it was kept."""
-    if task.store.is_complete(task.case, task.input_checksums, task.settings_sha256):
+    if task.store.is_complete(task.case, task.source, task.settings_sha256):
         return False
     from utseg.preprocess.case import preprocess_case
     from utseg.rawdata.gate import read_case
 
     preprocessed = preprocess_case(read_case(task.case, task.plan.labels), task.plan)
-    task.store.write_case(preprocessed, task.case, task.input_checksums, task.settings_sha256)
+    task.store.write_case(preprocessed, task.case, task.source, task.settings_sha256)
     return True
 
 

@@ -7,10 +7,10 @@ resampled or decided here.
 import hashlib
 import io
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,10 @@ class SliceRecord(Settings):
 
 
 class CaseRecord(Settings):
-    """A preprocessed case. `input_checksums` maps the raw files to SHA-256; `settings_sha256` covers what of the plan made the slices."""
+    """A preprocessed case. `input_checksums` maps the raw files, images first and the label last, to SHA-256, `stamps` to size and time.
+
+    `voxels_sha256`: as in the fingerprint. `settings_sha256` covers what of the plan made the slices.
+    """
 
     format: Literal["utseg-case-1"] = "utseg-case-1"
     case_id: str
@@ -47,14 +50,37 @@ class CaseRecord(Settings):
     groups: dict[str, str]
     frame: int | None
     input_checksums: dict[str, str]
+    stamps: dict[str, tuple[int, int]]
+    voxels_sha256: tuple[str, ...]
     settings_sha256: str
     properties: CaseProperties
     slices: tuple[SliceRecord, ...]
+
+    @property
+    def scans(self) -> tuple[str, ...]:
+        """Checksums that only the same scan has too, as those of a `CaseFingerprint`."""
+        return (*self.voxels_sha256, *list(self.input_checksums.values())[:-1])
+
+    @property
+    def label_values(self) -> set[int]:
+        """The values that its slices show."""
+        return {value for each in self.slices for value in each.labels}
 
 
 def preprocessing_sha256(plan: Plan) -> str:
     """Checksum of what of a plan determines the slices; patch, network and the like do not."""
     return sha256_json([PREPROCESSING_VERSION, plan.model_dump(mode="json", include=PREPROCESSING_KEYS)])
+
+
+class Source(Protocol):
+    """What a case's slices are made from; `CaseFingerprint` has it."""
+
+    @property
+    def checksums(self) -> dict[str, str]: ...
+    @property
+    def stamps(self) -> dict[str, tuple[int, int]]: ...
+    @property
+    def voxels_sha256(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -78,9 +104,9 @@ class SliceStore:
         try:
             record = read_model(CaseRecord, file)
         except (InputError, ArtefactError) as error:
-            raise ArtefactError(f"{error}; {self._advice()}") from None
+            raise ArtefactError(f"{error}; {self.advice}") from None
         if record.case_id != case_id:
-            raise ArtefactError(f"{file}: is the record of case {record.case_id}; {self._advice()}")
+            raise ArtefactError(f"{file}: is the record of case {record.case_id}; {self.advice}")
         return record
 
     def read_slice(self, case_id: str, z: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -97,7 +123,7 @@ class SliceStore:
         self,
         preprocessed: PreprocessedCase,
         case: Case,
-        input_checksums: Mapping[str, str],
+        source: Source,
         settings_sha256: str,
     ) -> CaseRecord:
         """Writes a labelled case, all of it or nothing; an older version is replaced. A failing disk raises UtsegError."""
@@ -119,7 +145,9 @@ class SliceStore:
                 phase=case.phase,
                 groups=dict(case.groups),
                 frame=case.frame,
-                input_checksums=dict(input_checksums),
+                input_checksums=source.checksums,
+                stamps=source.stamps,
+                voxels_sha256=source.voxels_sha256,
                 settings_sha256=settings_sha256,
                 properties=preprocessed.properties,
                 slices=tuple(slices),
@@ -127,17 +155,17 @@ class SliceStore:
             (folder / CASE_FILE).write_text(_as_text(record), encoding="utf-8")
         return record
 
-    def is_complete(self, case: Case, input_checksums: Mapping[str, str], settings_sha256: str) -> bool:
+    def is_complete(self, case: Case, source: Source, settings_sha256: str) -> bool:
         """Whether the case's slices are there, undamaged, and made from this input with these settings.
 
-        Subject, phase and groups, which the slices do not depend on, are brought up to date in the record.
+        Subject, phase, groups and stamps, which the slices do not depend on, are brought up to date in the record.
         """
         try:
             record = self.case_record(case.case_id)
         except ArtefactError:
             return False
         if (record.input_checksums, record.frame, record.settings_sha256) != (
-            dict(input_checksums),
+            source.checksums,
             case.frame,
             settings_sha256,
         ):
@@ -149,7 +177,13 @@ class SliceStore:
         ):
             return False
         current = record.model_copy(
-            update={"subject": case.subject, "phase": case.phase, "groups": dict(case.groups)}
+            update={
+                "subject": case.subject,
+                "phase": case.phase,
+                "groups": dict(case.groups),
+                "stamps": source.stamps,
+                "voxels_sha256": source.voxels_sha256,
+            }
         )
         if current != record:
             write_text(folder / CASE_FILE, _as_text(current))
@@ -162,7 +196,7 @@ class SliceStore:
         if other:
             raise ArtefactError(
                 f"{self.folder}: the slices of {len(other)} cases ({', '.join(other[:3])}, …) were made with other settings than "
-                f"the plan has now ({', '.join(sorted(PREPROCESSING_KEYS))}); {self._advice()}"
+                f"the plan has now ({', '.join(sorted(PREPROCESSING_KEYS))}); {self.advice}"
             )
 
     def data_sha256(self, case_ids: Sequence[str]) -> str:
@@ -178,7 +212,7 @@ class SliceStore:
             if image.dtype != np.float32 or label.dtype != np.uint8 or image.shape[1:] != label.shape:
                 raise ValueError(f"unexpected {image.dtype} {image.shape} and {label.dtype} {label.shape}")
         except FileNotFoundError:
-            raise ArtefactError(f"{file}: this slice is missing; {self._advice()}") from None
+            raise ArtefactError(f"{file}: this slice is missing; {self.advice}") from None
         # RuntimeError is what a flipped "encrypted" or "compressed" bit in the archive's directory gives.
         except (
             OSError,
@@ -189,10 +223,12 @@ class SliceStore:
             MemoryError,
             zipfile.BadZipFile,
         ) as error:
-            raise ArtefactError(f"{file}: this slice is damaged ({error}); {self._advice()}") from None
+            raise ArtefactError(f"{file}: this slice is damaged ({error}); {self.advice}") from None
         return image, label
 
-    def _advice(self) -> str:
+    @property
+    def advice(self) -> str:
+        """The command that makes slices anew."""
         planner = self.plan_folder.name.rpartition("_")[0]
         return f"mend it with: utseg_plan_and_preprocess -d {self.plan_folder.absolute().parent.name} -pl {planner}"
 

@@ -6,7 +6,7 @@ edit it. No file but that one is read or written here.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,24 +36,33 @@ class HasSubject(Protocol):
     def groups(self) -> Mapping[str, str]: ...
 
 
-def make_splits(cases: Sequence[HasSubject], *, folds: int = FOLDS, seed: int = 0) -> list[Split]:
+def make_splits(
+    cases: Sequence[HasSubject], *, folds: int = FOLDS, seed: int = 0, same: Mapping[str, str] | None = None
+) -> list[Split]:
     """Folds of subjects: each validates in exactly one, and trains in the others. Sizes differ by one at most.
 
     Subjects are shuffled within vendor and pathology (as far as the cases have these columns), then dealt out in that order: so the
     subjects of one vendor, and of one vendor and pathology, differ by one at most between folds too. With fewer subjects than `folds`
-    there are as many folds as subjects; with a single one there is none.
+    there are as many folds as subjects; with a single one there is none. same: subjects who share a scan (`same_scans`) count as one.
     """
-    strata = {case.subject: _stratum(case) for case in reversed(cases)}
+    same = same or {}
+    names: dict[str, set[str]] = {}
+    for case in cases:
+        names.setdefault(same.get(case.subject, case.subject), set()).add(case.subject)
+    strata = {same.get(case.subject, case.subject): _stratum(case) for case in reversed(cases)}
     subjects = np.array(sorted(strata), dtype=object)
     np.random.default_rng(seed).shuffle(subjects)
     dealt = sorted(subjects, key=lambda subject: strata[subject])
     count = min(folds, len(dealt))
     if count < 2:
         return []
+    by_own_names = [sorted(names[subject]) for subject in dealt]
     return [
         {
-            "training": sorted(subject for i, subject in enumerate(dealt) if i % count != fold),
-            "validation": sorted(dealt[fold::count]),
+            "training": sorted(
+                name for i, own in enumerate(by_own_names) if i % count != fold for name in own
+            ),
+            "validation": sorted(name for own in by_own_names[fold::count] for name in own),
         }
         for fold in range(count)
     ]
@@ -114,14 +123,71 @@ def check_splits(splits: Sequence[Split], cases: Sequence[HasSubject], folder: P
     return tuple(sorted(there - named))
 
 
+def check_same_scans(splits: Sequence[Split], same: Mapping[str, str], folder: Path) -> None:
+    """Raises InputError where a fold trains on a scan that it validates on, under another name. same: as `same_scans` gives it."""
+    for number, split in enumerate(splits):
+        trains = {same[subject]: subject for subject in split["training"] if subject in same}
+        for subject in split["validation"]:
+            if (scan := same.get(subject)) in trains:
+                raise InputError(
+                    f"{folder / SPLITS_FILE}: fold{number}: {trains[scan]} (training) and {subject} (validation) are the same scan; "
+                    "put both on one side, or delete the file to split anew"
+                )
+
+
+def held_back_twice(splits: Sequence[Split]) -> list[str]:
+    """A line for subjects that several folds hold back: their out-of-fold scores would count twice."""
+    counts = Counter(subject for split in splits for subject in set(split["validation"]))
+    twice = sorted(subject for subject, count in counts.items() if count > 1)
+    return (
+        [
+            f"{SPLITS_FILE}: several folds hold back {_some(twice)}; scores over all folds need each subject in one"
+        ]
+        if twice
+        else []
+    )
+
+
+def label_gaps(
+    labels: Iterable[str],
+    folds: Mapping[str, tuple[Collection[str], Collection[str]]],
+    present: Mapping[str, Collection[str]],
+) -> list[str]:
+    """A line for each of the labels that no training case, or no validation case, of a fold has.
+
+    folds: the case ids that train and validate, by the fold's name. present: the labels of each case.
+    """
+    lines = []
+    for label in labels:
+        lacking = [
+            [
+                name
+                for name, ids in folds.items()
+                if ids[side] and not any(label in present[one] for one in ids[side])
+            ]
+            for side in range(len(SIDES))
+        ]
+        for names, side, so in zip(
+            lacking, SIDES, ("it cannot be learnt there", "its score there stays undefined"), strict=True
+        ):
+            if names:
+                lines.append(f"label {label}: no {side} case of {_some(names)} has it; {so}")
+    return lines
+
+
 def select_cases(
-    selection: str, records: Sequence[HasSubject], splits: Sequence[Split], *, seed: int = 0
+    selection: str,
+    records: Sequence[HasSubject],
+    splits: Sequence[Split],
+    *,
+    seed: int = 0,
+    same: Mapping[str, str] | None = None,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Case ids to train on and to validate on, for the second word of `utseg_train`.
 
     `foldN` takes that fold of `splits`; `all` trains on every case and validates on none; `COLUMN=VALUE,VALUE` and `COLUMN!=VALUE` train
     on the cases whose group column (or phase, or subject) says so, a fifth of their subjects held back. Raises UsageError for what is not
-    there, and InputError where too few subjects are left to hold any back.
+    there, and InputError where too few subjects are left to hold any back. same: as for `make_splits`.
     """
     if selection == "all":
         return tuple(sorted(record.case_id for record in records)), ()
@@ -129,7 +195,7 @@ def select_cases(
     if fold:
         split = _fold(int(fold[1]), splits)
         check_known(split, records, selection)
-        return _cases_of(records, split)
+        return cases_of(records, split)
     condition = re.fullmatch(r"([^=!]+)(!?=)(.+)", selection)
     if not condition:
         raise UsageError(
@@ -138,12 +204,12 @@ def select_cases(
     chosen = _matching(records, condition[1].strip(), condition[2] == "!=", condition[3])
     if not chosen:
         raise UsageError(f"{selection}: leaves no case of {len(records)} to train on")
-    held_back = make_splits(chosen, folds=FOLDS, seed=seed)
+    held_back = make_splits(chosen, folds=FOLDS, seed=seed, same=same)
     if not held_back:
         raise InputError(
             f"{selection}: only subject {chosen[0].subject} is left, at least two are needed to hold one back for validation"
         )
-    return _cases_of(chosen, held_back[0])
+    return cases_of(chosen, held_back[0])
 
 
 def check_known(split: Split, records: Sequence[HasSubject], selection: str) -> None:
@@ -169,7 +235,9 @@ def _folds(splits: Sequence[Split]) -> str:
     return "".join(f"fold{number}, " for number in range(len(splits)))
 
 
-def _cases_of(records: Sequence[HasSubject], split: Split) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def cases_of(records: Sequence[HasSubject], split: Split) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Case ids of a fold's training and validation subjects."""
+
     def ids(side: str) -> tuple[str, ...]:
         subjects = set(split[side])
         return tuple(sorted(record.case_id for record in records if record.subject in subjects))
