@@ -19,8 +19,16 @@ import torch
 import utseg
 from trainers.distributed import World
 from trainers.recipe import Recipe, apply_settings
-from trainers.weights import Fit, check_fit, fit_weights, read_tensors, weights_file
 from utseg.case import Case, Dataset
+from trainers.weights import (
+    Fit,
+    check_fit,
+    fit_weights,
+    labels_of_weights,
+    number_outputs,
+    read_tensors,
+    weights_file,
+)
 from utseg.device import resolve_device
 from utseg.errors import ArtefactError, InputError, SettingError, listing
 from utseg.files import sha256, sha256_json
@@ -90,7 +98,7 @@ def prepare(request: TrainRequest, recipe: Recipe, world: World) -> Run:
     planned = {key: value for key, value in values_for_network(plan).items() if key in known}
     network = shape_of_network(recipe.network_name, plan, planned | extra)
     check_outputs(network, recipe)
-    initial, fit = read_initial(request, network, recipe.network_name)
+    initial, fit = read_initial(request, network, recipe.network_name, plan.labels)
     store = SliceStore(request.plan_folder)
     records = [store.case_record(case_id) for case_id in store.case_ids()]
     if not records:
@@ -152,15 +160,17 @@ def check_outputs(network: SegmentationNetwork, recipe: Recipe) -> None:
 
 
 def read_initial(
-    request: TrainRequest, network: SegmentationNetwork, name: str
+    request: TrainRequest, network: SegmentationNetwork, name: str, labels: dict[str, int]
 ) -> tuple[InitialWeights | None, Fit | None]:
-    """What `--weights` names, checked against the network."""
+    """What `--weights` names, checked against the network, with its outputs in the order of the plan's labels."""
     if request.weights is None:
         return None, None
     path = weights_file(request.weights)
-    fit = fit_weights(network, read_tensors(path))
+    tensors, theirs = read_tensors(path), labels_of_weights(path)
+    tensors = number_outputs(network, tensors, path, theirs, labels, allow_mismatch=request.allow_mismatch)
+    fit = fit_weights(network, tensors)
     check_fit(fit, path, name, allow_mismatch=request.allow_mismatch)
-    return InitialWeights(file=path.name, sha256=sha256(path), tensors=len(fit.values)), fit
+    return InitialWeights(file=path.name, sha256=sha256(path), tensors=len(fit.values), labels=theirs), fit
 
 
 def _seen_before(

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from utseg.errors import ArtefactError, InputError, listing
 from utseg.files import require_no_broken_link
+from utseg.labels import LabelMismatch, Labels, in_words, match_labels, same_numbering
 from utseg.networks.network import SegmentationNetwork
-from utseg.runs import WEIGHTS_FILE
+from utseg.runs import RUN_FILE, WEIGHTS_FILE, read_run
 
 logger = logging.getLogger("utseg")
 CONTAINERS = ("state", "network", "state_dict", "model_state_dict", "model", "network_weights")
@@ -50,6 +51,43 @@ def weights_file(path: Path) -> Path:
     if not require_no_broken_link(file).is_file():
         raise InputError(f"--weights {path}: no such file")
     return file
+
+
+def labels_of_weights(path: Path) -> dict[str, int] | None:
+    """How the outputs of a run's weights are numbered; None for a file that lies in no run's folder."""
+    return read_run(path.parent).plan.labels if (path.parent / RUN_FILE).is_file() else None
+
+
+def number_outputs(
+    network: SegmentationNetwork,
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    theirs: Labels | None,
+    ours: Labels,
+    *,
+    allow_mismatch: bool,
+) -> dict[str, Tensor]:
+    """The tensors with their outputs in the order of our labels, matched by name; as they are where nothing says how they are numbered.
+
+    Where names do not match, raises LabelMismatch, or leaves the outputs out if mismatches are allowed.
+    """
+    outputs = network.class_axes().keys() & tensors.keys()
+    if theirs is None:
+        if outputs:
+            logger.info("%s: nothing says how its outputs are numbered; taken as %s", path, in_words(ours))
+        return dict(tensors)
+    try:
+        matching = match_labels(ours, theirs, we="the plan", they=str(path))
+    except LabelMismatch as error:
+        if not allow_mismatch:
+            raise LabelMismatch(
+                f"--weights {error}, or leave the outputs as initialised with --allow-mismatch"
+            ) from None
+        return {name: value for name, value in tensors.items() if name not in outputs}
+    if same_numbering(ours, theirs):
+        return dict(tensors)
+    logger.info("%s: outputs matched by name: %s", path, matching.in_words())
+    return network.in_class_order(tensors, matching.channel_order())
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -27,12 +27,14 @@ class InitialWeights(Settings):
     """The file that a run started from: its name, its checksum, and how many of the network's tensors it filled.
 
     `saw`: how many of the subjects that this run holds back trained those weights, as far as a `run.json` beside the file says.
+    `labels`: how its outputs are numbered, as the run that it is of says; None where nothing does.
     """
 
     file: str
     sha256: str
     tensors: int
     saw: int = 0
+    labels: dict[str, int] | None = None
 
 
 class RunRecord(Settings):
