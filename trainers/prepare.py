@@ -19,7 +19,6 @@ import torch
 import utseg
 from trainers.distributed import World
 from trainers.recipe import Recipe, apply_settings
-from utseg.case import Case, Dataset
 from trainers.weights import (
     Fit,
     check_fit,
@@ -29,6 +28,7 @@ from trainers.weights import (
     read_tensors,
     weights_file,
 )
+from utseg.case import Case, Dataset
 from utseg.device import resolve_device
 from utseg.errors import ArtefactError, InputError, SettingError, listing
 from utseg.files import sha256, sha256_json

@@ -4,14 +4,21 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
+import torch
+from rawfiles import change_json, change_voxels, make_nnunet
 from tiny_models import make_run_folder
+from tiny_runs import make_home
 
 from utseg.commands.ensemble import main as ensemble
+from utseg.commands.evaluate import main as evaluate
 from utseg.commands.predict import main as predict
+from utseg.commands.report import main as report
+from utseg.commands.train import main as train
 from utseg.runs import read_run, read_weights, write_run, write_weights
 
 MNMS = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
@@ -110,3 +117,190 @@ def test_an_ensemble_maps_channels_by_name(models, tmp_path, call):
         ensemble, "-i", tmp_path / "scar_UNet", tmp_path / "same_UTNet", "-o", tmp_path / "no"
     )
     assert code == 1 and "no counterpart for RV, scar" in errors[0] and not (tmp_path / "no").exists()
+
+
+def shrink(mask: np.ndarray) -> np.ndarray:
+    """A mask that is not perfect: without its first rows."""
+    return np.where(np.arange(mask.shape[1])[:, None] < mask.shape[1] // 2, 0, mask).astype(mask.dtype)
+
+
+@pytest.fixture
+def scored(tmp_path: Path) -> Path:
+    """A home with raw/MnM and raw/ACDC, the same scans numbered in the two ways; and `masks`, numbered as MnM, of which nothing says so."""
+    make_nnunet(tmp_path / "raw" / "MnM", subjects=2)
+    shutil.copytree(tmp_path / "raw" / "MnM", tmp_path / "raw" / "ACDC")
+    change_json(tmp_path / "raw" / "ACDC" / "dataset.json", labels=ACDC)
+    for path in (tmp_path / "raw" / "ACDC" / "labelsTr").iterdir():
+        change_voxels(path, lambda voxels: SWAPPED[voxels.astype(int)])
+    shutil.copytree(tmp_path / "raw" / "MnM" / "labelsTr", tmp_path / "masks")
+    for path in (tmp_path / "masks").iterdir():
+        change_voxels(path, shrink)
+    return tmp_path
+
+
+def numbered(folder: Path, labels: dict[str, int]) -> None:
+    """Notes what `utseg_predict` does of its masks, as far as their labels go."""
+    (folder / "prediction.json").write_text(json.dumps({"labels": labels}))
+
+
+def score(call: Call, home: Path, references: str, output: str, *words: object) -> tuple[int, list[str], str]:
+    words = ("-p", home / "masks", "-g", home / references, "-o", home / output, "--home", home, *words)
+    return call(evaluate, *words)
+
+
+def rows(scores: Path) -> dict[tuple[str, str], list[str]]:
+    """The scores by case and label's name, without its value."""
+    lines = (scores / "metrics.csv").read_text().splitlines()
+    place = lines[0].split(",").index("label")
+    cells = [line.split(",") for line in lines[1:]]
+    return {(own[0], own[place + 1]): own[place + 2 :] for own in cells}
+
+
+@pytest.mark.parametrize("references", ["raw/ACDC", "raw/ACDC/labelsTr", "plain"])
+def test_masks_and_references_of_two_numberings_are_scored_by_name(scored, call, references):
+    shutil.copytree(scored / "raw/ACDC/labelsTr", scored / "plain")
+    shutil.copy(scored / "raw/ACDC/dataset.json", scored / "plain")
+    numbered(scored / "masks", MNMS)
+    assert score(call, scored, "raw/MnM", "as they are")[0] == 0
+    code, errors, said = score(call, scored, references, "scores")
+    assert (code, errors) == (0, [])
+    assert "labels of references and masks matched by name: RV 1 = RV 3, MYO 2 = MYO 2, LV 3 = LV 1" in said
+    if references != "plain":
+        assert rows(scored / "scores") == rows(scored / "as they are")
+    by_label = json.loads((scored / "scores/summary.json").read_text())["all"]["labels"]
+    assert all(0.1 < by_label[name]["dice"]["mean"] < 1 for name in ("LV", "MYO", "RV"))
+    sources = json.loads((scored / "scores/sources.json").read_text())
+    assert (sources["labels"], sources["reference_labels"], sources["mask_labels"]) == (ACDC, ACDC, MNMS)
+    assert report_outlines(call, scored, "scores") == report_outlines(call, scored, "as they are")
+
+
+def report_outlines(call: Call, home: Path, scores: str) -> dict[str, object]:
+    """By label the outlines of the first case's reference and mask, slice by slice, in the report's viewer."""
+    code, errors, _ = call(report, home / scores, "-o", home / "report.html", "--home", home, "-d", "MnM")
+    assert (code, errors) == (0, [])
+    page = (home / "report.html").read_text()
+
+    def data(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(page.split(f'id="{name}">')[1].split("</script>")[0])
+        return found
+
+    names, stack = [label["name"] for label in data("viewer-data")["labels"]], data("stack-0")
+    (model,) = stack["models"]
+    sides = stack["reference"], model["paths"]
+    assert any(path for one in sides for paths in one for path in paths)
+    return {name: [[paths[i] for paths in one] for one in sides] for i, name in enumerate(names)}
+
+
+def test_masks_with_other_names_are_refused(scored, call):
+    numbered(scored / "masks", SCAR)
+    code, errors, _ = score(call, scored, "raw/ACDC", "scores")
+    assert code == 1 and len(errors) == 1
+    assert "RV 1, MYO 2, LV 3 in" in errors[0] and "LV 1, MYO 2, scar 3 in" in errors[0]
+    assert "prediction.json; no counterpart for RV, scar; give the same names to both" in errors[0]
+    assert not (scored / "scores").exists()
+
+
+def test_names_of_one_structure_match_and_that_is_said(scored, call):
+    numbered(scored / "masks", {"background": 0, "lv cavity": 1, "myocardium": 2, "Rv": 3})
+    code, _, said = score(call, scored, "raw/ACDC", "scores")
+    assert code == 0 and "RV 1 = Rv 3, MYO 2 = myocardium 2, LV 3 = lv cavity 1" in said
+
+
+def test_masks_that_nothing_says_the_numbering_of_are_refused_where_they_lie_on_other_labels(scored, call):
+    code, errors, _ = score(call, scored, "raw/ACDC", "scores")
+    assert code == 1 and len(errors) == 1
+    assert "1 is taken for RV (Dice 0.00) and lies on LV (0." in errors[0]
+    assert "3 is taken for LV (Dice 0.00) and lies on RV (0." in errors[0]
+    assert "put a dataset.json with the labels of the masks beside them" in errors[0]
+    assert not (scored / "scores" / "metrics.csv").exists()
+    shutil.copy(scored / "raw/MnM/dataset.json", scored / "masks")  # as the message says
+    assert score(call, scored, "raw/ACDC", "scores")[0] == 0
+
+
+def test_references_that_nothing_says_the_numbering_of_are_refused_where_other_labels_lie_on_them(
+    scored, call
+):
+    shutil.copytree(scored / "raw/ACDC/labelsTr", scored / "plain")
+    code, errors, _ = score(call, scored, "plain", "scores")
+    assert code == 1 and "the names of the labels are not known" in errors[0]
+    numbered(scored / "masks", MNMS)
+    code, errors, _ = score(call, scored, "plain", "scores")
+    assert code == 1 and "put a dataset.json with the labels of the references beside them" in errors[0]
+    code, errors, said = score(call, scored, "plain", "scores", "-d", "ACDC")
+    assert (code, errors) == (0, []) and "RV 1 = RV 3" in said
+
+
+def test_a_dataset_that_contradicts_the_references_is_refused_with_the_reason(scored, call):
+    shutil.copytree(scored / "raw/ACDC/labelsTr", scored / "plain")
+    shutil.copy(scored / "raw/ACDC/dataset.json", scored / "plain")
+    for references in ("raw/ACDC", "raw/ACDC/labelsTr", "plain"):
+        code, errors, _ = score(call, scored, references, "scores", "-d", "MnM")
+        assert code == 1 and len(errors) == 1
+        assert (
+            "-d MnM: its labels are LV 1, MYO 2, RV 3, those of the references are RV 1, MYO 2, LV 3"
+            in (errors[0])
+        )
+        assert "leave -d out" in errors[0] and not (scored / "scores").exists()
+
+
+def test_a_dataset_that_is_named_gives_the_groups(scored, call):
+    table = scored / "raw/ACDC/cases.csv"
+    table.write_text(table.read_text().replace(",A,", ",Z,"))
+    numbered(scored / "masks", MNMS)
+    shutil.copytree(scored / "raw/ACDC", scored / "raw/Copy")
+    (scored / "raw/Copy/cases.csv").write_text(table.read_text().replace(",Z,", ",Y,"))
+    assert score(call, scored, "raw/ACDC", "own")[0] == 0
+    assert score(call, scored, "raw/ACDC", "named", "-d", "Copy")[0] == 0
+    groups = [json.loads((scored / name / "summary.json").read_text())["groups"] for name in ("own", "named")]
+    assert set(groups[0]["vendor"]) == {"B", "Z"} and set(groups[1]["vendor"]) == {"B", "Y"}
+
+
+@pytest.fixture(scope="module")
+def trainable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A preprocessed dataset numbered as M&Ms."""
+    return make_home(tmp_path_factory.mktemp("trainable"))
+
+
+def start(call: Call, home: Path, weights: Path, *words: object) -> tuple[int, list[str], str]:
+    """Trains so slowly that the weights stay those that it began from."""
+    still = ("--set", "optimizer.learning_rate=1e-12", "optimizer.weight_decay=0", "network.aux_loss=false")
+    where = ("2d", "fold0", "-m", "UNet", "--home", home, "--epochs", 1, "--device", "cpu", "-np", 0)
+    return call(train, *where, "--overwrite", "--weights", weights, *still, *words)
+
+
+def test_outputs_of_weights_are_matched_by_name(trainable, tmp_path, call):
+    source = make_run_folder(tmp_path / "results/Other", "UNet", seed=5, labels=ACDC)
+    code, errors, said = start(call, trainable, source)
+    assert (code, errors) == (0, [])
+    assert "outputs matched by name: LV 1 = LV 3, MYO 2 = MYO 2, RV 3 = RV 1" in said
+    run = trainable / "results/Tiny/tiny_2d/UNet/fold0"
+    before, after = read_weights(source), read_weights(run)
+    for name in ("heads.0.weight", "heads.0.bias"):
+        torch.testing.assert_close(after[name], before[name][[0, 3, 2, 1]])
+    torch.testing.assert_close(after["encoder.0.conv1.weight"], before["encoder.0.conv1.weight"])
+    assert json.loads((run / "run.json").read_text())["initial_weights"]["labels"] == ACDC
+
+
+def test_weights_of_other_labels_are_refused_or_leave_the_outputs_as_initialised(trainable, tmp_path, call):
+    source = make_run_folder(tmp_path / "results/Other", "UNet", seed=5, labels=SCAR)
+    code, errors, _ = start(call, trainable, source)
+    assert code == 1 and len(errors) == 1
+    assert "LV 1, MYO 2, RV 3 in the plan, LV 1, MYO 2, scar 3 in" in errors[0]
+    assert (
+        "no counterpart for RV, scar; give the same names to both, or leave the outputs as initialised"
+        in (errors[0])
+    )
+    code, errors, said = start(call, trainable, source, "--allow-mismatch")
+    assert (code, errors) == (0, []) and "as initialised: heads.0" in said
+    before, after = read_weights(source), read_weights(trainable / "results/Tiny/tiny_2d/UNet/fold0")
+    assert not torch.allclose(after["heads.0.weight"], before["heads.0.weight"], atol=1e-3)
+
+
+def test_weights_that_nothing_says_the_labels_of_are_taken_as_they_are(trainable, tmp_path, call):
+    source = make_run_folder(tmp_path / "results/Other", "UNet", seed=5, labels=ACDC)
+    shutil.copy(source / "model.safetensors", tmp_path / "alone.safetensors")
+    code, _, said = start(call, trainable, tmp_path / "alone.safetensors")
+    assert code == 0 and "nothing says how its outputs are numbered; taken as LV 1, MYO 2, RV 3" in said
+    run = trainable / "results/Tiny/tiny_2d/UNet/fold0"
+    torch.testing.assert_close(read_weights(run)["heads.0.weight"], read_weights(source)["heads.0.weight"])
+    assert json.loads((run / "run.json").read_text())["initial_weights"]["labels"] is None

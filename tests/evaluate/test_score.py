@@ -2,15 +2,20 @@
 
 import csv
 import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rawfiles import make_affine, make_nifti
 
 from utseg.case import Case
 from utseg.errors import CaseErrors
 from utseg.evaluate import evaluate_cases
 from utseg.evaluate.references import find_references
+from utseg.labels import LabelMismatch
 
 nib = pytest.importorskip("nibabel")
 LABELS = {"background": 0, "LV": 1, "MYO": 2}
@@ -150,8 +155,29 @@ def test_references_of_another_dataset_are_matched_by_the_names_of_their_labels(
     assert json.loads((folders / "mapped" / "sources.json").read_text())["reference_labels"] == others
 
 
+@settings(max_examples=10, deadline=None)
+@given(st.permutations((1, 2)), st.permutations((1, 2)))
+def test_scores_do_not_depend_on_the_numbering(of_masks, of_references):
+    """Random masks of two labels: scored as they are, and after their values were exchanged by hand."""
+    mask, reference = np.random.default_rng(0).integers(0, 3, (2, 3, 8, 9)).astype(np.uint8)
+    texts = []
+    for masks, references in ((1, 2), (1, 2)), (of_masks, of_references):
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            make_nifti(folder / "out" / "a.nii.gz", np.array([0, *masks], np.uint8)[mask])
+            make_nifti(folder / "a.nii.gz", np.array([0, *references], np.uint8)[reference])
+            numbered = ({"LV": own[0], "MYO": own[1]} for own in (masks, references))
+            sides = dict(zip(("mask_labels", "reference_labels"), numbered, strict=True))
+            case = Case("a", "a", (), folder / "a.nii.gz")
+            evaluate_cases([case], folder / "out", LABELS, folder / "scores", **sides)
+            texts.append((folder / "scores" / "metrics.csv").read_text())
+    assert texts[0] == texts[1]
+
+
 def test_references_with_other_names_of_labels_are_refused(folders):
-    with pytest.raises(CaseErrors, match="only predicted MYO; only referenced RV"):
+    with pytest.raises(
+        LabelMismatch, match=r"LV 1, RV 2 in the references, LV 1, MYO 2 in .*no counterpart for RV, MYO;"
+    ):
         evaluate_cases(
             cases(folders),
             folders / "out",

@@ -9,6 +9,8 @@ from utseg.errors import SettingError
 from utseg.evaluate.sources import SOURCES_FILE, read_sources, write_sources
 from utseg.files import sha256
 
+LABELS = {"background": 0, "LV": 1}
+
 
 def make_tree(folder):
     for name in ("raw/a_0000.nii.gz", "raw/a.nii.gz", "masks/a.nii.gz"):
@@ -16,7 +18,7 @@ def make_tree(folder):
         (folder / name).write_text(name)
     (folder / "scores").mkdir()
     case = Case("a", "a", (folder / "raw" / "a_0000.nii.gz",), folder / "raw" / "a.nii.gz", frame=3)
-    write_sources([(case, folder / "masks" / "a.nii.gz")], {"background": 0, "LV": 1}, folder / "scores")
+    write_sources([(case, folder / "masks" / "a.nii.gz")], LABELS, folder / "scores", LABELS, {"LV": 2})
 
 
 def test_moved_together_the_files_are_found(tmp_path):
@@ -25,7 +27,8 @@ def test_moved_together_the_files_are_found(tmp_path):
     scores = tmp_path / "there" / "scores"
     sources = read_sources(scores)
     source = sources.cases["a"]
-    assert sources.labels == {"background": 0, "LV": 1} and source.frame == 3
+    assert sources.labels == sources.reference_labels == LABELS and source.frame == 3
+    assert sources.mask_labels == {"LV": 2}
     assert (scores / source.images[0]).read_text() == "raw/a_0000.nii.gz"
     assert sha256(scores / source.reference) == source.reference_sha256
     assert sha256(scores / source.prediction) == source.prediction_sha256

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "-d",
         dest="dataset",
         metavar="NAME",
-        help="raw dataset that names labels and groups",
+        help="raw dataset that names labels and groups of the references",
         default=argparse.SUPPRESS,
     )
     parser.add_argument(
@@ -132,6 +132,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             definition=definition,
             as_official_utnet=arguments.as_official_utnet,
             refuse_extra=not arguments.only_referenced,
+            mask_labels=references.mask_labels,
+            assumed=references.assumed,
             executor=executor,
             workers=getattr(arguments, "workers", None),
         )

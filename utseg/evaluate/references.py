@@ -1,35 +1,44 @@
 """Finds out what `-g` is: a raw dataset, a part of one (`labelsTr`, `Testing`), or a plain folder of label files.
 
-Names of labels and group columns come from the dataset where one is found. Nothing is scored here.
+Names of labels and group columns come from the dataset where one is found; labels are matched with those of the masks by name. Nothing is
+scored here.
 """
 
-from collections.abc import Mapping
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utseg.case import Case, Dataset
 from utseg.errors import CaseErrors, InputError, explained_by, listing
+from utseg.evaluate.numbering import DESCRIPTION_FILE, Side, labels_of_masks
 from utseg.evaluate.score import SUFFIXES
-from utseg.files import read_json, require_no_broken_link
+from utseg.files import require_no_broken_link
+from utseg.labels import Labels, in_words, match_labels, same_numbering
 
-DESCRIPTION_FILE = "dataset.json"
+logger = logging.getLogger("utseg")
 LABEL_FOLDERS = ("labelsTr", "labelsTs")
-PREDICTION_FILE = "prediction.json"
 
 
 @dataclass(frozen=True)
 class References:
-    """Labelled cases to score against, and the labels' names and values. `warnings` are those of the dataset they belong to."""
+    """Labelled cases to score against, and how they and the masks number their labels. `warnings` are those of the dataset.
+
+    `labels`: names and values in the references; `mask_labels`: those in the masks, which match by name. `assumed`: the side that nothing
+    says the numbering of, so that it is taken for the other's.
+    """
 
     cases: tuple[Case, ...]
-    labels: Mapping[str, int]
+    labels: Labels
+    mask_labels: Labels
+    assumed: Side | None = None
     warnings: tuple[str, ...] = ()
 
 
 def find_references(folder: Path, predictions: Path, dataset: Dataset | None = None) -> References:
-    """The labelled cases below `folder`. `dataset` (from `-d`) gives names and groups where the folder itself belongs to none.
+    """The labelled cases below `folder`. `dataset` (from `-d`) names their labels and groups, where the folder's own does not contradict.
 
-    Raises InputError where there is no label file, or where no name of a label is known.
+    Raises InputError where there is no label file, where no name of a label is known, and where those of references and masks, or of
+    references and `dataset`, do not match.
     """
     if predictions.resolve() == folder.resolve():
         raise InputError(
@@ -39,24 +48,57 @@ def find_references(folder: Path, predictions: Path, dataset: Dataset | None = N
     if not require_no_broken_link(folder).is_dir():
         raise InputError(f"{folder}: no folder with reference labels is there")
     own = dataset if dataset is not None and _contains(dataset.folder, folder) else _own_dataset(folder)
-    if own is not None:
-        whole = folder.resolve() == own.folder.resolve()
-        inside = tuple(
-            case for case in own.cases if case.label is not None and (whole or _contains(folder, case.label))
-        )
-        if inside:
-            return References(inside, own.labels, own.warnings)
     source = dataset or own
     warnings = source.warnings if source else ()
-    with explained_by(warnings):
-        files = _label_files(folder)
     known = {case.case_id: case for case in source.cases} if source else {}
-    labels = source.labels if source else _labels_of(predictions, folder)
-    return References(
-        tuple(_plain_case(name, path, known.get(name)) for name, path in sorted(files.items())),
-        labels,
-        warnings,
+    cases = () if own is None else _inside(own, folder)
+    if not cases:
+        with explained_by(warnings):
+            files = _label_files(folder)
+        cases = tuple(Case(name, name, (), path) for name, path in sorted(files.items()))
+    cases = tuple(_as_known(case, known.get(case.case_id)) for case in cases)
+    beside = (own.labels, own.folder) if own is not None else _labels_beside(folder)
+    if dataset is not None and beside is not None and not same_numbering(dataset.labels, beside[0]):
+        raise InputError(
+            f"-d {dataset.name}: its labels are {in_words(dataset.labels)}, those of the references are {in_words(beside[0])} by "
+            f"{beside[1]}; leave -d out (if it is the masks that are numbered so, put its {DESCRIPTION_FILE} beside them)"
+        )
+    found = beside if source is None else (source.labels, source.folder)
+    references = _with_labels(cases, found, labels_of_masks(predictions), folder, predictions)
+    return replace(references, warnings=warnings)
+
+
+def _inside(dataset: Dataset, folder: Path) -> tuple[Case, ...]:
+    """The labelled cases of a dataset below the folder."""
+    whole = folder.resolve() == dataset.folder.resolve()
+    return tuple(
+        case for case in dataset.cases if case.label is not None and (whole or _contains(folder, case.label))
     )
+
+
+def _with_labels(
+    cases: tuple[Case, ...],
+    found: tuple[Labels, Path] | None,
+    of_masks: tuple[Labels, Path] | None,
+    folder: Path,
+    predictions: Path,
+) -> References:
+    """`found`, `of_masks`: the labels of references and masks, and where they stand, as far as they are known."""
+    if found is None:
+        if of_masks is None:
+            raise InputError(
+                f"{folder}: the names of the labels are not known; name the raw dataset with -d, or put its dataset.json beside the labels"
+            )
+        return References(cases, of_masks[0], of_masks[0], "references")
+    if of_masks is None:
+        logger.info(
+            "%s: nothing says how the masks are numbered; taken as %s", predictions, in_words(found[0])
+        )
+        return References(cases, found[0], found[0], "masks")
+    matching = match_labels(found[0], of_masks[0], we=str(found[1]), they=str(of_masks[1]))
+    if not same_numbering(found[0], of_masks[0]):
+        logger.info("labels of references and masks matched by name: %s", matching.in_words())
+    return References(cases, found[0], of_masks[0])
 
 
 def of_predicted(references: References, predictions: Path) -> References:
@@ -65,10 +107,13 @@ def of_predicted(references: References, predictions: Path) -> References:
     return replace(references, cases=tuple(case for case in references.cases if case.case_id in predicted))
 
 
-def _plain_case(name: str, path: Path, known: Case | None) -> Case:
+def _as_known(case: Case, known: Case | None) -> Case:
+    """The case with subject, phase and groups as a dataset knows them."""
     if known is None:
-        return Case(case_id=name, subject=name, images=(), label=path)
-    return Case(name, known.subject, (), path, None, known.phase, known.partition, known.groups)
+        return case
+    return replace(
+        case, subject=known.subject, phase=known.phase, partition=known.partition, groups=known.groups
+    )
 
 
 def _label_files(folder: Path) -> dict[str, Path]:
@@ -111,24 +156,12 @@ def _own_dataset(folder: Path) -> Dataset | None:
     return None if root is None else open_dataset(root)
 
 
-def _labels_of(predictions: Path, folder: Path) -> Mapping[str, int]:
-    """The labels' names and values from `dataset.json` beside the references, or else from the record of the predictions."""
+def _labels_beside(folder: Path) -> tuple[Labels, Path] | None:
+    """The labels' names and values by `dataset.json` beside the references, and that file."""
     from utseg.rawdata.description import read_description
 
     beside = (folder, folder.absolute().parent) if folder.absolute().name in LABEL_FOLDERS else (folder,)
     for place in beside:
         if (place / DESCRIPTION_FILE).is_file():
-            return read_description(place / DESCRIPTION_FILE).labels
-    record = predictions / PREDICTION_FILE
-    if record.is_file():
-        value = read_json(record)
-        labels = value.get("labels") if isinstance(value, dict) else None
-        if isinstance(labels, dict) and labels and all(type(number) is int for number in labels.values()):
-            return labels
-        raise InputError(
-            f"{record}: labels: expected an object with names of labels and whole numbers, found {str(labels)[:80]}; "
-            "name the raw dataset with -d"
-        )
-    raise InputError(
-        f"{folder}: the names of the labels are not known; name the raw dataset with -d, or put its dataset.json beside the labels"
-    )
+            return read_description(place / DESCRIPTION_FILE).labels, place / DESCRIPTION_FILE
+    return None

@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from utseg.case import Case
 from utseg.errors import CaseErrors, InputError, listing
 from utseg.evaluate.clinical import clinical_measures, summarise_clinical
 from utseg.evaluate.metrics import Definition
+from utseg.evaluate.numbering import Side, count_overlap, require_plausible
 from utseg.evaluate.official import OFFICIAL_METRICS, official_means, official_utnet_scores
 from utseg.evaluate.records import (
     CLINICAL_FILE,
@@ -39,9 +40,13 @@ from utseg.evaluate.stack import evaluate_stack
 from utseg.evaluate.summary import by_value, summarise, summarise_regions
 from utseg.evaluate.tables import LATEX_FILE, MARKDOWN_FILE, summary_tables, to_latex, to_markdown
 from utseg.files import folder_lock, require_no_broken_link, require_writable, write_json, write_text
+from utseg.labels import Labels, match_labels, same_numbering, structures
 from utseg.parallel import process_pool, run_each
 from utseg.progress import progress
 from utseg.rawdata.names import letter_case_differs
+
+if TYPE_CHECKING:
+    from utseg.rawdata.gate import Geometry
 
 SUMMARY_FILE = "summary.json"
 SUFFIXES = (".nii.gz", ".nii")
@@ -52,7 +57,8 @@ Row = dict[str, Any]
 class Pair:
     """One case with the file that predicts it, and how it is to be scored.
 
-    `reference_labels`: the same names with the values that the reference has; None where they are those of the prediction.
+    `labels`: names and values of the scores; `reference_labels`, `mask_labels`: those in the two files, which match by name.
+    `overlap`: count which labels lie on which.
     """
 
     case: Case
@@ -60,7 +66,9 @@ class Pair:
     labels: Mapping[str, int]
     definition: Definition = field(default_factory=Definition)
     as_official_utnet: bool = False
-    reference_labels: Mapping[str, int] | None = None
+    reference_labels: Labels | None = None
+    mask_labels: Labels | None = None
+    overlap: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ class Scored:
     slices: list[Row] = field(default_factory=list)
     regions: list[Row] = field(default_factory=list)
     official: list[Row] = field(default_factory=list)
+    overlaps: list[NDArray[np.int64]] = field(default_factory=list)
 
     def add(self, other: "Scored") -> None:
         """Appends the rows of another."""
@@ -78,6 +87,7 @@ class Scored:
         self.slices.extend(other.slices)
         self.regions.extend(other.regions)
         self.official.extend(other.official)
+        self.overlaps.extend(other.overlaps)
 
     def sort(self, order: Mapping[str, int]) -> None:
         """By case in that order, then by label; slices and regions of one stay in theirs."""
@@ -94,27 +104,34 @@ def evaluate_cases(
     definition: Definition | None = None,
     as_official_utnet: bool = False,
     refuse_extra: bool = False,
-    reference_labels: Mapping[str, int] | None = None,
+    reference_labels: Labels | None = None,
+    mask_labels: Labels | None = None,
+    assumed: Side | None = None,
     executor: Executor | None = None,
     workers: int | None = None,
 ) -> dict[str, Any]:
     """Scores `predictions/CASE.nii.gz` of every case against its label, writes all files into `output`, returns the summary.
 
     definition: which surface, percentile and tolerance. as_official_utnet: also score as the official UTNet does (`official.py`).
-    refuse_extra: a prediction that no case asks for is an error. reference_labels: the names of `labels` with the values that references
-    of another dataset have; None where they are the same. Raises CaseErrors that lists every missing and extra file, or, where there
-    is none, every mis-sized, mis-placed or mislabelled one; UtsegError where another run works in `output`. Then nothing is written.
+    refuse_extra: a prediction that no case asks for is an error. reference_labels, mask_labels: labels of references and predictions where
+    they are numbered otherwise than in `labels`; matched by name. assumed: the side whose numbering nothing says. Raises CaseErrors that
+    lists every missing and extra file, or, where there is none, every mis-sized, mis-placed or mislabelled one; InputError where labels
+    do not match, or masks lie on references of other labels; UtsegError where another run works in `output`. Then nothing is written.
     """
     definition = definition or Definition()
+    theirs = reference_labels or labels, mask_labels or labels
+    match_labels(*theirs, we="the references", they=str(predictions))
     pairs = [
-        Pair(case, prediction, labels, definition, as_official_utnet, reference_labels)
+        Pair(case, prediction, labels, definition, as_official_utnet, *theirs, assumed is not None)
         for case, prediction in match(cases, predictions, refuse_extra=refuse_extra)
     ]
     require_writable(output)
     with folder_lock(output):
         scored = _score_all(pairs, executor, workers)
+        if assumed is not None:
+            require_plausible(scored.overlaps, labels, predictions, assumed)
         scored.sort({case.case_id: position for position, case in enumerate(cases)})
-        write_sources([(pair.case, pair.prediction) for pair in pairs], labels, output, reference_labels)
+        write_sources([(pair.case, pair.prediction) for pair in pairs], labels, output, *theirs)
         return _write(scored, group_columns(cases), definition, output)
 
 
@@ -258,13 +275,9 @@ def group_columns(cases: Sequence[Case]) -> tuple[str, ...]:
 
 def score_pair(pair: Pair) -> Scored:
     """The rows of one case, as they stand in the files. Raises InputError on a mis-placed or mislabelled prediction."""
-    from utseg.rawdata.gate import read_label
-
     assert pair.case.label is not None
-    reference, geometry = read_label(pair.case.label, pair.reference_labels or pair.labels, pair.case.frame)
-    if pair.reference_labels is not None:
-        reference = with_values_of(pair.labels, reference, pair.reference_labels)
-    prediction, placed = read_label(pair.prediction, pair.labels)
+    reference, geometry = _read(pair.case.label, pair.labels, pair.reference_labels, pair.case.frame)
+    prediction, placed = _read(pair.prediction, pair.labels, pair.mask_labels)
     differences = placed.differences(geometry)
     if differences:
         raise InputError(
@@ -275,6 +288,8 @@ def score_pair(pair: Pair) -> Scored:
     both = prediction, reference, geometry.spacing_zyx_mm, pair.labels
     scores = evaluate_stack(*both, pair.definition)
     scored = Scored()
+    if pair.overlap:
+        scored.overlaps.append(count_overlap(prediction, reference, pair.labels))
     for name, values in scores.volume.items():
         row = own | {"label": pair.labels[name], "label_name": name}
         scored.metrics.append(row | values)
@@ -288,25 +303,17 @@ def score_pair(pair: Pair) -> Scored:
     return scored
 
 
-def with_values_of(
-    labels: Mapping[str, int], mask_ZYX: NDArray[np.uint8], mask_labels: Mapping[str, int]
-) -> NDArray[np.uint8]:
-    """The mask, (Z, Y, X) uint8, with each label's value in `mask_labels` replaced by the value of the same name in `labels`.
+def _read(
+    path: Path, labels: Labels, own: Labels | None, frame: int | None = None
+) -> "tuple[NDArray[np.uint8], Geometry]":
+    """The label map, numbered by `own`, in the values of `labels`, and where it lies."""
+    from utseg.rawdata.gate import read_label
 
-    Raises InputError where one of them has a name that the other has not; background (0) needs none.
-    """
-    names = [{name for name, value in each.items() if value} for each in (labels, mask_labels)]
-    if names[0] != names[1]:
-        lacking, more = (
-            ", ".join(sorted(some)) or "none" for some in (names[0] - names[1], names[1] - names[0])
-        )
-        raise InputError(
-            f"labels of predictions and references differ by name: only predicted {lacking}; only referenced {more}"
-        )
-    values = np.zeros(256, dtype=np.uint8)
-    for name in names[0]:
-        values[mask_labels[name]] = labels[name]
-    return np.asarray(values[mask_ZYX])
+    own = own or labels
+    mask_ZYX, geometry = read_label(path, {"background": 0} | structures(own), frame)
+    if same_numbering(labels, own):
+        return mask_ZYX, geometry
+    return match_labels(labels, own, we="the scores", they=str(path)).translate(mask_ZYX), geometry
 
 
 def _score_inline(pair: Pair) -> tuple[Scored, list[str]]:

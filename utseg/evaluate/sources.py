@@ -5,12 +5,13 @@ prediction tell whether they are still the files that were scored. Images are no
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from utseg.case import Case
 from utseg.files import sha256, write_text
+from utseg.labels import Labels
 from utseg.planning.settings import Settings, read_model
 
 SOURCES_FILE = "sources.json"
@@ -30,20 +31,22 @@ class CaseSource(Settings):
 class Sources(Settings):
     """The content of `sources.json`. `labels` maps names to values; `cases` is keyed by case id.
 
-    `reference_labels`: the values in the references, where they are others than in the predictions.
+    `reference_labels`, `mask_labels`: those of references and predictions, which may be numbered otherwise.
     """
 
     format: Literal["utseg-sources-1"] = "utseg-sources-1"
     labels: dict[str, int]
-    reference_labels: dict[str, int] | None = None
+    reference_labels: dict[str, int]
+    mask_labels: dict[str, int]
     cases: dict[str, CaseSource]
 
 
 def write_sources(
     pairs: Iterable[tuple[Case, Path]],
-    labels: Mapping[str, int],
+    labels: Labels,
     folder: Path,
-    reference_labels: Mapping[str, int] | None = None,
+    reference_labels: Labels,
+    mask_labels: Labels,
 ) -> None:
     """Writes `sources.json` for cases and their predictions' files."""
     checksums: dict[Path, str] = {}
@@ -64,8 +67,12 @@ def write_sources(
             reference_sha256=checksum(case.label),
             prediction_sha256=checksum(prediction),
         )
-    other = dict(reference_labels) if reference_labels not in (None, labels) else None
-    sources = Sources(labels=dict(labels), reference_labels=other, cases=cases)
+    sources = Sources(
+        labels=dict(labels),
+        reference_labels=dict(reference_labels),
+        mask_labels=dict(mask_labels),
+        cases=cases,
+    )
     write_text(folder / SOURCES_FILE, sources.model_dump_json(indent=1) + "\n")
 
 

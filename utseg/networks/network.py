@@ -87,10 +87,13 @@ class SegmentationNetwork(nn.Module):
         return {f"heads.{name}": (0,) for name, _ in self.heads.named_parameters()}
 
     def in_class_order(self, values: Mapping[str, Tensor], order: Sequence[int]) -> dict[str, Tensor]:
-        """Values under this network's names with classes in another order: the new class k is the class `order[k]` of before."""
-        changed = dict(values)
+        """Values under this network's names with classes in another order: the new class k is the class `order[k]` of before.
+
+        Those of another shape than this network's stay as they are.
+        """
+        changed, own = dict(values), self.state_dict()
         for name, axes in self.class_axes().items():
-            for axis in axes if name in changed else ():
+            for axis in axes if name in changed and changed[name].shape == own[name].shape else ():
                 changed[name] = changed[name].index_select(
                     axis, torch.tensor(order, device=changed[name].device)
                 )

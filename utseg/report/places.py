@@ -6,7 +6,7 @@ checksums.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from utseg.case import Case, Dataset
@@ -15,6 +15,7 @@ from utseg.evaluate.score import SUFFIXES
 from utseg.evaluate.sources import CaseSource
 from utseg.files import sha256
 from utseg.home import Home
+from utseg.labels import Labels
 from utseg.report.inputs import Entry, Scores
 
 NO_IMAGE = "the image is not there; name its raw dataset with -d"
@@ -22,7 +23,10 @@ NO_IMAGE = "the image is not there; name its raw dataset with -d"
 
 @dataclass(frozen=True)
 class Places:
-    """The files of one case, with the frame of a cine (else None). `predictions` has one for each entry that has the case, by its name."""
+    """The files of one case, with the frame of a cine (else None). `predictions` has one for each entry that has the case, by its name.
+
+    `reference_labels`, `prediction_labels` (by entry): how the files number their labels, where that is on record.
+    """
 
     case_id: str
     image: Path
@@ -30,6 +34,8 @@ class Places:
     reference: Path
     reference_frame: int | None
     predictions: Mapping[str, Path]
+    reference_labels: Labels | None = None
+    prediction_labels: dict[str, Labels] = field(default_factory=dict)
 
 
 def find_places(
@@ -56,13 +62,17 @@ def find_places(
                 source = scores.sources.cases.get(case_id) if scores.sources else None
                 if source is not None:
                     references.setdefault(case_id, set()).add(source.reference_sha256)
-                own = _of_case(case_id, scores.folder, source, cases.get(case_id), dataset is not None)
+                own = _of_case(case_id, scores, source, cases.get(case_id), dataset is not None)
                 if isinstance(own, str):
                     missing[f"{own} ({entry.name})"] += 1
                     continue
-                before = found[case_id].predictions if case_id in found else {}
-                predictions = {**before, entry.name: own.predictions[""]}
-                found[case_id] = replace(found.get(case_id, own), predictions=predictions)
+                first = found.setdefault(case_id, replace(own, predictions={}))
+                found[case_id] = replace(
+                    first,
+                    predictions={**first.predictions, entry.name: own.predictions[""]},
+                    prediction_labels=first.prediction_labels
+                    | ({entry.name: scores.sources.mask_labels} if scores.sources else {}),
+                )
     notices = [f"{_cases_text(count)} without pictures: {reason}" for reason, count in missing.items()]
     if unlike := sum(len(checksums) > 1 for checksums in references.values()):
         notices.insert(0, f"{_cases_text(unlike)}: the models were scored against different references.")
@@ -74,10 +84,11 @@ def _cases_text(count: int) -> str:
 
 
 def _of_case(
-    case_id: str, folder: Path, source: CaseSource | None, case: Case | None, preferred: bool
+    case_id: str, scores: Scores, source: CaseSource | None, case: Case | None, preferred: bool
 ) -> Places | str:
     """The case's files, its prediction under the name ""; or why there is no picture."""
-    if source is None:
+    folder = scores.folder
+    if source is None or scores.sources is None:
         return _of_older(folder, case)
     reference, prediction = folder / source.reference, folder / source.prediction
     for path, checksum, what in (
@@ -92,7 +103,10 @@ def _of_case(
     raw = [(image, case.frame) for image in case.images[:1]] if case is not None else []
     for image, frame in (*raw, *own) if preferred else (*own, *raw):
         if image.is_file():
-            return Places(case_id, image, frame, reference, source.frame, {"": prediction})
+            return Places(
+                *(case_id, image, frame, reference, source.frame, {"": prediction}),
+                reference_labels=scores.sources.reference_labels,
+            )
     return NO_IMAGE
 
 

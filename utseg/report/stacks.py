@@ -10,12 +10,14 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from utseg.errors import InputError
+from utseg.labels import Labels, match_labels
 from utseg.pictures import span
 from utseg.report.outlines import outlines, stack_outlines
 from utseg.report.places import Places
@@ -100,14 +102,22 @@ def make_stack(request: StackRequest) -> Stack:
 def _read(request: StackRequest) -> _Read:
     from utseg.rawdata.gate import read_image, read_label
 
-    places, labels = request.places, {"": 0, **request.labels}
+    places = request.places
     image, geometry = read_image(places.image, places.image_frame)
-    reference, placed = read_label(places.reference, labels, places.reference_frame)
-    _require_alike(places.reference, geometry.differences(placed))
-    predictions = {}
-    for name, path in places.predictions.items():
-        predictions[name], placed = read_label(path, labels)
+
+    def read(path: Path, own: Labels | None, frame: int | None) -> NDArray[np.uint8]:
+        """In the values of the page."""
+        mask, placed = read_label(path, own or {"": 0, **request.labels}, frame)
         _require_alike(path, geometry.differences(placed))
+        if own is None:
+            return mask
+        return match_labels(request.labels, own, we="the report", they=str(path)).translate(mask)
+
+    reference = read(places.reference, places.reference_labels, places.reference_frame)
+    predictions = {
+        name: read(path, places.prediction_labels.get(name), None)
+        for name, path in places.predictions.items()
+    }
     return _Read(image, reference, predictions, geometry.spacing_zyx_mm)
 
 

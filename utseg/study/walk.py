@@ -153,7 +153,7 @@ def _test(job: Job, name: str, test: JobTest, folder: Path, device: "torch.devic
         output,
         labels,
         output,
-        reference_labels=dataset.labels if dict(dataset.labels) != dict(labels) else None,
+        reference_labels=dataset.labels,
         workers=job.threads,
     )
 
