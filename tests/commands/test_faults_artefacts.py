@@ -156,8 +156,9 @@ def test_an_output_that_cannot_be_written_fails_before_the_work(home, tmp_path, 
         )
     else:
         labels = home / "raw" / "Heart" / "labelsTr"
+        masks = shutil.copytree(labels, tmp_path / "masks")
         result = run_command(
-            "utseg_evaluate", "-p", labels, "-g", labels, "-o", blocked / "scores", environment=environment
+            "utseg_evaluate", "-p", masks, "-g", labels, "-o", blocked / "scores", environment=environment
         )
     assert_refused(result, "not writable", str(blocked))
 
