@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from utseg.fingerprint import Fingerprint
 from utseg.planning.plan import Plan
+from utseg.planning.ways import Way, group_ways
 
 Value = TypeVar("Value")
 
@@ -21,7 +22,8 @@ class Decision(Generic[Value]):
 def assemble(
     fingerprint: Fingerprint, planner: str, configuration: str, decisions: Mapping[str, Decision[Any]]
 ) -> Plan:
-    """The plan of all decisions, keyed by the dotted keys of the plan ("network.levels")."""
+    """The plan of all decisions, keyed by the dotted keys of the plan ("network.levels"), and of the ways that the scans lie."""
+    decisions = {**decisions, "ways": training_ways(fingerprint)}
     tree: dict[str, Any] = {
         "dataset": fingerprint.dataset,
         "planner": planner,
@@ -35,3 +37,16 @@ def assemble(
         group, _, name = key.rpartition(".")
         (tree.setdefault(group, {}) if group else tree)[name] = decision.value
     return Plan.model_validate(tree)
+
+
+def training_ways(fingerprint: Fingerprint) -> Decision[tuple[Way, ...]]:
+    """The ways in which the cases lie, the most frequent first: by them a scan to predict is turned, or doubted."""
+    grouped = group_ways([case.way for case in fingerprint.cases])
+    told = [
+        f"{count} cases with rows towards {way.letters[0]} and columns towards {way.letters[1]}"
+        + (", by headers that hold no orientation" if way.nominal else "")
+        for way, count in grouped
+    ]
+    number = "one way" if len(grouped) == 1 else f"{len(grouped)} ways"
+    rule = "a scan that lies otherwise is turned where headers say how for certain, else flagged"
+    return Decision(tuple(way for way, _ in grouped), f"{number}: {'; '.join(told)}; {rule}")

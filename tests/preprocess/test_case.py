@@ -3,6 +3,7 @@
 import json
 import pickle
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy import ndimage
 
 from preprocess.made import LABELS, dice, make_loaded, make_plan, one_hot
 from utseg.errors import InputError
+from utseg.planning.ways import ARRANGEMENTS, AS_IT_LIES, Way
 from utseg.preprocess.case import (
     CaseProperties,
     preprocess_case,
@@ -23,6 +25,7 @@ from utseg.preprocess.case import (
     restore_probabilities,
     target_size,
 )
+from utseg.rawdata.geometry import as_affine
 
 sizes = st.tuples(st.integers(1, 5), st.integers(14, 60), st.integers(14, 60))
 spacings = st.floats(0.7, 2.2)
@@ -76,6 +79,58 @@ def test_the_inverse_gives_the_label_map_back(size, spacing, factor):
     done = preprocess_case(loaded, make_plan(spacing_yx_mm=target))
     mask = restore_labels(one_hot(done.label_ZYX), done.properties)
     assert all(dice(mask, label, value) >= 0.97 for value in (1, 2, 3))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    size=sizes,
+    spacing=st.tuples(spacings, spacings),
+    target=spacings,
+    turn=st.sampled_from(ARRANGEMENTS),
+    scale=st.booleans(),
+)
+def test_a_turned_scan_is_seen_as_the_training_scans_and_comes_back_as_it_lies(
+    size, spacing, target, turn, scale
+):
+    rng = np.random.default_rng(0)
+    image, label = rng.normal(100, 20, size).astype(np.float32), rng.integers(0, 4, size).astype(np.uint8)
+    plan = make_plan(
+        spacing_yx_mm=(target, target) if scale else spacing,
+        ways=(Way(y=(0, 1, 0), x=(1, 0, 0)),),
+        clip_percentiles=(0, 100),
+    )
+    expected = preprocess_case(make_loaded(image, label, (8.0, *spacing)), plan)
+    assert expected.properties.arrangement == AS_IT_LIES
+    copy = make_loaded(
+        *(copied(array, turn) for array in (image, label)), (8.0, *(spacing[::-1] if turn.swap else spacing))
+    )
+    y, x = ((0, 1, 0), (1, 0, 0))
+    y, x = ([-v for v in y] if turn.flip_y else y), ([-v for v in x] if turn.flip_x else x)
+    y, x = (x, y) if turn.swap else (y, x)
+    lps = np.array([[*x], [*y], [0, 0, 1]], float).T * copy.geometry.spacing_zyx_mm[::-1]
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = lps, (11, 12, 13)
+    copy = replace(copy, geometry=replace(copy.geometry, affine=as_affine(matrix)))
+    done = preprocess_case(copy, plan)
+    assert (done.properties.arrangement == AS_IT_LIES) is (turn == AS_IT_LIES)
+    np.testing.assert_allclose(done.image_CZYX, expected.image_CZYX, atol=1e-4)
+    assert np.array_equal(done.label_ZYX, expected.label_ZYX)
+    probabilities = one_hot(expected.label_ZYX)
+    mask = restore_labels(probabilities, expected.properties)
+    assert np.array_equal(restore_labels(probabilities, done.properties), copied(mask, turn))
+    smooth = restore_probabilities(probabilities, done.properties)
+    native = restore_probabilities(probabilities, expected.properties)
+    np.testing.assert_allclose(smooth, copied(native, turn), atol=1e-6)
+    assert CaseProperties.model_validate(done.properties.model_dump(mode="json")) == done.properties
+
+
+def copied(array, turn):
+    """What a file holds whose slices become `array` once they are turned, by index and not by views."""
+    height, width = array.shape[-2:]
+    y, x = np.indices((height, width))
+    y, x = (height - 1 - y if turn.flip_y else y), (width - 1 - x if turn.flip_x else x)
+    found = array[..., y, x]
+    return np.einsum("...yx->...xy", found) if turn.swap else found
 
 
 def test_a_grid_that_fits_is_left_alone_voxel_for_voxel():

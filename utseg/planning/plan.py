@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from utseg.files import write_text
 from utseg.planning.settings import Settings, read_model, setting_keys, unknown_key, with_settings
+from utseg.planning.ways import Way
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -137,6 +138,7 @@ class AugmentationSettings(Settings):
 class Plan(Settings):
     """What was decided for a dataset. Sizes are (y, x) in pixels, spacings (y, x) in mm.
 
+    `ways`: those in which the training scans lie (see `ways.py`); none where they are not known.
     `reasons` maps the dotted key of every planned value to the rule and the figures that it came from.
     """
 
@@ -150,6 +152,7 @@ class Plan(Settings):
     spacing_yx_mm: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
     clip_percentiles: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]]
     normalisation: Literal["z-score"] = "z-score"
+    ways: tuple[Way, ...] = ()
     patch_size: tuple[Positive, Positive]
     batch_size: Positive
     epochs: Positive

@@ -48,6 +48,13 @@ class Way(Settings):
         return r, a, s
 
     @property
+    def letters(self) -> str:
+        """Where y and x point to, most nearly, as two letters of RLAPSI."""
+        vectors = np.array([self.y, self.x])
+        axes = np.abs(vectors).argmax(1)
+        return "".join(("RAS" if vectors[i, axis] > 0 else "LPI")[axis] for i, axis in enumerate(axes))
+
+    @property
     def is_exact(self) -> bool:
         """Whether both vectors lie along R, A or S: those of a header that was resampled, made up, or copied from such a one."""
         return all(abs(value) in (0, 1) for value in (*self.y, *self.x))

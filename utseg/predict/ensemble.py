@@ -47,6 +47,8 @@ from utseg.quality import (
     RunningAgreement,
     assess,
     expected_dice,
+    orientation_doubt,
+    with_orientation,
     worst_of_frames,
 )
 from utseg.rawdata.gate import Geometry, write_mask
@@ -165,13 +167,14 @@ def join(joining: Joining) -> PredictedCase:
     write_mask(path, masks[0] if entry.frames == 1 else np.stack(masks), geometry)
     files[path.name] = sha256(path)
     warnings = dict.fromkeys(warning for *_, member in joining.members for warning in member.warnings)
+    doubts = [orientation_doubt(member.quality) for *_, member in joining.members]
     return PredictedCase(
         inputs=entry.inputs,
         frame=entry.frame,
         frames=entry.frames,
         files=files,
         warnings=tuple(sorted(warnings)),
-        quality=worst_of_frames(verdicts),
+        quality=with_orientation(worst_of_frames(verdicts), doubts),
     )
 
 

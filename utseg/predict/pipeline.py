@@ -259,7 +259,7 @@ def _group_by_preprocessing(
     groups: dict[str, list[LoadedModel]] = {}
     for model in models:
         plan: Plan = model.record.plan
-        keys = {"spacing_yx_mm", "clip_percentiles", "normalisation", "patch_size", "configuration"}
+        keys = {"spacing_yx_mm", "clip_percentiles", "normalisation", "ways", "patch_size", "configuration"}
         views = tta.within(plan.augmentation).model_dump(mode="json")
         same = sha256_json([plan.model_dump(mode="json", include=keys), views])
         groups.setdefault(same, []).append(model)

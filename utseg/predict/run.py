@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.case import Case
-from utseg.errors import CaseErrors, UtsegError
+from utseg.errors import CaseErrors, UtsegError, listing
 from utseg.notices import Notice, notice_lines
 from utseg.planning.plan import Plan
+from utseg.planning.ways import AS_IT_LIES
 from utseg.predict.overlays import OVERLAYS_FOLDER, OverlayJob, overlay_path
 from utseg.predict.parts import (
     Part,
@@ -48,7 +49,7 @@ from utseg.predict.stages import (
     write_case_mask,
 )
 from utseg.predict.timeline import WRITING, Span, Timeline
-from utseg.quality import CaseQuality, worst_of_frames
+from utseg.quality import QUALITY_FILE, CaseQuality, with_orientation, worst_of_frames
 from utseg.rawdata.gate import frame_count
 
 logger = logging.getLogger("utseg")
@@ -106,6 +107,8 @@ class PredictionRun:
         self._recorded: dict[str, PredictedCase] = {}
         self._states: dict[str, _CaseState] = {}
         self._notices: list[Notice] = []
+        self._turned: list[str] = []
+        self._doubted: list[str] = []
         self._finished = False
         self._took_over = False
         self._next_record = 0.0
@@ -207,13 +210,18 @@ class PredictionRun:
                 entropy_TZYX = _stacked(state.entropies)
                 state.files |= write_case_entropy(self.output, volume.case, entropy_TZYX, source.geometry)
             self.timeline.add(volume.name, Span(WRITING, began, time.monotonic()))
+        doubts = [each.orientation_doubt for each in source.properties]
+        if any(doubts):
+            self._doubted.append(volume.case.case_id)
+        elif any(each.arrangement != AS_IT_LIES for each in source.properties):
+            self._turned.append(volume.case.case_id)
         self._recorded[volume.case.case_id] = PredictedCase(
             inputs=state.inputs,
             frame=volume.case.frame,
             frames=volume.frames,
             files=dict(sorted(state.files.items())),
             warnings=tuple(dict.fromkeys(map(str, chain.from_iterable(_by_frame(state.warnings))))),
-            quality=worst_of_frames(_by_frame(state.qualities)),
+            quality=with_orientation(worst_of_frames(_by_frame(state.qualities)), doubts),
         )
         if not self.extras.entropy:
             entropy_path(self.output, volume.case.case_id).unlink(missing_ok=True)  # of an earlier mask
@@ -255,6 +263,7 @@ class PredictionRun:
         self._finished = finished
         for line in notice_lines(self._notices):
             logger.warning("%s", line)
+        self._report_orientation()
         self._write_record()
         if self.part is None:
             report_quality(self._recorded, self.making.labels, self._wanted, self.output)
@@ -263,6 +272,16 @@ class PredictionRun:
         summary = self.timeline.summary()
         if summary is not None:
             logger.info("%s", summary)
+
+    def _report_orientation(self) -> None:
+        """One line for the scans that were turned, one for those of which that may be wrong."""
+        if self._turned:
+            names = listing(sorted(self._turned))
+            logger.info("%d scans are turned to lie as the training scans do: %s", len(self._turned), names)
+        if self._doubted:
+            names = listing(sorted(self._doubted))
+            text = "orientation: %d scans may lie otherwise than the training scans: %s (%s says why)"
+            logger.warning(text, len(self._doubted), names, self.output / QUALITY_FILE)
 
     def join(self) -> None:
         """Of a part that has given the folder back: joins its record with the others' if it was the last. Raises UtsegError."""

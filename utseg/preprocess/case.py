@@ -1,15 +1,16 @@
 """One case onto the planned in-plane grid, normalised; and its inverse: class probabilities back onto the case's own grid.
 
-Only in-plane spacing enters: both grids cover the same field of view, edge on edge, so that origin and direction never have to be known
-here. Slices stay what they are. Resampling on a regular grid is linear and separable, hence one small matrix for each axis, applied by
-BLAS. No file is read or written.
+A scan that lies in no way of the training scans is turned in its plane first, where headers say how (`planning/ways.py`). Then only
+in-plane spacing enters: both grids cover the same field of view, edge on edge, so that origin and direction need not be known. Slices stay
+what they are. Resampling on a regular grid is linear and separable, hence one small matrix for each axis, applied by BLAS. No file is read
+or written.
 
 Axes: C channels, K classes, Z slices, Y rows, X columns. L and M are input and output pixels of one axis.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from utseg.errors import InputError
 from utseg.planning.plan import Plan
 from utseg.planning.settings import Settings
+from utseg.planning.ways import AS_IT_LIES, Arrangement, place
 
 if TYPE_CHECKING:
     from utseg.rawdata.gate import LoadedCase
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 Labels = NDArray[np.uint8]
 Size = tuple[int, int]
+Voxel = TypeVar("Voxel", bound=np.generic)
+Number = TypeVar("Number", int, float)
 SAME_SPACING = 1e-3  # relative: the tolerance at which two files of one scan count as alike
 SIDES = 4, 8192
 # A deviation below this share of the largest value is what resampling in float32 makes of a constant image.
@@ -41,10 +45,16 @@ class Normalisation(Settings):
 
 
 class CaseProperties(Settings):
-    """What is needed to bring results back. Sizes in voxels; `geometry` is the native one, as `Geometry.to_json` gives it."""
+    """What is needed to bring results back. Sizes in voxels; `geometry` is the native one, as `Geometry.to_json` gives it.
+
+    `arrangement`: how slices were turned before anything else. `orientation_doubt`: why the network may have seen them the wrong way round,
+    "" where there is no reason to think so, None where nothing is known of the training scans.
+    """
 
     native_size_zyx: tuple[int, int, int]
     size_zyx: tuple[int, int, int]
+    arrangement: Arrangement = AS_IT_LIES
+    orientation_doubt: str | None = None
     normalisation: tuple[Normalisation, ...]
     geometry: dict[str, Any]
 
@@ -63,8 +73,11 @@ def preprocess_case(loaded: "LoadedCase", plan: Plan) -> PreprocessedCase:
 
     A channel without variance becomes all zeros. Raises InputError where the spacing leads to a grid that no scan has.
     """
+    placing = place(loaded.geometry.way, plan.ways)
+    turned = placing.arrangement
     native = loaded.geometry.size_zyx
-    size = target_size(native[1:], loaded.geometry.spacing_zyx_mm[1:], plan.spacing_yx_mm)
+    step_yx_mm = turned_sizes(loaded.geometry.spacing_zyx_mm[1:], turned)
+    size = target_size(turned_sizes(native[1:], turned), step_yx_mm, plan.spacing_yx_mm)
     if max(size) > SIDES[1] or min(size) < min(SIDES[0], *native[1:]):
         spacing = " × ".join(f"{value:g}" for value in loaded.geometry.spacing_zyx_mm[1:])
         target = " × ".join(f"{value:g}" for value in plan.spacing_yx_mm)
@@ -74,14 +87,19 @@ def preprocess_case(loaded: "LoadedCase", plan: Plan) -> PreprocessedCase:
         )
     channels, normalisations = [], []
     for image_ZYX in loaded.image_CZYX:
-        values, normalisation = _normalise(resample_image(image_ZYX, size), plan.clip_percentiles)
+        turned_ZYX = turn_slices(image_ZYX, turned)
+        values, normalisation = _normalise(resample_image(turned_ZYX, size), plan.clip_percentiles)
         channels.append(values)
         normalisations.append(normalisation)
     image_CZYX = channels[0][np.newaxis] if len(channels) == 1 else np.stack(channels)
-    label_ZYX = None if loaded.label_ZYX is None else resample_label(loaded.label_ZYX, size)
+    label_ZYX = None
+    if loaded.label_ZYX is not None:
+        label_ZYX = resample_label(turn_slices(loaded.label_ZYX, turned), size)
     properties = CaseProperties(
         native_size_zyx=native,
         size_zyx=(native[0], *size),
+        arrangement=turned,
+        orientation_doubt=placing.doubt if plan.ways else None,
         normalisation=tuple(normalisations),
         geometry=loaded.geometry.to_json(),
     )
@@ -91,19 +109,48 @@ def preprocess_case(loaded: "LoadedCase", plan: Plan) -> PreprocessedCase:
 def restore_labels(probabilities_KZYX: Floats, properties: CaseProperties) -> Labels:
     """The inverse: the likeliest label, (Z, Y, X) uint8, on the native grid. Ties go to the lower label. One slice at a time in memory."""
     _require_size(probabilities_KZYX, properties)
+    size = turned_sizes(properties.native_size_zyx[1:], properties.arrangement)
     mask_ZYX = np.empty(properties.native_size_zyx, dtype=np.uint8)
     for z in range(mask_ZYX.shape[0]):
-        mask_ZYX[z] = _interpolate(probabilities_KZYX[:, z], properties.native_size_zyx[1:]).argmax(0)
+        turned_YX = _interpolate(probabilities_KZYX[:, z], size).argmax(0)
+        mask_ZYX[z] = turn_slices_back(turned_YX, properties.arrangement)
     return mask_ZYX
 
 
 def restore_probabilities(probabilities_KZYX: Floats, properties: CaseProperties) -> Floats:
     """Class probabilities on the native grid, (K, Z, Y, X) float32, linearly interpolated in-plane. Sums over classes stay as they were."""
     _require_size(probabilities_KZYX, properties)
+    size = turned_sizes(properties.native_size_zyx[1:], properties.arrangement)
     restored = np.empty((probabilities_KZYX.shape[0], *properties.native_size_zyx), dtype=np.float32)
     for z in range(restored.shape[1]):
-        restored[:, z] = _interpolate(probabilities_KZYX[:, z], properties.native_size_zyx[1:])
+        turned_KYX = _interpolate(probabilities_KZYX[:, z], size)
+        restored[:, z] = turn_slices_back(turned_KYX, properties.arrangement)
     return restored
+
+
+def turn_slices(values: NDArray[Voxel], arrangement: Arrangement) -> NDArray[Voxel]:
+    """Slices, (…, Y, X), in another arrangement. A view where nothing is turned, else contiguous."""
+    if arrangement == AS_IT_LIES:
+        return values
+    if arrangement.swap:
+        values = values.swapaxes(-1, -2)
+    return np.ascontiguousarray(_flipped(values, arrangement))
+
+
+def turn_slices_back(values: NDArray[Voxel], arrangement: Arrangement) -> NDArray[Voxel]:
+    """The inverse of `turn_slices`. A view."""
+    values = _flipped(values, arrangement)
+    return values.swapaxes(-1, -2) if arrangement.swap else values
+
+
+def turned_sizes(pair_yx: tuple[Number, Number], arrangement: Arrangement) -> tuple[Number, Number]:
+    """Sizes or spacings of slices, (y, x), once they are turned, or turned back."""
+    y, x = pair_yx
+    return (x, y) if arrangement.swap else (y, x)
+
+
+def _flipped(values: NDArray[Voxel], arrangement: Arrangement) -> NDArray[Voxel]:
+    return values[..., :: -1 if arrangement.flip_y else 1, :: -1 if arrangement.flip_x else 1]
 
 
 def target_size(size_yx: Size, spacing_yx_mm: tuple[float, float], target_yx_mm: tuple[float, float]) -> Size:

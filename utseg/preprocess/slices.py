@@ -24,7 +24,7 @@ from utseg.preprocess.case import CaseProperties, PreprocessedCase
 
 SLICES = "slices"
 CASE_FILE = "case.json"
-PREPROCESSING_KEYS = {"labels", "channel_names", "spacing_yx_mm", "clip_percentiles", "normalisation"}
+PREPROCESSING_KEYS = {"labels", "channel_names", "spacing_yx_mm", "clip_percentiles", "normalisation", "ways"}
 # Raise it when preprocessing gives other values than before: what was made earlier is then made again.
 PREPROCESSING_VERSION = 2
 

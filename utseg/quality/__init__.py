@@ -7,7 +7,14 @@ from utseg.quality.agreement import (
     entropy,
     expected_dice,
 )
-from utseg.quality.assess import CaseQuality, QualitySettings, assess, worst_of_frames
+from utseg.quality.assess import (
+    CaseQuality,
+    QualitySettings,
+    assess,
+    orientation_doubt,
+    with_orientation,
+    worst_of_frames,
+)
 from utseg.quality.heart import AnatomyLimits, Check, check_anatomy
 from utseg.quality.table import QUALITY_FILE, write_table
 
@@ -24,6 +31,8 @@ __all__ = [
     "check_anatomy",
     "entropy",
     "expected_dice",
+    "orientation_doubt",
+    "with_orientation",
     "worst_of_frames",
     "write_table",
 ]

@@ -14,6 +14,7 @@ from utseg.quality.agreement import Sums
 from utseg.quality.heart import AnatomyLimits, Check, check_anatomy
 
 DIGITS = 4
+ORIENTATION = "orientation"
 
 
 class QualitySettings(Settings):
@@ -76,6 +77,31 @@ def assess(
         flagged=bool(reasons),
         reasons=tuple(reasons),
     )
+
+
+def with_orientation(quality: CaseQuality, doubts: Sequence[str | None]) -> CaseQuality:
+    """The verdict with one check more: whether the networks saw the scan as the training scans lay.
+
+    doubts: of each preprocessing why not, "" where it did, None where nothing is known of the training scans.
+    """
+    known = [doubt for doubt in doubts if doubt is not None]
+    if not known:
+        return quality
+    doubt = next(filter(None, known), "")
+    words = f"{ORIENTATION}: {doubt or 'as the training scans'}"
+    check = Check(
+        name=ORIENTATION, label="", passed=not doubt, value=float(not doubt), limit=1.0, words=words
+    )
+    reasons = (words, *quality.reasons) if doubt else quality.reasons
+    checks = (*quality.checks, check)
+    return quality.model_copy(update={"checks": checks, "reasons": reasons, "flagged": bool(reasons)})
+
+
+def orientation_doubt(quality: CaseQuality | None) -> str | None:
+    """What `with_orientation` was told, from the verdict."""
+    checks = quality.checks if quality is not None else ()
+    found = next((check for check in checks if check.name == ORIENTATION), None)
+    return None if found is None else "" if found.passed else found.words.removeprefix(f"{ORIENTATION}: ")
 
 
 def worst_of_frames(frames: Sequence[CaseQuality]) -> CaseQuality:

@@ -28,7 +28,7 @@ from utseg.study.expand import PlannedRun, StudyPlan
 
 logger = logging.getLogger("utseg")
 DATA_FOLDER = "study_data"
-SLICE_SETTINGS = ("spacing_yx_mm", "clip_percentiles", "normalisation")
+SLICE_SETTINGS = ("spacing_yx_mm", "clip_percentiles", "normalisation", "ways")
 """Settings that shape the slices: they are the plan's, and make a folder of their own."""
 DATA_VERSION = 1
 
