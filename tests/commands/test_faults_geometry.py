@@ -53,6 +53,12 @@ def test_headers_like_acdcs_are_read_by_pixdim_and_that_is_said_once(tmp_path, t
         assert case["labels"]["MYO"]["volume_ml"] == pytest.approx(ml, rel=1e-5)
         itk = SimpleITK.ReadImage(str(files(tmp_path, "imagesTr")[0]))
         assert itk.GetSpacing() == pytest.approx((1.25, 1.5, 8))
+    plan_file = tmp_path / "preprocessed" / "Heart" / "cpu_2d" / "plan.json"
+    made = json.loads(plan_file.read_text())
+    assert made["ways"] == [{"y": [0, -1, 0], "x": [-1, 0, 0], "nominal": True}]
+    assert made["reasons"]["ways"].startswith(
+        "one way: 6 cases with rows towards P and columns towards L, by"
+    )
     again = predict(tiny_model, tmp_path / "raw" / "Heart", tmp_path / "out")
     assert again.returncode == 0, again.stderr
     assert len(warnings(again, "pixdim")) == 1 and "6 files: " in warnings(again, "pixdim")[0]

@@ -138,6 +138,21 @@ def test_a_usual_cohort_lies_one_way(angles: list[tuple[float, float, float]]) -
     assert count == len(angles) and found.includes(way(OBLIQUE))
 
 
+def test_headers_with_and_without_orientation_are_two_ways_though_they_say_the_same() -> None:
+    moved = RAS + np.outer([1, 1, 1, 0], [0, 0, 0, 1])
+    grouped = group_ways([way(RAS), way(moved), way(moved)])
+    assert [(found.nominal, count) for found, count in grouped] == [(False, 2), (True, 1)]
+
+
+def test_the_phantom_cohort_lies_one_way(tiny_phantom) -> None:
+    from utseg.rawdata import open_dataset
+    from utseg.rawdata.gate import read_image
+
+    cases = open_dataset(tiny_phantom).training_cases()
+    ((found, count),) = group_ways([read_image(case.images[0], case.frame)[1].way for case in cases])
+    assert count == len(cases) and not found.nominal
+
+
 def test_two_real_scans_that_lie_90_degrees_apart_are_two_ways(shared) -> None:
     from utseg.rawdata import open_dataset
     from utseg.rawdata.gate import read_image

@@ -131,7 +131,7 @@ def group_ways(scans: Sequence[Way]) -> list[tuple[Way, int]]:
     Nominal ways are kept as they are. The others are grouped about the scan that most lie alike with, each group's way being the mean.
     """
     counts = Counter(scans)
-    ways = [way for way in counts if way.nominal]
+    ways: list[Way] = []
     left = sorted((way for way in counts if not way.nominal), key=lambda way: (way.y, way.x))
     while left:
         alike = _alike(left)
@@ -140,6 +140,7 @@ def group_ways(scans: Sequence[Way]) -> list[tuple[Way, int]]:
         mean = _mean(members, [counts[way] for way in members])
         ways.append(mean if all(mean.includes(member) for member in members) else left[seed])
         left = [way for way in left if not ways[-1].includes(way)]
+    ways += [way for way in counts if way.nominal]
     held: Counter[Way] = Counter()
     for scan, count in counts.items():
         held[next(way for way in ways if way.includes(scan))] += count
