@@ -43,10 +43,9 @@ def training_ways(fingerprint: Fingerprint) -> Decision[tuple[Way, ...]]:
     """The ways in which the cases lie, the most frequent first: by them a scan to predict is turned, or doubted."""
     grouped = group_ways([case.way for case in fingerprint.cases])
     told = [
-        f"{count} cases with rows towards {way.letters[0]} and columns towards {way.letters[1]}"
-        + (", by headers that hold no orientation" if way.nominal else "")
+        f"{count} cases with {way}" + (", by headers that hold no orientation" if way.nominal else "")
         for way, count in grouped
     ]
-    number = "one way" if len(grouped) == 1 else f"{len(grouped)} ways"
+    number = "1 way" if len(grouped) == 1 else f"{len(grouped)} ways"
     rule = "a scan that lies otherwise is turned where headers say how for certain, else flagged"
     return Decision(tuple(way for way, _ in grouped), f"{number}: {'; '.join(told)}; {rule}")

@@ -47,12 +47,11 @@ class Way(Settings):
         r, a, s = (round(float(value), 4) for value in normal / np.linalg.norm(normal))
         return r, a, s
 
-    @property
-    def letters(self) -> str:
-        """Where y and x point to, most nearly, as two letters of RLAPSI."""
+    def __str__(self) -> str:
         vectors = np.array([self.y, self.x])
         axes = np.abs(vectors).argmax(1)
-        return "".join(("RAS" if vectors[i, axis] > 0 else "LPI")[axis] for i, axis in enumerate(axes))
+        y, x = (("RAS" if vectors[i, axis] > 0 else "LPI")[axis] for i, axis in enumerate(axes))
+        return f"rows towards {y} and columns towards {x}"
 
     @property
     def is_exact(self) -> bool:
