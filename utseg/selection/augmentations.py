@@ -25,7 +25,7 @@ from utseg.predict.views import AS_MIRRORED_IN_TRAINING, NO_AUGMENTATION, TestTi
 from utseg.progress import progress
 from utseg.selection.choose import Candidate, Names, choose, too_few
 from utseg.selection.gain import BeforeAfter, Gain, gain
-from utseg.selection.masks import Inputs, is_made, quietly
+from utseg.selection.masks import Inputs, is_made, labels_in, quietly
 from utseg.selection.models import FoldRun, TrainedModel
 from utseg.selection.scores import Floats, Scoring, dice_by_label, foreground, read_both, subject_means
 
@@ -89,6 +89,7 @@ class Chosen:
     masks: Mapping[str, Path]
     postprocessing: Postprocessing
     labels: Mapping[str, int]
+    reference_labels: Mapping[str, int]
 
     def runs(self, fold: str) -> tuple[FoldRun, ...]:
         """The runs of a fold."""
@@ -263,8 +264,12 @@ def _dice(
 
     def found() -> Iterator[Floats]:
         for fold, some in cases.items():
-            for case, path in zip(some, _masks(chosen, tta, fold, some, selection), strict=True):
-                mask_ZYX, reference_ZYX = read_both(Scoring(case, path, chosen.labels))
+            paths = _masks(chosen, tta, fold, some, selection)
+            numbering = {folder: labels_in(folder) for folder in {path.parent for path in paths}}
+            for case, path in zip(some, paths, strict=True):
+                own = numbering[path.parent]
+                scoring = Scoring(case, path, chosen.labels, own, chosen.reference_labels)
+                mask_ZYX, reference_ZYX = read_both(scoring)
                 mask_ZYX = postprocess(mask_ZYX, chosen.postprocessing, chosen.labels)
                 yield dice_by_label(mask_ZYX, reference_ZYX, chosen.labels)
 

@@ -34,7 +34,7 @@ from utseg.selection.augmentations import (
 from utseg.selection.choose import Candidate, Choice, Standing, choose
 from utseg.selection.cost import gmac_of_slice
 from utseg.selection.leakage import check_leakage
-from utseg.selection.masks import Inputs, single_mask
+from utseg.selection.masks import Inputs, labels_in, single_mask
 from utseg.selection.models import Comparable, FoldRun, TrainedModel, comparable_cases, find_models
 from utseg.selection.pairs import Pair, make_pairs, pair_folder
 from utseg.selection.record import Against, Best, BestMember, CandidateRecord, Compared, write_best
@@ -197,19 +197,23 @@ def _best(
     """The choice and its postprocessing, and the candidate that was chosen."""
     cases = comparable.all_cases
     labels = entries[0].runs[0].record.plan.labels
+    numbering = {
+        folder: labels_in(folder) for folder in {mask.parent for entry in entries for mask in entry.masks}
+    }
     scorings = [
-        Scoring(case, mask, labels)
+        Scoring(case, mask, labels, numbering[mask.parent], comparable.labels)
         for entry in entries
         for case, mask in zip(cases, entry.masks, strict=True)
     ]
     dice_ECL = np.split(score_all(scorings, executor, request.workers), len(entries))
     choice, undefined = _choose(entries, dice_ECL, cases)
     chosen = next(entry for entry in entries if entry.name == choice.chosen.candidate.name)
+    own = chosen.runs[0].record.plan.labels
     volumes = [
-        Volume(case.subject, *read_both(Scoring(case, mask, labels)))
+        Volume(case.subject, *read_both(Scoring(case, mask, own, numbering[mask.parent], comparable.labels)))
         for case, mask in zip(cases, chosen.masks, strict=True)
     ]
-    outcome = choose_postprocessing(volumes, labels)
+    outcome = choose_postprocessing(volumes, own)
     mean, interval = _after(outcome, cases)
     subjects_C = np.array([case.subject for case in cases])
     by_name = dict(zip((entry.name for entry in entries), dice_ECL, strict=True))
@@ -224,7 +228,7 @@ def _best(
         interval95=interval,
         tie=choice.tie,
         members=tuple(BestMember(run=run.name, weights_sha256=run.weights_sha256) for run in chosen.runs),
-        labels=labels,
+        labels=own,
         postprocessing=outcome.postprocessing,
         compared=_compared(comparable, undefined),
         candidates=tuple(
@@ -261,6 +265,7 @@ def _measured(
             dict(zip(case_ids, chosen.masks, strict=True)),
             best.postprocessing,
             best.labels,
+            comparable.labels,
         ),
         sorted(subjects),
         request.tta_subjects,

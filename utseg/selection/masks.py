@@ -41,6 +41,14 @@ def single_mask(run: FoldRun, case: Case, inputs: Inputs) -> Path:
     return folder / f"{case.case_id}{MASK_SUFFIX}"
 
 
+def labels_in(folder: Path) -> dict[str, int]:
+    """How the masks of a folder number their labels. Raises ArtefactError where that is not on record."""
+    record = read_record(folder)
+    if record is None:
+        raise ArtefactError(f"{folder}: no {PREDICTION_FILE} to be read there; run the command again")
+    return record.labels
+
+
 def is_made(
     folder: Path,
     record: PredictionRecord | None,

@@ -13,6 +13,7 @@ from utseg.case import Case, Dataset
 from utseg.errors import InputError, listing
 from utseg.files import sha256
 from utseg.home import check_name, plan_folder_name
+from utseg.labels import match_labels
 from utseg.runs import RUN_FILE, WEIGHTS_FILE, RunRecord, is_finished, read_run
 
 logger = logging.getLogger("utseg")
@@ -47,10 +48,14 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Comparable:
-    """What all models are compared on: cases by the fold that held them back, and the subjects that some model lacks, by model."""
+    """What all models are compared on: cases by the fold that held them back, and the subjects that some model lacks, by model.
+
+    `labels`: those of the references.
+    """
 
     cases: Mapping[str, tuple[Case, ...]]
     lacking: Mapping[str, tuple[str, ...]]
+    labels: Mapping[str, int]
 
     @property
     def all_cases(self) -> tuple[Case, ...]:
@@ -116,12 +121,13 @@ def _require_all(
 def _require_same_task(trained: Sequence[TrainedModel]) -> None:
     runs = [run for model in trained for run in model.folds.values()]
     for run in runs[1:]:
-        for what in ("labels", "channel_names"):
-            ours, theirs = getattr(runs[0].record.plan, what), getattr(run.record.plan, what)
-            if ours != theirs:
-                raise InputError(
-                    f"{run.name} and {runs[0].name} cannot be compared: {what} are {theirs} and {ours}; choose with -m and -pl"
-                )
+        ours, theirs = runs[0].record.plan, run.record.plan
+        match_labels(ours.labels, theirs.labels, we=runs[0].name, they=run.name)
+        if ours.channel_names != theirs.channel_names:
+            raise InputError(
+                f"{run.name} and {runs[0].name} cannot be compared: channel_names are {theirs.channel_names} and {ours.channel_names}; "
+                "choose with -m and -pl"
+            )
 
 
 def comparable_cases(trained: Sequence[TrainedModel], dataset: Dataset) -> Comparable:
@@ -147,4 +153,4 @@ def comparable_cases(trained: Sequence[TrainedModel], dataset: Dataset) -> Compa
     cases: dict[str, list[Case]] = {}
     for case_id in common:
         cases.setdefault(everything[case_id], []).append(by_id[case_id])
-    return Comparable({fold: tuple(cases[fold]) for fold in sorted(cases)}, lacking)
+    return Comparable({fold: tuple(cases[fold]) for fold in sorted(cases)}, lacking, dataset.labels)

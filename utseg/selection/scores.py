@@ -16,6 +16,7 @@ from utseg.case import Case
 from utseg.errors import CaseErrors, InputError
 from utseg.evaluate.intervals import subject_means as means_of_subjects
 from utseg.evaluate.metrics import bounding_box, overlap
+from utseg.labels import match_labels
 from utseg.parallel import run_each
 from utseg.progress import progress
 from utseg.rawdata.gate import read_label
@@ -26,11 +27,13 @@ Labels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Scoring:
-    """A case, the file of its out-of-fold mask, and the labels of both."""
+    """A case, the file of its out-of-fold mask, the labels to score by, and those of the two files, which match by name."""
 
     case: Case
     mask: Path
     labels: Mapping[str, int]
+    mask_labels: Mapping[str, int]
+    reference_labels: Mapping[str, int]
 
 
 def foreground(labels: Mapping[str, int]) -> dict[str, int]:
@@ -49,14 +52,24 @@ def dice_by_label(mask_ZYX: Labels, reference_ZYX: Labels, labels: Mapping[str, 
 
 
 def read_both(scoring: Scoring) -> tuple[Labels, Labels]:
-    """Mask and reference, cut to the box in which either is labelled. Raises InputError where they do not lie alike."""
+    """Mask and reference in the values to score by, cut to the box in which either is labelled.
+
+    Raises InputError where they do not lie alike or their labels do not match.
+    """
     case = scoring.case
     assert case.label is not None, "only labelled cases were trained on"
-    reference_ZYX, geometry = read_label(case.label, scoring.labels, case.frame)
-    mask_ZYX, placed = read_label(scoring.mask, scoring.labels)
+    reference_ZYX, geometry = read_label(case.label, scoring.reference_labels, case.frame)
+    mask_ZYX, placed = read_label(scoring.mask, scoring.mask_labels)
     differences = placed.differences(geometry)
     if differences:
         raise InputError(f"{scoring.mask}: does not lie as {case.label} does: {'; '.join(differences)}")
+    ours = scoring.labels
+    reference_ZYX = match_labels(
+        ours, scoring.reference_labels, we="the models", they="the raw dataset"
+    ).translate(reference_ZYX)
+    mask_ZYX = match_labels(ours, scoring.mask_labels, we="the models", they=str(scoring.mask)).translate(
+        mask_ZYX
+    )
     box = bounding_box((mask_ZYX > 0) | (reference_ZYX > 0))
     return mask_ZYX[box].copy(), reference_ZYX[box].copy()
 
