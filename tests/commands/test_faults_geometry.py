@@ -133,6 +133,16 @@ def test_dicom_is_refused_with_the_command_that_converts_it(tmp_path, tiny_model
         assert_refused(predict(tiny_model, tmp_path, tmp_path.parent / f"out-{name}"), "DICOM", str(tmp_path))
 
 
+def test_dicom_is_refused_where_a_dataset_or_references_are_expected(tmp_path):
+    series = tmp_path / "raw" / "Heart" / "1"
+    series.mkdir(parents=True)
+    (series / "IM1").write_bytes(bytes(128) + b"DICM" + bytes(300))
+    folder = tmp_path / "raw" / "Heart"
+    assert_refused(plan(tmp_path), "DICOM, which is not read", f"dcm2niix -z y -o OUT {folder}")
+    words = ("-p", tmp_path, "-g", folder, "-o", tmp_path / "scores")
+    assert_refused(run_here("utseg_evaluate", *words), "DICOM, which is not read", f"-o OUT {folder}")
+
+
 def test_a_label_written_in_another_axis_order_than_its_image_is_its_label(tmp_path):
     make_nnunet(tmp_path / "raw" / "Heart", subjects=2)
     label = files(tmp_path, "labelsTr")[0]

@@ -14,6 +14,7 @@ from utseg.evaluate.numbering import DESCRIPTION_FILE, Side, labels_of_masks
 from utseg.evaluate.score import SUFFIXES
 from utseg.files import require_no_broken_link
 from utseg.labels import Labels, in_words, match_labels, same_numbering
+from utseg.rawdata.content import dicom_in, dicom_refusal
 
 logger = logging.getLogger("utseg")
 LABEL_FOLDERS = ("labelsTr", "labelsTs")
@@ -133,6 +134,8 @@ def _label_files(folder: Path) -> dict[str, Path]:
     if problems:
         raise CaseErrors(problems)
     if not files:
+        if dicom_in(folder) is not None:
+            raise dicom_refusal(folder)
         found = listing(sorted(path.name for path in folder.iterdir() if path.name[0] != ".")) or "nothing"
         raise InputError(
             f"{folder}: no reference label is there (expected CASE.nii.gz files or a raw dataset); found {found}"

@@ -9,6 +9,7 @@ from utseg.case import Dataset
 from utseg.errors import InputError
 from utseg.files import require_no_broken_link
 from utseg.rawdata import acdc, mnms, nnunet
+from utseg.rawdata.content import dicom_in, dicom_refusal
 
 LEVELS_UP = 4
 """From a subject's folder to its dataset: OpenDataset/Training/Labeled/CODE."""
@@ -65,6 +66,8 @@ def open_dataset(folder: Path, name: str | None = None) -> Dataset:
         return reader(folder, name)
     for entry in sorted(folder.iterdir()):
         require_no_broken_link(entry)
+    if dicom_in(folder) is not None:
+        raise dicom_refusal(folder)
     found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
     raise InputError(
         f"{folder}: not a raw dataset: expected dataset.json with imagesTr and labelsTr (nnU-Net), Training, Validation or Testing "
