@@ -43,7 +43,7 @@ def main() -> None:
         for name in arguments.cases:
             image = nib.load(cases[name].images[0])
             frame = cases[name].frame
-            write_copies(image if frame is None else image.slicer[..., frame], name, scans)
+            write_copies(with_spacing(image if frame is None else image.slicer[..., frame]), name, scans)
         words = ["-i", scans, "-o", masks, "-d", arguments.dataset, "--home", arguments.home, *more]
         if predict([str(word) for word in words]):
             raise SystemExit(1)
@@ -60,6 +60,13 @@ def main() -> None:
     agree, told = sum(same for same, _ in found), sum(flag for _, flag in found)
     silent = sum(not same and not flag for same, flag in found)
     print(f"{len(found)} copies: {agree} agree, {told} flagged, {silent} silently wrong")
+
+
+def with_spacing(image: nib.Nifti1Image) -> nib.Nifti1Image:
+    """The image with the spacing of `pixdim` in its affine: nibabel's copies of a file with an sform of unit lengths lose it."""
+    affine = image.affine.copy()
+    affine[:3, :3] *= np.array(image.header.get_zooms()[:3]) / np.linalg.norm(affine[:3, :3], axis=0)
+    return nib.Nifti1Image(np.asarray(image.dataobj), affine)
 
 
 def write_copies(image: nib.Nifti1Image, name: str, folder: Path) -> None:
