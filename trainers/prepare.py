@@ -53,6 +53,7 @@ MAY_DIFFER = (
     "plan.reasons",
     "plan.estimated_memory_gb",
     "initial_weights.saw",
+    "training_scans",
 )
 PROCESSES = "processes"
 TIMETABLE = ("epochs", "iterations_per_epoch", "recipe.validate_every")
@@ -128,6 +129,9 @@ def prepare(request: TrainRequest, recipe: Recipe, world: World) -> Run:
         selection=request.selection,
         training_cases=tuple(training),
         validation_cases=tuple(validation),
+        training_scans=tuple(
+            sorted({scan for one in records if one.case_id in set(training) for scan in one.scans})
+        ),
         epochs=request.epochs or plan.epochs,
         iterations_per_epoch=plan.iterations_per_epoch,
         seed=request.seed,

@@ -42,6 +42,7 @@ class RunRecord(Settings):
 
     `initial_weights`: None where training began from random ones.
     `training_cases` and `validation_cases` are case ids. `data_sha256` covers the preprocessed slices of both.
+    `training_scans`: checksums of the training cases' voxels and image files, by which their scans are known under any name.
     """
 
     format: Literal["utseg-run-1"] = "utseg-run-1"
@@ -56,6 +57,7 @@ class RunRecord(Settings):
     selection: str
     training_cases: tuple[str, ...]
     validation_cases: tuple[str, ...]
+    training_scans: tuple[str, ...] = ()
     epochs: int
     iterations_per_epoch: int
     seed: int

@@ -1,5 +1,6 @@
 """One scan under two names: one subject for folds and selections, refused across the sides of a run, named once."""
 
+import csv
 import json
 import shutil
 
@@ -7,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from commandline import assert_refused, run_command
-from rawfiles import make_mnms, make_nnunet
+from rawfiles import change_voxels, make_mnms, make_nnunet
 
 PLAN, TRAIN = "utseg_plan_and_preprocess", "utseg_train"
 WORDS = ("-d", "Heart", "-pl", "cpu", "-np", 1)
@@ -117,3 +118,85 @@ def test_a_subject_that_two_folds_hold_back_is_named(home, typed):
     (home / "preprocessed/Heart/splits.json").write_text(json.dumps(splits))
     result = typed(PLAN, *WORDS, home=home)
     assert result.returncode == 0 and len(said(result, f"several folds hold back {twice}")) == 1
+
+
+@pytest.fixture(scope="module")
+def trained(planned, tmp_path_factory):
+    """Two folds of the twins' home: the one that holds them back, and another."""
+    home = shutil.copytree(planned[0], tmp_path_factory.mktemp("trained") / "home")
+    (held,) = [number for number, split in enumerate(folds(home)) if "s05" in split["validation"]]
+    other = (held + 1) % 5
+    for fold in (held, other):
+        result = run_command(TRAIN, "2d", f"fold{fold}", "-d", "Heart", *TINY, home=home)
+        assert result.returncode == 0, result.stderr
+    return home, held, other
+
+
+def test_statistics_count_them_once(trained, typed):
+    home, held, _ = trained
+    validation = home / f"results/Heart/cpu_2d/UTNet/fold{held}/validation"
+    rows = list(csv.DictReader((validation / "metrics.csv").open()))
+    assert {row["subject"] for row in rows if row["case"][:3] in ("s01", "s05")} == {"s01 = s05"}
+    summary = json.loads((validation / "summary.json").read_text())
+    held_back = folds(home)[held]["validation"]
+    assert summary["all"]["subjects"] == len(held_back) - 1
+    result = typed(
+        "utseg_find_best_configuration", "-d", "Heart", "--tta-subjects", 0, "--device", "cpu", home=home
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(said(result, "s01 = s05")) == 1
+    best = json.loads((home / "results/Heart/best.json").read_text())
+    assert best["compared"]["subjects"] == sum(len(folds(home)[n]["validation"]) for n in trained[1:]) - 1
+
+
+def test_a_scan_that_a_model_trained_on_is_named_when_predicted_and_scored_whatever_it_is_called(
+    trained, tmp_path, typed
+):
+    home, _, other = trained
+    new, labels = tmp_path / "in", tmp_path / "labels"
+    new.mkdir(), labels.mkdir()
+    unseen = next(name for name in folds(home)[other]["validation"])
+    for name, source in (("new", "s05_ES"), ("fresh", f"{unseen}_ED")):
+        shutil.copy(home / f"raw/Heart/imagesTr/{source}_0000.nii.gz", new / f"{name}_0000.nii.gz")
+        shutil.copy(home / f"raw/Heart/labelsTr/{source}.nii.gz", labels / f"{name}.nii.gz")
+    words = (
+        "-i",
+        new,
+        "-o",
+        tmp_path / "out",
+        "-d",
+        "Heart",
+        "-f",
+        f"fold{other}",
+        "-m",
+        "UTNet",
+        "--device",
+        "cpu",
+    )
+    result = typed("utseg_predict", *words, home=home)
+    assert result.returncode == 0, result.stderr
+    (line,) = said(result, "trained on")
+    assert "1 of 2 cases" in line and ": new (" in line and f"fold{other}" in line
+    result = typed(
+        "utseg_evaluate", "-p", tmp_path / "out", "-g", labels, "-o", tmp_path / "scores", home=home
+    )
+    assert result.returncode == 0, result.stderr
+    assert said(result, "trained on") == [line]
+
+
+def test_a_run_that_trained_on_the_scan_it_holds_back_is_not_compared(trained, tmp_path, typed):
+    home = shutil.copytree(trained[0], tmp_path / "home")
+    file = home / f"results/Heart/cpu_2d/UTNet/fold{trained[1]}/run.json"
+    run = json.loads(file.read_text())
+    twin = json.loads((home / "preprocessed/Heart/cpu_2d/slices/s01_ED/case.json").read_text())
+    run["training_scans"] += twin["voxels_sha256"]
+    file.write_text(json.dumps(run))
+    result = typed("utseg_find_best_configuration", "-d", "Heart", "--device", "cpu", home=home)
+    assert_refused(result, "the run trained on the same scan under another name")
+
+
+def test_labels_that_changed_since_a_fold_was_validated_end_the_comparison(trained, tmp_path, typed):
+    home = shutil.copytree(trained[0], tmp_path / "home")
+    change_voxels(home / "raw/Heart/labelsTr/s05_ED.nii.gz", lambda voxels: voxels[:, ::-1])
+    result = typed("utseg_find_best_configuration", "-d", "Heart", "--device", "cpu", home=home)
+    assert_refused(result, "labelsTr/s05_ED.nii.gz: changed since", "utseg_plan_and_preprocess -d Heart")

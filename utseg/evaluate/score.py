@@ -6,10 +6,11 @@ What is missing, mis-placed or mislabelled is refused as a whole, one line each,
 decided elsewhere (`references.py`), how they are summarised too (`summary.py`, `clinical.py`).
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,14 +41,17 @@ from utseg.evaluate.stack import evaluate_stack
 from utseg.evaluate.summary import by_value, summarise, summarise_regions
 from utseg.evaluate.tables import LATEX_FILE, MARKDOWN_FILE, summary_tables, to_latex, to_markdown
 from utseg.files import folder_lock, require_no_broken_link, require_writable, write_json, write_text
+from utseg.fingerprint.same_scan import in_words, same_subjects
 from utseg.labels import Labels, match_labels, same_numbering, structures
 from utseg.parallel import process_pool, run_each
+from utseg.predict.record import predicted_cases, seen_in_training
 from utseg.progress import progress
 from utseg.rawdata.names import letter_case_differs
 
 if TYPE_CHECKING:
     from utseg.rawdata.gate import Geometry
 
+logger = logging.getLogger("utseg")
 SUMMARY_FILE = "summary.json"
 SUFFIXES = (".nii.gz", ".nii")
 Row = dict[str, Any]
@@ -117,13 +121,16 @@ def evaluate_cases(
     they are numbered otherwise than in `labels`; matched by name. assumed: the side whose numbering nothing says. Raises CaseErrors that
     lists every missing and extra file, or, where there is none, every mis-sized, mis-placed or mislabelled one; InputError where labels
     do not match, or masks lie on references of other labels; UtsegError where another run works in `output`. Then nothing is written.
+    Subjects of one scan, by the record of the predictions, count as one.
     """
     definition = definition or Definition()
     theirs = reference_labels or labels, mask_labels or labels
     match_labels(*theirs, we="the references", they=str(predictions))
     pairs = [
         Pair(case, prediction, labels, definition, as_official_utnet, *theirs, assumed is not None)
-        for case, prediction in match(cases, predictions, refuse_extra=refuse_extra)
+        for case, prediction in _one_subject_a_scan(
+            match(cases, predictions, refuse_extra=refuse_extra), predictions
+        )
     ]
     require_writable(output)
     with folder_lock(output):
@@ -133,6 +140,24 @@ def evaluate_cases(
         scored.sort({case.case_id: position for position, case in enumerate(cases)})
         write_sources([(pair.case, pair.prediction) for pair in pairs], labels, output, *theirs)
         return _write(scored, group_columns(cases), definition, output)
+
+
+def _one_subject_a_scan(matched: Sequence[tuple[Case, Path]], predictions: Path) -> list[tuple[Case, Path]]:
+    """The cases with one subject for all names of a scan. What a model was trained on is a warning."""
+    known = predicted_cases(predictions)
+    same = same_subjects(
+        (case.subject, known[case.case_id].scans) for case, _ in matched if case.case_id in known
+    )
+    if same:
+        logger.warning(
+            "the same scan is there under several names, which count as one subject: %s", in_words(same)
+        )
+    if seen := seen_in_training(known, [case.case_id for case, _ in matched]):
+        logger.warning("%s", seen)
+    return [
+        (replace(case, subject=same.get(case.subject, case.subject)), prediction)
+        for case, prediction in matched
+    ]
 
 
 def _write(scored: Scored, columns: Sequence[str], definition: Definition, output: Path) -> dict[str, Any]:

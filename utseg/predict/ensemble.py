@@ -175,6 +175,8 @@ def join(joining: Joining) -> PredictedCase:
         files=files,
         warnings=tuple(sorted(warnings)),
         quality=with_orientation(worst_of_frames(verdicts), doubts),
+        scans=entry.scans,
+        trained_by=tuple(sorted({name for member in joining.members for name in member[-1].trained_by})),
     )
 
 

@@ -91,8 +91,9 @@ def predict_cases(
     if adapt_batchnorm:
         _check_adaptation(models, adapt_batchnorm)
     extras = Extras(probabilities=save_probabilities, overlays=overlays, entropy=save_entropy)
+    trained = {model.name: frozenset(model.record.training_scans) for model in models}
     run = PredictionRun(
-        output, _new_record(models, tta, postprocessing, adapt_batchnorm), cases, extras, part
+        output, _new_record(models, tta, postprocessing, adapt_batchnorm), cases, extras, part, trained
     )
     for folder in [folder for folder, wanted in run.folders.items() if wanted]:
         require_writable(folder)

@@ -39,7 +39,8 @@ class ModelUse(Settings):
 class PredictedCase(Settings):
     """What one mask came from: SHA-256 of each input file by name, the frame (None: the whole file), and of each file written.
 
-    `quality`: how far the mask can be trusted; None where it was not assessed.
+    `quality`: how far the mask can be trusted; None where it was not assessed. `scans`: checksums of the image's voxels, frame after frame.
+    `trained_by`: the models that trained on this very scan, under whatever name.
     """
 
     inputs: dict[str, str]
@@ -48,6 +49,8 @@ class PredictedCase(Settings):
     files: dict[str, str]
     warnings: tuple[str, ...] = ()
     quality: CaseQuality | None = None
+    scans: tuple[str, ...] = ()
+    trained_by: tuple[str, ...] = ()
 
 
 class PredictionRecord(Settings):
@@ -120,6 +123,18 @@ def report_flagged(cases: Mapping[str, PredictedCase], wanted: Collection[str], 
         )
 
 
+def seen_in_training(cases: Mapping[str, PredictedCase], wanted: Collection[str]) -> str | None:
+    """A line that names those of `wanted` that a model trained on; None where there is none."""
+    seen = [case_id for case_id in sorted(wanted) if case_id in cases and cases[case_id].trained_by]
+    if not seen:
+        return None
+    models = sorted({model for case_id in seen for model in cases[case_id].trained_by})
+    return (
+        f"{len(seen)} of {len(wanted)} cases are scans that a model was trained on: {listing(seen)} ({listing(models)}); "
+        "their scores are of what was seen"
+    )
+
+
 def _quality(cases: Mapping[str, PredictedCase], case_id: str) -> CaseQuality | None:
     return cases[case_id].quality if case_id in cases else None
 
@@ -133,6 +148,14 @@ def read_record(folder: Path) -> PredictionRecord | None:
     except UtsegError as error:
         logger.warning("%s; nothing that is there can be kept", error)
         return None
+
+
+def predicted_cases(folder: Path) -> Mapping[str, PredictedCase]:
+    """What `prediction.json` says of the masks in a folder; nothing where there is none of ours."""
+    try:
+        return read_model(PredictionRecord, folder / PREDICTION_FILE).cases
+    except UtsegError:
+        return {}
 
 
 def input_checksums(case: Case) -> dict[str, str]:

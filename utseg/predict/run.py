@@ -6,7 +6,7 @@ read, predicted or restored here.
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -36,6 +36,7 @@ from utseg.predict.record import (
     is_kept,
     report_flagged,
     report_quality,
+    seen_in_training,
     write_record,
 )
 from utseg.predict.stages import (
@@ -79,6 +80,7 @@ class _CaseState:
     masks: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     entropies: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     qualities: dict[int, CaseQuality] = field(default_factory=dict)
+    scans: dict[int, tuple[str, ...]] = field(default_factory=dict)
     done: int = 0
 
 
@@ -92,8 +94,13 @@ class PredictionRun:
         cases: Sequence[Case],
         extras: Extras,
         part: Part | None = None,
+        trained: Mapping[str, Collection[str]] | None = None,
     ) -> None:
-        """making: the record without cases. cases: all of them, of which this run may have a part only."""
+        """making: the record without cases. cases: all of them, of which this run may have a part only.
+
+        trained: the scans that each model trained on, by its name.
+        """
+        self._trained = trained or {}
         self.output = output
         self.making = making
         self.extras = extras
@@ -192,6 +199,7 @@ class PredictionRun:
         state.done += 1
         state.files |= restored.files
         state.inputs |= source.inputs
+        state.scans[volume.frame or 0] = source.scans
         state.qualities[volume.frame or 0] = restored.quality
         self._notices += source.warnings
         state.warnings[volume.frame or 0] = source.warnings
@@ -215,6 +223,8 @@ class PredictionRun:
             self._doubted.append(volume.case.case_id)
         elif any(each.arrangement != AS_IT_LIES for each in source.properties):
             self._turned.append(volume.case.case_id)
+        scans = tuple(chain.from_iterable(_by_frame(state.scans)))
+        known_by = {*scans, *state.inputs.values()}
         self._recorded[volume.case.case_id] = PredictedCase(
             inputs=state.inputs,
             frame=volume.case.frame,
@@ -222,6 +232,10 @@ class PredictionRun:
             files=dict(sorted(state.files.items())),
             warnings=tuple(dict.fromkeys(map(str, chain.from_iterable(_by_frame(state.warnings))))),
             quality=with_orientation(worst_of_frames(_by_frame(state.qualities)), doubts),
+            scans=scans,
+            trained_by=tuple(
+                sorted(name for name, seen in self._trained.items() if not known_by.isdisjoint(seen))
+            ),
         )
         if not self.extras.entropy:
             entropy_path(self.output, volume.case.case_id).unlink(missing_ok=True)  # of an earlier mask
@@ -264,6 +278,8 @@ class PredictionRun:
         for line in notice_lines(self._notices):
             logger.warning("%s", line)
         self._report_orientation()
+        if seen := seen_in_training(self._recorded, self._wanted):
+            logger.warning("%s", seen)
         self._write_record()
         if self.part is None:
             report_quality(self._recorded, self.making.labels, self._wanted, self.output)

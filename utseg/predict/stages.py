@@ -34,6 +34,7 @@ from utseg.quality import (
 )
 from utseg.quality.agreement import Sums
 from utseg.rawdata.gate import Geometry, read_case, write_mask
+from utseg.rawdata.voxels import voxels_sha256
 
 Array = NDArray[np.float32]
 MASK_SUFFIX = ".nii.gz"
@@ -60,7 +61,8 @@ class Volume:
 
 @dataclass(frozen=True)
 class Preprocessed:
-    """A volume ready for the network, once for each plan. `inputs`: SHA-256 of the image files, where it is the first of its case."""
+    """A volume ready for the network, once for each plan. `inputs`: SHA-256 of the image files, where it is the first of its case.
+    `scans`: those of its voxels."""
 
     volume: Volume
     images: tuple[Array, ...]
@@ -68,6 +70,7 @@ class Preprocessed:
     geometry: Geometry
     inputs: dict[str, str]
     warnings: tuple[Notice, ...]
+    scans: tuple[str, ...]
     span: Span
 
 
@@ -114,6 +117,7 @@ def prepare(volume: Volume) -> Preprocessed:
         loaded.geometry,
         input_checksums(case) if volume.frames == 1 or volume.frame == 0 else {},
         loaded.warnings,
+        voxels_sha256(loaded.image_CZYX),
         Span(READING, began, time.monotonic()),
     )
 

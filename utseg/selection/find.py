@@ -22,6 +22,7 @@ from utseg.case import Case
 from utseg.errors import InputError, Interrupted, explained_by, listing
 from utseg.evaluate.intervals import bootstrap_interval
 from utseg.files import folder_lock, remove_leftovers, require_writable
+from utseg.fingerprint.same_scan import in_words
 from utseg.parallel import InlineExecutor, process_pool
 from utseg.preprocess.splits import SPLITS_FILE, read_splits
 from utseg.rawdata import open_dataset
@@ -35,6 +36,8 @@ from utseg.selection.choose import Candidate, Choice, Standing, choose
 from utseg.selection.cost import gmac_of_slice
 from utseg.selection.leakage import check_leakage
 from utseg.selection.masks import Inputs, labels_in, single_mask
+from utseg.selection.leakage import check_leakage, check_references, one_subject_a_scan
+from utseg.selection.masks import Inputs, single_mask
 from utseg.selection.models import Comparable, FoldRun, TrainedModel, comparable_cases, find_models
 from utseg.selection.pairs import Pair, make_pairs, pair_folder
 from utseg.selection.record import Against, Best, BestMember, CandidateRecord, Compared, write_best
@@ -95,8 +98,15 @@ def find_best_configuration(request: SelectionRequest) -> Best:
     dataset = open_dataset(request.raw, request.dataset)
     trained = find_models(request.results, request.planners, request.models)
     has_splits = (request.preprocessed / SPLITS_FILE).is_file()
+    splits = read_splits(request.preprocessed) if has_splits else None
     with explained_by(dataset.warnings):
-        check_leakage(trained, dataset, read_splits(request.preprocessed) if has_splits else None)
+        check_leakage(trained, dataset, splits)
+        check_references(trained, dataset)
+        dataset, same = one_subject_a_scan(trained, dataset)
+        if same:
+            logger.warning(
+                "the same scan is there under several names, which count as one subject: %s", in_words(same)
+            )
         comparable = comparable_cases(trained, dataset)
     _say_what_is_compared(trained, comparable)
     selection = request.results / SELECTION_FOLDER

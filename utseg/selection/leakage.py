@@ -5,12 +5,17 @@ holds whom back is in `splits.json`. The first thing that is wrong ends the work
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 from utseg.case import Case, Dataset
 from utseg.errors import InputError
+from utseg.evaluate.sources import SOURCES_FILE, read_sources
+from utseg.files import sha256
+from utseg.fingerprint.same_scan import same_subjects
+from utseg.predict.record import predicted_cases
 from utseg.preprocess.splits import SPLITS_FILE, Split
-from utseg.runs import RUN_FILE
+from utseg.runs import RUN_FILE, VALIDATION_FOLDER
 from utseg.selection.models import FoldRun, TrainedModel
 
 AGAIN = "restore the file, or train again with --overwrite"
@@ -19,7 +24,7 @@ AGAIN = "restore the file, or train again with --overwrite"
 def check_leakage(trained: Sequence[TrainedModel], dataset: Dataset, splits: Sequence[Split] | None) -> None:
     """Raises InputError naming the subject: in training and validation of one run; not a labelled training case of the dataset; held back
     in two folds; held back in other folds by another model, or than `splits.json` says (None: there is none). And naming the run that
-    began from weights which saw subjects that it holds back.
+    began from weights which saw subjects that it holds back, or that trained on a scan under another name than it holds back.
     """
     cases = {case.case_id: case for case in dataset.cases}
     for model in trained:
@@ -27,6 +32,7 @@ def check_leakage(trained: Sequence[TrainedModel], dataset: Dataset, splits: Seq
             _check_partition(run, cases, dataset)
             _check_sides(run, cases)
             _check_start(run)
+            _check_scans(run, cases)
         _check_folds(model, cases)
         if splits is not None:
             _check_splits(model, cases, splits)
@@ -81,6 +87,50 @@ def _check_sides(run: FoldRun, cases: Mapping[str, Case]) -> None:
 
 def _subjects(run: FoldRun, cases: Mapping[str, Case]) -> set[str]:
     return {cases[case_id].subject for case_id in run.record.validation_cases}
+
+
+def _check_scans(run: FoldRun, cases: Mapping[str, Case]) -> None:
+    known = predicted_cases(run.folder / VALIDATION_FOLDER)
+    for case_id in run.record.validation_cases:
+        if case_id in known and not set(known[case_id].scans).isdisjoint(run.record.training_scans):
+            raise InputError(
+                f"{run.folder / RUN_FILE}: subject {cases[case_id].subject} ({case_id}) is held back, and the run trained on the same scan "
+                "under another name; its scores would be of what it has seen: train again with --overwrite, on folds made anew"
+            )
+
+
+def check_references(trained: Sequence[TrainedModel], dataset: Dataset) -> None:
+    """Raises InputError where a label that a fold was validated on has changed since: what was trained on has too."""
+    cases = {case.case_id: case for case in dataset.cases}
+    current: dict[str, str] = {}
+    for run in (run for model in trained for run in model.folds.values()):
+        file = run.folder / VALIDATION_FOLDER / SOURCES_FILE
+        for case_id, source in read_sources(file.parent).cases.items() if file.is_file() else ():
+            label = cases[case_id].label if case_id in cases else None
+            if label is None:
+                continue
+            if case_id not in current:
+                current[case_id] = sha256(label)
+            if current[case_id] != source.reference_sha256:
+                raise InputError(
+                    f"{label}: changed since {run.name} was validated on it; run utseg_plan_and_preprocess -d {dataset.name}, and train "
+                    "again with --overwrite"
+                )
+
+
+def one_subject_a_scan(trained: Sequence[TrainedModel], dataset: Dataset) -> tuple[Dataset, dict[str, str]]:
+    """The dataset with one subject for all names of a scan, as the records of the validations know them; and those names."""
+    owners = {case.case_id: case.subject for case in dataset.cases}
+    known = [
+        (owners[case_id], entry.scans)
+        for model in trained
+        for run in model.folds.values()
+        for case_id, entry in predicted_cases(run.folder / VALIDATION_FOLDER).items()
+        if case_id in owners
+    ]
+    same = same_subjects(known)
+    cases = tuple(replace(case, subject=same.get(case.subject, case.subject)) for case in dataset.cases)
+    return replace(dataset, cases=cases), same
 
 
 def _check_folds(model: TrainedModel, cases: Mapping[str, Case]) -> None:
