@@ -3,12 +3,15 @@
 import math
 import os
 import shutil
+import zlib
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_studies import cohort
+from rawfiles import change_voxels, make_nifti
 
 from utseg.errors import InputError
 from utseg.home import Home
@@ -23,7 +26,8 @@ def write_files(dataset):
     for case in dataset.cases:
         for path in case.files:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(path.name)
+            seed = zlib.crc32(path.name.encode())
+            make_nifti(path, np.random.default_rng(seed).integers(0, 999, (2, 4, 3)).astype(np.int16))
 
 
 @pytest.fixture
@@ -79,7 +83,7 @@ def test_whatever_determines_a_run_changes_its_checksum(place, text):
 def test_another_scan_or_label_to_train_or_test_on_is_another_run(place, which):
     before = ids(place)
     path = place / "raw" / "MnM" / which
-    path.write_text("changed")
+    change_voxels(path, lambda voxels: voxels + 1)
     assert set(ids(place)).isdisjoint(before)
 
 
@@ -87,7 +91,7 @@ def test_a_file_that_looks_unchanged_is_not_read_again(place):
     before = ids(place)
     path = place / "raw" / "MnM" / "MnM000_ED.nii.gz"
     stamp = path.stat()
-    path.write_text("changed!"[: stamp.st_size].ljust(stamp.st_size))
+    path.write_text("changed!".ljust(stamp.st_size))
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert ids(place) == before
 
@@ -130,9 +134,7 @@ def test_settings_that_shape_slices_are_planned_with(place):
 def test_the_same_image_under_two_names_is_refused(place):
     folder = place / "raw" / "MnM"
     shutil.copy(folder / "MnM000_ED.nii.gz", folder / "MnM009_ES.nii.gz")
-    with pytest.raises(
-        InputError, match=r"MnM009_ES \(testing\) is the same image as case MnM000_ED \(\w+\)"
-    ):
+    with pytest.raises(InputError, match=r"MnM009_ES \(testing\) is the same scan as case MnM000_ED \(\w+\)"):
         settled(place)
 
 

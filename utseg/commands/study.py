@@ -23,6 +23,7 @@ from utseg.errors import CaseErrors, InputError, Interrupted, UsageError, UtsegE
 
 if TYPE_CHECKING:
     from utseg.cluster import DaskExecutor
+    from utseg.study.checksums import Checksums
     from utseg.study.definition import Definition
     from utseg.study.expand import StudyPlan
     from utseg.study.record import StudyRecord
@@ -179,7 +180,7 @@ def _study(arguments: argparse.Namespace) -> int | None:
     where = definition_text(arguments.study)[0]
     with _wrong_file():
         definition = with_arguments(read_definition(arguments.study), arguments, where)
-    plan = _opened(definition, arguments, where)
+    plan, checksums = _opened(definition, arguments, where)
     for remark in plan.remarks:
         logger.info("%s", remark)
     slurm = _slurm_options(arguments)
@@ -195,7 +196,7 @@ def _study(arguments: argparse.Namespace) -> int | None:
             device=arguments.device,
             threads=slurm.cpus if slurm else executor.cores_each if executor else None,
         )
-        settled = settle(plan, request, keep=not arguments.dry_run)
+        settled = settle(plan, request, checksums)
         if arguments.dry_run:
             _dry_run(settled, request)
             return None
@@ -284,10 +285,14 @@ def with_arguments(definition: "Definition", arguments: argparse.Namespace, wher
     return with_values(definition, values, where) if values else definition
 
 
-def _opened(definition: "Definition", arguments: argparse.Namespace, where: str) -> "StudyPlan":
+def _opened(
+    definition: "Definition", arguments: argparse.Namespace, where: str
+) -> "tuple[StudyPlan, Checksums]":
     from utseg.rawdata import open_dataset
+    from utseg.study.checksums import Checksums
+    from utseg.study.data import DATA_FOLDER, expand_by_scans
     from utseg.study.definition import with_values
-    from utseg.study.expand import dataset_names, expand
+    from utseg.study.expand import dataset_names
 
     home = home_of(arguments)
     default = getattr(arguments, "dataset", None)
@@ -300,8 +305,10 @@ def _opened(definition: "Definition", arguments: argparse.Namespace, where: str)
         for warning in datasets[name].warnings:
             logger.warning("%s", warning)
     trained = next(iter(datasets))
+    definition = with_values(definition, {"train.dataset": trained}, where)
+    checksums = Checksums(home.preprocessed / DATA_FOLDER, keep=not arguments.dry_run)
     with _wrong_file():
-        return expand(with_values(definition, {"train.dataset": trained}, where), datasets, trained, where)
+        return expand_by_scans(definition, datasets, trained, where, checksums), checksums
 
 
 @contextmanager
@@ -309,6 +316,8 @@ def _wrong_file() -> Iterator[None]:
     """A study that cannot be is wrong usage, whether its file says so or the command line."""
     try:
         yield
+    except CaseErrors:
+        raise  # scans that cannot be read
     except InputError as error:
         raise UsageError(str(error)) from None
 

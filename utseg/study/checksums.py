@@ -1,4 +1,4 @@
-"""SHA-256 of the raw files of cases, kept between studies, and the proof by it that no image is on two sides of a run.
+"""SHA-256 of the raw files of cases and of their voxels, kept between studies, and the proof that no scan is on two sides of a run.
 
 A file whose size and time of change are those on record is not read again. Checksums are by content: a dataset may be moved or renamed.
 """
@@ -8,14 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from utseg.case import Case
-from utseg.errors import InputError, UtsegError
-from utseg.files import read_json, sha256, write_json
+from utseg.errors import CaseErrors, InputError, UtsegError
+from utseg.files import read_json, sha256, stamp, write_json
+from utseg.fingerprint.same_scan import same_subjects
 from utseg.parallel import available_cores
 from utseg.progress import progress
 
 CHECKSUMS_FILE = "checksums.json"
 Stamp = list[int]
-Entry = tuple[str, Stamp]
+Voxels = dict[str, str]
+"""Checksum of the voxels of each frame that was looked at; the key of a file without frames is empty."""
+Entry = tuple[str, Stamp, Voxels]
 
 
 class Checksums:
@@ -28,32 +31,53 @@ class Checksums:
         if self._file.is_file():
             try:
                 self._known = {
-                    str(path): (str(checksum), list(stamp))
-                    for path, (checksum, stamp) in read_json(self._file).items()
+                    str(path): (str(checksum), list(stamp), dict(voxels))
+                    for path, (checksum, stamp, voxels) in read_json(self._file).items()
                 }
             except (UtsegError, AttributeError, TypeError, ValueError):
                 self._known = {}  # a damaged record costs reading the files again
 
     def learn(self, cases: Iterable[Case]) -> None:
-        """Reads the files of the cases that are not known, or have changed. Raises InputError that names a file that cannot be read."""
-        paths = sorted({path for case in cases for path in case.files})
-        unknown = [path for path in paths if not self._is_known(path)]
+        """Reads the files of the cases that are not known, or have changed. Raises CaseErrors that name those that cannot be read."""
+        frames: dict[Path, set[int | None]] = {}
+        for case in cases:
+            for path in case.files:
+                frames.setdefault(path, set()).update({case.frame} if path in case.images else ())
+        unknown = sorted(path for path, wanted in frames.items() if not self._is_known(path, wanted))
         if not unknown:
             return
+        problems: list[str] = []
         with (
             progress("checksums of scans", len(unknown)) as advance,
             ThreadPoolExecutor(available_cores()) as pool,
         ):
-            for path, entry in zip(unknown, pool.map(_entry, unknown), strict=True):
-                self._known[str(path)] = entry
+            for path, entry in zip(unknown, pool.map(_entry, unknown, map(frames.get, unknown)), strict=True):
+                if isinstance(entry, InputError):
+                    problems.append(str(entry))
+                else:
+                    self._known[str(path)] = entry
                 advance()
         if self._keep:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._file, self._known)
+        if problems:
+            raise CaseErrors(problems)
 
     def of(self, case: Case) -> list[str]:
         """The checksums of the case's files, images first."""
         return [self._known[str(path)][0] for path in case.files]
+
+    def scans(self, case: Case) -> list[str]:
+        """Checksums that only the same scan has too: of the voxels, and of the image files (a cine holds other frames)."""
+        known = [self._known[str(path)] for path in case.images]
+        return [
+            *(voxels[_key(case.frame)] for _, _, voxels in known),
+            *(checksum for checksum, _, _ in known),
+        ]
+
+    def same(self, cases: Iterable[Case]) -> dict[str, str]:
+        """The subjects of these cases that share a scan, as `same_scans` says it."""
+        return same_subjects((case.subject, self.scans(case)) for case in cases)
 
     def identity(self, cases: Iterable[Case]) -> dict[str, list[str]]:
         """By case id: what the cases are, wherever they lie."""
@@ -62,35 +86,42 @@ class Checksums:
             for case in cases
         }
 
-    def _is_known(self, path: Path) -> bool:
+    def _is_known(self, path: Path, frames: Iterable[int | None]) -> bool:
         entry = self._known.get(str(path))
         try:
-            return entry is not None and entry[1] == _stamp(path)
+            if entry is None or entry[1] != list(stamp(path)):
+                return False
+            return all(_key(frame) in entry[2] for frame in frames)
         except OSError:
             return False
 
     def check_apart(self, sides: Mapping[str, Sequence[Case]], where: str) -> None:
-        """Raises InputError that names two cases with the same image on different sides, whatever they and their datasets are called."""
+        """Raises InputError that names two cases of the same scan on different sides, whatever they and their datasets are called."""
         held: dict[str, tuple[str, str]] = {}
         for side, cases in sides.items():
             for case in cases:
-                for checksum in self.of(case)[: len(case.images)]:
+                for checksum in self.scans(case):
                     other_side, other = held.setdefault(checksum, (side, case.case_id))
                     if other_side != side:
                         raise InputError(
-                            f"{where}: case {case.case_id} ({side}) is the same image as case {other} ({other_side}); "
+                            f"{where}: case {case.case_id} ({side}) is the same scan as case {other} ({other_side}); "
                             "scores would be of what was seen: remove one of them"
                         )
 
 
-def _stamp(path: Path) -> Stamp:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+def _key(frame: int | None) -> str:
+    return "" if frame is None else str(frame)
 
 
-def _entry(path: Path) -> Entry:
+def _entry(path: Path, frames: Iterable[int | None]) -> Entry | InputError:
+    from utseg.rawdata.gate import read_image
+    from utseg.rawdata.voxels import voxels_sha256
+
     try:
-        stamp = _stamp(path)
-        return sha256(path), stamp
+        found = list(stamp(path))
+        voxels = {_key(frame): voxels_sha256(read_image(path, frame)[0][None])[0] for frame in frames}
+        return sha256(path), found, voxels
+    except InputError as error:
+        return error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+        return InputError(f"{path}: cannot be read ({error.strerror or error})")

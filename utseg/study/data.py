@@ -18,13 +18,15 @@ from utseg.files import sha256_json
 from utseg.fingerprint import Fingerprint, make_fingerprint, read_fingerprint, write_fingerprint
 from utseg.fingerprint.make import summarise
 from utseg.fingerprint.model import FINGERPRINT_FILE
+from utseg.fingerprint.same_scan import in_words
 from utseg.home import plan_folder_name
 from utseg.parallel import process_pool
 from utseg.planning.plan import PLAN_FILE, Plan
 from utseg.preprocess.dataset import PlanRequest, prepare_dataset, preview_plan
 from utseg.preprocess.splits import SPLITS_FILE, write_splits
 from utseg.study.checksums import Checksums
-from utseg.study.expand import PlannedRun, StudyPlan
+from utseg.study.definition import Definition
+from utseg.study.expand import PlannedRun, StudyPlan, expand
 
 logger = logging.getLogger("utseg")
 DATA_FOLDER = "study_data"
@@ -147,6 +149,29 @@ def own_fingerprint(own: Dataset, known: Fingerprint) -> Fingerprint:
     """The fingerprint of a part of a dataset, from the measures of the whole."""
     by_case = {case.case_id: case for case in known.cases}
     return summarise(own, tuple(by_case[case.case_id] for case in own.cases))
+
+
+def expand_by_scans(
+    definition: Definition, datasets: Mapping[str, Dataset], trained: str, where: str, checksums: Checksums
+) -> StudyPlan:
+    """All runs of a study (`expand`); subjects who share a scan are on one side of each. Their names are said once."""
+    plan = expand(definition, datasets, trained, where)
+    checksums.learn(cases_of(plan))
+    same = {}
+    for name in datasets:
+        used = {
+            case.case_id: case
+            for run in plan.runs
+            for case in (*(run.trained_on.cases if name == trained else ()), *run.testing.get(name, ()))
+        }
+        if same_here := checksums.same(used.values()):
+            same[name] = same_here
+            logger.warning(
+                "%s: the same scan is there under several names, which count as one subject: %s",
+                name,
+                in_words(same_here),
+            )
+    return expand(definition, datasets, trained, where, same) if same else plan
 
 
 def cases_of(study: StudyPlan) -> list[Case]:

@@ -3,8 +3,8 @@
 Everything that can be wrong before a pixel is read is found here. What a run costs, and whether it is known, is not asked.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from utseg.case import Case, Dataset
@@ -77,11 +77,21 @@ def dataset_names(definition: Definition, default: str | None) -> tuple[str, ...
     return tuple(dict.fromkeys((trained, *(definition.test.datasets or ()))))
 
 
-def expand(definition: Definition, datasets: Mapping[str, Dataset], trained: str, where: str) -> StudyPlan:
-    """All runs of a study. Raises InputError, UsageError or SettingError in one line that names the key of the study that is wrong."""
+def expand(
+    definition: Definition,
+    datasets: Mapping[str, Dataset],
+    trained: str,
+    where: str,
+    same: Mapping[str, Mapping[str, str]] | None = None,
+) -> StudyPlan:
+    """All runs of a study. same: by dataset, the subjects who share a scan (`same_scans`); they are chosen and divided as one.
+
+    Raises InputError, UsageError or SettingError in one line that names the key of the study that is wrong."""
     _check_names(definition, where)
     _check_compatible(datasets, trained, where)
-    dataset, by = datasets[trained], _by_column(definition, datasets, where)
+    by = _by_column(definition, datasets, where)
+    divided = {name: _as_one(each, (same or {}).get(name, {})) for name, each in datasets.items()}
+    dataset = divided[trained]
     tested = definition.test.datasets or (trained,)
     if definition.train.leave_out and trained not in tested:
         raise InputError(
@@ -92,7 +102,8 @@ def expand(definition: Definition, datasets: Mapping[str, Dataset], trained: str
     runs = []
     for seed in definition.seeds:
         for each in sets:
-            testing = _testing(each, own, datasets, trained, tested, where)
+            testing = _testing(each, own, divided, trained, tested, where)
+            trained_on, testing = _with_own_names(each, testing, datasets, trained)
             for planner in definition.plans:
                 for variant in definition.variants or (Variant(),):
                     for network in (variant.network,) if variant.network else definition.networks:
@@ -107,13 +118,36 @@ def expand(definition: Definition, datasets: Mapping[str, Dataset], trained: str
                                 part=variant.part,
                                 seed=seed,
                                 settings=settings,
-                                trained_on=each,
+                                trained_on=trained_on,
                                 testing=testing,
                             )
                         )
     for run in runs:
         check_disjoint(run.subjects, trained, f"{where}: {run.name}")
     return StudyPlan(definition, datasets, trained, by, tuple(runs), tuple(remarks))
+
+
+def _as_one(dataset: Dataset, same: Mapping[str, str]) -> Dataset:
+    cases = (replace(case, subject=same.get(case.subject, case.subject)) for case in dataset.cases)
+    return replace(dataset, cases=tuple(cases))
+
+
+def _with_own_names(
+    each: TrainingSet, testing: Mapping[str, Sequence[Case]], datasets: Mapping[str, Dataset], trained: str
+) -> tuple[TrainingSet, dict[str, tuple[Case, ...]]]:
+    """What was divided by scans, with the names that the datasets give."""
+    own = {name: {case.case_id: case for case in dataset.cases} for name, dataset in datasets.items()}
+
+    def named(cases: Iterable[Case], name: str = trained) -> tuple[Case, ...]:
+        return tuple(own[name][case.case_id] for case in cases)
+
+    training, validation = (
+        tuple(sorted({case.subject for case in named(each.of(side))})) for side in ("training", "validation")
+    )
+    return (
+        replace(each, cases=named(each.cases), training=training, validation=validation),
+        {name: named(cases, name) for name, cases in testing.items()},
+    )
 
 
 def _run_name(

@@ -110,12 +110,12 @@ def slot_seconds(max_time_s: float, runs: int, parallel: int) -> float:
     return float(slot)
 
 
-def settle(plan: StudyPlan, request: StudyRequest, *, keep: bool = True) -> SettledStudy:
-    """What each run is, by the content of all files that it needs. Raises InputError where an image is on two sides of a run.
+def settle(plan: StudyPlan, request: StudyRequest, checksums: Checksums | None = None) -> SettledStudy:
+    """What each run is, by the content of all files that it needs. Raises InputError where a scan is on two sides of a run.
 
-    keep: write the checksums down, so that files are read once.
+    checksums: of files that are known already.
     """
-    checksums = Checksums(request.home.preprocessed / DATA_FOLDER, keep=keep)
+    checksums = checksums or Checksums(request.home.preprocessed / DATA_FOLDER)
     checksums.learn(cases_of(plan))
     identities, apart = [], set()
     for run in plan.runs:
