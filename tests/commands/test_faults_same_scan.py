@@ -199,4 +199,9 @@ def test_labels_that_changed_since_a_fold_was_validated_end_the_comparison(train
     home = shutil.copytree(trained[0], tmp_path / "home")
     change_voxels(home / "raw/Heart/labelsTr/s05_ED.nii.gz", lambda voxels: voxels[:, ::-1])
     result = typed("utseg_find_best_configuration", "-d", "Heart", "--device", "cpu", home=home)
-    assert_refused(result, "labelsTr/s05_ED.nii.gz: changed since", "utseg_plan_and_preprocess -d Heart")
+    expected = ("labelsTr/s05_ED.nii.gz: changed since", "utseg_plan_and_preprocess -d Heart -pl cpu")
+    assert_refused(result, *expected)
+    masks = home / f"results/Heart/cpu_2d/UTNet/fold{trained[1]}/validation"
+    words = ("-p", masks, "-g", home / "raw/Heart", "--only-predicted", "-o", tmp_path / "scores")
+    assert_refused(typed("utseg_evaluate", *words, home=home), *expected)
+    assert not (tmp_path / "scores").exists()

@@ -98,6 +98,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from utseg.evaluate.metrics import Definition
     from utseg.evaluate.references import find_references, of_predicted
     from utseg.evaluate.score import evaluate_cases, unmatched_predictions
+    from utseg.evaluate.sources import check_references
     from utseg.rawdata import open_dataset
 
     if hasattr(arguments, "dask"):  # workers have a current folder of their own
@@ -119,6 +120,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         )
     if arguments.only_predicted:
         references = of_predicted(references, arguments.predictions)
+    check_references(references.cases, arguments.predictions)
     reads = [arguments.references, arguments.predictions]
     with (
         cluster_of(arguments, writes=arguments.output, reads=reads) as executor,

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from utseg.case import Case
+from utseg.errors import InputError
 from utseg.files import sha256, write_text
 from utseg.labels import Labels
 from utseg.planning.settings import Settings, read_model
+from utseg.runs import RUN_FILE, read_run
 
 SOURCES_FILE = "sources.json"
 
@@ -79,6 +81,27 @@ def write_sources(
 def read_sources(folder: Path) -> Sources:
     """Reads `sources.json`; its paths are as written, to be joined to the folder. Raises SettingError where it is not one."""
     return read_model(Sources, folder / SOURCES_FILE)
+
+
+def check_references(cases: Iterable[Case], validation: Path) -> None:
+    """Raises InputError where a label is another than when a fold's validation was scored: the fold was trained on others too.
+
+    Folders that hold no validation of a run, or one that was never scored, are not looked at.
+    """
+    if not (validation.absolute().parent / RUN_FILE).is_file() or not (validation / SOURCES_FILE).is_file():
+        return
+    known = read_sources(validation).cases
+    for case in cases:
+        if (
+            case.case_id in known
+            and case.label is not None
+            and sha256(case.label) != known[case.case_id].reference_sha256
+        ):
+            record = read_run(validation.absolute().parent)
+            raise InputError(
+                f"{case.label}: changed since {validation.absolute().parent} was trained and validated; run utseg_plan_and_preprocess "
+                f"-d {record.plan.dataset} -pl {record.plan.planner}, and train again with --overwrite"
+            )
 
 
 def _written(path: Path, folder: Path) -> str:

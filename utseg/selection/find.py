@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 from utseg.case import Case
 from utseg.errors import InputError, Interrupted, explained_by, listing
 from utseg.evaluate.intervals import bootstrap_interval
+from utseg.evaluate.sources import check_references
 from utseg.files import folder_lock, remove_leftovers, require_writable
 from utseg.fingerprint.same_scan import in_words
 from utseg.parallel import InlineExecutor, process_pool
 from utseg.preprocess.splits import SPLITS_FILE, read_splits
 from utseg.rawdata import open_dataset
+from utseg.runs import VALIDATION_FOLDER
 from utseg.selection.augmentations import (
     DEFAULT_SUBJECTS,
     Chosen,
@@ -37,6 +39,7 @@ from utseg.selection.cost import gmac_of_slice
 from utseg.selection.leakage import check_leakage
 from utseg.selection.masks import Inputs, labels_in, single_mask
 from utseg.selection.leakage import check_leakage, check_references, one_subject_a_scan
+from utseg.selection.leakage import check_leakage, one_subject_a_scan
 from utseg.selection.masks import Inputs, single_mask
 from utseg.selection.models import Comparable, FoldRun, TrainedModel, comparable_cases, find_models
 from utseg.selection.pairs import Pair, make_pairs, pair_folder
@@ -101,7 +104,8 @@ def find_best_configuration(request: SelectionRequest) -> Best:
     splits = read_splits(request.preprocessed) if has_splits else None
     with explained_by(dataset.warnings):
         check_leakage(trained, dataset, splits)
-        check_references(trained, dataset)
+        for run in (run for model in trained for run in model.folds.values()):
+            check_references(dataset.cases, run.folder / VALIDATION_FOLDER)
         dataset, same = one_subject_a_scan(trained, dataset)
         if same:
             logger.warning(

@@ -10,8 +10,6 @@ from itertools import combinations
 
 from utseg.case import Case, Dataset
 from utseg.errors import InputError
-from utseg.evaluate.sources import SOURCES_FILE, read_sources
-from utseg.files import sha256
 from utseg.fingerprint.same_scan import same_subjects
 from utseg.predict.record import predicted_cases
 from utseg.preprocess.splits import SPLITS_FILE, Split
@@ -97,25 +95,6 @@ def _check_scans(run: FoldRun, cases: Mapping[str, Case]) -> None:
                 f"{run.folder / RUN_FILE}: subject {cases[case_id].subject} ({case_id}) is held back, and the run trained on the same scan "
                 "under another name; its scores would be of what it has seen: train again with --overwrite, on folds made anew"
             )
-
-
-def check_references(trained: Sequence[TrainedModel], dataset: Dataset) -> None:
-    """Raises InputError where a label that a fold was validated on has changed since: what was trained on has too."""
-    cases = {case.case_id: case for case in dataset.cases}
-    current: dict[str, str] = {}
-    for run in (run for model in trained for run in model.folds.values()):
-        file = run.folder / VALIDATION_FOLDER / SOURCES_FILE
-        for case_id, source in read_sources(file.parent).cases.items() if file.is_file() else ():
-            label = cases[case_id].label if case_id in cases else None
-            if label is None:
-                continue
-            if case_id not in current:
-                current[case_id] = sha256(label)
-            if current[case_id] != source.reference_sha256:
-                raise InputError(
-                    f"{label}: changed since {run.name} was validated on it; run utseg_plan_and_preprocess -d {dataset.name}, and train "
-                    "again with --overwrite"
-                )
 
 
 def one_subject_a_scan(trained: Sequence[TrainedModel], dataset: Dataset) -> tuple[Dataset, dict[str, str]]:
