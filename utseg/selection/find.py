@@ -36,11 +36,8 @@ from utseg.selection.augmentations import (
 )
 from utseg.selection.choose import Candidate, Choice, Standing, choose
 from utseg.selection.cost import gmac_of_slice
-from utseg.selection.leakage import check_leakage
-from utseg.selection.masks import Inputs, labels_in, single_mask
-from utseg.selection.leakage import check_leakage, check_references, one_subject_a_scan
 from utseg.selection.leakage import check_leakage, one_subject_a_scan
-from utseg.selection.masks import Inputs, single_mask
+from utseg.selection.masks import Inputs, labels_in, single_mask
 from utseg.selection.models import Comparable, FoldRun, TrainedModel, comparable_cases, find_models
 from utseg.selection.pairs import Pair, make_pairs, pair_folder
 from utseg.selection.record import Against, Best, BestMember, CandidateRecord, Compared, write_best
