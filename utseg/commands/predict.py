@@ -61,14 +61,6 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         help="no mean over mirrored or turned images (done where utseg_find_best_configuration saw it pay; where it was not asked, images "
         "are mirrored as in training)",
     )
-    parser.add_argument(
-        "--adapt-batchnorm",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="before each volume is predicted, batch normalisation is adapted to it, its own statistics counting SHARE (from 0 to 1) and "
-        "training's the rest; made for unseen scanners, but worse on the few we could try: measure before you use it",
-    )
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -153,7 +145,6 @@ def _predict(arguments: argparse.Namespace, words: Sequence[str]) -> None:
         postprocessing=postprocessing,
         part=part,
         timeline=timeline,
-        adapt_batchnorm=arguments.adapt_batchnorm,
     )
 
 

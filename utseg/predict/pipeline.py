@@ -15,7 +15,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,7 +64,6 @@ def predict_cases(
     quality: QualitySettings | None = None,
     part: Part | None = None,
     timeline: Path | None = None,
-    adapt_batchnorm: float = 0.0,
 ) -> list[Path]:
     """Predicts each case with the mean of the models' probabilities; returns the masks' paths, in the order of the cases.
 
@@ -78,8 +76,7 @@ def predict_cases(
     and not changed: verdicts are in `prediction.json` and `quality.csv`, the log names the cases that a person should look at. Labels of
     the cases are not read. `part`: only its cases are predicted, whose masks are returned; other processes may predict other parts into
     the same folder meanwhile, and the last one to finish writes `prediction.json` (see `parts.py`). `timeline`: a PNG that shows when
-    which stage worked. `adapt_batchnorm`: the share, from 0 to 1, that each volume's own statistics have in batch normalisation while it
-    is predicted (`adapt.py`).
+    which stage worked.
 
     Raises CaseErrors with a line for each unusable case after the others are written, InputError where models do not go together or
     the folder is not writable, UtsegError where another run holds the folder or a mask cannot be written, Interrupted on Ctrl-C and
@@ -88,13 +85,9 @@ def predict_cases(
     numbered = in_one_numbering(models)
     postprocessing = postprocessing or Postprocessing()
     check_labels(postprocessing, models[0].record.plan.labels)
-    if adapt_batchnorm:
-        _check_adaptation(models, adapt_batchnorm)
     extras = Extras(probabilities=save_probabilities, overlays=overlays, entropy=save_entropy)
     trained = {model.name: frozenset(model.record.training_scans) for model in models}
-    run = PredictionRun(
-        output, _new_record(models, tta, postprocessing, adapt_batchnorm), cases, extras, part, trained
-    )
+    run = PredictionRun(output, _new_record(models, tta, postprocessing), cases, extras, part, trained)
     for folder in [folder for folder, wanted in run.folders.items() if wanted]:
         require_writable(folder)
     if timeline is not None:
@@ -187,9 +180,7 @@ def _predictions(
     members = tuple(len(group) for group in groups)
     with ExitStack() as stack:
         results = [
-            stack.enter_context(
-                closing(_group_probabilities(group, _taken(turn), tta, run.making.adapt_batchnorm))
-            )
+            stack.enter_context(closing(_group_probabilities(group, _taken(turn), tta)))
             for group, turn in zip(groups, turns, strict=True)
         ]
         for source in sources:
@@ -219,21 +210,16 @@ def _taken(turn: deque[Array]) -> Iterator[Array]:
 
 
 def _group_probabilities(
-    group: Sequence[LoadedModel], images: Iterator[Array], tta: TestTimeAugmentation, adapt_batchnorm: float
+    group: Sequence[LoadedModel], images: Iterator[Array], tta: TestTimeAugmentation
 ) -> "Generator[PredictedVolume, None, None]":
     """The probabilities of each image by the models of one preprocessing."""
     from utseg.predict.accelerate import folded
-    from utseg.predict.adapt import predict_adapted
     from utseg.predict.windows import default_batch_size, predict_volumes
 
     plan = group[0].record.plan
     device = _device(group)
-    networks = [model.network for model in group]
-    if adapt_batchnorm:  # which folding would take away
-        predict = partial(predict_adapted, networks, share=adapt_batchnorm)
-    else:
-        predict = partial(predict_volumes, [folded(network) for network in networks])
-    yield from predict(
+    yield from predict_volumes(
+        [folded(model.network) for model in group],
         images,
         patch_size=plan.patch_size,
         batch_size=default_batch_size(plan.patch_size, device),
@@ -241,12 +227,6 @@ def _group_probabilities(
         device=device,
         views=tta.within(plan.augmentation).views(plan.spacing_yx_mm),
     )
-
-
-def _check_adaptation(models: Sequence[LoadedModel], share: float) -> None:
-    from utseg.predict.adapt import check_adaptation
-
-    check_adaptation({model.name: model.network for model in models}, share)
 
 
 def _device(models: Sequence[LoadedModel]) -> "torch.device":
@@ -271,7 +251,6 @@ def _new_record(
     models: Sequence[LoadedModel],
     tta: TestTimeAugmentation,
     postprocessing: Postprocessing,
-    adapt_batchnorm: float,
 ) -> PredictionRecord:
     plan = models[0].record.plan
     used = tuple(
@@ -289,7 +268,6 @@ def _new_record(
         labels=plan.labels,
         channel_names=plan.channel_names,
         test_time_augmentation=union([tta.within(model.record.plan.augmentation) for model in models]),
-        adapt_batchnorm=adapt_batchnorm,
         postprocessing=postprocessing,
         versions={"python": platform.python_version()} | versions,
         device=str(_device(models)),

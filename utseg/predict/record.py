@@ -58,7 +58,6 @@ class PredictionRecord(Settings):
 
     `test_time_augmentation`: the views of all models together; each has of them what its plan trained with. Earlier records only said
     whether there was any mirroring (`test_time_mirroring`). `postprocessing` was done to the masks, not to saved probabilities.
-    `adapt_batchnorm`: the share of each volume's own statistics in batch normalisation (see `adapt.py`).
     """
 
     format: Literal["utseg-prediction-1"] = "utseg-prediction-1"
@@ -66,7 +65,6 @@ class PredictionRecord(Settings):
     labels: dict[str, int]
     channel_names: tuple[str, ...]
     test_time_augmentation: TestTimeAugmentation
-    adapt_batchnorm: float = 0.0
     postprocessing: Postprocessing = Postprocessing()
     versions: dict[str, str]
     device: str
@@ -83,8 +81,7 @@ class PredictionRecord(Settings):
 
     def same_making(self, other: "PredictionRecord") -> bool:
         """Whether both describe masks by the same models, used in the same way, wherever it ran."""
-        how = ("test_time_augmentation", "adapt_batchnorm", "postprocessing")
-        keys = ("models", "labels", "channel_names", *how)
+        keys = ("models", "labels", "channel_names", "test_time_augmentation", "postprocessing")
         return all(getattr(self, key) == getattr(other, key) for key in keys)
 
 

@@ -198,7 +198,6 @@ def _predict_line(scores: Scores) -> list[str]:
     words = ["utseg_predict", "-i", "IMAGES", "-o", str(_relative(folder)), "-d", dataset, "-m", *models]
     words += ["-pl", plan.rpartition("_")[0], "-f", *folds]
     words += [] if record.test_time_augmentation.mirror_axes else ["--no-tta"]
-    words += ["--adapt-batchnorm", f"{record.adapt_batchnorm:g}"] if record.adapt_batchnorm else []
     return [shlex.join(words)]
 
 
