@@ -30,8 +30,6 @@ def claim(run: Run) -> Run:
     if request.resume:
         recorded = read_run(folder)
         recipe = validate(Recipe, recorded.recipe, str(folder / RUN_FILE))
-        # With the settings that recipes have had since: a run of before them resumes.
-        recorded = recorded.model_copy(update={"recipe": recipe.model_dump(mode="json")})
         check_same_run(recorded, run.record, request)
         for difference in differing_versions(recorded, run.record):
             logger.warning("%s: the weights may end otherwise than without interruption", difference)

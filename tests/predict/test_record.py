@@ -1,11 +1,7 @@
-"""What `prediction.json` says of the views, and what earlier ones said."""
+"""What `prediction.json` says of the views."""
 
-import json
-
-import pytest
-
-from utseg.predict.record import PREDICTION_FILE, PredictionRecord, read_record, write_record
-from utseg.predict.views import AS_MIRRORED_IN_TRAINING, NO_AUGMENTATION
+from utseg.predict.record import PredictionRecord, read_record, write_record
+from utseg.predict.views import NO_AUGMENTATION
 from utseg.predict.views import TestTimeAugmentation as Augmentation
 
 CONTENT = {
@@ -18,12 +14,6 @@ CONTENT = {
     "device": "cpu",
     "cases": {},
 }
-
-
-@pytest.mark.parametrize(("mirrored", "views"), [(True, AS_MIRRORED_IN_TRAINING), (False, NO_AUGMENTATION)])
-def test_earlier_records_which_only_said_whether_are_read(tmp_path, mirrored, views):
-    (tmp_path / PREDICTION_FILE).write_text(json.dumps(CONTENT | {"test_time_mirroring": mirrored}))
-    assert read_record(tmp_path).test_time_augmentation == views
 
 
 def test_other_views_are_another_making_and_are_on_record(tmp_path):

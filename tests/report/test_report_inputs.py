@@ -144,7 +144,7 @@ def test_the_model_that_made_the_masks_is_found_by_name_and_checksum(tmp_path, h
     def record(name, checksum):
         use = {"name": name, "network": "UTNet", "weights_sha256": checksum, "plan_sha256": "0"}
         same = {"labels": {"LV": 1}, "channel_names": ["c"], "versions": {}, "device": "cpu", "cases": {}}
-        content = {"models": [use], "test_time_mirroring": False, **same}
+        content = {"models": [use], "test_time_augmentation": {}, **same}
         (scores / "prediction.json").write_text(json.dumps(content))
         return find_entries([scores], home)[0].runs
 

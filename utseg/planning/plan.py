@@ -69,7 +69,7 @@ class AugmentationSettings(Settings):
     `gamma_range`: exponents on the range of values, mean and deviation kept.
     `foreground_fraction`: share of the patches that are centred on a pixel of a label, labels taking turns; the others lie anywhere.
 
-    The kinds below it came later, and a plan without them has none. `blur_sd_mm_range`: standard deviation of a Gaussian.
+    The kinds below it are off by default. `blur_sd_mm_range`: standard deviation of a Gaussian.
     `resolution_range`: the share of the resolution that is left, 0.5 is pixels twice as wide.
     Two kinds take the look of a slice of another subject, preferably of another vendor, by a share from nothing to all of it:
     `histogram_…` its histogram; `amplitude_…` the amplitudes (not the phases) of its waves as long as `amplitude_wavelength_mm_range` and

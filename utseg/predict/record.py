@@ -6,16 +6,14 @@ A mask is kept only when its input, the models and the mask itself are what the 
 import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import model_validator
+from typing import Literal
 
 from utseg.case import Case
 from utseg.errors import UtsegError, listing
 from utseg.files import sha256, write_text
 from utseg.planning.settings import Settings, read_model
 from utseg.postprocess import Postprocessing
-from utseg.predict.views import AS_MIRRORED_IN_TRAINING, NO_AUGMENTATION, TestTimeAugmentation
+from utseg.predict.views import TestTimeAugmentation
 from utseg.quality import QUALITY_FILE, CaseQuality, write_table
 
 logger = logging.getLogger("utseg")
@@ -56,8 +54,8 @@ class PredictedCase(Settings):
 class PredictionRecord(Settings):
     """The content of `prediction.json`. `labels` maps names to the values in the masks; `cases` is keyed by case id.
 
-    `test_time_augmentation`: the views of all models together; each has of them what its plan trained with. Earlier records only said
-    whether there was any mirroring (`test_time_mirroring`). `postprocessing` was done to the masks, not to saved probabilities.
+    `test_time_augmentation`: the views of all models together; each has of them what its plan trained with. `postprocessing` was done to
+    the masks, not to saved probabilities.
     """
 
     format: Literal["utseg-prediction-1"] = "utseg-prediction-1"
@@ -69,15 +67,6 @@ class PredictionRecord(Settings):
     versions: dict[str, str]
     device: str
     cases: dict[str, PredictedCase]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _earlier_key(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or "test_time_mirroring" not in value:
-            return value
-        mirrored = value["test_time_mirroring"]
-        rest = {key: each for key, each in value.items() if key != "test_time_mirroring"}
-        return {"test_time_augmentation": AS_MIRRORED_IN_TRAINING if mirrored else NO_AUGMENTATION, **rest}
 
     def same_making(self, other: "PredictionRecord") -> bool:
         """Whether both describe masks by the same models, used in the same way, wherever it ran."""

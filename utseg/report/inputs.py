@@ -41,7 +41,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Scores:
-    """One scores folder. What an older version did not write yet is None."""
+    """One scores folder. What it does not hold is None: where masks were scored, and what made them."""
 
     folder: Path
     rows: list[Row]

@@ -1,4 +1,4 @@
-"""Where the image, the reference and the predictions of each case are, for the pictures: by `sources.json`, else in the raw dataset.
+"""Where the image, the reference and the predictions of each case are, for the pictures: by `sources.json`.
 
 Only files that are still those that were scored count. What is not there any more is left out with the reason; nothing is read here but
 checksums.
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from utseg.case import Case, Dataset
 from utseg.errors import UtsegError
-from utseg.evaluate.score import SUFFIXES
-from utseg.evaluate.sources import CaseSource
+from utseg.evaluate.sources import SOURCES_FILE, CaseSource
 from utseg.files import sha256
 from utseg.home import Home
 from utseg.labels import Labels
 from utseg.report.inputs import Entry, Scores
 
 NO_IMAGE = "the image is not there; name its raw dataset with -d"
+NO_SOURCES = f"{SOURCES_FILE} does not say which files were scored; score again with utseg_evaluate"
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _of_case(
     """The case's files, its prediction under the name ""; or why there is no picture."""
     folder = scores.folder
     if source is None or scores.sources is None:
-        return _of_older(folder, case)
+        return NO_SOURCES
     reference, prediction = folder / source.reference, folder / source.prediction
     for path, checksum, what in (
         (reference, source.reference_sha256, "reference"),
@@ -108,16 +108,6 @@ def _of_case(
                 reference_labels=scores.sources.reference_labels,
             )
     return NO_IMAGE
-
-
-def _of_older(folder: Path, case: Case | None) -> Places | str:
-    """Scores without a record of their sources: the raw dataset's files, and a mask in the scores folder itself."""
-    if case is None or case.label is None or not case.images or not case.images[0].is_file():
-        return NO_IMAGE
-    for suffix in SUFFIXES:
-        if (mask := folder / f"{case.case_id}{suffix}").is_file():
-            return Places(case.case_id, case.images[0], case.frame, case.label, case.frame, {"": mask})
-    return "where the prediction is was not recorded; score again with utseg_evaluate"
 
 
 def _dataset_names(entry: Entry, scores: Scores) -> list[str]:
