@@ -67,6 +67,13 @@ def weighted_cross_entropy(counts: Counts, background_weight: float) -> Tensor:
     return -(weight_K * counts.log_probability_K).sum() / (weight_K * counts.reference_K).sum()
 
 
+def _terms(counts: Counts, settings: LossSettings) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy, soft Dice, and the weighted sum of both."""
+    cross_entropy = weighted_cross_entropy(counts, settings.background_weight)
+    dice = soft_dice_loss(counts)
+    return cross_entropy, dice, settings.cross_entropy_weight * cross_entropy + settings.dice_weight * dice
+
+
 def training_loss(
     outputs: Tensor | Sequence[Tensor],
     target_BHW: Tensor,
@@ -87,11 +94,10 @@ def training_loss(
     terms: dict[str, Tensor] = {}
     for counts_4K, weight in zip(counts_O4K, settings.deep_supervision_weights, strict=False):
         counts = Counts(*counts_4K)
-        cross_entropy = weighted_cross_entropy(counts, settings.background_weight)
-        dice = soft_dice_loss(counts)
+        cross_entropy, dice, both = _terms(counts, settings)
         if not terms:
             terms = {"cross_entropy": cross_entropy.detach(), "dice": dice.detach()}
-        losses.append(weight * (settings.cross_entropy_weight * cross_entropy + settings.dice_weight * dice))
+        losses.append(weight * both)
     if len(losses) > 1:
         terms["auxiliary"] = torch.stack(losses[1:]).sum().detach()
     return torch.stack(losses).sum(), terms
@@ -102,7 +108,8 @@ def volume_loss(
 ) -> dict[str, float]:
     """`cross_entropy` and `dice` of a volume's probabilities, its slices as one batch, and `total`, the full output's loss of both.
 
-    The same formulas as in training, without a tensor as large as the probabilities. Probabilities below 1e-7 count as 1e-7.
+    The losses of training, from counts that are made without a tensor as large as the probabilities. Probabilities below 1e-7 count as
+    1e-7.
     """
     classes = len(probability_KZYX)
     chosen_ZYX = np.take_along_axis(probability_KZYX, reference_ZYX[np.newaxis].astype(np.intp), 0)[0]
@@ -110,12 +117,8 @@ def volume_loss(
     size_K = np.bincount(reference, minlength=classes).astype(np.float64)
     overlap_K = np.bincount(reference, weights=chosen_ZYX.ravel(), minlength=classes)
     logs_K = np.bincount(reference, weights=np.log(np.maximum(chosen_ZYX, 1e-7)).ravel(), minlength=classes)
-    weight_K = np.ones(classes)
-    weight_K[0] = settings.background_weight
-    cross_entropy = -float((weight_K * logs_K).sum() / (weight_K * size_K).sum())
-    dice_K = 2 * overlap_K / (probability_KZYX.sum((1, 2, 3), dtype=np.float64) + size_K)
-    present_K = size_K[1:] > 0
-    dice = float((1 - dice_K[1:])[present_K].mean()) if present_K.any() else 0.0
-    weighted = settings.cross_entropy_weight * cross_entropy + settings.dice_weight * dice
-    total = settings.deep_supervision_weights[0] * weighted
+    probability_K = probability_KZYX.sum((1, 2, 3), dtype=np.float64)
+    counts = Counts(*map(torch.from_numpy, (overlap_K, probability_K, size_K, logs_K)))
+    cross_entropy, dice, both = map(float, _terms(counts, settings))
+    total = settings.deep_supervision_weights[0] * both
     return {"total": total, "cross_entropy": cross_entropy, "dice": dice}
