@@ -16,6 +16,7 @@ from scipy import ndimage
 from preprocess.made import LABELS, dice, make_loaded, make_plan, one_hot
 from utseg.errors import InputError
 from utseg.planning.ways import ARRANGEMENTS, AS_IT_LIES, Way
+from utseg.preprocess import case as preprocessing
 from utseg.preprocess.case import (
     CaseProperties,
     preprocess_case,
@@ -277,3 +278,18 @@ def test_real_scans_come_back(shared: Path):
             mask = restore_labels(one_hot(done.label_ZYX), done.properties)
             found = {name: dice(mask, loaded.label_ZYX, value) for name, value in LABELS.items() if value}
             assert min(found.values()) >= 0.97, (case.case_id, target, found)
+
+
+def test_weights_are_remembered_up_to_so_many_bytes_or_one(monkeypatch):
+    made = []
+
+    def make(old, new):
+        made.append(old)
+        return np.zeros((new, old), np.float32)
+
+    monkeypatch.setattr(preprocessing, "MOST_REMEMBERED", 4 * 10 * (20 + 30))
+    weights = preprocessing._remembered(make)
+    shapes = [weights(old, 10).shape for old in (20, 30, 20, 40, 30, 5000, 5000)]
+    assert shapes == [(10, old) for old in (20, 30, 20, 40, 30, 5000, 5000)]
+    assert made == [20, 30, 40, 30, 5000]
+    assert weights(10, 10) is None

@@ -8,8 +8,8 @@ or written.
 Axes: C channels, K classes, Z slices, Y rows, X columns. L and M are input and output pixels of one axis.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -33,6 +33,7 @@ SIDES = 4, 8192
 # A deviation below this share of the largest value is what resampling in float32 makes of a constant image.
 CONSTANT_BELOW = 1e-5
 ANTI_ALIAS = 0.4
+MOST_REMEMBERED = 64 << 20
 
 
 class Normalisation(Settings):
@@ -243,24 +244,38 @@ def _positions(old: int, new: int) -> NDArray[np.float64]:
     return np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
 
 
-@lru_cache(maxsize=64)
-def _linear_weights(old: int, new: int) -> Floats | None:
-    """(new, old) weights of linear interpolation; None is the identity."""
-    if old == new:
-        return None
+def _remembered(make: Callable[[int, int], Floats]) -> Callable[[int, int], Floats | None]:
+    """Keeps the last weights that were made, of MOST_REMEMBERED bytes together or one that is larger. None is the identity."""
+    kept: dict[Size, Floats] = {}
+
+    def weights(old: int, new: int) -> Floats | None:
+        if old == new:
+            return None
+        found_ML = kept.pop((old, new), None)
+        kept[old, new] = found_ML = make(old, new) if found_ML is None else found_ML
+        for earlier in list(kept)[:-1]:
+            if sum(each.nbytes for each in list(kept.values())) <= MOST_REMEMBERED:
+                break
+            kept.pop(earlier, None)
+        return found_ML
+
+    return weights
+
+
+@_remembered
+def _linear_weights(old: int, new: int) -> Floats:
+    """(new, old) weights of linear interpolation."""
     distance = np.abs(_positions(old, new)[:, np.newaxis] - np.arange(old))
     return np.asarray(np.maximum(0, 1 - distance), dtype=np.float32)
 
 
-@lru_cache(maxsize=64)
-def _cubic_weights(old: int, new: int) -> Floats | None:
-    """(new, old) weights of the interpolating cubic B-spline, mirrored at the outermost centres; None is the identity.
+@_remembered
+def _cubic_weights(old: int, new: int) -> Floats:
+    """(new, old) weights of the interpolating cubic B-spline, mirrored at the outermost centres.
 
     Where pixels grow by a factor f > 1, a Gaussian of .4·√(f² − 1) old pixels goes before it: the width at which real slices came
     nearest to their band-limited version.
     """
-    if old == new:
-        return None
     nodes_LL = _spline_basis(np.arange(old), old)
     weights_ML = np.linalg.solve(nodes_LL.T, _spline_basis(_positions(old, new), old).T).T
     if new < old:
