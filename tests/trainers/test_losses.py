@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from trainers.losses import (
@@ -129,6 +129,7 @@ def test_the_loss_of_a_volume_is_that_of_training_on_its_slices_as_one_batch(see
     as_tensor = torch.from_numpy(logits).float()
     total, terms = training_loss(as_tensor, torch.from_numpy(target), weights)
     probability_KZYX = as_tensor.softmax(1).movedim(0, 1).contiguous().numpy()
+    assume(probability_KZYX.min() >= 1e-7)  # where a volume's loss stops
     found = volume_loss(probability_KZYX, target, weights)
     assert found.pop("total") == pytest.approx(total.item(), rel=1e-4, abs=1e-5)
     assert found == {name: pytest.approx(value.item(), rel=1e-4, abs=1e-5) for name, value in terms.items()}
