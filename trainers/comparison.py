@@ -1,14 +1,15 @@
 """A run's line in TensorBoard's table of runs (HParams): the settings that matter, and the final scores in native millimetres.
 
 The line lies in the run's own folder, as one small event file that is written whole: the table, the curves and the pictures of a run
-are then one run to TensorBoard, and writing it again replaces it. Columns are the same for every network; a setting that a network does
-not have stays blank. Nothing is scored here: the scores are those of `validation/summary.json`.
+are then one run to TensorBoard, and writing it again replaces it. (`SummaryWriter.add_hparams` writes a file that cannot be told from
+the curves', so an earlier line would stay and win, and has no columns without a value.) Columns are the same for every network; a
+setting that a network does not have stays blank. Nothing is scored here: the scores are those of `validation/summary.json`.
 """
 
-import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from trainers.state import State
@@ -23,7 +24,6 @@ SUFFIX = ".scores"
 SCORES = {"dice": "native_dice", "hd95_mm": "native_hd95_mm", "assd_mm": "native_assd_mm"}
 MEAN = "mean"
 MISSED = "native_missed/total"
-EVENT_FILE_VERSION = "brain.Event:2"
 
 
 def write_comparison(run: "Run", state: State) -> None:
@@ -102,19 +102,18 @@ def event_file(
 
     TensorBoard takes the columns from the first run that it finds, so all are declared, those without a value too.
     """
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.summary.writer.record_writer import RecordWriter
-    from torch.utils.tensorboard.summary import hparams, scalar
+    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard.summary import hparams
 
     declared = {key: 0.0 if value is None else value for key, value in settings.items()}
     columns, _, _ = hparams(declared, dict.fromkeys(scores, 0.0))
     _, begin, end = hparams(dict(settings), {})
-    summaries = [columns, begin, end]
-    summaries += [scalar(tag, value) for tag, value in scores.items() if value is not None]
-    now = time.time()
-    buffer = io.BytesIO()
-    writer = RecordWriter(buffer)
-    writer.write(Event(wall_time=now, file_version=EVENT_FILE_VERSION).SerializeToString())
-    for summary in summaries:
-        writer.write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
-    return buffer.getvalue()
+    with TemporaryDirectory() as folder:
+        with SummaryWriter(folder) as events:
+            for summary in (columns, begin, end):
+                events.file_writer.add_summary(summary, step)
+            for tag, value in scores.items():
+                if value is not None:
+                    events.add_scalar(tag, value, step)
+        (written,) = Path(folder).iterdir()
+        return written.read_bytes()
