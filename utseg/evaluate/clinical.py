@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from utseg.cardiac import find_structures
 from utseg.evaluate.intervals import bootstrap_interval
-from utseg.evaluate.summary import Row, by_value
+from utseg.evaluate.metrics import Row
+from utseg.evaluate.summary import by_value
 
 GRAMS_PER_ML = 1.05
 LIMITS = 1.96

@@ -26,12 +26,11 @@ from numpy.typing import NDArray
 
 from utseg.errors import InputError
 from utseg.evaluate.intervals import Floats, bootstrap_interval, statistics, subject_means
-from utseg.evaluate.summary import STATUSES, Row, by_value
+from utseg.evaluate.metrics import EMPTIES, METRIC, Metric, Row
+from utseg.evaluate.summary import STATUSES, by_value
 
 Test = Literal["permutation", "wilcoxon"]
 COMPARISON_FORMAT = "utseg-comparison-1"
-HIGHER_IS_BETTER = frozenset({"dice", "jaccard", "precision", "recall", "surface_dice", "slice_dice"})
-LOWER_IS_BETTER = frozenset({"hd95_mm", "hd_mm", "assd_mm", "masd_mm", "slice_hd95_mm"})
 OVER_LABELS = "mean"
 """Under this name: the mean over a case's labels, of those that are defined for all models."""
 ALPHA = 0.05
@@ -40,14 +39,11 @@ LEAST_SUBJECTS = 6
 comparisons of equals."""
 EXACT_SUBJECTS = 13
 RANDOM_FLIPS = 9999
-WORST_MM = 1e6
-"""What a missed structure counts as where distances are ranked: longer than any. It is in no mean."""
 TIE = "tie"
 TOO_FEW = "too few subjects to tell"
 NOT_COMPARABLE = "not comparable"
 DISAGREE = "misses and mean disagree"
-WRONG = ("prediction_empty", "reference_empty")
-RIGHTLY_EMPTY = "both_empty"
+WRONG = (EMPTIES["missed"], EMPTIES["extra"])
 Cells = dict[tuple[str, str], float]
 """By case and label name."""
 
@@ -70,9 +66,10 @@ def compare_models(
     every other.
     Raises InputError where the metric is not one to compare by, or the models were scored on different cases (unless `only_common`).
     """
-    if metric not in HIGHER_IS_BETTER | LOWER_IS_BETTER:
-        known = ", ".join(sorted(HIGHER_IS_BETTER | LOWER_IS_BETTER))
-        raise InputError(f"metric {metric!r}: models are compared by one of {known}")
+    known = {key: one for key, one in METRIC.items() if one.better}
+    if metric not in known:
+        raise InputError(f"metric {metric!r}: models are compared by one of {', '.join(sorted(known))}")
+    by = known[metric]
     models = {name: list(rows) for name, rows in scores_by_model.items()}
     left_out = _left_out(models)
     if left_out and not only_common:
@@ -89,16 +86,16 @@ def compare_models(
         for value, own in by_value(first, column).items():
             cases = {row["case"] for row in own}
             chosen = {name: [row for row in rows if row["case"] in cases] for name, rows in models.items()}
-            groups[column][value] = _of_group(chosen, metric, test)
+            groups[column][value] = _of_group(chosen, by, test)
     return {
         "format": COMPARISON_FORMAT,
         "metric": metric,
-        "higher_is_better": metric in HIGHER_IS_BETTER,
+        "higher_is_better": by.better > 0,
         "test": test,
         "correction": "holm",
         "models": list(models),
         "left_out": left_out,
-        "all": _of_group(models, metric, test),
+        "all": _of_group(models, by, test),
         "groups": groups,
     }
 
@@ -109,11 +106,11 @@ def _left_out(models: Mapping[str, Sequence[Row]]) -> dict[str, list[str]]:
     return {name: sorted(every - cases) for name, cases in there.items() if every - cases}
 
 
-def _of_group(models: Mapping[str, Sequence[Row]], metric: str, test: Test) -> dict[str, Any]:
+def _of_group(models: Mapping[str, Sequence[Row]], metric: Metric, test: Test) -> dict[str, Any]:
     first = next(iter(models.values()), [])
     subjects = {str(row["case"]): str(row["subject"]) for row in first}
     names = list(dict.fromkeys(str(row["label_name"]) for row in first))
-    cells = {model: _cells(rows, [row[metric] for row in rows]) for model, rows in models.items()}
+    cells = {model: _cells(rows, [row[metric.key] for row in rows]) for model, rows in models.items()}
     tested = _tested_cells(models, cells, metric)
     labels: dict[str, Any] = {name: _of_label(cells, tested, subjects, name, metric, test) for name in names}
     for name in names:
@@ -128,7 +125,7 @@ def _of_group(models: Mapping[str, Sequence[Row]], metric: str, test: Test) -> d
         pair["p_holm"] = p_holm
         pair["significant"] = is_significant(pair)
         if pair["significant"]:
-            pair["better"] = pair["a" if (pair["difference"] > 0) is (metric in HIGHER_IS_BETTER) else "b"]
+            pair["better"] = pair["a" if (pair["difference"] > 0) is (metric.better > 0) else "b"]
     for label in labels.values():
         label["best_is_significant"] = _best_is_significant(label)
     return {"cases": len(subjects), "subjects": len(set(subjects.values())), "labels": labels}
@@ -142,7 +139,7 @@ def _cells(rows: Sequence[Row], values: Iterable[float]) -> Cells:
 
 
 def _tested_cells(
-    models: Mapping[str, Sequence[Row]], cells: Mapping[str, Cells], metric: str
+    models: Mapping[str, Sequence[Row]], cells: Mapping[str, Cells], metric: Metric
 ) -> dict[str, Cells]:
     """The values with what empty structures count as in the test."""
     statuses = {
@@ -150,23 +147,18 @@ def _tested_cells(
         for model, rows in models.items()
     }
     painted = {key for own in statuses.values() for key, status in own.items() if status in WRONG}
-    worst, best = ends(metric)
+    worst, best = metric.ends
     return {
         model: {
             key: worst
             if statuses[model][key] in WRONG
             else best
-            if statuses[model][key] == RIGHTLY_EMPTY and key in painted
+            if statuses[model][key] == EMPTIES["neither"] and key in painted
             else value
             for key, value in own.items()
         }
         for model, own in cells.items()
     }
-
-
-def ends(metric: str) -> tuple[float, float]:
-    """What a wrong structure counts as in the test, and one that is rightly left out."""
-    return (0.0, 1.0) if metric in HIGHER_IS_BETTER else (WORST_MM, 0.0)
 
 
 def _over_labels(
@@ -190,7 +182,7 @@ def _of_label(
     tested: Mapping[str, Cells],
     subjects: Mapping[str, str],
     name: str,
-    metric: str,
+    metric: Metric,
     test: Test,
 ) -> dict[str, Any]:
     owners = np.array(list(subjects.values()))
@@ -207,14 +199,13 @@ def _of_label(
     found = {model: statistics(own, owners) for model, own in values.items()}
     means = {model: own["mean"] for model, own in found.items() if own["mean"] is not None}
     best = means if len(means) == len(values) else {}
-    choose = max if metric in HIGHER_IS_BETTER else min
-    ranked = metric in LOWER_IS_BETTER
+    choose = max if metric.better > 0 else min
     return {
         "models": found,
         "pairs": [
             {"a": a, "b": b}
             | compare_pair(
-                values[a], values[b], owners, test, tested=(counting[a], counting[b]), ranked=ranked
+                values[a], values[b], owners, test, tested=(counting[a], counting[b]), ranked=metric.ranked
             )
             for a, b in combinations(values, 2)
         ],

@@ -1,4 +1,6 @@
-"""Scores of one prediction against its reference, per label, in native millimetres: what each is, and the rule for empty masks.
+"""The registry of metrics (`METRICS`), and scores of one prediction against its reference, per label, in native millimetres.
+
+A new metric is an entry of `METRICS` and its function: files, summaries, tests, tables and reports take theirs from there.
 
 P and R are the sets of voxels of a label in prediction and reference, ∂P and ∂R the elements of their surfaces (`surfaces.py`: voxels, each
 counting 1, or corners weighted by area), d(p, ∂R) the distance in mm from an element p to the nearest of ∂R, w its weight. TP = |P∩R|.
@@ -29,10 +31,10 @@ defined. Whoever averages leaves undefined values out and counts them (`summary.
 DEFINITIONS.md in this folder says which other tool computes which of these. Nothing is read or written here, or averaged over cases.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal, TypedDict, cast, get_args
+from functools import cached_property, partial
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,39 +52,19 @@ from utseg.evaluate.surfaces import (
 )
 
 PercentileKind = Literal["pooled", "directed"]
+Place = Literal["volume", "region", "slice"]
 Status = Literal["ok", "both_empty", "prediction_empty", "reference_empty"]
 ROBUST_PERCENT = 95.0
 TOLERANCE_MM = 2.0
 """Of the order of the mean distance between two observers' contours on cine MR, 1 to 2 mm by structure (Bai et al., JCMR 2018)."""
 NAN = float("nan")
-
-
-class Overlap(TypedDict):
-    """What only counts voxels (or pixels of a slice)."""
-
-    dice: float
-    jaccard: float
-    precision: float
-    recall: float
-
-
-class Distances(TypedDict):
-    """What the surfaces' distances give."""
-
-    surface_dice: float
-    hd95_mm: float
-    hd_mm: float
-    assd_mm: float
-    masd_mm: float
-
-
-class Scores(Overlap, Distances):
-    """Scores of one label in a volume. Undefined values are NaN; `status` says why (module docstring)."""
-
-    reference_ml: float
-    prediction_ml: float
-    difference_ml: float
-    status: Status
+WORST_MM = 1e6
+"""What a missed structure counts as where distances are ranked: longer than any. It is in no mean."""
+EMPTIES = {"missed": "prediction_empty", "extra": "reference_empty", "neither": "both_empty"}
+"""In words for tables, and the status: structures that only the reference has, only the prediction, or none of both."""
+Row = dict[str, Any]
+Scores = dict[str, Any]
+"""By key of the registry; undefined values are NaN, `status` says why."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +88,165 @@ class Definition:
                 raise SettingError(f"{setting}={value!r}: expected one of {', '.join(allowed)}")
         if not 0 <= self.tolerance_mm < np.inf:
             raise SettingError(f"tolerance_mm={self.tolerance_mm}: expected a number of mm, 0 or more")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the scores of two masks are made of: voxels of each and of both, and distances both ways (None where a mask is empty)."""
+
+    predicted: int
+    referenced: int
+    shared: int
+    spacing_zyx_mm: Spacing
+    directed: tuple[Directed, Directed] | None
+    definition: Definition
+
+    @cached_property
+    def totals(self) -> list[tuple[float, float, float]]:
+        """For each direction the sums of weights, of weighted distances, and of weights within the tolerance."""
+        found = []
+        for side in self.directed or ():
+            within = side.distances_N <= self.definition.tolerance_mm
+            if side.weights_N is None:
+                sums = len(side.distances_N), side.distances_N.sum(), np.count_nonzero(within)
+            else:
+                sums = side.weights_N.sum(), side.distances_N @ side.weights_N, side.weights_N[within].sum()
+            found.append((float(sums[0]), float(sums[1]), float(sums[2])))
+        return found
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel."""
+        return float(np.prod(self.spacing_zyx_mm)) / 1000
+
+    @property
+    def pixel_mm2(self) -> float:
+        """Area of a pixel of a slice."""
+        return self.spacing_zyx_mm[1] * self.spacing_zyx_mm[2]
+
+
+def dice(predicted: int, referenced: int, shared: int) -> float:
+    """From counts of voxels. NaN where both masks are empty."""
+    return _ratio(2 * shared, predicted + referenced)
+
+
+def _surface_dice(m: Measured) -> float:
+    if m.directed is None:
+        return 0.0 if m.predicted or m.referenced else NAN
+    (all_forth, _, near_forth), (all_back, _, near_back) = m.totals
+    return (near_forth + near_back) / (all_forth + all_back)
+
+
+def _hd95(m: Measured) -> float:
+    if m.directed is None:
+        return NAN
+    if m.definition.percentile == "directed":
+        return max(weighted_percentile(side.distances_N, side.weights_N) for side in m.directed)
+    weights = [side.weights_N for side in m.directed if side.weights_N is not None]
+    pooled = np.concatenate([side.distances_N for side in m.directed])
+    return weighted_percentile(pooled, np.concatenate(weights) if weights else None)
+
+
+def _hd(m: Measured) -> float:
+    return NAN if m.directed is None else float(max(side.distances_N.max() for side in m.directed))
+
+
+def _assd(m: Measured) -> float:
+    if m.directed is None:
+        return NAN
+    (all_forth, sum_forth, _), (all_back, sum_back, _) = m.totals
+    return (sum_forth + sum_back) / (all_forth + all_back)
+
+
+def _masd(m: Measured) -> float:
+    if m.directed is None:
+        return NAN
+    (all_forth, sum_forth, _), (all_back, sum_back, _) = m.totals
+    return (sum_forth / all_forth + sum_back / all_back) / 2
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else NAN
+
+
+def _with(rows: Sequence[Row], status: str) -> list[Row]:
+    return [row for row in rows if row["status"] == status]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: its column, its name and unit in tables, and how it is computed.
+
+    of_masks: from the masks of a label, in a volume, a region or a slice (`places`); of_slices: of a case, from the rows of its slices.
+    better: 1 where more is better, −1 where less is, 0 where neither: it is not compared. Where less is better, tests are of ranks.
+    summary: "statistics" over subjects, the "sum" over cases, or none. How empty masks count is in the module's docstring.
+    """
+
+    key: str
+    name: str
+    of_masks: Callable[[Measured], float] | None = None
+    of_slices: Callable[[Sequence[Row]], float] | None = None
+    unit: str = ""
+    digits: int = 3
+    better: Literal[1, 0, -1] = 1
+    summary: Literal["statistics", "sum", ""] = "statistics"
+    places: tuple[Place, ...] = ("volume", "region", "slice")
+
+    @property
+    def head(self) -> str:
+        """Name and unit, for a column of a table."""
+        return f"{self.name} {self.unit}".strip()
+
+    @property
+    def title(self) -> str:
+        """The head with a capital letter."""
+        return self.head[:1].upper() + self.head[1:]
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """What a wrong structure counts as in a test, and one that is rightly left out."""
+        return (0.0, 1.0) if self.better > 0 else (WORST_MM, 0.0)
+
+    @property
+    def ranked(self) -> bool:
+        """Whether tests are of ranks: a distance to a missed structure has no length."""
+        return self.better < 0
+
+
+_in_mm = partial(Metric, unit="mm", digits=2, better=-1)
+_in_ml = partial(Metric, unit="ml", digits=2, better=0, places=("volume", "region"))
+_in_mm2 = partial(Metric, unit="mm²", digits=2, better=0, summary="", places=("slice",))
+_count = partial(Metric, digits=0, better=0, summary="sum")
+METRICS = (
+    Metric("dice", "Dice", lambda m: dice(m.predicted, m.referenced, m.shared)),
+    Metric("jaccard", "Jaccard", lambda m: _ratio(m.shared, m.predicted + m.referenced - m.shared)),
+    Metric("precision", "precision", lambda m: _ratio(m.shared, m.predicted)),
+    Metric("recall", "recall", lambda m: _ratio(m.shared, m.referenced)),
+    Metric("surface_dice", "surface Dice", _surface_dice),
+    _in_mm("hd95_mm", "HD95", _hd95),
+    _in_mm("hd_mm", "HD", _hd),
+    _in_mm("assd_mm", "ASSD", _assd),
+    _in_mm("masd_mm", "MASD", _masd),
+    Metric("slice_dice", "slice Dice", of_slices=lambda rows: _mean([row["dice"] for row in rows])),
+    _in_mm(
+        "slice_hd95_mm",
+        "slice HD95",
+        of_slices=lambda rows: _mean([row["hd95_mm"] for row in _with(rows, "ok")]),
+    ),
+    _count("slices_both", "slices of both", of_slices=lambda rows: len(_with(rows, "ok"))),
+    _count("slices_missed", "slices missed", of_slices=lambda rows: len(_with(rows, EMPTIES["missed"]))),
+    _count("slices_extra", "slices extra", of_slices=lambda rows: len(_with(rows, EMPTIES["extra"]))),
+    _in_ml("reference_ml", "reference", lambda m: m.referenced * m.voxel_ml, summary=""),
+    _in_ml("prediction_ml", "prediction", lambda m: m.predicted * m.voxel_ml, summary=""),
+    _in_ml("difference_ml", "volume difference", lambda m: (m.predicted - m.referenced) * m.voxel_ml),
+    _in_mm2("reference_mm2", "reference", lambda m: m.referenced * m.pixel_mm2),
+    _in_mm2("prediction_mm2", "prediction", lambda m: m.predicted * m.pixel_mm2),
+)
+METRIC = {metric.key: metric for metric in METRICS}
+MAIN = ("dice", "hd95_mm", "assd_mm")
+"""Those with an interval wherever there is room for few."""
+SHOWN = (*MAIN, "surface_dice")
+"""Those that reports show, the first the most."""
 
 
 def evaluate_pair(
@@ -193,35 +334,21 @@ class LabelPair:
 
     def scores(self) -> Scores:
         """Those of the whole volume."""
-        predicted, referenced, shared = (int(count) for count in self.counts.sum(axis=1))
-        return volume_scores(
-            predicted,
-            referenced,
-            shared,
-            self.spacing_zyx_mm,
-            self.directed if predicted and referenced else None,
-            self.definition,
-        )
+        counts = self.counts.sum(axis=1).tolist()
+        return self.score(counts, self.directed if counts[0] and counts[1] else None)
 
-
-def volume_scores(
-    predicted: int,
-    referenced: int,
-    shared: int,
-    spacing_zyx_mm: Spacing,
-    directed: tuple[Directed, Directed] | None,
-    definition: Definition,
-) -> Scores:
-    """From counts of voxels and the distances in both directions (None where one of the masks is empty)."""
-    voxel_ml = float(np.prod(spacing_zyx_mm)) / 1000
-    return {
-        **overlap(predicted, referenced, shared),
-        **distance_scores(predicted, referenced, directed, definition),
-        "reference_ml": referenced * voxel_ml,
-        "prediction_ml": predicted * voxel_ml,
-        "difference_ml": (predicted - referenced) * voxel_ml,
-        "status": status_of(predicted, referenced),
-    }
+    def score(
+        self, counts: Sequence[int], directed: tuple[Directed, Directed] | None, place: Place = "volume"
+    ) -> Scores:
+        """From counts of voxels (prediction, reference, both) and distances in both directions, None where a mask is empty."""
+        predicted, referenced, shared = counts
+        measured = Measured(predicted, referenced, shared, self.spacing_zyx_mm, directed, self.definition)
+        found: Scores = {
+            metric.key: metric.of_masks(measured)
+            for metric in METRICS
+            if metric.of_masks and place in metric.places
+        }
+        return found | {"status": status_of(predicted, referenced)}
 
 
 def status_of(predicted: int, referenced: int) -> Status:
@@ -229,54 +356,6 @@ def status_of(predicted: int, referenced: int) -> Status:
     if predicted:
         return "ok" if referenced else "reference_empty"
     return "prediction_empty" if referenced else "both_empty"
-
-
-def overlap(predicted: int, referenced: int, shared: int) -> Overlap:
-    """Dice, Jaccard, precision and recall from counts of voxels. NaN where the divisor is 0."""
-    return {
-        "dice": _ratio(2 * shared, predicted + referenced),
-        "jaccard": _ratio(shared, predicted + referenced - shared),
-        "precision": _ratio(shared, predicted),
-        "recall": _ratio(shared, referenced),
-    }
-
-
-def distance_scores(
-    predicted: int, referenced: int, directed: tuple[Directed, Directed] | None, definition: Definition
-) -> Distances:
-    """Surface Dice and distances in mm. Without distances (a mask is empty) they are NaN, but for a surface Dice of 0 where one is not."""
-    if directed is None:
-        missed = 0.0 if predicted or referenced else NAN
-        return {"surface_dice": missed, "hd95_mm": NAN, "hd_mm": NAN, "assd_mm": NAN, "masd_mm": NAN}
-    forth, back = directed
-    sums, totals, near = [], [], []
-    for side in directed:
-        within = side.distances_N <= definition.tolerance_mm
-        if side.weights_N is None:
-            sums.append(float(side.distances_N.sum()))
-            totals.append(float(len(side.distances_N)))
-            near.append(float(np.count_nonzero(within)))
-        else:
-            sums.append(float(side.distances_N @ side.weights_N))
-            totals.append(float(side.weights_N.sum()))
-            near.append(float(side.weights_N[within].sum()))
-    if definition.percentile == "directed":
-        hd95 = max(weighted_percentile(side.distances_N, side.weights_N) for side in directed)
-    else:
-        pooled = np.concatenate([forth.distances_N, back.distances_N])
-        weights = (
-            None
-            if forth.weights_N is None or back.weights_N is None
-            else np.concatenate([forth.weights_N, back.weights_N])
-        )
-        hd95 = weighted_percentile(pooled, weights)
-    return {
-        "surface_dice": sum(near) / sum(totals),
-        "hd95_mm": hd95,
-        "hd_mm": float(max(forth.distances_N.max(), back.distances_N.max())),
-        "assd_mm": sum(sums) / sum(totals),
-        "masd_mm": (sums[0] / totals[0] + sums[1] / totals[1]) / 2,
-    }
 
 
 def weighted_percentile(values_N: Floats, weights_N: Floats | None, percent: float = ROBUST_PERCENT) -> float:

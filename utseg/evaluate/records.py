@@ -12,21 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from utseg.errors import InputError
+from utseg.evaluate.metrics import METRICS as REGISTRY
+from utseg.evaluate.metrics import Row
 
-Row = dict[str, Any]
 METRICS_FILE = "metrics.csv"
 SLICES_FILE = "slices.csv"
 REGIONS_FILE = "regions.csv"
 CLINICAL_FILE = "clinical.csv"
 OFFICIAL_FILE = "official_utnet.csv"
 
-OVERLAP = ("dice", "jaccard", "precision", "recall", "surface_dice")
-DISTANCES = ("hd95_mm", "hd_mm", "assd_mm", "masd_mm")
-VOLUMES = ("reference_ml", "prediction_ml", "difference_ml")
-SLICE_MEANS = ("slice_dice", "slice_hd95_mm", "slices_both", "slices_missed", "slices_extra")
-METRICS = (*OVERLAP, *DISTANCES, *SLICE_MEANS, *VOLUMES)
-SLICE_METRICS = (*OVERLAP, *DISTANCES, "reference_mm2", "prediction_mm2")
-REGION_METRICS = (*OVERLAP, *DISTANCES, *VOLUMES)
+METRICS = tuple(metric.key for metric in REGISTRY if metric.of_slices or "volume" in metric.places)
+SLICE_METRICS = tuple(metric.key for metric in REGISTRY if metric.of_masks and "slice" in metric.places)
+REGION_METRICS = tuple(metric.key for metric in REGISTRY if metric.of_masks and "region" in metric.places)
 
 
 def to_csv(rows: Iterable[Row], columns: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from utseg.case import Case
 from utseg.errors import CaseErrors, InputError, listing
 from utseg.evaluate.clinical import clinical_measures, summarise_clinical
-from utseg.evaluate.metrics import Definition
+from utseg.evaluate.metrics import Definition, Row
 from utseg.evaluate.numbering import Side, count_overlap, require_plausible
 from utseg.evaluate.official import OFFICIAL_METRICS, official_means, official_utnet_scores
 from utseg.evaluate.records import (
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("utseg")
 SUMMARY_FILE = "summary.json"
 SUFFIXES = (".nii.gz", ".nii")
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -24,17 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.cardiac import HEART, find_structures
-from utseg.evaluate.metrics import (
-    NAN,
-    Definition,
-    LabelPair,
-    Scores,
-    distance_scores,
-    label_pairs,
-    overlap,
-    status_of,
-    volume_scores,
-)
+from utseg.evaluate.metrics import METRICS, Definition, LabelPair, label_pairs
 from utseg.evaluate.surfaces import Mask
 
 REGIONS = ("basal", "mid", "apical", "outside")
@@ -95,7 +85,6 @@ def evaluate_stack(
 
 def slice_scores(pair: LabelPair, regions: Regions | None = None) -> list[dict[str, Any]]:
     """One row for each slice that the prediction or the reference has: its index in the volume, region, scores, areas in mm², status."""
-    pixel_mm2 = pair.spacing_zyx_mm[1] * pair.spacing_zyx_mm[2]
     counts_Z3 = pair.counts.T.tolist()
     both = [bool(predicted and referenced) for predicted, referenced, _ in counts_Z3]
     bounds = []
@@ -103,8 +92,8 @@ def slice_scores(pair: LabelPair, regions: Regions | None = None) -> list[dict[s
         planes = np.arange(len(counts_Z3) + 1)
         bounds = [np.searchsorted(side.planes_N, planes).tolist() for side in pair.directed_in_slices]
     rows = []
-    for z, (predicted, referenced, shared) in enumerate(counts_Z3):
-        if not predicted and not referenced:
+    for z, counts in enumerate(counts_Z3):
+        if not any(counts):
             continue
         directed = None
         if both[z]:
@@ -114,30 +103,14 @@ def slice_scores(pair: LabelPair, regions: Regions | None = None) -> list[dict[s
             )
             directed = forth, back
         place = pair.first_slice + z
-        rows.append(
-            {
-                "slice": place,
-                "region": regions.name(place) if regions else "",
-                **overlap(predicted, referenced, shared),
-                **distance_scores(predicted, referenced, directed, pair.definition),
-                "reference_mm2": referenced * pixel_mm2,
-                "prediction_mm2": predicted * pixel_mm2,
-                "status": status_of(predicted, referenced),
-            }
-        )
+        where = {"slice": place, "region": regions.name(place) if regions else ""}
+        rows.append(where | pair.score(counts, directed, "slice"))
     return rows
 
 
 def aggregate(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What a case's scores say about its slices. The means are NaN where there is no slice to average."""
-    hd95 = [row["hd95_mm"] for row in rows if row["status"] == "ok"]
-    return {
-        "slice_dice": sum(row["dice"] for row in rows) / len(rows) if rows else NAN,
-        "slice_hd95_mm": sum(hd95) / len(hd95) if hd95 else NAN,
-        "slices_both": len(hd95),
-        "slices_missed": sum(row["status"] == "prediction_empty" for row in rows),
-        "slices_extra": sum(row["status"] == "reference_empty" for row in rows),
-    }
+    return {metric.key: metric.of_slices(rows) for metric in METRICS if metric.of_slices}
 
 
 def region_scores(pair: LabelPair, regions: Regions) -> list[dict[str, Any]]:
@@ -148,21 +121,17 @@ def region_scores(pair: LabelPair, regions: Regions) -> list[dict[str, Any]]:
     whole = bool(pair.counts[0].any() and pair.counts[1].any())
     rows = []
     for index, region in enumerate(REGIONS):
-        predicted, referenced, shared = pair.counts[:, of_counts == index].sum(axis=1).tolist()
-        if index == OUTSIDE and not predicted and not referenced:
+        counts = pair.counts[:, of_counts == index].sum(axis=1).tolist()
+        if index == OUTSIDE and not any(counts):
             continue
         directed = None
-        if whole and predicted and referenced:
+        if whole and counts[0] and counts[1]:
             forth, back = (
                 side.where(planes[side.planes_N + pair.first_slice] == index) for side in pair.directed
             )
             directed = forth, back
-        scores: Scores = volume_scores(
-            predicted, referenced, shared, pair.spacing_zyx_mm, directed, pair.definition
-        )
-        rows.append(
-            {"region": region, "slices": int(np.count_nonzero(regions.of_slice_Z == index)), **scores}
-        )
+        where = {"region": region, "slices": int(np.count_nonzero(regions.of_slice_Z == index))}
+        rows.append(where | pair.score(counts, directed, "region"))
     return rows
 
 

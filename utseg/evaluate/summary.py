@@ -10,26 +10,11 @@ from typing import Any
 import numpy as np
 
 from utseg.evaluate.intervals import UNIT, statistics
+from utseg.evaluate.metrics import METRICS, Row
 from utseg.evaluate.stack import REGIONS
 
-SUMMARISED = (
-    "dice",
-    "jaccard",
-    "precision",
-    "recall",
-    "surface_dice",
-    "hd95_mm",
-    "hd_mm",
-    "assd_mm",
-    "masd_mm",
-    "slice_dice",
-    "slice_hd95_mm",
-    "difference_ml",
-)
 STATUSES = ("both_empty", "prediction_empty", "reference_empty")
-SLICES = ("slices_both", "slices_missed", "slices_extra")
 SUMMARY_FORMAT = "utseg-summary-1"
-Row = dict[str, Any]
 
 
 def summarise(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, Any]:
@@ -88,12 +73,14 @@ def mean_over_labels(rows: Sequence[Row], metric: str) -> dict[str, float]:
 
 def _of_label(rows: Sequence[Row]) -> dict[str, Any]:
     subjects = np.array([str(row["subject"]) for row in rows])
+    there = [metric for metric in METRICS if metric.key in rows[0]]
     summary: dict[str, Any] = {
-        metric: statistics(np.array([row[metric] for row in rows], dtype=float), subjects)
-        for metric in SUMMARISED
-        if metric in rows[0]
+        metric.key: statistics(np.array([row[metric.key] for row in rows], dtype=float), subjects)
+        for metric in there
+        if metric.summary == "statistics"
     }
     summary["empty"] = {status: sum(row["status"] == status for row in rows) for status in STATUSES}
-    if SLICES[0] in rows[0]:
-        summary["slices"] = {name: sum(int(row[name]) for row in rows) for name in SLICES}
-    return summary
+    sums = {
+        metric.key: sum(int(row[metric.key]) for row in rows) for metric in there if metric.summary == "sum"
+    }
+    return summary | ({"slices": sums} if sums else {})

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from utseg.evaluate.compare import WRONG
-from utseg.evaluate.records import Row
+from utseg.evaluate.metrics import Row
 from utseg.evaluate.tables import NOTHING, Table, number
 from utseg.report.glance import mean_dice
 from utseg.report.inputs import Entry

@@ -13,12 +13,11 @@ from markupsafe import Markup
 from utseg.evaluate.clinical import Clinical
 from utseg.evaluate.clinical import agreement as agreement_of
 from utseg.evaluate.compare import WRONG
-from utseg.evaluate.records import Row
+from utseg.evaluate.metrics import METRIC, SHOWN, Metric, Row
 from utseg.evaluate.summary import by_value
 from utseg.report.charts import Curve, Dots, agreement, curves, distribution
 from utseg.report.inputs import Entry, on_shared_cases
 
-DISTRIBUTED = {"dice": "Dice", "hd95_mm": "HD95, mm (logarithmic)"}
 MOST_VALUES = 14
 MODELS_SHOWN = 6
 
@@ -42,20 +41,20 @@ def distributions(entries: Sequence[Entry], columns: Sequence[str]) -> list[Char
     labels = list(dict.fromkeys(str(row["label_name"]) for entry in scored for row in entry.rows))
     found = []
     for column in columns or ("",):
-        for metric, unit in DISTRIBUTED.items():
-            if not all(metric in entry.rows[0] for entry in scored):
+        for metric in (METRIC[key] for key in SHOWN[:2]):
+            if not all(metric.key in entry.rows[0] for entry in scored):
                 continue
             charts = [
                 distribution(
-                    f"{label}: {unit.split(',')[0]}",
-                    unit,
+                    f"{label}: {metric.name}",
+                    f"{metric.name}, {metric.unit} (logarithmic)" if metric.unit else metric.name,
                     *_rows(scored, label, metric, column),
-                    logarithmic=metric != "dice",
+                    logarithmic=bool(metric.unit),
                 )
                 for label in labels
             ]
-            caption = f"{unit.split(',')[0]} of every case" + (f" by {column}" if column else "")
-            caption += "" if metric == "dice" else "; at the far end where a structure is missed or extra"
+            caption = f"{metric.name} of every case" + (f" by {column}" if column else "")
+            caption += "; at the far end where a structure is missed or extra" if metric.unit else ""
             values = {str(row.get(column, "")) for entry in scored for row in entry.rows} - {""}
             if len(values) > MOST_VALUES:
                 caption += f" (the first {MOST_VALUES} of {len(values)})"
@@ -64,7 +63,7 @@ def distributions(entries: Sequence[Entry], columns: Sequence[str]) -> list[Char
 
 
 def _rows(
-    entries: Sequence[Entry], label: str, metric: str, column: str
+    entries: Sequence[Entry], label: str, metric: Metric, column: str
 ) -> tuple[list[Dots], tuple[float, float]]:
     """The rows of one chart, and the limits of its axis: Dice up to 1, distances from 0."""
     rows = [[row for row in entry.rows if row["label_name"] == label] for entry in entries]
@@ -77,15 +76,15 @@ def _rows(
     every: list[float] = []
     for name, by_entry in groups:
         for number, own in enumerate(by_entry):
-            defined = [row for row in own if row["status"] in WRONG or math.isfinite(row[metric])]
-            values = np.array([row[metric] for row in defined], dtype=float)
+            defined = [row for row in own if row["status"] in WRONG or math.isfinite(row[metric.key])]
+            values = np.array([row[metric.key] for row in defined], dtype=float)
             every += values[np.isfinite(values)].tolist()
             values = np.nan_to_num(values, nan=np.inf)
             cases = [str(row["case"]) for row in defined]
             dots.append(Dots(name if number == 0 else "", number, values, cases, len(own) - len(defined)))
-    if metric == "dice":
-        return dots, (min(every, default=0.0), 1.0)
-    return dots, (0.0, max(every, default=1.0) or 1.0)
+    if metric.unit:
+        return dots, (0.0, max(every, default=1.0) or 1.0)
+    return dots, (min(every, default=0.0), 1.0)
 
 
 def volume_agreement(entry: Entry, colour: int) -> Charts | None:

@@ -9,12 +9,12 @@ from typing import Any
 
 from utseg.errors import InputError
 from utseg.evaluate.compare import LEAST_SUBJECTS, OVER_LABELS, compare_models, verdict
-from utseg.evaluate.records import Row
+from utseg.evaluate.metrics import EMPTIES, METRIC, Row
 from utseg.evaluate.summary import mean_over_labels
 from utseg.evaluate.tables import NOTHING, Table, digits_apart, interval, number, p_text
 from utseg.report.inputs import Entry
 
-METRICS = {"dice": ("Dice", 3), "hd95_mm": ("HD95 mm", 2), "surface_dice": ("Surface Dice", 3)}
+METRICS = ("dice", "hd95_mm", "surface_dice")
 MARK = " †"
 MARK_NOTE = (
     "† the best of the models: better than every other by a paired test over subjects, p < 0.05 after Holm's correction over all pairs and "
@@ -29,7 +29,6 @@ RANK_NOTE = (
     "In the test a structure that is missed, or extra, is worse than any value, and one rightly left out as good as can be: distances are "
     "compared by signed ranks, overlaps by their mean, both by random changes of sign, two-sided."
 )
-EMPTY = ("prediction_empty", "reference_empty", "both_empty")
 Comparison = dict[str, Any]
 
 
@@ -115,12 +114,12 @@ def glance_tables(comparisons: Mapping[str, Comparison], *, detailed: bool = Fal
     models = next(iter(comparisons.values()))["models"]
     title = "group and label" if detailed else "group"
     if len(models) == 1:
-        heads = [head for metric in comparisons for head in (METRICS[metric][0],)]
+        heads = [METRIC[metric].title for metric in comparisons]
         chosen = [(metric, models[0]) for metric in comparisons]
         return [_table(f"{models[0]} by {title}", heads, comparisons, chosen, detailed)]
     return [
         _table(
-            f"{METRICS[metric][0]} by model and {title}",
+            f"{METRIC[metric].title} by model and {title}",
             models,
             comparisons,
             [(metric, model) for model in models],
@@ -181,7 +180,7 @@ def _cell(label: Mapping[str, Any], metric: str, model: str) -> str:
     found = label["models"].get(model)
     if found is None or found["mean"] is None:
         return NOTHING
-    digits = METRICS[metric][1]
+    digits = METRIC[metric].digits
     means = [own["mean"] for own in label["models"].values()]
     text = number(found["mean"], digits_apart(means, digits))
     if found["interval95"]:
@@ -198,8 +197,8 @@ def _empties(group: Mapping[str, Any], label: str, model: str) -> list[str]:
         if "empty" in group["labels"][name]["models"].get(model, {})
     ]
     if not counts:
-        return [NOTHING] * len(EMPTY)
-    return [str(sum(count[status] for count in counts)) for status in EMPTY]
+        return [NOTHING] * len(EMPTIES)
+    return [str(sum(count[status] for count in counts)) for status in EMPTIES.values()]
 
 
 def _first_model(group: Mapping[str, Any], label: str) -> Mapping[str, Any]:
@@ -212,7 +211,7 @@ def pair_table(comparisons: Mapping[str, Comparison]) -> Table | None:
     columns = ["metric", "label", "A", "B", "subjects", "mean A", "mean B", "A − B", "wrong A/B"]
     columns += ["subjects tested", "p", "p (Holm)", "better", "d_z", "rank-biserial"]
     rows = [
-        [METRICS[metric][0], label, *_pair_row(comparison["all"], label, pair, METRICS[metric][1])]
+        [METRIC[metric].title, label, *_pair_row(comparison["all"], label, pair, METRIC[metric].digits)]
         for metric, comparison in comparisons.items()
         for label, found in comparison["all"]["labels"].items()
         for pair in found["pairs"]

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from utseg.errors import CaseErrors, InputError, UtsegError
-from utseg.evaluate.records import METRICS_FILE, Row, read_metrics
+from utseg.evaluate.metrics import Row
+from utseg.evaluate.records import METRICS_FILE, read_metrics
 from utseg.evaluate.sources import SOURCES_FILE, Sources, read_sources
 from utseg.evaluate.summary import by_value
 from utseg.files import read_json, sha256

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from utseg.evaluate.compare import (
     ALPHA,
     DISAGREE,
-    HIGHER_IS_BETTER,
     LEAST_SUBJECTS,
     NOT_COMPARABLE,
     RANDOM_FLIPS,
@@ -25,9 +24,10 @@ from utseg.evaluate.compare import (
     holm,
 )
 from utseg.evaluate.intervals import RESAMPLES, SEED, Floats, statistics, subject_means
+from utseg.evaluate.metrics import METRIC
 from utseg.evaluate.tables import NOTHING, digits_apart, interval, number
 from utseg.report.glance import MARK
-from utseg.report.study_data import SHOWN_METRICS, Side, StudyData
+from utseg.report.study_data import Side, StudyData
 from utseg.study.record import MEAN_LABEL
 
 PAIRED, UNPAIRED = "paired", "unpaired"
@@ -95,9 +95,7 @@ def of_pair(
 ) -> Difference:
     """a − b of the same cases: (2, cases) each."""
     a_C, b_C = values
-    pair = compare_pair(
-        a_C, b_C, subjects_C, tested=(tested[0], tested[1]), ranked=metric not in HIGHER_IS_BETTER
-    )
+    pair = compare_pair(a_C, b_C, subjects_C, tested=(tested[0], tested[1]), ranked=METRIC[metric].ranked)
     facts = (pair[key] for key in ("difference", "interval95", "p", "means", "agree"))
     return Difference(metric, label, True, (pair["subjects"],), *facts)
 
@@ -120,7 +118,7 @@ def unpaired(
     difference = ends[0] - ends[1]
     if min(sizes) < 2:
         return Difference(metric, label, False, sizes, difference, None, None, ends)
-    if metric not in HIGHER_IS_BETTER:
+    if METRIC[metric].ranked:
         tested = _joint_ranks(*tested)
     agree = difference * float(tested[0].mean() - tested[1].mean()) > 0
     interval95 = difference_interval(*means)
@@ -159,16 +157,11 @@ def corrected(differences: Sequence[Difference]) -> list[Difference]:
     return [one if one.p is None else replace(one, p_holm=next(tested)) for one in differences]
 
 
-def sign_of(metric: str) -> int:
-    """1 where more is better, −1 where less is."""
-    return 1 if metric in HIGHER_IS_BETTER else -1
-
-
 def difference_text(one: Difference, *, signed: bool = True) -> str:
     """A difference with its interval for a cell, marked where it is beyond chance."""
     if one.difference is None:
         return NOTHING
-    digits = SHOWN_METRICS[one.metric][1]
+    digits = METRIC[one.metric].digits
     text = signed_number(one.difference, digits) if signed else number(one.difference, digits)
     if one.interval95:
         bounds = (signed_number(bound, digits) for bound in one.interval95)
@@ -194,7 +187,7 @@ def mean_text(
     found = data.averaged([side, *beside], metric, label)
     defined = ~np.isnan(found.values).any(axis=0)
     own = statistics(np.where(defined, found.values[0], np.nan), found.subjects)
-    digits = SHOWN_METRICS[metric][1]
+    digits = METRIC[metric].digits
     if own["mean"] is None:
         return NOTHING, 0
     text = number(own["mean"], digits)
@@ -206,5 +199,5 @@ def mean_text(
 def means_text(one: Difference) -> tuple[str, str]:
     """The means of both sides for two cells, with as many digits as tell them apart."""
     a, b = one.means or (None, None)
-    digits = digits_apart((a, b), SHOWN_METRICS[one.metric][1])
+    digits = digits_apart((a, b), METRIC[one.metric].digits)
     return number(a, digits), number(b, digits)

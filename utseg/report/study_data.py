@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.errors import InputError
-from utseg.evaluate.compare import ends
+from utseg.evaluate.metrics import EMPTIES, METRIC, SHOWN
 from utseg.evaluate.records import METRICS
 from utseg.study.images import read_images
 from utseg.study.record import (
@@ -34,13 +34,7 @@ from utseg.study.record import (
 Side = NDArray[np.bool_]
 """(R, C): which scores count."""
 Floats = NDArray[np.float64]
-EMPTIES = ("prediction_empty", "reference_empty", "both_empty")
-SHOWN_METRICS = {
-    "dice": ("Dice", 3),
-    "hd95_mm": ("HD95 mm", 2),
-    "assd_mm": ("ASSD mm", 2),
-    "surface_dice": ("Surface Dice", 3),
-}
+STATUSES = tuple(EMPTIES.values())
 FINISHED = "finished"
 DEFAULT = "default"
 
@@ -88,7 +82,7 @@ class StudyData:
     @cached_property
     def metrics(self) -> tuple[str, ...]:
         """The metrics that the report shows and the study has."""
-        return tuple(name for name in SHOWN_METRICS if name in self.values)
+        return tuple(name for name in SHOWN if name in self.values)
 
     @cached_property
     def models(self) -> tuple[str, ...]:
@@ -170,7 +164,7 @@ class StudyData:
         if tested:
             status = np.where(np.any(own, axis=0)[..., None], self.status[np.ix_(rows, there)], 0)
             wrong, rightly_empty = (status == 1) | (status == 2), status == 3
-            worst, best = ends(metric)
+            worst, best = METRIC[metric].ends
             values = np.where(wrong, worst, np.where(rightly_empty & wrong.any(axis=0), best, values))
         defined = ~(np.isnan(values) & np.any(own, axis=0)[..., None]).any(axis=0)
         filled = np.nan_to_num(values)
@@ -286,8 +280,8 @@ def _arrays(
             c, label = place_of_case[row["dataset"], row["case"]], place_of_label[row["label_name"]]
             tested[r, c] = True
             saw[r, c] = {SEEN: 1, UNSEEN: 0}.get(row["seen"], -1)
-            if row["status"] in EMPTIES:
-                status[r, c, label] = 1 + EMPTIES.index(row["status"])
+            if row["status"] in STATUSES:
+                status[r, c, label] = 1 + STATUSES.index(row["status"])
             for metric in metrics:
                 values[metric][r, c, label] = _float(row[metric], path, metric)
     return StudyData(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from utseg.evaluate.compare import ALPHA, holm
 from utseg.evaluate.intervals import SEED, times_drawn
-from utseg.evaluate.records import Row
+from utseg.evaluate.metrics import Row
 from utseg.evaluate.tables import NOTHING, Table, p_text
 from utseg.report.drawings import Charts
 from utseg.report.glance import MARK

@@ -12,7 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
-from utseg.evaluate.compare import LOWER_IS_BETTER
+from utseg.evaluate.metrics import METRIC
 from utseg.evaluate.tables import Table, interval, number, p_text
 from utseg.report.study_compare import (
     Difference,
@@ -22,19 +22,16 @@ from utseg.report.study_compare import (
     means_text,
     of_pair,
     paired,
-    sign_of,
     unpaired,
 )
-from utseg.report.study_data import SHOWN_METRICS, Side, StudyData, comparable
+from utseg.report.study_data import Side, StudyData, comparable
 from utseg.study.record import MEAN_LABEL
 
 LOSES, GAINS = "loses", "gains"
 ON_UNSEEN, LOSS, ON_ALL = "unseen", "loss", "all"
 MOST_COMPARED = 16
 MOST_CLAUSES = 3
-RANKED = dict.fromkeys(
-    LOWER_IS_BETTER, " of ranks, in which a structure that is missed or extra is worse than any value"
-)
+RANKED = " of ranks, in which a structure that is missed or extra is worse than any value"
 HOLM_NOTE = "p < 0.05 after Holm's correction over all rows of the table is marked †; else it is a tie."
 
 
@@ -67,7 +64,7 @@ def gaps(data: StudyData, metric: str = "dice", label: str = MEAN_LABEL) -> list
         seen, unseen = data.side(runs, saw=True), data.side(runs, saw=False)
         both = seen.any(axis=0) & unseen.any(axis=0)
         never = unseen.any(axis=0) & ~_groups_seen(data, model)
-        sign = sign_of(metric)
+        sign = METRIC[metric].better
         if both.any():
             loss = paired(data, seen & both, unseen & both, metric, label, sign=sign)
             found.append(Gap(model, False, seen & both, unseen & both, loss))
@@ -99,18 +96,18 @@ def gap_table(data: StudyData, metric: str = "dice") -> tuple[Table | None, list
     order = {model: place for place, model in enumerate(data.models)}
     found.sort(key=lambda gap: (order[gap.model], gap.never, labels.index(gap.loss.label)))
     rows = [_gap_row(data, gap) for gap in found]
-    by, head = data.record.by, SHOWN_METRICS[metric][0]
-    direction = "seen − unseen" if sign_of(metric) > 0 else "unseen − seen"
+    by, head = data.record.by, METRIC[metric].title
+    direction = "seen − unseen" if METRIC[metric].better > 0 else "unseen − seen"
     note = (
         f"{head}. Means over the subjects compared; loss: mean over subjects of {direction}; bootstrap 95 % intervals. Paired: of each "
         f"subject the mean over the runs that saw its {by} against the mean over those that did not; two-sided permutation test"
-        f"{RANKED.get(metric, '')}; a run on several {plural(by)} had more subjects, too. Unpaired: subjects of "
+        f"{RANKED if METRIC[metric].ranked else ''}; a run on several {plural(by)} had more subjects, too. Unpaired: subjects of "
         f"{plural(by)} that no run saw against those of seen ones (subjects: of both sides); there other "
         f"scans are compared, not only other training. {HOLM_NOTE} Empties: missed/extra/neither, over all runs; a score that is "
         "undefined in one of the runs compared is in no mean."
     )
     columns = ["model", "of", "label", "subjects", "seen", "unseen", "loss", "p", "p (Holm)", "verdict"]
-    title = f"Loss of {head.removesuffix(' mm')} on unseen {plural(by)}"
+    title = f"Loss of {METRIC[metric].name} on unseen {plural(by)}"
     return Table(title, [*columns, "empties"], rows, note), found
 
 
@@ -153,14 +150,14 @@ def by_value_table(data: StudyData, metric: str = "dice") -> Table | None:
     note = (
         f"Paired over subjects, mean over labels: what is lost by runs that did not see the {by}. {HOLM_NOTE}"
     )
-    head = SHOWN_METRICS[metric][0].removesuffix(" mm")
+    head = METRIC[metric].name
     return Table(f"Loss of {head} by {data.record.by}", ["tested on", "subjects", *data.models], rows, note)
 
 
 def _loss_on(data: StudyData, model: str, tested_on: str, metric: str) -> Difference:
     runs = data.runs_of(model)
     seen, unseen = (data.side(runs, saw=saw, tested_on=tested_on) for saw in (True, False))
-    return paired(data, seen, unseen, metric, sign=sign_of(metric))
+    return paired(data, seen, unseen, metric, sign=METRIC[metric].better)
 
 
 def compared(data: StudyData, metric: str = "dice") -> tuple[Table | None, list[Pair]]:
@@ -205,20 +202,20 @@ def compared(data: StudyData, metric: str = "dice") -> tuple[Table | None, list[
         ]
         for pair in pairs
     ]
-    head = SHOWN_METRICS[metric][0]
+    head = METRIC[metric].title
     note = (
         f"{head}, mean over labels, paired over subjects; of each pair only runs with the same training set, seed and fold. "
-        f"Means are of these subjects and runs. Two-sided permutation test{RANKED.get(metric, '')}. {HOLM_NOTE}"
+        f"Means are of these subjects and runs. Two-sided permutation test{RANKED if METRIC[metric].ranked else ''}. {HOLM_NOTE}"
     )
     columns = ["what", "A", "B", "subjects", "mean A", "mean B", "A − B", "p", "p (Holm)", "verdict"]
-    return Table(f"Models compared: {head.removesuffix(' mm')}", columns, rows, note), pairs
+    return Table(f"Models compared: {METRIC[metric].name}", columns, rows, note), pairs
 
 
 def pair_verdict(pair: Pair) -> str:
     """Who is better, or loses less; a tie; or that nothing can be told."""
     word = "loses less" if pair.what == LOSS else "better"
     more, less = f"{pair.a} {word}", f"{pair.b} {word}"
-    more_is_better = pair.what != LOSS and sign_of(pair.difference.metric) > 0
+    more_is_better = pair.what != LOSS and METRIC[pair.difference.metric].better > 0
     return pair.difference.verdict(*((more, less) if more_is_better else (less, more)))
 
 
@@ -232,7 +229,7 @@ def _difference(data: StudyData, a: str, b: str, what: str, metric: str) -> Diff
     seen = [side & (data.saw == 1) for side in (first, second)]
     sides = [seen[0], unseen[0], seen[1], unseen[1]]
     both = [data.averaged(sides, metric, tested=counting) for counting in (False, True)]
-    losses = [sign_of(metric) * (found.values[[0, 2]] - found.values[[1, 3]]) for found in both]
+    losses = [METRIC[metric].better * (found.values[[0, 2]] - found.values[[1, 3]]) for found in both]
     return of_pair(losses[0], losses[1], both[0].subjects, metric, MEAN_LABEL)
 
 

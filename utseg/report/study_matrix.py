@@ -11,16 +11,15 @@ from itertools import product
 import numpy as np
 
 from utseg.evaluate.intervals import statistics
+from utseg.evaluate.metrics import METRIC
 from utseg.evaluate.tables import NOTHING, Table, interval, number
-from utseg.report.study_compare import sign_of
-from utseg.report.study_data import SHOWN_METRICS, Side, StudyData
+from utseg.report.study_data import Side, StudyData
 from utseg.report.study_gap import plain
 from utseg.study.record import MEAN_LABEL, SEEN, StudyRun
 
 UNSEEN_ALL, SEEN_ALL, EVERY = "all unseen", "all seen", "all"
 SHADES = 9
-LEAST_RANGE = {"dice": 0.05, "surface_dice": 0.05}
-LEAST_RANGE_MM = 1.0
+LEAST_RANGE, LEAST_RANGE_MM = 0.05, 1.0
 PARTLY = "partly"
 
 
@@ -81,7 +80,7 @@ def _matrix(data: StudyData, metric: str, label: str) -> Matrix:
         rows.append(MatrixRow(model, again, plain(trained_on), _subjects(runs), len(runs), cells))
     summaries = len(columns) - len(data.tested_on)
     names = [name for name, _ in columns]
-    return Matrix(metric, label, SHOWN_METRICS[metric][0], names, summaries, _shaded(rows, metric))
+    return Matrix(metric, label, METRIC[metric].title, names, summaries, _shaded(rows, metric))
 
 
 def training_sets(data: StudyData) -> list[tuple[str, str]]:
@@ -114,7 +113,7 @@ def _subjects(runs: Sequence[StudyRun]) -> str:
 def _cell(data: StudyData, side: Side, metric: str, label: str) -> Cell:
     found = data.averaged([side], metric, label)
     own = statistics(found.values[0], found.subjects)
-    digits = SHOWN_METRICS[metric][1]
+    digits = METRIC[metric].digits
     saw = set(np.unique(data.saw[side]).tolist())
     seen = {frozenset({1}): SEEN, frozenset({0}): "", frozenset({-1}): "", frozenset(): ""}
     return Cell(
@@ -133,9 +132,11 @@ def _shaded(rows: Sequence[MatrixRow], metric: str) -> list[MatrixRow]:
     means = [cell.mean for row in rows for cell in row.cells if cell.mean is not None]
     if not means:
         return list(rows)
-    sign = sign_of(metric)
+    sign = METRIC[metric].better
     best = max(sign * mean for mean in means)
-    span = max(best - min(sign * mean for mean in means), LEAST_RANGE.get(metric, LEAST_RANGE_MM))
+    span = max(
+        best - min(sign * mean for mean in means), LEAST_RANGE_MM if METRIC[metric].unit else LEAST_RANGE
+    )
 
     def shade(cell: Cell) -> Cell:
         if cell.mean is None:
@@ -174,7 +175,7 @@ def scores_table(data: StudyData, every: Sequence[Matrix]) -> Table:
     for matrix in every:
         by_label.setdefault(matrix.label, []).append(matrix)
     columns = ["model", "trained on", "tested on", "label", "seen", "subjects", "cases"]
-    columns += [SHOWN_METRICS[metric][0] for metric in data.metrics] + ["missed", "extra", "neither"]
+    columns += [METRIC[metric].title for metric in data.metrics] + ["missed", "extra", "neither"]
     rows = []
     first = next(iter(by_label.values()))[0]
     for r, row in enumerate(first.rows):

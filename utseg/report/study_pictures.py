@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from utseg.evaluate.records import METRICS_FILE, Row
+from utseg.evaluate.metrics import Row
+from utseg.evaluate.records import METRICS_FILE
 from utseg.report.inputs import Entry, Scores, read_scores
 from utseg.report.study_data import StudyData
 from utseg.study.record import SEEN, UNSEEN

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from utseg.case import Case
 from utseg.errors import CaseErrors, InputError
 from utseg.evaluate.intervals import subject_means as means_of_subjects
-from utseg.evaluate.metrics import bounding_box, overlap
+from utseg.evaluate.metrics import bounding_box, dice
 from utseg.labels import match_labels
 from utseg.parallel import run_each
 from utseg.progress import progress
@@ -47,7 +47,7 @@ def dice_by_label(mask_ZYX: Labels, reference_ZYX: Labels, labels: Mapping[str, 
     for value in foreground(labels).values():
         predicted, referenced = mask_ZYX == value, reference_ZYX == value
         counts = (int(np.count_nonzero(flags)) for flags in (predicted, referenced, predicted & referenced))
-        found.append(overlap(*counts)["dice"])
+        found.append(dice(*counts))
     return np.array(found, dtype=np.float64)
 
 

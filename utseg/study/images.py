@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from utseg.case import Case, Dataset
 from utseg.errors import CaseErrors, InputError
-from utseg.evaluate.records import Row, to_csv
+from utseg.evaluate.metrics import Row
+from utseg.evaluate.records import to_csv
 from utseg.files import sha256, write_text
 from utseg.fingerprint.model import PERCENTILES
 from utseg.parallel import process_pool, run_each

@@ -6,7 +6,7 @@ Means over seeds and folds; intervals and tests are in `results.csv` and in the 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from utseg.evaluate.records import Row
+from utseg.evaluate.metrics import Row
 from utseg.rawdata.tables import read_table
 from utseg.study.record import ALL, MEAN_LABEL, RESULTS_FILE, SEEN, UNSEEN
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from utseg.errors import ArtefactError
+from utseg.evaluate.metrics import EMPTIES, MAIN
 from utseg.evaluate.records import METRICS
 from utseg.files import write_text
 from utseg.planning.settings import Settings, read_model
@@ -22,17 +23,14 @@ State = Literal["waiting", "finished", "failed"]
 Role = Literal["train", "test"]
 SEEN, UNSEEN, ALL = "seen", "unseen", "all"
 MEAN_LABEL = "mean"
-INTERVAL_METRICS = ("dice", "hd95_mm", "assd_mm")
-"""The metrics that `results.csv` has with deviation and interval; of the others it has the mean."""
 RUN_COLUMNS = ("run", "network", "plan", "variant", "part", "seed", "fold", "trained_on")
 CASES_COLUMNS_FIRST = (*RUN_COLUMNS, "dataset", "tested_on", "seen")
 """The first columns of `cases.csv`; those of `metrics.csv` follow (case, subject, group columns, label, label_name, metrics, status)."""
-MEANS = tuple(metric for metric in METRICS if metric not in INTERVAL_METRICS)
-EMPTIES = ("missed", "extra", "neither")
-"""Structures that only the reference has, only the prediction, neither: their undefined scores are in no mean."""
+MEANS = tuple(metric for metric in METRICS if metric not in MAIN)
+"""The metrics of which `results.csv` has the mean only; of the others it has deviation and interval, too."""
 RESULTS_COLUMNS = (
     *("run", "network", "parameters", "gmac", "trained_on", "tested_on", "group", "label", "n", "cases"),
-    *(f"{metric}{end}" for metric in INTERVAL_METRICS for end in ("", "_sd", "_low", "_high")),
+    *(f"{metric}{end}" for metric in MAIN for end in ("", "_sd", "_low", "_high")),
     *MEANS,
     *EMPTIES,
     *("plan", "variant", "part", "seed", "fold", "seen", "training_seconds"),

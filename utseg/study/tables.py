@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 
 from utseg.evaluate.intervals import statistics, subject_means
-from utseg.evaluate.records import METRICS, METRICS_FILE, Row, read_metrics, to_csv
+from utseg.evaluate.metrics import EMPTIES, MAIN, Row
+from utseg.evaluate.records import METRICS, METRICS_FILE, read_metrics, to_csv
 from utseg.files import write_text
 from utseg.study.jobs import test_folder
 from utseg.study.record import (
     ALL,
     CASES_FILE,
-    EMPTIES,
-    INTERVAL_METRICS,
     MEAN_LABEL,
     MEANS,
     RESULTS_COLUMNS,
@@ -32,7 +31,6 @@ from utseg.study.record import (
 
 MOST_VALUES = 12
 """A group column with more values (age, weight, a name) makes no groups."""
-STATUS_OF = dict(zip(EMPTIES, ("prediction_empty", "reference_empty", "both_empty"), strict=True))
 NOT_GROUPS = frozenset({*METRICS, "case", "subject", "label", "label_name", "status"})
 
 
@@ -122,7 +120,7 @@ def _by_label(rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:
 
 
 def _empties(rows: Sequence[Row]) -> Row:
-    return {name: sum(row["status"] == status for row in rows) for name, status in STATUS_OF.items()}
+    return {name: sum(row["status"] == status for row in rows) for name, status in EMPTIES.items()}
 
 
 def mean_over_labels(rows: Sequence[Row]) -> list[Row]:
@@ -148,12 +146,12 @@ def _summary(rows: Sequence[Row]) -> Row:
     """n and cases (subjects and cases with a Dice), means over subjects, and of the metrics with intervals deviation and bounds."""
     subjects = np.array([f"{row['dataset']}/{row['subject']}" for row in rows])
     summary: dict[str, Any] = {}
-    for metric in INTERVAL_METRICS:
+    for metric in MAIN:
         found = statistics(np.array([row[metric] for row in rows], dtype=float), subjects)
         low, high = found["interval95"] or (None, None)
         summary |= {metric: found["mean"], f"{metric}_sd": found["sd"]}
         summary |= {f"{metric}_low": low, f"{metric}_high": high}
-        if metric == INTERVAL_METRICS[0]:
+        if metric == MAIN[0]:
             summary |= {"n": found["n"], "cases": found["cases"]}
     for metric in MEANS:
         means = subject_means(np.array([row.get(metric, math.nan) for row in rows], dtype=float), subjects)
