@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from utseg.evaluate.intervals import by_subject, mean_defined
 from utseg.postprocess import Postprocessing, postprocess
 from utseg.postprocess.settings import FillHoles, KeepLargest, KeepLargestOfLabel
-from utseg.selection.scores import dice_by_label, mean_defined, subject_means
+from utseg.selection.scores import dice_by_label
 from utseg.selection.trials import Volume, choose_postprocessing
 
 LABELS = {"background": 0, "LV": 1, "RV": 3}
@@ -121,7 +122,7 @@ def test_subjects_count_the_same_however_many_cases_they_have(seed):
     rng = np.random.default_rng(seed)
     dice = np.where(rng.random((7, 3)) < 0.2, np.nan, rng.random((7, 3)))
     owners = rng.choice(["a", "b", "c"], 7)
-    names, means = subject_means(dice, owners)
+    names, means = by_subject(mean_defined(dice, 1), owners)
     for name, mean in zip(names, means, strict=True):
         cases = [row[~np.isnan(row)].mean() for row in dice[owners == name] if not np.isnan(row).all()]
         assert np.isnan(mean) if not cases else mean == pytest.approx(np.mean(cases))

@@ -145,7 +145,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def summary_table(summary: dict[str, Any]) -> str:
     """A plain-text table of the summary: a line a label, means over subjects; mean Dice of every group; bias of clinical measures."""
-    from utseg.evaluate.tables import counted, interval, number
+    from utseg.evaluate.tables import counted, empties, interval_cell, mean_cell, number
 
     lines = [
         f"{'label':<14}{'subjects':>9}{'cases':>6}{'Dice':>8}{'95 % interval':>18}{'HD95 mm':>9}{'ASSD mm':>9}{'HD95 2-D':>9}"
@@ -153,13 +153,11 @@ def summary_table(summary: dict[str, Any]) -> str:
     ]
     for name, label in summary["all"]["labels"].items():
         subjects, cases = counted(label["dice"])
-        missed, extra, neither = (
-            label["empty"][key] for key in ("prediction_empty", "reference_empty", "both_empty")
-        )
+        missed, extra, neither = empties(label)
+        distances = "".join(f"{mean_cell(label, key):>9}" for key in ("hd95_mm", "assd_mm", "slice_hd95_mm"))
         lines.append(
-            f"{name:<14}{subjects:>9}{cases:>6}{number(label['dice']['mean'], 3):>8}{interval(label['dice']['interval95'], 3):>18}"
-            f"{number(label['hd95_mm']['mean'], 2):>9}{number(label['assd_mm']['mean'], 2):>9}"
-            f"{number(label['slice_hd95_mm']['mean'], 2):>9}{missed:>7}{extra:>6}{neither:>8}"
+            f"{name:<14}{subjects:>9}{cases:>6}{mean_cell(label, 'dice'):>8}{interval_cell(label, 'dice'):>18}"
+            f"{distances}{missed:>7}{extra:>6}{neither:>8}"
         )
     for column, groups in summary["groups"].items():
         if len(groups) > 1:

@@ -93,6 +93,8 @@ def _find(arguments: argparse.Namespace) -> None:
 
 def in_words(best: "Best") -> str:
     """The table of candidates, the postprocessing, why, and the command to run."""
+    from utseg.evaluate.tables import interval
+
     compared = best.compared
     names = [one.name for one in best.candidates] + [trial.words for trial in best.postprocessing_tried]
     names += [trial.words for trial in best.augmentation.trials] if best.augmentation else []
@@ -105,7 +107,7 @@ def in_words(best: "Best") -> str:
         mark = "*" if one.name == best.chosen else "=" if one.tied else " "
         p = one.against_best.p if one.against_best else None
         lines.append(
-            f"{mark} {one.name:<{width}}{one.mean_dice:>7.4f}{_interval(one.interval95):>18}{one.gmac:>9.3g}"
+            f"{mark} {one.name:<{width}}{one.mean_dice:>7.4f}{interval(one.interval95, 4):>18}{one.gmac:>9.3g}"
             f"{'' if p is None else f'{p:.3g}':>8}"
         )
     lines += [
@@ -121,7 +123,7 @@ def in_words(best: "Best") -> str:
     lines += _augmentation_in_words(best, width)
     lines += [
         "",
-        f"chosen: {best.chosen}, {len(best.members)} members, mean Dice {best.mean_dice:.4f} ({_interval(best.interval95).strip()})",
+        f"chosen: {best.chosen}, {len(best.members)} members, mean Dice {best.mean_dice:.4f} ({interval(best.interval95, 4)})",
         f"scored on {best.scored_on}",
         f"why: {best.why}",
         f"to predict: {best.command}",
@@ -130,6 +132,8 @@ def in_words(best: "Best") -> str:
 
 
 def _augmentation_in_words(best: "Best", width: int) -> list[str]:
+    from utseg.evaluate.tables import interval
+
     measured = best.augmentation
     if measured is None:
         return ["", "test-time augmentation: not measured; prediction mirrors as training did"]
@@ -140,12 +144,8 @@ def _augmentation_in_words(best: "Best", width: int) -> list[str]:
         f"test-time augmentation, on {len(measured.subjects)} of the subjects (mean Dice without: {measured.mean_dice:.4f})",
     ]
     for trial in measured.trials:
-        change = f"{trial.gain:+.4f} ({_interval(trial.interval95).strip()})"
+        change = f"{trial.gain:+.4f} ({interval(trial.interval95, 4)})"
         passes = f"{trial.passes:g} passes"
         mark = "*" if trial.augmentation == measured.chosen else " "
         lines.append(f"{mark} {trial.words:<{width}}{change:<{CHANGE_WIDTH}}{passes:<11}{trial.why}")
     return [*lines, f"  {measured.why}"]
-
-
-def _interval(interval: tuple[float, float] | None) -> str:
-    return f"{interval[0]:.4f} … {interval[1]:.4f}" if interval else "–"

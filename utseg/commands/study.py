@@ -323,6 +323,7 @@ def _wrong_file() -> Iterator[None]:
 
 
 def _dry_run(study: "SettledStudy", request: "StudyRequest") -> None:
+    from utseg.evaluate.tables import duration_text
     from utseg.study.estimate import estimate, total_seconds
 
     estimates = estimate(study, request)
@@ -334,8 +335,8 @@ def _dry_run(study: "SettledStudy", request: "StudyRequest") -> None:
         state = "finished" if one.finished else "to do" if cost else "wrong"
         figures = (
             [
-                in_words(cost.training_s),
-                in_words(cost.testing_s),
+                duration_text(cost.training_s),
+                duration_text(cost.testing_s),
                 f"{cost.memory_gb:.1f}",
                 f"{cost.parameters:,}",
                 f"{cost.gmac:.2f}",
@@ -359,18 +360,9 @@ def _dry_run(study: "SettledStudy", request: "StudyRequest") -> None:
             logger.warning("%s: %s", one.run.planned.name, one.problem)
     slot = f"{study.slot_s:.0f} s for each run; " if study.slot_s is not None else ""
     sys.stdout.write(
-        f"{slot}about {in_words(total_seconds(estimates, request.parallel))} in all, {request.parallel} at a time; "
+        f"{slot}about {duration_text(total_seconds(estimates, request.parallel))} in all, {request.parallel} at a time; "
         "train + validate: subjects; memory: a training step in float32\ndry run: nothing was written\n"
     )
-
-
-def in_words(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def _finish(record: "StudyRecord", output: Path, *, submitted: bool = False) -> None:

@@ -232,6 +232,8 @@ def vendor_scores(summary: Mapping[str, Any], cases: Sequence[Case]) -> tuple[Ve
 
 def score_table(scores: Sequence[VendorScore]) -> str:
     """Plain text: a line for each vendor, Dice by label (means over subjects), and the means over seen and unseen vendors."""
+    from utseg.evaluate.tables import number
+
     labels = list(scores[0].dice)
     lines = [
         f"{'vendor':<14}{'in training':<13}{'cases':>5}" + "".join(f"{name:>8}" for name in (*labels, "mean"))
@@ -241,17 +243,13 @@ def score_table(scores: Sequence[VendorScore]) -> str:
         values = (*(score.dice[name] for name in labels), score.mean)
         lines.append(
             f"{f'{score.vendor} {score.name}':<14}{seen:<13}{score.cases:>5}"
-            + "".join(f"{_shown(value):>8}" for value in values)
+            + "".join(f"{number(value, 3):>8}" for value in values)
         )
     for trained_on, words in ((True, "mean of seen vendors"), (False, "mean of unseen vendors")):
         means = [score.mean for score in scores if score.seen == trained_on and score.mean is not None]
         value = sum(means) / len(means) if means else None
-        lines.append(f"{words:<32}{_shown(value):>{8 * (len(labels) + 1)}}")
+        lines.append(f"{words:<32}{number(value, 3):>{8 * (len(labels) + 1)}}")
     return "\n".join(lines)
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 def _step(number: int, what: str, command: Sequence[object] = ()) -> None:

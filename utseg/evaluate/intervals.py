@@ -18,10 +18,25 @@ Floats = NDArray[np.float64]
 
 def subject_means(values_C: Floats, subjects_C: NDArray[np.str_]) -> Floats:
     """(S,): the mean over each subject's cases, in the order of the names; undefined cases, and subjects without others, are left out."""
+    _, means = by_subject(values_C, subjects_C)
+    return means[~np.isnan(means)]
+
+
+def by_subject(values_C: Floats, subjects_C: NDArray[np.str_]) -> tuple[NDArray[np.str_], Floats]:
+    """(S,): the subjects, sorted, and the mean over the cases of each, undefined ones left out; NaN where a subject has no other."""
+    names, owner = np.unique(subjects_C, return_inverse=True)
     defined = ~np.isnan(values_C)
-    _, owner = np.unique(subjects_C[defined], return_inverse=True)
-    means: Floats = np.bincount(owner, weights=values_C[defined]) / np.bincount(owner)
-    return means
+    count = np.bincount(owner, weights=defined, minlength=len(names))
+    total = np.bincount(owner, weights=np.where(defined, values_C, 0), minlength=len(names))
+    return names, np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def mean_defined(values: Floats, axis: int) -> Floats:
+    """The mean of what is not NaN; NaN where all is."""
+    defined = ~np.isnan(values)
+    count = defined.sum(axis)
+    total = np.where(defined, values, 0).sum(axis)
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
 
 
 def statistics(values_C: Floats, subjects_C: NDArray[np.str_]) -> dict[str, Any]:

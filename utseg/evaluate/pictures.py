@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from utseg.evaluate.tables import number
 from utseg.files import write_bytes
 from utseg.pictures import GREY_PERCENTILES, bar_length_mm, label_colour, label_contours, window_around
 
@@ -56,7 +57,7 @@ def overlay_picture(
     figure.suptitle(title, fontsize=11)
     shown = {name: value for name, value in labels.items() if value > 0}
     scores = "prediction · Dice of the volume: " + "  ".join(
-        f"{name} {_score(dice.get(name))}" for name in shown
+        f"{name} {number(dice.get(name), 3)}" for name in shown
     )
     low, high = np.percentile(image, GREY_PERCENTILES)
     extent = (0.0, width_mm, height_mm, 0.0)
@@ -105,7 +106,3 @@ def _draw_bar(axes: "Axes", width_mm: float, height_mm: float) -> None:
     axes.text(
         x + length / 2, y - 0.02 * height_mm, f"{length:.0f} mm", color="white", fontsize=8, ha="center"
     )
-
-
-def _score(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"

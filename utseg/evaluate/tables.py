@@ -3,12 +3,16 @@
 Counts of empty structures stand beside every mean. Which numbers are in a summary is decided in `summary.py`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from utseg.evaluate.compare import ALPHA
+from utseg.evaluate.metrics import EMPTIES, METRIC
 from utseg.evaluate.stack import REGIONS
 
 MARKDOWN_FILE = "tables.md"
@@ -71,43 +75,48 @@ def summary_tables(summary: Mapping[str, Any]) -> list[Table]:
 
 
 def _labels_table(group: Mapping[str, Any]) -> Table:
-    heads = ["label", "subjects", "cases", "Dice", "95 % interval", "surface Dice", "cases with distances"]
-    heads += ["HD95 mm", "HD mm", "ASSD mm", "slice Dice", "slice HD95 mm", "volume difference ml"]
-    heads += ["missed", "extra", "neither"]
-    rows = []
-    for name, label in group["labels"].items():
-        shown = [("hd95_mm", 2), ("hd_mm", 2), ("assd_mm", 2), ("slice_dice", 3), ("slice_hd95_mm", 2)]
-        shown += [("difference_ml", 2)]
-        rows.append(
-            [
-                name,
-                *counted(label["dice"]),
-                number(label["dice"]["mean"], 3),
-                interval(label["dice"]["interval95"], 3),
-                number(label.get("surface_dice", {}).get("mean"), 3),
-                str(label["hd95_mm"]["cases"]),
-                *(number(label.get(metric, {}).get("mean"), digits) for metric, digits in shown),
-                *_empties(label["empty"]),
-            ]
-        )
+    others = ("hd95_mm", "hd_mm", "assd_mm", "slice_dice", "slice_hd95_mm", "difference_ml")
+    heads = [
+        "label",
+        "subjects",
+        "cases",
+        "Dice",
+        "95 % interval",
+        METRIC["surface_dice"].head,
+        "cases with distances",
+    ]
+    heads += [*(METRIC[key].head for key in others), *EMPTIES]
+    rows = [
+        [
+            name,
+            *counted(label["dice"]),
+            mean_cell(label, "dice"),
+            interval_cell(label, "dice"),
+            mean_cell(label, "surface_dice"),
+            str(label["hd95_mm"]["cases"]),
+            *(mean_cell(label, key) for key in others),
+            *empties(label),
+        ]
+        for name, label in group["labels"].items()
+    ]
     return Table(f"All {group['cases']} cases of {group['subjects']} subjects", heads, rows, EMPTY_NOTE)
 
 
 def _groups_table(title: str, groups: Mapping[str, Any]) -> Table:
     heads = ["group", "label", "subjects", "cases", "Dice", "95 % interval", "cases with distances"]
-    heads += ["HD95 mm", "95 % interval", "surface Dice", "missed", "extra", "neither"]
+    heads += [METRIC["hd95_mm"].head, "95 % interval", METRIC["surface_dice"].head, *EMPTIES]
     rows = [
         [
             value,
             name,
             *counted(label["dice"]),
-            number(label["dice"]["mean"], 3),
-            interval(label["dice"]["interval95"], 3),
+            mean_cell(label, "dice"),
+            interval_cell(label, "dice"),
             str(label["hd95_mm"]["cases"]),
-            number(label["hd95_mm"]["mean"], 2),
-            interval(label["hd95_mm"]["interval95"], 2),
-            number(label.get("surface_dice", {}).get("mean"), 3),
-            *_empties(label["empty"]),
+            mean_cell(label, "hd95_mm"),
+            interval_cell(label, "hd95_mm"),
+            mean_cell(label, "surface_dice"),
+            *empties(label),
         ]
         for value, group in groups.items()
         for name, label in group["labels"].items()
@@ -161,8 +170,19 @@ def _official_table(official: Mapping[str, Any]) -> Table:
     return Table("As the official UTNet scores", heads, rows, note)
 
 
-def _empties(empty: Mapping[str, int]) -> list[str]:
-    return [str(empty[key]) for key in ("prediction_empty", "reference_empty", "both_empty")]
+def mean_cell(label: Mapping[str, Any], metric: str) -> str:
+    """The mean of a metric in a label's summary."""
+    return number(label.get(metric, {}).get("mean"), METRIC[metric].digits)
+
+
+def interval_cell(label: Mapping[str, Any], metric: str) -> str:
+    """The interval of that mean."""
+    return interval(label[metric]["interval95"], METRIC[metric].digits)
+
+
+def empties(label: Mapping[str, Any]) -> list[str]:
+    """How many structures are missed, extra, and in neither."""
+    return [str(label["empty"][status]) for status in EMPTIES.values()]
 
 
 def counted(found: Mapping[str, Any]) -> tuple[str, str]:
@@ -171,8 +191,8 @@ def counted(found: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def number(value: float | None, digits: int) -> str:
-    """A number as text; a dash for none. 0 and 1 stand only for themselves: 0.99996 is not 1.000, 0.0004 not 0.000."""
-    if value is None:
+    """A number as text; a dash for none, or NaN. 0 and 1 stand only for themselves: 0.99996 is not 1.000, 0.0004 not 0.000."""
+    if value is None or math.isnan(value):
         return NOTHING
     while (
         digits < MOST_DIGITS
@@ -181,6 +201,12 @@ def number(value: float | None, digits: int) -> str:
     ):
         digits += 1
     return f"{value if round(value, digits) else 0.0:.{digits}f}"
+
+
+def signed_number(value: float, digits: int) -> str:
+    """With its sign; 0 has none."""
+    text = number(value, digits)
+    return f"+{text}" if float(text) > 0 else text.replace("-", "−")
 
 
 def digits_apart(values: Iterable[float | None], digits: int) -> int:
@@ -202,6 +228,34 @@ def p_text(value: float | None) -> str:
 def interval(bounds: Sequence[float] | None, digits: int, joint: str = " … ") -> str:
     """Two bounds as text; a dash for none."""
     return NOTHING if bounds is None else joint.join(number(bound, digits) for bound in bounds)
+
+
+def with_interval(
+    text: str,
+    bounds: Sequence[float] | None,
+    digits: int,
+    joint: str = "–",
+    show: Callable[[float, int], str] = number,
+) -> str:
+    """A number's text with its interval in parentheses, where it has one."""
+    return f"{text} ({joint.join(show(bound, digits) for bound in bounds)})" if bounds else text
+
+
+def duration_text(seconds: float | None) -> str:
+    """Hours, minutes and seconds as people write them; a dash for none."""
+    if seconds is None:
+        return NOTHING
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """The mean of what is known; None where nothing is."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def to_markdown(tables: Iterable[Table]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from utseg.evaluate.compare import WRONG
 from utseg.evaluate.metrics import Row
-from utseg.evaluate.tables import NOTHING, Table, number
+from utseg.evaluate.tables import Table, number
 from utseg.report.glance import mean_dice
 from utseg.report.inputs import Entry
 
@@ -73,11 +73,11 @@ def case_table(entries: Sequence[Entry], columns: Sequence[str], order: Collecti
         cells = [case, str(some["subject"]), *(str(some.get(column, "")) for column in columns)]
         for entry in entries:
             own = rows_of[entry.name].get(case, {})
-            cells.append(_shown(means[case].get(entry.name), 3))
+            cells.append(number(means[case].get(entry.name), 3))
             if len(entries) <= LABELS_FOR_MODELS:
-                cells += [_shown(own.get(label, {}).get("dice"), 3) for label in labels]
+                cells += [number(own.get(label, {}).get("dice"), 3) for label in labels]
         if single:
-            cells += [_shown(first.get(label, {}).get("hd95_mm"), 1) for label in labels]
+            cells += [number(first.get(label, {}).get("hd95_mm"), 1) for label in labels]
         rows.append([*cells, _flags(rows_of, case, single)])
     return Table("All cases", [*heads, "flags"], rows, CASES_NOTE)
 
@@ -87,10 +87,6 @@ def _by_case(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
     for row in rows:
         found.setdefault(str(row["case"]), {})[str(row["label_name"])] = row
     return found
-
-
-def _shown(value: float | None, digits: int) -> str:
-    return NOTHING if value is None or math.isnan(value) else number(value, digits)
 
 
 def _flags(rows_of: Mapping[str, Mapping[str, Mapping[str, Row]]], case: str, single: bool) -> str:

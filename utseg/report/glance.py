@@ -11,7 +11,7 @@ from utseg.errors import InputError
 from utseg.evaluate.compare import LEAST_SUBJECTS, OVER_LABELS, compare_models, verdict
 from utseg.evaluate.metrics import EMPTIES, METRIC, Row
 from utseg.evaluate.summary import mean_over_labels
-from utseg.evaluate.tables import NOTHING, Table, digits_apart, interval, number, p_text
+from utseg.evaluate.tables import NOTHING, Table, digits_apart, number, p_text, with_interval
 from utseg.report.inputs import Entry
 
 METRICS = ("dice", "hd95_mm", "surface_dice")
@@ -140,7 +140,7 @@ def _table(
     models = list(dict.fromkeys(model for _, model in chosen))
     one = len(models) == 1
     columns = ["group", "label", "subjects", "cases", *heads]
-    columns += ["missed", "extra", "neither"] if one else [f"{model}: empties" for model in models]
+    columns += [*EMPTIES] if one else [f"{model}: empties" for model in models]
     first = comparisons[chosen[0][0]]
     groups = {"all": ("all", "")} | {
         f"{column} {value}": (column, value) for column, values in first["groups"].items() for value in values
@@ -182,9 +182,7 @@ def _cell(label: Mapping[str, Any], metric: str, model: str) -> str:
         return NOTHING
     digits = METRIC[metric].digits
     means = [own["mean"] for own in label["models"].values()]
-    text = number(found["mean"], digits_apart(means, digits))
-    if found["interval95"]:
-        text += f" ({interval(found['interval95'], digits, '–')})"
+    text = with_interval(number(found["mean"], digits_apart(means, digits)), found["interval95"], digits)
     return text + (MARK if label["best_is_significant"] and label["best"] == model else "")
 
 
@@ -227,9 +225,7 @@ def pair_table(comparisons: Mapping[str, Comparison]) -> Table | None:
 def _pair_row(group: Mapping[str, Any], label: str, pair: Mapping[str, Any], digits: int) -> list[str]:
     a, b = pair["means"] or (None, None)
     digits = digits_apart((a, b), digits)
-    difference = number(pair["difference"], digits)
-    if pair["interval95"]:
-        difference += f" ({interval(pair['interval95'], digits, ' to ')})"
+    difference = with_interval(number(pair["difference"], digits), pair["interval95"], digits, " to ")
     wrong = [sum(map(int, _empties(group, label, pair[side])[:2])) for side in ("a", "b")]
     return [
         pair["a"],

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utseg.evaluate.tables import NOTHING, Table, number
+from utseg.evaluate.tables import NOTHING, Table, duration_text, number
 from utseg.report.inputs import Entry, Run, Scores
 
 USER_SET = "set by the user"
@@ -45,7 +45,7 @@ def _training_row(entry: Entry, run: Run) -> list[str]:
         done,
         f"{epochs[-1]['iteration']:,}" if epochs and "iteration" in epochs[-1] else NOTHING,
         str(record.plan.batch_size),
-        duration(seconds) if epochs else NOTHING,
+        duration_text(seconds if epochs else None),
         number(seconds / len(epochs), 1) if epochs else NOTHING,
         f"{100 * waited / seconds:.1f} %" if seconds else NOTHING,
         number(validated[-1]["mean_dice"], 3) if validated else NOTHING,
@@ -58,15 +58,6 @@ def _training_row(entry: Entry, run: Run) -> list[str]:
 
 def _dice_of(epoch: dict[str, Any]) -> float:
     return float(epoch["mean_dice"])
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds as people write them."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def plan_tables(entries: Sequence[Entry]) -> list[Table]:

@@ -25,7 +25,7 @@ from utseg.evaluate.compare import (
 )
 from utseg.evaluate.intervals import RESAMPLES, SEED, Floats, statistics, subject_means
 from utseg.evaluate.metrics import METRIC
-from utseg.evaluate.tables import NOTHING, digits_apart, interval, number
+from utseg.evaluate.tables import NOTHING, digits_apart, number, signed_number, with_interval
 from utseg.report.glance import MARK
 from utseg.report.study_data import Side, StudyData
 from utseg.study.record import MEAN_LABEL
@@ -157,22 +157,13 @@ def corrected(differences: Sequence[Difference]) -> list[Difference]:
     return [one if one.p is None else replace(one, p_holm=next(tested)) for one in differences]
 
 
-def difference_text(one: Difference, *, signed: bool = True) -> str:
+def difference_text(one: Difference) -> str:
     """A difference with its interval for a cell, marked where it is beyond chance."""
     if one.difference is None:
         return NOTHING
     digits = METRIC[one.metric].digits
-    text = signed_number(one.difference, digits) if signed else number(one.difference, digits)
-    if one.interval95:
-        bounds = (signed_number(bound, digits) for bound in one.interval95)
-        text += f" ({' to '.join(bounds)})"
+    text = with_interval(signed_number(one.difference, digits), one.interval95, digits, " to ", signed_number)
     return text + (MARK if one.significant else "")
-
-
-def signed_number(value: float, digits: int) -> str:
-    """With its sign; 0 has none."""
-    text = number(value, digits)
-    return f"+{text}" if float(text) > 0 else text.replace("-", "−")
 
 
 def mean_text(
@@ -188,12 +179,7 @@ def mean_text(
     defined = ~np.isnan(found.values).any(axis=0)
     own = statistics(np.where(defined, found.values[0], np.nan), found.subjects)
     digits = METRIC[metric].digits
-    if own["mean"] is None:
-        return NOTHING, 0
-    text = number(own["mean"], digits)
-    if own["interval95"]:
-        text += f" ({interval(own['interval95'], digits, '–')})"
-    return text, own["n"]
+    return with_interval(number(own["mean"], digits), own["interval95"], digits), own["n"]
 
 
 def means_text(one: Difference) -> tuple[str, str]:

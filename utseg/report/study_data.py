@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.errors import InputError
+from utseg.evaluate.intervals import mean_defined
 from utseg.evaluate.metrics import EMPTIES, METRIC, SHOWN
 from utseg.evaluate.records import METRICS
 from utseg.study.images import read_images
@@ -178,10 +179,7 @@ class StudyData:
         if label != MEAN_LABEL:
             place = self.labels.index(label)
             return np.where(defined_CL[:, place], by_label_CL[:, place], np.nan)
-        count = defined_CL.sum(axis=1)
-        total = np.where(defined_CL, by_label_CL, 0.0).sum(axis=1)
-        mean: Floats = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-        return mean
+        return mean_defined(np.where(defined_CL, by_label_CL, np.nan), 1)
 
     def empties(self, side: Side, label: str = MEAN_LABEL) -> tuple[int, int, int]:
         """How many structures of a side are missed, extra, and in neither; of the mean over labels the sums over them."""

@@ -16,13 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.evaluate.compare import ALPHA, holm
-from utseg.evaluate.intervals import SEED, times_drawn
+from utseg.evaluate.intervals import SEED, by_subject, mean_defined, times_drawn
 from utseg.evaluate.metrics import Row
-from utseg.evaluate.tables import NOTHING, Table, p_text
+from utseg.evaluate.tables import NOTHING, Table, p_text, signed_number, with_interval
 from utseg.report.drawings import Charts
 from utseg.report.glance import MARK
 from utseg.report.study_charts import Point, points_chart
-from utseg.report.study_compare import signed_number
 from utseg.report.study_data import Floats, StudyData
 from utseg.report.study_gap import MOST_CLAUSES, plain, plural
 from utseg.report.study_matrix import training_sets
@@ -81,26 +80,18 @@ def distances(images: Images, run: StudyRun) -> dict[str, Floats]:
         return {}
     with np.errstate(invalid="ignore"):
         scale = np.sqrt((_variance(own) + _variance(images.values)) / 2)
-        z = np.where(scale > 0, (images.values - _mean(own)) / np.where(scale > 0, scale, 1), 0.0)
+        z = np.where(scale > 0, (images.values - mean_defined(own, 0)) / np.where(scale > 0, scale, 1), 0.0)
     found = {}
     for kind in KINDS:
         columns = [place for place in images.seen_features if kind_of(images.features[place]) == kind]
         if columns:
-            found[kind] = np.sqrt(_mean(np.square(z[:, columns]).T))
-    found[OVERALL] = np.sqrt(_mean(np.square(np.array(list(found.values())))))
+            found[kind] = np.sqrt(mean_defined(np.square(z[:, columns]), 1))
+    found[OVERALL] = np.sqrt(mean_defined(np.square(np.array(list(found.values()))), 0))
     return found
 
 
-def _mean(values: Floats) -> Floats:
-    """Over the first axis, NaN left out; NaN where nothing is left."""
-    there = ~np.isnan(values)
-    count = there.sum(axis=0)
-    mean: Floats = np.where(count > 0, np.nansum(values, axis=0) / np.maximum(count, 1), np.nan)
-    return mean
-
-
 def _variance(values: Floats) -> Floats:
-    return _mean(np.square(values - _mean(values)))
+    return mean_defined(np.square(values - mean_defined(values, 0)), 0)
 
 
 def clouds(data: StudyData, images: Images) -> list[Cloud]:
@@ -211,8 +202,7 @@ def correlation_table(every: Sequence[Cloud]) -> tuple[Table, dict[str, tuple[fl
             rho = spearman(x, y)
             bounds = None if np.isnan(rho) else spearman_interval(x, y, subjects)
             text = NOTHING if np.isnan(rho) else signed_number(rho, 2)
-            if bounds:
-                text += f" ({signed_number(bounds[0], 2)} to {signed_number(bounds[1], 2)})"
+            text = with_interval(text, bounds, 2, " to ", signed_number)
             if kind == OVERALL and not np.isnan(rho):
                 overall[cloud.model] = rho, text
             counts = str(len(np.unique(subjects))), str(len(x))
@@ -266,11 +256,11 @@ def difference_table(images: Images, by: str) -> Table | None:
     names = [str(name) for name in np.unique(groups) if name]
     if len(names) < 2:
         return None
-    subjects, first = np.unique(images.subjects, return_index=True)
+    _, first = np.unique(images.subjects, return_index=True)
     owners = groups[first]
     found = []
     for place, feature in enumerate(images.features):
-        means = np.array([_mean(images.values[images.subjects == subject, place]) for subject in subjects])
+        _, means = by_subject(images.values[:, place], images.subjects)
         own = [means[(owners == name) & ~np.isnan(means)] for name in names]
         if all(len(values) for values in own) and np.ptp(np.concatenate(own)) > 0:
             found.append((_between(own), _kruskal_p(own), feature, [float(np.median(v)) for v in own]))

@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from utseg.evaluate.intervals import statistics, subject_means
-from utseg.evaluate.tables import NOTHING, Table, number, p_text
+from utseg.evaluate.tables import NOTHING, Table, duration_text, mean_of, number, p_text
 from utseg.report.drawings import Charts
-from utseg.report.making import duration
 from utseg.report.study_charts import ForestRow, Point, forest, points_chart
 from utseg.report.study_compare import Difference, corrected, difference_text, mean_text, means_text, paired
 from utseg.report.study_data import DEFAULT, Side, StudyData, comparable
@@ -108,7 +107,12 @@ def _ablation_row(
     several: bool,
 ) -> list[str]:
     """`sides`: of the variant and of its reference, over all and over unseen groups; `differences` is None for the reference itself."""
-    cells = [own.name, *([own.network] if several else []), *capacity(own.runs[0]), _training(own.runs)]
+    cells = [
+        own.name,
+        *([own.network] if several else []),
+        *capacity(own.runs[0]),
+        duration_text(mean_of(run.training_seconds for run in own.runs)),
+    ]
     for place, (side, reference) in enumerate(sides):
         dice, subjects = mean_text(data, side, beside=[reference])
         cells += [dice] if place else [str(subjects), dice]
@@ -124,11 +128,6 @@ def _ablation_row(
 def capacity(run: StudyRun) -> tuple[str, str]:
     """Parameters in millions and GMAC, as text."""
     return number(None if run.parameters is None else run.parameters / 1e6, 2), number(run.gmac, 2)
-
-
-def _training(runs: Sequence[StudyRun]) -> str:
-    seconds = [run.training_seconds for run in runs if run.training_seconds is not None]
-    return duration(float(np.mean(seconds))) if seconds else NOTHING
 
 
 def _forest(part: str, variants: Sequence[_Variant], found: Sequence[Sequence[Difference] | None]) -> Charts:

@@ -10,10 +10,10 @@ import numpy as np
 
 from utseg.errors import CaseErrors
 from utseg.evaluate.intervals import statistics
-from utseg.evaluate.tables import NOTHING, Table, number
+from utseg.evaluate.tables import NOTHING, Table, duration_text, mean_of, number
 from utseg.files import sha256
 from utseg.report.drawings import Charts
-from utseg.report.making import duration, leaves, text
+from utseg.report.making import leaves, text
 from utseg.report.study_charts import Point, points_chart
 from utseg.report.study_compare import mean_text
 from utseg.report.study_data import FINISHED, Side, StudyData
@@ -78,8 +78,8 @@ def runs_table(data: StudyData) -> Table:
         [
             run.run,
             run.state,
-            _duration(run.training_seconds),
-            _duration(run.testing_seconds),
+            duration_text(run.training_seconds),
+            duration_text(run.testing_seconds),
             NOTHING if run.iterations is None else f"{run.iterations:,}",
             number(run.peak_memory_gb, 1),
             str(len(run.subjects.training)),
@@ -95,10 +95,6 @@ def runs_table(data: StudyData) -> Table:
         f"and every score is of a subject named for testing; the lists by name are in {STUDY_FILE}. Memory: peak of the run's process."
     )
     return Table("Runs", columns, rows, note)
-
-
-def _duration(seconds: float | None) -> str:
-    return NOTHING if seconds is None else duration(seconds)
 
 
 def run_notices(data: StudyData) -> list[str]:
@@ -183,14 +179,12 @@ def cost_table(data: StudyData) -> tuple[Table, Charts | None]:
 
 def _costs(data: StudyData, runs: Sequence[StudyRun]) -> list[str]:
     """Training time, seconds for a test case, and memory: means over runs."""
-    training = [run.training_seconds for run in runs if run.training_seconds is not None]
     testing = [run.testing_seconds for run in runs if run.testing_seconds is not None]
-    memory = [run.peak_memory_gb for run in runs if run.peak_memory_gb is not None]
     cases = int(data.side(runs).sum())
     return [
-        duration(float(np.mean(training))) if training else NOTHING,
+        duration_text(mean_of(run.training_seconds for run in runs)),
         number(sum(testing) / cases, 1) if testing and cases else NOTHING,
-        number(float(np.mean(memory)), 1) if memory else NOTHING,
+        number(mean_of(run.peak_memory_gb for run in runs), 1),
     ]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from utseg.case import Case
 from utseg.evaluate.compare import ALPHA, LEAST_SUBJECTS
-from utseg.evaluate.intervals import bootstrap_interval
+from utseg.evaluate.intervals import bootstrap_interval, by_subject, mean_defined
 from utseg.planning.settings import Settings
 from utseg.postprocess import Postprocessing, postprocess
 from utseg.predict.record import read_record
@@ -27,7 +27,7 @@ from utseg.selection.choose import Candidate, Names, choose, too_few
 from utseg.selection.gain import BeforeAfter, Gain, gain
 from utseg.selection.masks import Inputs, is_made, labels_in, quietly
 from utseg.selection.models import FoldRun, TrainedModel
-from utseg.selection.scores import Floats, Scoring, dice_by_label, foreground, read_both, subject_means
+from utseg.selection.scores import Floats, Scoring, dice_by_label, foreground, read_both
 
 if TYPE_CHECKING:
     import torch
@@ -133,7 +133,9 @@ def measure_augmentation(
         _trial(tta, chosen, gain(plain_CL, dice_CL, subjects_C, names, len(wanted)))
         for tta, dice_CL in zip(wanted, tried_CL, strict=True)
     )
-    values_TS = np.stack([subject_means(dice_CL, subjects_C)[1] for dice_CL in (plain_CL, *tried_CL)])
+    values_TS = np.stack(
+        [by_subject(mean_defined(dice_CL, 1), subjects_C)[1] for dice_CL in (plain_CL, *tried_CL)]
+    )
     names_S = np.unique(subjects_C)
     defined_S = ~np.isnan(values_TS).any(0)
     if not defined_S.any():

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from utseg.evaluate.compare import ALPHA, LEAST_SUBJECTS, compare_pair
 from utseg.evaluate.intervals import bootstrap_interval
+from utseg.evaluate.tables import interval, number, with_interval
 
 Floats = NDArray[np.float64]
 Names = NDArray[np.str_]
@@ -123,8 +124,7 @@ def _why(standings: Sequence[Standing], tied: Sequence[Standing], chosen: Standi
 
 
 def _scored(standing: Standing) -> str:
-    interval = standing.interval95
-    return f"{standing.mean:.4f}" + (f" ({interval[0]:.4f} … {interval[1]:.4f})" if interval else "")
+    return with_interval(number(standing.mean, 4), standing.interval95, 4, " … ")
 
 
 def compared_in_words(standing: Standing) -> str:
@@ -132,7 +132,7 @@ def compared_in_words(standing: Standing) -> str:
     against = standing.against_best
     if against is None:
         return "the best"
-    interval, p = against["interval95"], against["p"]
-    text = f"{against['difference']:.4f} behind"
-    text += f", {interval[0]:.4f} … {interval[1]:.4f}" if interval else ""
+    bounds, p = against["interval95"], against["p"]
+    text = f"{number(against['difference'], 4)} behind"
+    text += f", {interval(bounds, 4)}" if bounds else ""
     return text + (f", p {p:.3g}" if p is not None else "")

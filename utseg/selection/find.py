@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from utseg.case import Case
 from utseg.errors import InputError, Interrupted, explained_by, listing
-from utseg.evaluate.intervals import bootstrap_interval
+from utseg.evaluate.intervals import bootstrap_interval, by_subject, mean_defined
 from utseg.evaluate.sources import check_references
 from utseg.files import folder_lock, remove_leftovers, require_writable
 from utseg.fingerprint.same_scan import in_words
@@ -48,7 +48,6 @@ from utseg.selection.scores import (
     label_means,
     read_both,
     score_all,
-    subject_means,
 )
 from utseg.selection.trials import RULE_IN_WORDS, Outcome, Volume, choose_postprocessing
 
@@ -293,7 +292,7 @@ def _choose(
     """The choice, and the subjects that are left out as some candidate has no score of them."""
     subjects_C = np.array([case.subject for case in cases])
     subjects_S = np.unique(subjects_C)
-    values_ES = np.stack([subject_means(dice_CL, subjects_C)[1] for dice_CL in dice_ECL])
+    values_ES = np.stack([by_subject(mean_defined(dice_CL, 1), subjects_C)[1] for dice_CL in dice_ECL])
     defined_S = ~np.isnan(values_ES).any(0)
     if not defined_S.any():
         raise InputError(
@@ -315,7 +314,8 @@ def _choose(
 
 def _after(outcome: Outcome, cases: Sequence[Case]) -> tuple[float, tuple[float, float] | None]:
     """Mean and interval over subjects with the chosen postprocessing."""
-    subjects_S, values_S = subject_means(outcome.dice_CL, np.array([case.subject for case in cases]))
+    subjects_C = np.array([case.subject for case in cases])
+    subjects_S, values_S = by_subject(mean_defined(outcome.dice_CL, 1), subjects_C)
     defined_S = ~np.isnan(values_S)
     interval = bootstrap_interval(values_S[defined_S], subjects_S[defined_S])
     return float(values_S[defined_S].mean()), None if interval is None else (interval[0], interval[1])

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.evaluate.compare import compare_pair
-from utseg.selection.scores import Floats, label_means, subject_means
+from utseg.evaluate.intervals import by_subject, mean_defined
+from utseg.selection.scores import Floats, label_means
 
 BeforeAfter = tuple[float | None, float | None]
 
@@ -32,8 +33,9 @@ def gain(
     before_CL: Floats, after_CL: Floats, subjects_C: NDArray[np.str_], names: Sequence[str], tests: int
 ) -> Gain:
     """The gain in Dice (cases, labels) of the same cases; `names` of the labels, `tests` to correct for (Bonferroni)."""
-    subjects_S, before_S = subject_means(before_CL, subjects_C)
-    _, after_S = subject_means(after_CL, subjects_C)
+    (subjects_S, before_S), (_, after_S) = (
+        by_subject(mean_defined(dice_CL, 1), subjects_C) for dice_CL in (before_CL, after_CL)
+    )
     compared = compare_pair(after_S, before_S, subjects_S)
     p, interval = compared["p"], compared["interval95"]
     means = zip(label_means(before_CL, subjects_C), label_means(after_CL, subjects_C), strict=True)

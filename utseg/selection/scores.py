@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from utseg.case import Case
 from utseg.errors import CaseErrors, InputError
-from utseg.evaluate.intervals import subject_means as means_of_subjects
+from utseg.evaluate.intervals import subject_means
 from utseg.evaluate.metrics import bounding_box, dice
 from utseg.labels import match_labels
 from utseg.parallel import run_each
@@ -95,22 +95,7 @@ def score_all(scorings: Sequence[Scoring], executor: Executor, workers: int | No
     return np.stack([found[scoring.mask] for scoring in scorings])
 
 
-def subject_means(dice_CL: Floats, subjects_C: NDArray[np.str_]) -> tuple[NDArray[np.str_], Floats]:
-    """Subjects, sorted, and the mean of each over its cases' means over labels; NaN where nothing of a subject is defined."""
-    names_S, owner_C = np.unique(subjects_C, return_inverse=True)
-    cases_C = mean_defined(dice_CL, axis=1)
-    return names_S, np.array([mean_defined(cases_C[owner_C == s], axis=0) for s in range(len(names_S))])
-
-
 def label_means(dice_CL: Floats, subjects_C: NDArray[np.str_]) -> list[float | None]:
     """Of each label the mean over subjects, of each the mean over its cases; None where nothing is defined."""
-    found = (means_of_subjects(dice_C, subjects_C) for dice_C in dice_CL.T)
+    found = (subject_means(dice_C, subjects_C) for dice_C in dice_CL.T)
     return [float(means.mean()) if len(means) else None for means in found]
-
-
-def mean_defined(values: Floats, axis: int) -> Floats:
-    """The mean of what is not NaN; NaN where all is."""
-    defined = ~np.isnan(values)
-    count = defined.sum(axis)
-    total = np.where(defined, values, 0).sum(axis)
-    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from utseg.evaluate.metrics import Row
+from utseg.evaluate.tables import number
 from utseg.rawdata.tables import read_table
 from utseg.study.record import ALL, MEAN_LABEL, RESULTS_FILE, SEEN, UNSEEN
 
@@ -47,4 +48,4 @@ def _differ(rows: Iterable[Row], key: str) -> bool:
 
 def _mean(values: Iterable[str]) -> str:
     numbers = [float(value) for value in values]
-    return f"{sum(numbers) / len(numbers):.3f}" if numbers else "–"
+    return number(sum(numbers) / len(numbers) if numbers else None, 3)

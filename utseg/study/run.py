@@ -15,6 +15,7 @@ from typing import Any
 
 from utseg.children import stop_children
 from utseg.errors import InputError, Interrupted, UtsegError
+from utseg.evaluate.tables import number
 from utseg.files import folder_lock, remove_leftovers, require_writable, write_text
 from utseg.home import Home
 from utseg.parallel import available_cores, run_each
@@ -323,7 +324,7 @@ class _Progress:
             logger.warning("%s %s: failed: %s", place, entry.run, entry.error)
             return
         scores = [
-            f"{kind} {row['dice']:.3f}"
+            f"{kind} {number(row['dice'], 3)}"
             for kind in (SEEN, UNSEEN)
             for row in self._tables.of(entry)
             if row["tested_on"] == kind
