@@ -12,6 +12,8 @@ from utseg.errors import InputError, UsageError
 from utseg.files import require_no_broken_link
 
 DEFAULT_HOME = "utseg_data"
+DEFAULT_PLANNER = "auto"
+PLAN_FILE = "plan.json"
 QUOTES = "\"'"
 
 
@@ -55,7 +57,7 @@ class Home:
             name,
             "preprocessed dataset",
             "run utseg_plan_and_preprocess first",
-            holds="*_2d/plan.json",
+            holds=f"*_2d/{PLAN_FILE}",
         )
 
     def trained_dataset(self, name: str | None) -> tuple[str, Path]:
@@ -87,6 +89,30 @@ def typed_path(text: str, what: str = "path") -> Path:
 def plan_folder_name(planner: str, configuration: str = "2d") -> str:
     """The name of a plan's folder, in `preprocessed/NAME` and in `results/NAME`."""
     return f"{planner}_{configuration}"
+
+
+def choose_plan_folder(preprocessed: Path, planner: str | None, configuration: str) -> Path:
+    """The folder of the plan that was asked for; else of `auto`; else of the only one there."""
+    ending = plan_folder_name("", configuration)
+    there = sorted(
+        entry.name.removesuffix(ending)
+        for entry in preprocessed.iterdir()
+        if entry.name.endswith(ending) and (entry / PLAN_FILE).is_file()
+    )
+    if not there:
+        raise InputError(f"{preprocessed}: no plan is there; run utseg_plan_and_preprocess first")
+    if planner is None:
+        if len(there) > 1 and DEFAULT_PLANNER not in there:
+            raise UsageError(
+                f"{preprocessed}: several plans are there: {', '.join(there)}; choose one with -pl"
+            )
+        planner = DEFAULT_PLANNER if DEFAULT_PLANNER in there else there[0]
+    if check_name(planner, "plan") not in there:
+        raise InputError(
+            f"{preprocessed / plan_folder_name(planner, configuration)}: no plan is there (plans there: {', '.join(there)}); "
+            f"run utseg_plan_and_preprocess -pl {planner}, or choose one of them with -pl"
+        )
+    return preprocessed / plan_folder_name(planner, configuration)
 
 
 def selection_folder_name(selection: str) -> str:

@@ -1,6 +1,5 @@
 """`utseg_study`: words, refusals before anything is read, and what is listed before anything is run."""
 
-import argparse
 import re
 
 import pytest
@@ -92,17 +91,22 @@ def test_missing_datasets_are_named(home, capsys, tmp_path):
     assert "Huge" in errors[0] and "Tiny" in errors[0]
 
 
-def changed(name, **values):
-    return study.with_arguments(read_definition(name), argparse.Namespace(**values), name)
+def changed(*words):
+    arguments = study.make_study_parser().parse_args(words)
+    return study.with_arguments(read_definition(arguments.study), arguments, arguments.study)
 
 
 def test_words_change_the_study():
-    one = changed("vendors", networks=["FCN"], plans=["cpu"], seeds=[1, 2], tested=["A", "B"], by="centre")
+    one = changed(
+        *("vendors", "-m", "FCN", "-pl", "cpu", "--seeds", "1", "2", "--test", "A", "B", "--by", "centre")
+    )
     assert (one.networks, one.plans, one.seeds) == (("FCN",), ("cpu",), (1, 2))
     assert (one.train.each, one.test.by, one.test.datasets) == ("centre", "centre", ("A", "B"))
-    assert changed("leave-one-out", by="centre").train.leave_out == "centre"
-    assert changed("vendors", epochs=4).epochs == 4
-    part = changed("ablation", parts=["reduced size"], settings=[["batch_size=4"], ["network.levels=3"]])
+    assert changed("leave-one-out", "--by", "centre").train.leave_out == "centre"
+    assert changed("vendors", "--epochs", "4").epochs == 4
+    part = changed(
+        *("ablation", "--part", "reduced size", "--set", "batch_size=4", "--set", "network.levels=3")
+    )
     assert {variant.part for variant in part.variants} == {"reduced size"}
     assert part.settings["batch_size"] == 4 and part.settings["network.levels"] == 3
     assert part.settings["network.reduce_size"] == 8

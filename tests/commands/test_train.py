@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from tiny_runs import make_home
 
 from trainers import checkpoint, loop
+from utseg.commands.options import duration
 from utseg.commands.predict import main as predict_main
-from utseg.commands.train import duration, main
+from utseg.commands.train import main
 from utseg.evaluate.records import read_metrics
 from utseg.files import sha256
 from utseg.home import selection_folder_name

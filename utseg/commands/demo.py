@@ -6,15 +6,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from utseg.commands.frame import add_workers, home_of, make_parser, run
+from utseg.commands.cli import home_of, home_words, make_parser, run
+from utseg.commands.options import add_seed, add_workers, duration
 
 logger = logging.getLogger("utseg")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
-    from utseg.commands.train import duration
-
     parser = make_parser(
         "utseg_demo",
         "Make a synthetic cine cohort of four vendors, train on two of them, segment and score all four. Six minutes on two cores. "
@@ -26,12 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         dest="max_time_s",
         type=duration,
         metavar="TIME",
-        default=argparse.SUPPRESS,
         help="of the training, as 285s or 10m; default: 285s",
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="seed of the cohort and of the training"
-    )
+    add_seed(parser, "seed of the cohort and of the training")
     add_workers(parser)
     return run(parser, _demo, argv)
 
@@ -39,14 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _demo(arguments: argparse.Namespace) -> None:
     from utseg.demo.demo import DemoSettings, run_demo, score_table, shown_word
 
-    home_words = ("--home", str(arguments.home)) if hasattr(arguments, "home") else ()
     settings = DemoSettings(
         home=home_of(arguments),
         seed=arguments.seed,
-        workers=getattr(arguments, "workers", None),
-        home_words=home_words,
+        workers=arguments.workers,
+        home_words=home_words(arguments),
     )
-    if hasattr(arguments, "max_time_s"):
+    if arguments.max_time_s is not None:
         settings = replace(settings, max_time_s=arguments.max_time_s)
     result = run_demo(settings)
     if not logger.isEnabledFor(logging.INFO):

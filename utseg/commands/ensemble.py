@@ -4,7 +4,8 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from utseg.commands.frame import add_workers, file_or_folder, make_parser, run
+from utseg.commands.cli import make_parser, run
+from utseg.commands.options import add_path, add_workers
 
 logger = logging.getLogger("utseg")
 
@@ -16,23 +17,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Join folders that utseg_predict --save-probabilities wrote: each mask is the likeliest label by the mean of their probabilities.",
         "utseg_ensemble -i utnet unet -o joined",
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "-i",
-        dest="inputs",
-        type=file_or_folder,
+        "inputs",
+        "folders with CASE.npz and prediction.json; their order changes nothing",
         nargs="+",
-        required=True,
-        metavar="DIR",
-        help="folders with CASE.npz and prediction.json; their order changes nothing",
     )
-    parser.add_argument(
-        "-o",
-        dest="output",
-        type=file_or_folder,
-        required=True,
-        metavar="DIR",
-        help="folder for the masks and prediction.json",
-    )
+    add_path(parser, "-o", "output", "folder for the masks and prediction.json")
     parser.add_argument(
         "-w",
         "--weights",
@@ -40,7 +32,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=float,
         nargs="+",
         metavar="WEIGHT",
-        default=argparse.SUPPRESS,
         help="how much each folder counts, in their order; left out: all the same",
     )
     parser.add_argument(
@@ -58,9 +49,9 @@ def _ensemble(arguments: argparse.Namespace) -> None:
     record = ensemble_folders(
         arguments.inputs,
         arguments.output,
-        weights=getattr(arguments, "weights", None),
+        weights=arguments.weights,
         save_probabilities=arguments.save_probabilities,
-        workers=getattr(arguments, "workers", None),
+        workers=arguments.workers,
     )
     logger.info(
         "%d cases, the mean of %d folders (%d models), are in %s",

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from utseg.commands.frame import add_dask, add_workers, cluster_of, file_or_folder, home_of, make_parser, run
+from utseg.commands.cli import cluster_of, make_parser, named_dataset, run
+from utseg.commands.options import add_dask, add_dataset, add_path, add_workers
 from utseg.errors import explained_by
 
 logger = logging.getLogger("utseg")
@@ -20,37 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Score masks against reference labels in native mm: per case, label, slice and region, volumes and ejection fraction, per group.",
         "utseg_evaluate -p out -g utseg_data/raw/MnM -o scores",
     )
-    parser.add_argument(
-        "-p",
-        dest="predictions",
-        type=file_or_folder,
-        required=True,
-        metavar="DIR",
-        help="folder with CASE.nii.gz masks",
-    )
-    parser.add_argument(
-        "-g",
-        dest="references",
-        type=file_or_folder,
-        required=True,
-        metavar="DIR",
-        help="reference labels: a folder of CASE.nii.gz, or a raw dataset",
-    )
-    parser.add_argument(
-        "-o",
-        dest="output",
-        type=file_or_folder,
-        required=True,
-        metavar="DIR",
-        help="folder for metrics.csv, summary.json, tables.md and the others",
-    )
-    parser.add_argument(
-        "-d",
-        dest="dataset",
-        metavar="NAME",
-        help="raw dataset that names labels and groups of the references",
-        default=argparse.SUPPRESS,
-    )
+    add_path(parser, "-p", "predictions", "folder with CASE.nii.gz masks")
+    add_path(parser, "-g", "references", "reference labels: a folder of CASE.nii.gz, or a raw dataset")
+    add_path(parser, "-o", "output", "folder for metrics.csv, summary.json, tables.md and the others")
+    add_dataset(parser, "raw dataset that names labels and groups of the references", or_the_only_one=False)
     parser.add_argument(
         "--only-predicted",
         action="store_true",
@@ -69,11 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _add_definition(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--tolerance-mm",
-        type=float,
-        default=TOLERANCE_MM,
-        metavar="MM",
-        help=f"tolerance of the surface Dice ({TOLERANCE_MM:g})",
+        "--tolerance-mm", type=float, default=TOLERANCE_MM, metavar="MM", help="tolerance of the surface Dice"
     )
     parser.add_argument(
         "--surface",
@@ -99,19 +69,14 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from utseg.evaluate.references import find_references, of_predicted
     from utseg.evaluate.score import evaluate_cases, unmatched_predictions
     from utseg.evaluate.sources import check_references
-    from utseg.rawdata import open_dataset
 
-    if hasattr(arguments, "dask"):  # workers have a current folder of their own
+    if arguments.dask is not None:  # workers have a current folder of their own
         arguments.predictions, arguments.references = (
             arguments.predictions.absolute(),
             arguments.references.absolute(),
         )
     definition = Definition(arguments.surface, arguments.percentile, arguments.tolerance_mm)
-    dataset = None
-    if hasattr(arguments, "dataset"):
-        name, folder = home_of(arguments).raw_dataset(arguments.dataset)
-        dataset = open_dataset(folder, name)
-    references = find_references(arguments.references, arguments.predictions, dataset)
+    references = find_references(arguments.references, arguments.predictions, named_dataset(arguments))
     if arguments.only_referenced and (
         extra := unmatched_predictions(references.cases, arguments.predictions)
     ):
@@ -137,7 +102,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             mask_labels=references.mask_labels,
             assumed=references.assumed,
             executor=executor,
-            workers=getattr(arguments, "workers", None),
+            workers=arguments.workers,
         )
     if logger.isEnabledFor(logging.INFO):
         sys.stdout.write(summary_table(summary) + f"\nscores: {arguments.output}\n")

@@ -4,8 +4,8 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from utseg.commands.choice import add_model_choice
-from utseg.commands.frame import file_or_folder, home_of, make_parser, run
+from utseg.commands.cli import home_of, make_parser, run
+from utseg.commands.options import add_model_choice, add_path, chosen_runs
 
 logger = logging.getLogger("utseg")
 
@@ -18,14 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "The same models give the same bytes. Names of cases are left out, since they can point at people.",
         'utseg_export_model -d MnM -o model.zip --licence "CC BY 4.0" --citation "Doe et al. 2026"',
     )
-    parser.add_argument(
-        "-o",
-        dest="output",
-        type=file_or_folder,
-        required=True,
-        metavar="FILE.zip",
-        help="the archive to write",
-    )
+    add_path(parser, "-o", "output", "the archive to write", metavar="FILE.zip")
     add_model_choice(parser)
     for name, what in (
         ("licence", "under which terms others may use the models"),
@@ -46,7 +39,6 @@ def _export(arguments: argparse.Namespace) -> None:
     from utseg.archive import Terms, export_model
     from utseg.archive.strict_json import text_problem
     from utseg.errors import UsageError
-    from utseg.predict.model import choose_runs
 
     given = {
         name: getattr(arguments, name).strip() for name in ("licence", "citation", "contact", "description")
@@ -55,15 +47,9 @@ def _export(arguments: argparse.Namespace) -> None:
         if problem := text_problem(text):
             raise UsageError(f"--{name}: {problem} is in it; leave it out")
     home = home_of(arguments)
-    name, dataset = home.trained_dataset(getattr(arguments, "dataset", None))
-    runs = choose_runs(
-        dataset,
-        planner=getattr(arguments, "planner", None),
-        models=getattr(arguments, "models", ()),
-        folds=getattr(arguments, "folds", ()),
-    )
+    name, dataset = home.trained_dataset(arguments.dataset)
     manifest = export_model(
-        runs,
+        chosen_runs(arguments, dataset),
         arguments.output,
         preprocessed=home.preprocessed / name,
         terms=Terms(**given),

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from utseg.commands.frame import add_workers, home_of, make_parser, run
+from utseg.commands.cli import home_of, home_words, make_parser, run
+from utseg.commands.options import add_device, add_trained_dataset, add_workers
 
 if TYPE_CHECKING:
     from utseg.selection import Best
@@ -26,13 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "results/NAME/selection and are not made twice.",
         "utseg_find_best_configuration -d MnM",
     )
-    parser.add_argument(
-        "-d",
-        dest="dataset",
-        metavar="NAME",
-        default=argparse.SUPPRESS,
-        help="dataset that the models were trained on; may be left out where one is there",
-    )
+    add_trained_dataset(parser)
     parser.add_argument(
         "-pl",
         dest="planners",
@@ -53,9 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="measure test-time augmentation on at most so many subjects, which are predicted again for it (default: %(default)s; 0: "
         "do not, then prediction mirrors as training did)",
     )
-    parser.add_argument(
-        "--device", default="auto", metavar="NAME", help="auto (CUDA where it is there), cpu, cuda or cuda:N"
-    )
+    add_device(parser)
     add_workers(parser)
     return run(parser, _find, argv)
 
@@ -70,8 +63,7 @@ def _find(arguments: argparse.Namespace) -> None:
     from utseg.selection import BEST_FILE, SelectionRequest, find_best_configuration
 
     home = home_of(arguments)
-    name, results = home.trained_dataset(getattr(arguments, "dataset", None))
-    options = ("--home", str(arguments.home)) if hasattr(arguments, "home") else ()
+    name, results = home.trained_dataset(arguments.dataset)
     best = find_best_configuration(
         SelectionRequest(
             dataset=name,
@@ -83,8 +75,8 @@ def _find(arguments: argparse.Namespace) -> None:
             pairs=arguments.pairs,
             tta_subjects=arguments.tta_subjects,
             device=arguments.device,
-            workers=getattr(arguments, "workers", None),
-            options=options,
+            workers=arguments.workers,
+            options=home_words(arguments),
         )
     )
     if logger.isEnabledFor(logging.INFO):

@@ -4,7 +4,8 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from utseg.commands.frame import file_or_folder, home_of, make_parser, run
+from utseg.commands.cli import home_of, make_parser, run
+from utseg.commands.options import file_or_folder
 
 logger = logging.getLogger("utseg")
 
@@ -21,7 +22,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--as",
         dest="dataset",
         metavar="NAME",
-        default=argparse.SUPPRESS,
         help="import under this dataset's name; default: the one that the models were trained on",
     )
     parser.add_argument(
@@ -34,10 +34,7 @@ def _import(arguments: argparse.Namespace) -> None:
     from utseg.archive import import_model
 
     imported = import_model(
-        arguments.archive,
-        home_of(arguments).results,
-        dataset=getattr(arguments, "dataset", None),
-        force=arguments.force,
+        arguments.archive, home_of(arguments).results, dataset=arguments.dataset, force=arguments.force
     )
     for folder in imported.runs:
         logger.info("imported: %s", folder)

@@ -4,7 +4,8 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from utseg.commands.frame import add_workers, file_or_folder, make_parser, positive, run
+from utseg.commands.cli import make_parser, run
+from utseg.commands.options import add_seed, add_workers, at_least, file_or_folder
 
 logger = logging.getLogger("utseg")
 MATRICES = {"tiny": 56, "small": 192, "full": 256}
@@ -19,18 +20,20 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("out", type=file_or_folder, metavar="OUT", help="a new or empty folder")
     made.add_argument(
-        "--subjects", type=positive, default=24, metavar="N", help="number of subjects, at least 4"
+        "--subjects", type=at_least(1), default=24, metavar="N", help="number of subjects, at least 4"
     )
     made.add_argument(
-        "--frames", type=positive, default=10, metavar="N", help="frames of each cine, at least 2"
+        "--frames", type=at_least(1), default=10, metavar="N", help="frames of each cine, at least 2"
     )
-    made.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed gives the same files")
+    add_seed(made, "the same seed gives the same files")
     size = made.add_mutually_exclusive_group()
     size.add_argument("--size", choices=sorted(MATRICES), default="small", help="how large the images are")
-    size.add_argument("--matrix", type=positive, metavar="N", help="about so many columns, instead of --size")
+    size.add_argument(
+        "--matrix", type=at_least(1), metavar="N", help="about so many columns, instead of --size"
+    )
     made.add_argument(
         "--slices",
-        type=positive,
+        type=at_least(1),
         metavar="N",
         help="slices of each stack; default: as many as the heart needs",
     )
@@ -49,7 +52,7 @@ def body(arguments: argparse.Namespace) -> None:
         matrix=arguments.matrix or MATRICES[arguments.size],
         slices=arguments.slices,
         seed=arguments.seed,
-        workers=getattr(arguments, "workers", None),
+        workers=arguments.workers,
     )
     if outcome == "made":
         logger.info(

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 
-from utseg.commands.frame import add_workers, home_of, make_parser, run
+from utseg.commands.cli import console, home_of, make_parser, run
+from utseg.commands.options import add_dataset, add_plan, add_workers
 from utseg.planning.survey import PUBLISHED_TASK, NetworkFigures, Task, survey, task_of
 
 
@@ -18,23 +19,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Without a dataset: at the setting of UTNet's publication, one channel, four classes, 256 × 256, batch 32, no auxiliary outputs.",
         "utseg_networks -d MnM -pl cpu",
     )
-    parser.add_argument(
-        "-d",
-        dest="dataset",
-        metavar="NAME",
-        default=argparse.SUPPRESS,
-        help="preprocessed dataset: as the network would be with its plan's patch, batch and sizes",
+    add_dataset(
+        parser,
+        "preprocessed dataset: as the network would be with its plan's patch, batch and sizes",
+        or_the_only_one=False,
     )
-    parser.add_argument(
-        "-pl",
-        dest="planner",
-        metavar="PLAN",
-        default=argparse.SUPPRESS,
-        help="plan of the dataset; default: auto, or the only one there",
-    )
-    parser.add_argument(
-        "-m", dest="models", nargs="+", metavar="NETWORK", default=argparse.SUPPRESS, help="these only"
-    )
+    add_plan(parser)
+    parser.add_argument("-m", dest="models", nargs="+", metavar="NETWORK", help="these only")
     parser.add_argument("--csv", action="store_true", help="comma-separated values in place of the table")
     add_workers(parser)
     return run(parser, _networks, argv)
@@ -45,11 +36,11 @@ def _networks(arguments: argparse.Namespace) -> int:
     from utseg.networks import network_names
     from utseg.parallel import available_cores, process_pool
 
-    names = list(dict.fromkeys(getattr(arguments, "models", network_names())))
+    names = list(dict.fromkeys(arguments.models or network_names()))
     for name in names:
         find("networks", name)
     task, title = _task(arguments)
-    workers = min(getattr(arguments, "workers", available_cores()), len(names))
+    workers = min(arguments.workers or available_cores(), len(names))
     with process_pool(workers) as executor:
         rows = list(executor.map(survey, names, [task] * len(names)))
     rows.sort(key=lambda row: (row.parameters, row.name))
@@ -62,17 +53,16 @@ def _networks(arguments: argparse.Namespace) -> int:
 
 def _task(arguments: argparse.Namespace) -> tuple[Task, str]:
     """What the networks are sized for, and in words."""
-    from utseg.commands.plans import choose_plan_folder
     from utseg.errors import UsageError
+    from utseg.home import choose_plan_folder
     from utseg.planning.plan import read_plan
 
-    dataset, planner = getattr(arguments, "dataset", None), getattr(arguments, "planner", None)
-    if dataset is None:
-        if planner is not None:
-            raise UsageError(f"-pl {planner}: say with -d which dataset's plan that is")
+    if arguments.dataset is None:
+        if arguments.planner is not None:
+            raise UsageError(f"-pl {arguments.planner}: say with -d which dataset's plan that is")
         return PUBLISHED_TASK, _in_words(PUBLISHED_TASK)
-    name, preprocessed = home_of(arguments).preprocessed_dataset(dataset)
-    folder = choose_plan_folder(preprocessed, planner, "2d")
+    name, preprocessed = home_of(arguments).preprocessed_dataset(arguments.dataset)
+    folder = choose_plan_folder(preprocessed, arguments.planner, "2d")
     task = task_of(read_plan(folder))
     return task, f"{name}, {folder.name}: {_in_words(task)}"
 
@@ -91,7 +81,6 @@ def _write_csv(rows: Iterable[NetworkFigures]) -> None:
 
 
 def _print_table(rows: Iterable[NetworkFigures], title: str) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
@@ -110,11 +99,9 @@ def _print_table(rows: Iterable[NetworkFigures], title: str) -> None:
             row.recipe,
             row.what,
         )
-    console = Console()
-    if not console.is_terminal:  # a file or pipe has no width to keep to
-        console = Console(width=200)
-    console.print(table)
-    console.print(
+    terminal = console()
+    terminal.print(table)
+    terminal.print(
         "GMAC: 10⁹ multiply-accumulates of one forward pass as computed here; published: in the publication's order of operations.\n"
         "training GB: peak of a float32 step at this batch, without the device's own overhead."
     )

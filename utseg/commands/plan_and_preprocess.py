@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from utseg.commands.frame import add_dask, add_workers, cluster_of, home_of, make_parser, run
-from utseg.errors import UsageError, explained_by
+from utseg.commands.cli import cluster_of, home_of, make_parser, run
+from utseg.commands.options import add_dask, add_dataset, add_settings, add_workers, check_configuration
+from utseg.errors import explained_by
+from utseg.home import DEFAULT_PLANNER
 
 if TYPE_CHECKING:
     from utseg.case import Dataset
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from utseg.preprocess.dataset import PlanRequest
 
 logger = logging.getLogger("utseg")
-CONFIGURATIONS = ("2d",)
 KEY_COLUMNS = 28
 VALUES_SHOWN = 8
 
@@ -32,15 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Run again, it keeps what is finished and whole.",
         "utseg_plan_and_preprocess -d MnM",
     )
+    add_dataset(parser, "raw dataset")
     parser.add_argument(
-        "-d",
-        dest="dataset",
-        metavar="NAME",
-        help="raw dataset; may be left out where there is only one",
-        default=argparse.SUPPRESS,
-    )
-    parser.add_argument(
-        "-pl", dest="planner", metavar="PLAN", help="planner: auto, published or cpu", default="auto"
+        "-pl", dest="planner", metavar="PLAN", help="planner: auto, published or cpu", default=DEFAULT_PLANNER
     )
     parser.add_argument("-c", dest="configuration", metavar="CONFIG", help="configuration", default="2d")
     parser.add_argument(
@@ -48,17 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=_gigabytes,
         metavar="GB",
         help="memory of the device that will train, for which a new plan is made; default: 8",
-        default=argparse.SUPPRESS,
     )
-    parser.add_argument(
-        "--set",
-        dest="settings",
-        action="append",
-        nargs="+",
-        metavar="KEY=VALUE",
-        help="change a value of the plan, as patch_size=128,128 or network.base_channels=16",
-        default=argparse.SUPPRESS,
-    )
+    add_settings(parser, "the plan", "patch_size=128,128 or network.base_channels=16")
     parser.add_argument(
         "--replan", action="store_true", help="plan anew where a plan is there, which else is kept"
     )
@@ -84,17 +70,16 @@ def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
 
     request = _request(arguments)
     home = home_of(arguments)
-    name, raw = home.raw_dataset(getattr(arguments, "dataset", None))
+    name, raw = home.raw_dataset(arguments.dataset)
     dataset = open_dataset(raw, name)
     logger.info("%s", describe_dataset(dataset))
-    workers = getattr(arguments, "workers", None)
     folder = home.preprocessed / name
     writes = None if arguments.dry_run else folder
     with cluster_of(arguments, writes=writes, reads=[raw]) as executor, explained_by(dataset.warnings):
         if arguments.dry_run:
-            fingerprint, plan = preview_plan(dataset, folder, request, workers, executor)
+            fingerprint, plan = preview_plan(dataset, folder, request, arguments.workers, executor)
         else:
-            prepared = prepare_dataset(dataset, folder, request, workers, executor)
+            prepared = prepare_dataset(dataset, folder, request, arguments.workers, executor)
             fingerprint, plan, counts = prepared.fingerprint, prepared.plan, prepared.counts
     for warning in fingerprint.warnings:
         logger.warning("%s", warning)
@@ -113,16 +98,12 @@ def _request(arguments: argparse.Namespace) -> "PlanRequest":
     from utseg.planning.settings import parse_settings
     from utseg.preprocess.dataset import PlanRequest
 
-    if arguments.configuration not in CONFIGURATIONS:
-        raise UsageError(
-            f"no configuration is called {arguments.configuration!r}; there is: {', '.join(CONFIGURATIONS)}"
-        )
-    settings = [word for words in getattr(arguments, "settings", []) for word in words]
+    check_configuration(arguments.configuration)
     return PlanRequest(
         planner=arguments.planner,
         configuration=arguments.configuration,
-        memory_gb=getattr(arguments, "memory_gb", None),
-        settings=parse_settings(settings),
+        memory_gb=arguments.memory_gb,
+        settings=parse_settings(arguments.settings),
         replan=arguments.replan,
     )
 

@@ -8,8 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utseg.commands.choice import add_model_choice
-from utseg.commands.frame import add_dask, add_workers, cluster_of, file_or_folder, home_of, make_parser, run
+from utseg.commands.cli import cluster_of, home_of, make_parser, run
+from utseg.commands.options import (
+    add_dask,
+    add_device,
+    add_model_choice,
+    add_path,
+    add_workers,
+    chosen_runs,
+    flags_given,
+)
 from utseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,22 +36,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         "their probabilities.",
         "utseg_predict -i scans -o masks -d MnM -m UTNet",
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "-i",
-        dest="input",
-        type=file_or_folder,
-        required=True,
-        metavar="PATH",
-        help="an image, a cine file (every frame is segmented), a folder of images (CASE.nii.gz, or CASE_0000.nii.gz, … for several "
+        "input",
+        "an image, a cine file (every frame is segmented), a folder of images (CASE.nii.gz, or CASE_0000.nii.gz, … for several "
         "channels), or a raw dataset (nnU-Net, M&Ms, ACDC)",
+        metavar="PATH",
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "-o",
-        dest="output",
-        type=file_or_folder,
-        required=True,
-        metavar="DIR",
-        help="folder for the masks, prediction.json, and quality.csv: how far each mask can be trusted",
+        "output",
+        "folder for the masks, prediction.json, and quality.csv: how far each mask can be trusted",
     )
     add_model_choice(parser, or_where=", or where utseg_find_best_configuration chose")
     _add_choices(parser)
@@ -77,19 +82,18 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also write entropy/CASE_entropy.nii.gz: how undecided the models are at each voxel, from 0 to 1",
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "--timeline",
-        type=file_or_folder,
+        "timeline",
+        "also draw when reading, network, restoring and writing worked on each volume, as a .png",
         metavar="FILE",
-        default=argparse.SUPPRESS,
-        help="also draw when reading, network, restoring and writing worked on each volume, as a .png",
+        required=False,
     )
 
 
 def _add_work(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--device", default="auto", metavar="NAME", help="auto (CUDA where it is there), cpu, cuda or cuda:N"
-    )
+    add_device(parser)
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -98,7 +102,6 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--part",
         metavar="I/N",
-        default=argparse.SUPPRESS,
         help="predict only part I of N, counted from 1, each on a machine of its own, into the same folder or several; the last one to "
         "finish joins the records",
     )
@@ -114,7 +117,7 @@ def _predict(arguments: argparse.Namespace, words: Sequence[str]) -> None:
     from utseg.predict.model import load_model
     from utseg.runs import read_run
 
-    _, dataset = home_of(arguments).trained_dataset(getattr(arguments, "dataset", None))
+    _, dataset = home_of(arguments).trained_dataset(arguments.dataset)
     runs, postprocessing, tta = _runs(arguments, dataset)
     inputs = find_inputs(arguments.input, read_run(runs[0]).plan.channel_names)
     check_output(arguments.input, arguments.output)
@@ -122,7 +125,7 @@ def _predict(arguments: argparse.Namespace, words: Sequence[str]) -> None:
     for warning in inputs.warnings:
         logger.warning("%s", warning)
 
-    if hasattr(arguments, "dask"):
+    if arguments.dask is not None:
         _predict_on_cluster(arguments, words, runs, len(inputs.cases))
         return
     from utseg.device import resolve_device
@@ -138,7 +141,7 @@ def _predict(arguments: argparse.Namespace, words: Sequence[str]) -> None:
         arguments.output,
         tta=tta if arguments.tta else NO_AUGMENTATION,
         save_probabilities=arguments.save_probabilities,
-        workers=getattr(arguments, "workers", None),
+        workers=arguments.workers,
         resume=arguments.resume,
         overlays=arguments.overlays,
         save_entropy=arguments.save_entropy,
@@ -155,8 +158,7 @@ def _predict_on_cluster(
     from utseg.children import stop_children
     from utseg.commands.predict_parts import predict_on_cluster, without_dask
 
-    alone = {"--part": "part", "--timeline": "timeline"}
-    if others := [flag for flag, key in alone.items() if hasattr(arguments, key)]:
+    if others := flags_given(arguments, {"--part": "part", "--timeline": "timeline"}):
         raise UsageError(f"{others[0]} and --dask: a cluster predicts in parts of its own; leave one out")
     with cluster_of(
         arguments,
@@ -172,11 +174,11 @@ def _predict_on_cluster(
 def _part(arguments: argparse.Namespace) -> "Part | None":
     from utseg.predict.parts import Part
 
-    return Part.parse(arguments.part) if hasattr(arguments, "part") else None
+    return None if arguments.part is None else Part.parse(arguments.part)
 
 
 def _timeline(arguments: argparse.Namespace) -> Path | None:
-    path: Path | None = getattr(arguments, "timeline", None)
+    path: Path | None = arguments.timeline
     if path is not None and path.suffix.lower() != ".png":
         raise UsageError(f"--timeline {path}: expected the name of a picture that ends in .png")
     return path
@@ -188,12 +190,10 @@ def _runs(
     """The runs that predict, what is done to their masks, and what they are shown: as named, else as best.json says, else the only ones
     there."""
     from utseg.postprocess import Postprocessing, in_words
-    from utseg.predict.model import choose_runs
     from utseg.predict.views import AS_MIRRORED_IN_TRAINING
     from utseg.selection.record import BEST_FILE, best_augmentation, best_runs, read_best
 
-    flags = {"-m": "models", "-f": "folds", "-pl": "planner"}
-    named = [flag for flag, key in flags.items() if hasattr(arguments, key)]
+    named = flags_given(arguments, {"-m": "models", "-f": "folds", "-pl": "planner"})
     if (dataset / BEST_FILE).is_file():
         if not named:
             best = read_best(dataset)
@@ -208,10 +208,4 @@ def _runs(
             )
             return best_runs(best, dataset), best.postprocessing, tta
         logger.info("%s is not followed: models are chosen by %s", dataset / BEST_FILE, ", ".join(named))
-    runs = choose_runs(
-        dataset,
-        planner=getattr(arguments, "planner", None),
-        models=getattr(arguments, "models", ()),
-        folds=getattr(arguments, "folds", ()),
-    )
-    return runs, Postprocessing(), AS_MIRRORED_IN_TRAINING
+    return chosen_runs(arguments, dataset), Postprocessing(), AS_MIRRORED_IN_TRAINING

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from utseg.children import live_as_child, run_child
 from utseg.cluster import DaskExecutor
-from utseg.commands.frame import INTERRUPTED
+from utseg.commands.cli import INTERRUPTED
 from utseg.errors import CaseErrors, UtsegError
 from utseg.parallel import THREAD_VARIABLES, run_each
 from utseg.progress import progress

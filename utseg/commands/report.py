@@ -6,7 +6,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from utseg.commands.frame import add_workers, file_or_folder, home_of, make_parser, run
+from utseg.commands.cli import home_of, home_words, make_parser, named_dataset, run
+from utseg.commands.options import add_dataset, add_path, add_workers, file_or_folder
 from utseg.errors import explained_by
 
 logger = logging.getLogger("utseg")
@@ -27,20 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="PATH",
         help="a scores folder, a run of utseg_train, or a folder above some; or the folder of one study of utseg_study",
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "-o",
-        dest="output",
-        type=file_or_folder,
-        required=True,
+        "output",
+        "the file to write; its tables go beside it, into FILE_tables",
         metavar="FILE.html",
-        help="the file to write; its tables go beside it, into FILE_tables",
     )
-    parser.add_argument(
-        "-d",
-        dest="dataset",
-        metavar="NAME",
-        help="raw dataset that has the images, where the scores do not say so",
-        default=argparse.SUPPRESS,
+    add_dataset(
+        parser, "raw dataset that has the images, where the scores do not say so", or_the_only_one=False
     )
     parser.add_argument(
         "--no-pictures",
@@ -53,24 +49,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from utseg.rawdata import open_dataset
     from utseg.report import write_report, write_study_report
 
-    home = home_of(arguments)
     is_study = _is_study(arguments)
-    dataset = None
-    if hasattr(arguments, "dataset"):
-        name, folder = home.raw_dataset(arguments.dataset)
-        dataset = open_dataset(folder, name)
+    dataset = named_dataset(arguments)
     words = ["utseg_report", *map(str, arguments.paths), "-o", str(arguments.output)]
-    words += ["-d", arguments.dataset] if hasattr(arguments, "dataset") else []
+    words += ["-d", arguments.dataset] if dataset else []
     words += [] if arguments.pictures else ["--no-pictures"]
-    words += ["--home", str(arguments.home)] if hasattr(arguments, "home") else []
+    words += home_words(arguments)
     settings = {
-        "home": home,
+        "home": home_of(arguments),
         "pictures": arguments.pictures,
         "command": shlex.join(words),
-        "workers": getattr(arguments, "workers", None),
+        "workers": arguments.workers,
     }
     if is_study:
         report = write_study_report(arguments.paths[0], arguments.output, **settings)
@@ -92,7 +83,7 @@ def _is_study(arguments: argparse.Namespace) -> bool:
     from utseg.study.record import STUDY_FILE
 
     studies = [path for path in arguments.paths if (path / STUDY_FILE).is_file()]
-    if studies and (len(arguments.paths) > 1 or hasattr(arguments, "dataset")):
+    if studies and (len(arguments.paths) > 1 or arguments.dataset is not None):
         raise UsageError(
             f"{studies[0]}: a study has a report of its own: name its folder alone, without other paths and without -d"
         )

@@ -8,17 +8,17 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utseg.commands.frame import (
-    INTERRUPTED,
+from utseg.commands.cli import INTERRUPTED, cluster_of, console, home_of, make_parser, run
+from utseg.commands.options import (
     add_dask,
-    cluster_of,
-    file_or_folder,
-    home_of,
-    make_parser,
-    positive,
-    run,
+    add_dataset,
+    add_device,
+    add_length,
+    add_path,
+    add_settings,
+    add_workers,
+    flags_given,
 )
-from utseg.commands.train import duration
 from utseg.errors import CaseErrors, InputError, Interrupted, UsageError, UtsegError, listing
 
 if TYPE_CHECKING:
@@ -32,11 +32,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("utseg")
 REPORT_FILE = "report.html"
-TERMINAL_WIDTH = 200
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
+    return run(make_study_parser(), _study, argv)
+
+
+def make_study_parser() -> argparse.ArgumentParser:
+    """The command's options."""
     parser = make_parser(
         "utseg_study",
         "Train on some subjects, test on others, with several networks: what is lost on unseen vendors, and what makes the difference. "
@@ -48,58 +52,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         "study",
         help="vendors, leave-one-out, ablation, networks, data-size, seeds, generalization, or a file like those (--print shows one)",
     )
-    parser.add_argument(
-        "-d",
-        dest="dataset",
-        metavar="NAME",
-        default=argparse.SUPPRESS,
-        help="raw dataset to train on, where the file names none; may be left out where there is only one",
-    )
-    parser.add_argument(
-        "-o",
-        dest="output",
-        type=file_or_folder,
-        metavar="DIR",
-        default=argparse.SUPPRESS,
-        help="folder for study.json, cases.csv, results.csv and the report",
+    add_dataset(parser, "raw dataset to train on, where the file names none")
+    add_path(
+        parser, "-o", "output", "folder for study.json, cases.csv, results.csv and the report", required=False
     )
     _add_changes(parser)
     _add_how(parser)
-    return run(parser, _study, argv)
+    return parser
 
 
 def _add_changes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-m",
-        dest="networks",
-        nargs="+",
-        metavar="NETWORK",
-        default=argparse.SUPPRESS,
-        help="instead of the study's",
-    )
-    parser.add_argument(
-        "-pl",
-        dest="plans",
-        nargs="+",
-        metavar="PLAN",
-        default=argparse.SUPPRESS,
-        help="instead of the study's",
-    )
-    parser.add_argument(
-        "--seeds", nargs="+", type=int, metavar="S", default=argparse.SUPPRESS, help="instead of the study's"
-    )
+    for flag, dest, metavar in (("-m", "networks", "NETWORK"), ("-pl", "plans", "PLAN")):
+        parser.add_argument(flag, dest=dest, nargs="+", metavar=metavar, help="instead of the study's")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="S", help="instead of the study's")
     parser.add_argument(
         "--test",
         dest="tested",
         nargs="+",
         metavar="NAME",
-        default=argparse.SUPPRESS,
         help="raw datasets to test on, with the same label names; default: the one that is trained on",
     )
     parser.add_argument(
         "--by",
         metavar="COLUMN",
-        default=argparse.SUPPRESS,
         help="the column that tells seen from unseen, and by which sets are made, as centre",
     )
     parser.add_argument(
@@ -107,57 +82,27 @@ def _add_changes(parser: argparse.ArgumentParser) -> None:
         dest="parts",
         action="append",
         metavar="NAME",
-        default=argparse.SUPPRESS,
         help="only the variants of this part; may be given again",
     )
-    parser.add_argument(
-        "--set",
-        dest="settings",
-        action="append",
-        nargs="+",
-        metavar="KEY=VALUE",
-        default=argparse.SUPPRESS,
-        help="change a value of plan or recipe in all runs, as network.base_channels=16",
-    )
-    _add_length(parser)
-
-
-def _add_length(parser: argparse.ArgumentParser) -> None:
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument(
-        "--epochs", type=positive, metavar="N", default=argparse.SUPPRESS, help="length of each training"
-    )
-    length.add_argument(
-        "--max-time",
-        dest="max_time_s",
-        type=duration,
-        metavar="TIME",
-        default=argparse.SUPPRESS,
-        help="of the whole study, as 90m or 6h: shared out equally, tests included",
+    add_settings(parser, "the plan or recipe in all runs", "network.base_channels=16")
+    add_length(
+        parser,
+        epochs="length of each training; default: the study's, else the plan's",
+        max_time="of the whole study, as 90m or 6h: shared out equally, tests included",
     )
 
 
 def _add_how(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-np",
-        dest="workers",
-        type=positive,
-        metavar="N",
-        default=argparse.SUPPRESS,
-        help="runs at once, which share the cores; default: 1",
-    )
+    add_workers(parser, "runs at once, which share the cores; default: 1")
     add_dask(parser)
     parser.add_argument(
         "--slurm",
         nargs="*",
         metavar="KEY=VALUE",
-        default=argparse.SUPPRESS,
         help="submit the runs as an array job: partition=, time=6h, cpus=, gpus=, memory= (GB), parallel=, or options of sbatch, "
         "as account=; the same command collects what has finished",
     )
-    parser.add_argument(
-        "--device", default="auto", metavar="NAME", help="auto (CUDA where it is there), cpu, cuda or cuda:N"
-    )
+    add_device(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--dry-run",
@@ -175,7 +120,7 @@ def _study(arguments: argparse.Namespace) -> int | None:
     if arguments.show:
         sys.stdout.write(definition_text(arguments.study)[1])
         return None
-    if not arguments.dry_run and not hasattr(arguments, "output"):
+    if not arguments.dry_run and arguments.output is None:
         raise UsageError("-o DIR is missing: the folder for what comes out of the study (or --dry-run)")
     where = definition_text(arguments.study)[0]
     with _wrong_file():
@@ -187,11 +132,11 @@ def _study(arguments: argparse.Namespace) -> int | None:
     with _cluster(arguments) as executor:
         from utseg.study.run import StudyRequest, run_study, settle
 
-        parallel = executor.places if executor else getattr(arguments, "workers", 1)
+        parallel = executor.places if executor else arguments.workers or 1
         request = StudyRequest(
-            output=getattr(arguments, "output", Path()).absolute(),
+            output=(arguments.output or Path()).absolute(),
             home=home_of(arguments),
-            max_time_s=getattr(arguments, "max_time_s", None),
+            max_time_s=arguments.max_time_s,
             parallel=slurm.parallel or len(plan.runs) if slurm else parallel,
             device=arguments.device,
             threads=slurm.cpus if slurm else executor.cores_each if executor else None,
@@ -221,10 +166,9 @@ def _cluster(arguments: argparse.Namespace) -> "AbstractContextManager[DaskExecu
 
 
 def _slurm_options(arguments: argparse.Namespace) -> "SlurmOptions | None":
-    if not hasattr(arguments, "slurm"):
+    if arguments.slurm is None:
         return None
-    others = [flag for flag, key in {"-np": "workers", "--dask": "dask"}.items() if hasattr(arguments, key)]
-    if others:
+    if others := flags_given(arguments, {"-np": "workers", "--dask": "dask"}):
         raise UsageError(f"{others[0]} and --slurm: the runs are done by one or by the other; leave one out")
     from utseg.study.slurm import parse_options
 
@@ -259,29 +203,28 @@ def with_arguments(definition: "Definition", arguments: argparse.Namespace, wher
     from utseg.study.definition import with_values
 
     values: dict[str, Any] = {
-        key: getattr(arguments, key)
+        key: value
         for key in ("networks", "plans", "seeds", "epochs")
-        if hasattr(arguments, key)
+        if (value := getattr(arguments, key)) is not None
     }
-    if hasattr(arguments, "tested"):
+    if arguments.tested is not None:
         values["test.datasets"] = arguments.tested
-    if hasattr(arguments, "max_time_s"):
+    if arguments.max_time_s is not None:
         values["epochs"] = None
-    if hasattr(arguments, "by"):
+    if arguments.by is not None:
         values["test.by"] = arguments.by
         for key in ("each", "leave_out"):
             if getattr(definition.train, key):
                 values[f"train.{key}"] = arguments.by
-    if hasattr(arguments, "parts"):
+    if arguments.parts is not None:
         for part in arguments.parts:
             if part not in definition.parts():
                 there = ", ".join(definition.parts()) or "none"
                 raise UsageError(f"--part {part}: {where} has no such part; there are: {there}")
         kept = [variant for variant in definition.variants if variant.part in arguments.parts]
         values["variants"] = [variant.model_dump(mode="json") for variant in kept]
-    if hasattr(arguments, "settings"):
-        words = [word for words in arguments.settings for word in words]
-        values["settings"] = {**definition.settings, **parse_settings(words)}
+    if arguments.settings:
+        values["settings"] = {**definition.settings, **parse_settings(arguments.settings)}
     return with_values(definition, values, where) if values else definition
 
 
@@ -295,7 +238,7 @@ def _opened(
     from utseg.study.expand import dataset_names
 
     home = home_of(arguments)
-    default = getattr(arguments, "dataset", None)
+    default = arguments.dataset
     if definition.train.dataset is None:
         default, _ = home.raw_dataset(default)
     datasets = {}
@@ -405,7 +348,6 @@ def _report(output: Path) -> None:
 
 def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str, *, left: int) -> None:
     """`left`: so many columns are aligned left."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
@@ -413,7 +355,4 @@ def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str
         table.add_column(head, justify="left" if number < left else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console = Console()
-    if not console.is_terminal:  # a file or pipe has no width to keep to
-        console = Console(width=TERMINAL_WIDTH)
-    console.print(table)
+    console().print(table)

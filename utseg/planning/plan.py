@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from utseg.files import write_text
+from utseg.home import PLAN_FILE
 from utseg.planning.settings import Settings, read_model, setting_keys, unknown_key, with_settings
 from utseg.planning.ways import Way
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
-PLAN_FILE = "plan.json"
 FACTOR_RANGES = ("scale_range", "contrast_range", "gamma_range", "resolution_range")
 SHARE_RANGES = ("histogram_share_range", "amplitude_share_range")
 BLOCK_LIST = "network.block_list"

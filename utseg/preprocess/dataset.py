@@ -20,9 +20,9 @@ from utseg.files import folder_lock, remove_leftovers, require_writable, write_t
 from utseg.fingerprint import Fingerprint, make_fingerprint, read_fingerprint, write_fingerprint
 from utseg.fingerprint.model import FINGERPRINT_FILE
 from utseg.fingerprint.same_scan import same_scans
-from utseg.home import plan_folder_name
+from utseg.home import PLAN_FILE, plan_folder_name
 from utseg.parallel import process_pool
-from utseg.planning.plan import PLAN_FILE, Plan, override, read_plan, write_plan
+from utseg.planning.plan import Plan, override, read_plan, write_plan
 from utseg.preprocess.run import Counts, preprocess_dataset
 from utseg.preprocess.splits import (
     SPLITS_FILE,

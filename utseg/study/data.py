@@ -19,9 +19,9 @@ from utseg.fingerprint import Fingerprint, make_fingerprint, read_fingerprint, w
 from utseg.fingerprint.make import summarise
 from utseg.fingerprint.model import FINGERPRINT_FILE
 from utseg.fingerprint.same_scan import in_words
-from utseg.home import plan_folder_name
+from utseg.home import PLAN_FILE, plan_folder_name
 from utseg.parallel import process_pool
-from utseg.planning.plan import PLAN_FILE, Plan
+from utseg.planning.plan import Plan
 from utseg.preprocess.dataset import PlanRequest, prepare_dataset, preview_plan
 from utseg.preprocess.splits import SPLITS_FILE, write_splits
 from utseg.study.checksums import Checksums

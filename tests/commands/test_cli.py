@@ -1,10 +1,10 @@
-"""What the frame of all commands makes of an error: exit code, `error: …` line, and with --debug a traceback besides."""
+"""What every command makes of an error: exit code, `error: …` line, and with --debug a traceback besides."""
 
 import signal
 
 import pytest
 
-from utseg.commands.frame import make_parser, run
+from utseg.commands.cli import make_parser, run
 from utseg.errors import CaseErrors, InputError, Interrupted, UsageError
 
 ERRORS = [
@@ -19,7 +19,7 @@ ERRORS = [
 
 @pytest.fixture(autouse=True)
 def own_handlers():
-    """The frame sets the handler of SIGTERM; the tests after these get theirs back."""
+    """A command sets the handler of SIGTERM; the tests after these get theirs back."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)

@@ -1,4 +1,4 @@
-"""What all commands share: common options, logging, exit codes, one `error: …` line for each thing that is wrong.
+"""What all commands share: parser, logging, exit codes, one `error: …` line for each thing that is wrong.
 
 A command module makes a parser with `make_parser`, and its `main` hands parser and body to `run`. Heavy imports belong into the body, so
 that `--help` stays quick.
@@ -16,24 +16,29 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from utseg.commands.options import file_or_folder
 from utseg.errors import UsageError, UtsegError
-from utseg.home import Home, typed_path
+from utseg.home import Home
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from utseg.case import Dataset
     from utseg.cluster import DaskExecutor
 
 logger = logging.getLogger("utseg")
 INTERRUPTED = 75
+PIPE_WIDTH = 200
 INTERRUPTED_MESSAGE = (
     "interrupted; run the command again to go on (utseg_train and utseg_predict: with --resume)"
 )
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults that mean something: not those of flags, nor of options that are required or left out."""
+    """Shows defaults that mean something: not those of flags, nor None or nothing."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or isinstance(action.default, bool):
+        if isinstance(action.default, bool) or action.default in (None, "", (), []):
             return action.help
         return super()._get_help_string(action)
 
@@ -48,46 +53,31 @@ def make_parser(name: str, description: str, example: str) -> argparse.ArgumentP
         formatter_class=_Formatter,
     )
     parser.add_argument(
-        "--home",
-        type=file_or_folder,
-        metavar="DIR",
-        help="home folder; else UTSEG_HOME, else ./utseg_data",
-        default=argparse.SUPPRESS,
+        "--home", type=file_or_folder, metavar="DIR", help="home folder; else UTSEG_HOME, else ./utseg_data"
     )
-    parser.add_argument(
-        "--debug", action="store_true", help="full traceback on errors", default=argparse.SUPPRESS
-    )
-    parser.add_argument(
-        "--quiet", action="store_true", help="errors and warnings only", default=argparse.SUPPRESS
-    )
+    parser.add_argument("--debug", action="store_true", help="full traceback on errors")
+    parser.add_argument("--quiet", action="store_true", help="errors and warnings only")
     return parser
 
 
 def home_of(arguments: argparse.Namespace) -> Home:
     """The home folders that the command line and the environment name."""
-    return Home.locate(getattr(arguments, "home", None))
+    return Home.locate(arguments.home)
 
 
-def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Adds `-np N`."""
-    parser.add_argument(
-        "-np",
-        dest="workers",
-        type=positive,
-        metavar="N",
-        help="worker processes; default: one a core",
-        default=argparse.SUPPRESS,
-    )
+def home_words(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """`--home DIR` as it was typed, for a command that is shown or run."""
+    return () if arguments.home is None else ("--home", str(arguments.home))
 
 
-def add_dask(parser: argparse.ArgumentParser) -> None:
-    """Adds `--dask ADDRESS`, which `cluster_of` reads."""
-    parser.add_argument(
-        "--dask",
-        metavar="ADDRESS",
-        help="work on a Dask cluster that shares these paths: its scheduler as tcp://HOST:8786, or the scheduler's file",
-        default=argparse.SUPPRESS,
-    )
+def named_dataset(arguments: argparse.Namespace) -> "Dataset | None":
+    """The raw dataset that -d names; None without it."""
+    if arguments.dataset is None:
+        return None
+    from utseg.rawdata import open_dataset
+
+    name, folder = home_of(arguments).raw_dataset(arguments.dataset)
+    return open_dataset(folder, name)
 
 
 @contextmanager
@@ -103,10 +93,10 @@ def cluster_of(
 
     Raises UsageError with `-np` too, and what `dask_executor` raises.
     """
-    if not hasattr(arguments, "dask"):
+    if arguments.dask is None:
         yield None
         return
-    if hasattr(arguments, "workers"):
+    if arguments.workers is not None:
         raise UsageError(
             "-np and --dask: -np counts processes on this machine, a cluster has its own; leave one out"
         )
@@ -116,20 +106,12 @@ def cluster_of(
         yield executor
 
 
-def file_or_folder(text: str) -> Path:
-    """A path for argparse: every option that names a file or folder has this type."""
-    try:
-        return typed_path(text)
-    except UsageError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def console() -> "Console":
+    """The terminal; a file or pipe has no width to keep to."""
+    from rich.console import Console
 
-
-def positive(text: str) -> int:
-    """An integer of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 1, found {text}")
-    return value
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=PIPE_WIDTH)
 
 
 def run(
@@ -142,13 +124,12 @@ def run(
     `--debug` adds the traceback of an error before its line, and changes nothing else.
     """
     arguments = parser.parse_args(argv)
-    _configure_logging(quiet=getattr(arguments, "quiet", False))
-    debug = getattr(arguments, "debug", False)
+    _configure_logging(quiet=arguments.quiet)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         return body(arguments) or 0
     except UtsegError as error:
-        if debug:
+        if arguments.debug:
             traceback.print_exc()
         for note in getattr(error, "__notes__", ()):
             logger.warning("%s", note)
@@ -156,7 +137,7 @@ def run(
             sys.stderr.write(f"error: {' '.join(line.split())}\n")
         return error.exit_code
     except KeyboardInterrupt:
-        if debug:
+        if arguments.debug:
             traceback.print_exc()
         sys.stderr.write(f"error: {INTERRUPTED_MESSAGE}\n")
         return INTERRUPTED
@@ -164,7 +145,7 @@ def run(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:  # noqa: BLE001 — a defect of ours, whatever it is: one line and exit code 1
-        if debug:
+        if arguments.debug:
             traceback.print_exc()
         sys.stderr.write(
             f"error: unexpected {type(error).__name__}: {' '.join(str(error).split())}; run again with --debug and report it\n"
