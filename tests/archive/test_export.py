@@ -12,8 +12,7 @@ from made_archives import RUN_JSON, WEIGHTS, made_rows, make_finished_run, tree,
 from rawfiles import make_nnunet
 
 from utseg.archive import Terms, export_model, import_model
-from utseg.archive.cohort import count_cohort, known_cases
-from utseg.archive.scores import shareable_columns
+from utseg.archive.subjects import count_cohort, known_cases, shareable_columns
 from utseg.errors import ArtefactError, InputError, UtsegError
 from utseg.evaluate.summary import summarise
 from utseg.files import read_json

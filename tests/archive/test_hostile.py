@@ -26,9 +26,7 @@ from made_archives import (
 )
 from safetensors.torch import load, save
 
-from utseg.archive import container, import_model
-from utseg.archive.manifest import path_problem
-from utseg.errors import InputError
+from utseg.archive import import_model, reading
 
 
 def test_the_archive_that_is_changed_below_is_sound(members, tmp_path):
@@ -74,7 +72,7 @@ def test_a_header_whose_length_looks_like_a_pickle_s_first_byte_is_none(members,
     ],
 )
 def test_names_that_are_paths(archive, tmp_path, name):
-    refused(with_entry(archive, name), tmp_path, "imported" if "\x00" in name else "is not allowed")
+    refused(with_entry(archive, name), tmp_path, "is not allowed")
 
 
 @pytest.mark.parametrize("kind", ["LNK", "DIR", "CHR", "BLK", "IFO", "SOCK"])
@@ -83,24 +81,21 @@ def test_what_is_no_plain_file(archive, tmp_path, kind):
     refused(with_entry(archive, "evil", b"/etc/passwd", mode=mode), tmp_path, "not a plain file")
 
 
-def test_names_that_are_there_twice_or_differ_by_case(archive, tmp_path):
+def test_names_that_are_there_twice(archive, tmp_path):
     with pytest.warns(UserWarning, match="Duplicate"):
         with_entry(archive, RUN_JSON, b"{}")
     refused(archive, tmp_path, "more than once")
 
 
-@pytest.mark.parametrize("name", [RUN_JSON.upper(), "AUTO_2D/evil", "model_card.md"])
-def test_names_that_differ_by_letter_case(archive, tmp_path, name):
-    refused(with_entry(archive, name), tmp_path, "differ by letter case only")
-
-
-def test_a_file_that_is_a_folder(archive, tmp_path):
-    refused(with_entry(archive, "auto_2d/UTNet"), tmp_path, "both a file and a folder")
-
-
-@pytest.mark.parametrize("name", ["evil.py", "auto_2d/UTNet/fold0/evil.json", "best.json", "inner.zip"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("evil.py", "auto_2d/UTNet/fold0/evil.json", "best.json", "inner.zip"),
+        *(RUN_JSON.upper(), "model_card.md", "auto_2d/UTNet"),
+    ],
+)
 def test_files_that_the_manifest_does_not_name(archive, tmp_path, name):
-    refused(with_entry(archive, name, archive.read_bytes()), tmp_path, "does not name")
+    refused(with_entry(archive, name, archive.read_bytes()), tmp_path, "but is in the archive")
 
 
 @pytest.mark.parametrize("name", ["evil.py", "auto_2d/UTNet/fold0/checkpoint_latest.pt", "../evil", "/evil"])
@@ -113,8 +108,8 @@ def test_a_manifest_that_names_more_than_its_members_have(members, tmp_path, nam
 @pytest.mark.parametrize("name", ["MODEL_CARD.md", RUN_JSON, WEIGHTS, SUMMARY])
 def test_files_that_are_missing(members, tmp_path, name):
     del members[name]
-    refused(packed(tmp_path / "a.zip", members), tmp_path, "lacks")
-    refused(packed(tmp_path / "b.zip", signed(members)), tmp_path, "is missing")
+    refused(packed(tmp_path / "a.zip", members), tmp_path, "is missing from the archive")
+    refused(packed(tmp_path / "b.zip", signed(members)), tmp_path, "is missing from the manifest")
 
 
 def test_no_manifest(members, tmp_path):
@@ -152,7 +147,7 @@ def test_a_manifest_that_lies_about_sizes(members, tmp_path, factor):
         ({"with_case_ids": "x" * 5000}, "with_case_ids"),
         ({"files": {}}, "is missing"),
         ({"terms": {"licence": "\x1b[31mred"}}, "character"),
-        ({"terms": {"licence": "\u202egnp.exe"}}, "direction"),
+        ({"terms": {"licence": "\u202egnp.exe"}}, "character"),
         ({"scores": [{"runs": ["other"], "scores": None}]}, "scores"),
     ],
 )
@@ -166,10 +161,16 @@ def test_a_manifest_that_cannot_be(members, tmp_path, change, words):
 )
 def test_a_member_that_is_no_run(members, tmp_path, name):
     member = json.loads(members["manifest.json"])["members"][0] | {"name": name}
-    moved = {key.replace("auto_2d/UTNet/fold0", name): data for key, data in members.items()}
-    moved = {key: data for key, data in moved.items() if path_problem([key]) is None}
-    message = refused(packed(tmp_path / "model.zip", signed(moved, members=[member], scores=[])), tmp_path)
-    assert "members" in message
+    others = {key: data for key, data in members.items() if "/" not in key}
+    refused(packed(tmp_path / "model.zip", signed(others, members=[member])), tmp_path, "members")
+
+
+@pytest.mark.parametrize("name", [RUN_JSON, "auto_2d/utnet/fold0/run.json", "AUTO_2d/UTNet/fold1/run.json"])
+def test_members_with_one_name(members, tmp_path, name):
+    """Or with names that some file systems take for one."""
+    (member,) = json.loads(members["manifest.json"])["members"]
+    both = [member, member | {"name": name.removesuffix("/run.json")}]
+    refused(packed(tmp_path / "model.zip", signed(members, members=both)), tmp_path, "letter case")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,7 @@ def test_json_that_is_none(members, tmp_path, name, data):
         ({"network_settings.base_channels": 2**13}, "not those of the network"),
         ({"network_settings.reduce_size": 2**13}, "not those of the network"),
         ({"network_settings.num_heads": [3, 3]}, "cannot be built"),
-        ({"network_settings.num_blocks": [8000, 8000]}, "many more parameters"),
+        ({"network_settings.num_blocks": [8000, 8000]}, "more than 20000 parameters"),
         ({"network_settings.levels": 8000}, ""),
         ({"network_settings.num_blocks": [1] * 1000}, "longer than"),
         ({"network_settings.block_list": "x" * 1000}, "longer than"),
@@ -222,7 +223,6 @@ def test_json_that_is_none(members, tmp_path, name, data):
         ({"plan.patch_size": [10**6, 10**6]}, "plan.patch_size"),
         ({"plan.spacing_yx_mm": [1e-9, 1]}, "plan.spacing_yx_mm"),
         ({"plan.evil": 1}, "unknown key 'plan.evil'"),
-        ({"selection": "all"}, "selection"),
         ({"training_cases": ["miller"]}, "training_cases"),
         ({"format": "utseg-run-9"}, "format"),
     ],
@@ -230,10 +230,6 @@ def test_json_that_is_none(members, tmp_path, name, data):
 def test_a_run_that_cannot_be(members, tmp_path, change, words):
     run = changed_json(members[RUN_JSON], change)
     manifest: dict[str, object] = {}
-    if "network" in change:
-        manifest["members"] = [
-            json.loads(members["manifest.json"])["members"][0] | {"network": change["network"]}
-        ]
     if "plan.labels" in change:
         manifest["labels"] = change["plan.labels"]
     refused(packed(tmp_path / "model.zip", signed(members | {RUN_JSON: run}, **manifest)), tmp_path, words)
@@ -258,7 +254,7 @@ def test_a_pickle_in_the_place_of_weights(members, tmp_path, protocol):
     else:
         pickle.dump(Evil(trap), buffer, protocol=protocol)
     path = packed(tmp_path / "model.zip", signed(members | {WEIGHTS: buffer.getvalue()}))
-    refused(path, tmp_path, "not safetensors" if protocol == 0 else "is a pickle")
+    refused(path, tmp_path, "not safetensors" if protocol == 0 else "a pickle, which can run code")
     assert not trap.exists()
 
 
@@ -275,13 +271,11 @@ def change_weights(members: Members, change: str) -> bytes:
         del weights[first]
         weights["evil"] = torch.zeros(1)
     elif change == "larger":
-        weights["evil"] = torch.zeros(1)
+        weights["evil"] = torch.zeros(2_000_000)
     elif change == "shape":
         weights[first] = weights[first].flatten()
     elif change == "type":
         weights[first] = weights[first].half()
-    elif change == "many":
-        return save({f"t{number}": torch.zeros(0) for number in range(20_001)})
     elif change == "checksum":
         weights[first] += 1
         return save(weights, metadata={"tensors_sha256": "0" * 64})
@@ -295,10 +289,9 @@ def change_weights(members: Members, change: str) -> bytes:
         ("inf", "not finite"),
         ("missing", "is missing"),
         ("more", "(and 1 more)"),
-        ("larger", "bytes of values where the network"),
+        ("larger", "bytes where the network of run.json has at most"),
         ("shape", "has the shape"),
         ("type", "torch.float16"),
-        ("many", "no network has as many"),
         ("checksum", "do not match their checksum"),
     ],
 )
@@ -324,9 +317,7 @@ def test_weights_that_are_no_safetensors(members, tmp_path, data):
 
 
 def test_a_card_that_is_no_text(members, tmp_path):
-    refused(
-        packed(tmp_path / "a.zip", signed(members | {"MODEL_CARD.md": b"\xff\xfe"})), tmp_path, "not UTF-8"
-    )
+    refused(packed(tmp_path / "a.zip", signed(members | {"MODEL_CARD.md": b"\xff\xfe"})), tmp_path, "utf-8")
     refused(
         packed(tmp_path / "b.zip", signed(members | {"MODEL_CARD.md": b"\x1b[2J"})), tmp_path, "character"
     )
@@ -359,15 +350,19 @@ def test_a_bomb_whose_header_lies_is_not_unpacked_further_than_it_says(members, 
     refused(path, tmp_path, "CRC")
 
 
-def test_the_ratio_is_limited_where_the_size_is_not(members, tmp_path):
-    path = packed(tmp_path / "model.zip", {"zeros": b"\0" * (8 << 20)}, zipfile.ZIP_DEFLATED)
-    with container.open_archive(path) as archive, pytest.raises(InputError, match="archive bomb"):
-        archive.read("zeros", 1 << 40)
-
-
-def test_too_many_members(tmp_path):
-    path = packed(tmp_path / "model.zip", {f"f{number}": b"" for number in range(container.MEMBERS + 1)})
+def test_the_ratio_is_limited_where_the_size_is_not(tmp_path):
+    path = packed(tmp_path / "model.zip", {WEIGHTS: b"\0" * (8 << 20)}, zipfile.ZIP_DEFLATED)
     refused(path, tmp_path, "archive bomb")
+
+
+@pytest.mark.parametrize("count", [reading.MEMBERS + 1, 20_000])
+def test_too_many_members(tmp_path, count):
+    path = packed(tmp_path / "model.zip", {f"f{number:0100}": b"" for number in range(count)})
+    tracemalloc.start()
+    refused(path, tmp_path, "archive bomb")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 << 20
 
 
 def test_files_that_overlap(archive, tmp_path):

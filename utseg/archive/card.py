@@ -3,16 +3,36 @@
 Says only what the manifest and the runs' records say. Headings follow Mitchell et al., *Model Cards for Model Reporting*, FAT* 2019.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
-from utseg.archive.manifest import Cohort, Manifest
-from utseg.archive.scores import GroupScores, ScoreTable
-from utseg.evaluate.tables import EMPTY_NOTE, NOTHING, Table, interval, number, to_markdown
+from utseg.archive.manifest import Manifest
+from utseg.evaluate.tables import EMPTY_NOTE, NOTHING, interval, number
 from utseg.runs import WEIGHTS_FILE, RunRecord
 
-NOT_STATED = "not stated"
-NO_LICENCE = "not stated; ask those who gave you the model before you use it or pass it on"
-LIMITS = """\
+CARD = """\
+# {{ records.values() | map(attribute="network") | unique(true) | join(", ") }} trained on {{ manifest.dataset }}
+{% for line in manifest.terms.description.splitlines() %}
+{{ line }}
+{%- endfor %}
+
+It segments 2-D slices of {{ manifest.channel_names | join(", ") }} into
+{%- for name, value in manifest.labels.items() %} {{ name }} = {{ value }}{{ "." if loop.last else "," }}{% endfor %}
+{%- if manifest.members | length > 1 %} Several members: the mean of their probabilities.{% endif %} All settings are in each member's \
+`run.json`: the plan with its reasons, the recipe, the network's settings.
+
+| member | network | trained on | epochs | spacing y × x mm | patch y × x | utseg | finished |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+{%- for member in manifest.members %}{% set record = records[member.name] %}
+| {{ member.name }} | {{ record.network }} | {{ record.selection }} | {{ record.epochs }} \
+| {{ "%.3g × %.3g" % record.plan.spacing_yx_mm }} | {{ record.plan.patch_size | join(" × ") }} \
+| {{ record.versions.get("utseg") }} | {{ "yes" if member.finished else "no" }} |
+{%- endfor %}
+
+To use it: `utseg_import_model FILE.zip`, then `utseg_predict -i IMAGES -o MASKS -d {{ manifest.dataset }}`.
+
+## Use and limits
+
 Research only. This is no medical device: it is not for diagnosis, nor for decisions about the care of a patient.
 
 - Meant for images like those it was trained on: the same modality, view, channels and structures (see above).
@@ -21,161 +41,83 @@ Research only. This is no medical device: it is not for diagnosis, nor for decis
 - Masks of slices at the base and apex, and of rare anatomy, are where such networks fail most.
 - Numbers below were measured on subjects that were held back from training but came from the same dataset. The weights are those of the
   end of training, which these subjects did not choose; if the model was chosen among several by them, the numbers are somewhat optimistic.
-  They do not replace a test on your own data."""
+  They do not replace a test on your own data.
+
+## Trained on
+
+| member | side | cases | subjects | subjects per group |
+| --- | ---: | ---: | ---: | ---: |
+{%- for member in manifest.members %}
+{%- for side, cohort in (("training", member.training), ("held back", member.validation)) %}
+| {{ member.name }} | {{ side }} | {{ cohort.cases }} | {{ cohort.subjects }} |
+{%- for column, values in cohort.groups.items() %} {{ column }}:
+{%- for value, count in values.items() %} {{ value }} ({{ count }}){{ "" if loop.last else "," }}{% endfor %}{{ "" if loop.last else ";" }}
+{%- else %} {{ none }}
+{%- endfor %} |
+{%- endfor %}
+{%- endfor %}
+
+{% if manifest.with_case_ids -%}
+The names of the cases are in `run.json`, as its makers chose.
+{%- else -%}
+The names of cases and subjects, which can point at people, were left out of `run.json`; counts are kept. So are groups, except those in \
+which a value belongs to a single subject, unless they are ones of the field (vendor, centre, pathology, …).
+{%- endif %}
+
+## Scores
+{% for table in manifest.scores %}
+### {{ table.runs | join(", ") }}: {{ table.scores.all.cases }} held-back cases, {{ table.scores.all.subjects }} subjects
+
+| group | label | subjects | cases | Dice | 95 % interval | HD95 mm | ASSD mm | missed | extra | neither |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+{%- for group, scores in groups(table.scores) %}
+{%- for label, of_label in scores.labels.items() %}
+| {{ group }} | {{ label }} | {{ scores.subjects }} | {{ scores.cases }} | {{ number(of_label.dice.mean, 3) }} \
+| {{ interval(of_label.dice.interval95, 3) }} | {{ number(of_label.hd95_mm and of_label.hd95_mm.mean, 2) }} \
+| {{ number(of_label.assd_mm and of_label.assd_mm.mean, 2) }} | {{ of_label.empty.prediction_empty }} \
+| {{ of_label.empty.reference_empty }} | {{ of_label.empty.both_empty }} |
+{%- endfor %}
+{%- endfor %}
+
+{{ empty_note }}
+{% else %}
+None are known: no subject was held back, or the training did not come to its end.
+{% endfor %}
+## Terms
+
+- Licence: {{ manifest.terms.licence or "not stated; ask those who gave you the model before you use it or pass it on" }}
+- Citation: {{ manifest.terms.citation or "not stated" }}
+- Contact: {{ manifest.terms.contact or "not stated" }}
+
+## Files
+
+| weights | bytes | SHA-256 |
+| --- | ---: | ---: |
+{%- for name, file in manifest.files.items() if name.endswith(weights) %}
+| {{ name }} | {{ file.size }} | {{ file.sha256 }} |
+{%- endfor %}
+
+Written by utseg {{ manifest.utseg_version }}; all checksums are in `manifest.json`.
+"""
 
 
 def model_card(manifest: Manifest, records: Mapping[str, RunRecord]) -> str:
     """The text of `MODEL_CARD.md`. `records` are the runs' by PLAN_2d/MODEL/FOLD."""
-    networks = ", ".join(dict.fromkeys(member.network for member in manifest.members))
-    parts = [
-        f"# {_plain(networks)} trained on {_plain(manifest.dataset)}",
-        _plain(manifest.terms.description),
-        _what_it_is(manifest, records),
-        "## Use and limits",
-        LIMITS,
-        "## Trained on",
-        _trained_on(manifest),
-        _privacy(manifest),
-        "## Scores",
-        *(_scores(table) for table in manifest.scores),
-        ""
-        if manifest.scores
-        else "None are known: no subject was held back, or the training did not come to its end.",
-        "## Terms",
-        _terms(manifest),
-        "## Files",
-        _files(manifest),
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(finalize=_plain, undefined=StrictUndefined, keep_trailing_newline=True)
+    shown = {"number": number, "interval": interval, "empty_note": EMPTY_NOTE, "weights": f"/{WEIGHTS_FILE}"}
+    return environment.from_string(CARD).render(manifest=manifest, records=records, groups=_groups, **shown)
+
+
+def _groups(scores: Any) -> list[tuple[str, Any]]:
+    of_columns = sorted(scores.groups.items())
+    return [("all", scores.all)] + [
+        (f"{column} {value}", group) for column, values in of_columns for value, group in values.items()
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _what_it_is(manifest: Manifest, records: Mapping[str, RunRecord]) -> str:
-    labels = ", ".join(f"{name} = {value}" for name, value in manifest.labels.items())
-    columns = (
-        "member",
-        "network",
-        "trained on",
-        "epochs",
-        "spacing y × x mm",
-        "patch y × x",
-        "utseg",
-        "finished",
-    )
-    rows = [
-        (
-            member.name,
-            member.network,
-            member.selection,
-            str(records[member.name].epochs),
-            " × ".join(f"{value:.3g}" for value in records[member.name].plan.spacing_yx_mm),
-            " × ".join(map(str, records[member.name].plan.patch_size)),
-            records[member.name].versions.get("utseg", NOTHING),
-            "yes" if member.finished else "no",
-        )
-        for member in manifest.members
-    ]
-    together = " Several members: the mean of their probabilities." if len(manifest.members) > 1 else ""
-    return "\n\n".join(
-        [
-            f"It segments 2-D slices of {_plain(', '.join(manifest.channel_names))} into {_plain(labels)}.{together} "
-            "All settings are in each member's `run.json`: the plan with its reasons, the recipe, the network's settings.",
-            _table("Members", columns, rows),
-            "To use it: `utseg_import_model FILE.zip`, then "
-            f"`utseg_predict -i IMAGES -o MASKS -d {_plain(manifest.dataset)}`.",
-        ]
-    )
-
-
-def _trained_on(manifest: Manifest) -> str:
-    columns = ("member", "side", "cases", "subjects", "subjects per group")
-    rows = [
-        (member.name, side, str(cohort.cases), _count(cohort.subjects), _groups(cohort))
-        for member in manifest.members
-        for side, cohort in (("training", member.training), ("held back", member.validation))
-    ]
-    return _table(f"Dataset {manifest.dataset}", columns, rows)
-
-
-def _privacy(manifest: Manifest) -> str:
-    if manifest.with_case_ids:
-        return "The names of the cases are in `run.json`, as its makers chose."
-    return (
-        "The names of cases and subjects, which can point at people, were left out of `run.json`; counts are kept. So are groups, "
-        "except those in which a value belongs to a single subject, unless they are ones of the field (vendor, centre, pathology, …)."
-    )
-
-
-def _scores(table: ScoreTable) -> str:
-    scores = table.scores
-    title = f"{', '.join(table.runs)}: {scores.all.cases} held-back cases, {scores.all.subjects} subjects"
-    groups: list[tuple[str, GroupScores]] = [("all", scores.all)]
-    groups += [
-        (f"{column} {value}", group)
-        for column, values in sorted(scores.groups.items())
-        for value, group in values.items()
-    ]
-    columns = (
-        *("group", "label", "subjects", "cases", "Dice", "95 % interval", "HD95 mm", "ASSD mm"),
-        *("missed", "extra", "neither"),
-    )
-    rows = [
-        (
-            value,
-            name,
-            str(group.subjects),
-            str(group.cases),
-            number(label.dice.mean, 3),
-            interval(label.dice.interval95, 3),
-            number(label.hd95_mm.mean if label.hd95_mm else None, 2),
-            number(label.assd_mm.mean if label.assd_mm else None, 2),
-            *(str(label.empty[key]) for key in ("prediction_empty", "reference_empty", "both_empty")),
-        )
-        for value, group in groups
-        for name, label in group.labels.items()
-    ]
-    return f"{_table(title, columns, rows)}\n\n{EMPTY_NOTE}"
-
-
-def _terms(manifest: Manifest) -> str:
-    terms = manifest.terms
-    lines = {
-        "Licence": terms.licence or NO_LICENCE,
-        "Citation": terms.citation or NOT_STATED,
-        "Contact": terms.contact or NOT_STATED,
-    }
-    return "\n".join(f"- {name}: {_plain(text)}" for name, text in lines.items())
-
-
-def _files(manifest: Manifest) -> str:
-    weights = [
-        (name, str(record.size), record.sha256)
-        for name, record in sorted(manifest.files.items())
-        if name.endswith(f"/{WEIGHTS_FILE}")
-    ]
-    table = _table("Weights", ("file", "bytes", "SHA-256"), weights)
-    return (
-        f"{table}\n\nWritten by utseg {_plain(manifest.utseg_version)}; all checksums are in `manifest.json`."
-    )
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Under a heading of the third level."""
-    plain = [[_plain(cell) for cell in row] for row in rows]
-    return "#" + to_markdown([Table(_plain(title), columns, plain)]).rstrip("\n")
-
-
-def _groups(cohort: Cohort) -> str:
-    parts = [
-        f"{column}: " + ", ".join(f"{value} ({count})" for value, count in values.items())
-        for column, values in cohort.groups.items()
-    ]
-    return "; ".join(parts) or NOTHING
-
-
-def _count(value: int | None) -> str:
-    return NOTHING if value is None else str(value)
-
-
-def _plain(text: str) -> str:
-    """Names come from data: none of them is HTML."""
-    return text.replace("&", "&amp;").replace("<", "&lt;")
+def _plain(value: object) -> str:
+    """Names come from data: none of them is HTML, or ends a cell or row of a table."""
+    text = NOTHING if value is None else str(value)
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")

@@ -1,6 +1,6 @@
 """Writes trained runs as one zip. The same runs with the same terms give the same bytes: fixed times, sorted names, nothing packed.
 
-Every run is loaded before the archive is written, and the archive is verified as an import would before it gets its name. Checkpoints,
+Every run is loaded before the archive is written, and the archive is read as an import would before it gets its name. Checkpoints,
 logs, masks and names of cases stay at home (names go along only where that is asked for).
 """
 
@@ -9,46 +9,48 @@ import io
 import logging
 import shutil
 import stat
+import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import utseg
 from utseg.archive.card import model_card
-from utseg.archive.cohort import count_cohort, known_cases
-from utseg.archive.container import open_archive
 from utseg.archive.manifest import (
     CARD_FILE,
     MANIFEST_FILE,
     SUMMARY,
-    Cohort,
     FileRecord,
     Manifest,
     Member,
+    Scores,
+    ScoreTable,
     Terms,
+    as_json,
 )
-from utseg.archive.place import IMPORTED_FILE
-from utseg.archive.scores import Scores, ScoreTable, run_scores, score_tables
-from utseg.archive.verify import as_json, verify
+from utseg.archive.reading import IMPORTED_FILE, open_archive, read_manifest, unpack
+from utseg.archive.subjects import count_cohort, known_cases, run_scores, score_tables
 from utseg.errors import InputError
-from utseg.files import atomic_path, require_writable, sha256
+from utseg.files import atomic_path, require_writable
+from utseg.fingerprint.model import CaseFingerprint
 from utseg.planning.settings import read_model
-from utseg.runs import RUN_FILE, WEIGHTS_FILE, RunRecord, is_finished, read_run
+from utseg.runs import RUN_FILE, WEIGHTS_FILE, RunRecord, is_finished
 
 logger = logging.getLogger("utseg")
-TIME = (1980, 1, 1, 0, 0, 0)
-"""The earliest that a zip can hold."""
+TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold
 
 
 @dataclass(frozen=True)
-class _Origin:
-    """What an imported model came with."""
+class _Run:
+    """A run to export. `origin`: the manifest that it was imported with, if it is still the same; `scores`: None before its end."""
 
-    terms: Terms
-    members: Mapping[str, Member]
-    scores: tuple[ScoreTable, ...]
+    name: str
+    folder: Path
+    record: RunRecord
+    weights: FileRecord
+    origin: Manifest | None
+    scores: Scores | None
 
 
 def export_model(
@@ -65,91 +67,66 @@ def export_model(
     are those that an imported model came with. Raises ArtefactError for a damaged run, InputError where runs have other channels or
     labels, or where `output` is something else than an archive.
     """
-    _check_output(output)
-    folders = {"/".join(run.absolute().parts[-3:]): run for run in sorted(runs)}
-    records = {name: _checked_record(run) for name, run in folders.items()}
-    by_model = {run.parent: _origin(run.parent) for run in folders.values()}
-    origins = {
-        name: origin
-        for name, run in folders.items()
-        if (origin := by_model[run.parent]) is not None and name in origin.members
-    }
-    cases = known_cases(preprocessed) if preprocessed else {}
-    members = []
-    for name, record in records.items():
-        came = origins[name].members[name] if name in origins else None
-        training = came.training if came else count_cohort(record.training_cases, cases)
-        validation = came.validation if came else count_cohort(record.validation_cases, cases)
-        members.append(_member(name, record, training, validation, finished=is_finished(folders[name])))
-    named = with_case_ids and any(
-        record.training_cases or record.validation_cases for record in records.values()
-    )
-    single = {name: run_scores(run) for name, run in folders.items() if is_finished(run)}
-    small = _small_files(records, single, with_case_ids=named)
-    first = next(iter(records.values()))
-    manifest = Manifest(
-        utseg_version=utseg.__version__,
-        dataset=next(iter(folders.values())).absolute().parts[-4],
-        labels=first.plan.labels,
-        channel_names=first.plan.channel_names,
-        terms=_merged_terms(terms or Terms(), list(origins.values())),
-        with_case_ids=named,
-        members=tuple(members),
-        scores=_scores({name: folders[name] for name in single}, single, origins),
-        files=_file_records(folders, small),
-    )
-    card = model_card(manifest, records).encode()
-    small[CARD_FILE] = card
-    manifest = manifest.model_copy(update={"files": manifest.files | {CARD_FILE: _record_of(card)}})
-    _write(manifest, folders, small, output)
-    return manifest
-
-
-def _check_output(output: Path) -> None:
     if output.is_dir() or (output.exists() and not zipfile.is_zipfile(output)):
         raise InputError(f"{output}: is there and is no archive; choose another file with -o")
     require_writable(output.absolute().parent)
+    chosen = [_load(folder) for folder in sorted(runs)]
+    named = with_case_ids and any(run.record.training_cases or run.record.validation_cases for run in chosen)
+    cases = known_cases(preprocessed) if preprocessed else {}
+    plan = chosen[0].record.plan
+    small = {file: data for run in chosen for file, data in _small_files(run, with_case_ids=named)}
+    files = {name: _record_of(data) for name, data in small.items()}
+    files |= {f"{run.name}/{WEIGHTS_FILE}": run.weights for run in chosen}
+    manifest = Manifest(
+        utseg_version=utseg.__version__,
+        dataset=chosen[0].folder.absolute().parts[-4],
+        labels=plan.labels,
+        channel_names=plan.channel_names,
+        terms=_merged_terms(terms or Terms(), [run.origin for run in chosen if run.origin]),
+        with_case_ids=named,
+        members=tuple(_member(run, cases) for run in chosen),
+        scores=_scores(chosen),
+        files=dict(sorted(files.items())),
+    )
+    card = model_card(manifest, {run.name: run.record for run in chosen}).encode()
+    manifest = manifest.model_copy(update={"files": manifest.files | {CARD_FILE: _record_of(card)}})
+    weights = {f"{run.name}/{WEIGHTS_FILE}": run.folder / WEIGHTS_FILE for run in chosen}
+    first = {MANIFEST_FILE: as_json(manifest), CARD_FILE: card}
+    _write(first | dict(sorted((small | weights).items())), output)
+    return manifest
 
 
-def _checked_record(run: Path) -> RunRecord:
+def _load(folder: Path) -> _Run:
     import torch
 
     from utseg.predict.model import load_model
 
-    load_model(run, torch.device("cpu"))
-    return read_run(run)
+    model = load_model(folder, torch.device("cpu"))
+    name = "/".join(folder.absolute().parts[-3:])
+    weights = FileRecord(size=(folder / WEIGHTS_FILE).stat().st_size, sha256=model.sha256)
+    imported = folder.parent / IMPORTED_FILE
+    origin = read_model(Manifest, imported) if imported.is_file() else None
+    if origin and origin.files.get(f"{name}/{WEIGHTS_FILE}") != weights:
+        origin = None
+    scores = run_scores(folder) if is_finished(folder) else None
+    return _Run(name, folder, model.record, weights, origin, scores)
 
 
-def _member(name: str, record: RunRecord, training: Cohort, validation: Cohort, *, finished: bool) -> Member:
+def _member(run: _Run, cases: Mapping[str, CaseFingerprint]) -> Member:
+    came = (
+        next((member for member in run.origin.members if member.name == run.name), None)
+        if run.origin
+        else None
+    )
     return Member(
-        name=name,
-        network=record.network,
-        selection=record.selection,
-        training=training,
-        validation=validation,
-        finished=finished,
+        name=run.name,
+        training=came.training if came else count_cohort(run.record.training_cases, cases),
+        validation=came.validation if came else count_cohort(run.record.validation_cases, cases),
+        finished=run.scores is not None,
     )
 
 
-def _origin(model: Path) -> _Origin | None:
-    """What stands beside a model that was imported, of those runs that are still the imported ones."""
-    if not (model / IMPORTED_FILE).is_file():
-        return None
-    manifest = read_model(Manifest, model / IMPORTED_FILE)
-    members = {
-        member.name: member
-        for member in manifest.members
-        if _is_same(model / Path(member.name).name / WEIGHTS_FILE, manifest, f"{member.name}/{WEIGHTS_FILE}")
-    }
-    scores = tuple(table for table in manifest.scores if set(table.runs) <= set(members))
-    return _Origin(manifest.terms, members, scores) if members else None
-
-
-def _is_same(weights: Path, manifest: Manifest, name: str) -> bool:
-    return weights.is_file() and name in manifest.files and sha256(weights) == manifest.files[name].sha256
-
-
-def _merged_terms(terms: Terms, origins: Sequence[_Origin]) -> Terms:
+def _merged_terms(terms: Terms, origins: Sequence[Manifest]) -> Terms:
     """What is not given is what the imported models came with, where they agree."""
     given = terms.model_dump()
     for key, text in given.items():
@@ -160,68 +137,48 @@ def _merged_terms(terms: Terms, origins: Sequence[_Origin]) -> Terms:
     return Terms(**given)
 
 
-def _scores(
-    finished: Mapping[str, Path], single: Mapping[str, Scores], origins: Mapping[str, _Origin]
-) -> tuple[ScoreTable, ...]:
-    known: dict[tuple[str, ...], ScoreTable] = {}
-    for origin in origins.values():
-        known |= {table.runs: table for table in origin.scores}
-    return score_tables(finished, single, list(known.values()))
+def _scores(runs: Sequence[_Run]) -> tuple[ScoreTable, ...]:
+    """By model; tables that came with an imported model stand for the runs that they are of."""
+    imported = {run.name for run in runs if run.origin}
+    came = {table.runs: table for run in runs if run.origin for table in run.origin.scores}
+    tables = [table for names, table in came.items() if names and {*names} <= imported]
+    covered = {name for table in tables for name in table.runs}
+    by_model: dict[Path, dict[Path, tuple[str, Scores]]] = {}
+    for run in runs:
+        if run.scores and run.name not in covered:
+            by_model.setdefault(run.folder.parent, {})[run.folder] = run.name, run.scores
+    tables += [table for single in by_model.values() for table in score_tables(single)]
+    return tuple(sorted(tables, key=lambda table: table.runs))
 
 
-def _small_files(
-    records: Mapping[str, RunRecord], single: Mapping[str, Scores], *, with_case_ids: bool
-) -> dict[str, bytes]:
+def _small_files(run: _Run, *, with_case_ids: bool) -> list[tuple[str, bytes]]:
     """Everything but weights, by name in the archive."""
-    small: dict[str, bytes] = {}
-    for name, record in records.items():
-        if not with_case_ids:
-            record = record.model_copy(update={"training_cases": (), "validation_cases": ()})
-        small[f"{name}/{RUN_FILE}"] = as_json(record.model_dump(mode="json"))
-        if name in single:
-            small[f"{name}/{SUMMARY}"] = as_json(single[name].model_dump(mode="json"))
-    return small
-
-
-def _file_records(folders: Mapping[str, Path], small: Mapping[str, bytes]) -> dict[str, FileRecord]:
-    files = {name: _record_of(data) for name, data in small.items()}
-    for name, run in folders.items():
-        weights = run / WEIGHTS_FILE
-        files[f"{name}/{WEIGHTS_FILE}"] = FileRecord(size=weights.stat().st_size, sha256=sha256(weights))
-    return dict(sorted(files.items()))
+    without = {} if with_case_ids else {"training_cases": (), "validation_cases": ()}
+    files = [(f"{run.name}/{RUN_FILE}", as_json(run.record.model_copy(update=without)))]
+    return files + ([(f"{run.name}/{SUMMARY}", as_json(run.scores))] if run.scores else [])
 
 
 def _record_of(data: bytes) -> FileRecord:
     return FileRecord(size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def _write(manifest: Manifest, folders: Mapping[str, Path], small: Mapping[str, bytes], output: Path) -> None:
+def _write(files: Mapping[str, bytes | Path], output: Path) -> None:
     def check(path: Path) -> None:
-        with open_archive(path, shown=str(output)) as archive:
-            verify(archive)
+        with (
+            open_archive(path, shown=str(output)) as archive,
+            tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder,
+        ):
+            unpack(archive, read_manifest(archive), Path(folder))
 
-    first = {MANIFEST_FILE: as_json(manifest.model_dump(mode="json")), CARD_FILE: small[CARD_FILE]}
     with (
         atomic_path(output.absolute(), check) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
     ):
-        for name, data in first.items():
-            _add(archive, name, io.BytesIO(data), len(data))
-        for name, record in sorted(manifest.files.items()):
-            if name in first:
-                continue
-            run, _, file = name.rpartition("/")
-            if file == WEIGHTS_FILE:
-                with (folders[run] / WEIGHTS_FILE).open("rb") as weights:
-                    _add(archive, name, weights, record.size)
-            else:
-                _add(archive, name, io.BytesIO(small[name]), record.size)
-
-
-def _add(archive: zipfile.ZipFile, name: str, source: BinaryIO, size: int) -> None:
-    info = zipfile.ZipInfo(name, TIME)
-    info.create_system = 3  # Unix, wherever it is written
-    info.external_attr = (stat.S_IFREG | 0o644) << 16
-    info.file_size = size
-    with archive.open(info, "w") as target:
-        shutil.copyfileobj(source, target, 1 << 20)
+        for name, content in files.items():
+            info = zipfile.ZipInfo(name, TIME)
+            info.create_system = 3  # Unix, wherever it is written
+            info.external_attr = (stat.S_IFREG | 0o644) << 16
+            info.file_size = content.stat().st_size if isinstance(content, Path) else len(content)
+            source = content.open("rb") if isinstance(content, Path) else io.BytesIO(content)
+            with source, archive.open(info, "w") as target:
+                shutil.copyfileobj(source, target, 1 << 20)

@@ -1,16 +1,15 @@
-"""`manifest.json` of a model archive: format, origin, terms of use, members, scores, and size and SHA-256 of every other file.
+"""`manifest.json` of a model archive: origin, terms of use, members, scores, and size and SHA-256 of every other file.
 
-What is in an archive follows from its members alone; a file that the manifest does not name has no business there. Nothing is read or
-written here.
+What is in an archive follows from its members alone. Nothing is read or written here.
 """
 
-import unicodedata
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, StringConstraints
 
-from utseg.archive.scores import ScoreTable
 from utseg.planning.settings import Settings
 from utseg.rawdata.names import name_problem
 from utseg.runs import RUN_FILE, SUMMARY_FILE, VALIDATION_FOLDER, WEIGHTS_FILE
@@ -19,6 +18,29 @@ FORMAT: Literal["utseg-model-1"] = "utseg-model-1"
 MANIFEST_FILE = "manifest.json"
 CARD_FILE = "MODEL_CARD.md"
 SUMMARY = f"{VALIDATION_FOLDER}/{SUMMARY_FILE}"
+# control characters but tab and line feed, changes of direction, half characters: a terminal would obey them
+UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def text_problem(text: str) -> str | None:
+    """What keeps a text from being shown, or None."""
+    found = UNSHOWABLE.search(text)
+    return f"the character {found[0]!a}" if found else None
+
+
+def _plain_name(name: str) -> str:
+    if problem := name_problem(name):
+        raise ValueError(problem)
+    return name
+
+
+def _run_name(name: str) -> str:
+    parts = name.split("/")
+    if len(parts) != 3 or not parts[0].endswith("_2d") or any(map(name_problem, parts)):
+        raise ValueError("expected PLAN_2d/MODEL/FOLD, each a plain name")
+    return name
+
+
 Count = Annotated[int, Field(ge=0)]
 Text = Annotated[str, StringConstraints(max_length=20_000)]
 
@@ -43,15 +65,77 @@ class Cohort(Settings):
     groups: dict[str, dict[str, Count]] = Field(default_factory=dict)
 
 
-class Member(Settings):
-    """One run: PLAN_2d/MODEL/FOLD, its network, what it was trained on. `finished`: its training came to its end."""
+class SummaryPart(Settings):
+    """What a model card shows of a `summary.json`; the other keys are left out."""
 
-    name: str
-    network: str
-    selection: str
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Statistics(SummaryPart):
+    """One metric over `n` subjects, each with the mean of its cases; the other counts are of cases. None where nothing is defined."""
+
+    n: Count
+    cases: Count
+    undefined: Count
+    mean: FiniteFloat | None
+    sd: FiniteFloat | None
+    median: FiniteFloat | None
+    interval95: tuple[FiniteFloat, FiniteFloat] | None
+
+
+class LabelScores(SummaryPart):
+    """The scores of one label. `empty` counts the cases in which prediction, reference or both lack it."""
+
+    dice: Statistics
+    hd95_mm: Statistics | None = None
+    assd_mm: Statistics | None = None
+    difference_ml: Statistics | None = None
+    empty: dict[Literal["both_empty", "prediction_empty", "reference_empty"], Count]
+
+
+class GroupScores(SummaryPart):
+    """The scores of a group of cases, by the label's name."""
+
+    cases: Count
+    subjects: Count
+    mean_dice: FiniteFloat | None
+    labels: dict[str, LabelScores]
+
+
+class Scores(SummaryPart):
+    """Part of a `summary.json`: over all cases, and by column and value."""
+
+    format: Literal["utseg-summary-1"] = "utseg-summary-1"
+    unit: Literal["subjects"] = "subjects"
+    all: GroupScores
+    groups: dict[str, dict[str, GroupScores]]
+
+
+class ScoreTable(Settings):
+    """Scores over the held-back subjects of these runs (PLAN_2d/MODEL/FOLD); each subject was scored by a run that did not train on it."""
+
+    runs: tuple[str, ...]
+    scores: Scores
+
+
+class Member(Settings):
+    """One run: PLAN_2d/MODEL/FOLD, and what it was trained on. `finished`: its training came to its end."""
+
+    name: Annotated[str, AfterValidator(_run_name)]
     training: Cohort
     validation: Cohort
     finished: bool
+
+    @property
+    def model(self) -> str:
+        """PLAN_2d/MODEL."""
+        return self.name.rpartition("/")[0]
+
+    @property
+    def files(self) -> Iterator[str]:
+        """The files that the archive has for it."""
+        files = (RUN_FILE, WEIGHTS_FILE, SUMMARY) if self.finished else (RUN_FILE, WEIGHTS_FILE)
+        return (f"{self.name}/{file}" for file in files)
 
 
 class FileRecord(Settings):
@@ -66,7 +150,7 @@ class Manifest(Settings):
 
     format: Literal["utseg-model-1"] = FORMAT
     utseg_version: str
-    dataset: str
+    dataset: Annotated[str, AfterValidator(_plain_name)]
     labels: dict[str, int]
     channel_names: tuple[str, ...]
     terms: Terms
@@ -78,62 +162,15 @@ class Manifest(Settings):
     @property
     def models(self) -> tuple[str, ...]:
         """PLAN_2d/MODEL of all members, each once."""
-        return tuple(dict.fromkeys(member.name.rpartition("/")[0] for member in self.members))
+        return tuple(dict.fromkeys(member.model for member in self.members))
+
+    @property
+    def expected_files(self) -> set[str]:
+        """All files that the archive has besides the manifest."""
+        return {CARD_FILE, *(file for member in self.members for file in member.files)}
 
 
-def member_files(member: Member) -> list[str]:
-    """The files that the archive has for a member."""
-    files = [RUN_FILE, WEIGHTS_FILE, *([SUMMARY] if member.finished else [])]
-    return [f"{member.name}/{file}" for file in files]
-
-
-def expected_files(manifest: Manifest) -> set[str]:
-    """All files that the archive has besides the manifest."""
-    return {CARD_FILE, *(file for member in manifest.members for file in member_files(member))}
-
-
-def manifest_problem(manifest: Manifest) -> str | None:
-    """What about the names in a manifest cannot be, or None: paths in names, members that are not PLAN_2d/MODEL/FOLD, other files."""
-    if problem := name_problem(manifest.dataset):
-        return f"dataset: {manifest.dataset[:100]!r} {problem}"
-    names = [member.name for member in manifest.members]
-    for name in names:
-        parts = name.split("/")
-        if len(parts) != 3 or not parts[0].endswith("_2d"):
-            return f"members: {name[:100]!r} is not of the form PLAN_2d/MODEL/FOLD"
-    if problem := path_problem(names):
-        return f"members: {problem}"
-    wanted, given = expected_files(manifest), set(manifest.files)
-    for name in sorted(wanted ^ given):
-        there = "is missing" if name in wanted else "belongs to no member"
-        return f"files: {name[:200]!r} {there}"
-    for table in manifest.scores:
-        if not set(table.runs) <= set(names):
-            return "scores: are of runs that are no members"
-    return None
-
-
-def path_problem(names: Sequence[str]) -> str | None:
-    """Why relative paths cannot all become files below one folder, on any file system; or None.
-
-    Refused are `..`, absolute paths, drive letters, backslashes, control characters, names that are there twice or differ by letter
-    case only, at every level.
-    """
-    for name in names:
-        for part in name.split("/"):
-            if problem := name_problem(part):
-                return f"the name {name[:200]!r} is not allowed: {part[:100]!r} {problem}"
-            if part != part.rstrip(". "):
-                return f"the name {name[:200]!r} is not allowed: {part[:100]!r} ends with a dot or space"
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        return f"the name {twice[:200]!r} is there more than once"
-    folders = {"/".join(name.split("/")[:depth]) for name in names for depth in range(1, name.count("/") + 1)}
-    if clash := sorted(folders.intersection(names)):
-        return f"{clash[0][:200]!r} is both a file and a folder"
-    spelt: dict[str, str] = {}
-    for path in sorted(folders.union(names)):
-        other = spelt.setdefault(unicodedata.normalize("NFC", path).casefold(), path)
-        if other != path:
-            return f"the names {other[:200]!r} and {path[:200]!r} differ by letter case only"
-    return None
+def as_json(value: Settings) -> bytes:
+    """How JSON stands in an archive."""
+    text = json.dumps(value.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(arguments: argparse.Namespace) -> None:
     from utseg.archive import Terms, export_model
-    from utseg.archive.strict_json import text_problem
+    from utseg.archive.manifest import text_problem
     from utseg.errors import UsageError
 
     given = {

@@ -9,7 +9,7 @@ import pytest
 from made_archives import make_finished_run, tree
 
 from utseg.archive import export_model, import_model
-from utseg.archive.place import place, recover
+from utseg.archive.install import install, recover
 from utseg.errors import InputError, UtsegError
 from utseg.files import folder_lock
 
@@ -46,18 +46,18 @@ def test_models_come_beside_what_is_there(results, there):
         (results / model / "fold0").mkdir(parents=True)
         (results / model / "fold0" / "run.json").write_bytes(b"there")
     before = tree(results)
-    place(results, "Tiny", MODELS, write_models(b"new"), force=False)
+    install(results, "Tiny", MODELS, write_models(b"new"), force=False)
     assert tree(results) == before | expected(b"new", b"new")
 
 
 def test_nothing_is_replaced_unless_asked_for(results):
-    place(results, "Tiny", MODELS[:1], lambda folder: write_models(b"old")(folder), force=False)
+    install(results, "Tiny", MODELS[:1], lambda folder: write_models(b"old")(folder), force=False)
     shutil.rmtree(results / "Tiny" / MODELS[1])
     before = tree(results)
     with pytest.raises(InputError, match=r"Tiny/a_2d/UNet: there already, with 1 runs; --force"):
-        place(results, "Tiny", MODELS, write_models(b"new"), force=False)
+        install(results, "Tiny", MODELS, write_models(b"new"), force=False)
     assert tree(results) == before
-    place(results, "Tiny", MODELS, write_models(b"new"), force=True)
+    install(results, "Tiny", MODELS, write_models(b"new"), force=True)
     assert visible(results) == expected(b"new", b"new")
 
 
@@ -67,17 +67,17 @@ def test_a_model_that_came_meanwhile_is_not_replaced(results):
         write_models(b"other")(results / "Tiny")
 
     with pytest.raises(InputError, match="there already"):
-        place(results, "Tiny", MODELS, write, force=False)
+        install(results, "Tiny", MODELS, write, force=False)
     assert tree(results) == expected(b"other", b"other")
 
 
 def test_a_run_that_is_being_trained_is_not_replaced(results):
-    place(results, "Tiny", MODELS, write_models(b"old"), force=False)
+    install(results, "Tiny", MODELS, write_models(b"old"), force=False)
     with (
         folder_lock(results / "Tiny" / MODELS[1] / "fold0"),
         pytest.raises(UtsegError, match="another run is working there"),
     ):
-        place(results, "Tiny", MODELS, write_models(b"new"), force=True)
+        install(results, "Tiny", MODELS, write_models(b"new"), force=True)
     assert visible(results) == expected(b"old", b"old")
     assert not list(results.glob(".tmp-*"))
 
@@ -111,29 +111,29 @@ def interrupt() -> None:
 @pytest.mark.parametrize("old", [True, False])
 def test_a_rename_that_fails_leaves_everything_as_it_was(results, monkeypatch, old, at, action):
     if old:
-        place(results, "Tiny", MODELS, write_models(b"old"), force=False)
+        install(results, "Tiny", MODELS, write_models(b"old"), force=False)
     else:  # so that each model is a rename of its own
         (results / "Tiny" / "a_2d").mkdir(parents=True)
     before = visible(results)
     with monkeypatch.context() as patch:
         renames = Renames(patch, at, action)
         if not old and at > 2:
-            place(results, "Tiny", MODELS, write_models(b"new"), force=True)
+            install(results, "Tiny", MODELS, write_models(b"new"), force=True)
             assert renames.count == 2
             return
         with pytest.raises((UtsegError, KeyboardInterrupt)):
-            place(results, "Tiny", MODELS, write_models(b"new"), force=True)
+            install(results, "Tiny", MODELS, write_models(b"new"), force=True)
     assert visible(results) == before
     assert not list(results.glob(".tmp-*"))
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
 def test_killed_at_any_rename_every_model_is_whole_after_the_next_import(results, monkeypatch, at):
-    place(results, "Tiny", MODELS, write_models(b"old"), force=False)
+    install(results, "Tiny", MODELS, write_models(b"old"), force=False)
     child = os.fork()
     if child == 0:
         Renames(monkeypatch, at, lambda: os._exit(9))
-        place(results, "Tiny", MODELS, write_models(b"new"), force=True)
+        install(results, "Tiny", MODELS, write_models(b"new"), force=True)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert list(results.glob(".tmp-*"))
@@ -142,7 +142,7 @@ def test_killed_at_any_rename_every_model_is_whole_after_the_next_import(results
     found = visible(results)
     assert found.keys() == expected(b"", b"").keys()
     assert set(found.values()) <= {b"old", b"new"}
-    place(results, "Tiny", MODELS, write_models(b"new"), force=True)
+    install(results, "Tiny", MODELS, write_models(b"new"), force=True)
     assert visible(results) == expected(b"new", b"new")
 
 
@@ -183,7 +183,7 @@ class Disk:
 @pytest.mark.parametrize("old", [True, False])
 def test_a_disk_that_is_full_at_any_file_leaves_everything_as_it_was(ensemble, results, monkeypatch, old):
     if old:
-        place(results, "Tiny", ["auto_2d/UTNet"], _write_old, force=False)
+        install(results, "Tiny", ["auto_2d/UTNet"], _write_old, force=False)
     before = visible(results)
     for number in _until_it_works():
         with monkeypatch.context() as patch:
@@ -208,30 +208,6 @@ def _until_it_works() -> Iterator[int]:
 def _write_old(folder: Path) -> None:
     (folder / "auto_2d" / "UTNet" / "fold9").mkdir(parents=True)
     (folder / "auto_2d" / "UTNet" / "fold9" / "run.json").write_bytes(b"old")
-
-
-def test_an_archive_that_changes_between_verifying_and_copying_is_noticed(
-    ensemble, results, tmp_path, monkeypatch
-):
-    from utseg.archive import importing
-
-    path = tmp_path / "changing.zip"
-    shutil.copy(ensemble, path)
-    verify = importing.verify
-
-    def then_changed(archive):
-        manifest = verify(archive)
-        data = path.read_bytes()
-        position = data.rindex(b"utseg-run-1")
-        with path.open("r+b") as file:
-            file.seek(position)
-            file.write(b"evil")
-        return manifest
-
-    monkeypatch.setattr(importing, "verify", then_changed)
-    with pytest.raises(InputError):
-        import_model(path, results)
-    assert not results.parent.exists()
 
 
 def test_a_results_folder_that_cannot_be_made(ensemble, tmp_path):

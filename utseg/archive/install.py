@@ -1,0 +1,152 @@
+"""Takes an archive of models into the results folder: unpacked and verified aside, then renamed whole.
+
+A model that is there is replaced only where that is asked for, and comes back where anything fails; a process that is killed while it
+replaces leaves it aside, and the next import puts it back.
+"""
+
+import errno
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from utseg.archive.manifest import Manifest
+from utseg.archive.reading import open_archive, read_manifest, unpack
+from utseg.errors import InputError, UsageError, UtsegError, listing
+from utseg.files import folder_lock, is_temporary, require_writable
+from utseg.rawdata.names import name_problem
+from utseg.runs import RUN_FILE
+
+NEW, OLD = "new", "old"
+MODEL_DEPTH = 3  # DATASET/PLAN_2d/MODEL
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What came: the manifest, and the folders of the runs."""
+
+    manifest: Manifest
+    runs: tuple[Path, ...]
+
+
+def import_model(path: Path, results: Path, *, dataset: str | None = None, force: bool = False) -> Imported:
+    """Imports an archive of `export_model` into `results`; its models are then found as any that were trained there.
+
+    dataset: the name to import it under; else the one that it was trained on. force: replace models that are there, all of their runs.
+    Raises InputError, one line, for an archive that is not sound in every part, and where a model is there already. A disk that fails
+    is a UtsegError. Everything is as it was then.
+    """
+    if dataset is not None and (problem := name_problem(dataset)):
+        raise UsageError(f"--as {dataset!r}: {problem}")
+    with open_archive(path) as archive:
+        manifest = read_manifest(archive)
+        name = dataset or manifest.dataset
+        install(results, name, manifest.models, lambda folder: unpack(archive, manifest, folder), force=force)
+    return Imported(manifest, tuple(results / name / member.name for member in manifest.members))
+
+
+def install(
+    results: Path, dataset: str, models: Sequence[str], write: Callable[[Path], None], *, force: bool
+) -> None:
+    """Fills a folder aside by `write`, then moves `models` (PLAN_2d/MODEL, all that is in it) into `results/DATASET`.
+
+    All of them come, or none. Raises InputError where one is there and not `force`; UtsegError where a run of one is being trained, or
+    the disk fails. Then everything is as it was before.
+    """
+    with _aside(results, dataset) as aside, ExitStack() as locks:
+        targets = [results / dataset / name for name in models]
+        if not force and (there := [target for target in targets if _is_there(target)]):
+            raise _already_there(results, there)
+        try:
+            (aside / NEW / dataset).mkdir(parents=True)
+            write(aside / NEW / dataset)
+            runs = [run for target in targets if force for run in sorted(target.glob(f"*/{RUN_FILE}"))]
+            for run in runs:
+                locks.enter_context(folder_lock(run.parent))
+            _move(aside, results, force=force)
+        except OSError as error:
+            raise UtsegError(
+                f"{error.filename or results}: could not be written ({error.strerror or error}); nothing was imported"
+            ) from error
+
+
+def recover(results: Path) -> None:
+    """Removes what a killed import left aside, after putting back the models that it had moved away."""
+    for aside in sorted(results.glob(".tmp-*")):
+        if is_temporary(aside.name) and aside.is_dir() and not aside.is_symlink():
+            with suppress(UtsegError), folder_lock(aside):  # held: another import is at work
+                _put_back(aside, results)
+                shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put_back(aside: Path, results: Path) -> None:
+    for old in sorted((aside / OLD).glob("*/*/*")):
+        target = results / old.relative_to(aside / OLD)
+        if not _is_there(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            old.rename(target)
+
+
+def _is_there(folder: Path) -> bool:
+    return folder.is_file() or folder.is_symlink() or (folder.is_dir() and any(folder.iterdir()))
+
+
+@contextmanager
+def _aside(results: Path, dataset: str) -> Iterator[Path]:
+    """A folder beside the datasets that is ours alone. It goes in the end, and so do folders above it that were made for nothing."""
+    missing = [folder for folder in (results, *results.parents) if not folder.exists()]
+    aside = results / f".tmp-{uuid.uuid4().hex[:12]}-{dataset}"
+    try:
+        require_writable(results)
+        recover(results)
+        with folder_lock(aside):
+            try:
+                yield aside
+            finally:
+                _put_back(aside, results)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _move(aside: Path, results: Path, *, force: bool) -> None:
+    """Renames the largest folders that can be: the dataset where it is new, else the plan, else each model."""
+    done: list[tuple[Path, Path]] = []
+    try:
+        for new, target in _moves(aside / NEW, results, 1):
+            if _is_there(target):
+                if not force:
+                    raise _already_there(results, [target])
+                old = aside / OLD / target.relative_to(results)
+                old.parent.mkdir(parents=True, exist_ok=True)
+                target.rename(old)
+            done.append((new, target))
+            new.rename(target)
+    except BaseException as error:
+        for new, target in reversed(done):
+            if not new.exists():
+                target.rename(new)
+        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise _already_there(results, [done[-1][1]]) from None  # it came there meanwhile
+        raise
+
+
+def _moves(new: Path, there: Path, depth: int) -> Iterator[tuple[Path, Path]]:
+    for source in sorted(new.iterdir()):
+        target = there / source.name
+        if depth == MODEL_DEPTH or not target.exists():
+            yield source, target
+        else:
+            yield from _moves(source, target, depth + 1)
+
+
+def _already_there(results: Path, models: Sequence[Path]) -> InputError:
+    names = [str(model.relative_to(results)) for model in models]
+    runs = sum(1 for model in models for _ in model.glob(f"*/{RUN_FILE}"))
+    return InputError(
+        f"{results}: {listing(names)}: there already, with {runs} runs; --force replaces all of them, --as NAME imports under another name"
+    )

@@ -1,0 +1,328 @@
+"""Reads a zip that a stranger made: names, kinds and sizes are checked before a file is opened, then checksums, records and weights.
+
+A network is looked up by its registered name and built without memory for its values; what stands in the archive is never imported or
+run.
+"""
+
+import hashlib
+import io
+import json
+import math
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utseg.archive.manifest import (
+    CARD_FILE,
+    FORMAT,
+    MANIFEST_FILE,
+    SUMMARY,
+    UNSHOWABLE,
+    Manifest,
+    Member,
+    Scores,
+    as_json,
+    text_problem,
+)
+from utseg.errors import ArtefactError, InputError, SettingError, UtsegError
+from utseg.files import atomic_path, require_no_broken_link, write_bytes
+from utseg.networks import build_network
+from utseg.planning.settings import Model, validate
+from utseg.predict.model import check_record, weights_problems
+from utseg.rawdata.names import name_problem
+from utseg.runs import RUN_FILE, WEIGHTS_FILE, RunRecord, read_weights
+
+if TYPE_CHECKING:
+    from torch import nn
+
+IMPORTED_FILE = "imported.json"
+MEMBERS = 400  # a hundred runs
+SMALL_BYTES = 4 << 20  # JSON, the card, the header of weights
+WEIGHTS_BYTES = 2 << 30
+RATIO = 100
+RATIO_FROM_BYTES = 1 << 20
+CHUNK = 1 << 20
+PARAMETERS = 20_000
+LARGEST_SETTING = 1 << 13
+LONGEST_SETTING = 256
+LONGEST_MESSAGE = 600
+PICKLES = (
+    b"PK\x03\x04",
+    b"\x80\x02",
+    b"\x80\x03",
+    b"\x80\x04",
+    b"\x80\x05",
+)  # torch.save writes a zip of pickles
+DAMAGE = (
+    *(UtsegError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError),
+    *(ValueError, OverflowError, MemoryError, KeyError, TypeError),
+)  # what zipfile, json and safetensors raise for damaged and hostile files
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An open zip whose list of files has been checked. `shown` is what messages call it."""
+
+    shown: str
+    container: zipfile.ZipFile
+    files: dict[str, zipfile.ZipInfo]
+
+    def pieces(self, name: str, manifest: Manifest | None = None) -> Iterator[bytes]:
+        """The bytes of a file. Raises InputError at the end where they are not what the manifest says; zipfile checks size and CRC-32."""
+        digest = hashlib.sha256()
+        with refusal(f"{self.shown}: {name}"):
+            with self.container.open(self.files[name]) as file:
+                while data := file.read(CHUNK):
+                    digest.update(data)
+                    yield data
+            found = self.files[name].file_size, digest.hexdigest()
+            if manifest and found != (manifest.files[name].size, manifest.files[name].sha256):
+                raise ValueError("its size or checksum is not that of the manifest")
+
+    def read(self, name: str, manifest: Manifest | None = None) -> bytes:
+        """All bytes of a file."""
+        return b"".join(self.pieces(name, manifest))
+
+
+@contextmanager
+def refusal(shown: str) -> Iterator[None]:
+    """Whatever a stranger's file makes Python raise becomes an InputError of one short line that a terminal can show."""
+    try:
+        yield
+    except DAMAGE as error:
+        text = str(error) or type(error).__name__
+        if not isinstance(error, UtsegError):
+            text = f"{shown}: damaged or not part of an archive of a model ({text}); get the archive again"
+        raise InputError(UNSHOWABLE.sub("?", text.replace("\n", " "))[:LONGEST_MESSAGE]) from None
+
+
+class _BoundedReader(io.BufferedReader):
+    """Python's zipfile reads the whole list of files at once; one that is longer than a chunk is no list of a model's."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > CHUNK:
+            raise zipfile.BadZipFile("more files are listed in it than a model has, as in an archive bomb")
+        return super().read(size)
+
+
+@contextmanager
+def open_archive(path: Path, shown: str | None = None) -> Iterator[Archive]:
+    """Opens a zip. Raises InputError, one line, where it is none, is damaged, or has a file that a model archive cannot have."""
+    shown = shown or str(path)
+    if not require_no_broken_link(path).is_file():
+        raise InputError(f"{shown}: no such file; expected an archive that utseg_export_model wrote")
+    with ExitStack() as stack:
+        with refusal(shown):
+            file = stack.enter_context(_BoundedReader(io.FileIO(path)))
+            container = stack.enter_context(zipfile.ZipFile(file))
+            infos = container.infolist()
+            if problem := _listing_problem(infos, path.stat().st_size):
+                raise InputError(f"{shown}: {problem}; such an archive is not imported")
+        yield Archive(shown, container, {info.filename: info for info in infos})
+
+
+def _listing_problem(infos: list[zipfile.ZipInfo], size: int) -> str | None:
+    if len(infos) > MEMBERS:
+        return f"{len(infos)} files are listed in it, more than the {MEMBERS} of an archive of models, as in an archive bomb"
+    seen: set[str] = set()
+    for info in infos:
+        name = info.orig_filename[:200]
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        limit = WEIGHTS_BYTES if name.endswith(f"/{WEIGHTS_FILE}") else SMALL_BYTES
+        for part in info.orig_filename.split("/"):
+            if problem := name_problem(part):
+                return f"the name {name!r} is not allowed: {part[:100]!r} {problem}"
+        if info.filename in seen:
+            return f"the name {name!r} is there more than once"
+        if kind not in (0, stat.S_IFREG):
+            return f"{name!r} is a link, folder or device, not a plain file"
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            return f"{name!r} is packed by method {info.compress_type}; expected stored or deflated"
+        if info.file_size > limit:
+            return f"{name!r} unpacks to {info.file_size} bytes where at most {limit} are expected"
+        if info.file_size > max(RATIO_FROM_BYTES, RATIO * info.compress_size):
+            return (
+                f"{name!r} unpacks from {info.compress_size} bytes to {info.file_size}, as in an archive bomb"
+            )
+        seen.add(info.filename)
+    if sum(info.compress_size for info in infos) > size:
+        return "its files overlap, as in an archive bomb"
+    if infos and min(info.header_offset for info in infos) > 0:
+        return "something stands before its first file"
+    return None
+
+
+def read_manifest(archive: Archive) -> Manifest:
+    """The manifest. Raises InputError where the archive has other files than it says, or than its members have."""
+    if MANIFEST_FILE not in archive.files:
+        raise InputError(
+            f"{archive.shown}: has no {MANIFEST_FILE}; expected an archive that utseg_export_model wrote"
+        )
+    manifest = _parse(Manifest, archive.read(MANIFEST_FILE), f"{archive.shown}: {MANIFEST_FILE}")
+    names = [member.name.split("/") for member in manifest.members]
+    parts = {"/".join(name[:depth]) for name in names for depth in (1, 2, 3)}
+    if len({part.casefold() for part in parts}) < len(parts) or len({*map(tuple, names)}) < len(names):
+        raise InputError(
+            f"{archive.shown}: two members have one name, or differ by letter case only; it is not imported"
+        )
+    expected = manifest.expected_files
+    for where, found in (("manifest", {*manifest.files}), ("archive", {*archive.files} - {MANIFEST_FILE})):
+        for name in sorted(expected ^ found):
+            problem = "is missing from" if name in expected else "belongs to no member, but is in"
+            raise InputError(
+                f"{archive.shown}: {name!r} {problem} the {where}; such an archive is not imported"
+            )
+    return manifest
+
+
+def unpack(archive: Archive, manifest: Manifest, folder: Path) -> None:
+    """Writes all runs, and beside each model its card and manifest, below `folder`. Raises InputError where one is unsound."""
+    card = archive.read(CARD_FILE, manifest)
+    with refusal(f"{archive.shown}: {CARD_FILE}"):
+        if problem := text_problem(card.decode()):
+            raise ValueError(f"{problem} is in it")
+    for member in manifest.members:
+        _unpack_run(archive, manifest, member, folder / member.name)
+    for model in manifest.models:
+        write_bytes(folder / model / CARD_FILE, card)
+        write_bytes(folder / model / IMPORTED_FILE, as_json(manifest))
+
+
+def _unpack_run(archive: Archive, manifest: Manifest, member: Member, folder: Path) -> None:
+    shown = f"{archive.shown}: {member.name}"
+    data = archive.read(f"{member.name}/{RUN_FILE}", manifest)
+    record = _parse(RunRecord, data, f"{shown}/{RUN_FILE}")
+    with refusal(shown):
+        check_record(record, f"{shown}/{RUN_FILE}")
+    if problem := _impossible(record) or _contradiction(record, manifest):
+        raise InputError(f"{shown}/{RUN_FILE}: {problem}; such an archive is not imported")
+    folder.mkdir(parents=True)
+    write_bytes(folder / RUN_FILE, data)
+    if member.finished:
+        data = archive.read(f"{member.name}/{SUMMARY}", manifest)
+        _parse(Scores, data, f"{shown}/{SUMMARY}")
+        (folder / SUMMARY).parent.mkdir()
+        write_bytes(folder / SUMMARY, data)
+    _unpack_weights(archive, manifest, record, f"{member.name}/{WEIGHTS_FILE}", folder)
+
+
+def _unpack_weights(archive: Archive, manifest: Manifest, record: RunRecord, name: str, folder: Path) -> None:
+    """Only as much is unpacked as the network of the record can hold."""
+    shown = f"{archive.shown}: {name}"
+    wanted = _build_on_meta(record, shown).state_dict()
+    room = SMALL_BYTES + sum(tensor.numel() * tensor.element_size() for tensor in wanted.values())
+    if (size := archive.files[name].file_size) > room:
+        raise InputError(
+            f"{shown}: {size} bytes where the network of {RUN_FILE} has at most {room}; nothing was imported"
+        )
+    with atomic_path(folder / WEIGHTS_FILE) as temporary, temporary.open("wb") as file:
+        for data in archive.pieces(name, manifest):
+            file.write(data)
+    with refusal(shown):
+        try:
+            given = read_weights(folder)
+        except ArtefactError:
+            with (folder / WEIGHTS_FILE).open("rb") as file:
+                if file.read(4).startswith(PICKLES):
+                    raise ValueError("a pickle, which can run code; nothing of it was run") from None
+            raise ValueError("not safetensors, or values do not match their checksum") from None
+        problems = [
+            f"{key} is {given[key].dtype} where the network has {wanted[key].dtype}"
+            for key in sorted(given.keys() & wanted.keys())
+            if given[key].dtype != wanted[key].dtype
+        ] or weights_problems(given, wanted)
+        if problems:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise ValueError(
+                f"the weights are not those of the network in {RUN_FILE}: {problems[0][:200]!r}{more}"
+            )
+
+
+def _parse(model: type[Model], data: bytes, shown: str) -> Model:
+    """JSON without NaN, infinity, or a text that a terminal would obey."""
+    with refusal(shown):
+        value = json.loads(data.decode())
+        for node in _nodes(value):
+            if isinstance(node, float) and not math.isfinite(node):
+                raise ValueError(f"{node} is no number")
+            if isinstance(node, str) and (problem := text_problem(node)):
+                raise ValueError(f"{problem} in {node[:100]!r}")
+        if model is Manifest and isinstance(value, dict) and value.get("format") != FORMAT:
+            raise InputError(
+                f"{shown}: its format is {value.get('format')!r}, this version reads {FORMAT!r}; update utseg"
+            )
+        return validate(model, value, shown)
+
+
+def _nodes(value: Any) -> Iterator[Any]:
+    """A tree of JSON, every list, object, key and value of it."""
+    waiting = [value]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, dict):
+            waiting += [*node.keys(), *node.values()]
+        elif isinstance(node, list):
+            waiting += node
+
+
+def _impossible(record: RunRecord) -> str | None:
+    """Values that a plan or network may hold by their type, and no real one has; or None."""
+    plan = record.plan
+    labels = [*plan.labels.values()]
+    if len({*labels}) < len(labels) or not all(0 <= value <= 255 for value in labels):
+        return "plan.labels: expected values from 0 to 255, each once"
+    if max(plan.patch_size) > LARGEST_SETTING:
+        return f"plan.patch_size: {plan.patch_size} is larger than {LARGEST_SETTING} pixels"
+    if not all(0.01 <= spacing <= 100 for spacing in plan.spacing_yx_mm):
+        return f"plan.spacing_yx_mm: {plan.spacing_yx_mm} is not within 0.01 … 100 mm"
+    for node in _nodes([record.network_settings, record.in_channels]):
+        if isinstance(node, int | float) and abs(node) > LARGEST_SETTING:
+            return f"network_settings: {str(node)[:40]} is larger than {LARGEST_SETTING}"
+        if isinstance(node, dict | list | str) and len(node) > LONGEST_SETTING:
+            return f"network_settings: an entry is longer than {LONGEST_SETTING}"
+    return None
+
+
+def _contradiction(record: RunRecord, manifest: Manifest) -> str | None:
+    """Where manifest and run say different things, which one could be shown and the other used."""
+    if record.plan.labels != manifest.labels:
+        return "plan.labels is not what the manifest says"
+    if record.plan.channel_names != manifest.channel_names:
+        return "plan.channel_names is not what the manifest says"
+    if (record.training_cases or record.validation_cases) and not manifest.with_case_ids:
+        return "training_cases has names, the manifest says that there are none"
+    return None
+
+
+def _build_on_meta(record: RunRecord, shown: str) -> "nn.Module":
+    """The network without memory for its values. Building ends where it has more parameters than any network."""
+    import torch
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    count = 0
+
+    def limit(module: "nn.Module", name: str, parameter: "nn.Parameter | None") -> None:
+        nonlocal count
+        count += 1
+        if count > PARAMETERS:
+            raise SettingError(f"it has more than {PARAMETERS} parameters")
+
+    hook = register_module_parameter_registration_hook(limit)
+    sizes = {"in_channels": record.in_channels, "num_classes": record.num_classes}
+    try:
+        with torch.device("meta"):
+            return build_network(record.network, **(record.network_settings | sizes))
+    except Exception as error:  # noqa: BLE001 — whatever a stranger's settings make of a constructor, it is a refusal
+        reason = " ".join(str(error).split())[:LONGEST_MESSAGE]
+        raise InputError(
+            f"{shown}: its network cannot be built: {reason}; update utseg, or install what has it"
+        ) from None
+    finally:
+        hook.remove()
