@@ -1,18 +1,18 @@
 """Runs to export, and archives taken apart and put together again: as a stranger would, with checksums that fit where wanted."""
 
 import hashlib
+import io
 import json
 import stat
 import zipfile
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tiny_models import make_run_folder
 
-from utseg.archive import import_model
-from utseg.errors import InputError
+from utseg.commands import import_model
 from utseg.evaluate.records import METRICS, case_columns, to_csv
 from utseg.evaluate.summary import summarise
 from utseg.files import write_json, write_text
@@ -112,12 +112,12 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def refused(path: Path, tmp_path: Path, words: str = "") -> str:
-    """Imports, and is glad when that fails; returns the message."""
-    results = tmp_path / "clean" / "results"
-    with pytest.raises(InputError) as caught:
-        import_model(path, results)
-    message = str(caught.value)
-    assert words in message, message
-    assert len(caught.value.lines()) == 1 and "\n" not in message and len(message) < 1500
-    assert not (tmp_path / "clean").exists()
+    """Imports by the command, and is glad when that fails; returns the message."""
+    clean = tmp_path / "clean"
+    with redirect_stderr(io.StringIO()) as stderr:
+        code = import_model.main([str(path), "--home", str(clean)])
+    message = stderr.getvalue()
+    assert code == 1 and message.startswith("error: ") and words in message, message
+    assert message.count("\n") == 1 and len(message) < 1500 and "unexpected" not in message, message
+    assert not clean.exists()
     return message
