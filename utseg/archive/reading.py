@@ -52,13 +52,7 @@ PARAMETERS = 20_000
 LARGEST_SETTING = 1 << 13
 LONGEST_SETTING = 256
 LONGEST_MESSAGE = 600
-PICKLES = (
-    b"PK\x03\x04",
-    b"\x80\x02",
-    b"\x80\x03",
-    b"\x80\x04",
-    b"\x80\x05",
-)  # torch.save writes a zip of pickles
+PICKLES = (b"PK\x03\x04", b"\x80")  # torch.save writes a zip of pickles
 DAMAGE = (
     *(UtsegError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError),
     *(ValueError, OverflowError, MemoryError, KeyError, TypeError),

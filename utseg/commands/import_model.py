@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
     parser = make_parser(
         "utseg_import_model",
-        "Import models from an archive of utseg_export_model. All of it is verified before a model is put in place; nothing in it is ever run.",
+        "Import models from an archive of utseg_export_model. All of it is verified before a model is put in place; nothing in it is run.",
         "utseg_import_model model.zip",
     )
     parser.add_argument("archive", type=file_or_folder, metavar="FILE.zip", help="the archive")
