@@ -92,20 +92,20 @@ class Definition:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the scores of two masks are made of: voxels of each and of both, and distances both ways (None where a mask is empty)."""
+    """What the scores of two masks are made of: voxels of each and of both, and distances both ways (none where a mask is empty)."""
 
     predicted: int
     referenced: int
     shared: int
     spacing_zyx_mm: Spacing
-    directed: tuple[Directed, Directed] | None
+    directed: tuple[Directed, ...]
     definition: Definition
 
     @cached_property
     def totals(self) -> list[tuple[float, float, float]]:
         """For each direction the sums of weights, of weighted distances, and of weights within the tolerance."""
         found = []
-        for side in self.directed or ():
+        for side in self.directed:
             within = side.distances_N <= self.definition.tolerance_mm
             if side.weights_N is None:
                 sums = len(side.distances_N), side.distances_N.sum(), np.count_nonzero(within)
@@ -131,15 +131,11 @@ def dice(predicted: int, referenced: int, shared: int) -> float:
 
 
 def _surface_dice(m: Measured) -> float:
-    if m.directed is None:
-        return 0.0 if m.predicted or m.referenced else NAN
     (all_forth, _, near_forth), (all_back, _, near_back) = m.totals
     return (near_forth + near_back) / (all_forth + all_back)
 
 
 def _hd95(m: Measured) -> float:
-    if m.directed is None:
-        return NAN
     if m.definition.percentile == "directed":
         return max(weighted_percentile(side.distances_N, side.weights_N) for side in m.directed)
     weights = [side.weights_N for side in m.directed if side.weights_N is not None]
@@ -147,20 +143,12 @@ def _hd95(m: Measured) -> float:
     return weighted_percentile(pooled, np.concatenate(weights) if weights else None)
 
 
-def _hd(m: Measured) -> float:
-    return NAN if m.directed is None else float(max(side.distances_N.max() for side in m.directed))
-
-
 def _assd(m: Measured) -> float:
-    if m.directed is None:
-        return NAN
     (all_forth, sum_forth, _), (all_back, sum_back, _) = m.totals
     return (sum_forth + sum_back) / (all_forth + all_back)
 
 
 def _masd(m: Measured) -> float:
-    if m.directed is None:
-        return NAN
     (all_forth, sum_forth, _), (all_back, sum_back, _) = m.totals
     return (sum_forth / all_forth + sum_back / all_back) / 2
 
@@ -179,7 +167,8 @@ class Metric:
 
     of_masks: from the masks of a label, in a volume, a region or a slice (`places`); of_slices: of a case, from the rows of its slices.
     better: 1 where more is better, −1 where less is, 0 where neither: it is not compared. Where less is better, tests are of ranks.
-    summary: "statistics" over subjects, the "sum" over cases, or none. How empty masks count is in the module's docstring.
+    missed: the value where one mask is empty, for what needs both and is then undefined where both are; None: the formula says.
+    summary: "statistics" over subjects, the "sum" over cases, or none.
     """
 
     key: str
@@ -189,8 +178,16 @@ class Metric:
     unit: str = ""
     digits: int = 3
     better: Literal[1, 0, -1] = 1
+    missed: float | None = None
     summary: Literal["statistics", "sum", ""] = "statistics"
     places: tuple[Place, ...] = ("volume", "region", "slice")
+
+    def score(self, measured: Measured) -> float:
+        """Its value for the masks of a label."""
+        assert self.of_masks is not None
+        if self.missed is None or measured.directed:
+            return self.of_masks(measured)
+        return self.missed if measured.predicted or measured.referenced else NAN
 
     @property
     def head(self) -> str:
@@ -213,7 +210,7 @@ class Metric:
         return self.better < 0
 
 
-_in_mm = partial(Metric, unit="mm", digits=2, better=-1)
+_in_mm = partial(Metric, unit="mm", digits=2, better=-1, missed=NAN)
 _in_ml = partial(Metric, unit="ml", digits=2, better=0, places=("volume", "region"))
 _in_mm2 = partial(Metric, unit="mm²", digits=2, better=0, summary="", places=("slice",))
 _count = partial(Metric, digits=0, better=0, summary="sum")
@@ -222,9 +219,9 @@ METRICS = (
     Metric("jaccard", "Jaccard", lambda m: _ratio(m.shared, m.predicted + m.referenced - m.shared)),
     Metric("precision", "precision", lambda m: _ratio(m.shared, m.predicted)),
     Metric("recall", "recall", lambda m: _ratio(m.shared, m.referenced)),
-    Metric("surface_dice", "surface Dice", _surface_dice),
+    Metric("surface_dice", "surface Dice", _surface_dice, missed=0.0),
     _in_mm("hd95_mm", "HD95", _hd95),
-    _in_mm("hd_mm", "HD", _hd),
+    _in_mm("hd_mm", "HD", lambda m: float(max(side.distances_N.max() for side in m.directed))),
     _in_mm("assd_mm", "ASSD", _assd),
     _in_mm("masd_mm", "MASD", _masd),
     Metric("slice_dice", "slice Dice", of_slices=lambda rows: _mean([row["dice"] for row in rows])),
@@ -335,16 +332,14 @@ class LabelPair:
     def scores(self) -> Scores:
         """Those of the whole volume."""
         counts = self.counts.sum(axis=1).tolist()
-        return self.score(counts, self.directed if counts[0] and counts[1] else None)
+        return self.score(counts, self.directed if counts[0] and counts[1] else ())
 
-    def score(
-        self, counts: Sequence[int], directed: tuple[Directed, Directed] | None, place: Place = "volume"
-    ) -> Scores:
-        """From counts of voxels (prediction, reference, both) and distances in both directions, None where a mask is empty."""
+    def score(self, counts: Sequence[int], directed: tuple[Directed, ...], place: Place = "volume") -> Scores:
+        """From counts of voxels (prediction, reference, both) and distances in both directions, none where a mask is empty."""
         predicted, referenced, shared = counts
         measured = Measured(predicted, referenced, shared, self.spacing_zyx_mm, directed, self.definition)
         found: Scores = {
-            metric.key: metric.of_masks(measured)
+            metric.key: metric.score(measured)
             for metric in METRICS
             if metric.of_masks and place in metric.places
         }

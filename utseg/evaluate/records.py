@@ -41,23 +41,32 @@ def case_columns(groups: Sequence[str], *, between: Sequence[str] = (), metrics:
     return ["case", "subject", *groups, "label", "label_name", *between, *metrics, "status"]
 
 
+def group_columns_of(row: Iterable[str]) -> tuple[str, ...]:
+    """The group columns (phase among them) of a row of a file with a row for each case and label."""
+    names = list(row)
+    last = "label" if "label" in names else "label_name"
+    return tuple(names[names.index("subject") + 1 : names.index(last)])
+
+
 def clinical_columns(groups: Sequence[str]) -> list[str]:
     """The columns of `clinical.csv`."""
     own = [column for column in groups if column != "phase"]
     return ["subject", *own, "measure", "unit", "reference", "prediction", "difference"]
 
 
-def read_metrics(path: Path) -> list[Row]:
+def read_metrics(path: Path, more: Sequence[str] = ()) -> list[Row]:
     """The rows of a `metrics.csv`: scores as numbers (undefined: NaN), the label's value as a whole number, everything else as text.
 
-    Raises InputError, naming file and line, where it is not one.
+    more: columns that it must have besides. Raises InputError, naming file and line, where it is not one.
     """
     try:
         with path.open(newline="", encoding="utf-8") as handle:
             reader = csv.DictReader(handle)
-            lacking = {"case", "subject", "label_name", "dice", "status"} - set(reader.fieldnames or ())
+            lacking = {*more, "case", "subject", "label_name", "dice", "status"} - set(
+                reader.fieldnames or ()
+            )
             if lacking:
-                raise InputError(f"{path}: not a metrics.csv: no column {', '.join(sorted(lacking))}")
+                raise InputError(f"{path}: not a {path.name}: no column {', '.join(sorted(lacking))}")
             return [_read(row, path, line) for line, row in enumerate(reader, start=2)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: could not be read ({error})") from None

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from utseg.cardiac import HEART, find_structures
 from utseg.evaluate.metrics import METRICS, Definition, LabelPair, label_pairs
-from utseg.evaluate.surfaces import Mask
+from utseg.evaluate.surfaces import Directed, Mask
 
 REGIONS = ("basal", "mid", "apical", "outside")
 OUTSIDE = REGIONS.index("outside")
@@ -95,13 +95,12 @@ def slice_scores(pair: LabelPair, regions: Regions | None = None) -> list[dict[s
     for z, counts in enumerate(counts_Z3):
         if not any(counts):
             continue
-        directed = None
+        directed: tuple[Directed, ...] = ()
         if both[z]:
-            forth, back = (
+            directed = tuple(
                 side.where(slice(ends[z], ends[z + 1]))
                 for side, ends in zip(pair.directed_in_slices, bounds, strict=True)
             )
-            directed = forth, back
         place = pair.first_slice + z
         where = {"slice": place, "region": regions.name(place) if regions else ""}
         rows.append(where | pair.score(counts, directed, "slice"))
@@ -124,12 +123,11 @@ def region_scores(pair: LabelPair, regions: Regions) -> list[dict[str, Any]]:
         counts = pair.counts[:, of_counts == index].sum(axis=1).tolist()
         if index == OUTSIDE and not any(counts):
             continue
-        directed = None
+        directed: tuple[Directed, ...] = ()
         if whole and counts[0] and counts[1]:
-            forth, back = (
+            directed = tuple(
                 side.where(planes[side.planes_N + pair.first_slice] == index) for side in pair.directed
             )
-            directed = forth, back
         where = {"region": region, "slices": int(np.count_nonzero(regions.of_slice_Z == index))}
         rows.append(where | pair.score(counts, directed, "region"))
     return rows

@@ -14,7 +14,7 @@ from typing import Any
 
 from utseg.errors import CaseErrors, InputError, UtsegError
 from utseg.evaluate.metrics import Row
-from utseg.evaluate.records import METRICS_FILE, read_metrics
+from utseg.evaluate.records import METRICS_FILE, group_columns_of, read_metrics
 from utseg.evaluate.sources import SOURCES_FILE, Sources, read_sources
 from utseg.evaluate.summary import by_value
 from utseg.files import read_json, sha256
@@ -110,8 +110,7 @@ def on_shared_cases(entries: Sequence[Entry]) -> list[Entry]:
 
 def group_columns(rows: Sequence[Row]) -> tuple[str, ...]:
     """The group columns of a `metrics.csv` that tell its cases apart: at least two values, and no two columns that say the same."""
-    columns = list(rows[0])[2:] if rows else []
-    columns = columns[: columns.index("label" if "label" in columns else "label_name")] if columns else []
+    columns = group_columns_of(rows[0]) if rows else ()
     kept: dict[tuple[frozenset[str], ...], str] = {}
     for column in sorted(columns, key=lambda name: (name != "vendor", name != "phase")):
         parts = by_value(rows, column)

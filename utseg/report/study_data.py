@@ -5,9 +5,7 @@ report says about scores is a mean over a side, or a difference of two, made by 
 counts where its score is defined in all runs of all sides. Axes of arrays: R runs, C cases, L labels.
 """
 
-import csv
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +15,8 @@ from numpy.typing import NDArray
 
 from utseg.errors import InputError
 from utseg.evaluate.intervals import mean_defined
-from utseg.evaluate.metrics import EMPTIES, METRIC, SHOWN
-from utseg.evaluate.records import METRICS
+from utseg.evaluate.metrics import EMPTIES, METRIC, SHOWN, Row
+from utseg.evaluate.records import METRICS, group_columns_of, read_metrics
 from utseg.study.images import read_images
 from utseg.study.record import (
     CASES_COLUMNS_FIRST,
@@ -218,12 +216,12 @@ def read_study_data(folder: Path) -> StudyData:
     """Reads `study.json` and `cases.csv`. Raises UtsegError naming the file that is missing or damaged."""
     record = read_study(folder)
     path = folder / CASES_FILE
-    rows = _read_cases(path) if path.is_file() else []
+    rows = read_metrics(path, CASES_COLUMNS_FIRST) if path.is_file() else []
     by_id: dict[str, StudyRun] = {}
     for run in record.runs:
         by_id.setdefault(run.id, run)
     id_of = {run.run: run.id for run in record.runs}
-    scored: dict[str, list[dict[str, str]]] = {}
+    scored: dict[str, list[Row]] = {}
     for line, row in enumerate(rows, start=2):
         if row["run"] not in id_of:
             raise InputError(
@@ -231,7 +229,7 @@ def read_study_data(folder: Path) -> StudyData:
             )
         scored.setdefault(id_of[row["run"]], []).append(row)
     runs = tuple(run for run in by_id.values() if run.id in scored)
-    return _arrays(folder, record, runs, scored, path)
+    return _arrays(folder, record, runs, scored)
 
 
 def read_image_rows(folder: Path) -> list[dict[str, object]]:
@@ -240,29 +238,14 @@ def read_image_rows(folder: Path) -> list[dict[str, object]]:
     return read_images(path) if path.is_file() else []
 
 
-def _read_cases(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as handle:
-            reader = csv.DictReader(handle)
-            lacking = {*CASES_COLUMNS_FIRST, "case", "subject", "label_name", "dice", "status"} - set(
-                reader.fieldnames or ()
-            )
-            if lacking:
-                raise InputError(f"{path}: not a cases.csv: no column {', '.join(sorted(lacking))}")
-            return list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: could not be read ({error})") from None
-
-
 def _arrays(
     folder: Path,
     record: StudyRecord,
     runs: tuple[StudyRun, ...],
-    scored: Mapping[str, Sequence[dict[str, str]]],
-    path: Path,
+    scored: Mapping[str, Sequence[Row]],
 ) -> StudyData:
     every = [row for run in runs for row in scored[run.id]]
-    columns = _group_columns(every)
+    columns = group_columns_of(every[0]) if every else ()
     cases = {(row["dataset"], row["case"]): _case(row, columns) for row in every}
     names = {row["label_name"] for row in every}
     labels = [*(name for name in record.labels if name in names), *sorted(names - set(record.labels))]
@@ -281,26 +264,12 @@ def _arrays(
             if row["status"] in STATUSES:
                 status[r, c, label] = 1 + STATUSES.index(row["status"])
             for metric in metrics:
-                values[metric][r, c, label] = _float(row[metric], path, metric)
+                values[metric][r, c, label] = row[metric]
     return StudyData(
         *(folder, record, runs, tuple(cases.values()), tuple(labels), columns, values, tested, status, saw)
     )
 
 
-def _group_columns(rows: Iterable[Mapping[str, str]]) -> tuple[str, ...]:
-    first = next(iter(rows), None)
-    names = list(first) if first else []
-    start = names.index("subject") + 1 if names else 0
-    return tuple(names[start : names.index("label" if "label" in names else "label_name")]) if names else ()
-
-
-def _case(row: Mapping[str, str], columns: Sequence[str]) -> TestedCase:
+def _case(row: Row, columns: Sequence[str]) -> TestedCase:
     groups = {column: row[column] for column in columns if row.get(column)}
     return TestedCase(row["dataset"], row["case"], row["subject"], row["tested_on"], groups)
-
-
-def _float(text: str, path: Path, metric: str) -> float:
-    try:
-        return float(text) if text else math.nan
-    except ValueError:
-        raise InputError(f"{path}: column {metric}: expected a number, found {text!r}") from None

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from utseg.errors import ArtefactError
 from utseg.evaluate.metrics import EMPTIES, MAIN
-from utseg.evaluate.records import METRICS
+from utseg.evaluate.records import METRICS, case_columns
 from utseg.files import write_text
 from utseg.planning.settings import Settings, read_model
 
@@ -107,7 +107,7 @@ class StudyRecord(Settings):
 
 def cases_columns(groups: Sequence[str]) -> list[str]:
     """The columns of `cases.csv` for these group columns (phase among them where it is known)."""
-    return [*CASES_COLUMNS_FIRST, "case", "subject", *groups, "label", "label_name", *METRICS, "status"]
+    return [*CASES_COLUMNS_FIRST, *case_columns(groups, metrics=METRICS)]
 
 
 def write_study(record: StudyRecord, folder: Path) -> None:

@@ -31,7 +31,6 @@ from utseg.study.record import (
 
 MOST_VALUES = 12
 """A group column with more values (age, weight, a name) makes no groups."""
-NOT_GROUPS = frozenset({*METRICS, "case", "subject", "label", "label_name", "status"})
 
 
 def case_rows(run: StudyRun, by: str) -> list[Row]:
@@ -68,7 +67,7 @@ def _is_seen(run: StudyRun, dataset: str, value: str) -> bool:
 
 def group_columns(rows: Sequence[Row]) -> list[str]:
     """The group columns of `metrics.csv` among the columns of case rows, in their order."""
-    own = {*cases_columns(())} | NOT_GROUPS
+    own = {*cases_columns(())}
     return [column for column in dict.fromkeys(key for row in rows for key in row) if column not in own]
 
 
