@@ -16,16 +16,16 @@ A model is better than another where the corrected p is below 0.05, there are at
 agree in the sign: fewer misses at longer distances, or the reverse, make nobody better. Nothing is read, written or drawn here.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from utseg.errors import InputError
-from utseg.evaluate.intervals import Floats, bootstrap_interval, statistics, subject_means
+from utseg.evaluate.intervals import Floats, bootstrap_interval, mean_defined, statistics, subject_means
 from utseg.evaluate.metrics import EMPTIES, METRIC, Metric, Row
 from utseg.evaluate.summary import STATUSES, by_value
 
@@ -44,8 +44,6 @@ TOO_FEW = "too few subjects to tell"
 NOT_COMPARABLE = "not comparable"
 DISAGREE = "misses and mean disagree"
 WRONG = (EMPTIES["missed"], EMPTIES["extra"])
-Cells = dict[tuple[str, str], float]
-"""By case and label name."""
 
 
 def compare_models(
@@ -110,16 +108,17 @@ def _of_group(models: Mapping[str, Sequence[Row]], metric: Metric, test: Test) -
     first = next(iter(models.values()), [])
     subjects = {str(row["case"]): str(row["subject"]) for row in first}
     names = list(dict.fromkeys(str(row["label_name"]) for row in first))
-    cells = {model: _cells(rows, [row[metric.key] for row in rows]) for model, rows in models.items()}
-    tested = _tested_cells(models, cells, metric)
-    labels: dict[str, Any] = {name: _of_label(cells, tested, subjects, name, metric, test) for name in names}
-    for name in names:
+    values, tested = _arrays(models, list(subjects), names, metric)
+    owners = np.array(list(subjects.values()))
+    labels: dict[str, Any] = {}
+    for place, name in enumerate(names):
+        own, counting = ({m: of[:, place] for m, of in every.items()} for every in (values, tested))
+        labels[name] = _of_label(own, counting, owners, metric, test)
         for model, rows in models.items():
-            own = [row["status"] for row in rows if row["label_name"] == name]
-            labels[name]["models"][model]["empty"] = {status: own.count(status) for status in STATUSES}
+            found = [row["status"] for row in rows if row["label_name"] == name]
+            labels[name]["models"][model]["empty"] = {status: found.count(status) for status in STATUSES}
     if len(names) > 1:
-        over, tested = (_over_labels(values, subjects, names) for values in (cells, tested))
-        labels[OVER_LABELS] = _of_label(over, tested, subjects, OVER_LABELS, metric, test)
+        labels[OVER_LABELS] = _of_label(_over_labels(values), _over_labels(tested), owners, metric, test)
     pairs = [pair for label in labels.values() for pair in label["pairs"] if pair["p"] is not None]
     for pair, p_holm in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True):
         pair["p_holm"] = p_holm
@@ -131,70 +130,58 @@ def _of_group(models: Mapping[str, Sequence[Row]], metric: Metric, test: Test) -
     return {"cases": len(subjects), "subjects": len(set(subjects.values())), "labels": labels}
 
 
-def _cells(rows: Sequence[Row], values: Iterable[float]) -> Cells:
-    return {
-        (str(row["case"]), str(row["label_name"])): float(value)
-        for row, value in zip(rows, values, strict=True)
-    }
+def _arrays(
+    models: Mapping[str, Sequence[Row]], cases: Sequence[str], names: Sequence[str], metric: Metric
+) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """By model (cases, labels): the values, and with what empty structures count as in the test."""
+    place_of = {key: place for place, key in enumerate(product(cases, names))}
+    values = np.full((len(models), len(place_of)), np.nan)
+    wrong, neither = np.zeros((2, *values.shape), bool)
+    for m, rows in enumerate(models.values()):
+        for row in rows:
+            place = place_of.get((str(row["case"]), str(row["label_name"])))
+            if place is not None:
+                values[m, place] = row[metric.key]
+                wrong[m, place] = row["status"] in WRONG
+                neither[m, place] = row["status"] == EMPTIES["neither"]
+    shape = len(cases), len(names)
+    by_model, tested = (
+        {model: of.reshape(shape) for model, of in zip(models, every, strict=True)}
+        for every in (values, counted_in_test(values, wrong, neither, metric))
+    )
+    return by_model, tested
 
 
-def _tested_cells(
-    models: Mapping[str, Sequence[Row]], cells: Mapping[str, Cells], metric: Metric
-) -> dict[str, Cells]:
-    """The values with what empty structures count as in the test."""
-    statuses = {
-        model: {(str(row["case"]), str(row["label_name"])): str(row["status"]) for row in rows}
-        for model, rows in models.items()
-    }
-    painted = {key for own in statuses.values() for key, status in own.items() if status in WRONG}
+def counted_in_test(
+    values: Floats, wrong: NDArray[np.bool_], neither: NDArray[np.bool_], metric: Metric
+) -> Floats:
+    """Values (models, …) with what structures count as that are missed or extra, and that are rightly left out where another is wrong."""
     worst, best = metric.ends
-    return {
-        model: {
-            key: worst
-            if statuses[model][key] in WRONG
-            else best
-            if statuses[model][key] == EMPTIES["neither"] and key in painted
-            else value
-            for key, value in own.items()
-        }
-        for model, own in cells.items()
-    }
+    return np.where(wrong, worst, np.where(neither & wrong.any(axis=0), best, values))
 
 
-def _over_labels(
-    cells: Mapping[str, Cells], subjects: Mapping[str, str], names: Sequence[str]
-) -> dict[str, Cells]:
+def _defined_for_all(values: Mapping[str, Floats]) -> NDArray[np.bool_]:
+    """Where all models have a value that have any."""
+    taking_part = [own for own in values.values() if not np.isnan(own).all()]
+    if not taking_part:
+        return np.zeros(next(iter(values.values())).shape, dtype=bool)
+    return np.asarray(~np.isnan(taking_part).any(axis=0))
+
+
+def _over_labels(values: Mapping[str, Floats]) -> dict[str, Floats]:
     """Of each model the mean over a case's labels, of those in which all models have a value."""
-    means: dict[str, Cells] = {model: {} for model in cells}
-    taking_part = [own for own in cells.values() if not all(map(np.isnan, own.values()))]
-    for case in subjects:
-        defined = [
-            name for name in names if not any(np.isnan(own.get((case, name), np.nan)) for own in taking_part)
-        ]
-        for model, own in cells.items():
-            values = [own.get((case, name), np.nan) for name in defined]
-            means[model][case, OVER_LABELS] = sum(values) / len(values) if values else float("nan")
-    return means
+    defined = _defined_for_all(values)
+    return {model: mean_defined(np.where(defined, own, np.nan), 1) for model, own in values.items()}
 
 
 def _of_label(
-    cells: Mapping[str, Cells],
-    tested: Mapping[str, Cells],
-    subjects: Mapping[str, str],
-    name: str,
+    values: Mapping[str, Floats],
+    tested: Mapping[str, Floats],
+    owners: NDArray[np.str_],
     metric: Metric,
     test: Test,
 ) -> dict[str, Any]:
-    owners = np.array(list(subjects.values()))
-    values, counting = (
-        {
-            model: np.array([own.get((case, name), np.nan) for case in subjects], dtype=float)
-            for model, own in every.items()
-        }
-        for every in (cells, tested)
-    )
-    taking_part = [own for own in values.values() if not np.isnan(own).all()]
-    for_all = ~np.isnan(taking_part).any(axis=0) if taking_part else np.zeros(len(subjects), dtype=bool)
+    for_all = _defined_for_all(values)
     values = {model: np.where(for_all, own, np.nan) for model, own in values.items()}
     found = {model: statistics(own, owners) for model, own in values.items()}
     means = {model: own["mean"] for model, own in found.items() if own["mean"] is not None}
@@ -205,7 +192,7 @@ def _of_label(
         "pairs": [
             {"a": a, "b": b}
             | compare_pair(
-                values[a], values[b], owners, test, tested=(counting[a], counting[b]), ranked=metric.ranked
+                values[a], values[b], owners, test, tested=(tested[a], tested[b]), ranked=metric.ranked
             )
             for a, b in combinations(values, 2)
         ],

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.errors import InputError
+from utseg.evaluate.compare import counted_in_test
 from utseg.evaluate.intervals import mean_defined
 from utseg.evaluate.metrics import EMPTIES, METRIC, SHOWN, Row
 from utseg.evaluate.records import METRICS, group_columns_of, read_metrics
@@ -162,9 +163,7 @@ class StudyData:
         own = [side[np.ix_(rows, there)] for side in sides]
         if tested:
             status = np.where(np.any(own, axis=0)[..., None], self.status[np.ix_(rows, there)], 0)
-            wrong, rightly_empty = (status == 1) | (status == 2), status == 3
-            worst, best = METRIC[metric].ends
-            values = np.where(wrong, worst, np.where(rightly_empty & wrong.any(axis=0), best, values))
+            values = counted_in_test(values, (status == 1) | (status == 2), status == 3, METRIC[metric])
         defined = ~(np.isnan(values) & np.any(own, axis=0)[..., None]).any(axis=0)
         filled = np.nan_to_num(values)
         means = []
