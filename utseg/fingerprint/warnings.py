@@ -1,4 +1,4 @@
-"""Looks over a whole dataset for what no single case shows: labels that nobody has, mixed orientations, one image under two subjects.
+"""Looks over a whole dataset for what no single case shows: labels that nobody has, phases exchanged, one image under two subjects, ….
 
 What a single case shows (background only, say) the gate has warned of.
 """
@@ -6,6 +6,7 @@ What a single case shows (background only, say) the gate has warned of.
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
+from utseg.cardiac import find_structures
 from utseg.errors import listing
 from utseg.fingerprint.model import CaseFingerprint
 from utseg.fingerprint.same_scan import in_words, same_scans
@@ -15,6 +16,7 @@ def dataset_warnings(cases: Sequence[CaseFingerprint], labels: Mapping[str, int]
     """One line for each thing that a person should look at. None of them stops the work."""
     return [
         *_missing_labels(cases, labels),
+        *_phases_exchanged(cases, labels),
         *_mixed_orientations(cases),
         *_shared_images(cases),
     ]
@@ -29,6 +31,22 @@ def _missing_labels(cases: Sequence[CaseFingerprint], labels: Mapping[str, int])
     return [
         f"label {name}: none of the {len(cases)} training cases has it; it cannot be learnt and its scores stay undefined"
         for name in missing
+    ]
+
+
+def _phases_exchanged(cases: Sequence[CaseFingerprint], labels: Mapping[str, int]) -> list[str]:
+    """The cavity of the left ventricle is largest at ED, in every heart that fills."""
+    name = find_structures(labels).names.get("LV")
+    volumes: dict[str, dict[str, float]] = defaultdict(dict)
+    for case in cases:
+        if name in case.labels:
+            volumes[case.subject][case.phase] = case.labels[name].volume_ml
+    pairs = {subject: found for subject, found in volumes.items() if {"ED", "ES"} <= found.keys()}
+    larger = [subject for subject, found in pairs.items() if found["ES"] > found["ED"]]
+    if not larger:
+        return []
+    return [
+        f"{name} is larger at ES than at ED in {len(larger)} of {len(pairs)} subjects ({listing(larger)}): are ED and ES exchanged?"
     ]
 
 
