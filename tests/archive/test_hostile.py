@@ -254,7 +254,7 @@ def test_a_pickle_in_the_place_of_weights(members, tmp_path, protocol):
     else:
         pickle.dump(Evil(trap), buffer, protocol=protocol)
     path = packed(tmp_path / "model.zip", signed(members | {WEIGHTS: buffer.getvalue()}))
-    refused(path, tmp_path, "not safetensors" if protocol == 0 else "a pickle, which can run code")
+    refused(path, tmp_path, "not safetensors" if protocol == 0 else "is a pickle, which can run code")
     assert not trap.exists()
 
 

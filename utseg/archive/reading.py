@@ -128,7 +128,7 @@ def _listing_problem(infos: list[zipfile.ZipInfo], size: int) -> str | None:
     for info in infos:
         name = info.orig_filename[:200]
         kind = stat.S_IFMT(info.external_attr >> 16)
-        limit = WEIGHTS_BYTES if name.endswith(f"/{WEIGHTS_FILE}") else SMALL_BYTES
+        limit = WEIGHTS_BYTES if info.filename.endswith(f"/{WEIGHTS_FILE}") else SMALL_BYTES
         for part in info.orig_filename.split("/"):
             if problem := name_problem(part):
                 return f"the name {name!r} is not allowed: {part[:100]!r} {problem}"
@@ -209,7 +209,9 @@ def _unpack_run(archive: Archive, manifest: Manifest, member: Member, folder: Pa
 def _unpack_weights(archive: Archive, manifest: Manifest, record: RunRecord, name: str, folder: Path) -> None:
     """Only as much is unpacked as the network of the record can hold."""
     shown = f"{archive.shown}: {name}"
-    wanted = _build_on_meta(record, shown).state_dict()
+    wanted = _build_on_meta(
+        record, f"{archive.shown}: {name.removesuffix(WEIGHTS_FILE)}{RUN_FILE}"
+    ).state_dict()
     room = SMALL_BYTES + sum(tensor.numel() * tensor.element_size() for tensor in wanted.values())
     if (size := archive.files[name].file_size) > room:
         raise InputError(
@@ -224,7 +226,9 @@ def _unpack_weights(archive: Archive, manifest: Manifest, record: RunRecord, nam
         except ArtefactError:
             with (folder / WEIGHTS_FILE).open("rb") as file:
                 if file.read(4).startswith(PICKLES):
-                    raise ValueError("a pickle, which can run code; nothing of it was run") from None
+                    raise InputError(
+                        f"{shown}: is a pickle, which can run code; expected safetensors, nothing of it was run"
+                    ) from None
             raise ValueError("not safetensors, or values do not match their checksum") from None
         problems = [
             f"{key} is {given[key].dtype} where the network has {wanted[key].dtype}"
@@ -233,9 +237,7 @@ def _unpack_weights(archive: Archive, manifest: Manifest, record: RunRecord, nam
         ] or weights_problems(given, wanted)
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise ValueError(
-                f"the weights are not those of the network in {RUN_FILE}: {problems[0][:200]!r}{more}"
-            )
+            raise ValueError(f"not those of the network in {RUN_FILE}: {problems[0][:200]!r}{more}")
 
 
 def _parse(model: type[Model], data: bytes, shown: str) -> Model:
