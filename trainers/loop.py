@@ -226,14 +226,17 @@ def fit(run: Run, state: State, interruption: Interruption) -> None:
     ):
         try:
             while not state.is_complete:
+                course = state.course
                 if state.sums.iterations == run.record.iterations_per_epoch:
                     end_epoch(run, state, log, interruption, began)
-                    saved = world.now()
-                    continue
-                iterate(run, state, batches)
-                advance()
-                now = world.pulse(interruption)
-                if now - saved > 60 * run.recipe.save_minutes:
+                    now = world.now()
+                else:
+                    iterate(run, state, batches)
+                    advance()
+                    now = world.pulse(interruption)
+                # Another course is in run.json already, and a resumed run must follow it.
+                must = state.is_complete or state.course is not course
+                if must or now - saved > 60 * run.recipe.save_minutes:
                     save(run, state)
                     saved = now
         except Stopped:
@@ -292,7 +295,7 @@ def iterate(run: Run, state: State, batches: Iterator[Batch]) -> None:
 
 
 def end_epoch(run: Run, state: State, log: RunLog | None, interruption: Interruption, began: float) -> None:
-    """Validates where it is due, saves, logs. The state changes only after validation, which may be stopped."""
+    """Validates where it is due, saves the best, logs. The state changes only after validation, which may be stopped."""
     number, record, world = state.epoch + 1, run.record, run.world
     validation = None
     if number % run.recipe.validate_every == 0 or state.iteration >= state.course.iterations:
@@ -320,7 +323,6 @@ def end_epoch(run: Run, state: State, log: RunLog | None, interruption: Interrup
     epoch = epoch_record(run, state, validation, is_best and state.best_score is not None)
     state.history.append(epoch)
     state.sums = Sums()
-    save(run, state)
     if log is not None:
         log.epoch(epoch, validation.overlays if validation else ())
 

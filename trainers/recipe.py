@@ -58,7 +58,8 @@ class Recipe(Settings):
     """All of how a network is trained.
 
     `gradient_clip_norm` 0 is no clipping. `amp` "auto" is bfloat16 where the processor computes in it. `validate_every` is in epochs.
-    `save_minutes` bounds what a killed run loses within a long epoch. Memory layout (channels last) is the network's own affair.
+    `save_minutes` is the most that a killed run loses; the end and a signal are always saved. Memory layout (channels last) is the
+    network's own affair.
     `weight_average` is the width of the running average of the weights that is validated and saved in place of the last ones, as a share
     of the training so far (`trainers.average`); 0 is none.
     """

@@ -22,6 +22,8 @@ TINY = (
     "iterations_per_epoch=2",
     "--set",
     "batch_size=2",
+    "--set",
+    "save_minutes=0.00001",
     "--device",
     "cpu",
 )

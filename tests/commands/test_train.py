@@ -3,6 +3,7 @@
 import argparse
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,8 @@ from utseg.files import sha256
 from utseg.home import selection_folder_name
 from utseg.runs import is_finished, read_run, read_weights
 from utseg.training import TrainRequest
+
+SAVED_AT_ONCE = ("--set", "save_minutes=0.00001")
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +184,7 @@ def test_all_folds_trains_what_has_not_finished(home, asked, tmp_path, words, se
 @pytest.mark.slow
 def test_all_folds_goes_on_where_it_stopped(home, tmp_path):
     """The same command again: what has finished stays, the fold that was killed goes on, the others begin."""
-    rest = ("-d", "Tiny", "-m", "UNet", "--epochs", 2, "--device", "cpu")
+    rest = ("-d", "Tiny", "-m", "UNet", "--epochs", 2, "--device", "cpu", *SAVED_AT_ONCE)
     words = ("2d", "all-folds", *rest)
     homes = [tmp_path / name for name in ("whole", "killed")]
     for copy in homes:
@@ -190,14 +193,15 @@ def test_all_folds_goes_on_where_it_stopped(home, tmp_path):
     assert run_command("utseg_train", "2d", "fold1", *rest, home=homes[0]).returncode == 0
     command = [SCRIPTS / "utseg_train", *words, "--home", homes[1]]
     process = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL)
-    wait_for_epoch(killed / "fold1", process)
+    wait_for_checkpoint(killed / "fold1", process)
     process.kill()
     process.wait()
     finished = (killed / "fold0" / "checkpoint_latest.pt").stat().st_mtime_ns
     assert is_finished(killed / "fold0") and not is_finished(killed / "fold1")
     result = run_command("utseg_train", *words, home=homes[1])
     assert result.returncode == 0, result.stderr
-    assert "fold0: has finished" in result.stdout and "resuming after iteration 5 of 10" in result.stdout
+    assert "fold0: has finished" in result.stdout
+    assert re.search("resuming after iteration [1-9] of 10", result.stdout)
     assert (killed / "fold0" / "checkpoint_latest.pt").stat().st_mtime_ns == finished
     expected, found = (read_weights(folder / "fold1") for folder in (whole, killed))
     assert all(torch.equal(expected[name], found[name]) for name in expected)
@@ -210,7 +214,7 @@ def test_all_folds_goes_on_where_it_stopped(home, tmp_path):
         assert found == sorted(cases) and is_finished(killed / f"fold{index}")
 
 
-WORDS = ("2d", "fold0", "-d", "Tiny", "--epochs", 6, "--device", "cpu")
+WORDS = ("2d", "fold0", "-d", "Tiny", *SAVED_AT_ONCE, "--device", "cpu", "--epochs", 6)
 
 
 @pytest.mark.slow
@@ -227,7 +231,7 @@ def test_killed_at_any_moment_and_resumed_it_ends_with_the_very_same_weights(hom
     for _ in range(2):
         command = [SCRIPTS / "utseg_train", *WORDS, *(["--resume"] if (folder / "run.json").exists() else [])]
         process = subprocess.Popen([*map(str, command), "--home", str(killed)], stdout=subprocess.DEVNULL)
-        wait_for_epoch(folder, process)
+        wait_for_checkpoint(folder, process)
         time.sleep(rng.uniform(0, 0.4))
         process.kill()
         process.wait()
@@ -245,8 +249,8 @@ def test_killed_at_any_moment_and_resumed_it_ends_with_the_very_same_weights(hom
     assert not temporary_files(folder)
 
 
-def wait_for_epoch(folder, process):
-    """Until the process has finished an epoch of its own."""
+def wait_for_checkpoint(folder, process):
+    """Until the process has saved something of its own."""
     path = folder / "checkpoint_latest.pt"
     before = path.stat().st_mtime_ns if path.exists() else 0
     deadline = time.monotonic() + 120
@@ -325,13 +329,13 @@ def test_sigterm_saves_and_exits_as_resumable(home, tmp_path):
     copy = tmp_path / "home"
     shutil.copytree(home, copy)
     folder = copy / "results" / "Tiny" / "tiny_2d" / "UTNet" / "fold0"
-    long = (*WORDS[:4], "--epochs", 10_000, "--device", "cpu")
+    long = (*WORDS[:-1], 10_000)
     command = [SCRIPTS / "utseg_train", *long, "--home", copy]
     process = subprocess.Popen(
         [*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     try:
-        wait_for_epoch(folder, process)
+        wait_for_checkpoint(folder, process)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     finally:

@@ -19,7 +19,7 @@ from distributed import LocalCluster
 pytestmark = pytest.mark.slow
 WORDS = (
     *("-m", "UNet", "-pl", "cpu", "--epochs", "3"),
-    *("--set", "network.base_channels=6", "iterations_per_epoch=16", "batch_size=4"),
+    *("--set", "network.base_channels=6", "iterations_per_epoch=16", "batch_size=4", "save_minutes=0.00001"),
 )
 TIMES = {"training_seconds"}
 LIMIT_S = 240

@@ -158,7 +158,8 @@ def test_scores_that_are_gone_are_made_again(ran, executed):
 def long_job(ran, tmp_path_factory) -> tuple[Path, Job]:
     """A run of many short epochs on the data that are there."""
     job = read_job(Path(ran.record.runs[0].folder))
-    job = job.model_copy(update={"epochs": EPOCHS, "checksum": "f" * 64})
+    settings = {**job.settings, "save_minutes": 1e-5}
+    job = job.model_copy(update={"epochs": EPOCHS, "checksum": "f" * 64, "settings": settings})
     folder = tmp_path_factory.mktemp("runs") / "f"
     write_job(job, folder)
     return folder, job

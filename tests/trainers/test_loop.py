@@ -19,6 +19,7 @@ from trainers.loop import train_by_recipe
 from utseg.errors import ArtefactError, InputError, Interrupted, SettingError, UtsegError
 from utseg.runs import is_finished, read_run, read_weights
 
+SAVED_AT_ONCE = {"save_minutes": 1e-5}
 RECIPE, UNET = hybrid_recipe("UTNet"), convolutional_recipe("UNet")
 
 
@@ -97,6 +98,7 @@ def test_a_run_leaves_what_the_contract_names(whole):
         "model.safetensors",
         "validation",
     } <= names
+    assert checkpoint.PREVIOUS not in names  # in less than save_minutes only the end was saved
     assert any(name.startswith("events.out.tfevents") for name in names)
     assert not any(name.startswith(".tmp") for name in names)
     record = read_run(folder)
@@ -161,12 +163,22 @@ def test_killed_before_the_model_is_written_it_resumes_to_the_very_same(home, wh
     assert_same(results(request.output), results(whole[0]))
 
 
-@pytest.mark.parametrize("iteration", [1, 6, 13])
-def test_a_killed_run_resumes_to_the_very_same_weights(home, whole, tmp_path, monkeypatch, iteration):
-    request = make_request(home, tmp_path / "run")
+@pytest.mark.parametrize(("iteration", "last_save"), [(1, 12), (6, 5), (13, 0), (13, 7), (13, 12)])
+def test_a_killed_run_resumes_to_the_very_same_weights(
+    home, whole, tmp_path, monkeypatch, iteration, last_save
+):
+    """Also from a checkpoint that lies before the last epoch of the log."""
+    request = make_request(home, tmp_path / "run", settings=SAVED_AT_ONCE)
+    original = loop.save
     with monkeypatch.context() as patch, pytest.raises(Kill):
+        patch.setattr(
+            loop, "save", lambda run, state: original(run, state) if state.iteration <= last_save else None
+        )
         killed_at(patch, iteration)
         train_by_recipe(request, RECIPE)
+    saved = checkpoint.load_latest(request.output)["iteration"] if last_save and iteration > 1 else 0
+    assert saved == min(last_save, iteration - 1)
+    assert len(lines(request.output)) == (iteration - 1) // 5
     torch.rand(7), np.random.random(3)  # noqa: NPY002
     train_by_recipe(replace(request, resume=True), RECIPE)
     assert_same(results(request.output), results(whole[0]))
@@ -174,7 +186,7 @@ def test_a_killed_run_resumes_to_the_very_same_weights(home, whole, tmp_path, mo
 
 def test_averaged_weights_are_saved_as_the_model_and_resumed(home, tmp_path, monkeypatch):
     whole, killed = (
-        make_request(home, tmp_path / name, selection="all", settings={"weight_average": 0.1})
+        make_request(home, tmp_path / name, selection="all", settings={"weight_average": 0.1} | SAVED_AT_ONCE)
         for name in ("whole", "killed")
     )
     train_by_recipe(whole, RECIPE)
@@ -245,8 +257,9 @@ def test_pictures_come_with_the_first_and_the_last_validation_too(epochs, every,
 
 
 def test_a_damaged_latest_checkpoint_costs_an_epoch_not_the_run(home, whole, tmp_path, caplog):
-    request = make_request(home, tmp_path / "run", resume=True)
-    shutil.copytree(whole[0], request.output)
+    request = make_request(home, tmp_path / "run", settings=SAVED_AT_ONCE)
+    train_by_recipe(request, RECIPE)
+    request = replace(request, resume=True)
     latest = request.output / checkpoint.LATEST
     data = bytearray(latest.read_bytes())
     data[len(data) // 2] ^= 1
@@ -268,7 +281,7 @@ def test_a_finished_run_is_not_trained_again(home, whole, monkeypatch):
 
 
 def test_an_unfinished_run_is_neither_continued_nor_replaced_unasked(home, whole, tmp_path, monkeypatch):
-    request = make_request(home, tmp_path / "run")
+    request = make_request(home, tmp_path / "run", settings=SAVED_AT_ONCE)
     with monkeypatch.context() as patch, pytest.raises(Kill):
         killed_at(patch, 7)
         train_by_recipe(request, RECIPE)
@@ -325,7 +338,7 @@ def test_resuming_with_other_data_is_refused(home, whole, tmp_path):
 def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_cases(
     home, tmp_path, monkeypatch, where
 ):
-    request = make_request(home, tmp_path / "run")
+    request = make_request(home, tmp_path / "run", settings=SAVED_AT_ONCE)
     original, seen = loop.train_step, {}
 
     def poisoned(network, optimizer, batch, *rest):
