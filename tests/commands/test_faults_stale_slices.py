@@ -74,6 +74,26 @@ def test_training_on_slices_of_other_raw_data_is_refused(home, change, typed):
     assert typed(*FOLD, home=home).returncode == 0
 
 
+@pytest.fixture(scope="module")
+def trained(planned, tmp_path_factory):
+    home = shutil.copytree(planned, tmp_path_factory.mktemp("trained") / "home")
+    result = run_command(*FOLD, home=home)
+    assert result.returncode == 0, result.stderr
+    return home
+
+
+@pytest.mark.parametrize("change", ["an image", "a vendor", "the names of labels"])
+def test_comparing_models_on_other_raw_data_is_refused(trained, tmp_path, change, typed):
+    home = shutil.copytree(trained, tmp_path / "home")
+    alter, expected = CHANGES[change]
+    alter(home / "raw" / "Heart")
+    words = ("-d", "Heart", "--device", "cpu", "-np", 1, "--tta-subjects", 0)
+    assert_refused(typed("utseg_find_best_configuration", *words, home=home), expected, ADVICE)
+    assert not (home / "results/Heart/best.json").exists()
+    shutil.copytree(trained / "raw", home / "raw", dirs_exist_ok=True)
+    assert typed("utseg_find_best_configuration", *words, home=home).returncode == 0
+
+
 def test_a_resumed_run_is_refused_too_and_so_is_one_whose_slices_were_made_anew(home, typed):
     assert typed(*FOLD, home=home).returncode == 0
     change_voxels(home / "raw/Heart/labelsTr/s02_ES.nii.gz", lambda voxels: voxels[:, ::-1])

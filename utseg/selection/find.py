@@ -18,14 +18,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.case import Case
+from utseg.case import Case, Dataset
 from utseg.errors import InputError, Interrupted, explained_by, listing
 from utseg.evaluate.intervals import bootstrap_interval, by_subject, mean_defined
 from utseg.evaluate.sources import check_references
 from utseg.files import folder_lock, remove_leftovers, require_writable
 from utseg.fingerprint.same_scan import in_words
 from utseg.parallel import InlineExecutor, process_pool
+from utseg.preprocess.slices import CaseRecord, SliceStore
 from utseg.preprocess.splits import SPLITS_FILE, read_splits
+from utseg.preprocess.stale import check_current
 from utseg.rawdata import open_dataset
 from utseg.runs import VALIDATION_FOLDER
 from utseg.selection.augmentations import (
@@ -102,6 +104,7 @@ def find_best_configuration(request: SelectionRequest) -> Best:
         check_leakage(trained, dataset, splits)
         for run in (run for model in trained for run in model.folds.values()):
             check_references(dataset.cases, run.folder / VALIDATION_FOLDER)
+        _require_current(trained, dataset, request.preprocessed)
         dataset, same = one_subject_a_scan(trained, dataset)
         if same:
             logger.warning(
@@ -125,6 +128,21 @@ def find_best_configuration(request: SelectionRequest) -> Best:
     best = best.model_copy(update={"augmentation": measured})
     write_best(best, request.results)
     return best
+
+
+def _require_current(trained: Sequence[TrainedModel], dataset: Dataset, preprocessed: Path) -> None:
+    """Raises ArtefactError where raw data of a run's cases changed since the slices of its plan were made, as far as slices are there."""
+    known: dict[str, list[CaseRecord]] = {}
+    for run in (run for model in trained for run in model.folds.values()):
+        plan_folder = run.folder.parts[-3]
+        store = SliceStore(preprocessed / plan_folder)
+        if plan_folder not in known:
+            known[plan_folder] = [store.case_record(case_id) for case_id in store.case_ids()]
+        if records := known[plan_folder]:
+            there = {record.case_id for record in records}
+            used = there & {*run.record.training_cases, *run.record.validation_cases}
+            advice = f"{store.advice}, and where images or labels are others, train again with --overwrite"
+            check_current(dataset, run.record.plan, records, used, advice)
 
 
 def _executor(cases: int, workers: int | None) -> AbstractContextManager[Executor]:
