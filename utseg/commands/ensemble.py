@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 
 from utseg.commands.cli import make_parser, run
-from utseg.commands.options import add_path, add_workers
+from utseg.commands.options import add_flag, add_path, add_workers
 
 logger = logging.getLogger("utseg")
 
@@ -34,11 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="WEIGHT",
         help="how much each folder counts, in their order; left out: all the same",
     )
-    parser.add_argument(
-        "--save-probabilities",
-        action="store_true",
-        help="also write CASE.npz, the mean, float32 (class, z, y, x)",
-    )
+    add_flag(parser, "--save-probabilities", "also write CASE.npz, the mean, float32 (class, z, y, x)")
     add_workers(parser)
     return run(parser, _ensemble, argv)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from utseg.commands.cli import cluster_of, make_parser, named_dataset, run
-from utseg.commands.options import add_dask, add_dataset, add_path, add_workers
+from utseg.commands.options import add_dask, add_dataset, add_flag, add_path, add_workers
 from utseg.errors import explained_by
 
 logger = logging.getLogger("utseg")
@@ -25,16 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_path(parser, "-g", "references", "reference labels: a folder of CASE.nii.gz, or a raw dataset")
     add_path(parser, "-o", "output", "folder for metrics.csv, summary.json, tables.md and the others")
     add_dataset(parser, "raw dataset that names labels and groups of the references", or_the_only_one=False)
-    parser.add_argument(
-        "--only-predicted",
-        action="store_true",
-        help="score the cases that have a prediction, ignore the others",
-    )
-    parser.add_argument(
-        "--only-referenced",
-        action="store_true",
-        help="score the predictions that have a reference, ignore the others",
-    )
+    add_flag(parser, "--only-predicted", "score the cases that have a prediction, ignore the others")
+    add_flag(parser, "--only-referenced", "score the predictions that have a reference, ignore the others")
     _add_definition(parser)
     add_workers(parser)
     add_dask(parser)
@@ -57,10 +49,10 @@ def _add_definition(parser: argparse.ArgumentParser) -> None:
         default="pooled",
         help="HD95 over both directions together (as medpy), or the larger of the two (as MONAI, surface-distance)",
     )
-    parser.add_argument(
+    add_flag(
+        parser,
         "--as-official-utnet",
-        action="store_true",
-        help="add official_utnet.csv: scored as the official UTNet does (maximum Hausdorff, 500 mm for empties, 1.2 mm, cropped)",
+        "add official_utnet.csv: scored as the official UTNet does (maximum Hausdorff, 500 mm for empties, 1.2 mm, cropped)",
     )
 
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 
 from utseg.commands.cli import home_of, make_parser, run
-from utseg.commands.options import add_model_choice, add_path, chosen_runs
+from utseg.commands.options import add_flag, add_model_choice, add_path, chosen_runs
 
 logger = logging.getLogger("utseg")
 
@@ -27,10 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         ("description", "what else a reader of the model card should know"),
     ):
         parser.add_argument(f"--{name}", metavar="TEXT", default="", help=what)
-    parser.add_argument(
+    add_flag(
+        parser,
         "--with-case-ids",
-        action="store_true",
-        help="keep the names of the training and validation cases in run.json; by default they are left out and counts are kept",
+        "keep the names of the training and validation cases in run.json; by default they are left out and counts are kept",
     )
     return run(parser, _export, argv)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from utseg.commands.cli import home_of, home_words, make_parser, run
-from utseg.commands.options import add_device, add_trained_dataset, add_workers
+from utseg.commands.options import add_device, add_flag, add_trained_dataset, add_workers
 
 if TYPE_CHECKING:
     from utseg.selection import Best
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "-m", dest="models", nargs="+", metavar="MODEL", default=(), help="these networks only; left out: all"
     )
-    parser.add_argument("--no-pairs", dest="pairs", action="store_false", help="compare single models only")
+    add_flag(parser, "--no-pairs", "compare single models only")
     parser.add_argument(
         "--tta-subjects",
         type=_subjects,

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 
 from utseg.commands.cli import home_of, make_parser, run
-from utseg.commands.options import file_or_folder
+from utseg.commands.options import add_flag, file_or_folder
 
 logger = logging.getLogger("utseg")
 
@@ -24,9 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="NAME",
         help="import under this dataset's name; default: the one that the models were trained on",
     )
-    parser.add_argument(
-        "--force", action="store_true", help="replace models that are there, with all of their runs"
-    )
+    add_flag(parser, "--force", "replace models that are there, with all of their runs")
     return run(parser, _import, argv)
 
 

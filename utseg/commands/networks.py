@@ -4,11 +4,14 @@ import argparse
 import csv
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from utseg.commands.cli import console, home_of, make_parser, run
-from utseg.commands.options import add_dataset, add_plan, add_workers
-from utseg.planning.survey import PUBLISHED_TASK, NetworkFigures, Task, survey, task_of
+from utseg.commands.options import add_dataset, add_flag, add_plan, add_workers
+
+if TYPE_CHECKING:
+    from utseg.planning.survey import NetworkFigures, Task
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_plan(parser)
     parser.add_argument("-m", dest="models", nargs="+", metavar="NETWORK", help="these only")
-    parser.add_argument("--csv", action="store_true", help="comma-separated values in place of the table")
+    add_flag(parser, "--csv", "comma-separated values in place of the table")
     add_workers(parser)
     return run(parser, _networks, argv)
 
@@ -35,6 +38,7 @@ def _networks(arguments: argparse.Namespace) -> int:
     from utseg.extensions import find
     from utseg.networks import network_names
     from utseg.parallel import available_cores, process_pool
+    from utseg.planning.survey import survey
 
     names = list(dict.fromkeys(arguments.models or network_names()))
     for name in names:
@@ -51,11 +55,12 @@ def _networks(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _task(arguments: argparse.Namespace) -> tuple[Task, str]:
+def _task(arguments: argparse.Namespace) -> "tuple[Task, str]":
     """What the networks are sized for, and in words."""
     from utseg.errors import UsageError
     from utseg.home import choose_plan_folder
     from utseg.planning.plan import read_plan
+    from utseg.planning.survey import PUBLISHED_TASK, task_of
 
     if arguments.dataset is None:
         if arguments.planner is not None:
@@ -67,20 +72,20 @@ def _task(arguments: argparse.Namespace) -> tuple[Task, str]:
     return task, f"{name}, {folder.name}: {_in_words(task)}"
 
 
-def _in_words(task: Task) -> str:
+def _in_words(task: "Task") -> str:
     height, width = task.patch_size
     channels = "1 channel" if task.in_channels == 1 else f"{task.in_channels} channels"
     return f"{channels}, {task.num_classes} classes, {height} × {width} pixels, batch {task.batch_size}"
 
 
-def _write_csv(rows: Iterable[NetworkFigures]) -> None:
-    writer = csv.DictWriter(sys.stdout, [field.name for field in fields(NetworkFigures)], lineterminator="\n")
+def _write_csv(rows: "Sequence[NetworkFigures]") -> None:
+    writer = csv.DictWriter(sys.stdout, list(asdict(rows[0])), lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow(asdict(row))
 
 
-def _print_table(rows: Iterable[NetworkFigures], title: str) -> None:
+def _print_table(rows: "Iterable[NetworkFigures]", title: str) -> None:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)

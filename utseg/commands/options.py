@@ -31,6 +31,13 @@ def add_path(
     )
 
 
+def add_flag(parser: argparse.ArgumentParser, flag: str, help: str) -> None:
+    """Adds a flag. `--no-x` switches x off, which else is on."""
+    on = not flag.startswith("--no-")
+    name = flag.removeprefix("--" if on else "--no-").replace("-", "_")
+    parser.add_argument(flag, dest=name, action="store_true" if on else "store_false", help=help)
+
+
 def add_dataset(parser: argparse.ArgumentParser, help: str, *, or_the_only_one: bool = True) -> None:
     """Adds `-d NAME`."""
     more = "; may be left out where there is only one" if or_the_only_one else ""

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from utseg.commands import options
 from utseg.commands.cli import cluster_of, home_of, make_parser, run
-from utseg.commands.options import add_dask, add_dataset, add_settings, add_workers, check_configuration
 from utseg.errors import explained_by
 from utseg.home import DEFAULT_PLANNER
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Run again, it keeps what is finished and whole.",
         "utseg_plan_and_preprocess -d MnM",
     )
-    add_dataset(parser, "raw dataset")
+    options.add_dataset(parser, "raw dataset")
     parser.add_argument(
         "-pl", dest="planner", metavar="PLAN", help="planner: auto, published or cpu", default=DEFAULT_PLANNER
     )
@@ -44,13 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="GB",
         help="memory of the device that will train, for which a new plan is made; default: 8",
     )
-    add_settings(parser, "the plan", "patch_size=128,128 or network.base_channels=16")
-    parser.add_argument(
-        "--replan", action="store_true", help="plan anew where a plan is there, which else is kept"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="show the plan, write nothing")
-    add_workers(parser)
-    add_dask(parser)
+    options.add_settings(parser, "the plan", "patch_size=128,128 or network.base_channels=16")
+    options.add_flag(parser, "--replan", "plan anew where a plan is there, which else is kept")
+    options.add_flag(parser, "--dry-run", "show the plan, write nothing")
+    options.add_workers(parser)
+    options.add_dask(parser)
     return run(parser, _plan_and_preprocess, argv)
 
 
@@ -98,7 +96,7 @@ def _request(arguments: argparse.Namespace) -> "PlanRequest":
     from utseg.planning.settings import parse_settings
     from utseg.preprocess.dataset import PlanRequest
 
-    check_configuration(arguments.configuration)
+    options.check_configuration(arguments.configuration)
     return PlanRequest(
         planner=arguments.planner,
         configuration=arguments.configuration,

@@ -8,16 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utseg.commands import options
 from utseg.commands.cli import cluster_of, home_of, make_parser, run
-from utseg.commands.options import (
-    add_dask,
-    add_device,
-    add_model_choice,
-    add_path,
-    add_workers,
-    chosen_runs,
-    flags_given,
-)
 from utseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "their probabilities.",
         "utseg_predict -i scans -o masks -d MnM -m UTNet",
     )
-    add_path(
+    options.add_path(
         parser,
         "-i",
         "input",
@@ -44,13 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "channels), or a raw dataset (nnU-Net, M&Ms, ACDC)",
         metavar="PATH",
     )
-    add_path(
+    options.add_path(
         parser,
         "-o",
         "output",
         "folder for the masks, prediction.json, and quality.csv: how far each mask can be trusted",
     )
-    add_model_choice(parser, or_where=", or where utseg_find_best_configuration chose")
+    options.add_model_choice(parser, or_where=", or where utseg_find_best_configuration chose")
     _add_choices(parser)
     _add_outputs(parser)
     _add_work(parser)
@@ -59,30 +51,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    options.add_flag(
+        parser,
         "--no-tta",
-        dest="tta",
-        action="store_false",
-        help="no mean over mirrored or turned images (done where utseg_find_best_configuration saw it pay; where it was not asked, images "
+        "no mean over mirrored or turned images (done where utseg_find_best_configuration saw it pay; where it was not asked, images "
         "are mirrored as in training)",
     )
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--save-probabilities", action="store_true", help="also write CASE.npz, float32 (class, z, y, x)"
-    )
-    parser.add_argument(
+    options.add_flag(parser, "--save-probabilities", "also write CASE.npz, float32 (class, z, y, x)")
+    options.add_flag(
+        parser,
         "--overlays",
-        action="store_true",
-        help="also write overlays/CASE.png: the slices with the labels' outlines, to look through",
+        "also write overlays/CASE.png: the slices with the labels' outlines, to look through",
     )
-    parser.add_argument(
+    options.add_flag(
+        parser,
         "--save-entropy",
-        action="store_true",
-        help="also write entropy/CASE_entropy.nii.gz: how undecided the models are at each voxel, from 0 to 1",
+        "also write entropy/CASE_entropy.nii.gz: how undecided the models are at each voxel, from 0 to 1",
     )
-    add_path(
+    options.add_path(
         parser,
         "--timeline",
         "timeline",
@@ -93,11 +82,11 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_work(parser: argparse.ArgumentParser) -> None:
-    add_device(parser)
-    parser.add_argument(
+    options.add_device(parser)
+    options.add_flag(
+        parser,
         "--resume",
-        action="store_true",
-        help="keep masks that are there and verify; without it, masks of the same names are replaced",
+        "keep masks that are there and verify; without it, masks of the same names are replaced",
     )
     parser.add_argument(
         "--part",
@@ -105,8 +94,8 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
         help="predict only part I of N, counted from 1, each on a machine of its own, into the same folder or several; the last one to "
         "finish joins the records",
     )
-    add_workers(parser)
-    add_dask(parser)
+    options.add_workers(parser)
+    options.add_dask(parser)
 
 
 def _predict(arguments: argparse.Namespace, words: Sequence[str]) -> None:
@@ -158,7 +147,7 @@ def _predict_on_cluster(
     from utseg.children import stop_children
     from utseg.commands.predict_parts import predict_on_cluster, without_dask
 
-    if others := flags_given(arguments, {"--part": "part", "--timeline": "timeline"}):
+    if others := options.flags_given(arguments, {"--part": "part", "--timeline": "timeline"}):
         raise UsageError(f"{others[0]} and --dask: a cluster predicts in parts of its own; leave one out")
     with cluster_of(
         arguments,
@@ -193,7 +182,7 @@ def _runs(
     from utseg.predict.views import AS_MIRRORED_IN_TRAINING
     from utseg.selection.record import BEST_FILE, best_augmentation, best_runs, read_best
 
-    named = flags_given(arguments, {"-m": "models", "-f": "folds", "-pl": "planner"})
+    named = options.flags_given(arguments, {"-m": "models", "-f": "folds", "-pl": "planner"})
     if (dataset / BEST_FILE).is_file():
         if not named:
             best = read_best(dataset)
@@ -208,4 +197,4 @@ def _runs(
             )
             return best_runs(best, dataset), best.postprocessing, tta
         logger.info("%s is not followed: models are chosen by %s", dataset / BEST_FILE, ", ".join(named))
-    return chosen_runs(arguments, dataset), Postprocessing(), AS_MIRRORED_IN_TRAINING
+    return options.chosen_runs(arguments, dataset), Postprocessing(), AS_MIRRORED_IN_TRAINING

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from utseg.commands.cli import home_of, home_words, make_parser, named_dataset, run
-from utseg.commands.options import add_dataset, add_path, add_workers, file_or_folder
+from utseg.commands.options import add_dataset, add_flag, add_path, add_workers, file_or_folder
 from utseg.errors import explained_by
 
 logger = logging.getLogger("utseg")
@@ -38,12 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_dataset(
         parser, "raw dataset that has the images, where the scores do not say so", or_the_only_one=False
     )
-    parser.add_argument(
-        "--no-pictures",
-        dest="pictures",
-        action="store_false",
-        help="tables and charts only: no images of patients",
-    )
+    add_flag(parser, "--no-pictures", "tables and charts only: no images of patients")
     add_workers(parser)
     return run(parser, _report, argv)
 

@@ -8,17 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utseg.commands import options
 from utseg.commands.cli import INTERRUPTED, cluster_of, console, home_of, make_parser, run
-from utseg.commands.options import (
-    add_dask,
-    add_dataset,
-    add_device,
-    add_length,
-    add_path,
-    add_settings,
-    add_workers,
-    flags_given,
-)
 from utseg.errors import CaseErrors, InputError, Interrupted, UsageError, UtsegError, listing
 
 if TYPE_CHECKING:
@@ -52,8 +43,8 @@ def make_study_parser() -> argparse.ArgumentParser:
         "study",
         help="vendors, leave-one-out, ablation, networks, data-size, seeds, generalization, or a file like those (--print shows one)",
     )
-    add_dataset(parser, "raw dataset to train on, where the file names none")
-    add_path(
+    options.add_dataset(parser, "raw dataset to train on, where the file names none")
+    options.add_path(
         parser, "-o", "output", "folder for study.json, cases.csv, results.csv and the report", required=False
     )
     _add_changes(parser)
@@ -84,8 +75,8 @@ def _add_changes(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="only the variants of this part; may be given again",
     )
-    add_settings(parser, "the plan or recipe in all runs", "network.base_channels=16")
-    add_length(
+    options.add_settings(parser, "the plan or recipe in all runs", "network.base_channels=16")
+    options.add_length(
         parser,
         epochs="length of each training; default: the study's, else the plan's",
         max_time="of the whole study, as 90m or 6h: shared out equally, tests included",
@@ -93,8 +84,8 @@ def _add_changes(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_how(parser: argparse.ArgumentParser) -> None:
-    add_workers(parser, "runs at once, which share the cores; default: 1")
-    add_dask(parser)
+    options.add_workers(parser, "runs at once, which share the cores; default: 1")
+    options.add_dask(parser)
     parser.add_argument(
         "--slurm",
         nargs="*",
@@ -102,7 +93,7 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         help="submit the runs as an array job: partition=, time=6h, cpus=, gpus=, memory= (GB), parallel=, or options of sbatch, "
         "as account=; the same command collects what has finished",
     )
-    add_device(parser)
+    options.add_device(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--dry-run",
@@ -168,7 +159,7 @@ def _cluster(arguments: argparse.Namespace) -> "AbstractContextManager[DaskExecu
 def _slurm_options(arguments: argparse.Namespace) -> "SlurmOptions | None":
     if arguments.slurm is None:
         return None
-    if others := flags_given(arguments, {"-np": "workers", "--dask": "dask"}):
+    if others := options.flags_given(arguments, {"-np": "workers", "--dask": "dask"}):
         raise UsageError(f"{others[0]} and --slurm: the runs are done by one or by the other; leave one out")
     from utseg.study.slurm import parse_options
 

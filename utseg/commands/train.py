@@ -6,18 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from utseg.commands import options
 from utseg.commands.cli import home_of, make_parser, run
-from utseg.commands.options import (
-    add_dataset,
-    add_device,
-    add_length,
-    add_path,
-    add_plan,
-    add_seed,
-    add_settings,
-    add_workers,
-    check_configuration,
-)
 from utseg.home import Home, choose_plan_folder, selection_folder_name
 from utseg.training import TrainRequest, find_trainer
 
@@ -39,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="what to train on: fold0 … fold4, all-folds (one after the other), all (every subject), or a selection on the cases' columns: "
         "vendor=A, vendor=A,B, vendor!=C (leave one out), centre=2",
     )
-    add_dataset(parser, "preprocessed dataset")
+    options.add_dataset(parser, "preprocessed dataset")
     parser.add_argument(
         "-m",
         dest="model",
@@ -47,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="UTNet",
         help="what to train: a network of utseg_networks",
     )
-    add_plan(parser)
-    add_length(
+    options.add_plan(parser)
+    options.add_length(
         parser,
         epochs="length of the schedule; default: the plan's",
         max_time="as 90s, 10m, 1h30m: the schedule gets the length that fits, final validation included (with all-folds: for each fold)",
@@ -58,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _add_start(parser: argparse.ArgumentParser) -> None:
-    add_seed(parser, "seed of everything random")
-    add_device(parser)
-    add_path(
+    options.add_seed(parser, "seed of everything random")
+    options.add_device(parser)
+    options.add_path(
         parser,
         "--weights",
         "weights",
@@ -69,10 +59,10 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         required=False,
     )
-    parser.add_argument(
+    options.add_flag(
+        parser,
         "--allow-mismatch",
-        action="store_true",
-        help="with --weights: leave as initialised what is missing or of another shape in the file",
+        "with --weights: leave as initialised what is missing or of another shape in the file",
     )
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
@@ -81,13 +71,15 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
     start.add_argument(
         "--overwrite", action="store_true", help="start again where a run is there, and replace it"
     )
-    add_settings(parser, "the plan or recipe", "network.base_channels=16 or optimizer.learning_rate=0.01")
-    parser.add_argument(
-        "--save-probabilities",
-        action="store_true",
-        help="keep the probabilities of the validation subjects too (validation/CASE.npz), as utseg_ensemble reads them",
+    options.add_settings(
+        parser, "the plan or recipe", "network.base_channels=16 or optimizer.learning_rate=0.01"
     )
-    add_workers(
+    options.add_flag(
+        parser,
+        "--save-probabilities",
+        "keep the probabilities of the validation subjects too (validation/CASE.npz), as utseg_ensemble reads them",
+    )
+    options.add_workers(
         parser, "processes that make batches; 0 is a thread; default: 0 on a CPU, a few with a GPU", least=0
     )
 
@@ -95,7 +87,7 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
 def _train(arguments: argparse.Namespace) -> int:
     from utseg.runs import RUN_FILE, is_finished
 
-    check_configuration(arguments.configuration, " (as in utseg_train 2d fold0)")
+    options.check_configuration(arguments.configuration, " (as in utseg_train 2d fold0)")
     trainer = find_trainer(arguments.model)
     request = _request(arguments, home_of(arguments))
     if arguments.selection != ALL_FOLDS:
