@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from utseg.commands import demo, make_phantom, predict
 from utseg.commands.cli import make_parser, run
 from utseg.errors import CaseErrors, InputError, Interrupted, UsageError
 
@@ -38,3 +39,19 @@ def test_debug_adds_a_traceback_and_changes_no_exit_code(capsys, error, code, li
     assert len(found) == len(lines)
     assert all(line.startswith(expected) for line, expected in zip(found, lines, strict=True))
     assert ("Traceback" in written and type(error).__name__ in written.split("\nerror: ")[0]) == debug
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "least"),
+    [
+        (make_phantom, ["new", "--seed", "-1"], 0),
+        (demo, ["--seed", "-1"], 0),
+        (make_phantom, ["new", "--frames", "few"], 1),
+        (predict, ["-i", "a", "-o", "b", "-np", "0"], 1),
+    ],
+)
+def test_numbers_are_refused_in_the_same_words_by_all_commands(capsys, command, words, least):
+    with pytest.raises(SystemExit) as stopped:
+        command.main(words)
+    said = f"expected a whole number of at least {least}, found {words[-1]!r}"
+    assert stopped.value.code == 2 and said in capsys.readouterr().err
