@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from trainers.state import State
+from utseg.evaluate.metrics import MAIN
 from utseg.files import read_json, write_bytes
 from utseg.runs import SUMMARY_FILE, VALIDATION_FOLDER
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 PREFIX = "events.out.tfevents."
 SUFFIX = ".scores"
-SCORES = {"dice": "native_dice", "hd95_mm": "native_hd95_mm", "assd_mm": "native_assd_mm"}
 MEAN = "mean"
 MISSED = "native_missed/total"
 
@@ -85,7 +85,8 @@ def final_scores(summary: Mapping[str, Any], labels: list[str]) -> dict[str, flo
     """
     found: dict[str, float | None] = {}
     of_labels = summary["all"]["labels"]
-    for metric, tag in SCORES.items():
+    for metric in MAIN:
+        tag = f"native_{metric}"
         means = {name: of_labels.get(name, {}).get(metric, {}).get("mean") for name in labels}
         defined = [value for value in means.values() if value is not None]
         found |= {f"{tag}/{name}": value for name, value in means.items()}

@@ -232,7 +232,7 @@ def vendor_scores(summary: Mapping[str, Any], cases: Sequence[Case]) -> tuple[Ve
 
 def score_table(scores: Sequence[VendorScore]) -> str:
     """Plain text: a line for each vendor, Dice by label (means over subjects), and the means over seen and unseen vendors."""
-    from utseg.evaluate.tables import number
+    from utseg.evaluate.tables import mean_of, number
 
     labels = list(scores[0].dice)
     lines = [
@@ -246,8 +246,7 @@ def score_table(scores: Sequence[VendorScore]) -> str:
             + "".join(f"{number(value, 3):>8}" for value in values)
         )
     for trained_on, words in ((True, "mean of seen vendors"), (False, "mean of unseen vendors")):
-        means = [score.mean for score in scores if score.seen == trained_on and score.mean is not None]
-        value = sum(means) / len(means) if means else None
+        value = mean_of(score.mean for score in scores if score.seen == trained_on)
         lines.append(f"{words:<32}{number(value, 3):>{8 * (len(labels) + 1)}}")
     return "\n".join(lines)
 

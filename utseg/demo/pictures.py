@@ -1,6 +1,5 @@
 """The demo's pictures: of each vendor the test case whose mean Dice is the median, in the slice with the largest reference area."""
 
-import csv
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -8,7 +7,8 @@ from pathlib import Path
 
 from utseg.case import Case
 from utseg.evaluate.pictures import largest_slice, overlay_picture
-from utseg.evaluate.records import METRICS_FILE
+from utseg.evaluate.records import METRICS_FILE, read_metrics
+from utseg.evaluate.tables import mean_of
 from utseg.files import require_writable
 from utseg.rawdata.gate import read_image, read_label
 
@@ -40,10 +40,8 @@ def draw_pictures(
 def read_dice(metrics: Path) -> Scores:
     """Dice by case and label name, from `metrics.csv`; None where it is not defined."""
     scores: Scores = defaultdict(dict)
-    with metrics.open(newline="", encoding="utf-8") as handle:
-        for row in csv.DictReader(handle):
-            value = float(row["dice"]) if row["dice"] else math.nan
-            scores[row["case"]][row["label_name"]] = None if math.isnan(value) else value
+    for row in read_metrics(metrics):
+        scores[row["case"]][row["label_name"]] = None if math.isnan(row["dice"]) else row["dice"]
     return dict(scores)
 
 
@@ -51,8 +49,7 @@ def median_case(cases: Sequence[Case], scores: Scores) -> Case:
     """The case in the middle by mean Dice over labels; the lower of two."""
 
     def mean(case: Case) -> tuple[float, str]:
-        values = [value for value in scores[case.case_id].values() if value is not None]
-        return (sum(values) / len(values) if values else 0.0), case.case_id
+        return mean_of(scores[case.case_id].values()) or 0.0, case.case_id
 
     return sorted(cases, key=mean)[(len(cases) - 1) // 2]
 

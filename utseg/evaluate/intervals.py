@@ -31,6 +31,12 @@ def by_subject(values_C: Floats, subjects_C: NDArray[np.str_]) -> tuple[NDArray[
     return names, np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
+def mean_over_subjects(values_C: Floats, subjects_C: NDArray[np.str_]) -> float | None:
+    """None where no value is defined."""
+    means = subject_means(values_C, subjects_C)
+    return float(means.mean()) if len(means) else None
+
+
 def mean_defined(values: Floats, axis: int) -> Floats:
     """The mean of what is not NaN; NaN where all is."""
     defined = ~np.isnan(values)

@@ -86,11 +86,8 @@ class Scored:
 
     def add(self, other: "Scored") -> None:
         """Appends the rows of another."""
-        self.metrics.extend(other.metrics)
-        self.slices.extend(other.slices)
-        self.regions.extend(other.regions)
-        self.official.extend(other.official)
-        self.overlaps.extend(other.overlaps)
+        for name, rows in vars(other).items():
+            getattr(self, name).extend(rows)
 
     def sort(self, order: Mapping[str, int]) -> None:
         """By case in that order, then by label; slices and regions of one stay in theirs."""

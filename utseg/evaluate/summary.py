@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from utseg.evaluate.intervals import UNIT, statistics
+from utseg.evaluate.intervals import UNIT, mean_over_subjects, statistics
 from utseg.evaluate.metrics import METRICS, Row
 from utseg.evaluate.stack import REGIONS
 
@@ -56,9 +56,7 @@ def _mean_dice(rows: Sequence[Row]) -> float | None:
     """Over subjects, of each the mean over its cases, of each case the mean over the labels that have a Dice."""
     means = mean_over_labels(rows, "dice")
     subjects = {str(row["case"]): str(row["subject"]) for row in rows}
-    found = statistics(np.array([*means.values()], dtype=float), np.array([subjects[case] for case in means]))
-    mean: float | None = found["mean"]
-    return mean
+    return mean_over_subjects(np.array([*means.values()]), np.array([subjects[case] for case in means]))
 
 
 def mean_over_labels(rows: Sequence[Row], metric: str) -> dict[str, float]:

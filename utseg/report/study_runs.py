@@ -131,12 +131,12 @@ def cost_table(data: StudyData) -> tuple[Table, Charts | None]:
         rows.append([model, *capacity(runs[0]), *_costs(data, runs), str(subjects), dice])
         found = data.averaged([own, *beside])
         stats = statistics(found.values[0], found.subjects)
-        seconds = [run.training_seconds for run in runs if run.training_seconds]
+        seconds = mean_of(run.training_seconds for run in runs)
         first = runs[0]
         values = (
             first.parameters and first.parameters / 1e6,
             first.gmac,
-            float(np.mean(seconds)) / 60 if seconds else None,
+            seconds and seconds / 60,
         )
         for unit, x in zip(points, values, strict=True):
             if x and stats["mean"] is not None:

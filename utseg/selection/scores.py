@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from utseg.case import Case
 from utseg.errors import CaseErrors, InputError
-from utseg.evaluate.intervals import subject_means
+from utseg.evaluate.intervals import mean_over_subjects
 from utseg.evaluate.metrics import bounding_box, dice
 from utseg.labels import match_labels
 from utseg.parallel import run_each
@@ -97,5 +97,4 @@ def score_all(scorings: Sequence[Scoring], executor: Executor, workers: int | No
 
 def label_means(dice_CL: Floats, subjects_C: NDArray[np.str_]) -> list[float | None]:
     """Of each label the mean over subjects, of each the mean over its cases; None where nothing is defined."""
-    found = (subject_means(dice_C, subjects_C) for dice_C in dice_CL.T)
-    return [float(means.mean()) if len(means) else None for means in found]
+    return [mean_over_subjects(dice_C, subjects_C) for dice_C in dice_CL.T]

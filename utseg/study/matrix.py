@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from utseg.evaluate.metrics import Row
-from utseg.evaluate.tables import number
+from utseg.evaluate.tables import mean_of, number
 from utseg.rawdata.tables import read_table
 from utseg.study.record import ALL, MEAN_LABEL, RESULTS_FILE, SEEN, UNSEEN
 
@@ -37,15 +37,16 @@ def matrix(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     for group in dict.fromkeys(tuple(row[key] for key in keys) for row in chosen):
         own = [row for row in chosen if tuple(row[key] for key in keys) == group]
         table.append(
-            [*group, *(_mean(row["dice"] for row in own if row["tested_on"] == name) for name in tested)]
+            [
+                *group,
+                *(
+                    number(mean_of(float(row["dice"]) for row in own if row["tested_on"] == name), 3)
+                    for name in tested
+                ),
+            ]
         )
     return [*(HEADS[key] for key in keys), *tested], table
 
 
 def _differ(rows: Iterable[Row], key: str) -> bool:
     return len({row[key] for row in rows}) > 1
-
-
-def _mean(values: Iterable[str]) -> str:
-    numbers = [float(value) for value in values]
-    return number(sum(numbers) / len(numbers) if numbers else None, 3)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from utseg.evaluate.intervals import statistics, subject_means
+from utseg.evaluate.intervals import mean_over_subjects, statistics
 from utseg.evaluate.metrics import EMPTIES, MAIN, Row
 from utseg.evaluate.records import METRICS, METRICS_FILE, read_metrics, to_csv
 from utseg.files import write_text
@@ -153,8 +153,8 @@ def _summary(rows: Sequence[Row]) -> Row:
         if metric == MAIN[0]:
             summary |= {"n": found["n"], "cases": found["cases"]}
     for metric in MEANS:
-        means = subject_means(np.array([row.get(metric, math.nan) for row in rows], dtype=float), subjects)
-        summary[metric] = float(means.mean()) if len(means) else None
+        values = np.array([row.get(metric, math.nan) for row in rows], dtype=float)
+        summary[metric] = mean_over_subjects(values, subjects)
     return summary
 
 
