@@ -32,7 +32,15 @@ def test_the_table_has_a_line_for_each_vendor_and_the_means_of_seen_and_unseen()
 
 def test_the_case_in_the_middle_is_pictured(tmp_path):
     path = tmp_path / "metrics.csv"
-    path.write_text("case,label_name,dice\na,LV,0.9\na,RV,\nb,LV,0.5\nb,RV,0.3\nc,LV,0.7\nc,RV,0.8\n")
+    rows = (
+        "a,a,LV,0.9,ok",
+        "a,a,RV,,both_empty",
+        "b,b,LV,0.5,ok",
+        "b,b,RV,0.3,ok",
+        "c,c,LV,0.7,ok",
+        "c,c,RV,0.8,ok",
+    )
+    path.write_text("\n".join(("case,subject,label_name,dice,status", *rows, "")))
     scores = read_dice(path)
     assert scores["a"] == {"LV": 0.9, "RV": None}
     cases = [Case(name, name, ()) for name in "abc"]

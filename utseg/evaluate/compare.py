@@ -122,7 +122,7 @@ def _of_group(models: Mapping[str, Sequence[Row]], metric: Metric, test: Test) -
     pairs = [pair for label in labels.values() for pair in label["pairs"] if pair["p"] is not None]
     for pair, p_holm in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True):
         pair["p_holm"] = p_holm
-        pair["significant"] = is_significant(pair)
+        pair["significant"] = is_significant(p_holm, pair["subjects"], pair["agree"])
         if pair["significant"]:
             pair["better"] = pair["a" if (pair["difference"] > 0) is (metric.better > 0) else "b"]
     for label in labels.values():
@@ -248,23 +248,18 @@ def compare_pair(
     }
 
 
-def is_significant(pair: Mapping[str, Any]) -> bool:
+def is_significant(p_holm: float | None, subjects: int, agree: bool) -> bool:
     """Whether one of a pair is better: by the corrected test, with subjects enough, and in the sense of the mean difference too."""
-    p_holm = pair["p_holm"]
-    return bool(
-        p_holm is not None and p_holm < ALPHA and pair["subjects"] >= LEAST_SUBJECTS and pair["agree"]
-    )
+    return p_holm is not None and p_holm < ALPHA and subjects >= LEAST_SUBJECTS and agree
 
 
-def verdict(pair: Mapping[str, Any]) -> str:
-    """The better one of a pair, or in words why there is none."""
-    if pair["better"] is not None:
-        return str(pair["better"])
-    if pair["difference"] is None:
+def why_none(difference: float | None, p_holm: float | None, subjects: int) -> str:
+    """In words why none of a pair is better."""
+    if difference is None:
         return NOT_COMPARABLE
-    if pair["subjects"] < LEAST_SUBJECTS:
+    if subjects < LEAST_SUBJECTS:
         return TOO_FEW
-    return DISAGREE if pair["p_holm"] is not None and pair["p_holm"] < ALPHA and not pair["agree"] else TIE
+    return DISAGREE if p_holm is not None and p_holm < ALPHA else TIE
 
 
 def signed_ranks(difference_S: Floats) -> Floats:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from utseg.errors import InputError
-from utseg.evaluate.compare import LEAST_SUBJECTS, OVER_LABELS, compare_models, verdict
+from utseg.evaluate.compare import LEAST_SUBJECTS, OVER_LABELS, compare_models, why_none
 from utseg.evaluate.metrics import EMPTIES, METRIC, Row
 from utseg.evaluate.summary import mean_over_labels
 from utseg.evaluate.tables import NOTHING, Table, digits_apart, number, p_text, with_interval
@@ -238,7 +238,7 @@ def _pair_row(group: Mapping[str, Any], label: str, pair: Mapping[str, Any], dig
         str(pair["tested_subjects"]),
         p_text(pair["p"]),
         p_text(pair["p_holm"]),
-        verdict(pair),
+        pair["better"] or why_none(pair["difference"], pair["p_holm"], pair["subjects"]),
         number(pair["cohen_dz"], 2),
         number(pair["rank_biserial"], 2),
     ]

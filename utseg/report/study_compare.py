@@ -12,25 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.evaluate.compare import (
-    ALPHA,
-    DISAGREE,
-    LEAST_SUBJECTS,
-    NOT_COMPARABLE,
-    RANDOM_FLIPS,
-    TIE,
-    TOO_FEW,
-    compare_pair,
-    holm,
-)
+from utseg.evaluate.compare import LEAST_SUBJECTS, RANDOM_FLIPS, compare_pair, holm, is_significant, why_none
 from utseg.evaluate.intervals import RESAMPLES, SEED, Floats, statistics, subject_means
 from utseg.evaluate.metrics import METRIC
 from utseg.evaluate.tables import NOTHING, digits_apart, number, signed_number, with_interval
 from utseg.report.glance import MARK
 from utseg.report.study_data import Side, StudyData
 from utseg.study.record import MEAN_LABEL
-
-PAIRED, UNPAIRED = "paired", "unpaired"
 
 
 @dataclass(frozen=True)
@@ -52,34 +40,20 @@ class Difference:
     p_holm: float | None = None
 
     @property
-    def beyond_chance(self) -> bool:
-        """Whether the corrected p is below 0.05."""
-        return self.p_holm is not None and self.p_holm < ALPHA
-
-    @property
     def significant(self) -> bool:
         """Whether one side is better: beyond chance, with subjects enough, and the difference says so as the test does."""
-        return self.beyond_chance and self.could_be and self.agree
+        return is_significant(self.p_holm, min(self.subjects), self.agree)
 
     @property
     def could_be(self) -> bool:
         """Whether there are subjects enough to call one side better."""
         return min(self.subjects) >= LEAST_SUBJECTS
 
-    @property
-    def kind(self) -> str:
-        """Paired or unpaired, in a word."""
-        return PAIRED if self.paired else UNPAIRED
-
     def verdict(self, if_more: str, if_less: str) -> str:
         """`if_more` where a is larger beyond chance, `if_less` where it is smaller, else a tie, or too few subjects to tell."""
-        if self.difference is None:
-            return NOT_COMPARABLE
-        if self.significant:
+        if self.significant and self.difference is not None:
             return if_more if self.difference > 0 else if_less
-        if not self.could_be:
-            return TOO_FEW
-        return DISAGREE if self.beyond_chance else TIE
+        return why_none(self.difference, self.p_holm, min(self.subjects))
 
 
 def paired(

@@ -286,7 +286,7 @@ def _evidence(one: Difference) -> str:
     if one.interval95:
         words.append(f"95 % {interval(one.interval95, 3)}".replace("-", "−"))
     sizes = " and ".join(map(str, one.subjects))
-    words.append(f"{sizes} subjects, {one.kind}")
+    words.append(f"{sizes} subjects, {'paired' if one.paired else 'unpaired'}")
     if one.p_holm is not None:
         p = p_text(one.p_holm)
         words.append(f"p {p.replace('<', '< ') if '<' in p else f'= {p}'}")
