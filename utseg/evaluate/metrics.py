@@ -243,7 +243,9 @@ METRIC = {metric.key: metric for metric in METRICS}
 MAIN = ("dice", "hd95_mm", "assd_mm")
 """Those with an interval wherever there is room for few."""
 SHOWN = (*MAIN, "surface_dice")
-"""Those that reports show, the first the most."""
+"""Those that reports of studies show, the first the most."""
+AT_A_GLANCE = ("dice", "hd95_mm", "surface_dice")
+"""Those that reports of scores compare models by."""
 
 
 def evaluate_pair(

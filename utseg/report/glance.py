@@ -9,12 +9,11 @@ from typing import Any
 
 from utseg.errors import InputError
 from utseg.evaluate.compare import LEAST_SUBJECTS, OVER_LABELS, compare_models, why_none
-from utseg.evaluate.metrics import EMPTIES, METRIC, Row
+from utseg.evaluate.metrics import AT_A_GLANCE, EMPTIES, METRIC, Row
 from utseg.evaluate.summary import mean_over_labels
 from utseg.evaluate.tables import NOTHING, Table, digits_apart, number, p_text, with_interval
 from utseg.report.inputs import Entry
 
-METRICS = ("dice", "hd95_mm", "surface_dice")
 MARK = " †"
 MARK_NOTE = (
     "† the best of the models: better than every other by a paired test over subjects, p < 0.05 after Holm's correction over all pairs and "
@@ -41,7 +40,9 @@ def compare_entries(
     """
     rows = {entry.name: entry.rows for entry in entries}
     _require_same_labels(rows)
-    metrics = [metric for metric in METRICS if all(metric in row for own in rows.values() for row in own[:1])]
+    metrics = [
+        metric for metric in AT_A_GLANCE if all(metric in row for own in rows.values() for row in own[:1])
+    ]
     cases = [{row["case"] for row in own} for own in rows.values()]
     if not set.intersection(*cases):
         return {metric: _side_by_side(rows, metric, columns) for metric in metrics}, [
