@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("utseg")
 INTERRUPTED = 75
 PIPE_WIDTH = 200
+OUTPUTS = "output", "timeline"
+"""What the options are stored as that name a file or folder to write."""
 INTERRUPTED_MESSAGE = (
     "interrupted; run the command again to go on (utseg_train and utseg_predict: with --resume)"
 )
@@ -127,6 +129,7 @@ def run(
     _configure_logging(quiet=arguments.quiet)
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        _require_outside_raw_data(arguments)
         return body(arguments) or 0
     except UtsegError as error:
         if arguments.debug:
@@ -151,6 +154,16 @@ def run(
             f"error: unexpected {type(error).__name__}: {' '.join(str(error).split())}; run again with --debug and report it\n"
         )
         return 1
+
+
+def _require_outside_raw_data(arguments: argparse.Namespace) -> None:
+    """Raises InputError where what a command writes (`-o`, `--timeline`) lies in a raw dataset."""
+    outputs = [path for name in OUTPUTS if (path := getattr(arguments, name, None)) is not None]
+    if outputs:
+        from utseg.rawdata import require_outside_datasets
+
+        for path in outputs:
+            require_outside_datasets(path)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

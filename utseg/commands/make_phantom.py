@@ -44,7 +44,9 @@ def parser() -> argparse.ArgumentParser:
 def body(arguments: argparse.Namespace) -> None:
     """Makes the cohort and says what is there."""
     from utseg.phantom.cohort import make_phantom
+    from utseg.rawdata import require_outside_datasets
 
+    require_outside_datasets(arguments.out.absolute().parent)
     outcome = make_phantom(
         arguments.out,
         subjects=arguments.subjects,

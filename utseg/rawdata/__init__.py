@@ -4,6 +4,6 @@
 where it is needed because it needs numpy and nibabel.
 """
 
-from utseg.rawdata.layouts import dataset_around, is_dataset, open_dataset
+from utseg.rawdata.layouts import dataset_around, is_dataset, open_dataset, require_outside_datasets
 
-__all__ = ["dataset_around", "is_dataset", "open_dataset"]
+__all__ = ["dataset_around", "is_dataset", "open_dataset", "require_outside_datasets"]

@@ -10,6 +10,7 @@ from utseg.errors import InputError
 from utseg.files import require_no_broken_link
 from utseg.rawdata import acdc, mnms, nnunet
 from utseg.rawdata.content import dicom_in, dicom_refusal
+from utseg.rawdata.description import DESCRIPTION_FILE
 
 LEVELS_UP = 4
 """From a subject's folder to its dataset: OpenDataset/Training/Labeled/CODE."""
@@ -39,6 +40,18 @@ def dataset_around(folder: Path) -> Path | None:
             if mnms.looks_like(root) and mnms.is_place(start, root):
                 return root
     return None
+
+
+def require_outside_datasets(output: Path) -> None:
+    """Raises InputError where an output is, or lies in, a raw dataset: those are never written to."""
+    for start in dict.fromkeys((output.absolute(), output.resolve())):
+        for folder in (start, *start.parents):
+            # A folder that merely has an `imagesTs` or `Training` is none: outputs may lie in a home folder with one.
+            nnunet_there = (folder / DESCRIPTION_FILE).is_file() and nnunet.has_images(folder)
+            if nnunet_there or mnms.has_subjects(folder) or acdc.looks_like(folder):
+                raise InputError(
+                    f"{output}: the output lies in the raw dataset {folder}, which is never written to; choose another place"
+                )
 
 
 def open_dataset(folder: Path, name: str | None = None) -> Dataset:

@@ -77,6 +77,12 @@ def looks_like(folder: Path) -> bool:
     return root.is_dir() and any(entry.name in places and entry.is_dir() for entry in root.iterdir())
 
 
+def has_subjects(folder: Path) -> bool:
+    """Whether a folder has a cine of a subject where this layout has them."""
+    root = _root(folder)
+    return any(next(root.glob(f"{place}/*/*_sa.nii*"), None) is not None for place, _, _ in PARTITIONS)
+
+
 def open_mnms(folder: Path, name: str) -> Dataset:
     """Reads a folder in this layout: with or without the level `OpenDataset`, or that level itself. Raises InputError, CaseErrors."""
     root = _root(folder)
