@@ -67,6 +67,35 @@ def test_missing_predictions_and_references_are_listed(folders):
     assert result.returncode == 0 and "s00_ES" in result.stderr
 
 
+def test_a_folder_without_masks_is_named_and_nothing_is_said_of_numbering(folders, typed):
+    (folders / "none").mkdir()
+    (folders / "none" / "readme.txt").touch()
+    words = ("-p", folders / "none", "-g", folders / "raw/Heart", "-o", folders / "scores")
+    for more in ((), ("--only-predicted",)):
+        result = typed("utseg_evaluate", *words, *more, home=folders)
+        assert_refused(result, f"{folders / 'none'}: no mask is there", "found readme.txt")
+        assert "numbered" not in result.stdout and not (folders / "scores").exists()
+
+
+def test_names_in_another_letter_case_are_one_error_and_the_others_another(folders, typed):
+    (folders / "out" / "s00_ED.nii.gz").rename(folders / "out" / "S00_ED.nii.gz")
+    words = ("-p", folders / "out", "-g", folders / "raw/Heart", "-o", folders / "scores")
+    result = typed("utseg_evaluate", *words, home=folders)
+    assert_refused(result, "letter case of 1 names differs: 's00_ED' in the references, 'S00_ED' among")
+    (folders / "out" / "s01_ES.nii.gz").unlink()
+    result = typed("utseg_evaluate", *words, home=folders)
+    assert_refused(result, "letter case of 1 names", "no prediction", "1 of 4 cases: s01_ES;", lines=2)
+
+
+def test_another_dataset_than_that_of_the_references_is_refused(folders, typed):
+    make_nnunet(folders / "raw" / "Other", subjects=1)
+    words = ("-p", folders / "out", "-g", folders / "raw/Heart", "-o", folders / "scores")
+    result = typed("utseg_evaluate", *words, "-d", "Other", home=folders)
+    found = "-d Other: 2 of the 4 reference cases are not in it (s01_ED, s01_ES), they are of"
+    assert_refused(result, found, str(folders / "raw/Heart"))
+    assert not (folders / "scores").exists()
+
+
 def test_a_subject_counts_once_however_many_cases_it_has(folders):
     """Of s01 one of two cases is predicted: s00's cases, of which one lacks LV, weigh half each, s01's one whole."""
     change_voxels(folders / "out" / "s00_ED.nii.gz", lambda v: np.where(v == 1, 0, v).astype(v.dtype))

@@ -59,7 +59,7 @@ def _add_definition(parser: argparse.ArgumentParser) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from utseg.evaluate.metrics import Definition
     from utseg.evaluate.references import find_references, of_predicted
-    from utseg.evaluate.score import evaluate_cases, unmatched_predictions
+    from utseg.evaluate.score import evaluate_cases, require_masks, unmatched_predictions
     from utseg.evaluate.sources import check_references
 
     if arguments.dask is not None:  # workers have a current folder of their own
@@ -67,6 +67,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             arguments.predictions.absolute(),
             arguments.references.absolute(),
         )
+    require_masks(arguments.predictions)
     definition = Definition(arguments.surface, arguments.percentile, arguments.tolerance_mm)
     references = find_references(arguments.references, arguments.predictions, named_dataset(arguments))
     if arguments.only_referenced and (

@@ -39,7 +39,7 @@ def find_references(folder: Path, predictions: Path, dataset: Dataset | None = N
     """The labelled cases below `folder`. `dataset` (from `-d`) names their labels and groups, where the folder's own does not contradict.
 
     Raises InputError where there is no label file, where no name of a label is known, and where those of references and masks, or of
-    references and `dataset`, do not match.
+    references and `dataset`, do not match, and where references of another dataset are no cases of `dataset`.
     """
     if predictions.resolve() == folder.resolve():
         raise InputError(
@@ -63,6 +63,12 @@ def find_references(folder: Path, predictions: Path, dataset: Dataset | None = N
         raise InputError(
             f"-d {dataset.name}: its labels are {in_words(dataset.labels)}, those of the references are {in_words(beside[0])} by "
             f"{beside[1]}; leave -d out (if it is the masks that are numbered so, put its {DESCRIPTION_FILE} beside them)"
+        )
+    others = [case.case_id for case in cases if case.case_id not in known]
+    if others and dataset and own and own.folder.resolve() != dataset.folder.resolve():
+        raise InputError(
+            f"-d {dataset.name}: {len(others)} of the {len(cases)} reference cases are not in it ({listing(others)}), they are of "
+            f"{own.folder}; leave -d out, or name the dataset that they are of"
         )
     found = beside if source is None else (source.labels, source.folder)
     references = _with_labels(cases, found, labels_of_masks(predictions), folder, predictions)

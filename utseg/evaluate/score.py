@@ -46,7 +46,7 @@ from utseg.labels import Labels, match_labels, same_numbering, structures
 from utseg.parallel import process_pool, run_each
 from utseg.predict.record import predicted_cases, seen_in_training
 from utseg.progress import progress
-from utseg.rawdata.names import letter_case_differs
+from utseg.rawdata.names import letter_case_differs, letter_case_pairs
 
 if TYPE_CHECKING:
     from utseg.rawdata.gate import Geometry
@@ -221,8 +221,7 @@ def _score_all(pairs: list[Pair], executor: Executor | None, workers: int | None
 def match(cases: Sequence[Case], predictions: Path, *, refuse_extra: bool = False) -> list[tuple[Case, Path]]:
     """Each case with its prediction's file. Raises CaseErrors that lists all cases without one or without a reference, and, with
     refuse_extra, all predictions that no case asks for."""
-    if not require_no_broken_link(predictions).is_dir():
-        raise InputError(f"{predictions}: no folder with predictions is there")
+    require_masks(predictions)
     pairs, problems, unlabelled, missing = [], [], [], []
     for case in cases:
         found = [path for suffix in SUFFIXES if _is_there(path := predictions / f"{case.case_id}{suffix}")]
@@ -245,14 +244,17 @@ def match(cases: Sequence[Case], predictions: Path, *, refuse_extra: bool = Fals
         problems.append(
             f"{len(unlabelled)} of {len(cases)} cases have no reference label: {', '.join(unlabelled)}"
         )
+    unmatched = unmatched_predictions(cases, predictions)
+    if differing := letter_case_differs(missing, unmatched, "the references", "among the predictions"):
+        problems.append(f"{predictions}: {differing}; write them alike")
+        alike = letter_case_pairs(missing, unmatched)
+        missing = [name for name in missing if name not in alike]
+        unmatched = [name for name in unmatched if name not in alike.values()]
     if missing:
         problems.append(
             f"{predictions}: no prediction CASE{SUFFIXES[0]} for {len(missing)} of {len(cases)} cases: {', '.join(missing)}; "
             "predict them, or score only what is there with --only-predicted"
         )
-    unmatched = unmatched_predictions(cases, predictions)
-    if differing := letter_case_differs(missing, unmatched, "the references", "among the predictions"):
-        problems.append(f"{predictions}: {differing}; write them alike")
     extra = unmatched if refuse_extra else []
     if extra:
         problems.append(
@@ -273,6 +275,17 @@ def _is_there(path: Path) -> bool:
 
 def _is_same(path: Path, other: Path) -> bool:
     return path.exists() and other.exists() and path.samefile(other)
+
+
+def require_masks(predictions: Path) -> None:
+    """Raises InputError where there is no such folder, or no mask in it."""
+    if not require_no_broken_link(predictions).is_dir():
+        raise InputError(f"{predictions}: no folder with predictions is there")
+    if not unmatched_predictions((), predictions):
+        found = listing(sorted(path.name for path in predictions.iterdir() if path.name[0] != "."))
+        raise InputError(
+            f"{predictions}: no mask is there (expected CASE{SUFFIXES[0]} files); found {found or 'nothing'}"
+        )
 
 
 def unmatched_predictions(references: Sequence[Case], predictions: Path) -> list[str]:

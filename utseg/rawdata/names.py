@@ -50,16 +50,21 @@ def name_problems(names: Iterable[str], what: str) -> list[str]:
     return problems
 
 
+def letter_case_pairs(ours: Collection[str], theirs: Collection[str]) -> dict[str, str]:
+    """Those of `ours` that only need another letter case to be one of `theirs`, and which."""
+    folded = {_folded(name): name for name in theirs}
+    return {
+        name: folded[_folded(name)] for name in sorted(ours) if name not in theirs and _folded(name) in folded
+    }
+
+
 def letter_case_differs(ours: Collection[str], theirs: Collection[str], here: str, there: str) -> str | None:
     """Which of `ours`, found in `here`, only need another letter case to be one of `theirs`, found in `there`; None where none does.
 
     Nothing is matched by it: which of the two is right is for a person to say.
     """
-    folded = {_folded(name): name for name in theirs}
     pairs = [
-        f"{name!r} in {here}, {folded[_folded(name)]!r} {there}"
-        for name in sorted(ours)
-        if name not in theirs and _folded(name) in folded
+        f"{name!r} in {here}, {other!r} {there}" for name, other in letter_case_pairs(ours, theirs).items()
     ]
     return f"the letter case of {len(pairs)} names differs: {listing(pairs)}" if pairs else None
 
