@@ -38,7 +38,7 @@ from utseg.networks.network import SegmentationNetwork
 from utseg.planning.plan import Plan, read_plan
 from utseg.planning.survey import values_for_network
 from utseg.preprocess.slices import CaseRecord, SliceStore
-from utseg.preprocess.splits import check_same_scans, label_gaps, read_splits, select_cases
+from utseg.preprocess.splits import check_same_scans, label_gaps, left_out, read_splits, select_cases
 from utseg.preprocess.stale import check_current
 from utseg.rawdata import open_dataset
 from utseg.runs import RUN_FILE, InitialWeights, RunRecord, read_run
@@ -211,6 +211,9 @@ def select(request: TrainRequest, records: Sequence[CaseRecord]) -> tuple[tuple[
     training, validation = select_cases(request.selection, records, splits, seed=0, same=same)
     if not training:
         raise InputError(f"{request.selection}: no case is left to train on")
+    if request.selection.startswith("fold"):
+        for line in left_out({request.selection: (training, validation)}, records):
+            logger.warning("%s", line)
     return training, validation
 
 

@@ -144,6 +144,22 @@ def test_a_label_that_no_subject_of_a_side_has_is_said_when_planning_and_trainin
     assert f"label RV: no {side} case of {fold} has it" in result.stderr
 
 
+def test_subjects_on_neither_side_of_a_fold_are_said_when_planning_and_training(home, typed):
+    file = home / "preprocessed/Heart/splits.json"
+    splits = json.loads(file.read_text())
+    (s03,) = [number for number, split in enumerate(splits) if "s03" in split["validation"]]
+    for number in {0, 1, 2, 3, 4} - {s03}:
+        splits[number]["training"].remove("s03")
+    file.write_text(json.dumps(splits))
+    result = typed(PLAN, *WORDS, home=home)
+    folds = ", ".join(f"fold{number}" for number in range(5) if number != s03)
+    said = "1 subjects neither train nor validate: s03;"
+    assert result.returncode == 0 and f"splits.json: {folds}: {said}" in result.stderr, result.stderr
+    other = f"fold{(s03 + 1) % 5}"
+    result = typed(TRAIN, "2d", other, *FOLD[3:], home=home)
+    assert result.returncode == 0 and f"splits.json: {other}: {said}" in result.stderr, result.stderr
+
+
 def test_a_label_that_a_selection_lacks_is_said(tmp_path, typed):
     raw = make_nnunet(tmp_path / "raw" / "Heart", subjects=4, size_zyx=(4, 40, 36))
     for number in (0, 2):

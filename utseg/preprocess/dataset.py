@@ -32,6 +32,7 @@ from utseg.preprocess.splits import (
     check_splits,
     held_back_twice,
     label_gaps,
+    left_out,
     make_splits,
     read_splits,
     write_splits,
@@ -260,7 +261,8 @@ def _splits(dataset: Dataset, fingerprint: Fingerprint, folder: Path) -> list[Sp
     present = {case.case_id: list(case.labels) for case in fingerprint.cases}
     folds = {f"fold{number}": cases_of(fingerprint.cases, split) for number, split in enumerate(splits)}
     labels = [name for name, cases in fingerprint.overall.label_cases.items() if cases]
-    for line in (*held_back_twice(splits), *label_gaps(labels, folds, present)):
+    lines = (*held_back_twice(splits), *left_out(folds, fingerprint.cases))
+    for line in (*lines, *label_gaps(labels, folds, present)):
         logger.warning("%s", line)
     return splits
 
@@ -277,13 +279,6 @@ def _kept_or_made_splits(dataset: Dataset, fingerprint: Fingerprint, folder: Pat
             )
         return splits
     splits = read_splits(folder)
-    new = check_splits(splits, cases, folder)
+    check_splits(splits, cases, folder)
     check_same_scans(splits, same, folder)
-    if new:
-        logger.warning(
-            "%s names no fold for %d subjects (%s): folds leave them out; add them, or delete the file to split anew",
-            folder / SPLITS_FILE,
-            len(new),
-            ", ".join(new[:8]),
-        )
     return splits

@@ -109,8 +109,8 @@ def _problem(split: Any) -> str | None:
     return f"in training and in validation: {_some(both)}" if both else None
 
 
-def check_splits(splits: Sequence[Split], cases: Sequence[HasSubject], folder: Path) -> tuple[str, ...]:
-    """Subjects of the cases that no fold names. A fold that names a subject which no case has raises InputError."""
+def check_splits(splits: Sequence[Split], cases: Sequence[HasSubject], folder: Path) -> None:
+    """Raises InputError where a fold names a subject which no case has."""
     there = {case.subject for case in cases}
     for number, split in enumerate(splits):
         unknown = sorted({*split["training"], *split["validation"]} - there)
@@ -119,8 +119,6 @@ def check_splits(splits: Sequence[Split], cases: Sequence[HasSubject], folder: P
                 f"{folder / SPLITS_FILE}: fold{number} names subjects that the dataset does not have: {_some(unknown)}; "
                 "mend the file, or delete it to split anew (models trained on the old folds are then not comparable)"
             )
-    named = {subject for split in splits for side in SIDES for subject in split[side]}
-    return tuple(sorted(there - named))
 
 
 def check_same_scans(splits: Sequence[Split], same: Mapping[str, str], folder: Path) -> None:
@@ -146,6 +144,22 @@ def held_back_twice(splits: Sequence[Split]) -> list[str]:
         if twice
         else []
     )
+
+
+def left_out(
+    folds: Mapping[str, tuple[Collection[str], Collection[str]]], cases: Sequence[HasSubject]
+) -> list[str]:
+    """A line for subjects that a fold, or several, neither trains nor validates on. folds: case ids, by the fold's name."""
+    lacking: dict[tuple[str, ...], list[str]] = {}
+    for name, (training, validation) in folds.items():
+        used = {*training, *validation}
+        if subjects := tuple(sorted({case.subject for case in cases if case.case_id not in used})):
+            lacking.setdefault(subjects, []).append(name)
+    return [
+        f"{SPLITS_FILE}: {_some(names)}: {len(subjects)} subjects neither train nor validate: {_some(subjects)}; add them to a side, or "
+        "delete the file to split anew"
+        for subjects, names in lacking.items()
+    ]
 
 
 def label_gaps(
