@@ -2,7 +2,7 @@
 
 import pytest
 from commandline import run_here
-from rawfiles import make_acdc, make_nnunet
+from rawfiles import edit_header, make_acdc, make_heart, make_nifti, make_nnunet
 
 
 def warnings_of(home, word):
@@ -31,3 +31,46 @@ def test_ed_and_es_exchanged_in_a_table_are_named(tmp_path):
     )
     (line,) = warnings_of(tmp_path, "exchanged")
     assert "in 1 of 2 subjects (s01)" in line
+
+
+def with_spacing(*spacing_xyz):
+    """The same scan with other spacings in its header."""
+
+    def edit(header):
+        header["pixdim"][1:4] = spacing_xyz
+        header["sform_code"] = 0
+
+    return edit
+
+
+def test_a_spacing_far_from_the_others_is_named(tmp_path):
+    folder = make_nnunet(tmp_path / "raw" / "Heart", subjects=2)
+    for path in folder.rglob("s01_ES*.nii.gz"):
+        edit_header(path, with_spacing(1.25, 5, 8))
+    (line,) = warnings_of(tmp_path, "spacing (z, y, x) is")
+    assert "median of all cases, 8 × 1.5 × 1.25 mm, in 1 of 4: s01_ES (8 × 5 × 1.25 mm): check" in line
+    for path in folder.rglob("s01_ES*.nii.gz"):
+        edit_header(path, with_spacing(1.25, 4, 8))
+    assert not warnings_of(tmp_path, "spacing (z, y, x) is")
+
+
+@pytest.mark.parametrize("subjects", [1, 2])
+def test_spacings_in_another_order_are_named_with_the_axis_that_became_the_slices(tmp_path, subjects):
+    folder = make_nnunet(tmp_path / "raw" / "Heart", subjects=2)
+    assert not warnings_of(tmp_path, "narrow")
+    number = 2 * subjects
+    for case in [f"s{subject:02d}_{phase}" for subject in range(subjects) for phase in ("ED", "ES")]:
+        for path in folder.rglob(f"{case}*.nii.gz"):
+            edit_header(path, with_spacing(8, 1.5, 1.5))
+    (line,) = warnings_of(tmp_path, "narrow")
+    assert f"{number} files: has narrow slices: check the order of the spacings in the header (first: " in line
+    assert "slices along x, of the largest spacing: 36 slices, 8 mm apart, of 6 × 40 pixels of 1.5 × 1.5 mm" in line
+
+
+def test_oblong_slices_are_named(tmp_path):
+    folder = make_nnunet(tmp_path / "raw" / "Heart", subjects=2)
+    image, label = make_heart((6, 20, 100))
+    for path, voxels in (("imagesTr/s00_ED_0000.nii.gz", image), ("labelsTr/s00_ED.nii.gz", label)):
+        make_nifti(folder / path, voxels)
+    (line,) = warnings_of(tmp_path, "narrow")
+    assert "s00_ED_0000.nii.gz: has narrow" in line and "along z, of the largest spacing: 6 slices" in line

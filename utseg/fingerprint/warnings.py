@@ -4,12 +4,17 @@ What a single case shows (background only, say) the gate has warned of.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
 
 from utseg.cardiac import find_structures
 from utseg.errors import listing
 from utseg.fingerprint.model import CaseFingerprint
 from utseg.fingerprint.same_scan import in_words, same_scans
+
+# Cine scans have 0.7 to 2.1 mm in the plane and 5 to 15 mm between slices: within 3 times of any median of theirs.
+FAR_SPACING = 3.0
 
 
 def dataset_warnings(cases: Sequence[CaseFingerprint], labels: Mapping[str, int]) -> list[str]:
@@ -17,6 +22,7 @@ def dataset_warnings(cases: Sequence[CaseFingerprint], labels: Mapping[str, int]
     return [
         *_missing_labels(cases, labels),
         *_phases_exchanged(cases, labels),
+        *_far_spacings(cases),
         *_mixed_orientations(cases),
         *_shared_images(cases),
     ]
@@ -48,6 +54,27 @@ def _phases_exchanged(cases: Sequence[CaseFingerprint], labels: Mapping[str, int
     return [
         f"{name} is larger at ES than at ED in {len(larger)} of {len(pairs)} subjects ({listing(larger)}): are ED and ES exchanged?"
     ]
+
+
+def _far_spacings(cases: Sequence[CaseFingerprint]) -> list[str]:
+    spacings = np.array([case.spacing_zyx_mm for case in cases])
+    medians = np.median(spacings, axis=0)
+    apart = np.exp(np.abs(np.log(spacings / medians))).max(axis=1)
+    far = [
+        f"{case.case_id} ({_mm(case.spacing_zyx_mm)})"
+        for case, ratio in zip(cases, apart, strict=True)
+        if ratio > FAR_SPACING
+    ]
+    if not far:
+        return []
+    return [
+        f"spacing (z, y, x) is more than {FAR_SPACING:g} times above or below the median of all cases, {_mm(medians)}, "
+        f"in {len(far)} of {len(cases)}: {listing(far)}: check the headers"
+    ]
+
+
+def _mm(spacing: Iterable[float]) -> str:
+    return " × ".join(f"{length:.4g}" for length in spacing) + " mm"
 
 
 def _mixed_orientations(cases: Sequence[CaseFingerprint]) -> list[str]:

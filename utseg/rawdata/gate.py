@@ -38,6 +38,9 @@ __all__ = [
 
 ENDINGS = (*nifti.ENDINGS, *itk.ENDINGS)
 VALUES_SHOWN = 6
+# Slices of the heart are about as high as wide and have a hundred pixels a side; what is beyond these lies along another axis, or is cut.
+SMALLEST_SIDE_PIXELS = 16
+LONGEST_SIDE_RATIO = 4.0
 WHOLE_WITHIN = 1e-3  # what scl_slope and scl_inter may leave of a whole number
 
 
@@ -90,6 +93,8 @@ def read_case(case: Case, labels: Mapping[str, int]) -> LoadedCase:
             problems.append(str(error))
     for path, _, geometry in channels[1:]:
         problems += _unlike(path, geometry, channels[0][0], channels[0][2])
+    if channels:
+        warnings += _narrow_slices(channels[0][0], channels[0][2])
     label = None
     if case.label is not None:
         try:
@@ -142,6 +147,23 @@ def _image_values(path: Path, volume: Volume) -> NDArray[np.float32]:
             f"{path}: all voxels have the same value ({_number(low)}); there is nothing to see in this image"
         )
     return image
+
+
+def _narrow_slices(path: Path, geometry: Geometry) -> list[Notice]:
+    """Says which axis was taken as that of the slices, and why, where they are so narrow that it may be another."""
+    (slices, *pixels), (between, *spacing) = geometry.size_zyx, geometry.spacing_zyx_mm
+    shorter, longer = sorted(count * step for count, step in zip(pixels, spacing, strict=True))
+    if min(pixels) >= SMALLEST_SIDE_PIXELS and longer <= LONGEST_SIDE_RATIO * shorter:
+        return []
+    if slices == 1:
+        why = "one voxel long"
+    else:
+        why = "of the largest spacing" if between > max(spacing) else "as no spacing is clearly the largest"
+    detail = (
+        f"slices along {'xyz'[geometry.slice_axis]}, {why}: {slices} slices, {between:.4g} mm apart, "
+        f"of {pixels[0]} × {pixels[1]} pixels of {spacing[0]:.4g} × {spacing[1]:.4g} mm"
+    )
+    return [Notice("has narrow slices: check the order of the spacings in the header", str(path), detail)]
 
 
 def _label_values(path: Path, volume: Volume, labels: Mapping[str, int]) -> NDArray[np.uint8]:
