@@ -173,3 +173,14 @@ def test_predictions_are_scored_where_reference_and_mask_stack_slices_differentl
     result = run_here("utseg_evaluate", *words)
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "scores" / "summary.json").read_text())["all"]["mean_dice"] == 1
+
+
+def test_a_label_map_among_images_to_predict_is_named(tmp_path, tiny_model):
+    make_nnunet(tmp_path / "raw" / "Heart", subjects=1)
+    for number, path in enumerate((files(tmp_path, "labelsTr")[0], files(tmp_path, "imagesTr")[0])):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        path.rename(tmp_path / "in" / f"c{number}_0000.nii.gz")
+    result = predict(tiny_model, tmp_path / "in", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    (line,) = warnings(result, "label map")
+    assert line.endswith("c0_0000.nii.gz: looks like a label map, not an image (its values are 0, 1, 2, 3)")

@@ -41,6 +41,7 @@ VALUES_SHOWN = 6
 # Slices of the heart are about as high as wide and have a hundred pixels a side; what is beyond these lies along another axis, or is cut.
 SMALLEST_SIDE_PIXELS = 16
 LONGEST_SIDE_RATIO = 4.0
+LARGEST_OF_FEW_LABELS = 7  # a scan has more grey values than eight, whatever it was scaled to
 WHOLE_WITHIN = 1e-3  # what scl_slope and scl_inter may leave of a whole number
 
 
@@ -89,6 +90,7 @@ def read_case(case: Case, labels: Mapping[str, int]) -> LoadedCase:
             volume = _read_volume(path, case.frame)
             warnings += volume.warnings
             channels.append((path, _image_values(path, volume), volume.geometry))
+            warnings += _label_like(path, channels[-1][1])
         except InputError as error:
             problems.append(str(error))
     for path, _, geometry in channels[1:]:
@@ -147,6 +149,14 @@ def _image_values(path: Path, volume: Volume) -> NDArray[np.float32]:
             f"{path}: all voxels have the same value ({_number(low)}); there is nothing to see in this image"
         )
     return image
+
+
+def _label_like(path: Path, image: NDArray[np.float32]) -> list[Notice]:
+    """Warns of an image whose values are 0 and a few whole numbers above it."""
+    if image.min() != 0 or image.max() > LARGEST_OF_FEW_LABELS or (image != np.rint(image)).any():
+        return []
+    values = ", ".join(f"{value:g}" for value in np.unique(image))
+    return [Notice("looks like a label map, not an image", str(path), f"its values are {values}")]
 
 
 def _narrow_slices(path: Path, geometry: Geometry) -> list[Notice]:
