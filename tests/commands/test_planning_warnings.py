@@ -74,3 +74,11 @@ def test_oblong_slices_are_named(tmp_path):
         make_nifti(folder / path, voxels)
     (line,) = warnings_of(tmp_path, "narrow")
     assert "s00_ED_0000.nii.gz: has narrow" in line and "along z, of the largest spacing: 6 slices" in line
+
+
+def test_values_of_a_group_that_differ_in_case_or_blanks_only_are_named(tmp_path):
+    table = make_nnunet(tmp_path / "raw" / "Heart", subjects=3) / "cases.csv"
+    assert not warnings_of(tmp_path, "is written")
+    table.write_text(table.read_text().replace("s00,ED,A,1", "s00,ED,GE 1,1").replace("s00,ES,A,1", "s00,ES,ge1,1"))
+    (line,) = warnings_of(tmp_path, "is written")
+    assert line == "warning: vendor is written 'GE 1' and 'ge1', which count as different: write them alike"

@@ -82,7 +82,7 @@ def summarise(dataset: Dataset, cases: tuple[CaseFingerprint, ...]) -> Fingerpri
         warnings=(
             *dataset.warnings,
             *notice_lines(notice for case in cases for notice in case.warnings),
-            *dataset_warnings(cases, dataset.labels),
+            *dataset_warnings(cases, dataset),
         ),
     )
 

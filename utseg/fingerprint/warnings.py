@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from utseg.case import Dataset
 from utseg.cardiac import find_structures
 from utseg.errors import listing
 from utseg.fingerprint.model import CaseFingerprint
@@ -17,14 +18,15 @@ from utseg.fingerprint.same_scan import in_words, same_scans
 FAR_SPACING = 3.0
 
 
-def dataset_warnings(cases: Sequence[CaseFingerprint], labels: Mapping[str, int]) -> list[str]:
+def dataset_warnings(cases: Sequence[CaseFingerprint], dataset: Dataset) -> list[str]:
     """One line for each thing that a person should look at. None of them stops the work."""
     return [
-        *_missing_labels(cases, labels),
-        *_phases_exchanged(cases, labels),
+        *_missing_labels(cases, dataset.labels),
+        *_phases_exchanged(cases, dataset.labels),
         *_far_spacings(cases),
         *_mixed_orientations(cases),
         *_shared_images(cases),
+        *_values_spelt_twice(dataset),
     ]
 
 
@@ -101,4 +103,20 @@ def _shared_images(cases: Sequence[CaseFingerprint]) -> list[str]:
         if len(alike) > 1:
             names = listing([case.case_id for case in alike])
             lines.append(f"the same image is in several cases of subject {subject}: {names}")
+    return lines
+
+
+def _values_spelt_twice(dataset: Dataset) -> list[str]:
+    """Of all cases, for what is left out by its vendor may be in the test cases too."""
+    lines = []
+    for column in dataset.group_columns:
+        spellings: dict[str, set[str]] = defaultdict(set)
+        for case in dataset.cases:
+            if value := case.groups.get(column):
+                spellings["".join(value.split()).casefold()].add(value)
+        lines += [
+            f"{column} is written {' and '.join(map(repr, sorted(alike)))}, which count as different: write them alike"
+            for alike in spellings.values()
+            if len(alike) > 1
+        ]
     return lines
