@@ -1,8 +1,9 @@
 """What planning warns of in a whole dataset, through the command: figures that contradict its tables or its other scans."""
 
+import nibabel as nib
 import pytest
 from commandline import run_here
-from rawfiles import edit_header, make_acdc, make_heart, make_nifti, make_nnunet
+from rawfiles import edit_header, make_acdc, make_affine, make_heart, make_nifti, make_nnunet
 
 
 def warnings_of(home, word):
@@ -63,8 +64,13 @@ def test_spacings_in_another_order_are_named_with_the_axis_that_became_the_slice
         for path in folder.rglob(f"{case}*.nii.gz"):
             edit_header(path, with_spacing(8, 1.5, 1.5))
     (line,) = warnings_of(tmp_path, "narrow")
-    assert f"{number} files: has narrow slices: check the order of the spacings in the header (first: " in line
-    assert "slices along x, of the largest spacing: 36 slices, 8 mm apart, of 6 × 40 pixels of 1.5 × 1.5 mm" in line
+    assert (
+        f"{number} files: has narrow slices: check the order of the spacings in the header (first: " in line
+    )
+    assert (
+        "slices along x, of the largest spacing: 36 slices, 8 mm apart, of 6 × 40 pixels of 1.5 × 1.5 mm"
+        in line
+    )
 
 
 def test_oblong_slices_are_named(tmp_path):
@@ -79,6 +85,25 @@ def test_oblong_slices_are_named(tmp_path):
 def test_values_of_a_group_that_differ_in_case_or_blanks_only_are_named(tmp_path):
     table = make_nnunet(tmp_path / "raw" / "Heart", subjects=3) / "cases.csv"
     assert not warnings_of(tmp_path, "is written")
-    table.write_text(table.read_text().replace("s00,ED,A,1", "s00,ED,GE 1,1").replace("s00,ES,A,1", "s00,ES,ge1,1"))
+    table.write_text(
+        table.read_text().replace("s00,ED,A,1", "s00,ED,GE 1,1").replace("s00,ES,A,1", "s00,ES,ge1,1")
+    )
     (line,) = warnings_of(tmp_path, "is written")
     assert line == "warning: vendor is written 'GE 1' and 'ge1', which count as different: write them alike"
+
+
+def test_oblique_scans_that_lie_one_way_are_no_mixed_orientations(tmp_path):
+    folder = make_nnunet(tmp_path / "raw" / "Heart", subjects=2)
+    for subject, angle in (("s00", 0.7), ("s01", 0.9)):  # either side of 45°: the letters differ
+        affine = make_affine(angles=(angle, 0, 0))
+        for path in folder.rglob(f"{subject}_*.nii.gz"):
+            edit_header(
+                path, lambda header, affine=affine: (header.set_sform(affine), header.set_qform(affine))
+            )
+    codes = {"".join(nib.aff2axcodes(nib.load(path).affine)) for path in folder.rglob("s0*.nii.gz")}
+    assert len(codes) == 2
+    assert not warnings_of(tmp_path, "orientations")
+    for path in folder.rglob("s01_*.nii.gz"):
+        edit_header(path, lambda header: header.set_sform(make_affine() * [-1, 1, 1, 1], code=1))
+    (line,) = warnings_of(tmp_path, "orientations")
+    assert "mixed orientations, 2 ways: 2 with rows towards" in line

@@ -148,7 +148,10 @@ def test_what_a_person_should_look_at_is_warned_of(folder: Path):
     fingerprint = fingerprint_of(folder)
     text = "\n".join(fingerprint.warnings)
     assert "label RV (3): none of the 4 training cases has it" in text
-    assert "mixed orientations of the file axes: LPS 3, RPS 1" in text
+    assert (
+        "mixed orientations, 2 ways: 3 with rows towards P and columns towards L, 1 with rows towards P and"
+        in text
+    )
     assert "count as one subject and lie on one side of every fold: s0 = s1" in text
     assert "c1" in text and "background only" in text
     assert fingerprint.cases[1].foreground is None

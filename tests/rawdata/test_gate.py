@@ -210,7 +210,7 @@ def test_of_a_header_that_contradicts_itself_sform_and_pixdim_are_used_with_a_wa
 
     respaced = make_affine((5, 1.5, 1.25))
     for edit, word, affine in (
-        (turn, "sform and qform differ", make_affine()),
+        (turn, "the sform is used; the qform differs", make_affine()),
         (respace, "contradicts", respaced),
     ):
         path = make_nifti(tmp_path / "x_0000.nii.gz", image, edit=edit)

@@ -3,16 +3,17 @@
 What a single case shows (background only, say) the gate has warned of.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from utseg.case import Dataset
 from utseg.cardiac import find_structures
+from utseg.case import Dataset
 from utseg.errors import listing
 from utseg.fingerprint.model import CaseFingerprint
 from utseg.fingerprint.same_scan import in_words, same_scans
+from utseg.planning.ways import group_ways
 
 # Cine scans have 0.7 to 2.1 mm in the plane and 5 to 15 mm between slices: within 3 times of any median of theirs.
 FAR_SPACING = 3.0
@@ -80,12 +81,12 @@ def _mm(spacing: Iterable[float]) -> str:
 
 
 def _mixed_orientations(cases: Sequence[CaseFingerprint]) -> list[str]:
-    counts = Counter(case.orientation for case in cases)
-    if len(counts) < 2:
+    ways = group_ways([case.way for case in cases])
+    if len(ways) < 2:
         return []
-    found = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+    found = ", ".join(f"{count} with {way}" for way, count in ways)
     return [
-        f"mixed orientations of the file axes: {found}; training scans are not turned, results keep each file's own"
+        f"mixed orientations, {len(ways)} ways: {found}; training scans are not turned, results keep each file's own"
     ]
 
 

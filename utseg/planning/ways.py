@@ -14,7 +14,7 @@ from itertools import product
 from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from utseg.planning.settings import Settings
@@ -48,9 +48,7 @@ class Way(Settings):
         return r, a, s
 
     def __str__(self) -> str:
-        vectors = np.array([self.y, self.x])
-        axes = np.abs(vectors).argmax(1)
-        y, x = (("RAS" if vectors[i, axis] > 0 else "LPI")[axis] for i, axis in enumerate(axes))
+        y, x = tuple(anatomical_axes([self.y, self.x]))
         return f"rows towards {y} and columns towards {x}"
 
     @property
@@ -170,6 +168,18 @@ def _alike(ways: Sequence[Way]) -> NDArray[np.bool_]:
 def _mean(ways: Sequence[Way], counts: Sequence[int]) -> Way:
     y, x = (np.average([getattr(way, axis) for way in ways], axis=0, weights=counts) for axis in "yx")
     return Way(y=unit_vector(y), x=unit_vector(x))
+
+
+def anatomical_axes(vectors: ArrayLike) -> str:
+    """Where vectors at right angles (N, 3) in RAS point to, most nearly: letters of RLAPSI, each axis once, the clearest first."""
+    cosines = np.array(vectors, dtype=np.float64)
+    letters = [""] * len(cosines)
+    left = np.abs(cosines)
+    for i in np.argsort(-left.max(1), kind="stable"):
+        axis = int(left[i].argmax())
+        letters[i] = ("RAS" if cosines[i, axis] > 0 else "LPI")[axis]
+        left[:, axis] = -1
+    return "".join(letters)
 
 
 def unit_vector(values: Floats) -> Vector:

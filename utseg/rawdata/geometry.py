@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.planning.ways import Way, unit_vector
+from utseg.planning.ways import Way, anatomical_axes, unit_vector
 
 Affine = tuple[tuple[float, ...], ...]
 Matrix = NDArray[np.float64]
@@ -91,9 +91,7 @@ class Geometry:
     @property
     def orientation(self) -> str:
         """Where the x, y and z axes point to, most nearly, as three letters of RLAPSI."""
-        directions = self.directions
-        axes = np.abs(directions).argmax(axis=0)
-        return "".join(("RAS" if directions[axes[i], i] > 0 else "LPI")[axes[i]] for i in range(3))
+        return anatomical_axes(self.directions.T)
 
     @property
     def way(self) -> Way:

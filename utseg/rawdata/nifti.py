@@ -403,4 +403,4 @@ def _disagreement(
     distance = float(np.linalg.norm(shift, axis=1).max()) if np.isfinite(shift).all() else math.inf
     if distance <= DISAGREEMENT_MM:
         return []
-    return [Notice("sform and qform differ; the sform is used", str(path), f"by up to {distance:.3g} mm")]
+    return [Notice("the sform is used; the qform differs", str(path), f"by up to {distance:.3g} mm")]
