@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from utseg.errors import number_of
 from utseg.fingerprint import Fingerprint
 from utseg.planning.plan import Plan
 from utseg.planning.ways import Way, group_ways
@@ -43,7 +44,8 @@ def training_ways(fingerprint: Fingerprint) -> Decision[tuple[Way, ...]]:
     """The ways in which the cases lie, the most frequent first: by them a scan to predict is turned, or doubted."""
     grouped = group_ways([case.way for case in fingerprint.cases])
     told = [
-        f"{count} cases with {way}" + (", by headers that hold no orientation" if way.nominal else "")
+        f"{number_of(count, 'case')} with {way}"
+        + (", by headers that hold no orientation" if way.nominal else "")
         for way, count in grouped
     ]
     number = "1 way" if len(grouped) == 1 else f"{len(grouped)} ways"

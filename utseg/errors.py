@@ -76,6 +76,11 @@ def explained_by(warnings: Iterable[str]) -> Iterator[None]:
         raise
 
 
+def number_of(count: int, noun: str) -> str:
+    """The count with its noun, in the plural where it is not one."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def listing(names: Sequence[str], most: int = 5) -> str:
     """The first few names, and how many more there are: for messages that stay one line."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -182,5 +182,7 @@ def test_a_label_map_among_images_to_predict_is_named(tmp_path, tiny_model):
         path.rename(tmp_path / "in" / f"c{number}_0000.nii.gz")
     result = predict(tiny_model, tmp_path / "in", tmp_path / "out")
     assert result.returncode == 0, result.stderr
+    said = result.stdout + result.stderr
+    assert "predicting 2 volumes of 2 cases with 1 model on" in said and "verified" not in said
     (line,) = warnings(result, "label map")
     assert line.endswith("c0_0000.nii.gz: looks like a label map, not an image (its values are 0, 1, 2, 3)")

@@ -109,7 +109,7 @@ def test_resume_keeps_what_is_there(predict, tmp_path):
     kept = (tmp_path / "out" / "p0.nii.gz").stat().st_mtime_ns
     code, _, output = predict("--resume")
     assert code == 0
-    assert "2 masks are there and verified, 1 are to be made" in output
+    assert "2 masks there and verified, 1 to be made" in output
     assert (tmp_path / "out" / "p0.nii.gz").stat().st_mtime_ns == kept
     assert (tmp_path / "out" / "p1.nii.gz").is_file()
 
@@ -191,10 +191,11 @@ def put_nan(path: Path) -> None:
 )
 def test_a_bad_case_of_several(predict, scans, tmp_path, damage, words):
     damage(scans / "p1.nii.gz")
-    code, errors, _ = predict()
+    code, errors, said = predict()
     assert code == 1
     assert len(errors) == 1
-    assert "p1.nii.gz" in errors[0]
+    assert "p1.nii.gz" in errors[0] and said.count("p1.nii.gz") == 1
+    assert "3 of 3" not in said
     assert words in errors[0]
     assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == ["p0.nii.gz", "p2.nii.gz"]
 

@@ -93,7 +93,7 @@ def test_every_copy_of_a_truly_oriented_scan_has_its_anatomy_and_its_own_layout(
             nib.load(tmp_path / "out" / f"{name}.nii.gz"),
         )
         assert image.shape == mask.shape and np.array_equal(image.affine, mask.affine)
-    assert "21 scans are turned to lie as the training scans do: copy1_0" in result.stdout
+    assert "21 scans turned to lie as the training scans do: copy1_0" in result.stdout
     assert "orientation" not in result.stderr
 
 

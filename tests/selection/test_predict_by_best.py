@@ -107,10 +107,10 @@ def test_masks_of_another_postprocessing_are_not_kept(predict, chosen, tmp_path)
     plain = masks(tmp_path / "out")
     code, _, output = predict("--resume")
     assert code == 0
-    assert "0 masks are there and verified, 8 are to be made" in output
+    assert "0 masks there and verified, 8 to be made" in output
     after = masks(tmp_path / "out")
     assert any(not np.array_equal(after[name], plain[name]) for name in plain)
-    assert "8 masks are there and verified, 0 are to be made" in predict("--resume")[2]
+    assert "8 masks there and verified, 0 to be made" in predict("--resume")[2]
 
 
 def test_a_member_that_was_trained_again_is_one_clear_error(predict, chosen, tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from utseg.commands.cli import make_parser, run
 from utseg.commands.options import add_flag, add_path, add_workers
+from utseg.errors import number_of
 
 logger = logging.getLogger("utseg")
 
@@ -50,9 +51,9 @@ def _ensemble(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
     )
     logger.info(
-        "%d cases, the mean of %d folders (%d models), are in %s",
-        len(record.cases),
-        len(arguments.inputs),
-        len(record.models),
+        "%s, the mean of %s (%s), in %s",
+        number_of(len(record.cases), "case"),
+        number_of(len(arguments.inputs), "folder"),
+        number_of(len(record.models), "model"),
         arguments.output,
     )

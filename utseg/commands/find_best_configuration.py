@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from utseg.commands.cli import home_of, home_words, make_parser, run
 from utseg.commands.options import add_device, add_flag, add_trained_dataset, add_workers
+from utseg.errors import number_of
 
 if TYPE_CHECKING:
     from utseg.selection import Best
@@ -115,7 +116,8 @@ def in_words(best: "Best") -> str:
     lines += _augmentation_in_words(best, width)
     lines += [
         "",
-        f"chosen: {best.chosen}, {len(best.members)} members, mean Dice {best.mean_dice:.4f} ({interval(best.interval95, 4)})",
+        f"chosen: {best.chosen}, {number_of(len(best.members), 'member')}, "
+        f"mean Dice {best.mean_dice:.4f} ({interval(best.interval95, 4)})",
         f"scored on {best.scored_on}",
         f"why: {best.why}",
         f"to predict: {best.command}",

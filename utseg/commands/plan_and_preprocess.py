@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from utseg.commands import options
 from utseg.commands.cli import cluster_of, home_of, make_parser, run
-from utseg.errors import explained_by
+from utseg.errors import explained_by, number_of
 from utseg.home import DEFAULT_PLANNER
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
         sys.stdout.write("dry run: nothing was written\n")
     else:
         sys.stdout.write(
-            f"{counts.made} cases made, {counts.kept} kept, {len(prepared.splits)} folds: {prepared.plan_folder}\n"
+            f"{number_of(counts.made, 'case')} made, {counts.kept} kept, {number_of(len(prepared.splits), 'fold')}: "
+            f"{prepared.plan_folder}\n"
         )
 
 
@@ -113,7 +114,9 @@ def describe_dataset(dataset: "Dataset") -> str:
     """
     cases = dataset.training_cases()
     subjects = {case.subject: case for case in reversed(cases)}
-    parts = [f"{dataset.name}: {len(cases)} cases of {len(subjects)} subjects to train on"]
+    parts = [
+        f"{dataset.name}: {number_of(len(cases), 'case')} of {number_of(len(subjects), 'subject')} to train on"
+    ]
     for column in dataset.group_columns:
         pairs = {(case.subject, case.groups.get(column, "?")) for case in cases}
         counted = subjects.values() if len(pairs) == len(subjects) else cases

@@ -10,7 +10,7 @@ import numpy as np
 
 from utseg.cardiac import find_structures
 from utseg.case import Dataset
-from utseg.errors import listing
+from utseg.errors import listing, number_of
 from utseg.fingerprint.model import CaseFingerprint
 from utseg.fingerprint.same_scan import in_words, same_scans
 from utseg.planning.ways import group_ways
@@ -55,7 +55,8 @@ def _phases_exchanged(cases: Sequence[CaseFingerprint], labels: Mapping[str, int
     if not larger:
         return []
     return [
-        f"{name} is larger at ES than at ED in {len(larger)} of {len(pairs)} subjects ({listing(larger)}): are ED and ES exchanged?"
+        f"{name} is larger at ES than at ED in {len(larger)} of {number_of(len(pairs), 'subject')} ({listing(larger)}): "
+        "are ED and ES exchanged?"
     ]
 
 

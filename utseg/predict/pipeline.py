@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utseg.case import Case
-from utseg.errors import Interrupted
+from utseg.errors import Interrupted, number_of
 from utseg.files import require_writable, sha256_json
 from utseg.parallel import InlineExecutor, process_pool, run_each
 from utseg.planning.plan import Plan
@@ -97,8 +97,13 @@ def predict_cases(
     with folder_of_masks(output, part, list(run.folders), run.join):
         todo = run.start(resume)
         volumes = list(run.volumes(todo, tuple(group[0].record.plan for group in groups)))
-        counts = len(volumes), len(todo), len(models)
-        logger.info("predicting %d volumes of %d cases with %d models on %s", *counts, run.making.device)
+        logger.info(
+            "predicting %s of %s with %s on %s",
+            number_of(len(volumes), "volume"),
+            number_of(len(todo), "case"),
+            number_of(len(models), "model"),
+            run.making.device,
+        )
         finished = False
         try:
             with (
@@ -139,8 +144,6 @@ def _work(
                 run.fail(outcome.item.case, outcome.error)
             elif outcome.result is not None and not run.has_failed(outcome.item.case):
                 yield outcome.result
-                continue
-            advance()
 
     restored = run_each(
         restore,

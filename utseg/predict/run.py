@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.case import Case
-from utseg.errors import CaseErrors, UtsegError, listing
+from utseg.errors import CaseErrors, UtsegError, listing, number_of
 from utseg.notices import Notice, notice_lines
 from utseg.planning.plan import Plan
 from utseg.planning.ways import AS_IT_LIES
@@ -142,10 +142,10 @@ class PredictionRun:
         ]
         kept = {case.case_id for case in self.kept}
         todo = [case for case in self.cases if case.case_id not in kept]
+        if resume and any((self.output / f"{case.case_id}{MASK_SUFFIX}").exists() for case in self.cases):
+            logger.info("%s there and verified, %d to be made", number_of(len(kept), "mask"), len(todo))
         for case in todo:
             recorded.pop(case.case_id, None)
-        if resume:
-            logger.info("%d masks are there and verified, %d are to be made", len(kept), len(todo))
         return todo
 
     def _suffixes(self, case_id: str) -> tuple[str, ...]:
@@ -177,7 +177,7 @@ class PredictionRun:
         return self._states[case.case_id].failed
 
     def fail(self, case: Case, error: UtsegError) -> None:
-        """Notes why a case cannot be predicted: at once in the log if others go on, and for the end."""
+        """Notes why a case cannot be predicted, which `masks` raises when the others are done."""
         state = self._states.setdefault(case.case_id, _CaseState(1))
         if state.failed:
             return
@@ -185,9 +185,6 @@ class PredictionRun:
         state.masks.clear()
         state.entropies.clear()
         self.problems += error.lines()
-        if len(self._wanted) > 1:
-            for line in error.lines():
-                logger.warning("left out: %s", line)
 
     def add(self, restored: Restored) -> bool:
         """Takes in a finished volume; says whether its case is done. The last one of a cine has its mask written, or raises UtsegError."""
@@ -293,7 +290,8 @@ class PredictionRun:
         """One line for the scans that were turned, one for those of which that may be wrong."""
         if self._turned:
             names = listing(sorted(self._turned))
-            logger.info("%d scans are turned to lie as the training scans do: %s", len(self._turned), names)
+            scans = number_of(len(self._turned), "scan")
+            logger.info("%s turned to lie as the training scans do: %s", scans, names)
         if self._doubted:
             names = listing(sorted(self._doubted))
             text = "orientation: %d scans may lie otherwise than the training scans: %s (%s says why)"
@@ -308,7 +306,7 @@ class PredictionRun:
         """The masks' paths. Raises CaseErrors where some could not be made."""
         if self.problems:
             raise CaseErrors(self.problems)
-        logger.info("%d masks are in %s", len(self.cases), self.output)
+        logger.info("%s in %s", number_of(len(self.cases), "mask"), self.output)
         return [self.output / f"{case.case_id}{MASK_SUFFIX}" for case in self.cases]
 
 

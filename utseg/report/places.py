@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from utseg.case import Case, Dataset
-from utseg.errors import UtsegError
+from utseg.errors import UtsegError, number_of
 from utseg.evaluate.sources import SOURCES_FILE, CaseSource
 from utseg.files import sha256
 from utseg.home import Home
@@ -73,14 +73,12 @@ def find_places(
                     prediction_labels=first.prediction_labels
                     | ({entry.name: scores.sources.mask_labels} if scores.sources else {}),
                 )
-    notices = [f"{_cases_text(count)} without pictures: {reason}" for reason, count in missing.items()]
+    notices = [f"{number_of(count, 'case')} without pictures: {reason}" for reason, count in missing.items()]
     if unlike := sum(len(checksums) > 1 for checksums in references.values()):
-        notices.insert(0, f"{_cases_text(unlike)}: the models were scored against different references.")
+        notices.insert(
+            0, f"{number_of(unlike, 'case')}: the models were scored against different references."
+        )
     return found, notices
-
-
-def _cases_text(count: int) -> str:
-    return f"{count} case" if count == 1 else f"{count} cases"
 
 
 def _of_case(
