@@ -1,4 +1,4 @@
-"""`utseg_find_best_configuration` where models, or the raw dataset, number the labels otherwise: the same choice, by name; else refused."""
+"""`utseg_find_best_configuration` where models number the labels otherwise: the same choice, by name; else refused."""
 
 from pathlib import Path
 
@@ -40,14 +40,20 @@ def renumber_model(home: Path, model: str, labels: dict[str, int]) -> None:
 def test_the_choice_does_not_depend_on_the_numbering(home):
     before = find(home)
     renumber_model(home, "UNet", ACDC)
-    for path in (home / "raw/Tiny/labelsTr").iterdir():
-        change_voxels(path, lambda voxels: np.array(ORDER, np.uint8)[voxels.astype(int)])
-    change_json(home / "raw/Tiny/dataset.json", labels=ACDC)
     after = find(home)
     assert (after.chosen, after.mean_dice) == (before.chosen, pytest.approx(before.mean_dice, abs=1e-4))
     for one, other in zip(before.candidates, after.candidates, strict=True):
         assert other.name == one.name and other.labels == pytest.approx(one.labels, abs=1e-4)
     assert any(abs(one.labels["LV"] - one.labels["RV"]) > 0.01 for one in before.candidates)
+
+
+def test_raw_data_that_were_numbered_anew_are_refused_for_the_folds_saw_others(home, capfd):
+    for path in (home / "raw/Tiny/labelsTr").iterdir():
+        change_voxels(path, lambda voxels: np.array(ORDER, np.uint8)[voxels.astype(int)])
+    change_json(home / "raw/Tiny/dataset.json", labels=ACDC)
+    assert main(["--home", str(home), "--device", "cpu", "--quiet"]) == 1
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "labelsTr/s" in line and "changed since" in line and "train again with --overwrite" in line
 
 
 def test_models_with_other_names_are_refused(home, capfd):
