@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 from utseg.errors import number_of
 from utseg.fingerprint import Fingerprint
 from utseg.planning.plan import Plan
-from utseg.planning.ways import Way, group_ways
+from utseg.rawdata.ways import Way, group_ways
 
 Value = TypeVar("Value")
 

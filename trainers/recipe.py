@@ -8,7 +8,7 @@ from pydantic import Field
 
 from utseg.errors import SettingError
 from utseg.planning.plan import IDENTITY_KEYS, Plan, with_entries_by_level
-from utseg.planning.settings import Settings, setting_keys, unknown_key, with_settings
+from utseg.settings import Settings, setting_keys, unknown_key, with_settings
 
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]

@@ -13,8 +13,8 @@ from trainers.recipe import Recipe
 from trainers.validate import native_dice
 from utseg.errors import InputError
 from utseg.files import read_json
-from utseg.planning.settings import validate
 from utseg.runs import RUN_FILE, SUMMARY_FILE, VALIDATION_FOLDER, WEIGHTS_FILE, is_finished, read_run
+from utseg.settings import validate
 
 logger = logging.getLogger("utseg")
 FILES = (RUN_FILE, LATEST, PREVIOUS, BEST, WEIGHTS_FILE, JSONL, PICTURE)

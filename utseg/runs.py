@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from utseg.errors import ArtefactError
 from utseg.files import write_bytes, write_text
 from utseg.planning.plan import Plan
-from utseg.planning.settings import Settings, read_model
+from utseg.settings import Settings, read_model
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,7 @@ from utseg.fingerprint import CaseFingerprint, ChannelFigures, Fingerprint, Labe
 from utseg.fingerprint.aggregate import aggregate_cases, aggregate_groups
 from utseg.fingerprint.model import PERCENTILES
 from utseg.planning.memory import GB, MemoryEstimate
-from utseg.planning.ways import Way
+from utseg.rawdata.ways import Way
 
 
 def label_figures(

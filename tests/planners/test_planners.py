@@ -16,7 +16,7 @@ from utseg.fingerprint import Fingerprint
 from utseg.networks import build_network
 from utseg.planning.memory import forward_gmac, training_memory
 from utseg.planning.plan import IDENTITY_KEYS, Plan
-from utseg.planning.settings import setting_keys
+from utseg.settings import setting_keys
 
 PLANNED_KEYS = [key for key in setting_keys(Plan) if key not in IDENTITY_KEYS]
 FITTING = {"auto": auto.plan, "cpu": cpu.plan}

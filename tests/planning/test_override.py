@@ -4,7 +4,7 @@ import pytest
 
 from utseg.errors import SettingError
 from utseg.planning.plan import IDENTITY_KEYS, Plan, override, read_plan, write_plan
-from utseg.planning.settings import setting_keys
+from utseg.settings import setting_keys
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from pydantic import ValidationError
 
 from utseg.errors import SettingError
-from utseg.planning.settings import validate
 from utseg.postprocess import Postprocessing, in_words, postprocess
 from utseg.postprocess.rules import fill_holes, keep_largest, keep_largest_of_label, remove_islands
 from utseg.postprocess.settings import FillHoles, KeepLargest, KeepLargestOfLabel, RemoveIslands
+from utseg.settings import validate
 
 LABELS = {"background": 0, "LV": 1, "scar": 5}
 label_values = st.sampled_from([0, 0, 0, 1, 5])

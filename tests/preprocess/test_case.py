@@ -15,7 +15,6 @@ from scipy import ndimage
 
 from preprocess.made import LABELS, dice, make_loaded, make_plan, one_hot
 from utseg.errors import InputError
-from utseg.planning.ways import ARRANGEMENTS, AS_IT_LIES, Way
 from utseg.preprocess import case as preprocessing
 from utseg.preprocess.case import (
     CaseProperties,
@@ -27,6 +26,7 @@ from utseg.preprocess.case import (
     target_size,
 )
 from utseg.rawdata.geometry import as_affine
+from utseg.rawdata.ways import ARRANGEMENTS, AS_IT_LIES, Way
 
 sizes = st.tuples(st.integers(1, 5), st.integers(14, 60), st.integers(14, 60))
 spacings = st.floats(0.7, 2.2)

@@ -6,7 +6,7 @@ from utseg.errors import InputError, SettingError, UsageError
 from utseg.extensions import names
 from utseg.networks import network_settings
 from utseg.planning.plan import Plan
-from utseg.planning.settings import setting_keys
+from utseg.settings import setting_keys
 from utseg.study.definition import (
     builtin_names,
     definition_text,

@@ -33,10 +33,10 @@ from utseg.archive.manifest import (
 from utseg.errors import ArtefactError, InputError, SettingError, UtsegError
 from utseg.files import atomic_path, require_no_broken_link, write_bytes
 from utseg.networks import build_network
-from utseg.planning.settings import Model, validate
 from utseg.predict.model import check_record, weights_problems
 from utseg.rawdata.names import name_problem
 from utseg.runs import RUN_FILE, WEIGHTS_FILE, RunRecord, read_weights
+from utseg.settings import Model, validate
 
 if TYPE_CHECKING:
     from torch import nn

@@ -94,8 +94,8 @@ def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
 
 
 def _request(arguments: argparse.Namespace) -> "PlanRequest":
-    from utseg.planning.settings import parse_settings
     from utseg.preprocess.dataset import PlanRequest
+    from utseg.settings import parse_settings
 
     options.check_configuration(arguments.configuration)
     return PlanRequest(

@@ -190,7 +190,7 @@ def _submission(
 
 def with_arguments(definition: "Definition", arguments: argparse.Namespace, where: str) -> "Definition":
     """The study with what the command line says instead."""
-    from utseg.planning.settings import parse_settings
+    from utseg.settings import parse_settings
     from utseg.study.definition import with_values
 
     values: dict[str, Any] = {

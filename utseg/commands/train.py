@@ -110,7 +110,7 @@ def _fold_names(preprocessed: Path) -> list[str]:
 
 
 def _request(arguments: argparse.Namespace, home: Home) -> TrainRequest:
-    from utseg.planning.settings import parse_settings
+    from utseg.settings import parse_settings
 
     dataset, preprocessed = home.preprocessed_dataset(arguments.dataset)
     plan_folder = choose_plan_folder(preprocessed, arguments.planner, arguments.configuration)

@@ -5,8 +5,8 @@ from typing import Literal
 
 from utseg.files import sha256_json, write_text
 from utseg.notices import Notice
-from utseg.planning.settings import Settings, read_model
-from utseg.planning.ways import Way
+from utseg.rawdata.ways import Way
+from utseg.settings import Settings, read_model
 
 FINGERPRINT_FILE = "fingerprint.json"
 PERCENTILES = (0.5, 1.0, 2.0, 5.0, 25.0, 50.0, 75.0, 95.0, 98.0, 99.0, 99.5)

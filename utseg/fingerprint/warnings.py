@@ -13,7 +13,7 @@ from utseg.case import Dataset
 from utseg.errors import listing, number_of
 from utseg.fingerprint.model import CaseFingerprint
 from utseg.fingerprint.same_scan import in_words, same_scans
-from utseg.planning.ways import group_ways
+from utseg.rawdata.ways import group_ways
 
 # Cine scans have 0.7 to 2.1 mm in the plane and 5 to 15 mm between slices: within 3 times of any median of theirs.
 FAR_SPACING = 3.0

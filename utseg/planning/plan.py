@@ -9,8 +9,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from utseg.files import write_text
 from utseg.home import PLAN_FILE
-from utseg.planning.settings import Settings, read_model, setting_keys, unknown_key, with_settings
-from utseg.planning.ways import Way
+from utseg.rawdata.ways import Way
+from utseg.settings import Settings, read_model, setting_keys, unknown_key, with_settings
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from utseg.errors import SettingError
-from utseg.planning.settings import Settings
 from utseg.postprocess.rules import Labels, fill_holes, keep_largest, keep_largest_of_label, remove_islands
+from utseg.settings import Settings
 
 
 class KeepLargest(Settings):

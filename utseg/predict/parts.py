@@ -16,7 +16,6 @@ from pathlib import Path
 from utseg.case import Case
 from utseg.errors import FolderBusy, UsageError, UtsegError, listing
 from utseg.files import folder_lock, remove_leftovers, write_text
-from utseg.planning.settings import read_model
 from utseg.predict.record import (
     PREDICTION_FILE,
     PredictedCase,
@@ -26,6 +25,7 @@ from utseg.predict.record import (
     write_record,
 )
 from utseg.rawdata.gate import frame_count
+from utseg.settings import read_model
 
 logger = logging.getLogger("utseg")
 _PART_FILE = re.compile(r"prediction\.part-(\d+)-of-(\d+)\.json")

@@ -19,7 +19,6 @@ from utseg.case import Case
 from utseg.errors import CaseErrors, UtsegError, listing, number_of
 from utseg.notices import Notice, notice_lines
 from utseg.planning.plan import Plan
-from utseg.planning.ways import AS_IT_LIES
 from utseg.predict.overlays import OVERLAYS_FOLDER, OverlayJob, overlay_path
 from utseg.predict.parts import (
     Part,
@@ -52,6 +51,7 @@ from utseg.predict.stages import (
 from utseg.predict.timeline import WRITING, Span, Timeline
 from utseg.quality import QUALITY_FILE, CaseQuality, with_orientation, worst_of_frames
 from utseg.rawdata.gate import frame_count
+from utseg.rawdata.ways import AS_IT_LIES
 
 logger = logging.getLogger("utseg")
 Value = TypeVar("Value")

@@ -21,7 +21,7 @@ from pydantic import field_validator
 
 from utseg.augment.spatial import pixel_matrix, sampling_grid
 from utseg.planning.plan import AugmentationSettings
-from utseg.planning.settings import Settings
+from utseg.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,6 +1,6 @@
 """One case onto the planned in-plane grid, normalised; and its inverse: class probabilities back onto the case's own grid.
 
-A scan that lies in no way of the training scans is turned in its plane first, where headers say how (`planning/ways.py`). Then only
+A scan that lies in no way of the training scans is turned in its plane first, where headers say how (`rawdata/ways.py`). Then only
 in-plane spacing enters: both grids cover the same field of view, edge on edge, so that origin and direction need not be known. Slices stay
 what they are. Resampling on a regular grid is linear and separable, hence one small matrix for each axis, applied by BLAS. No file is read
 or written.
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from utseg.errors import InputError
 from utseg.planning.plan import Plan
-from utseg.planning.settings import Settings
-from utseg.planning.ways import AS_IT_LIES, Arrangement, place
+from utseg.rawdata.ways import AS_IT_LIES, Arrangement, place
+from utseg.settings import Settings
 
 if TYPE_CHECKING:
     from utseg.rawdata.gate import LoadedCase

@@ -19,8 +19,8 @@ from utseg.case import Case
 from utseg.errors import ArtefactError, InputError
 from utseg.files import atomic_folder, sha256, sha256_json, write_text
 from utseg.planning.plan import Plan
-from utseg.planning.settings import Settings, read_model
 from utseg.preprocess.case import CaseProperties, PreprocessedCase
+from utseg.settings import Settings, read_model
 
 SLICES = "slices"
 CASE_FILE = "case.json"

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from utseg.planning.settings import Settings
 from utseg.quality.agreement import Sums
 from utseg.quality.heart import AnatomyLimits, Check, check_anatomy
+from utseg.settings import Settings
 
 DIGITS = 4
 ORIENTATION = "orientation"

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from utseg.cardiac import find_structures
-from utseg.planning.settings import Settings
+from utseg.settings import Settings
 
 Labels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

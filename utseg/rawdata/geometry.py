@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.planning.ways import Way, anatomical_axes, unit_vector
+from utseg.rawdata.ways import Way, anatomical_axes, unit_vector
 
 Affine = tuple[tuple[float, ...], ...]
 Matrix = NDArray[np.float64]

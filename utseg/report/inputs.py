@@ -19,9 +19,9 @@ from utseg.evaluate.sources import SOURCES_FILE, Sources, read_sources
 from utseg.evaluate.summary import by_value
 from utseg.files import read_json, sha256
 from utseg.home import Home
-from utseg.planning.settings import read_model
 from utseg.predict.record import PREDICTION_FILE, PredictionRecord
 from utseg.runs import RUN_FILE, SUMMARY_FILE, VALIDATION_FOLDER, WEIGHTS_FILE, RunRecord, read_run
+from utseg.settings import read_model
 
 logger = logging.getLogger("utseg")
 HISTORY_FILE = "training.jsonl"

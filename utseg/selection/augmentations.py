@@ -17,7 +17,6 @@ import numpy as np
 from utseg.case import Case
 from utseg.evaluate.compare import ALPHA, LEAST_SUBJECTS
 from utseg.evaluate.intervals import bootstrap_interval, by_subject, mean_defined
-from utseg.planning.settings import Settings
 from utseg.postprocess import Postprocessing, postprocess
 from utseg.predict.record import read_record
 from utseg.predict.stages import MASK_SUFFIX
@@ -28,6 +27,7 @@ from utseg.selection.gain import BeforeAfter, Gain, gain
 from utseg.selection.masks import Inputs, is_made, labels_in, quietly
 from utseg.selection.models import FoldRun, TrainedModel
 from utseg.selection.scores import Floats, Scoring, dice_by_label, foreground, read_both
+from utseg.settings import Settings
 
 if TYPE_CHECKING:
     import torch

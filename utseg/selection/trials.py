@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.evaluate.compare import ALPHA, LEAST_SUBJECTS
-from utseg.planning.settings import Settings
 from utseg.postprocess import Postprocessing, Rule, in_words, postprocess
 from utseg.postprocess.settings import FillHoles, KeepLargest, KeepLargestOfLabel, RemoveIslands
 from utseg.selection.choose import too_few
 from utseg.selection.gain import gain
 from utseg.selection.scores import Floats, Labels, dice_by_label, foreground
+from utseg.settings import Settings
 
 ISLANDS_BELOW = 0.1
 RULE_IN_WORDS = (

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from utseg.errors import InputError, SettingError, UsageError
 from utseg.home import typed_path
-from utseg.planning.settings import Settings, validate
+from utseg.settings import Settings, validate
 
 SUFFIX = ".toml"
 COMPARED = ("networks", "plans", "seeds")

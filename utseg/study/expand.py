@@ -11,7 +11,7 @@ from utseg.case import Case, Dataset
 from utseg.errors import InputError, UsageError, listing
 from utseg.extensions import names
 from utseg.planning.plan import Plan
-from utseg.planning.settings import setting_keys, unknown_key
+from utseg.settings import setting_keys, unknown_key
 from utseg.study.definition import Definition, Variant
 from utseg.study.record import Subjects
 from utseg.study.subjects import (

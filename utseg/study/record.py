@@ -11,7 +11,7 @@ from utseg.errors import ArtefactError
 from utseg.evaluate.metrics import EMPTIES, MAIN
 from utseg.evaluate.records import METRICS, case_columns
 from utseg.files import write_text
-from utseg.planning.settings import Settings, read_model
+from utseg.settings import Settings, read_model
 
 STUDY_FILE = "study.json"
 DEFINITION_FILE = "study.toml"

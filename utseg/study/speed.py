@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from utseg.fingerprint import Fingerprint
 from utseg.planning.memory import forward_gmac
 from utseg.planning.plan import Plan, override
-from utseg.planning.settings import setting_keys
 from utseg.planning.survey import NetworkFigures, Task, survey, values_for_network
 from utseg.preprocess.case import target_size
+from utseg.settings import setting_keys
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
-from utseg.planning.settings import Settings
+from utseg.settings import Settings
 
 Cosine = Annotated[float, Field(ge=-1, le=1)]
 Vector = tuple[Cosine, Cosine, Cosine]

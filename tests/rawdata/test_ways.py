@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rawfiles import make_affine
 
-from utseg.planning.ways import AS_IT_LIES, Arrangement, Way, group_ways, place, unit_vector
 from utseg.rawdata.geometry import Geometry
+from utseg.rawdata.ways import AS_IT_LIES, Arrangement, Way, group_ways, place, unit_vector
 
 SIZE_XYZ = (36, 40, 6)
 LPS = np.diag([-1.4, -1.4, 10.0, 1.0])
