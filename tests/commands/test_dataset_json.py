@@ -284,6 +284,8 @@ def test_a_folder_without_images_or_labels_says_what_is_there(heart, capfd):
     assert "found a.NII.GZ, b.nii.gz/" in said
     words = ["-p", str(home / "out"), "-g", str(folder), "-o", str(home / "scores"), "-d", "Heart"]
     (folder / "b.nii.gz").rmdir()
+    (home / "out").mkdir()
+    (home / "out" / "a.nii.gz").touch()
     assert evaluate.main([*words, "--home", str(home)]) == 1
     assert (
         "no reference label is there (expected CASE.nii.gz files or a raw dataset); found a.NII.GZ"

@@ -170,7 +170,6 @@ def test_what_a_killed_run_left_is_no_other_thing(tmp_path):
         (["--subjects", "3"], 1, "subjects is 3; expected 4"),
         (["--frames", "1"], 1, "frames is 1; expected 2"),
         (["--matrix", "20"], 1, "matrix is 20; expected 40"),
-        (["--seed", "-1"], 1, "seed is -1"),
     ],
 )
 def test_impossible_settings_are_one_line_and_leave_nothing(tmp_path, capsys, words, code, message):
