@@ -44,7 +44,7 @@ def train_by_recipe(request: TrainRequest, recipe: Recipe) -> TrainResult:
     """Trains as the request and the recipe say, or goes on with `request.resume`, and validates at native resolution.
 
     In several processes of torchrun, all return when training ends, and rank 0 alone validates at native resolution and has the Dice.
-    Raises UtsegError in one line for all that a person can mend; Interrupted after SIGTERM or SIGINT, with everything saved.
+    Raises UtsegError in one line for all that a person can fix; Interrupted after SIGTERM or SIGINT, with everything saved.
     """
     started = time.monotonic()
     world = joined()

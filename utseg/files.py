@@ -132,7 +132,7 @@ def require_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise InputError(
-            f"{folder}: not writable ({error.strerror or error}); choose another folder or mend its permissions"
+            f"{folder}: not writable ({error.strerror or error}); choose another folder or fix its permissions"
         ) from None
 
 

@@ -98,7 +98,7 @@ def changed_json(data: bytes, change: Mapping[str, Any]) -> bytes:
 def with_entry(path: Path, name: str, data: bytes = b"x", *, mode: int = stat.S_IFREG | 0o644) -> Path:
     """Adds a member of any name and kind to an archive."""
     info = zipfile.ZipInfo("placeholder")
-    info.filename = name  # the constructor would mend it
+    info.filename = name  # the constructor would fix it
     info.create_system = 3
     info.external_attr = mode << 16
     with zipfile.ZipFile(path, "a") as archive:

@@ -175,7 +175,7 @@ def test_a_full_disk_at_any_write_leaves_the_old_case_and_no_temporary_file(stor
 
 def test_a_folder_without_cases_and_unknown_cases(store):
     assert store.case_ids() == ()
-    with pytest.raises(ArtefactError, match="not found; mend it with"):
+    with pytest.raises(ArtefactError, match="not found; fix it with"):
         store.case_record("nobody")
 
 

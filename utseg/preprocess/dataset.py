@@ -184,7 +184,7 @@ def _require_same_data(plan: Plan, fingerprint: Fingerprint, plan_file: Path) ->
         planned, found = getattr(plan, key), getattr(fingerprint, key)
         if planned != found:
             raise InputError(
-                f"{plan_file}: {key} is {planned}, the dataset has {found}; mend it, or plan anew with --replan"
+                f"{plan_file}: {key} is {planned}, the dataset has {found}; fix it, or plan anew with --replan"
             )
 
 

@@ -230,7 +230,7 @@ class SliceStore:
     def advice(self) -> str:
         """The command that makes slices anew."""
         planner = self.plan_folder.name.rpartition("_")[0]
-        return f"mend it with: utseg_plan_and_preprocess -d {self.plan_folder.absolute().parent.name} -pl {planner}"
+        return f"fix it with: utseg_plan_and_preprocess -d {self.plan_folder.absolute().parent.name} -pl {planner}"
 
 
 def slice_name(z: int) -> str:

@@ -87,12 +87,12 @@ def read_splits(folder: Path) -> list[Split]:
         raise ArtefactError(f"{error}; run utseg_plan_and_preprocess first") from None
     if not isinstance(splits, list):
         raise InputError(
-            f"{file}: expected a list of folds; mend or delete it, and plan and preprocess again"
+            f"{file}: expected a list of folds; fix or delete it, and plan and preprocess again"
         )
     for number, split in enumerate(splits):
         problem = _problem(split)
         if problem:
-            raise InputError(f"{file}: fold{number}: {problem}; mend the file, or delete it and plan again")
+            raise InputError(f"{file}: fold{number}: {problem}; fix the file, or delete it and plan again")
     return splits
 
 
@@ -117,7 +117,7 @@ def check_splits(splits: Sequence[Split], cases: Sequence[HasSubject], folder: P
         if unknown:
             raise InputError(
                 f"{folder / SPLITS_FILE}: fold{number} names subjects that the dataset does not have: {_some(unknown)}; "
-                "mend the file, or delete it to split anew (models trained on the old folds are then not comparable)"
+                "fix the file, or delete it to split anew (models trained on the old folds are then not comparable)"
             )
 
 
