@@ -86,9 +86,7 @@ def read_splits(folder: Path) -> list[Split]:
     except ArtefactError as error:
         raise ArtefactError(f"{error}; run utseg_plan_and_preprocess first") from None
     if not isinstance(splits, list):
-        raise InputError(
-            f"{file}: expected a list of folds; fix or delete it, and plan and preprocess again"
-        )
+        raise InputError(f"{file}: expected a list of folds; fix or delete it, and plan and preprocess again")
     for number, split in enumerate(splits):
         problem = _problem(split)
         if problem:
