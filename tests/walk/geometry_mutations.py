@@ -96,7 +96,13 @@ def _(raw: Raw, value: float) -> None:
     change_header(raw, edit)
 
 
-@mutation("pixdim contradicts the sform", EITHER, st.tuples(INDEX, st.sampled_from([0.5, 0.9, 2.0])))
+@mutation(
+    "pixdim contradicts the sform",
+    EITHER,
+    st.tuples(INDEX, st.sampled_from([0.5, 0.9, 2.0])),
+    whole=False,
+    last=True,
+)
 def _(raw: Raw, drawn: Any) -> None:
     def edit(header: Any) -> None:
         header.set_sform(true_affine(header), code=1)
@@ -105,6 +111,7 @@ def _(raw: Raw, drawn: Any) -> None:
 
     for path in case_files(raw, drawn[0]):
         change(path, lambda scan: edit(scan.header))
+    raw.say.append("contradicts")
 
 
 @mutation("sheared axes", REFUSE, whole=False, last=True)

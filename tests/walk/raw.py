@@ -69,16 +69,14 @@ class Raw:
 
 
 def read(path: Path, frame: int | None = None) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """One volume (x, y, z) and its spacing as ITK has it: pixdim's where the sform has unit lengths and pixdim has not."""
+    """One volume (x, y, z) and its spacing as ITK has it: pixdim's, or the affine's where pixdim cannot be used."""
     image = nib.load(path)
     values = np.asanyarray(image.dataobj)
     if values.ndim == 4:
         values = values[..., frame or 0]
-    lengths = np.linalg.norm(image.affine[:3, :3], axis=0)
-    pixdim = np.abs(np.asarray(image.header["pixdim"][1:4], dtype=float))
+    pixdim = np.asarray(image.header["pixdim"][1:4], dtype=float)
     usable = np.isfinite(pixdim).all() and (pixdim > 0).all()
-    if usable and int(image.header["sform_code"]) > 0 and np.allclose(lengths, 1, atol=1e-3):
-        lengths = pixdim
+    lengths = pixdim if usable else np.linalg.norm(image.affine[:3, :3], axis=0)
     return values, lengths
 
 

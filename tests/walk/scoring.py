@@ -19,7 +19,10 @@ Words = list[object]
 
 @dataclass
 class Scored:
-    """What is evaluated: the folder of masks, what `-g` names, the masks' numbers, further words; `say` as of Raw."""
+    """What is evaluated: the folder of masks, what `-g` names, the masks' numbers, further words; `say` as of Raw.
+
+    `described`: whether the references have a right dataset.json of their own, whatever became of the raw dataset's.
+    """
 
     raw: Raw
     masks: Path
@@ -27,6 +30,7 @@ class Scored:
     labels: Mapping[str, int]
     words: Words
     say: list[str]
+    described: bool = False
 
 
 SCORINGS: dict[str, tuple[str, Callable[[Scored, Any], None]]] = {}
@@ -98,7 +102,7 @@ def _(scored: Scored, _index: int) -> None:
             scan.header["scl_slope"], scan.header["scl_inter"] = 1, 0
             put_together(folder / f"{name}.nii.gz", Scan(scan.header, table[np.rint(values).astype(int)]))
     _describe(folder, new)
-    scored.references = folder
+    scored.references, scored.described = folder, True
 
 
 @scoring("the dataset named, masks numbered otherwise", EITHER)

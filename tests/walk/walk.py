@@ -318,6 +318,7 @@ def _evaluated(walk: Walk, raw: Raw, commands: Commands, masks: Path, labels: di
     wrong = [*check_scores(expected, scores), *_unsaid(scored.say, commands)]
     if len(expected) < (len(raw.cases) - len(raw.hidden)) * (len(raw.labels) - 1):
         wrong.append("references of another size or with other names than their masks were accepted")
-    if REFUSE in (expect, walk.expect):
+    unread = scored.described and any("dataset.json" in name for name, _ in walk.mutations)
+    if expect == REFUSE or (walk.expect == REFUSE and not unread):
         wrong.append("accepted")
     return Verdict(WRONG, name, "; ".join(wrong[:4])) if wrong else Verdict(ACCEPTED, name)
