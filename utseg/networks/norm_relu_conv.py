@@ -50,7 +50,8 @@ class _NormReluConv(torch.autograd.Function):
         y, *found = normalise(x_BCHW, scale, shift, settings)
         ctx.save_for_backward(x_BCHW, scale, shift, weight, *found)
         ctx.settings = (settings, *where)
-        return F.conv2d(F.relu_(y).to(weight.dtype), weight, None, *where)
+        seen, stride = _seen(F.relu_(y).to(weight.dtype), weight, where[0])
+        return F.conv2d(seen, weight, None, stride, where[1])
 
     @staticmethod
     @once_differentiable
@@ -58,12 +59,13 @@ class _NormReluConv(torch.autograd.Function):
         x_BCHW, scale, shift, weight, mean, inverse_deviation, count = ctx.saved_tensors
         settings, stride, padding = ctx.settings
         y = F.relu_(F.batch_norm(x_BCHW, mean, inverse_deviation.pow(-2), scale, shift, eps=0.0))
+        seen, step = _seen(y.to(weight.dtype), weight, stride)
         grad_y, grad_weight, _ = torch.ops.aten.convolution_backward(
             grad,
-            y.to(weight.dtype),
+            seen,
             weight,
             None,
-            stride,
+            step,
             padding,
             [1, 1],
             False,
@@ -71,9 +73,23 @@ class _NormReluConv(torch.autograd.Function):
             1,
             [True, True, False],
         )
+        if step != stride:
+            whole = torch.zeros_like(y, dtype=grad_y.dtype)
+            whole[..., :: stride[0], :: stride[1]] = grad_y
+            grad_y = whole
         grad_y = torch.ops.aten.threshold_backward(grad_y.to(y.dtype), y, 0)
         del y
         found = (mean, inverse_deviation, count)
         needs_x = ctx.needs_input_grad[0]
         grad_x, grad_scale, grad_shift = normalise_backward(grad_y, x_BCHW, scale, found, settings, needs_x)
         return grad_x, grad_scale, grad_shift, grad_weight, None, None
+
+
+def _seen(y_BCHW: Tensor, weight: Tensor, stride: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
+    """What a convolution reads of its input, and the stride over that: a 1×1 kernel reads every n-th pixel alone.
+
+    torch 2.13's strided 1×1 convolution on CPUs writes past its memory in backward, with four input channels that lie last.
+    """
+    if weight.shape[2:] != (1, 1) or stride == (1, 1):
+        return y_BCHW, stride
+    return y_BCHW[..., :: stride[0], :: stride[1]], (1, 1)
