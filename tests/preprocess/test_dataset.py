@@ -157,7 +157,7 @@ def test_a_planner_that_does_not_exist_leaves_no_folder(prepare, tmp_path, monke
 
 def test_other_data_gets_another_plan_and_the_old_one_stays_beside_it(prepare, tmp_path, raw):
     before = prepare(settings={"epochs": 9}).plan
-    shutil.copy(raw / "imagesTr" / "s00_ES_0000.nii.gz", raw / "imagesTr" / "s03_ED_0000.nii.gz")
+    shutil.copy(raw / "imagesTr" / "s03_ES_0000.nii.gz", raw / "imagesTr" / "s03_ED_0000.nii.gz")
     after = prepare().plan
     assert after.epochs == 8 and after.fingerprint_sha256 != before.fingerprint_sha256
     assert json.loads((tmp_path / "Heart" / "auto_2d" / "plan_previous_1.json").read_text())["epochs"] == 9
@@ -212,7 +212,7 @@ def test_splits_are_kept_and_a_person_may_edit_them(prepare, tmp_path, raw, capl
     edited = file.read_bytes()
     with caplog.at_level("WARNING", logger="utseg"):
         assert prepare().splits == mine
-    assert file.read_bytes() == edited and "no fold for 1 subjects (s04)" in caplog.text
+    assert file.read_bytes() == edited and "1 subjects neither train nor validate: s04" in caplog.text
     file.write_text(json.dumps([{"training": ["s00", "s09"], "validation": ["s03"]}]))
     with pytest.raises(InputError, match="s09"):
         prepare()

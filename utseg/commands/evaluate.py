@@ -67,9 +67,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             arguments.predictions.absolute(),
             arguments.references.absolute(),
         )
-    require_masks(arguments.predictions)
     definition = Definition(arguments.surface, arguments.percentile, arguments.tolerance_mm)
     references = find_references(arguments.references, arguments.predictions, named_dataset(arguments))
+    require_masks(arguments.predictions)
     if arguments.only_referenced and (
         extra := unmatched_predictions(references.cases, arguments.predictions)
     ):

@@ -11,7 +11,7 @@ from pathlib import Path
 from utseg.case import Case, Dataset
 from utseg.errors import CaseErrors, InputError, explained_by, listing
 from utseg.evaluate.numbering import DESCRIPTION_FILE, Side, labels_of_masks
-from utseg.evaluate.score import SUFFIXES
+from utseg.evaluate.score import SUFFIXES, unmatched_predictions
 from utseg.files import require_no_broken_link
 from utseg.labels import Labels, in_words, match_labels, same_numbering
 from utseg.rawdata.content import dicom_in, dicom_refusal
@@ -98,9 +98,10 @@ def _with_labels(
             )
         return References(cases, of_masks[0], of_masks[0], "references")
     if of_masks is None:
-        logger.info(
-            "%s: nothing says how the masks are numbered; taken as %s", predictions, in_words(found[0])
-        )
+        if unmatched_predictions((), predictions):  # an empty folder is refused later
+            logger.info(
+                "%s: nothing says how the masks are numbered; taken as %s", predictions, in_words(found[0])
+            )
         return References(cases, found[0], found[0], "masks")
     matching = match_labels(found[0], of_masks[0], we=str(found[1]), they=str(of_masks[1]))
     if not same_numbering(found[0], of_masks[0]):
