@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK
 from numpy.typing import NDArray
 
-from walk.raw import Raw, RawCase, read, take_apart
+from walk.raw import Raw, RawCase, read
 
 ML_WITHIN = 2e-3  # relative
 RESAMPLED_WITHIN = 0.3  # of a label's volume, and as many voxels as follow
@@ -99,13 +99,12 @@ def check_masks(raw: Raw, names: Sequence[str], masks: Path, labels: Mapping[str
         if mask.get_data_dtype() != np.uint8 or not set(np.unique(values)) <= set(labels.values()):
             yield f"mask of {name}: {mask.get_data_dtype()} with {np.unique(values)[:9]}"
         if image.name.endswith((".nii", ".nii.gz")):
-            yield from (f"mask of {name}: {line}" for line in _unlike(mask, image))
+            yield from (f"mask of {name}: {line}" for line in _unlike(mask, nib.load(image)))
         else:
             yield from (f"mask of {name}: {line}" for line in _unlike_itk(path, image))
 
 
-def _unlike(mask: Any, path: Path) -> Iterator[str]:
-    image = nib.load(path)
+def _unlike(mask: Any, image: Any) -> Iterator[str]:
     sizes = mask.shape[:3], image.shape[:3]
     if sizes[0] != sizes[1]:
         yield f"size {sizes[0]}, expected {sizes[1]}"
@@ -114,8 +113,7 @@ def _unlike(mask: Any, path: Path) -> Iterator[str]:
     for key in ("sform_code", "qform_code", "xyzt_units"):
         if int(mask.header[key]) != int(image.header[key]):
             yield f"{key} {int(mask.header[key])}, expected {int(image.header[key])}"
-    stored = take_apart(path).header  # nibabel turns negative spacings round
-    mine, other = (np.asarray(each["pixdim"][1:4], dtype=float) for each in (mask.header, stored))
+    mine, other = (np.asarray(each.header["pixdim"][1:4], dtype=float) for each in (mask, image))
     if np.isfinite(other).all() and (other > 0).all() and not np.allclose(mine, other):
         yield f"pixdim {mine}, expected {other}"
 

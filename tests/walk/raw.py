@@ -74,9 +74,7 @@ def read(path: Path, frame: int | None = None) -> tuple[NDArray[Any], NDArray[np
     values = np.asanyarray(image.dataobj)
     if values.ndim == 4:
         values = values[..., frame or 0]
-    pixdim = np.asarray(
-        take_apart(path).header["pixdim"][1:4], dtype=float
-    )  # nibabel turns negative ones round
+    pixdim = np.asarray(image.header["pixdim"][1:4], dtype=float)
     usable = np.isfinite(pixdim).all() and (pixdim > 0).all()
     lengths = pixdim if usable else np.linalg.norm(image.affine[:3, :3], axis=0)
     return values, lengths
