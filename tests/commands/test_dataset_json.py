@@ -209,6 +209,16 @@ def test_what_systems_leave_in_folders_is_no_matter(heart, plan):
     assert plan() == (0, [], [])
 
 
+def test_images_whose_names_begin_with_a_dot_are_named(heart, plan):
+    images, labels = heart / "imagesTr", heart / "labelsTr"
+    (images / "s01_ED_0000.nii.gz").rename(images / ".s01_ED_0000.nii.gz")
+    (labels / "s01_ED.nii.gz").rename(labels / ".s01_ED.nii.gz")
+    code, warnings, _ = plan()
+    assert code == 0
+    for folder, name in ((images, ".s01_ED_0000.nii.gz"), (labels, ".s01_ED.nii.gz")):
+        assert any(f"{folder}: 1 images are left out" in line and name in line for line in warnings)
+
+
 def test_codes_in_another_letter_case_are_refused_as_such(heart, plan, capfd):
     table = heart / "cases.csv"
     table.write_text(table.read_text().replace("s00_ED", "S00_ed"))

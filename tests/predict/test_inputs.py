@@ -36,15 +36,15 @@ def test_a_folder_of_images_of_every_format(tmp_path):
     }
 
 
-def test_hidden_files_are_silently_left_out_and_others_named(tmp_path):
-    touch(tmp_path, ".unseen.nii.gz", "._a.nii.gz", "a.nii.gz", "notes.txt", "deeper/b.nii.gz")
+def test_what_is_left_out_is_named_but_for_what_macos_leaves(tmp_path):
+    touch(tmp_path, ".unseen.nii.gz", ".DS_Store", "._a.nii.gz", "a.nii.gz", "notes.txt", "deeper/b.nii.gz")
     inputs = find_inputs(tmp_path, ONE)
     assert [case.case_id for case in inputs.cases] == ["a"]
-    (warning,) = inputs.warnings
+    hidden, warning = inputs.warnings
+    assert "begin with a dot: .unseen.nii.gz" in hidden
     assert "notes.txt" in warning
     assert "deeper" in warning
-    assert "unseen" not in warning
-    assert "._a" not in warning
+    assert "._a" not in hidden + warning
 
 
 def test_the_label_beside_an_mnms_image_is_not_an_input(tmp_path):

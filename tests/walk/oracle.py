@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK
 from numpy.typing import NDArray
 
-from walk.raw import Raw, RawCase, read
+from walk.raw import Raw, RawCase, read, stored_pixdim
 
 ML_WITHIN = 2e-3  # relative
 RESAMPLED_WITHIN = 0.3  # of a label's volume, and as many voxels as follow
@@ -113,7 +113,7 @@ def _unlike(mask: Any, image: Any) -> Iterator[str]:
     for key in ("sform_code", "qform_code", "xyzt_units"):
         if int(mask.header[key]) != int(image.header[key]):
             yield f"{key} {int(mask.header[key])}, expected {int(image.header[key])}"
-    mine, other = (np.asarray(each.header["pixdim"][1:4], dtype=float) for each in (mask, image))
+    mine, other = stored_pixdim(mask), stored_pixdim(image)
     if np.isfinite(other).all() and (other > 0).all() and not np.allclose(mine, other):
         yield f"pixdim {mine}, expected {other}"
 

@@ -74,10 +74,19 @@ def read(path: Path, frame: int | None = None) -> tuple[NDArray[Any], NDArray[np
     values = np.asanyarray(image.dataobj)
     if values.ndim == 4:
         values = values[..., frame or 0]
-    pixdim = np.asarray(image.header["pixdim"][1:4], dtype=float)
+    pixdim = stored_pixdim(image)
     usable = np.isfinite(pixdim).all() and (pixdim > 0).all()
     lengths = pixdim if usable else np.linalg.norm(image.affine[:3, :3], axis=0)
     return values, lengths
+
+
+def stored_pixdim(image: Any) -> NDArray[np.float64]:
+    """pixdim of an image as its file has it; nibabel turns negative ones round when it loads."""
+    with image.file_map["header" if "header" in image.file_map else "image"].get_prepare_fileobj(
+        "rb"
+    ) as file:
+        header = type(image.header).from_fileobj(file, check=False)
+    return np.asarray(header["pixdim"][1:4], dtype=float)
 
 
 def measure(

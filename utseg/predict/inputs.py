@@ -16,7 +16,7 @@ from utseg.rawdata import acdc, is_dataset, mnms, open_dataset
 from utseg.rawdata.content import dicom_in, dicom_refusal
 from utseg.rawdata.gate import ENDINGS, not_an_image
 from utseg.rawdata.names import name_problems
-from utseg.rawdata.nnunet import CHANNEL_SUFFIX
+from utseg.rawdata.nnunet import CHANNEL_SUFFIX, hidden_images
 
 LABEL_OF_MNMS = "_gt"
 LEVELS_UP = 2
@@ -105,7 +105,7 @@ def _folder_inputs(folder: Path, channels: int) -> Inputs:
     stems = {entry: stem for entry in files if not entry.is_dir() and (stem := without_suffix(entry))}
     labels = [entry for entry, stem in stems.items() if _is_mnms_label(stem, set(stems.values()))]
     ignored = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries if entry not in stems]
-    warnings = []
+    warnings = hidden_images(folder)
     if ignored:
         warnings.append(f"{folder}: left out, not image files by their names: {listing(ignored)}")
     if labels:

@@ -162,11 +162,22 @@ def _completeness(
                 f"{images}: {len(other)} files do not end in {about.file_ending}, the file_ending of dataset.json, and are left out: "
                 f"{listing(other)}"
             )
+        warnings += hidden_images(images) + hidden_images(labels)
     if about.num_training is not None and about.num_training != len(training):
         warnings.append(
             f"{folder / 'dataset.json'}: numTraining is {about.num_training}, but there are {len(training)} training cases"
         )
     return warnings
+
+
+def hidden_images(folder: Path) -> list[str]:
+    """A warning about images whose names begin with a dot; macOS's own ._NAME files are not meant."""
+    hidden = sorted(path.name for path in folder.glob(".[!_]*") if _is_image(path.name))
+    if not hidden:
+        return []
+    return [
+        f"{folder}: {len(hidden)} images are left out, since their names begin with a dot: {listing(hidden)}"
+    ]
 
 
 def _is_image(name: str) -> bool:
