@@ -37,8 +37,8 @@ def layer(kind: str, channels: int, heads: int, reduce_size: int) -> Callable[..
     from torch import nn
     from torch.nn import functional as F
 
-    from utseg.networks.attention import EfficientAttention
-    from utseg.networks.blocks import DepthwiseSeparable
+    from utseg.networks.layers.attention import EfficientAttention
+    from utseg.networks.layers.blocks import DepthwiseSeparable
 
     if kind == "efficient":
         return EfficientAttention(

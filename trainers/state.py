@@ -16,8 +16,8 @@ from trainers.schedule import Course, warmup_share
 from trainers.step import Sums
 from trainers.weights import fill
 from utseg.networks import build_network
+from utseg.networks.layers.synchronised_norm import synchronise_norms
 from utseg.networks.network import SegmentationNetwork
-from utseg.networks.synchronised_norm import synchronise_norms
 
 
 @dataclass

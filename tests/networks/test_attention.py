@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from utseg.networks import build_network, import_official_state_dict
-from utseg.networks.attend import attend, coarse_cells
-from utseg.networks.attention import EfficientAttention
-from utseg.networks.official import export_official_state_dict
+from utseg.networks.layers.attend import attend, coarse_cells
+from utseg.networks.layers.attention import EfficientAttention
+from utseg.networks.pretrained.official import export_official_state_dict
 
 from .oracle import OracleUTNet
 

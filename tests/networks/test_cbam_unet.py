@@ -7,8 +7,8 @@ from torch import Tensor
 from networks.small import build_small
 from utseg.errors import SettingError
 from utseg.networks import build_network, count_parameters
-from utseg.networks.blocks import PreActivationBlock
 from utseg.networks.cbam_unet import CBAM, CBAMBlock
+from utseg.networks.layers.blocks import PreActivationBlock
 
 RESUNET_PARAMETERS = 15_449_256  # the same network without attention, as published
 

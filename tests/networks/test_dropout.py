@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from utseg.networks.dropout import dropout
+from utseg.networks.layers.dropout import dropout
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

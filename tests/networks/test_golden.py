@@ -8,8 +8,8 @@ import torch
 
 from utseg.errors import InputError
 from utseg.networks import build_network, count_parameters, import_official_state_dict
-from utseg.networks.attention import PositionLogits1D
-from utseg.networks.official import export_official_state_dict
+from utseg.networks.layers.attention import PositionLogits1D
+from utseg.networks.pretrained.official import export_official_state_dict
 
 from . import golden
 

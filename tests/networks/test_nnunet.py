@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from networks.small import build_small
 from utseg.errors import SettingError
 from utseg.networks import count_parameters
-from utseg.networks.blocks import InstanceNorm
+from utseg.networks.layers.blocks import InstanceNorm
 from utseg.networks.nnunet import NnUNet, ResidualBlock
 from utseg.networks.nnunet_topology import plan_topology
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.networks import build_network
-from utseg.networks.blocks import PreActivationBlock
-from utseg.networks.norm_relu_conv import norm_relu_conv
+from utseg.networks.layers.blocks import PreActivationBlock
+from utseg.networks.layers.norm_relu_conv import norm_relu_conv
 
 
 def plain(norm: nn.BatchNorm2d, conv: nn.Conv2d, x: Tensor) -> Tensor:

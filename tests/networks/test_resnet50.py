@@ -8,8 +8,8 @@ from networks.public_r50_vit import UNITS, WIDTH, Reference, public_weights
 from networks.small import build_small
 from utseg.errors import InputError, SettingError
 from utseg.networks import build_network, count_parameters
+from utseg.networks.layers.resnet50 import ResNet50, StandardisedConv2d
 from utseg.networks.macs import forward_macs
-from utseg.networks.resnet50 import ResNet50, StandardisedConv2d
 
 NAMES = ("ResNet50_UNet", "ResNet50_UTNet")
 

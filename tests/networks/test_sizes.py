@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utseg.networks.sizes import crop_to_size, pad_to_multiple
+from utseg.networks.layers.sizes import crop_to_size, pad_to_multiple
 
 
 @given(height=st.integers(1, 70), width=st.integers(1, 70), multiple=st.sampled_from([2, 8, 16]))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from networks.small import build_small
 from utseg.errors import InputError, SettingError
 from utseg.networks import build_network, count_parameters
-from utseg.networks.swin import (
+from utseg.networks.layers.swin import (
     PatchEmbedding,
     PatchExpanding,
     PatchMerging,
@@ -15,7 +15,7 @@ from utseg.networks.swin import (
     WindowAttention,
     drop_path,
 )
-from utseg.networks.swin import drop_paths as rates_of
+from utseg.networks.layers.swin import drop_paths as rates_of
 from utseg.networks.swin_unet import SwinUNet
 
 SETTINGS = {"embed_channels": 8, "depths": (2, 1, 2), "window_heads": (1, 2, 4), "mlp_ratio": 2}

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.errors import InputError
-from utseg.networks.norm_relu_conv import norm_relu_conv
-from utseg.networks.synchronised_norm import SynchronisedBatchNorm, synchronise_norms
+from utseg.networks.layers.norm_relu_conv import norm_relu_conv
+from utseg.networks.layers.synchronised_norm import SynchronisedBatchNorm, synchronise_norms
 
 from .small import SMALL, build_small
 

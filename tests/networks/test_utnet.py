@@ -7,7 +7,7 @@ from torch import nn
 from utseg.errors import InputError, SettingError
 from utseg.extensions import find
 from utseg.networks import build_network, count_parameters, import_official_state_dict, network_settings
-from utseg.networks.official import export_official_state_dict
+from utseg.networks.pretrained.official import export_official_state_dict
 
 
 def small(name: str = "UTNet", **settings: object) -> nn.Module:

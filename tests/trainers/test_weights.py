@@ -11,7 +11,7 @@ from trainers.convolutional import recipe
 from trainers.loop import train_by_recipe
 from trainers.weights import check_fit, fill, fit_weights, read_tensors, weights_file
 from utseg.errors import ArtefactError, InputError
-from utseg.networks.official import export_official_state_dict
+from utseg.networks.pretrained.official import export_official_state_dict
 from utseg.runs import read_run, read_weights
 
 

@@ -67,8 +67,8 @@ def build_network(name: str, *, in_channels: int, num_classes: int, **settings: 
 
 
 def import_official_state_dict(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Fill a UTNet with the weights of an official checkpoint; see `utseg.networks.official`."""
-    from utseg.networks.official import import_official_state_dict as fill
+    """Fill a UTNet with the weights of an official checkpoint; see `utseg.networks.pretrained.official`."""
+    from utseg.networks.pretrained.official import import_official_state_dict as fill
 
     fill(network, state_dict)
 

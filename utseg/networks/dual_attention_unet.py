@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utseg.networks.blocks import PreActivationBlock, decode, without_autocast
-from utseg.networks.checks import check_whole
+from utseg.networks.layers.blocks import PreActivationBlock, decode, without_autocast
+from utseg.networks.layers.checks import check_whole
 from utseg.networks.network import SegmentationNetwork, prefer_channels_last
 from utseg.networks.utnet import DownStage, PlainUpStage
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utseg.networks.checks import check_fraction, check_whole
-from utseg.networks.dropout import dropout as drop
+from utseg.networks.layers.checks import check_fraction, check_whole
+from utseg.networks.layers.dropout import dropout as drop
 from utseg.networks.network import SegmentationNetwork, prefer_channels_last
 
 # VGG-16: convolutions of a stage, and its channels in multiples of the first stage's. Each stage ends in max-pooling.

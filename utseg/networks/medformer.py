@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.errors import SettingError
-from utseg.networks.blocks import DepthwiseSeparable, PreActivationBlock
-from utseg.networks.checks import check_whole
+from utseg.networks.layers.blocks import DepthwiseSeparable, PreActivationBlock
+from utseg.networks.layers.checks import check_whole
+from utseg.networks.layers.norm_relu_conv import norm_relu_conv
 from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last, upsample
-from utseg.networks.norm_relu_conv import norm_relu_conv
 
 LEVELS = 4
 ATTENDING = (2, 3, 4)

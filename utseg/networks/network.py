@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utseg.networks.checks import check_flag, check_whole
-from utseg.networks.sizes import crop_to_size, pad_to_multiple
+from utseg.networks.layers.checks import check_flag, check_whole
+from utseg.networks.layers.sizes import crop_to_size, pad_to_multiple
 
 
 def upsample(x_BCHW: Tensor, size_HW: Sequence[int]) -> Tensor:

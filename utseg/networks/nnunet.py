@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.errors import SettingError
-from utseg.networks.blocks import InstanceNorm, decode
-from utseg.networks.checks import check_choice, check_whole
+from utseg.networks.layers.blocks import InstanceNorm, decode
+from utseg.networks.layers.checks import check_choice, check_whole
 from utseg.networks.network import SegmentationNetwork, prefer_channels_last
 from utseg.networks.nnunet_topology import Pair, plan_topology
 

@@ -10,11 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from utseg.networks.blocks import PreActivationBlock
-from utseg.networks.checks import check_whole
+from utseg.networks.layers.blocks import PreActivationBlock
+from utseg.networks.layers.checks import check_whole
+from utseg.networks.layers.resnet50 import LEVELS, ResNet50, check_resnet
 from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last, upsample
-from utseg.networks.r50_vit_weights import import_resnet, resnet_layers
-from utseg.networks.resnet50 import LEVELS, ResNet50, check_resnet
+from utseg.networks.pretrained.r50_vit_weights import import_resnet, resnet_layers
 
 
 class UpStage(nn.Module):

@@ -11,8 +11,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from utseg.errors import SettingError
-from utseg.networks.attention import check_attention
-from utseg.networks.checks import check_wholes
+from utseg.networks.layers.attention import check_attention
+from utseg.networks.layers.checks import check_wholes
 from utseg.networks.network import Family, prefer_channels_last
 from utseg.networks.resnet50_unet import ResNet50UNet
 from utseg.networks.utnet import TransformerBlock

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.errors import InputError, SettingError, listing
-from utseg.networks.checks import check_fraction, check_whole, check_wholes
-from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last
-from utseg.networks.swin import (
+from utseg.networks.layers.checks import check_fraction, check_whole, check_wholes
+from utseg.networks.layers.swin import (
     PatchEmbedding,
     PatchExpanding,
     PatchMerging,
@@ -24,6 +23,7 @@ from utseg.networks.swin import (
     initialise,
     swin_blocks,
 )
+from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last
 
 # Parts of a block, ours and public.
 _BLOCK = {

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from utseg.errors import SettingError
-from utseg.networks.checks import check_choice, check_fraction, check_whole, check_wholes
+from utseg.networks.layers.checks import check_choice, check_fraction, check_whole, check_wholes
+from utseg.networks.layers.resnet50 import LEVELS, ResNet50, check_resnet
+from utseg.networks.layers.vit import VisionTransformer
 from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last, upsample
-from utseg.networks.r50_vit_weights import import_hybrid, resnet_layers, transformer_layers
-from utseg.networks.resnet50 import LEVELS, ResNet50, check_resnet
-from utseg.networks.vit import VisionTransformer
+from utseg.networks.pretrained.r50_vit_weights import import_hybrid, resnet_layers, transformer_layers
 
 BACKBONES = ("r50", "none")
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utseg.networks.blocks import InstanceNorm, decode
-from utseg.networks.checks import check_choice, check_whole
+from utseg.networks.layers.blocks import InstanceNorm, decode
+from utseg.networks.layers.checks import check_choice, check_whole
 from utseg.networks.network import SegmentationNetwork, prefer_channels_last, upsample
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {

@@ -14,11 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.errors import SettingError
-from utseg.networks.attention import AttentionSettings, EfficientAttention, check_attention
-from utseg.networks.blocks import PreActivationBlock, PreActivationBottleneck, decode
-from utseg.networks.checks import check_choice, check_flag, check_levels_listed, check_whole, entries_by_level
+from utseg.networks.layers.attention import AttentionSettings, EfficientAttention, check_attention
+from utseg.networks.layers.blocks import PreActivationBlock, PreActivationBottleneck, decode
+from utseg.networks.layers.checks import (
+    check_choice,
+    check_flag,
+    check_levels_listed,
+    check_whole,
+    entries_by_level,
+)
+from utseg.networks.layers.norm_relu_conv import norm_relu_conv
 from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last, upsample
-from utseg.networks.norm_relu_conv import norm_relu_conv
 
 DOWNSAMPLINGS = ("maxpool", "strided")
 ATTENTION_IN = ("both", "encoder", "decoder")
@@ -242,8 +248,8 @@ class UTNet(SegmentationNetwork):
         prefer_channels_last(self)
 
     def from_public_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-        """Those of the official UTNet; see `utseg.networks.official`."""
-        from utseg.networks.official import from_official, is_official  # which knows this class
+        """Those of the official UTNet; see `utseg.networks.pretrained.official`."""
+        from utseg.networks.pretrained.official import from_official, is_official  # which knows this class
 
         return from_official(self, weights) if is_official(weights) else None
 

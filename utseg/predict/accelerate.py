@@ -11,7 +11,7 @@ from itertools import chain, pairwise
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from utseg.networks.blocks import PreActivationBlock, PreActivationBottleneck
+from utseg.networks.layers.blocks import PreActivationBlock, PreActivationBottleneck
 from utseg.networks.unet import DoubleConv
 
 PAIRS: Mapping[type[nn.Module], tuple[tuple[str, str], ...]] = {

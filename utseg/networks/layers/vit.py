@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utseg.networks.dropout import dropout as drop
+from utseg.networks.layers.dropout import dropout as drop
 from utseg.networks.network import upsample
 
 GRID = 16

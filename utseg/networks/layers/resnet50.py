@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.errors import SettingError
-from utseg.networks.checks import check_whole, check_wholes
+from utseg.networks.layers.checks import check_whole, check_wholes
 
 LEVELS = 4
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from utseg.errors import InputError, listing
+from utseg.networks.layers.resnet50 import BottleneckUnit, ResNet50
+from utseg.networks.layers.vit import GRID, TransformerLayer, VisionTransformer
 from utseg.networks.network import upsample
-from utseg.networks.resnet50 import BottleneckUnit, ResNet50
-from utseg.networks.vit import GRID, TransformerLayer, VisionTransformer
 
 _ATTENTION = "MultiHeadDotProductAttention_1"
 _POSITIONS = "Transformer/posembed_input/pos_embedding"

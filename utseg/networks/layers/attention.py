@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utseg.networks.attend import attend, coarse_cells
-from utseg.networks.blocks import DepthwiseSeparable
-from utseg.networks.checks import check_choice, check_fraction, check_whole
-from utseg.networks.dropout import dropout as drop
+from utseg.networks.layers.attend import attend, coarse_cells
+from utseg.networks.layers.blocks import DepthwiseSeparable
+from utseg.networks.layers.checks import check_choice, check_fraction, check_whole
+from utseg.networks.layers.dropout import dropout as drop
 
 PROJECTIONS = ("interp", "maxpool")
 RELATIVE_POSITIONS = ("2d-bias", "1d-qk", "none")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utseg.networks.norm_relu_conv import norm_relu_conv
+from utseg.networks.layers.norm_relu_conv import norm_relu_conv
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from utseg.networks.dropout import Mask, draw_seed
+from utseg.networks.layers.dropout import Mask, draw_seed
 
 # Queries of a tile: logits of 4096 × 64 are 1 MiB, so that three such buffers stay in the second-level caches of two cores.
 _TILE = 4096

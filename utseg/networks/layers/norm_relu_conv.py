@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from utseg.networks.synchronised_norm import NormSettings, normalise, normalise_backward
+from utseg.networks.layers.synchronised_norm import NormSettings, normalise, normalise_backward
 
 
 def norm_relu_conv(norm: nn.BatchNorm2d, conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:

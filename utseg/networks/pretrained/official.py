@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from utseg.errors import InputError, listing
-from utseg.networks.attention import EfficientAttention
-from utseg.networks.blocks import PreActivationBlock, PreActivationBottleneck
+from utseg.networks.layers.attention import EfficientAttention
+from utseg.networks.layers.blocks import PreActivationBlock, PreActivationBottleneck
 from utseg.networks.utnet import AttentionUpStage, DownStage, PlainUpStage, TransformerBlock, UTNet
 
 _BLOCK = {
