@@ -12,16 +12,15 @@ from made_study import MadeStudy, write_study_folder
 from utseg.errors import CaseErrors
 from utseg.evaluate.compare import TIE, TOO_FEW
 from utseg.evaluate.intervals import subject_means
-from utseg.report.study_compare import corrected, exchange_p, paired, unpaired
-from utseg.report.study_data import read_study_data
-from utseg.report.study_distance import (
+from utseg.report.study.compare import corrected, exchange_p, paired, unpaired
+from utseg.report.study.distance import (
     clouds,
     distances,
     read_table,
     spearman,
     spearman_interval,
 )
-from utseg.report.study_gap import (
+from utseg.report.study.gap import (
     GAINS,
     LOSES,
     LOSS,
@@ -33,9 +32,10 @@ from utseg.report.study_gap import (
     pair_verdict,
     plain,
 )
-from utseg.report.study_matrix import matrices
-from utseg.report.study_parts import ablations, chance, learning_curve
-from utseg.report.study_runs import check_subjects
+from utseg.report.study.matrix import matrices
+from utseg.report.study.parts import ablations, chance, learning_curve
+from utseg.report.study.runs import check_subjects
+from utseg.study.findings.data import read_study_data
 from utseg.study.images import read_images
 from utseg.study.record import read_study, write_study
 

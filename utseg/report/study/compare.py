@@ -17,7 +17,7 @@ from utseg.evaluate.intervals import RESAMPLES, SEED, Floats, statistics, subjec
 from utseg.evaluate.metrics import METRIC
 from utseg.evaluate.tables import NOTHING, digits_apart, number, signed_number, with_interval
 from utseg.report.glance import MARK
-from utseg.report.study_data import Side, StudyData
+from utseg.study.findings.data import Side, StudyData
 from utseg.study.record import MEAN_LABEL
 
 

@@ -13,10 +13,10 @@ import numpy as np
 from utseg.evaluate.intervals import statistics, subject_means
 from utseg.evaluate.tables import NOTHING, Table, duration_text, mean_of, number, p_text
 from utseg.report.drawings import Charts
-from utseg.report.study_charts import ForestRow, Point, forest, points_chart
-from utseg.report.study_compare import Difference, corrected, difference_text, mean_text, means_text, paired
-from utseg.report.study_data import DEFAULT, Side, StudyData, comparable
-from utseg.report.study_gap import HOLM_NOTE, plain
+from utseg.report.study.charts import ForestRow, Point, forest, points_chart
+from utseg.report.study.compare import Difference, corrected, difference_text, mean_text, means_text, paired
+from utseg.report.study.gap import HOLM_NOTE, plain
+from utseg.study.findings.data import DEFAULT, Side, StudyData, comparable
 from utseg.study.record import StudyRun
 
 SIZED = re.compile(r"(.*) · \d+ subjects")

@@ -14,7 +14,7 @@ import numpy as np
 
 from utseg.evaluate.metrics import METRIC
 from utseg.evaluate.tables import Table, interval, number, p_text
-from utseg.report.study_compare import (
+from utseg.report.study.compare import (
     Difference,
     corrected,
     difference_text,
@@ -24,7 +24,7 @@ from utseg.report.study_compare import (
     paired,
     unpaired,
 )
-from utseg.report.study_data import Side, StudyData, comparable
+from utseg.study.findings.data import Side, StudyData, comparable
 from utseg.study.record import MEAN_LABEL
 
 LOSES, GAINS = "loses", "gains"

@@ -21,10 +21,10 @@ from utseg.evaluate.metrics import Row
 from utseg.evaluate.tables import NOTHING, Table, p_text, signed_number, with_interval
 from utseg.report.drawings import Charts
 from utseg.report.glance import MARK
-from utseg.report.study_charts import Point, points_chart
-from utseg.report.study_data import Floats, StudyData
-from utseg.report.study_gap import MOST_CLAUSES, plain, plural
-from utseg.report.study_matrix import training_sets
+from utseg.report.study.charts import Point, points_chart
+from utseg.report.study.gap import MOST_CLAUSES, plain, plural
+from utseg.report.study.matrix import training_sets
+from utseg.study.findings.data import Floats, StudyData
 from utseg.study.images import KINDS, features_of, kind_of
 from utseg.study.record import StudyRun
 

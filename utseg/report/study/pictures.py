@@ -10,7 +10,7 @@ from pathlib import Path
 from utseg.evaluate.metrics import Row
 from utseg.evaluate.records import METRICS_FILE
 from utseg.report.inputs import Entry, Scores, read_scores
-from utseg.report.study_data import StudyData
+from utseg.study.findings.data import StudyData
 from utseg.study.record import SEEN, UNSEEN
 
 TEST_FOLDER = "test"

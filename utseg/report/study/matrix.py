@@ -13,8 +13,8 @@ import numpy as np
 from utseg.evaluate.intervals import statistics
 from utseg.evaluate.metrics import METRIC
 from utseg.evaluate.tables import NOTHING, Table, interval, number
-from utseg.report.study_data import Side, StudyData
-from utseg.report.study_gap import plain
+from utseg.report.study.gap import plain
+from utseg.study.findings.data import Side, StudyData
 from utseg.study.record import MEAN_LABEL, SEEN, StudyRun
 
 UNSEEN_ALL, SEEN_ALL, EVERY = "all unseen", "all seen", "all"

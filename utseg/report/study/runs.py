@@ -14,11 +14,11 @@ from utseg.evaluate.tables import NOTHING, Table, duration_text, mean_of, number
 from utseg.files import sha256
 from utseg.report.drawings import Charts
 from utseg.report.making import leaves, text
-from utseg.report.study_charts import Point, points_chart
-from utseg.report.study_compare import mean_text
-from utseg.report.study_data import FINISHED, Side, StudyData
-from utseg.report.study_gap import plural
-from utseg.report.study_parts import capacity
+from utseg.report.study.charts import Point, points_chart
+from utseg.report.study.compare import mean_text
+from utseg.report.study.gap import plural
+from utseg.report.study.parts import capacity
+from utseg.study.findings.data import FINISHED, Side, StudyData
 from utseg.study.record import CASES_FILE, DEFINITION_FILE, IMAGES_FILE, RESULTS_FILE, STUDY_FILE, StudyRun
 
 CHECKED = "disjoint, checked"

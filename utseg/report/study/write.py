@@ -21,8 +21,7 @@ from utseg.report.export import export_tables
 from utseg.report.inputs import group_columns
 from utseg.report.page import Shown, render
 from utseg.report.pictured import with_pictures
-from utseg.report.study_data import StudyData, read_image_rows, read_study_data
-from utseg.report.study_distance import (
+from utseg.report.study.distance import (
     cloud_charts,
     clouds,
     correlation_table,
@@ -30,7 +29,7 @@ from utseg.report.study_distance import (
     look_sentences,
     read_table,
 )
-from utseg.report.study_gap import (
+from utseg.report.study.gap import (
     Gap,
     Pair,
     by_value_table,
@@ -40,10 +39,10 @@ from utseg.report.study_gap import (
     pair_sentences,
     plural,
 )
-from utseg.report.study_matrix import Matrix, matrices, matrix_table, scores_table
-from utseg.report.study_parts import Section, ablations, chance, learning_curve
-from utseg.report.study_pictures import FIGURES_SHOWN, STACKS_SHOWN, picture_entries
-from utseg.report.study_runs import (
+from utseg.report.study.matrix import Matrix, matrices, matrix_table, scores_table
+from utseg.report.study.parts import Section, ablations, chance, learning_curve
+from utseg.report.study.pictures import FIGURES_SHOWN, STACKS_SHOWN, picture_entries
+from utseg.report.study.runs import (
     check_subjects,
     cost_table,
     counts,
@@ -54,6 +53,7 @@ from utseg.report.study_runs import (
     runs_table,
 )
 from utseg.report.write import SUFFIX, TABLES, Report, made_now
+from utseg.study.findings.data import StudyData, read_image_rows, read_study_data
 from utseg.study.record import DEFINITION_FILE, MEAN_LABEL, STUDY_FILE
 
 TEMPLATE = "study.html"

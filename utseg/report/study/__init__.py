@@ -1,0 +1,1 @@
+"""The report about a study: tables, sentences and charts of what `utseg.study.findings` computes."""
