@@ -16,9 +16,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from utseg.case import Case
+from utseg.compute.pool import process_pool, run_each
 from utseg.evaluate import evaluate_cases
 from utseg.files import read_json
-from utseg.parallel import process_pool, run_each
 from utseg.report import write_report
 
 SIZE_ZYX = (10, 224, 258)

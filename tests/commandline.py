@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from unittest.mock import patch
 
-from utseg.parallel import InlineExecutor
+from utseg.compute.pool import InlineExecutor
 
 SCRIPTS = Path(sys.executable).parent
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from utseg.commands import evaluate, find_best_configuration, plan_and_preprocess, predict, study, train
-from utseg.parallel import InlineExecutor
+from utseg.compute.pool import InlineExecutor
 
 COMMANDS = {
     f"utseg_{module.__name__.rpartition('.')[2]}": module.main

@@ -7,9 +7,9 @@ import numpy as np
 from rawfiles import LABELS, make_nifti
 
 from utseg.case import Case
+from utseg.compute.pool import InlineExecutor
 from utseg.evaluate import evaluate_cases
 from utseg.evaluate.records import METRICS, case_columns, to_csv
-from utseg.parallel import InlineExecutor
 
 HOSTILE_CASE = "<img src=x onerror=hacked=1>"
 HOSTILE_SCRIPT = "</script><script>hacked=2</script>"

@@ -5,8 +5,8 @@ from typing import Any
 
 from rawfiles import make_nnunet
 
+from utseg.compute.pool import InlineExecutor
 from utseg.fingerprint import make_fingerprint
-from utseg.parallel import InlineExecutor
 from utseg.planning.plan import AugmentationSettings, NetworkSettings, Plan, write_plan
 from utseg.preprocess.run import preprocess_dataset
 from utseg.preprocess.slices import SliceStore

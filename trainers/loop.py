@@ -26,9 +26,9 @@ from trainers.state import State, best_packed, new_state, packed, restored
 from trainers.step import LossNotFinite, Sums, precision, train_step
 from trainers.validate import Validation, validate, validate_at_native_resolution
 from utseg.augment.loader import Batch, training_batches
+from utseg.compute.pool import available_cores
 from utseg.errors import Interrupted, UtsegError
 from utseg.files import folder_lock, remove_leftovers, require_writable
-from utseg.parallel import available_cores
 from utseg.progress import progress
 from utseg.runs import RUN_FILE, write_run, write_weights
 from utseg.training import TrainRequest, TrainResult

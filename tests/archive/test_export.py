@@ -13,12 +13,12 @@ from rawfiles import make_nnunet
 
 from utseg.archive import Terms, export_model, import_model
 from utseg.archive.subjects import count_cohort, known_cases, shareable_columns
+from utseg.compute.pool import InlineExecutor
 from utseg.errors import ArtefactError, InputError, UtsegError
 from utseg.evaluate.summary import summarise
 from utseg.files import read_json
 from utseg.fingerprint import make_fingerprint
 from utseg.fingerprint.model import write_fingerprint
-from utseg.parallel import InlineExecutor
 from utseg.rawdata import open_dataset
 
 

@@ -11,9 +11,9 @@ from rawfiles import change_voxels, corrupt, make_nnunet
 import utseg.preprocess.dataset as dataset_module
 import utseg.preprocess.run as run_module
 from preprocess.made import make_plan
+from utseg.compute.pool import InlineExecutor
 from utseg.errors import ArtefactError, CaseErrors, InputError, SettingError, UsageError, UtsegError
 from utseg.fingerprint import make_fingerprint
-from utseg.parallel import InlineExecutor
 from utseg.planning.plan import read_plan
 from utseg.preprocess.dataset import PlanRequest, prepare_dataset, preview_plan
 from utseg.preprocess.run import Counts, preprocess_dataset

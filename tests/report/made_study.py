@@ -9,10 +9,10 @@ from made_scores import HOSTILE_CASE, HOSTILE_SCRIPT, HOSTILE_VENDOR, heart, ren
 from rawfiles import LABELS, make_nifti
 
 from utseg.case import Case
+from utseg.compute.pool import InlineExecutor
 from utseg.evaluate import evaluate_cases
 from utseg.evaluate.records import METRICS, read_metrics, to_csv
 from utseg.files import write_text
-from utseg.parallel import InlineExecutor
 from utseg.study.record import (
     CASES_FILE,
     IMAGES_FILE,

@@ -8,8 +8,8 @@ import pytest
 from made_scores import HOSTILE_CASE, HOSTILE_SCRIPT
 from made_study import make_pictured_study
 
+from utseg.compute.pool import InlineExecutor
 from utseg.home import Home
-from utseg.parallel import InlineExecutor
 from utseg.report import write_report, write_study_report
 
 selenium = pytest.importorskip("selenium")

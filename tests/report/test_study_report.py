@@ -9,9 +9,9 @@ from made_study import MadeStudy, make_pictured_study, write_study_folder
 from test_write_report import Elements
 
 from utseg.commands.report import main
+from utseg.compute.pool import InlineExecutor
 from utseg.errors import ArtefactError, CaseErrors, InputError
 from utseg.home import Home
-from utseg.parallel import InlineExecutor
 from utseg.report import write_study_report
 from utseg.study.record import read_study, write_study
 

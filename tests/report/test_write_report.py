@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from made_scores import HOSTILE_CASE, HOSTILE_SCRIPT, write_scores
 
+from utseg.compute.pool import InlineExecutor
 from utseg.errors import CaseErrors, InputError
 from utseg.home import Home
-from utseg.parallel import InlineExecutor
 from utseg.report import write_report
 from utseg.report.inputs import find_entries
 

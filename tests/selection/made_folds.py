@@ -10,8 +10,8 @@ import torch
 from rawfiles import make_nnunet
 from tiny_models import make_run_folder
 
+from utseg.compute.pool import InlineExecutor
 from utseg.evaluate.score import evaluate_cases
-from utseg.parallel import InlineExecutor
 from utseg.predict import pipeline
 from utseg.predict.model import load_model
 from utseg.predict.pipeline import predict_cases

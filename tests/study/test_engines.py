@@ -10,7 +10,7 @@ import time
 import pytest
 from commandline import SCRIPTS
 
-from utseg.parallel import available_cores
+from utseg.compute.pool import available_cores
 
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 pytest.importorskip("submitit", reason="the extra `slurm` is not installed")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from commandline import SCRIPTS
 
-from utseg.children import stop_children
+from utseg.compute.children import stop_children
 from utseg.errors import ArtefactError
 from utseg.evaluate.records import METRICS_FILE
 from utseg.files import read_json

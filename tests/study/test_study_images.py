@@ -7,8 +7,8 @@ import pytest
 from rawfiles import LABELS, make_nifti
 
 from utseg.case import Case, Dataset
+from utseg.compute.pool import InlineExecutor
 from utseg.errors import CaseErrors
-from utseg.parallel import InlineExecutor
 from utseg.study.images import (
     channel_features,
     features_of,

@@ -99,12 +99,12 @@ def _without_what_the_data_does_not_decide() -> Iterator[None]:
     """
     import trainers.log
     from planners import cpu
-    from utseg import parallel
+    from utseg.compute import pool
     from utseg.planning import memory
 
     @contextmanager
-    def inline(_workers: int | None = None) -> Iterator[parallel.InlineExecutor]:
-        yield parallel.InlineExecutor()
+    def inline(_workers: int | None = None) -> Iterator[pool.InlineExecutor]:
+        yield pool.InlineExecutor()
 
     def once(function: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*names: Any, **settings: Any) -> Any:
@@ -114,13 +114,13 @@ def _without_what_the_data_does_not_decide() -> Iterator[None]:
 
         return counted
 
-    pool = parallel.process_pool
+    started = pool.process_pool
     changes = [(memory, "dry_run", once(memory.dry_run)), (cpu, "forward_gmac", once(cpu.forward_gmac))]
     changes.append((trainers.log, "draw_progress", lambda *_: b""))
     changes += [
         (module, "process_pool", inline)
         for name, module in list(sys.modules.items())
-        if name.startswith("utseg.") and getattr(module, "process_pool", None) is pool
+        if name.startswith("utseg.") and getattr(module, "process_pool", None) is started
     ]
     try:
         with ExitStack() as stack:
@@ -128,10 +128,10 @@ def _without_what_the_data_does_not_decide() -> Iterator[None]:
                 stack.enter_context(mock.patch.object(module, name, value))
             yield
     finally:
-        _restore(pool, inline)
+        _restore(started, inline)
 
 
-def _restore(pool: Any, inline: Any) -> None:
+def _restore(started: Any, inline: Any) -> None:
     for name, module in list(sys.modules.items()):  # those that were imported meanwhile
         if name.startswith("utseg.") and getattr(module, "process_pool", None) is inline:
-            module.process_pool = pool  # type: ignore[attr-defined]
+            module.process_pool = started  # type: ignore[attr-defined]

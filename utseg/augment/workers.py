@@ -13,8 +13,8 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, Self
 
+from utseg.compute.pool import fresh_process_context
 from utseg.errors import UtsegError, WorkerError
-from utseg.parallel import fresh_process_context
 
 SECONDS_TO_END = 5.0
 

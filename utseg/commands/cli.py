@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from utseg.case import Dataset
-    from utseg.cluster import DaskExecutor
+    from utseg.compute.cluster import DaskExecutor
 
 logger = logging.getLogger("utseg")
 INTERRUPTED = 75
@@ -102,7 +102,7 @@ def cluster_of(
         raise UsageError(
             "-np and --dask: -np counts processes on this machine, a cluster has its own; leave one out"
         )
-    from utseg.cluster import dask_executor
+    from utseg.compute.cluster import dask_executor
 
     with dask_executor(arguments.dask, writes=writes, reads=reads, gpu=gpu, stop_work=stop_work) as executor:
         yield executor

@@ -35,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _networks(arguments: argparse.Namespace) -> int:
+    from utseg.compute.pool import available_cores, process_pool
     from utseg.extensions import find
     from utseg.networks import network_names
-    from utseg.parallel import available_cores, process_pool
     from utseg.planning.survey import survey
 
     names = list(dict.fromkeys(arguments.models or network_names()))

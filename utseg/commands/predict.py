@@ -144,8 +144,8 @@ def _predict_on_cluster(
     arguments: argparse.Namespace, words: Sequence[str], runs: Sequence[Path], cases: int
 ) -> None:
     """Has parts of the cases predicted by processes on the cluster's workers, each into the same folder."""
-    from utseg.children import stop_children
     from utseg.commands.predict_parts import predict_on_cluster, without_dask
+    from utseg.compute.children import stop_children
 
     if others := options.flags_given(arguments, {"--part": "part", "--timeline": "timeline"}):
         raise UsageError(f"{others[0]} and --dask: a cluster predicts in parts of its own; leave one out")

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utseg.children import live_as_child, run_child
-from utseg.cluster import DaskExecutor
 from utseg.commands.cli import INTERRUPTED
+from utseg.compute.children import live_as_child, run_child
+from utseg.compute.cluster import DaskExecutor
+from utseg.compute.pool import THREAD_VARIABLES, run_each
 from utseg.errors import CaseErrors, UtsegError
-from utseg.parallel import THREAD_VARIABLES, run_each
 from utseg.progress import progress
 
 logger = logging.getLogger("utseg")

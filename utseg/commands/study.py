@@ -13,7 +13,7 @@ from utseg.commands.cli import INTERRUPTED, cluster_of, console, home_of, make_p
 from utseg.errors import CaseErrors, InputError, Interrupted, UsageError, UtsegError, listing
 
 if TYPE_CHECKING:
-    from utseg.cluster import DaskExecutor
+    from utseg.compute.cluster import DaskExecutor
     from utseg.study.checksums import Checksums
     from utseg.study.definition import Definition
     from utseg.study.expand import StudyPlan
@@ -144,7 +144,7 @@ def _study(arguments: argparse.Namespace) -> int | None:
 
 def _cluster(arguments: argparse.Namespace) -> "AbstractContextManager[DaskExecutor | None]":
     """The executor of data and runs where `--dask` names one. Runs there save and end when this command is interrupted."""
-    from utseg.children import stop_children
+    from utseg.compute.children import stop_children
 
     home = home_of(arguments)
     return cluster_of(

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.case import Case
+from utseg.compute.pool import process_pool, run_each
 from utseg.errors import CaseErrors, InputError, listing
 from utseg.evaluate.clinical import clinical_measures, summarise_clinical
 from utseg.evaluate.metrics import Definition, Row
@@ -43,7 +44,6 @@ from utseg.evaluate.tables import LATEX_FILE, MARKDOWN_FILE, summary_tables, to_
 from utseg.files import folder_lock, require_no_broken_link, require_writable, write_json, write_text
 from utseg.fingerprint.same_scan import in_words, same_subjects
 from utseg.labels import Labels, match_labels, same_numbering, structures
-from utseg.parallel import process_pool, run_each
 from utseg.predict.record import predicted_cases, seen_in_training
 from utseg.progress import progress
 from utseg.rawdata.names import letter_case_differs, letter_case_pairs

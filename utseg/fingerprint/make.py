@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utseg.case import Case, Dataset
+from utseg.compute.pool import run_each
 from utseg.errors import CaseErrors, InputError
 from utseg.files import sha256, stamp
 from utseg.fingerprint.aggregate import aggregate_cases, aggregate_groups
@@ -18,7 +19,6 @@ from utseg.fingerprint.model import CaseFingerprint, Fingerprint
 from utseg.fingerprint.same_scan import same_scans
 from utseg.fingerprint.warnings import dataset_warnings
 from utseg.notices import notice_lines
-from utseg.parallel import run_each
 from utseg.progress import progress
 
 logger = logging.getLogger("utseg")

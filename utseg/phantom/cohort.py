@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from utseg.compute.pool import InlineExecutor, process_pool, run_each
 from utseg.errors import InputError
 from utseg.files import (
     folder_lock,
@@ -25,7 +26,6 @@ from utseg.files import (
     write_json,
     write_text,
 )
-from utseg.parallel import InlineExecutor, process_pool, run_each
 from utseg.phantom.anatomy import PATHOLOGIES
 from utseg.phantom.examination import (
     PhantomSettings,

@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.case import Case
+from utseg.compute.pool import InlineExecutor, process_pool, run_each
 from utseg.errors import ArtefactError, CaseErrors, InputError, UsageError, listing
 from utseg.files import folder_lock, remove_leftovers, require_writable, sha256
 from utseg.labels import match_labels, same_numbering
-from utseg.parallel import InlineExecutor, process_pool, run_each
 from utseg.predict.record import (
     PREDICTION_FILE,
     ModelUse,

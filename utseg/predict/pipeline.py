@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utseg.case import Case
+from utseg.compute.pool import InlineExecutor, process_pool, run_each
 from utseg.errors import Interrupted, number_of
 from utseg.files import require_writable, sha256_json
-from utseg.parallel import InlineExecutor, process_pool, run_each
 from utseg.planning.plan import Plan
 from utseg.postprocess import Postprocessing, check_labels
 from utseg.predict.model import LoadedModel, in_one_numbering

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from utseg.case import Dataset
+from utseg.compute.pool import process_pool
 from utseg.errors import InputError, UtsegError
 from utseg.extensions import find
 from utseg.files import folder_lock, remove_leftovers, require_writable, write_text
@@ -21,7 +22,6 @@ from utseg.fingerprint import Fingerprint, make_fingerprint, read_fingerprint, w
 from utseg.fingerprint.model import FINGERPRINT_FILE
 from utseg.fingerprint.same_scan import same_scans
 from utseg.home import PLAN_FILE, plan_folder_name
-from utseg.parallel import process_pool
 from utseg.planning.plan import Plan, override, read_plan, write_plan
 from utseg.preprocess.run import Counts, preprocess_dataset
 from utseg.preprocess.splits import (

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utseg.case import Case, Dataset
+from utseg.compute.pool import run_each
 from utseg.errors import CaseErrors, InputError
 from utseg.fingerprint import CaseFingerprint, Fingerprint
-from utseg.parallel import run_each
 from utseg.planning.plan import Plan
 from utseg.preprocess.slices import SliceStore, preprocessing_sha256
 from utseg.progress import progress

@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from utseg.case import Dataset
+from utseg.compute.pool import process_pool, run_each
 from utseg.home import Home
-from utseg.parallel import process_pool, run_each
 from utseg.progress import progress
 from utseg.report.cases import FIGURES, Chosen, choose_figures
 from utseg.report.page import Shown

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.case import Case
+from utseg.compute.pool import run_each
 from utseg.errors import CaseErrors, InputError
 from utseg.evaluate.intervals import mean_over_subjects
 from utseg.evaluate.metrics import bounding_box, dice
 from utseg.labels import match_labels
-from utseg.parallel import run_each
 from utseg.progress import progress
 from utseg.rawdata.gate import read_label
 

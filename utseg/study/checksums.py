@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from utseg.case import Case
+from utseg.compute.pool import available_cores
 from utseg.errors import CaseErrors, InputError, UtsegError
 from utseg.files import read_json, sha256, stamp, write_json
 from utseg.fingerprint.same_scan import same_subjects
-from utseg.parallel import available_cores
 from utseg.progress import progress
 
 CHECKSUMS_FILE = "checksums.json"

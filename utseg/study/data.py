@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from utseg.case import Case, Dataset
+from utseg.compute.pool import process_pool
 from utseg.errors import UtsegError
 from utseg.files import sha256_json
 from utseg.fingerprint import Fingerprint, make_fingerprint, read_fingerprint, write_fingerprint
@@ -20,7 +21,6 @@ from utseg.fingerprint.make import summarise
 from utseg.fingerprint.model import FINGERPRINT_FILE
 from utseg.fingerprint.same_scan import in_words
 from utseg.home import PLAN_FILE, plan_folder_name
-from utseg.parallel import process_pool
 from utseg.planning.plan import Plan
 from utseg.preprocess.dataset import PlanRequest, prepare_dataset, preview_plan
 from utseg.preprocess.splits import SPLITS_FILE, write_splits

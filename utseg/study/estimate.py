@@ -10,8 +10,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from utseg.compute.pool import available_cores
 from utseg.errors import SettingError
-from utseg.parallel import available_cores
 from utseg.planning.plan import Plan
 from utseg.progress import progress
 from utseg.study.data import measured, own_fingerprint, preview

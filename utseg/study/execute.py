@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from utseg.children import live_as_child, run_child
+from utseg.compute.children import live_as_child, run_child
+from utseg.compute.pool import THREAD_VARIABLES
 from utseg.errors import FolderBusy, Interrupted, UtsegError
 from utseg.files import folder_lock
-from utseg.parallel import THREAD_VARIABLES
 from utseg.study.jobs import (
     LOG_FILE,
     Job,

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.case import Case, Dataset
+from utseg.compute.pool import process_pool, run_each
 from utseg.errors import CaseErrors, InputError
 from utseg.evaluate.metrics import Row
 from utseg.evaluate.records import to_csv
 from utseg.files import sha256, write_text
 from utseg.fingerprint.model import PERCENTILES
-from utseg.parallel import process_pool, run_each
 from utseg.progress import progress
 from utseg.study.record import IMAGES_FILE, read_study
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utseg.children import stop_children
+from utseg.compute.children import stop_children
+from utseg.compute.pool import available_cores, run_each
 from utseg.errors import InputError, Interrupted, UtsegError
 from utseg.evaluate.tables import number
 from utseg.files import folder_lock, remove_leftovers, require_writable, write_text
 from utseg.home import Home
-from utseg.parallel import available_cores, run_each
 from utseg.study.checksums import Checksums
 from utseg.study.data import DATA_FOLDER, RunData, cases_of, measured, prepare, run_data, train_settings
 from utseg.study.definition import to_toml

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from utseg.children import stop_children
+from utseg.compute.children import stop_children
 from utseg.errors import InputError, SettingError, UsageError
 from utseg.files import read_json, write_json
 from utseg.study.execute import execute_job

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
+from utseg.compute.pool import THREAD_VARIABLES, InlineExecutor, process_pool, run_each
 from utseg.errors import InputError, WorkerError
-from utseg.parallel import THREAD_VARIABLES, InlineExecutor, process_pool, run_each
 
 
 def double_or_refuse(number: int) -> int:

@@ -24,10 +24,10 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utseg.compute.pool import ClusterLost, ItemLost, available_cores
 from utseg.errors import InputError, UsageError, UtsegError, listing
 from utseg.files import read_json, require_writable, sha256_json
 from utseg.home import typed_path
-from utseg.parallel import ClusterLost, ItemLost, available_cores
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -10,11 +10,11 @@ from functools import partial
 
 import pytest
 
-import utseg.cluster as cluster_module
-from utseg.cluster import dask_executor
+import utseg.compute.cluster as cluster_module
 from utseg.commands import evaluate, plan_and_preprocess
+from utseg.compute.cluster import dask_executor
+from utseg.compute.pool import run_each
 from utseg.errors import CaseErrors, InputError, UsageError, WorkerError
-from utseg.parallel import run_each
 
 dask = pytest.importorskip("dask", reason="the extra `dask` is not installed")
 from distributed import LocalCluster  # noqa: E402
