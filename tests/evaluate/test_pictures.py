@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from utseg.evaluate.pictures import largest_slice, overlay_picture
-from utseg.pictures import label_colour
+from utseg.figures.outlines import label_colour
 
 LABELS = {"background": 0, "LV": 1, "MYO": 2}
 

@@ -12,10 +12,7 @@ from tiny_models import band_model
 
 from utseg.case import Case
 from utseg.errors import UtsegError
-from utseg.files import sha256
-from utseg.pictures import label_colour
-from utseg.predict import overlays, pipeline
-from utseg.predict.montage import (
+from utseg.figures.montage import (
     GAP,
     HEADER,
     LARGEST_SIDE,
@@ -25,6 +22,9 @@ from utseg.predict.montage import (
     montage,
     shown_slices,
 )
+from utseg.figures.outlines import label_colour
+from utseg.files import sha256
+from utseg.predict import overlays, pipeline
 from utseg.predict.overlays import OverlayJob, overlay_path, shown_mask, write_overlay
 from utseg.predict.pipeline import predict_cases
 

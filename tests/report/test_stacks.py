@@ -11,7 +11,7 @@ from PIL import Image
 from rawfiles import make_affine, make_nifti
 
 from utseg.errors import InputError
-from utseg.report.places import Places
+from utseg.report.case_files import Places
 from utseg.report.stacks import (
     MAX_SLICES,
     StackRequest,

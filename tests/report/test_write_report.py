@@ -15,7 +15,7 @@ from utseg.compute.pool import InlineExecutor
 from utseg.errors import CaseErrors, InputError
 from utseg.home import Home
 from utseg.report import write_report
-from utseg.report.inputs import find_entries
+from utseg.report.entries import find_entries
 
 
 class Elements(HTMLParser):

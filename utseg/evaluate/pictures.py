@@ -13,8 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.evaluate.tables import number
+from utseg.figures.outlines import (
+    GREY_PERCENTILES,
+    bar_length_mm,
+    label_colour,
+    label_contours,
+    window_around,
+)
 from utseg.files import write_bytes
-from utseg.pictures import GREY_PERCENTILES, bar_length_mm, label_colour, label_contours, window_around
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

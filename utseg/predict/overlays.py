@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.case import Case
+from utseg.figures.montage import montage
 from utseg.files import write_bytes
-from utseg.predict.montage import montage
 from utseg.rawdata import nifti
 from utseg.rawdata.gate import read_image
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from utseg.evaluate.compare import WRONG
 from utseg.evaluate.metrics import Row
 from utseg.evaluate.tables import Table, number
-from utseg.report.glance import mean_dice
-from utseg.report.inputs import Entry
+from utseg.report.entries import Entry
+from utseg.report.scores.comparison_tables import mean_dice
 
 LABELS_FOR_MODELS = 3
 """With more models than this, the table has their mean Dice only."""

@@ -1,7 +1,7 @@
 """The page: what it shows, and its HTML from template, style and script, all in one file that asks nothing of any network.
 
 Everything is escaped by jinja2 or markupsafe; data for the script is JSON in which no tag can end. A Content-Security-Policy allows the
-page's own script and style by their hash, pictures from the file itself, and nothing else. What is shown is decided in `write.py`.
+page's own script and style by their hash, pictures from the file itself, and nothing else. What is shown is for `scores` and `study`.
 """
 
 import base64
@@ -15,12 +15,12 @@ from typing import Any
 from markupsafe import Markup
 
 from utseg.evaluate.tables import Table
-from utseg.pictures import label_colour
+from utseg.figures.charts import COLOURS
+from utseg.figures.outlines import label_colour
 from utseg.report.cases import Chosen, dice_by_label
-from utseg.report.charts import COLOURS
-from utseg.report.drawings import Charts
-from utseg.report.glance import MARK
-from utseg.report.inputs import Entry
+from utseg.report.entries import Entry
+from utseg.report.scores.comparison_tables import MARK
+from utseg.report.scores.score_charts import Charts
 from utseg.report.stacks import Stack
 
 BAR_MM = (50, 20, 10, 5)

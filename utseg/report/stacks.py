@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.errors import InputError
+from utseg.figures.outlines import span
+from utseg.figures.paths import outlines, stack_outlines
 from utseg.labels import Labels, match_labels
-from utseg.pictures import span
-from utseg.report.outlines import outlines, stack_outlines
-from utseg.report.places import Places
+from utseg.report.case_files import Places
 
 MARGIN_MM = 14.0
 FIGURE_MARGIN_MM = 20.0

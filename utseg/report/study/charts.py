@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from utseg.report.charts import (
+from utseg.figures.charts import (
     BOTTOM,
     COLOURS,
     TOP,

@@ -16,7 +16,7 @@ from utseg.evaluate.compare import LEAST_SUBJECTS, RANDOM_FLIPS, compare_pair, h
 from utseg.evaluate.intervals import RESAMPLES, SEED, Floats, statistics, subject_means
 from utseg.evaluate.metrics import METRIC
 from utseg.evaluate.tables import NOTHING, digits_apart, number, signed_number, with_interval
-from utseg.report.glance import MARK
+from utseg.report.scores.comparison_tables import MARK
 from utseg.study.findings.data import Side, StudyData
 from utseg.study.record import MEAN_LABEL
 

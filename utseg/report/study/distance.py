@@ -19,8 +19,8 @@ from utseg.evaluate.compare import ALPHA, holm
 from utseg.evaluate.intervals import SEED, by_subject, mean_defined, times_drawn
 from utseg.evaluate.metrics import Row
 from utseg.evaluate.tables import NOTHING, Table, p_text, signed_number, with_interval
-from utseg.report.drawings import Charts
-from utseg.report.glance import MARK
+from utseg.report.scores.comparison_tables import MARK
+from utseg.report.scores.score_charts import Charts
 from utseg.report.study.charts import Point, points_chart
 from utseg.report.study.gap import MOST_CLAUSES, plain, plural
 from utseg.report.study.matrix import training_sets

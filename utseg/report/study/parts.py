@@ -12,7 +12,7 @@ import numpy as np
 
 from utseg.evaluate.intervals import statistics, subject_means
 from utseg.evaluate.tables import NOTHING, Table, duration_text, mean_of, number, p_text
-from utseg.report.drawings import Charts
+from utseg.report.scores.score_charts import Charts
 from utseg.report.study.charts import ForestRow, Point, forest, points_chart
 from utseg.report.study.compare import Difference, corrected, difference_text, mean_text, means_text, paired
 from utseg.report.study.gap import HOLM_NOTE, plain

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from utseg.evaluate.metrics import Row
 from utseg.evaluate.records import METRICS_FILE
-from utseg.report.inputs import Entry, Scores, read_scores
+from utseg.report.entries import Entry, Scores, read_scores
 from utseg.study.findings.data import StudyData
 from utseg.study.record import SEEN, UNSEEN
 

@@ -12,8 +12,8 @@ from utseg.errors import CaseErrors
 from utseg.evaluate.intervals import statistics
 from utseg.evaluate.tables import NOTHING, Table, duration_text, mean_of, number
 from utseg.files import sha256
-from utseg.report.drawings import Charts
-from utseg.report.making import leaves, text
+from utseg.report.scores.provenance import leaves, text
+from utseg.report.scores.score_charts import Charts
 from utseg.report.study.charts import Point, points_chart
 from utseg.report.study.compare import mean_text
 from utseg.report.study.gap import plural

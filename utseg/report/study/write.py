@@ -15,12 +15,13 @@ from utseg.errors import InputError
 from utseg.evaluate.tables import Table
 from utseg.files import require_writable, write_text
 from utseg.home import Home
+from utseg.report.add_pictures import with_pictures
 from utseg.report.cases import case_table, worst_first
-from utseg.report.drawings import Charts
+from utseg.report.entries import group_columns
 from utseg.report.export import export_tables
-from utseg.report.inputs import group_columns
 from utseg.report.page import Shown, render
-from utseg.report.pictured import with_pictures
+from utseg.report.scores.score_charts import Charts
+from utseg.report.scores.write import SUFFIX, TABLES, Report, made_now
 from utseg.report.study.distance import (
     cloud_charts,
     clouds,
@@ -52,7 +53,6 @@ from utseg.report.study.runs import (
     run_notices,
     runs_table,
 )
-from utseg.report.write import SUFFIX, TABLES, Report, made_now
 from utseg.study.findings.data import StudyData, read_image_rows, read_study_data
 from utseg.study.record import DEFINITION_FILE, MEAN_LABEL, STUDY_FILE
 

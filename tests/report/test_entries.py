@@ -10,8 +10,8 @@ from tiny_models import make_plan
 
 from utseg.errors import CaseErrors
 from utseg.home import Home
-from utseg.report.inputs import find_entries, group_columns
-from utseg.report.making import commands, plan_tables, training_table
+from utseg.report.entries import find_entries, group_columns
+from utseg.report.scores.provenance import commands, plan_tables, training_table
 from utseg.runs import RunRecord, write_run
 
 EPOCH = {

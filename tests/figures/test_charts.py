@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utseg.report.charts import Curve, Dots, agreement, curves, distribution, logarithmic_scale, scale
+from utseg.figures.charts import Curve, Dots, agreement, curves, distribution, logarithmic_scale, scale
 from utseg.report.page import json_in_html
 
 FINITE = st.floats(-1e6, 1e6, allow_nan=False)

@@ -15,9 +15,9 @@ from utseg.case import Dataset
 from utseg.compute.pool import process_pool, run_each
 from utseg.home import Home
 from utseg.progress import progress
+from utseg.report.case_files import Places, find_places
 from utseg.report.cases import FIGURES, Chosen, choose_figures
 from utseg.report.page import Shown
-from utseg.report.places import Places, find_places
 from utseg.report.stacks import PIXELS_PER_CASE, Stack, StackRequest, make_stack
 
 logger = logging.getLogger("utseg")

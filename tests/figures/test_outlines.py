@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from utseg.pictures import (
+from utseg.figures.outlines import (
     LABEL_COLOURS,
     MARGIN_MM,
     contours,

@@ -15,7 +15,7 @@ from utseg.evaluate.sources import SOURCES_FILE, CaseSource
 from utseg.files import sha256
 from utseg.home import Home
 from utseg.labels import Labels
-from utseg.report.inputs import Entry, Scores
+from utseg.report.entries import Entry, Scores
 
 NO_IMAGE = "the image is not there; name its raw dataset with -d"
 NO_SOURCES = f"{SOURCES_FILE} does not say which files were scored; score again with utseg_evaluate"

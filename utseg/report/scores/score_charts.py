@@ -1,6 +1,6 @@
 """Which charts the page has: distributions by label and group, agreement of volumes and clinical measures, training curves.
 
-How a chart is drawn is in `charts.py`.
+How a chart is drawn is in `utseg.figures.charts`.
 """
 
 import math
@@ -15,8 +15,8 @@ from utseg.evaluate.clinical import agreement as agreement_of
 from utseg.evaluate.compare import WRONG
 from utseg.evaluate.metrics import METRIC, SHOWN, Metric, Row
 from utseg.evaluate.summary import by_value
-from utseg.report.charts import Curve, Dots, agreement, curves, distribution
-from utseg.report.inputs import Entry, on_shared_cases
+from utseg.figures.charts import Curve, Dots, agreement, curves, distribution
+from utseg.report.entries import Entry, on_shared_cases
 
 MOST_VALUES = 14
 MODELS_SHOWN = 6

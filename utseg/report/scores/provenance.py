@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from utseg.evaluate.tables import NOTHING, Table, duration_text, number
-from utseg.report.inputs import Entry, Run, Scores
+from utseg.report.entries import Entry, Run, Scores
 
 USER_SET = "set by the user"
 RESULTS_DEPTH = 4

@@ -12,7 +12,7 @@ from utseg.evaluate.compare import LEAST_SUBJECTS, OVER_LABELS, compare_models, 
 from utseg.evaluate.metrics import AT_A_GLANCE, EMPTIES, METRIC, Row
 from utseg.evaluate.summary import mean_over_labels
 from utseg.evaluate.tables import NOTHING, Table, digits_apart, number, p_text, with_interval
-from utseg.report.inputs import Entry
+from utseg.report.entries import Entry
 
 MARK = " †"
 MARK_NOTE = (

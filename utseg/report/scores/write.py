@@ -18,8 +18,20 @@ from utseg.evaluate.summary import summarise
 from utseg.evaluate.tables import CLINICAL_TITLE, Table, summary_tables
 from utseg.files import require_writable, write_text
 from utseg.home import Home
+from utseg.report.add_pictures import with_pictures
 from utseg.report.cases import case_table, worst_first
-from utseg.report.drawings import (
+from utseg.report.entries import Entry, find_entries, group_columns, on_shared_cases
+from utseg.report.export import export_tables
+from utseg.report.page import Page, render
+from utseg.report.scores.comparison_tables import compare_entries, glance_tables, pair_table
+from utseg.report.scores.provenance import (
+    commands,
+    plan_tables,
+    provenance_table,
+    settings_table,
+    training_table,
+)
+from utseg.report.scores.score_charts import (
     MODELS_SHOWN,
     Charts,
     clinical_agreement,
@@ -27,18 +39,6 @@ from utseg.report.drawings import (
     training_curves,
     volume_agreement,
 )
-from utseg.report.export import export_tables
-from utseg.report.glance import compare_entries, glance_tables, pair_table
-from utseg.report.inputs import Entry, find_entries, group_columns, on_shared_cases
-from utseg.report.making import (
-    commands,
-    plan_tables,
-    provenance_table,
-    settings_table,
-    training_table,
-)
-from utseg.report.page import Page, render
-from utseg.report.pictured import with_pictures
 
 SUFFIX = ".html"
 TABLES = "_tables"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.pictures import contours
+from utseg.figures.outlines import contours
 
 TOLERANCE_PIXELS = 0.5
 SHORT = 12

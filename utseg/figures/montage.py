@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.pictures import (
+from utseg.figures.outlines import (
     GREY_PERCENTILES,
     bar_length_mm,
     label_colour,

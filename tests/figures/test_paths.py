@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.draw import polygon2mask
 
-from utseg.report.outlines import outlines, simplified
+from utseg.figures.paths import outlines, simplified
 
 
 def points_of(path: str) -> list[np.ndarray]:

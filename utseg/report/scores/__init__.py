@@ -1,0 +1,1 @@
+"""The page about scores and training runs."""
