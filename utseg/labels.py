@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.cardiac import find_structures
+from utseg.cardiac.structures import find_structures
 from utseg.errors import InputError
 
 Labels = Mapping[str, int]

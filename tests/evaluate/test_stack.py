@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from utseg.cardiac import find_structures
+from utseg.cardiac.structures import find_structures
+from utseg.cardiac.thirds import short_axis_regions
 from utseg.evaluate.metrics import Definition, evaluate_pair
-from utseg.evaluate.stack import evaluate_stack, short_axis_regions
+from utseg.evaluate.stack import evaluate_stack
 
 LABELS = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
 SPACING = (8.0, 1.5, 1.25)

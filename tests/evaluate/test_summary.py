@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utseg.evaluate.intervals import bootstrap_interval, statistics
+from utseg.evaluate.subjects import bootstrap_interval, statistics
 from utseg.evaluate.summary import summarise
 
 

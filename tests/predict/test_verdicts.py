@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from tiny_models import band_model
 
+from utseg.cardiac.plausibility import AnatomyLimits
 from utseg.case import Case
 from utseg.postprocess import Postprocessing
 from utseg.postprocess.settings import KeepLargestOfLabel
 from utseg.predict.ensemble import ensemble_folders
 from utseg.predict.pipeline import predict_cases
-from utseg.quality import AnatomyLimits, QualitySettings, entropy, expected_dice
+from utseg.quality import QualitySettings, entropy, expected_dice
 
 LABELS = ("LV", "MYO", "RV")
 ANYTHING = QualitySettings(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utseg.evaluate.intervals import by_subject, mean_defined
+from utseg.evaluate.subjects import by_subject, mean_defined
 from utseg.postprocess import Postprocessing, postprocess
 from utseg.postprocess.settings import FillHoles, KeepLargest, KeepLargestOfLabel
 from utseg.selection.scores import dice_by_label

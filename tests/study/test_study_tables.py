@@ -8,8 +8,8 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from utseg.evaluate.intervals import bootstrap_interval
 from utseg.evaluate.records import METRICS, METRICS_FILE, case_columns, to_csv
+from utseg.evaluate.subjects import bootstrap_interval
 from utseg.study.jobs import test_folder as folder_of_test
 from utseg.study.record import RESULTS_COLUMNS, StudyRun, Subjects
 from utseg.study.tables import Tables

@@ -1,9 +1,6 @@
-"""Volumes of the ventricles, ejection fraction and mass of a heart's ED and ES, and how they agree with the reference's.
+"""How clinical measures of prediction and reference (`utseg.cardiac.volumes`) agree.
 
-Per subject that has one case at ED and one at ES, from the volumes in `metrics.csv` (of LV and RV the cavity, summed over slices: Simpson's
-rule for discs). EDV and ESV in ml, stroke volume SV = EDV − ESV in ml, ejection fraction EF = 100·SV / EDV in %, undefined (NaN) where EDV
-is 0. Mass of the myocardium at ED in g = its volume × 1.05 g/ml (Myerson et al., Hypertension 2002). Papillary muscles are
-where the labels have them.
+Per subject that has one case at ED and one at ES, from the volumes in `metrics.csv`.
 
 Agreement over subjects, d = prediction − reference: bias (mean of d) with its bootstrap interval, sd of d (n−1), limits of agreement
 bias ± 1.96·sd (Bland and Altman, Lancet 1986), mean absolute difference, Pearson's r, and Lin's concordance (Biometrics 1989).
@@ -18,26 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.cardiac import find_structures
-from utseg.evaluate.intervals import bootstrap_interval
+from utseg.cardiac.structures import find_structures
+from utseg.cardiac.volumes import PHASES, UNITS, measures_of
 from utseg.evaluate.metrics import Row
+from utseg.evaluate.subjects import bootstrap_interval
 from utseg.evaluate.summary import by_value
 
-GRAMS_PER_ML = 1.05
 LIMITS = 1.96
-PHASES = ("ED", "ES")
-UNITS = {
-    "LV_EDV": "ml",
-    "LV_ESV": "ml",
-    "LV_SV": "ml",
-    "LV_EF": "%",
-    "RV_EDV": "ml",
-    "RV_ESV": "ml",
-    "RV_SV": "ml",
-    "RV_EF": "%",
-    "LV_mass": "g",
-}
-"""The measures, in the order of tables, and their units."""
 SOURCES = ("reference", "prediction")
 
 
@@ -78,7 +62,7 @@ def _of_subject(subject: str, groups: Row, rows: Sequence[Row], names: dict[str,
     for source in SOURCES:
         for role, name in names.items():
             end_diastole, end_systole = (float(volumes[name, phase][f"{source}_ml"]) for phase in PHASES)
-            for measure, value in _of_structure(role, end_diastole, end_systole).items():
+            for measure, value in measures_of(role, end_diastole, end_systole).items():
                 measured.setdefault(measure, {})[source] = value
     return [
         {
@@ -92,18 +76,6 @@ def _of_subject(subject: str, groups: Row, rows: Sequence[Row], names: dict[str,
         for measure, unit in UNITS.items()
         if measure in measured
     ]
-
-
-def _of_structure(role: str, end_diastolic_ml: float, end_systolic_ml: float) -> dict[str, float]:
-    if role == "MYO":
-        return {"LV_mass": end_diastolic_ml * GRAMS_PER_ML}
-    stroke = end_diastolic_ml - end_systolic_ml
-    return {
-        f"{role}_EDV": end_diastolic_ml,
-        f"{role}_ESV": end_systolic_ml,
-        f"{role}_SV": stroke,
-        f"{role}_EF": 100 * stroke / end_diastolic_ml if end_diastolic_ml else float("nan"),
-    }
 
 
 def over_same_subjects(every: Sequence[Clinical]) -> list[Clinical]:

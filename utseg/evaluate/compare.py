@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.errors import InputError
-from utseg.evaluate.intervals import Floats, bootstrap_interval, mean_defined, statistics, subject_means
 from utseg.evaluate.metrics import EMPTIES, METRIC, Metric, Row
+from utseg.evaluate.subjects import Floats, bootstrap_interval, mean_defined, statistics, subject_means
 from utseg.evaluate.summary import STATUSES, by_value
 
 Test = Literal["permutation", "wilcoxon"]

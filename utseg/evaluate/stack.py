@@ -6,14 +6,11 @@ planar surfaces of `surfaces.py`). A case's `slice_dice` is the mean over all th
 its `slice_hd95_mm` is the mean over the slices that both have. Beside them stands how many slices both have, how many the prediction
 missed, and how many it has to no purpose: nothing is averaged in silently. A slice that neither has does not appear.
 
-Regions. The range of a stack is the slices from the first to the last in which the reference has LV cavity or myocardium, n of them; the
-i-th from the base (i from 0) is in the third ⌊3·(i + ½) / n⌋: basal, mid, apical (after Cerqueira et al., Circulation 2002: three thirds of
-the long axis). The base is the end whose outer third has the larger area of all cardiac labels in the reference; headers are not asked,
-for many datasets (ACDC among them) do not keep the patient's directions. Slices beyond the range are `outside`. Overlap and volumes count
-the voxels in a region's slices. Distances run from the surface elements in those slices to the whole other surface, so that cutting a stack
-makes no new surface; a corner between two slices belongs to the one in the range, and of two to the more basal.
+Regions: the thirds of a cardiac stack (`utseg.cardiac.thirds`). Overlap and volumes count the voxels in a region's slices. Distances run
+from the surface elements in those slices to the whole other surface, so that cutting a stack makes no new surface; a corner between two
+slices belongs to the one in the range, and of two to the more basal.
 
-Not here: which labels are cardiac (`utseg.cardiac`), the scores of the whole volume (`metrics.py`).
+Not here: the scores of the whole volume (`metrics.py`).
 """
 
 from collections.abc import Mapping
@@ -23,36 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.cardiac import HEART, find_structures
+from utseg.cardiac.thirds import OUTSIDE, REGIONS, Regions, short_axis_regions
 from utseg.evaluate.metrics import METRICS, Definition, LabelPair, label_pairs
-from utseg.evaluate.surfaces import Directed, Mask
-
-REGIONS = ("basal", "mid", "apical", "outside")
-OUTSIDE = REGIONS.index("outside")
-FEWEST_SLICES = 3
-STACK_RATIO = 2.0
-"""A short-axis stack: slices at least this many times as far apart as pixels."""
-
-
-@dataclass(frozen=True)
-class Regions:
-    """Of each slice of a volume: the index of its region in REGIONS. And at which end the base is."""
-
-    of_slice_Z: NDArray[np.intp]
-    basal_first: bool
-
-    def name(self, z: int) -> str:
-        """The region of a slice."""
-        return REGIONS[self.of_slice_Z[z]]
-
-    @property
-    def of_corners(self) -> NDArray[np.intp]:
-        """Of each of the Z + 1 planes between (and beside) the slices."""
-        before = np.r_[OUTSIDE, self.of_slice_Z]
-        after = np.r_[self.of_slice_Z, OUTSIDE]
-        more_basal = before if self.basal_first else after
-        other = after if self.basal_first else before
-        return np.asarray(np.where(more_basal == OUTSIDE, other, more_basal))
+from utseg.evaluate.surfaces import Directed
 
 
 @dataclass(frozen=True)
@@ -131,37 +101,3 @@ def region_scores(pair: LabelPair, regions: Regions) -> list[dict[str, Any]]:
         where = {"region": region, "slices": int(np.count_nonzero(regions.of_slice_Z == index))}
         rows.append(where | pair.score(counts, directed, "region"))
     return rows
-
-
-def short_axis_regions(
-    reference_ZYX: NDArray[np.generic], spacing_zyx_mm: tuple[float, float, float], labels: Mapping[str, int]
-) -> Regions | None:
-    """The regions of a volume's slices. None where it is no short-axis stack: no LV among the labels or in the reference, fewer than three
-    slices with it, slices hardly further apart than pixels, or two ends of which neither is larger."""
-    structures = find_structures(labels)
-    if not structures.left or spacing_zyx_mm[0] < STACK_RATIO * max(spacing_zyx_mm[1:]):
-        return None
-    ventricle_Z = _areas(reference_ZYX, [labels[name] for name in structures.left])
-    present = np.flatnonzero(ventricle_Z)
-    if not len(present) or present[-1] - present[0] + 1 < FEWEST_SLICES:
-        return None
-    first, count = int(present[0]), int(present[-1] - present[0]) + 1
-    heart = [labels[name] for role in HEART if (name := structures.names.get(role))]
-    area_n = _areas(reference_ZYX[first : first + count], heart)
-    third = max(count // 3, 1)
-    one_end, other_end = int(area_n[:third].sum()), int(area_n[-third:].sum())
-    if one_end == other_end:
-        return None
-    basal_first = one_end > other_end
-    places = np.arange(count) if basal_first else np.arange(count)[::-1]
-    of_slice = np.full(len(reference_ZYX), OUTSIDE)
-    of_slice[first : first + count] = (3 * (2 * places + 1)) // (2 * count)
-    return Regions(of_slice, basal_first)
-
-
-def _areas(label_ZYX: NDArray[np.generic], values: list[int]) -> NDArray[np.intp]:
-    """Pixels of each slice that have one of the values."""
-    mask: Mask = label_ZYX == values[0]
-    for value in values[1:]:
-        mask = mask | (label_ZYX == value)
-    return np.asarray(np.count_nonzero(mask, axis=(1, 2)))

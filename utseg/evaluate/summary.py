@@ -1,6 +1,6 @@
 """Summarises scores per label and group: n, mean, sd, median, bootstrap 95 % interval, and the counts of empty structures.
 
-The unit of n, mean, sd, median and interval is the subject, each with the mean of its cases (`intervals.py`); "cases", "undefined" and
+The unit of n, mean, sd, median and interval is the subject, each with the mean of its cases (`subjects.py`); "cases", "undefined" and
 "empty" count cases. Undefined values (empty structures) are left out of the means.
 """
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from utseg.evaluate.intervals import UNIT, mean_over_subjects, statistics
+from utseg.cardiac.thirds import REGIONS
 from utseg.evaluate.metrics import METRICS, Row
-from utseg.evaluate.stack import REGIONS
+from utseg.evaluate.subjects import UNIT, mean_over_subjects, statistics
 
 STATUSES = ("both_empty", "prediction_empty", "reference_empty")
 SUMMARY_FORMAT = "utseg-summary-1"

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from utseg.cardiac.thirds import REGIONS
 from utseg.evaluate.compare import ALPHA
 from utseg.evaluate.metrics import EMPTIES, METRIC
-from utseg.evaluate.stack import REGIONS
 
 MARKDOWN_FILE = "tables.md"
 LATEX_FILE = "tables.tex"

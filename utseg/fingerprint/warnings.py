@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from utseg.cardiac import find_structures
+from utseg.cardiac.structures import find_structures
 from utseg.case import Dataset
 from utseg.errors import listing, number_of
 from utseg.fingerprint.model import CaseFingerprint

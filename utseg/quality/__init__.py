@@ -15,20 +15,16 @@ from utseg.quality.assess import (
     with_orientation,
     worst_of_frames,
 )
-from utseg.quality.heart import AnatomyLimits, Check, check_anatomy
 from utseg.quality.table import QUALITY_FILE, write_table
 
 __all__ = [
     "QUALITY_FILE",
     "Agreement",
-    "AnatomyLimits",
     "CaseQuality",
-    "Check",
     "QualitySettings",
     "RunningAgreement",
     "agreement_between",
     "assess",
-    "check_anatomy",
     "entropy",
     "expected_dice",
     "orientation_doubt",

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from utseg.cardiac.plausibility import AnatomyLimits, Check, check_anatomy
 from utseg.quality.agreement import Sums
-from utseg.quality.heart import AnatomyLimits, Check, check_anatomy
 from utseg.settings import Settings
 
 DIGITS = 4

@@ -16,7 +16,7 @@ import numpy as np
 
 from utseg.case import Case
 from utseg.evaluate.compare import ALPHA, LEAST_SUBJECTS
-from utseg.evaluate.intervals import bootstrap_interval, by_subject, mean_defined
+from utseg.evaluate.subjects import bootstrap_interval, by_subject, mean_defined
 from utseg.postprocess import Postprocessing, postprocess
 from utseg.predict.record import read_record
 from utseg.predict.stages import MASK_SUFFIX

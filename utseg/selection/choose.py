@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.evaluate.compare import ALPHA, LEAST_SUBJECTS, compare_pair
-from utseg.evaluate.intervals import bootstrap_interval
+from utseg.evaluate.subjects import bootstrap_interval
 from utseg.evaluate.tables import interval, number, with_interval
 
 Floats = NDArray[np.float64]

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from utseg.case import Case, Dataset
 from utseg.compute.pool import InlineExecutor, process_pool
 from utseg.errors import InputError, Interrupted, explained_by, listing
-from utseg.evaluate.intervals import bootstrap_interval, by_subject, mean_defined
 from utseg.evaluate.sources import check_references
+from utseg.evaluate.subjects import bootstrap_interval, by_subject, mean_defined
 from utseg.files import folder_lock, remove_leftovers, require_writable
 from utseg.fingerprint.same_scan import in_words
 from utseg.preprocess.slices import CaseRecord, SliceStore

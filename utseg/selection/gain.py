@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.evaluate.compare import compare_pair
-from utseg.evaluate.intervals import by_subject, mean_defined
+from utseg.evaluate.subjects import by_subject, mean_defined
 from utseg.selection.scores import Floats, label_means
 
 BeforeAfter = tuple[float | None, float | None]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from utseg.case import Case
 from utseg.compute.pool import run_each
 from utseg.errors import CaseErrors, InputError
-from utseg.evaluate.intervals import mean_over_subjects
 from utseg.evaluate.metrics import bounding_box, dice
+from utseg.evaluate.subjects import mean_over_subjects
 from utseg.labels import match_labels
 from utseg.progress import progress
 from utseg.rawdata.gate import read_label

@@ -1,6 +1,6 @@
 """`cases.csv` and `results.csv` of a study, from the `metrics.csv` of its runs. Both are tidy; `record.py` names their columns.
 
-n, means, deviations and intervals are over subjects, each with the mean of its cases (`utseg.evaluate.intervals`). The label "mean" is
+n, means, deviations and intervals are over subjects, each with the mean of its cases (`utseg.evaluate.subjects`). The label "mean" is
 the mean over the labels of a case, undefined ones left out. Nothing is compared here.
 """
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from utseg.evaluate.intervals import mean_over_subjects, statistics
 from utseg.evaluate.metrics import EMPTIES, MAIN, Row
 from utseg.evaluate.records import METRICS, METRICS_FILE, read_metrics, to_csv
+from utseg.evaluate.subjects import mean_over_subjects, statistics
 from utseg.files import write_text
 from utseg.study.jobs import test_folder
 from utseg.study.record import (

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.evaluate.compare import LEAST_SUBJECTS, RANDOM_FLIPS, compare_pair, holm, is_significant, why_none
-from utseg.evaluate.intervals import RESAMPLES, SEED, Floats, statistics, subject_means
 from utseg.evaluate.metrics import METRIC
+from utseg.evaluate.subjects import RESAMPLES, SEED, Floats, statistics, subject_means
 from utseg.evaluate.tables import NOTHING, digits_apart, number, signed_number, with_interval
 from utseg.report.scores.comparison_tables import MARK
 from utseg.study.findings.data import Side, StudyData

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.evaluate.compare import ALPHA, holm
-from utseg.evaluate.intervals import SEED, by_subject, mean_defined, times_drawn
 from utseg.evaluate.metrics import Row
+from utseg.evaluate.subjects import SEED, by_subject, mean_defined, times_drawn
 from utseg.evaluate.tables import NOTHING, Table, p_text, signed_number, with_interval
 from utseg.report.scores.comparison_tables import MARK
 from utseg.report.scores.score_charts import Charts

@@ -10,8 +10,8 @@ from itertools import product
 
 import numpy as np
 
-from utseg.evaluate.intervals import statistics
 from utseg.evaluate.metrics import METRIC
+from utseg.evaluate.subjects import statistics
 from utseg.evaluate.tables import NOTHING, Table, interval, number
 from utseg.report.study.gap import plain
 from utseg.study.findings.data import Side, StudyData

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utseg.evaluate.intervals import statistics, subject_means
+from utseg.evaluate.subjects import statistics, subject_means
 from utseg.evaluate.tables import NOTHING, Table, duration_text, mean_of, number, p_text
 from utseg.report.scores.score_charts import Charts
 from utseg.report.study.charts import ForestRow, Point, forest, points_chart

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from utseg.errors import CaseErrors
-from utseg.evaluate.intervals import statistics
+from utseg.evaluate.subjects import statistics
 from utseg.evaluate.tables import NOTHING, Table, duration_text, mean_of, number
 from utseg.files import sha256
 from utseg.report.scores.provenance import leaves, text

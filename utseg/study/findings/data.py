@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from utseg.errors import InputError
 from utseg.evaluate.compare import counted_in_test
-from utseg.evaluate.intervals import mean_defined
 from utseg.evaluate.metrics import EMPTIES, METRIC, SHOWN, Row
 from utseg.evaluate.records import METRICS, group_columns_of, read_metrics
+from utseg.evaluate.subjects import mean_defined
 from utseg.study.images import read_images
 from utseg.study.record import (
     CASES_COLUMNS_FIRST,

@@ -11,7 +11,7 @@ from made_study import MadeStudy, write_study_folder
 
 from utseg.errors import CaseErrors
 from utseg.evaluate.compare import TIE, TOO_FEW
-from utseg.evaluate.intervals import subject_means
+from utseg.evaluate.subjects import subject_means
 from utseg.report.study.compare import corrected, exchange_p, paired, unpaired
 from utseg.report.study.distance import (
     clouds,
@@ -347,7 +347,7 @@ def test_the_distance_is_what_the_page_says(vendors):
 def test_rank_correlation_and_its_interval_equal_those_of_drawn_points(points):
     from scipy.stats import spearmanr
 
-    from utseg.evaluate.intervals import SEED, times_drawn
+    from utseg.evaluate.subjects import SEED, times_drawn
 
     x, y = (np.array(values, dtype=float) for values in zip(*points, strict=True))
     if np.ptp(x) == 0 or np.ptp(y) == 0:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from utseg.quality import AnatomyLimits, check_anatomy
+from utseg.cardiac.plausibility import AnatomyLimits, check_anatomy
 
 
 def failed(mask: np.ndarray, labels=LABELS, spacing=SPACING, limits=None) -> set[tuple[str, str]]:

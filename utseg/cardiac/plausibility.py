@@ -9,8 +9,8 @@
 | `gaps` | slices between a label's first and last that lack it | at or below |
 
 An outline is the pixel edges in the plane between the label and anything else; the image's own border is anything else. The ventricle's
-range is the slices from the first to the last with LV or MYO, n of them; the i-th (from 0) is mid-ventricular where ⌊3·(i + ½) / n⌋ = 1
-(after Cerqueira et al., Circulation 2002), all of them where that is none. At the base the outflow tract opens the ring of muscle, and
+range is the slices from the first to the last with LV or MYO; mid-ventricular is the middle third of them (`thirds.py`), or all of them
+where that is none. At the base the outflow tract opens the ring of muscle, and
 observers differ there, so `enclosed` does not look at it. A label that is missing fails `volume_ml` and leaves out what cannot be asked of
 nothing. Labels other than the heart's three have no checks.
 
@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from utseg.cardiac import find_structures
+from utseg.cardiac.structures import find_structures
+from utseg.cardiac.thirds import thirds
 from utseg.settings import Settings
 
 Labels = NDArray[np.uint8]
@@ -145,8 +146,7 @@ def _mid_slices(ventricle_ZYX: Mask) -> NDArray[np.intp]:
     """Indices of the middle third of the slices from the first to the last with the ventricle, all of these where that is none."""
     there = np.flatnonzero(ventricle_ZYX.any(axis=(1, 2)))
     slices = np.arange(there[0], there[-1] + 1)
-    count = len(slices)
-    middle = slices[3 * (2 * np.arange(count) + 1) // (2 * count) == 1]
+    middle = slices[thirds(len(slices)) == 1]
     return middle if len(middle) else slices
 
 
