@@ -26,13 +26,13 @@ import numpy as np
 import torch
 
 from utseg.case import Case
+from utseg.inference.views import NO_AUGMENTATION
+from utseg.inference.windows import default_batch_size, window_grid
 from utseg.networks import build_network
 from utseg.planning.plan import NetworkSettings
 from utseg.predict.inputs import find_inputs
 from utseg.predict.model import LoadedModel
 from utseg.predict.pipeline import predict_cases
-from utseg.predict.views import NO_AUGMENTATION
-from utseg.predict.windows import default_batch_size, window_grid
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "predict"))
 from tiny_models import make_plan, make_record

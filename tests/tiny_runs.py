@@ -12,7 +12,7 @@ from utseg.preprocess.run import preprocess_dataset
 from utseg.preprocess.slices import SliceStore
 from utseg.preprocess.splits import make_splits, write_splits
 from utseg.rawdata import open_dataset
-from utseg.training import TrainRequest
+from utseg.training.request import TrainRequest
 
 AUGMENTATION = AugmentationSettings(
     rotation_deg=20,

@@ -1,1 +1,1 @@
-"""Recipes, and the loop that runs them: Plan and slices → checkpoint. Found by name through the entry points `utseg.trainers`."""
+"""Recipes: how a family of networks is trained, as values. Found by name through the entry points `utseg.trainers`."""

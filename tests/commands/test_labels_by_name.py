@@ -19,7 +19,7 @@ from utseg.commands.evaluate import main as evaluate
 from utseg.commands.predict import main as predict
 from utseg.commands.report import main as report
 from utseg.commands.train import main as train
-from utseg.runs import read_run, read_weights, write_run, write_weights
+from utseg.training.record import read_run, read_weights, write_run, write_weights
 
 MNMS = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
 ACDC = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}

@@ -14,7 +14,7 @@ from networks.small import SMALL
 from tiny_runs import make_home
 
 from utseg.networks import network_names
-from utseg.runs import read_run
+from utseg.training.record import read_run
 
 PLUGIN = Path(__file__).parents[1] / "plugin"
 NAMES = [*network_names(), "TinyNetwork"]

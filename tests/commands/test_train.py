@@ -20,15 +20,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_runs import make_home
 
-from trainers import checkpoint, loop
 from utseg.commands.options import duration
 from utseg.commands.predict import main as predict_main
 from utseg.commands.train import main
 from utseg.evaluate.records import read_metrics
 from utseg.files import sha256
 from utseg.home import selection_folder_name
-from utseg.runs import is_finished, read_run, read_weights
-from utseg.training import TrainRequest
+from utseg.training import checkpoint, loop
+from utseg.training.record import is_finished, read_run, read_weights
+from utseg.training.request import TrainRequest
 
 SAVED_AT_ONCE = ("--set", "save_minutes=0.00001")
 

@@ -12,7 +12,7 @@ import torchrun
 from commandline import SCRIPTS, run_command, temporary_files
 from tiny_runs import make_home
 
-from utseg.runs import is_finished, read_run, read_weights
+from utseg.training.record import is_finished, read_run, read_weights
 
 pytestmark = pytest.mark.slow
 WORDS = ("2d", "fold0", "-d", "Tiny", "--device", "cpu")

@@ -17,11 +17,11 @@ from utseg.case import Case
 from utseg.commands.ensemble import main
 from utseg.errors import ArtefactError, CaseErrors, InputError, UsageError
 from utseg.files import sha256
+from utseg.inference.views import AS_MIRRORED_IN_TRAINING
 from utseg.predict.ensemble import ensemble_folders, read_probabilities
 from utseg.predict.pipeline import predict_cases
 from utseg.predict.record import PREDICTION_FILE, ModelUse, PredictedCase, PredictionRecord, write_record
 from utseg.predict.stages import write_probabilities
-from utseg.predict.views import AS_MIRRORED_IN_TRAINING
 from utseg.rawdata.gate import Geometry
 
 SIZE = (2, 5, 4)

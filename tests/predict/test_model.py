@@ -10,7 +10,7 @@ from tiny_models import band_model, make_run_folder
 
 from utseg.errors import ArtefactError, InputError, UsageError
 from utseg.predict.model import choose_runs, in_one_numbering, load_model
-from utseg.runs import read_weights, write_weights
+from utseg.training.record import read_weights, write_weights
 
 CPU = torch.device("cpu")
 

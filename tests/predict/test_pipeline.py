@@ -20,9 +20,9 @@ from tiny_models import band_model, bands
 from utseg.case import Case
 from utseg.errors import CaseErrors, InputError, Interrupted, UtsegError
 from utseg.files import folder_lock
+from utseg.inference.views import AS_MIRRORED_IN_TRAINING, NO_AUGMENTATION
 from utseg.predict import pipeline, stages
 from utseg.predict.pipeline import predict_cases
-from utseg.predict.views import AS_MIRRORED_IN_TRAINING, NO_AUGMENTATION
 
 SPACING = 1.25  # that of the tiny plan: nothing is resampled, so the mask is known voxel for voxel
 

@@ -1,8 +1,8 @@
 """What `prediction.json` says of the views."""
 
+from utseg.inference.views import NO_AUGMENTATION
+from utseg.inference.views import TestTimeAugmentation as Augmentation
 from utseg.predict.record import PredictionRecord, read_record, write_record
-from utseg.predict.views import NO_AUGMENTATION
-from utseg.predict.views import TestTimeAugmentation as Augmentation
 
 CONTENT = {
     "models": [

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from utseg.networks import build_network
 from utseg.planning.plan import AugmentationSettings, NetworkSettings, Plan
 from utseg.predict.model import LoadedModel
-from utseg.runs import RunRecord, write_run, write_weights
+from utseg.training.record import RunRecord, write_run, write_weights
 
 TINY = {
     "base_channels": 4,

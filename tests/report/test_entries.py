@@ -12,7 +12,7 @@ from utseg.errors import CaseErrors
 from utseg.home import Home
 from utseg.report.entries import find_entries, group_columns
 from utseg.report.scores.provenance import commands, plan_tables, training_table
-from utseg.runs import RunRecord, write_run
+from utseg.training.record import RunRecord, write_run
 
 EPOCH = {
     "epoch": 1,

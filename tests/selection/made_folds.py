@@ -17,7 +17,7 @@ from utseg.predict.model import load_model
 from utseg.predict.pipeline import predict_cases
 from utseg.preprocess.splits import make_splits, select_cases, write_splits
 from utseg.rawdata import open_dataset
-from utseg.runs import read_run, read_weights, write_run, write_weights
+from utseg.training.record import read_run, read_weights, write_run, write_weights
 
 FOLDS = 2
 SUBJECTS = 4

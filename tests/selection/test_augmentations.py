@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from utseg.commands import find_best_configuration as command
 from utseg.commands.predict import main as predict
 from utseg.files import sha256
+from utseg.inference.views import AS_MIRRORED_IN_TRAINING, NO_AUGMENTATION
+from utseg.inference.views import TestTimeAugmentation as Augmentation
 from utseg.predict.model import LoadedModel
 from utseg.predict.record import read_record
-from utseg.predict.views import AS_MIRRORED_IN_TRAINING, NO_AUGMENTATION
-from utseg.predict.views import TestTimeAugmentation as Augmentation
-from utseg.runs import WEIGHTS_FILE, read_run
 from utseg.selection import best_augmentation, read_best
 from utseg.selection.augmentations import DEFAULT_SUBJECTS, draw_subjects
+from utseg.training.record import WEIGHTS_FILE, read_run
 
 SUBJECTS = 8
 MIRRORED = Augmentation(mirror_axes=("x",))

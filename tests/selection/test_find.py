@@ -17,8 +17,8 @@ from utseg.predict.model import load_model
 from utseg.predict.pipeline import predict_cases
 from utseg.predict.record import read_record
 from utseg.rawdata import open_dataset
-from utseg.runs import read_run
 from utseg.selection import best_runs, pairs, read_best
+from utseg.training.record import read_run
 
 NAMES = ("auto_2d/UNet", "auto_2d/UTNet")
 

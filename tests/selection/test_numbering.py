@@ -11,8 +11,8 @@ from utseg.commands.find_best_configuration import main
 from utseg.predict.model import load_model
 from utseg.predict.pipeline import predict_cases
 from utseg.rawdata import open_dataset
-from utseg.runs import read_run, read_weights, write_run, write_weights
 from utseg.selection import Best, read_best
+from utseg.training.record import read_run, read_weights, write_run, write_weights
 
 ACDC = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
 ORDER = [0, 3, 2, 1]

@@ -20,7 +20,6 @@ from utseg.evaluate.records import METRICS_FILE
 from utseg.files import read_json
 from utseg.home import Home
 from utseg.rawdata import open_dataset
-from utseg.runs import is_finished, read_run
 from utseg.study import execute, run
 from utseg.study.data import DATA_FOLDER
 from utseg.study.definition import read_definition, with_values
@@ -31,6 +30,7 @@ from utseg.study.jobs import test_folder as folder_of_test
 from utseg.study.record import read_study
 from utseg.study.run import StudyRequest, run_study, settle
 from utseg.study.walk import check_trained
+from utseg.training.record import is_finished, read_run
 
 pytestmark = pytest.mark.slow
 EPOCHS = 30

@@ -97,7 +97,7 @@ def _without_what_the_data_does_not_decide() -> Iterator[None]:
 
     Each of them is tested elsewhere, and what runs as processes of its own has them all.
     """
-    import trainers.log
+    import utseg.training.log
     from planners import cpu
     from utseg.compute import pool
     from utseg.planning import memory
@@ -116,7 +116,7 @@ def _without_what_the_data_does_not_decide() -> Iterator[None]:
 
     started = pool.process_pool
     changes = [(memory, "dry_run", once(memory.dry_run)), (cpu, "forward_gmac", once(cpu.forward_gmac))]
-    changes.append((trainers.log, "draw_progress", lambda *_: b""))
+    changes.append((utseg.training.log, "draw_progress", lambda *_: b""))
     changes += [
         (module, "process_pool", inline)
         for name, module in list(sys.modules.items())

@@ -8,7 +8,7 @@ from typing import Any
 
 from utseg.archive.manifest import Manifest
 from utseg.evaluate.tables import EMPTY_NOTE, NOTHING, interval, number
-from utseg.runs import WEIGHTS_FILE, RunRecord
+from utseg.training.record import WEIGHTS_FILE, RunRecord
 
 CARD = """\
 # {{ records.values() | map(attribute="network") | unique(true) | join(", ") }} trained on {{ manifest.dataset }}

@@ -34,8 +34,8 @@ from utseg.archive.subjects import count_cohort, known_cases, run_scores, score_
 from utseg.errors import InputError
 from utseg.files import atomic_path, require_writable
 from utseg.fingerprint.model import CaseFingerprint
-from utseg.runs import RUN_FILE, WEIGHTS_FILE, RunRecord, is_finished
 from utseg.settings import read_model
+from utseg.training.record import RUN_FILE, WEIGHTS_FILE, RunRecord, is_finished
 
 logger = logging.getLogger("utseg")
 TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold

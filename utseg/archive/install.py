@@ -17,7 +17,7 @@ from utseg.archive.reading import open_archive, read_manifest, unpack
 from utseg.errors import InputError, UsageError, UtsegError, listing
 from utseg.files import folder_lock, is_temporary, require_writable
 from utseg.rawdata.names import name_problem
-from utseg.runs import RUN_FILE
+from utseg.training.record import RUN_FILE
 
 NEW, OLD = "new", "old"
 MODEL_DEPTH = 3  # DATASET/PLAN_2d/MODEL

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, StringConstraints
 
 from utseg.rawdata.names import name_problem
-from utseg.runs import RUN_FILE, SUMMARY_FILE, VALIDATION_FOLDER, WEIGHTS_FILE
 from utseg.settings import Settings
+from utseg.training.record import RUN_FILE, SUMMARY_FILE, VALIDATION_FOLDER, WEIGHTS_FILE
 
 FORMAT: Literal["utseg-model-1"] = "utseg-model-1"
 MANIFEST_FILE = "manifest.json"

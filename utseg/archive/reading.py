@@ -35,8 +35,8 @@ from utseg.files import atomic_path, require_no_broken_link, write_bytes
 from utseg.networks import build_network
 from utseg.predict.model import check_record, weights_problems
 from utseg.rawdata.names import name_problem
-from utseg.runs import RUN_FILE, WEIGHTS_FILE, RunRecord, read_weights
 from utseg.settings import Model, validate
+from utseg.training.record import RUN_FILE, WEIGHTS_FILE, RunRecord, read_weights
 
 if TYPE_CHECKING:
     from torch import nn

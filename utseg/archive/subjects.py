@@ -15,8 +15,8 @@ from utseg.evaluate.records import METRICS, METRICS_FILE, read_metrics
 from utseg.evaluate.summary import summarise
 from utseg.files import read_json
 from utseg.fingerprint.model import FINGERPRINT_FILE, CaseFingerprint, read_fingerprint
-from utseg.runs import VALIDATION_FOLDER
 from utseg.settings import validate
+from utseg.training.record import VALIDATION_FOLDER
 
 logger = logging.getLogger("utseg")
 COMMON_COLUMNS = frozenset(

@@ -13,9 +13,9 @@ from utseg.commands.cli import cluster_of, home_of, make_parser, run
 from utseg.errors import UsageError
 
 if TYPE_CHECKING:
+    from utseg.inference.views import TestTimeAugmentation
     from utseg.postprocess import Postprocessing
     from utseg.predict.parts import Part
-    from utseg.predict.views import TestTimeAugmentation
 
 logger = logging.getLogger("utseg")
 
@@ -104,7 +104,7 @@ def _predict(arguments: argparse.Namespace, words: Sequence[str]) -> None:
     from utseg.files import require_writable
     from utseg.predict.inputs import check_output, find_inputs
     from utseg.predict.model import load_model
-    from utseg.runs import read_run
+    from utseg.training.record import read_run
 
     _, dataset = home_of(arguments).trained_dataset(arguments.dataset)
     runs, postprocessing, tta = _runs(arguments, dataset)
@@ -118,8 +118,8 @@ def _predict(arguments: argparse.Namespace, words: Sequence[str]) -> None:
         _predict_on_cluster(arguments, words, runs, len(inputs.cases))
         return
     from utseg.device import resolve_device
+    from utseg.inference.views import NO_AUGMENTATION
     from utseg.predict.pipeline import predict_cases
-    from utseg.predict.views import NO_AUGMENTATION
 
     device = resolve_device(arguments.device)
     models = [load_model(run, device) for run in runs]
@@ -178,8 +178,8 @@ def _runs(
 ) -> "tuple[list[Path], Postprocessing, TestTimeAugmentation]":
     """The runs that predict, what is done to their masks, and what they are shown: as named, else as best.json says, else the only ones
     there."""
+    from utseg.inference.views import AS_MIRRORED_IN_TRAINING
     from utseg.postprocess import Postprocessing, in_words
-    from utseg.predict.views import AS_MIRRORED_IN_TRAINING
     from utseg.selection.record import BEST_FILE, best_augmentation, best_runs, read_best
 
     named = options.flags_given(arguments, {"-m": "models", "-f": "folds", "-pl": "planner"})

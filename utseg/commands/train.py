@@ -9,7 +9,7 @@ from pathlib import Path
 from utseg.commands import options
 from utseg.commands.cli import home_of, make_parser, run
 from utseg.home import Home, choose_plan_folder, selection_folder_name
-from utseg.training import TrainRequest, find_trainer
+from utseg.training.request import TrainRequest, find_trainer
 
 logger = logging.getLogger("utseg")
 ALL_FOLDS = "all-folds"
@@ -85,7 +85,7 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from utseg.runs import RUN_FILE, is_finished
+    from utseg.training.record import RUN_FILE, is_finished
 
     options.check_configuration(arguments.configuration, " (as in utseg_train 2d fold0)")
     trainer = find_trainer(arguments.model)

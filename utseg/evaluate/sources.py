@@ -13,8 +13,8 @@ from utseg.case import Case
 from utseg.errors import InputError
 from utseg.files import sha256, write_text
 from utseg.labels import Labels
-from utseg.runs import RUN_FILE, read_run
 from utseg.settings import Settings, read_model
+from utseg.training.record import RUN_FILE, read_run
 
 SOURCES_FILE = "sources.json"
 

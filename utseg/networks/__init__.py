@@ -2,7 +2,7 @@
 
 A network is found through the entry points `utseg.networks`, is built with keyword-only settings, maps an image (B, C, H, W) of any
 size to logits (B, classes, H, W), and has `main_logits(x)` for inference, which leaves the auxiliary heads out. Importing this package
-does not import torch. It does not train, and knows no checkpoints of ours: those are the trainers'.
+does not import torch. It does not train, and knows no checkpoints of ours: those are `utseg.training`'s.
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ from utseg.case import Case
 from utseg.compute.pool import InlineExecutor, process_pool, run_each
 from utseg.errors import ArtefactError, CaseErrors, InputError, UsageError, listing
 from utseg.files import folder_lock, remove_leftovers, require_writable, sha256
+from utseg.inference.agreement import Agreement, RunningAgreement, expected_dice
+from utseg.inference.views import union
 from utseg.labels import match_labels, same_numbering
 from utseg.predict.record import (
     PREDICTION_FILE,
@@ -38,15 +40,11 @@ from utseg.predict.record import (
     write_record,
 )
 from utseg.predict.stages import MASK_SUFFIX, Array, Volume, probabilities_name, write_probabilities
-from utseg.predict.views import union
 from utseg.progress import progress
 from utseg.quality import (
-    Agreement,
     CaseQuality,
     QualitySettings,
-    RunningAgreement,
     assess,
-    expected_dice,
     orientation_doubt,
     with_orientation,
     worst_of_frames,

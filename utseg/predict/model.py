@@ -16,7 +16,7 @@ from utseg.files import sha256
 from utseg.home import check_name, plan_folder_name, selection_folder_name
 from utseg.labels import match_labels
 from utseg.networks import build_network
-from utseg.runs import RUN_FILE, WEIGHTS_FILE, RunRecord, read_run, read_weights
+from utseg.training.record import RUN_FILE, WEIGHTS_FILE, RunRecord, read_run, read_weights
 
 if TYPE_CHECKING:
     import torch

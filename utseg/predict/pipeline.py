@@ -23,6 +23,7 @@ from utseg.case import Case
 from utseg.compute.pool import InlineExecutor, process_pool, run_each
 from utseg.errors import Interrupted, number_of
 from utseg.files import require_writable, sha256_json
+from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation, union
 from utseg.planning.plan import Plan
 from utseg.postprocess import Postprocessing, check_labels
 from utseg.predict.model import LoadedModel, in_one_numbering
@@ -32,14 +33,13 @@ from utseg.predict.record import ModelUse, PredictionRecord
 from utseg.predict.run import Extras, PredictionRun
 from utseg.predict.stages import Array, Predicted, Preprocessed, Volume, prepare, restore
 from utseg.predict.timeline import NETWORK, Span
-from utseg.predict.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation, union
 from utseg.progress import progress
 from utseg.quality import QualitySettings
 
 if TYPE_CHECKING:
     import torch
 
-    from utseg.predict.windows import PredictedVolume
+    from utseg.inference.windows import PredictedVolume
 
 logger = logging.getLogger("utseg")
 
@@ -216,8 +216,8 @@ def _group_probabilities(
     group: Sequence[LoadedModel], images: Iterator[Array], tta: TestTimeAugmentation
 ) -> "Generator[PredictedVolume, None, None]":
     """The probabilities of each image by the models of one preprocessing."""
+    from utseg.inference.windows import default_batch_size, predict_volumes
     from utseg.predict.accelerate import folded
-    from utseg.predict.windows import default_batch_size, predict_volumes
 
     plan = group[0].record.plan
     device = _device(group)

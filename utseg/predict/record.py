@@ -11,8 +11,8 @@ from typing import Literal
 from utseg.case import Case
 from utseg.errors import UtsegError, listing
 from utseg.files import sha256, write_text
+from utseg.inference.views import TestTimeAugmentation
 from utseg.postprocess import Postprocessing
-from utseg.predict.views import TestTimeAugmentation
 from utseg.quality import QUALITY_FILE, CaseQuality, write_table
 from utseg.settings import Settings, read_model
 

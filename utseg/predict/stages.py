@@ -17,22 +17,14 @@ from numpy.typing import NDArray
 from utseg.case import Case
 from utseg.errors import UtsegError
 from utseg.files import atomic_path, sha256
+from utseg.inference.agreement import Agreement, Sums, agreement_between, entropy, expected_dice
 from utseg.notices import Notice
 from utseg.planning.plan import Plan
 from utseg.postprocess import Postprocessing, postprocess
 from utseg.predict.record import ENTROPY_FOLDER, input_checksums
 from utseg.predict.timeline import READING, RESTORING, WRITING, Span
 from utseg.preprocess.case import CaseProperties, preprocess_case, restore_labels, restore_probabilities
-from utseg.quality import (
-    Agreement,
-    CaseQuality,
-    QualitySettings,
-    agreement_between,
-    assess,
-    entropy,
-    expected_dice,
-)
-from utseg.quality.agreement import Sums
+from utseg.quality import CaseQuality, QualitySettings, assess
 from utseg.rawdata.gate import Geometry, read_case, write_mask
 from utseg.rawdata.voxels import voxels_sha256
 

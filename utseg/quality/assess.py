@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from utseg.cardiac.plausibility import AnatomyLimits, Check, check_anatomy
-from utseg.quality.agreement import Sums
+from utseg.inference.agreement import Sums
 from utseg.settings import Settings
 
 DIGITS = 4

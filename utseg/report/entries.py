@@ -20,8 +20,8 @@ from utseg.evaluate.summary import by_value
 from utseg.files import read_json, sha256
 from utseg.home import Home
 from utseg.predict.record import PREDICTION_FILE, PredictionRecord
-from utseg.runs import RUN_FILE, SUMMARY_FILE, VALIDATION_FOLDER, WEIGHTS_FILE, RunRecord, read_run
 from utseg.settings import read_model
+from utseg.training.record import RUN_FILE, SUMMARY_FILE, VALIDATION_FOLDER, WEIGHTS_FILE, RunRecord, read_run
 
 logger = logging.getLogger("utseg")
 HISTORY_FILE = "training.jsonl"

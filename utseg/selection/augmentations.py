@@ -17,10 +17,10 @@ import numpy as np
 from utseg.case import Case
 from utseg.evaluate.compare import ALPHA, LEAST_SUBJECTS
 from utseg.evaluate.subjects import bootstrap_interval, by_subject, mean_defined
+from utseg.inference.views import AS_MIRRORED_IN_TRAINING, NO_AUGMENTATION, TestTimeAugmentation, allowed
 from utseg.postprocess import Postprocessing, postprocess
 from utseg.predict.record import read_record
 from utseg.predict.stages import MASK_SUFFIX
-from utseg.predict.views import AS_MIRRORED_IN_TRAINING, NO_AUGMENTATION, TestTimeAugmentation, allowed
 from utseg.progress import progress
 from utseg.selection.choose import Candidate, Names, choose, too_few
 from utseg.selection.gain import BeforeAfter, Gain, gain

@@ -3,7 +3,7 @@
 from typing import Any
 
 from utseg.files import sha256_json
-from utseg.runs import RunRecord
+from utseg.training.record import RunRecord
 
 FIELD_MM = 320.0
 

@@ -29,7 +29,6 @@ from utseg.preprocess.slices import CaseRecord, SliceStore
 from utseg.preprocess.splits import SPLITS_FILE, read_splits
 from utseg.preprocess.stale import check_current
 from utseg.rawdata import open_dataset
-from utseg.runs import VALIDATION_FOLDER
 from utseg.selection.augmentations import (
     DEFAULT_SUBJECTS,
     Chosen,
@@ -52,6 +51,7 @@ from utseg.selection.scores import (
     score_all,
 )
 from utseg.selection.trials import RULE_IN_WORDS, Outcome, Volume, choose_postprocessing
+from utseg.training.record import VALIDATION_FOLDER
 
 logger = logging.getLogger("utseg")
 SELECTION_FOLDER = "selection"

@@ -13,8 +13,8 @@ from utseg.errors import InputError
 from utseg.fingerprint.same_scan import same_subjects
 from utseg.predict.record import predicted_cases
 from utseg.preprocess.splits import SPLITS_FILE, Split
-from utseg.runs import RUN_FILE, VALIDATION_FOLDER
 from utseg.selection.models import FoldRun, TrainedModel
+from utseg.training.record import RUN_FILE, VALIDATION_FOLDER
 
 AGAIN = "restore the file, or train again with --overwrite"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from utseg.case import Case
 from utseg.errors import ArtefactError
 from utseg.files import sha256
+from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation
 from utseg.predict.record import PREDICTION_FILE, PredictionRecord, input_checksums, read_record
 from utseg.predict.stages import MASK_SUFFIX
-from utseg.predict.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation
-from utseg.runs import VALIDATION_FOLDER
 from utseg.selection.models import FoldRun
+from utseg.training.record import VALIDATION_FOLDER
 
 logger = logging.getLogger("utseg")
 

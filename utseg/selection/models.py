@@ -14,7 +14,7 @@ from utseg.errors import InputError, listing
 from utseg.files import sha256
 from utseg.home import check_name, plan_folder_name
 from utseg.labels import match_labels
-from utseg.runs import RUN_FILE, WEIGHTS_FILE, RunRecord, is_finished, read_run
+from utseg.training.record import RUN_FILE, WEIGHTS_FILE, RunRecord, is_finished, read_run
 
 logger = logging.getLogger("utseg")
 FOLD = re.compile(r"fold\d+")

@@ -17,9 +17,9 @@ from utseg.predict.ensemble import ensemble_folders
 from utseg.predict.record import read_record
 from utseg.predict.stages import MASK_SUFFIX, PROBABILITIES_SUFFIX
 from utseg.progress import progress
-from utseg.runs import VALIDATION_FOLDER
 from utseg.selection.masks import Inputs, is_made, quietly
 from utseg.selection.models import FoldRun, TrainedModel
+from utseg.training.record import VALIDATION_FOLDER
 
 if TYPE_CHECKING:
     import torch

@@ -8,12 +8,12 @@ from typing import Literal
 
 from utseg.errors import ArtefactError
 from utseg.files import sha256, write_text
+from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation
 from utseg.postprocess import Postprocessing
-from utseg.predict.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation
-from utseg.runs import RUN_FILE, WEIGHTS_FILE
 from utseg.selection.augmentations import MeasuredAugmentation
 from utseg.selection.trials import Trial
 from utseg.settings import Settings, read_model
+from utseg.training.record import RUN_FILE, WEIGHTS_FILE
 
 BEST_FILE = "best.json"
 SCORED_ON = "the subjects that it was chosen on, so a little too good; only subjects with no part in training or choice give a fair score"

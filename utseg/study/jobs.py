@@ -14,9 +14,9 @@ from typing import Any, Literal
 from utseg.errors import UtsegError
 from utseg.evaluate.records import METRICS_FILE
 from utseg.files import sha256_json, write_text
-from utseg.runs import is_finished
 from utseg.settings import Settings, read_model
 from utseg.study.record import Subjects
+from utseg.training.record import is_finished
 
 RUNS_FOLDER = "study_runs"
 JOB_FILE = "job.json"

@@ -1,0 +1,144 @@
+"""A run's line in TensorBoard's table, read back as TensorBoard reads it."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tiny_runs import make_home, make_request
+
+from trainers.convolutional import recipe as convolutional_recipe
+from trainers.hybrid import recipe as hybrid_recipe
+from utseg.errors import Interrupted
+from utseg.training import loop
+from utseg.training.comparison import comparisons, event_file, final_scores
+from utseg.training.loop import train_by_recipe
+
+LABELS = ["LV", "MYO", "RV"]
+RECIPES = {"UTNet": hybrid_recipe("UTNet"), "UNet": convolutional_recipe("UNet")}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with a run of two networks."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    home = make_home(tmp_path_factory.mktemp("home"))
+    root = home / "results" / "Tiny" / "tiny_2d"
+    for model, recipe in RECIPES.items():
+        request = make_request(home, root / model / "fold0", model=model, epochs=2)
+        train_by_recipe(request, recipe)
+    yield home, root
+    torch.set_num_threads(threads)
+
+
+def read(folder):
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return events
+
+
+def plugin(events, part):
+    content = events.SummaryMetadata(f"_hparams_/{part}").plugin_data.content
+    return HParamsPluginData.FromString(content)
+
+
+def settings(events):
+    found = plugin(events, "session_start_info").session_start_info.hparams
+    return {name: value.string_value or value.number_value for name, value in found.items()}
+
+
+def test_the_line_has_the_settings_and_the_final_scores(runs):
+    folder = runs[1] / "UTNet" / "fold0"
+    events = read(folder)
+    found = settings(events)
+    record = json.loads((folder / "run.json").read_text())
+    assert (found["network"], found["trained_on"], found["optimiser"]) == ("UTNet", "fold0", "sgd")
+    assert (found["base_channels"], found["batch_size"], found["seed"]) == (4, 4, 0)
+    assert (found["epochs"], found["iterations"], found["patch_size"]) == (2, 10, "32 × 32")
+    assert found["learning_rate"] == record["recipe"]["optimizer"]["learning_rate"]
+    assert found["parameters"] > 1000
+    summary = json.loads((folder / "validation" / "summary.json").read_text())
+    for label in LABELS:
+        expected = summary["all"]["labels"][label]["dice"]["mean"]
+        tag = f"native_dice/{label}"
+        if expected is None:
+            assert tag not in events.Tags()["scalars"]
+        else:
+            (event,) = events.Scalars(tag)
+            assert (event.step, event.value) == (10, pytest.approx(expected))
+
+
+def test_runs_share_tags_steps_and_columns(runs):
+    utnet, unet = (read(runs[1] / model / "fold0") for model in RECIPES)
+    undefined = {
+        f"{metric}/{label}" for metric in ("native_hd95_mm", "native_assd_mm") for label in [*LABELS, "mean"]
+    }
+    differing = set(utnet.Tags()["scalars"]) ^ set(unet.Tags()["scalars"])
+    assert differing <= undefined | {"loss_terms/train_auxiliary"}
+    assert utnet.Tags()["images"] == unet.Tags()["images"]
+    for tag in ("loss/train", "loss/validation", "validation_dice/mean", "optimisation/learning_rate"):
+        assert (
+            [event.step for event in utnet.Scalars(tag)]
+            == [event.step for event in unet.Scalars(tag)]
+            == [5, 10]
+        )
+    columns = [plugin(events, "experiment").experiment for events in (utnet, unet)]
+    assert columns[0].SerializeToString(deterministic=True) == columns[1].SerializeToString(
+        deterministic=True
+    )
+    metrics = {metric.name.tag for metric in columns[0].metric_infos}
+    assert {f"native_dice/{label}" for label in [*LABELS, "mean"]} <= metrics
+    assert {found.name for found in columns[0].hparam_infos} >= set(settings(utnet)) | set(settings(unet))
+
+
+def test_a_run_is_one_run_to_tensorboard(runs):
+    folders = {path.parent.relative_to(runs[1]).as_posix() for path in runs[1].rglob("*tfevents*")}
+    assert folders == {"UTNet/fold0", "UNet/fold0"}
+
+
+def test_resuming_and_overwriting_leave_one_line(runs, tmp_path, monkeypatch):
+    request = make_request(runs[0], tmp_path / "run", epochs=2)
+
+    def interrupted(run):
+        raise Interrupted("stopped")
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(loop, "validate_at_the_end", interrupted)
+        train_by_recipe(request, RECIPES["UTNet"])
+    assert comparisons(request.output) == []
+    resumed = replace(request, resume=True)
+    train_by_recipe(resumed, RECIPES["UTNet"])
+    (line,) = comparisons(request.output)
+    written = line.read_bytes()
+    train_by_recipe(resumed, RECIPES["UTNet"])
+    assert line.read_bytes() == written
+    line.unlink()
+    train_by_recipe(resumed, RECIPES["UTNet"])  # killed between the summary and the line
+    assert len(comparisons(request.output)) == 1
+    train_by_recipe(replace(request, overwrite=True, epochs=1), RECIPES["UTNet"])
+    assert len(comparisons(request.output)) == 1
+    events = read(request.output)
+    assert settings(events)["epochs"] == 1
+    assert [event.step for event in events.Scalars("loss/train")] == [5]
+    assert [event.step for event in events.Scalars("native_dice/mean")] == [5]
+
+
+def test_scores_that_no_case_has_are_columns_without_a_value(tmp_path):
+    empty = {"prediction_empty": 3, "both_empty": 1}
+    summary = {"all": {"labels": {"LV": {"dice": {"mean": 0.5}, "hd95_mm": {"mean": None}, "empty": empty}}}}
+    scores = final_scores(summary, ["LV", "RV"])
+    assert scores["native_dice/LV"] == scores["native_dice/mean"] == 0.5
+    assert scores["native_missed/total"] == 3
+    defined = {tag for tag, value in scores.items() if value is not None}
+    assert defined == {"native_dice/LV", "native_dice/mean", "native_missed/total"}
+    data = event_file({"model": "FCN", "base_channels": None}, scores, 7)
+    (tmp_path / "events.out.tfevents.1.scores").write_bytes(data)
+    events = read(tmp_path)
+    assert settings(events) == {"model": "FCN"}
+    assert set(events.Tags()["scalars"]) == defined
+    declared = plugin(events, "experiment").experiment
+    assert {found.name for found in declared.hparam_infos} == {"model", "base_channels"}
+    assert {metric.name.tag for metric in declared.metric_infos} == set(scores)

@@ -1,0 +1,142 @@
+"""The loss against a plain float64 oracle in numpy."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from utseg.training.losses import (
+    Counts,
+    one_hot,
+    soft_counts,
+    soft_dice_loss,
+    training_loss,
+    volume_loss,
+    weighted_cross_entropy,
+)
+from utseg.training.recipe import LossSettings
+
+
+def oracle_softmax(logits_BKHW):
+    shifted = np.exp(logits_BKHW - logits_BKHW.max(1, keepdims=True))
+    return shifted / shifted.sum(1, keepdims=True)
+
+
+def oracle_dice(logits_BKHW, target_BHW):
+    p = oracle_softmax(logits_BKHW)
+    losses = []
+    for k in range(1, logits_BKHW.shape[1]):
+        g = target_BHW == k
+        if not g.any():
+            continue
+        tp, fp, fn = p[:, k][g].sum(), p[:, k][~g].sum(), (1 - p[:, k][g]).sum()
+        losses.append(1 - 2 * tp / (2 * tp + fp + fn))
+    return np.mean(losses) if losses else 0.0
+
+
+def oracle_cross_entropy(logits_BKHW, target_BHW, background):
+    p = oracle_softmax(logits_BKHW)
+    total = weights = 0.0
+    for b, y, x in np.ndindex(target_BHW.shape):
+        k = target_BHW[b, y, x]
+        weight = background if k == 0 else 1.0
+        total -= weight * np.log(p[b, k, y, x])
+        weights += weight
+    return total / weights
+
+
+def dice_of(logits_BKHW, target_BHW):
+    classes = logits_BKHW.shape[1]
+    return soft_dice_loss(Counts(*soft_counts(logits_BKHW, one_hot(target_BHW, classes))))
+
+
+def cross_entropy_of(logits_BKHW, target_BHW, background):
+    classes = logits_BKHW.shape[1]
+    counts = Counts(*soft_counts(logits_BKHW, one_hot(target_BHW, classes)))
+    return weighted_cross_entropy(counts, background)
+
+
+def draw(seed, classes, b=2, h=5, w=4):
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 3, (b, classes, h, w)), rng.integers(0, classes, (b, h, w)).astype(np.uint8)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(2, 5), st.sampled_from([0.1, 0.5, 1.0]))
+def test_terms_equal_the_oracle(seed, classes, background):
+    logits, target = draw(seed, classes)
+    as_tensor, labels = torch.from_numpy(logits).float(), torch.from_numpy(target)
+    assert dice_of(as_tensor, labels).item() == pytest.approx(oracle_dice(logits, target), abs=1e-5)
+    assert cross_entropy_of(as_tensor, labels, background).item() == pytest.approx(
+        oracle_cross_entropy(logits, target, background), rel=1e-5
+    )
+
+
+def test_the_loss_is_the_weighted_sum_over_outputs():
+    settings_ = LossSettings(
+        cross_entropy_weight=0.7, dice_weight=1.3, deep_supervision_weights=(1, 0.4, 0.2)
+    )
+    (first, target), (second, _) = draw(0, 4), draw(1, 4)
+
+    def expected(logits):
+        return 0.7 * oracle_cross_entropy(logits, target, 0.5) + 1.3 * oracle_dice(logits, target)
+
+    outputs = [torch.from_numpy(logits).float() for logits in (first, second)]
+    loss, terms = training_loss(outputs, torch.from_numpy(target), settings_)
+    assert loss.item() == pytest.approx(expected(first) + 0.4 * expected(second), rel=1e-5)
+    assert terms["auxiliary"].item() == pytest.approx(0.4 * expected(second), rel=1e-5)
+    assert terms["dice"].item() == pytest.approx(oracle_dice(first, target), rel=1e-5)
+    alone, terms = training_loss(outputs[0], torch.from_numpy(target), settings_)
+    assert alone.item() == pytest.approx(expected(first), rel=1e-5)
+    assert "auxiliary" not in terms
+
+
+def test_classes_that_the_batch_lacks_take_no_part():
+    logits, target = draw(3, 4)
+    target[target == 3] = 0
+    loss = dice_of(torch.from_numpy(logits).float(), torch.from_numpy(target))
+    assert loss.item() == pytest.approx(oracle_dice(logits, target), abs=1e-5)
+    background_only = torch.zeros(2, 5, 4, dtype=torch.uint8)
+    with_gradient = torch.from_numpy(logits).float().requires_grad_()
+    nothing = dice_of(with_gradient, background_only)
+    nothing.backward()
+    assert nothing.item() == 0
+    assert not with_gradient.grad.any()
+
+
+def test_a_perfect_prediction_has_almost_no_loss():
+    _, target = draw(4, 3)
+    logits = 50 * np.moveaxis(np.eye(3)[target], -1, 1)
+    loss, _ = training_loss(torch.from_numpy(logits).float(), torch.from_numpy(target), LossSettings())
+    assert 0 <= loss.item() < 1e-5
+
+
+def test_half_precision_logits_are_summed_in_float32():
+    logits, target = draw(5, 4, b=4, h=64, w=64)
+    rounded = torch.from_numpy(logits).bfloat16()
+    loss = dice_of(rounded, torch.from_numpy(target))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(oracle_dice(rounded.double().numpy(), target), abs=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(2, 5), st.booleans())
+def test_the_loss_of_a_volume_is_that_of_training_on_its_slices_as_one_batch(seed, classes, empty):
+    logits, target = draw(seed, classes)
+    target = np.zeros_like(target) if empty else target
+    weights = LossSettings(background_weight=0.3, cross_entropy_weight=0.7, dice_weight=1.3)
+    as_tensor = torch.from_numpy(logits).float()
+    total, terms = training_loss(as_tensor, torch.from_numpy(target), weights)
+    probability_KZYX = as_tensor.softmax(1).movedim(0, 1).contiguous().numpy()
+    assume(probability_KZYX.min() >= 1e-7)  # where a volume's loss stops
+    found = volume_loss(probability_KZYX, target, weights)
+    assert found.pop("total") == pytest.approx(total.item(), rel=1e-4, abs=1e-5)
+    assert found == {name: pytest.approx(value.item(), rel=1e-4, abs=1e-5) for name, value in terms.items()}
+
+
+def test_a_certain_error_costs_a_finite_loss():
+    wrong_KZYX = np.stack([np.ones((1, 2, 2), np.float32), np.zeros((1, 2, 2), np.float32)])
+    found = volume_loss(wrong_KZYX, np.ones((1, 2, 2), np.uint8), LossSettings())
+    assert found["cross_entropy"] == pytest.approx(-np.log(1e-7), rel=1e-5)
+    assert found["dice"] == 1.0

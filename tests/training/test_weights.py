@@ -1,0 +1,143 @@
+"""Weights to start from: which files are read, what fits, what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from networks.small import build_small
+from safetensors.torch import save_file
+from tiny_runs import make_home, make_request
+
+from trainers.convolutional import recipe
+from utseg.errors import ArtefactError, InputError
+from utseg.networks.pretrained.official import export_official_state_dict
+from utseg.training.loop import train_by_recipe
+from utseg.training.record import read_run, read_weights
+from utseg.training.weights import check_fit, fill, fit_weights, read_tensors, weights_file
+
+
+def other(network):
+    """The same names and shapes, other values."""
+    return {n: torch.randn_like(v) if v.is_floating_point() else v for n, v in network.state_dict().items()}
+
+
+def assert_filled(network, values):
+    for name, value in values.items():
+        assert torch.equal(network.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "npz", "pth"])
+def test_a_state_dict_in_any_of_the_formats(ending, tmp_path):
+    network = build_small("UNet")
+    values, path = other(network), tmp_path / f"w.{ending}"
+    if ending == "safetensors":
+        save_file({n: v.contiguous() for n, v in values.items()}, path)
+    elif ending == "npz":
+        np.savez(path, **{n: v.numpy() for n, v in values.items()})
+    else:
+        torch.save({"epoch": 3, "state_dict": {f"module.{n}": v for n, v in values.items()}}, path)
+    fit = fit_weights(network, read_tensors(path))
+    assert not fit.mismatches()
+    fill(network, fit, path)
+    assert_filled(network, values)
+
+
+def test_the_official_utnet_is_a_published_format(tmp_path):
+    network, path = build_small("UTNet"), tmp_path / "official.pth"
+    values = other(network)
+    torch.save(export_official_state_dict(network, values), path)
+    fit = fit_weights(network, read_tensors(path))
+    assert not fit.mismatches()
+    assert not fit.fresh
+    fill(network, fit, path)
+    assert_filled(network, values)
+
+
+def test_what_does_not_fit_is_listed_and_refused_unless_asked(tmp_path, caplog):
+    network = build_small("UNet", num_classes=4)
+    values = other(build_small("UNet", num_classes=7))
+    values["extra.weight"] = torch.zeros(3)
+    del values["encoder.0.conv1.weight"]
+    fit = fit_weights(network, values)
+    with pytest.raises(InputError) as caught:
+        check_fit(fit, tmp_path / "w.pth", "UNet", allow_mismatch=False)
+    message = str(caught.value)
+    for expected in (
+        "1 missing: encoder.0.conv1.weight",
+        "1 unknown: extra.weight",
+        "heads.0.weight (7, 4, 1, 1) where (4, 4, 1, 1) is expected",
+        "--allow-mismatch",
+    ):
+        assert expected in message
+    check_fit(fit, tmp_path / "w.pth", "UNet", allow_mismatch=True)
+    before = network.state_dict()["heads.0.weight"].clone()
+    fill(network, fit, tmp_path / "w.pth")
+    assert torch.equal(network.state_dict()["heads.0.weight"], before)
+    assert_filled(network, fit.values)
+
+
+def test_nothing_that_fits_is_refused_even_if_asked(tmp_path):
+    fit = fit_weights(build_small("UNet"), {"something.else": torch.zeros(3)})
+    with pytest.raises(InputError, match="no tensor fits network UNet"):
+        check_fit(fit, tmp_path / "w.pth", "UNet", allow_mismatch=True)
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path):
+    network = build_small("UNet")
+    values = other(network)
+    values["heads.0.weight"][0] = torch.nan
+    with pytest.raises(ArtefactError, match=r"heads\.0\.weight has values that are not finite"):
+        check_fit(fit_weights(network, values), tmp_path / "w.pth", "UNet", allow_mismatch=False)
+
+
+class Hostile:
+    """Would write a file when unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_files_that_are_damaged_hostile_or_something_else(tmp_path):
+    harmed = tmp_path / "harmed"
+    cases = {"a.pth": b"\x00" * 100, "b.safetensors": b"nonsense", "c.npz": b"PK\x03\x04broken"}
+    for name, content in cases.items():
+        (tmp_path / name).write_bytes(content)
+    torch.save({"a": Hostile(harmed)}, tmp_path / "d.pth")
+    np.savez(tmp_path / "e.npz", a=np.array([Hostile(harmed)], dtype=object))
+    torch.save({"epoch": 3}, tmp_path / "f.pth")
+    for name in (*cases, "d.pth", "e.npz", "f.pth"):
+        with pytest.raises(ArtefactError, match=name.replace(".", r"\.")) as caught:
+            read_tensors(tmp_path / name)
+        assert "\n" not in str(caught.value)
+        assert "weights_only" not in str(caught.value)
+    assert not harmed.exists()
+    with pytest.raises(InputError, match="no such file"):
+        weights_file(tmp_path / "missing.pth")
+
+
+def test_a_run_starts_from_the_weights_of_another_and_records_them(tmp_path):
+    home = make_home(tmp_path / "home")
+    first = make_request(home, tmp_path / "first", model="UNet", epochs=1)
+    train_by_recipe(first, recipe("UNet"))
+    still = {"optimizer.learning_rate": 1e-12, "optimizer.weight_decay": 0}
+    second = make_request(
+        home, tmp_path / "second", model="UNet", epochs=1, seed=5, weights=first.output, settings=still
+    )
+    train_by_recipe(second, recipe("UNet"))
+    initial = read_run(second.output).initial_weights
+    assert initial is not None
+    assert initial.file == "model.safetensors"
+    before, after = read_weights(first.output), read_weights(second.output)
+    assert initial.tensors == len(before)
+    for name, value in before.items():
+        if name.endswith("conv1.weight"):
+            torch.testing.assert_close(after[name], value)
+    assert read_run(first.output).initial_weights is None
+    with pytest.raises(InputError, match="no such file"):
+        train_by_recipe(
+            make_request(home, tmp_path / "third", model="UNet", weights=tmp_path / "none.pth"),
+            recipe("UNet"),
+        )
+    assert not (tmp_path / "third").exists()

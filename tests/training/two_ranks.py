@@ -1,0 +1,130 @@
+"""Run by torchrun in two processes: what they agree on, add, and fail with together. Each check prints its name in rank 0."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tiny_runs import make_request
+
+from trainers.hybrid import recipe
+from utseg.errors import CaseErrors, InputError, UsageError, UtsegError
+from utseg.training import loop, time_limit
+from utseg.training.interrupt import Stopped, interruptible
+from utseg.training.losses import training_loss
+from utseg.training.processes import RankLost, SaidElsewhere, World, joined
+from utseg.training.recipe import LossSettings
+from utseg.training.record import read_run
+
+
+def raised(work: Callable[[], object]) -> BaseException:
+    try:
+        work()
+    except (UtsegError, Stopped) as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def check_values(world: World) -> None:
+    assert (world.size, world.local_size) == (2, 2) and world.rank == world.local_rank
+    assert world.gathered(f"from {world.rank}") == ["from 0", "from 1"]
+    assert world.from_first(lambda: f"said by {world.rank}") == "said by 0"
+    assert len(set(world.gathered(world.now()))) == 1
+    assert world.together(lambda: world.rank) == world.rank
+    assert world.total(torch.tensor([1.0, world.rank])).tolist() == [2, 1]
+    assert world.gathered(world.places(6)) == [range(3), range(3, 6)]
+
+
+def check_errors(world: World) -> None:
+    def fails(rank: int, error: BaseException) -> Callable[[], None]:
+        def work() -> None:
+            if world.rank == rank:
+                raise error
+
+        return work
+
+    found = raised(lambda: world.together(fails(1, UsageError("no such GPU"))))
+    assert isinstance(found, UtsegError) and found.exit_code == 2
+    assert found.lines() == (["rank 1: no such GPU"] if world.is_first else [])
+    found = raised(lambda: world.from_first(fails(0, CaseErrors(["a", "b"]))))
+    assert isinstance(found, UtsegError) and found.lines() == (["a", "b"] if world.is_first else [])
+    assert isinstance(raised(lambda: world.together(fails(1, Stopped()))), Stopped)
+    both = raised(lambda: world.together(fails(world.rank, InputError("the same"))))
+    assert isinstance(both, InputError) if world.is_first else isinstance(both, SaidElsewhere)
+
+
+def check_a_signal_to_one_stops_all(world: World) -> None:
+    with interruptible(one_of_many=True) as interruption:
+        world.pulse(interruption)
+        if world.rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert isinstance(raised(lambda: world.pulse(interruption)), Stopped)
+        assert interruption.reason == ("SIGTERM" if world.rank else "a signal to another process of the run")
+
+
+def check_losses_and_gradients_are_those_of_the_whole_batch(world: World) -> None:
+    torch.manual_seed(0)
+    x, network = torch.randn(6, 3, 5, 4), torch.nn.Conv2d(3, 4, 1)
+    network.weight.data = network.weight.data.contiguous(memory_format=torch.channels_last)
+    target = torch.randint(0, 4, (6, 5, 4))
+    target[3:][target[3:] == 2] = 0  # a label that the second part lacks
+    settings = LossSettings()
+    whole, terms = training_loss([network(x), network(x.flip(1))], target, settings)
+    expected = torch.autograd.grad(whole, list(network.parameters()))
+    own = slice(*{0: (0, 3), 1: (3, 6)}[world.rank])
+    outputs = [network(x[own]), network(x[own].flip(1))]
+    part, part_terms = training_loss(outputs, target[own], settings, world.total_of_parts)
+    part.backward()
+    world.add_gradients(network.parameters())
+    torch.testing.assert_close(part, whole)
+    assert part_terms.keys() == terms.keys()
+    for name, value in terms.items():
+        torch.testing.assert_close(part_terms[name], value)
+    for parameter, gradient in zip(network.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def check_max_time_is_agreed_on(world: World, home: Path) -> None:
+    time_limit.NATIVE_SECONDS_PER_CASE, time_limit.NATIVE_SECONDS = 0.1, 0.3
+    loop.epochs_that_fit = lambda first, done, spent, limit: first
+    original = loop.measure_iterations
+
+    def measured(step, batches, budget_s, clock):
+        return 4.0 + 0 * original(step, batches, 0.01 * budget_s, clock)
+
+    loop.measure_iterations = measured
+    request = make_request(home, home / "timed", max_time_s=120.0)
+    result = loop.train_by_recipe(request, recipe("UTNet"))
+    assert bool(result.validation_dice) == world.is_first
+    world.gathered(None)  # the native validation is rank 0's
+    record = read_run(request.output)
+    assert world.gathered(record.epochs)[0] == record.epochs and 4 <= record.epochs <= 30
+    assert record.versions["processes"] == "2"
+
+
+def check_a_lost_rank_is_noticed(world: World) -> None:
+    if world.rank == 1:
+        os._exit(0)
+    found = raised(lambda: [world.now() for _ in range(1000)])
+    assert isinstance(found, RankLost) and "another process of this run has ended" in str(found)
+
+
+def main() -> None:
+    world = joined()
+    assert joined() is world
+    assert logging.getLogger("utseg").isEnabledFor(logging.WARNING) == world.is_first
+    check_values(world)
+    check_errors(world)
+    check_a_signal_to_one_stops_all(world)
+    check_losses_and_gradients_are_those_of_the_whole_batch(world)
+    check_max_time_is_agreed_on(world, Path(sys.argv[1]))
+    check_a_lost_rank_is_noticed(world)
+    sys.stdout.write("all checks passed\n")
+
+
+if __name__ == "__main__":
+    main()

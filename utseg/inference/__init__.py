@@ -1,0 +1,1 @@
+"""Class probabilities of preprocessed volumes: overlapping windows, the views of each, and how far members agree."""

@@ -1,0 +1,379 @@
+"""Class probabilities of volumes that are already preprocessed, volume by volume, in batches of windows.
+
+A batch never holds windows of two volumes: convolutions of other batch sizes differ in the last bits, and what a volume gets must not
+depend on its neighbours, which are others after `--resume`, or in a part of the cases.
+
+Every network sees windows of the patch size. A slice smaller than the patch is padded evenly with its own minimum, as in training; one
+that is hardly larger is taken whole; any other is covered by windows that overlap (by half, if not asked otherwise) and are joined with
+Gaussian weights. A network may be shown several views of a window (`views.py`): its probabilities of each pixel are their mean, each
+counting as much as it saw of the pixel. What members agree on is summed up by window, with the same weights, while their probabilities are
+there: none is kept. Nothing is resampled or normalised here, and no file is read or written.
+
+Axes: B batch, C channels, K classes, Z slices, Y rows, X columns; h, w: rows and columns of a window.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from utseg.errors import UtsegError
+from utseg.inference.agreement import Agreement, Sums
+from utseg.inference.views import Pixels, View
+
+logger = logging.getLogger("utseg")
+
+Array = NDArray[np.float32]
+AS_IT_IS = (View(),)
+OVERLAP = 0.5
+GROWTH = 1 / 8
+"""A slice that exceeds the patch by up to this fraction is one larger window: networks take any size, and two windows cost twice."""
+GROWN_MULTIPLE = 16
+GAUSSIAN_SD = 1 / 8
+"""Standard deviation of the window weights as a fraction of the window, as in nnU-Net (Isensee et al., Nature Methods 2021)."""
+LEAST_WEIGHT = 1e-3
+CPU_BATCH_PIXELS = 256 * 256
+"""Larger batches leave the processor's cache: UTNet takes .19 s a slice of 256² one at a time, .27 s four at a time (two cores)."""
+LARGEST_BATCH = 16
+
+
+@dataclass(frozen=True)
+class PredictedVolume:
+    """Mean class probabilities (K, Z, Y, X) float32, and the agreement of the members: networks times views."""
+
+    probabilities_KZYX: Array
+    agreement: Agreement
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where windows lie on a slice: their size, and their first row and column (negative where the slice is padded)."""
+
+    slice_yx: tuple[int, int]
+    window_yx: tuple[int, int]
+    starts_yx: tuple[tuple[int, int], ...]
+
+
+@lru_cache(maxsize=256)
+def window_grid(slice_yx: tuple[int, int], patch_yx: tuple[int, int], overlap: float = OVERLAP) -> Grid:
+    """As few windows as cover the slice with at least that overlap, a fraction of the window."""
+    axes = [_axis_windows(size, patch, overlap) for size, patch in zip(slice_yx, patch_yx, strict=True)]
+    (height, ys), (width, xs) = axes
+    return Grid(slice_yx, (height, width), tuple((y, x) for y in ys for x in xs))
+
+
+def _axis_windows(size: int, patch: int, overlap: float) -> tuple[int, list[int]]:
+    """Length of the windows along one axis, and where each starts."""
+    window = patch
+    if size > patch:
+        grown = -(-size // GROWN_MULTIPLE) * GROWN_MULTIPLE
+        window = grown if grown <= patch * (1 + GROWTH) else patch
+    if size <= window:
+        return window, [-((window - size) // 2)]
+    step = max(1, int(window * (1 - overlap)))
+    count = -(-(size - window) // step) + 1
+    return window, [round(start) for start in np.linspace(0, size - window, count)]
+
+
+@lru_cache(maxsize=32)
+def gaussian_weights(window_yx: tuple[int, int]) -> Array:
+    """Weights (h, w) of one window's pixels: 1 in the middle, never below LEAST_WEIGHT."""
+    profiles = []
+    for length in window_yx:
+        distance = np.arange(length) - (length - 1) / 2
+        profiles.append(np.exp(-0.5 * (distance / (length * GAUSSIAN_SD)) ** 2))
+    weights = np.outer(*profiles)
+    at_least: Array = np.maximum(weights / weights.max(), LEAST_WEIGHT).astype(np.float32)
+    return at_least
+
+
+def default_batch_size(patch_yx: tuple[int, int], device: torch.device) -> int:
+    """How many windows at a time are quickest without gradients: what the cache holds on a CPU, enough to fill a GPU."""
+    if device.type == "cpu":
+        return min(max(1, CPU_BATCH_PIXELS // (patch_yx[0] * patch_yx[1])), LARGEST_BATCH)
+    return LARGEST_BATCH
+
+
+def predict_volumes(
+    networks: Sequence[nn.Module],
+    images: Iterable[Array],
+    *,
+    patch_size: tuple[int, int],
+    batch_size: int,
+    num_classes: int,
+    device: torch.device,
+    views: Sequence[View] = AS_IT_IS,
+    overlap: float = OVERLAP,
+) -> Iterator[PredictedVolume]:
+    """For each image (C, Z, Y, X) its class probabilities (K, Z, Y, X), float32, and the members' agreement, in the order of the images.
+
+    The mean of the softmax over all networks and over all `views`, of which at least one sees the whole window. The networks are on
+    `device`; they are in evaluation mode while the iterator lives, and as they were after it. Images are asked for one by one:
+    what is held at a time does not grow with their number, nor with the number of networks beyond their weights.
+    Out of memory halves the batch and goes on; on a GPU that cannot hold one window it goes on on the CPU. The log says so.
+    """
+    forward = _Forward(networks, device, batch_size, views)
+    modes = [network.training for network in networks]
+    try:
+        for network in networks:
+            network.eval()
+        for image_CZYX in images:
+            volume = _Volume.start(image_CZYX, patch_size, num_classes, overlap)
+            windows = deque(volume.windows())
+            while windows:
+                _run_batch(forward, windows)
+            yield volume.predicted(forward.members)
+    finally:
+        for network, training in zip(networks, modes, strict=True):
+            network.train(training)
+            network.to(device)
+
+
+@dataclass
+class _Volume:
+    """One image, and the sums over its windows that were predicted."""
+
+    image_CZYX: Array
+    grid: Grid
+    sum_KZYX: Array
+    agreement_2K: Sums = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.agreement_2K = np.zeros((2, len(self.sum_KZYX)))
+
+    @classmethod
+    def start(
+        cls, image_CZYX: Array, patch_yx: tuple[int, int], num_classes: int, overlap: float
+    ) -> "_Volume":
+        _, slices, height, width = image_CZYX.shape
+        grid = window_grid((height, width), (patch_yx[0], patch_yx[1]), overlap)
+        return cls(image_CZYX, grid, np.zeros((num_classes, slices, height, width), np.float32))
+
+    @property
+    def slices(self) -> int:
+        return int(self.image_CZYX.shape[1])
+
+    def windows(self) -> "Iterator[_Window]":
+        return (_Window(self, z, start) for z in range(self.slices) for start in self.grid.starts_yx)
+
+    def predicted(self, members: int) -> PredictedVolume:
+        if len(self.grid.starts_yx) > 1:
+            self.sum_KZYX /= _weight_sum(self.grid)
+        return PredictedVolume(self.sum_KZYX, Agreement(members, *self.agreement_2K))
+
+
+@dataclass(frozen=True)
+class _Window:
+    volume: _Volume
+    z: int
+    start_yx: tuple[int, int]
+
+    def cut(self, out_CHW: Array, margin_yx: Pixels) -> None:
+        """Writes the pixels of the window and of a margin on all sides into `out_CHW`."""
+        image_CYX = self.volume.image_CZYX[:, self.z]
+        on_slice, in_window = _overlap(self.volume.grid, self.start_yx, margin_yx)
+        part = image_CYX[:, *on_slice]
+        if part.shape != out_CHW.shape:
+            out_CHW[:] = image_CYX.min(axis=(1, 2), keepdims=True)
+        out_CHW[:, *in_window] = part
+
+    def add(self, probabilities_Khw: Array, agreement_2K: Array) -> None:
+        """Adds the window's probabilities and sums to those of its volume."""
+        on_slice, in_window = _overlap(self.volume.grid, self.start_yx)
+        part = probabilities_Khw[:, *in_window]
+        target = self.volume.sum_KZYX[:, self.z]
+        if len(self.volume.grid.starts_yx) > 1:
+            target[:, *on_slice] += part * gaussian_weights(self.volume.grid.window_yx)[in_window]
+        else:
+            target[:, *on_slice] = part
+        self.volume.agreement_2K += agreement_2K
+
+
+def _overlap(
+    grid: Grid, start_yx: Pixels, margin_yx: Pixels = (0, 0)
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """The part of the slice that a window with a margin on all sides shows, and where in it that is."""
+    on_slice, in_window = [], []
+    for start, window, size, margin in zip(start_yx, grid.window_yx, grid.slice_yx, margin_yx, strict=True):
+        first, last = max(start - margin, 0), min(start + window + margin, size)
+        on_slice.append(slice(first, last))
+        in_window.append(slice(first - start + margin, last - start + margin))
+    return (on_slice[0], on_slice[1]), (in_window[0], in_window[1])
+
+
+@lru_cache(maxsize=32)
+def _weight_sum(grid: Grid) -> Array:
+    """Sum of all windows' weights (Y, X): what the weighted probabilities are divided by."""
+    total = np.zeros(grid.slice_yx, np.float32)
+    for start in grid.starts_yx:
+        on_slice, in_window = _overlap(grid, start)
+        total[on_slice] += gaussian_weights(grid.window_yx)[in_window]
+    return total
+
+
+@lru_cache(maxsize=64)
+def _shares(grid: Grid, start_yx: tuple[int, int]) -> Array:
+    """How much of each pixel (h, w) a window stands for: 0 beside the slice; over all windows each pixel of the slice counts 1."""
+    shares = np.zeros(grid.window_yx, np.float32)
+    on_slice, in_window = _overlap(grid, start_yx)
+    weights = gaussian_weights(grid.window_yx)[in_window]
+    shares[in_window] = weights / _weight_sum(grid)[on_slice] if len(grid.starts_yx) > 1 else 1
+    return shares
+
+
+def _run_batch(forward: "_Forward", queue: "deque[_Window]") -> None:
+    windows = [queue.popleft() for _ in range(min(len(queue), forward.batch_size))]
+    channels, window_yx = windows[0].volume.image_CZYX.shape[0], windows[0].volume.grid.window_yx
+    margin_yx = forward.margin_yx(window_yx)
+    sizes_yx = (size + 2 * margin for size, margin in zip(window_yx, margin_yx, strict=True))
+    batch_BCHW = np.empty((len(windows), channels, *sizes_yx), np.float32)
+    for window, out_CHW in zip(windows, batch_BCHW, strict=True):
+        window.cut(out_CHW, margin_yx)
+    shares_Bhw = np.stack([_shares(window.volume.grid, window.start_yx) for window in windows])
+    for window, *found in zip(windows, *forward(batch_BCHW, shares_Bhw), strict=True):
+        window.add(*found)
+
+
+class _Forward:
+    """Mean probabilities of a batch and sums over its members, whatever memory allows: `batch_size`, `device` shrink when it runs out."""
+
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        device: torch.device,
+        batch_size: int,
+        views: Sequence[View],
+    ) -> None:
+        self.networks = networks
+        self.device = device
+        self.batch_size = batch_size
+        self.views = views
+
+    @property
+    def members(self) -> int:
+        return len(self.networks) * len(self.views)
+
+    def margin_yx(self, window_yx: Pixels) -> Pixels:
+        """What the views look at beside a window, on each side."""
+        ys, xs = zip(*(view.margin_yx(window_yx) for view in self.views), strict=True)
+        return max(ys), max(xs)
+
+    def __call__(self, batch_BCHW: Array, shares_Bhw: Array) -> tuple[Array, Array]:
+        """Mean probabilities (B, K, h, w), and what `_agreement_sums` says of each window and class (B, 2, K), of windows with margin."""
+        parts: list[tuple[Array, Array]] = []
+        done = 0
+        while done < len(batch_BCHW):
+            now = slice(done, done + self.batch_size)
+            part = batch_BCHW[now]
+            try:
+                parts.append(self._mean_softmax(part, shares_Bhw[now]))
+                done += len(part)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = error.with_traceback(None)  # its frames hold the memory of the failed attempt
+            else:
+                continue
+            self._shrink(len(part), reason)
+        means, sums = zip(*parts, strict=True)
+        return (means[0], sums[0]) if len(parts) == 1 else (np.concatenate(means), np.concatenate(sums))
+
+    @torch.inference_mode()
+    def _mean_softmax(self, batch_BCHW: Array, shares_Bhw: Array) -> tuple[Array, Array]:
+        x_BCHW = torch.from_numpy(batch_BCHW).to(self.device, memory_format=torch.channels_last)
+        window_yx = (shares_Bhw.shape[1], shares_Bhw.shape[2])
+        sums = _MemberSums()
+        for network in self.networks:
+            main_logits = cast(Callable[[Tensor], Tensor], network.main_logits)
+            for view in self.views:
+                logits_BKhw = main_logits(view.show(x_BCHW, window_yx))
+                probabilities_BKhw = view.restore(logits_BKhw.float().softmax(1))
+                sums.add(probabilities_BKhw, view.coverage(window_yx) if view.rotation_deg else None)
+        total_BKhw, squares_BKhw = sums.result()
+        sums_B2K = _agreement_sums(total_BKhw, squares_BKhw, torch.from_numpy(shares_Bhw).to(self.device))
+        if self.members > 1:
+            total_BKhw = total_BKhw / self.members
+        return total_BKhw.cpu().numpy(), sums_B2K.cpu().numpy()
+
+    def _shrink(self, tried: int, reason: RuntimeError) -> None:
+        """Makes the next attempt smaller: half the batch, then the CPU. Raises UtsegError where that is not enough."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if tried > 1:
+            self.batch_size = tried // 2
+            logger.warning(
+                "out of memory with %d slices at a time on %s: going on with %d",
+                tried,
+                self.device,
+                self.batch_size,
+            )
+        elif self.device.type != "cpu":
+            logger.warning("%s has not the memory for one slice: going on on the CPU, slowly", self.device)
+            self.device = torch.device("cpu")
+            for network in self.networks:
+                network.to(self.device)
+        else:
+            raise UtsegError(
+                "not enough memory to predict one slice; close other programs or use a machine with more"
+            ) from reason
+
+
+class _MemberSums:
+    """Σ_i p_i and Σ_i p_i² of members that see the same windows (B, K, h, w), some of them only c_i of a pixel (then p_i sums to c_i).
+
+    Such a member is taken to say of the rest what all say in the mean: q_i = p_i + (1 − c_i)·m with m = Σ p_i / Σ c_i, which is the mean
+    of all q_i too. Σ q_i² = Σ p_i² + 2·m·Σ (1 − c_i)·p_i + m²·Σ (1 − c_i)².
+    """
+
+    def __init__(self) -> None:
+        self._members = 0
+        self._total: Tensor | None = None
+        self._squares: Tensor | None = None
+        self._unseen: Tensor | None = None
+        self._gaps: list[Array] = []
+
+    def add(self, p_BKhw: Tensor, coverage_hw: Array | None) -> None:
+        """Takes in the next member. `coverage_hw`: how much of each pixel it saw, None for all of all."""
+        self._members += 1
+        if coverage_hw is not None:
+            gap_hw = 1 - coverage_hw
+            unseen = p_BKhw * torch.from_numpy(gap_hw).to(p_BKhw.device)
+            self._unseen = unseen if self._unseen is None else self._unseen.add_(unseen)
+            self._gaps.append(gap_hw)
+        squares = self._squares
+        self._squares = p_BKhw.square() if squares is None else squares.addcmul_(p_BKhw, p_BKhw)
+        self._total = p_BKhw if self._total is None else self._total.add_(p_BKhw)
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Σ_i q_i and Σ_i q_i²; without turned views these are Σ_i p_i and Σ_i p_i²."""
+        total, squares = self._total, self._squares
+        assert total is not None and squares is not None, "at least one network"
+        if self._unseen is None:
+            return total, squares
+        gaps_hw, square_gaps_hw = (
+            torch.from_numpy(each.sum(0)).to(total.device)
+            for each in (np.stack(self._gaps), np.square(self._gaps))
+        )
+        mean = total / (self._members - gaps_hw)
+        squares = squares + 2 * mean * self._unseen + mean.square() * square_gaps_hw
+        return mean * self._members, squares
+
+
+def _agreement_sums(total_BKhw: Tensor, squares_BKhw: Tensor, shares_Bhw: Tensor) -> Tensor:
+    """Of each window and class Σ Σ_i p_i² and Σ Σ_{i<j} p_i·p_j = Σ ((Σ_i p_i)² − Σ_i p_i²) / 2, pixels by their shares: (B, 2, K)."""
+    pairs_BKhw = (total_BKhw.square() - squares_BKhw) / 2
+    # Products and sums rather than a contraction, which autocast would compute in half precision.
+    sums = [(each * shares_Bhw[:, None]).sum((2, 3)) for each in (squares_BKhw, pairs_BKhw)]
+    return torch.stack(sums, 1)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says that memory is short; on the CPU it has no type of its own for that."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,1 @@
+"""Training: a plan, slices and a recipe → a run's folder with its record, checkpoints and weights."""

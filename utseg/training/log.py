@@ -1,0 +1,183 @@
+"""What a run says about itself: a line an epoch on the terminal, `training.jsonl`, TensorBoard events, `progress.png`.
+
+The history of epochs is part of the checkpoint; `training.jsonl` and the picture are made from it, so that a resumed run has every
+epoch once. Nothing here decides anything.
+"""
+
+import io
+import json
+import logging
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from utseg.errors import UtsegError
+from utseg.files import write_bytes, write_text
+from utseg.training.request import TrainRequest
+from utseg.training.validation import Overlay
+
+logger = logging.getLogger("utseg")
+JSONL = "training.jsonl"
+PICTURE = "progress.png"
+OVERLAYS = "overlays"
+SECONDS_BETWEEN_PICTURES = 20.0
+Epoch = dict[str, Any]
+
+
+class RunLog:
+    """Writes the epochs of one run into its folder. `history` holds the epochs that are already done. A context manager."""
+
+    def __init__(self, folder: Path, history: Sequence[Epoch]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.folder = folder
+        self.history = list(history)
+        done = self.history[-1]["iteration"] if self.history else 0
+        self._events = SummaryWriter(str(folder), purge_step=done + 1 if done else None)
+        self._last_picture = -math.inf
+        self._write_history()
+
+    def epoch(self, epoch: Epoch, overlays: Sequence[tuple[str, Overlay]] = ()) -> None:
+        """Logs one finished epoch. Raises UtsegError where the disk is full."""
+        self.history.append(epoch)
+        logger.info("%s", epoch_line(epoch))
+        self._write_history()
+        try:
+            self._write_events(epoch, overlays)
+        except OSError as error:
+            raise UtsegError(
+                f"{self.folder}: TensorBoard events could not be written ({error.strerror or error}); the checkpoints are whole"
+            ) from error
+        if time.monotonic() - self._last_picture > SECONDS_BETWEEN_PICTURES:
+            self.picture()
+
+    def picture(self) -> None:
+        """Draws `progress.png`."""
+        write_bytes(self.folder / PICTURE, draw_progress(self.history))
+        self._last_picture = time.monotonic()
+
+    def _write_history(self) -> None:
+        lines = [json.dumps(epoch, allow_nan=False) + "\n" for epoch in self.history]
+        write_text(self.folder / JSONL, "".join(lines))
+
+    def _write_events(self, epoch: Epoch, overlays: Sequence[tuple[str, Overlay]]) -> None:
+        step = epoch["iteration"]
+        for name, value in scalars_of(epoch).items():
+            self._events.add_scalar(name, value, step)
+        for name, picture in overlays:
+            self._events.add_image(f"{OVERLAYS}/{name}", picture, step, dataformats="HWC")
+        self._events.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._events.close()
+
+
+def scalars_of(epoch: Epoch) -> dict[str, float]:
+    """What TensorBoard shows of an epoch, at the iteration that it ends with: the same tags for every network, for runs side by side.
+
+    `loss/train` and `loss/validation` are cross-entropy plus Dice loss of the full output, which every network has, by one formula:
+    what deep supervision adds is in `loss_terms/train_total`. Only that and `loss_terms/train_auxiliary` depend on the network.
+    """
+    terms: dict[str, float] = epoch["terms"]
+    losses: dict[str, float] = epoch["validation_losses"] or {}
+    training_s = epoch["seconds"] - epoch["validation_seconds"]
+    found: dict[str, float | None] = {
+        "loss/train": epoch["loss"] - terms.get("auxiliary", 0.0),
+        "loss/validation": losses.get("total"),
+        "loss_terms/train_total": epoch["loss"],
+        **{f"loss_terms/train_{name}": value for name, value in terms.items()},
+        **{f"loss_terms/validation_{name}": losses[name] for name in losses if name != "total"},
+        **{f"validation_dice/{name}": value for name, value in (epoch["validation_dice"] or {}).items()},
+        "validation_dice/mean": epoch["mean_dice"],
+        "optimisation/learning_rate": epoch["learning_rate"],
+        "optimisation/gradient_norm": epoch["gradient_norm"],
+        "speed/slices_per_second": epoch["slices"] / training_s if training_s > 0 else None,
+        "speed/seconds_per_epoch": epoch["seconds"],
+        "speed/data_wait_seconds": epoch["data_wait_seconds"],
+        "speed/validation_seconds": epoch["validation_seconds"],
+        "progress/epoch": epoch["epoch"],
+        "progress/hours": epoch["total_seconds"] / 3600,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def epoch_line(epoch: Epoch) -> str:
+    """One epoch for people: `epoch 3/40  loss 0.412  Dice LV .91 MYO .80 RV .85  lr .0100  12.3 s (data wait .1 s)`."""
+    parts = [f"epoch {epoch['epoch']}/{epoch['epochs']}", f"loss {epoch['loss']:.3f}"]
+    if epoch["validation_dice"] is not None:
+        parts.append(
+            "Dice " + " ".join(f"{name} {short(value)}" for name, value in epoch["validation_dice"].items())
+        )
+    parts.append(f"lr {epoch['learning_rate']:.2g}")
+    parts.append(f"{epoch['seconds']:.1f} s (data wait {epoch['data_wait_seconds']:.1f} s)")
+    return "  ".join(parts) + ("  best" if epoch["best"] else "")
+
+
+def short(value: float | None) -> str:
+    """A Dice in two or three characters: .91, 1.0, – where there is none."""
+    if value is None:
+        return "–"
+    return f"{value:.2f}".removeprefix("0") if value < 0.995 else "1.0"
+
+
+def report(dice: dict[str, float | None], request: TrainRequest) -> None:
+    """The table that ends a run."""
+    defined = [value for value in dice.values() if value is not None]
+    if not dice:
+        logger.info("no subject was held back: nothing to validate on")
+        return
+    logger.info(
+        "%s %s: mean Dice of the validation subjects at native resolution", request.model, request.selection
+    )
+    for name, value in dice.items():
+        logger.info("  %-12s %s", name, short(value))
+    if defined:
+        logger.info("  %-12s %s", "mean", short(sum(defined) / len(defined)))
+    logger.info("the model is in %s", request.output)
+
+
+def draw_progress(history: Sequence[Epoch]) -> bytes:
+    """Loss and validation Dice over epochs, as the bytes of a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    last = history[-1]["epochs"] if history else 1
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    loss_axes, dice_axes = figure.subplots(1, 2)
+    numbers = [epoch["epoch"] for epoch in history]
+    loss_axes.plot(numbers, [epoch["loss"] for epoch in history], label="total", color="black")
+    for term in history[0]["terms"] if history else ():
+        loss_axes.plot(numbers, [epoch["terms"][term] for epoch in history], label=term, linewidth=1)
+    lost = [epoch for epoch in history if epoch.get("validation_losses")]
+    if lost:
+        values = [epoch["validation_losses"]["total"] for epoch in lost]
+        loss_axes.plot([epoch["epoch"] for epoch in lost], values, label="validation", linestyle="--")
+    validated = [epoch for epoch in history if epoch["validation_dice"] is not None]
+    for label in validated[0]["validation_dice"] if validated else ():
+        values = [epoch["validation_dice"][label] for epoch in validated]
+        dice_axes.plot(
+            [epoch["epoch"] for epoch in validated],
+            [np.nan if value is None else value for value in values],
+            label=label,
+            marker=".",
+        )
+    loss_axes.set(xlabel="epoch", title="loss", xlim=(0, last + 1))
+    dice_axes.set(xlabel="epoch", title="validation Dice", xlim=(0, last + 1), ylim=(0, 1))
+    for axes in (loss_axes, dice_axes):
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize="small")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

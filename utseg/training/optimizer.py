@@ -1,0 +1,56 @@
+"""The optimizer of a recipe: which parameters it decays, and how fast each layer learns. The learning rate over time is the loop's."""
+
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from utseg.networks.network import SegmentationNetwork
+from utseg.training.recipe import OptimizerSettings
+
+SCALE = "scale"
+"""In each parameter group: what the schedule's learning rate is multiplied by."""
+POSITION_NAMES = ("position", "bias.table", "bias_table", "logits.key_")
+
+
+def make_optimizer(
+    network: SegmentationNetwork, settings: OptimizerSettings, *, pretrained: bool
+) -> Optimizer:
+    """The recipe's optimizer over all parameters of the network. `pretrained`: the run starts from weights."""
+    decay = settings.pretrained_layer_decay if pretrained else 1.0
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    scales = layer_scales(network, decay)
+    for name, parameter in network.named_parameters():
+        weight_decay = settings.weight_decay if is_decayed(name, parameter, settings) else 0.0
+        groups.setdefault((scales[name], weight_decay), []).append(parameter)
+    listed = [
+        {"params": parameters, "weight_decay": weight_decay, SCALE: scale}
+        for (scale, weight_decay), parameters in groups.items()
+    ]
+    if settings.name == "adamw":
+        return AdamW(listed, settings.learning_rate, settings.betas)
+    nesterov = settings.nesterov and settings.momentum > 0
+    return SGD(listed, settings.learning_rate, settings.momentum, nesterov=nesterov)
+
+
+def is_decayed(name: str, parameter: nn.Parameter, settings: OptimizerSettings) -> bool:
+    """SGD decays everything, as UTNet's publication; AdamW only weights of convolutions and linear layers, as Swin and ViT."""
+    if settings.name == "sgd":
+        return True
+    return parameter.ndim > 1 and not any(word in name for word in POSITION_NAMES)
+
+
+def layer_scales(network: SegmentationNetwork, decay: float) -> dict[str, float]:
+    """Learning rate of each parameter relative to the recipe's: decay^(layers above it), 1 for what is in no pretrained layer."""
+    layers = network.pretrained_layers()
+    scales = {}
+    for name, _ in network.named_parameters():
+        above = (
+            len(layers) - position for position, prefixes in enumerate(layers) if name.startswith(prefixes)
+        )
+        scales[name] = decay ** next(above, 0)
+    return scales
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Sets the schedule's rate, times each group's scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group[SCALE]

@@ -1,0 +1,134 @@
+"""Where a run is between two iterations, made from the seed or from a checkpoint."""
+
+import random
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from utseg.networks import build_network
+from utseg.networks.layers.synchronised_norm import synchronise_norms
+from utseg.networks.network import SegmentationNetwork
+from utseg.training.average import WeightAverage
+from utseg.training.checkpoint import restore_random_state
+from utseg.training.log import Epoch
+from utseg.training.optimizer import make_optimizer
+from utseg.training.prepare import Run
+from utseg.training.schedule import Course, warmup_share
+from utseg.training.step import Sums
+from utseg.training.weights import fill
+
+
+@dataclass
+class State:
+    """`iteration` counts steps done; `sums` are over the epoch under way; `seconds` are those of all processes that worked on the run."""
+
+    network: SegmentationNetwork
+    optimizer: torch.optim.Optimizer
+    course: Course
+    iteration: int = 0
+    best_score: float | None = None
+    best_epoch: int = 0
+    seconds: float = 0.0
+    sums: Sums = field(default_factory=Sums)
+    history: list[Epoch] = field(default_factory=list)
+    average: WeightAverage[SegmentationNetwork] | None = None
+
+    @property
+    def outcome(self) -> SegmentationNetwork:
+        """The network that is validated and saved: the averaged one where the recipe averages."""
+        return self.average.network if self.average else self.network
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return len(self.history)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every iteration is done and its epoch closed."""
+        return self.iteration >= self.course.iterations and not self.sums.iterations
+
+
+def new_state(run: Run) -> State:
+    """The state before the first iteration. All random generators of the process are seeded."""
+    state = _random_state(run)
+    if run.fit is not None and run.request.weights is not None:
+        fill(state.network, run.fit, run.request.weights)
+    if run.world.size > 1:  # another kind of processor may have drawn other last bits
+        state.network.load_state_dict(run.world.from_first(lambda: _on_cpu(state.network)))
+    return state
+
+
+def _random_state(run: Run) -> State:
+    """The state with random weights. Weights are drawn alike by all processes, what comes after them (dropout) by each for itself."""
+    record, world = run.record, run.world
+    torch.manual_seed(record.seed)
+    random.seed(record.seed)
+    np.random.seed(record.seed % 2**32)  # noqa: NPY002 — for libraries that draw from it
+    network = build_network(
+        record.network,
+        in_channels=record.in_channels,
+        num_classes=record.num_classes,
+        **record.network_settings,
+    ).to(run.device)
+    if world.size > 1:
+        synchronise_norms(network, world.total)
+    if not world.is_first:
+        torch.manual_seed(int(np.random.SeedSequence([record.seed, world.rank]).generate_state(1)[0]))
+    warmup = warmup_share(run.recipe.schedule, record.epochs)
+    optimizer = make_optimizer(network, run.recipe.optimizer, pretrained=record.initial_weights is not None)
+    width = run.recipe.weight_average
+    average = WeightAverage(network, width) if width else None
+    return State(network, optimizer, Course(run.iterations, warmup), average=average)
+
+
+def _on_cpu(network: SegmentationNetwork) -> dict[str, Any]:
+    return {name: value.cpu() for name, value in network.state_dict().items()}
+
+
+def packed(state: State, generators: list[dict[str, Any]]) -> dict[str, Any]:
+    """The state with those of all random generators of each process, as tensors and plain types."""
+    return {
+        "epoch": state.epoch,
+        "iteration": state.iteration,
+        "network": dict(state.network.state_dict()),
+        "optimizer": state.optimizer.state_dict(),
+        "random": generators,
+        "course": asdict(state.course),
+        "best_score": state.best_score,
+        "best_epoch": state.best_epoch,
+        "seconds": state.seconds,
+        "sums": asdict(state.sums),
+        "history": state.history,
+        "average": state.average.packed() if state.average else None,
+    }
+
+
+def best_packed(state: State, score: float | None) -> dict[str, Any]:
+    """What the best checkpoint holds: the weights that were validated, and where they come from."""
+    return {
+        "epoch": state.epoch + 1,
+        "iteration": state.iteration,
+        "network": dict(state.outcome.state_dict()),
+        "best_score": score,
+    }
+
+
+def restored(run: Run, saved: dict[str, Any]) -> State:
+    """The state that was packed. All random generators are put where they were, of a process that was not there as in a new run."""
+    state = _random_state(run)
+    state.network.load_state_dict(saved["network"])
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.course = Course(**saved["course"])
+    state.iteration = saved["iteration"]
+    state.best_score, state.best_epoch = saved["best_score"], saved["best_epoch"]
+    state.seconds = saved["seconds"]
+    state.sums = Sums(**saved["sums"])
+    state.history = list(saved["history"])
+    if state.average:
+        state.average.restore(saved["average"])
+    if run.world.rank < len(saved["random"]):
+        restore_random_state(saved["random"][run.world.rank])
+    return state

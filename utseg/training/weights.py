@@ -1,0 +1,197 @@
+"""Weights to start from (`--weights`): our own, a published checkpoint, or anybody's with the network's own names.
+
+A file is read without executing anything in it. What fits is decided by names and shapes: a published format that the network knows may
+cover a part of it (an encoder), anything else has to fit whole unless the user allows mismatches. Resuming a run is not done here.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utseg.errors import ArtefactError, InputError, listing
+from utseg.files import require_no_broken_link
+from utseg.labels import LabelMismatch, Labels, in_words, match_labels, same_numbering
+from utseg.networks.network import SegmentationNetwork
+from utseg.training.record import RUN_FILE, WEIGHTS_FILE, read_run
+
+logger = logging.getLogger("utseg")
+CONTAINERS = ("state", "network", "state_dict", "model_state_dict", "model", "network_weights")
+"""Keys under which checkpoints keep their tensors: ours, then those that people use."""
+COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Which tensors of a file go into a network. `values` have its names; the others are in words, one a tensor.
+
+    `fresh`: tensors of the network that the file lacks; `missing`: those of them that it should have.
+    """
+
+    values: dict[str, Tensor]
+    fresh: tuple[str, ...]
+    missing: tuple[str, ...]
+    unknown: tuple[str, ...]
+    misshapen: tuple[str, ...]
+
+    def mismatches(self) -> dict[str, tuple[str, ...]]:
+        """What a user has to allow, by kind."""
+        found = {"missing": self.missing, "unknown": self.unknown, "of another shape": self.misshapen}
+        return {kind: names for kind, names in found.items() if names}
+
+
+def weights_file(path: Path) -> Path:
+    """The file itself, or the weights of a run's folder. Raises InputError where there is none."""
+    file = path / WEIGHTS_FILE if path.is_dir() else path
+    if not require_no_broken_link(file).is_file():
+        raise InputError(f"--weights {path}: no such file")
+    return file
+
+
+def labels_of_weights(path: Path) -> dict[str, int] | None:
+    """How the outputs of a run's weights are numbered; None for a file that lies in no run's folder."""
+    return read_run(path.parent).plan.labels if (path.parent / RUN_FILE).is_file() else None
+
+
+def number_outputs(
+    network: SegmentationNetwork,
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    theirs: Labels | None,
+    ours: Labels,
+    *,
+    allow_mismatch: bool,
+) -> dict[str, Tensor]:
+    """The tensors with their outputs in the order of our labels, matched by name; as they are where nothing says how they are numbered.
+
+    Where names do not match, raises LabelMismatch, or leaves the outputs out if mismatches are allowed.
+    """
+    outputs = network.class_axes().keys() & tensors.keys()
+    if theirs is None:
+        if outputs:
+            logger.info("%s: nothing says how its outputs are numbered; taken as %s", path, in_words(ours))
+        return dict(tensors)
+    try:
+        matching = match_labels(ours, theirs, we="the plan", they=str(path))
+    except LabelMismatch as error:
+        if not allow_mismatch:
+            raise LabelMismatch(
+                f"--weights {error}, or leave the outputs as initialised with --allow-mismatch"
+            ) from None
+        return {name: value for name, value in tensors.items() if name not in outputs}
+    if same_numbering(ours, theirs):
+        return dict(tensors)
+    logger.info("%s: outputs matched by name: %s", path, matching.in_words())
+    return network.in_class_order(tensors, matching.channel_order())
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a .safetensors, .npz or torch file by name. Raises ArtefactError where it is damaged or holds anything else."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 — three libraries, each with errors of its own for a damaged file
+        reason = " ".join(str(error).split()).partition(". ")[0][
+            :160
+        ]  # what follows is advice to load it unsafely
+        raise ArtefactError(
+            f"{path}: cannot be read as weights ({type(error).__name__}: {reason}); expected .safetensors, .npz, or a torch file of tensors"
+        ) from None
+    return _tensors_in(loaded, path)
+
+
+def _tensors_in(loaded: Any, path: Path) -> dict[str, Tensor]:
+    for key in CONTAINERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    tensors = (
+        {name: value for name, value in loaded.items() if isinstance(value, Tensor)}
+        if isinstance(loaded, Mapping)
+        else {}
+    )
+    if not tensors:
+        raise ArtefactError(f"{path}: holds no tensors by name; expected a state dict")
+    return {str(name).removeprefix("module."): value for name, value in tensors.items()}
+
+
+def fit_weights(network: SegmentationNetwork, tensors: Mapping[str, Tensor]) -> Fit:
+    """Which of the tensors go where. The network is not changed; it may lie on the meta device.
+
+    Published weights of a pretrained part need not have the rest of the network.
+    """
+    translated = network.from_public_weights(tensors)
+    given = dict(tensors) if translated is None else translated
+    wanted = network.state_dict()
+    misshapen = [
+        f"{name} {tuple(value.shape)} where {tuple(wanted[name].shape)} is expected"
+        for name, value in given.items()
+        if name in wanted and value.shape != wanted[name].shape
+    ]
+    fresh = tuple(name for name in wanted if name not in given and not name.endswith(COUNTER))
+    pretrained = tuple(prefix for layer in network.pretrained_layers() for prefix in layer)
+    covered = pretrained if translated is not None and pretrained else ("",)
+    return Fit(
+        values={n: v for n, v in given.items() if n in wanted and v.shape == wanted[n].shape},
+        fresh=fresh,
+        missing=tuple(name for name in fresh if name.startswith(covered)),
+        unknown=tuple(name for name in given if name not in wanted),
+        misshapen=tuple(misshapen),
+    )
+
+
+def check_fit(fit: Fit, path: Path, network_name: str, *, allow_mismatch: bool) -> None:
+    """Raises InputError that lists what does not fit, unless that is allowed and something is left; values have to be finite."""
+    wrong = fit.mismatches()
+    listed = "; ".join(f"{len(names)} {kind}: {listing(names, most=8)}" for kind, names in wrong.items())
+    if not fit.values:
+        raise InputError(f"{path}: no tensor fits network {network_name} ({listed}); is it of this network?")
+    if wrong and not allow_mismatch:
+        raise InputError(
+            f"{path}: does not fit network {network_name} ({listed}); choose the settings that it was trained with, or leave these "
+            "as initialised with --allow-mismatch"
+        )
+    for name, value in fit.values.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ArtefactError(f"{path}: {name} has values that are not finite")
+
+
+def fill(network: SegmentationNetwork, fit: Fit, path: Path) -> None:
+    """Puts the values into the network, in place, and says what came from the file and what did not."""
+    own = network.state_dict()
+    with torch.no_grad():
+        for name, value in fit.values.items():
+            own[name].copy_(value)
+    trained = sum(own[name].numel() for name in fit.values)
+    everything = sum(value.numel() for value in own.values())
+    left = [*fit.fresh, *(line.split(" ")[0] for line in fit.misshapen)]
+    logger.info(
+        "%s: %d tensors, %.0f %% of the values, start from it%s",
+        path,
+        len(fit.values),
+        100 * trained / everything,
+        f"; as initialised: {listing(_parts(left), most=8)}" if left else "",
+    )
+    if fit.unknown:
+        logger.warning(
+            "%s: %d tensors are not in the network: %s", path, len(fit.unknown), listing(fit.unknown, most=8)
+        )
+
+
+def _parts(names: list[str]) -> list[str]:
+    """The first part or, of a list of modules, the first two of each name, once."""
+    return list(
+        dict.fromkeys(
+            ".".join(name.split(".")[:2]).removesuffix(".weight").removesuffix(".bias") for name in names
+        )
+    )
