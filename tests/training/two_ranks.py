@@ -12,11 +12,10 @@ from tiny_runs import make_request
 
 from trainers.hybrid import recipe
 from utseg.errors import CaseErrors, InputError, UsageError, UtsegError
+from utseg.networks.losses import LossSettings, training_loss
 from utseg.training import loop, time_limit
 from utseg.training.interrupt import Stopped, interruptible
-from utseg.training.losses import training_loss
 from utseg.training.processes import RankLost, SaidElsewhere, World, joined
-from utseg.training.recipe import LossSettings
 from utseg.training.record import read_run
 
 

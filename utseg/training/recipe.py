@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from utseg.errors import SettingError
+from utseg.networks.losses import LossSettings
 from utseg.planning.plan import IDENTITY_KEYS, Plan, with_entries_by_level
 from utseg.settings import Settings, setting_keys, unknown_key, with_settings
 
@@ -41,18 +42,6 @@ class ScheduleSettings(Settings):
     warmup_epochs: NotNegative = 5.0
     warmup_largest_share: Share = 0.05
     power: Positive = 0.9
-
-
-class LossSettings(Settings):
-    """Cross-entropy with class weights (background; every other class 1) plus soft Dice, each at every output with that output's weight.
-
-    Weights of outputs at full, ½, ¼, ⅛ as published for UTNet; halved on for networks with more outputs.
-    """
-
-    background_weight: Positive = 0.5
-    cross_entropy_weight: NotNegative = 1.0
-    dice_weight: NotNegative = 1.0
-    deep_supervision_weights: tuple[NotNegative, ...] = (1.0, 0.4, 0.2, 0.1, 0.05, 0.025, 0.0125)
 
 
 class Recipe(Settings):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from utseg.augment.loader import Batch
 from utseg.errors import UtsegError
-from utseg.training.losses import training_loss
+from utseg.networks.losses import training_loss
 from utseg.training.processes import ALONE, World
 from utseg.training.recipe import Recipe
 

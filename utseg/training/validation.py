@@ -20,10 +20,9 @@ from torch import nn
 from utseg.case import Case
 from utseg.evaluate.pictures import largest_slice
 from utseg.files import write_json
+from utseg.networks.losses import LossSettings, volume_loss
 from utseg.planning.plan import Plan
-from utseg.training.losses import volume_loss
 from utseg.training.processes import ALONE, World
-from utseg.training.recipe import LossSettings
 from utseg.training.record import SUMMARY_FILE, VALIDATION_FOLDER
 
 if TYPE_CHECKING:

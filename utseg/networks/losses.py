@@ -1,22 +1,36 @@
 """The loss: class-weighted cross-entropy plus soft Dice, summed over the outputs of deep supervision.
 
-Computed in float32, whatever the network ran in. Both terms come from one log-softmax, and the outputs share one encoding of the target.
+Computed in float32, whatever the network ran in.
 
 Axes: B batch, K classes (0 is background), H W pixels.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from utseg.training.recipe import LossSettings
+from utseg.settings import Settings
 
+NotNegative = Annotated[float, Field(ge=0)]
 PIXELS = (0, 2, 3)
+
+
+class LossSettings(Settings):
+    """Cross-entropy with class weights (background; every other class 1) plus soft Dice, each at every output with that output's weight.
+
+    Weights of outputs at full, ½, ¼, ⅛ as published for UTNet; halved on for networks with more outputs.
+    """
+
+    background_weight: Annotated[float, Field(gt=0)] = 0.5
+    cross_entropy_weight: NotNegative = 1.0
+    dice_weight: NotNegative = 1.0
+    deep_supervision_weights: tuple[NotNegative, ...] = (1.0, 0.4, 0.2, 0.1, 0.05, 0.025, 0.0125)
 
 
 def one_hot(target_BHW: Tensor, classes: int) -> Tensor:

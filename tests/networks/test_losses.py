@@ -6,8 +6,9 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from utseg.training.losses import (
+from utseg.networks.losses import (
     Counts,
+    LossSettings,
     one_hot,
     soft_counts,
     soft_dice_loss,
@@ -15,7 +16,6 @@ from utseg.training.losses import (
     volume_loss,
     weighted_cross_entropy,
 )
-from utseg.training.recipe import LossSettings
 
 
 def oracle_softmax(logits_BKHW):
