@@ -29,12 +29,12 @@ from utseg.case import Case
 from utseg.inference.views import NO_AUGMENTATION
 from utseg.inference.windows import default_batch_size, window_grid
 from utseg.networks import build_network
-from utseg.planning.plan import NetworkSettings
 from utseg.predict.inputs import find_inputs
 from utseg.predict.model import LoadedModel
 from utseg.predict.pipeline import predict_cases
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "predict"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from tiny_models import make_plan, make_record
 
 SPACING_MM = 1.25  # that of the plan
@@ -59,14 +59,14 @@ def write_volumes(folder: Path, number: int) -> tuple[Case, ...]:
 
 def make_model(base_channels: int, seed: int) -> LoadedModel:
     """UTNet as published, with random weights."""
-    network_settings = NetworkSettings(
-        base_channels=base_channels,
-        levels=4,
-        block_list=(1, 2, 3, 4),
-        num_blocks=(1, 1, 1, 1),
-        num_heads=(4, 4, 4, 4),
-        reduce_size=8,
-    )
+    network_settings = {
+        "base_channels": base_channels,
+        "levels": 4,
+        "block_list": (1, 2, 3, 4),
+        "num_blocks": (1, 1, 1, 1),
+        "num_heads": (4, 4, 4, 4),
+        "reduce_size": 8,
+    }
     plan = make_plan(network=network_settings, patch_size=PATCH, clip_percentiles=(5, 98))
     record = make_record(plan)
     torch.manual_seed(seed)

@@ -93,8 +93,8 @@ def fit(
     def need(candidate: Candidate, batch: int) -> MemoryEstimate:
         return training_memory(
             NETWORK,
-            in_channels=len(fingerprint.channel_names),
-            num_classes=max(fingerprint.labels.values()) + 1,
+            in_channels=fingerprint.in_channels,
+            num_classes=fingerprint.num_classes,
             patch_size=candidate.patch.size,
             batch_size=batch,
             settings=candidate.network(),

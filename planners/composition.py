@@ -41,9 +41,9 @@ def compose(
     )
     iterations, epochs = wishes.schedule(fitted)
     decisions: dict[str, Decision[Any]] = {
-        "spacing_yx_mm": wishes.spacing,
-        "clip_percentiles": clip_percentiles(fingerprint),
-        "normalisation": Decision(
+        "preprocessing.spacing_yx_mm": wishes.spacing,
+        "preprocessing.clip_percentiles": clip_percentiles(fingerprint),
+        "preprocessing.normalisation": Decision(
             "z-score",
             f"z-score of each volume, {PUBLISHED}: MR intensities have no unit "
             f"(case means range over {_mean_range(fingerprint)})",

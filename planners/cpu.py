@@ -92,8 +92,8 @@ def budget(fingerprint: Fingerprint, fitted: Fitted) -> tuple[Decision[int], Dec
     """Iterations of an epoch (one pass, or what fits into its time), and epochs in the whole time."""
     gmac = forward_gmac(
         NETWORK,
-        in_channels=len(fingerprint.channel_names),
-        num_classes=max(fingerprint.labels.values()) + 1,
+        in_channels=fingerprint.in_channels,
+        num_classes=fingerprint.num_classes,
         patch_size=fitted.candidate.patch.size,
         settings=fitted.candidate.network(),
     )

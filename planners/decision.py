@@ -24,14 +24,13 @@ def assemble(
     fingerprint: Fingerprint, planner: str, configuration: str, decisions: Mapping[str, Decision[Any]]
 ) -> Plan:
     """The plan of all decisions, keyed by the dotted keys of the plan ("network.levels"), and of the ways that the scans lie."""
-    decisions = {**decisions, "ways": training_ways(fingerprint)}
+    decisions = {**decisions, "preprocessing.ways": training_ways(fingerprint)}
     tree: dict[str, Any] = {
         "dataset": fingerprint.dataset,
         "planner": planner,
         "configuration": configuration,
-        "labels": fingerprint.labels,
-        "channel_names": fingerprint.channel_names,
         "fingerprint_sha256": fingerprint.sha256,
+        "preprocessing": {"labels": fingerprint.labels, "channel_names": fingerprint.channel_names},
         "reasons": {key: decision.reason for key, decision in decisions.items()},
     }
     for key, decision in decisions.items():

@@ -47,9 +47,13 @@ def plan(fingerprint: Fingerprint, *, memory_gb: float, configuration: str) -> P
     slices = training_slices(fingerprint)
     iterations = -(-slices.value // BATCH_SIZE)
     decisions: dict[str, Decision[Any]] = {
-        "spacing_yx_mm": Decision((1.2, 1.2), f"1.2 × 1.2 mm in-plane, slices untouched, {SOURCE}"),
-        "clip_percentiles": Decision((5.0, 98.0), f"5th and 98th percentile of each volume, {SOURCE}"),
-        "normalisation": Decision(
+        "preprocessing.spacing_yx_mm": Decision(
+            (1.2, 1.2), f"1.2 × 1.2 mm in-plane, slices untouched, {SOURCE}"
+        ),
+        "preprocessing.clip_percentiles": Decision(
+            (5.0, 98.0), f"5th and 98th percentile of each volume, {SOURCE}"
+        ),
+        "preprocessing.normalisation": Decision(
             "z-score", f"z-score: zero mean and unit variance of each volume, {SOURCE}"
         ),
         "patch_size": Decision(PATCH_SIZE, f"256 × 256 pixels, {SOURCE}"),
@@ -71,8 +75,8 @@ def _recorded_memory(
 ) -> dict[str, Decision[Any]]:
     estimate = training_memory(
         "UTNet",
-        in_channels=len(fingerprint.channel_names),
-        num_classes=max(fingerprint.labels.values()) + 1,
+        in_channels=fingerprint.in_channels,
+        num_classes=fingerprint.num_classes,
         patch_size=PATCH_SIZE,
         batch_size=BATCH_SIZE,
         settings=NETWORK,

@@ -1,59 +1,41 @@
 """A tiny preprocessed dataset and requests to train on it, in well under a second an epoch."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import plans
 from rawfiles import make_nnunet
 
 from utseg.compute.pool import InlineExecutor
 from utseg.fingerprint import make_fingerprint
-from utseg.planning.plan import AugmentationSettings, NetworkSettings, Plan, write_plan
+from utseg.planning.plan import write_plan
 from utseg.preprocess.run import preprocess_dataset
 from utseg.preprocess.slices import SliceStore
 from utseg.preprocess.splits import make_splits, write_splits
 from utseg.rawdata import open_dataset
 from utseg.training.request import TrainRequest
 
-AUGMENTATION = AugmentationSettings(
-    rotation_deg=20,
-    rotation_probability=0.5,
-    scale_range=(0.9, 1.1),
-    scale_probability=0.5,
-    noise_sd_range=(0, 0.1),
-    noise_probability=0.3,
-    brightness_range=(0.9, 1.1),
-    brightness_probability=0.3,
-    contrast_range=(0.9, 1.1),
-    contrast_probability=0.3,
-    gamma_range=(0.8, 1.2),
-    gamma_probability=0.3,
-    mirror_axes=(),
-    foreground_fraction=0.5,
-)
-NETWORK = NetworkSettings(
-    base_channels=4, levels=2, block_list=(1, 2), num_blocks=(1, 1), num_heads=(1, 1), reduce_size=4
-)
-
-
-def make_plan(**changes: Any) -> Plan:
-    values: dict[str, Any] = {
-        "dataset": "Tiny",
-        "planner": "tiny",
-        "labels": {"background": 0, "LV": 1, "MYO": 2, "RV": 3},
-        "channel_names": ("channel 0",),
-        "fingerprint_sha256": "0" * 64,
-        "spacing_yx_mm": (1.5, 1.25),
-        "clip_percentiles": (0.0, 100.0),
-        "patch_size": (32, 32),
-        "batch_size": 4,
-        "epochs": 4,
-        "iterations_per_epoch": 5,
-        "estimated_memory_gb": 0.1,
-        "network": NETWORK,
-        "augmentation": AUGMENTATION,
-        "reasons": {},
+AUGMENTATION = plans.NO_AUGMENTATION.model_copy(
+    update={
+        "rotation_deg": 20,
+        "scale_range": (0.9, 1.1),
+        "noise_sd_range": (0, 0.1),
+        "brightness_range": (0.9, 1.1),
+        "contrast_range": (0.9, 1.1),
+        "gamma_range": (0.8, 1.2),
     }
-    return Plan(**(values | changes))
+    | {f"{kind}_probability": 0.5 if kind in ("rotation", "scale") else 0.3 for kind in plans.KINDS}
+)
+make_plan = partial(
+    plans.make_plan,
+    planner="tiny",
+    spacing_yx_mm=(1.5, 1.25),
+    epochs=4,
+    iterations_per_epoch=5,
+    network={"reduce_size": 4},
+    augmentation=AUGMENTATION,
+)
 
 
 def make_home(home: Path, **changes: Any) -> Path:

@@ -216,12 +216,15 @@ def test_json_that_is_none(members, tmp_path, name, data):
         ({"in_channels": 2}, "in_channels is 2"),
         ({"num_classes": 7}, "num_classes is 7"),
         (
-            {"plan.labels": {"background": 0, "LV": 1, "MYO": 2, "RV": 100_000}, "num_classes": 100_001},
-            "plan.labels",
+            {
+                "plan.preprocessing.labels": {"background": 0, "LV": 1, "MYO": 2, "RV": 100_000},
+                "num_classes": 100_001,
+            },
+            "plan.preprocessing.labels",
         ),
-        ({"plan.labels.LV": -3}, "plan.labels"),
+        ({"plan.preprocessing.labels.LV": -3}, "plan.preprocessing.labels"),
         ({"plan.patch_size": [10**6, 10**6]}, "plan.patch_size"),
-        ({"plan.spacing_yx_mm": [1e-9, 1]}, "plan.spacing_yx_mm"),
+        ({"plan.preprocessing.spacing_yx_mm": [1e-9, 1]}, "plan.preprocessing.spacing_yx_mm"),
         ({"plan.evil": 1}, "unknown key 'plan.evil'"),
         ({"training_cases": ["miller"]}, "training_cases"),
         ({"format": "utseg-run-9"}, "format"),
@@ -230,8 +233,8 @@ def test_json_that_is_none(members, tmp_path, name, data):
 def test_a_run_that_cannot_be(members, tmp_path, change, words):
     run = changed_json(members[RUN_JSON], change)
     manifest: dict[str, object] = {}
-    if "plan.labels" in change:
-        manifest["labels"] = change["plan.labels"]
+    if "plan.preprocessing.labels" in change:
+        manifest["labels"] = change["plan.preprocessing.labels"]
     refused(packed(tmp_path / "model.zip", signed(members | {RUN_JSON: run}, **manifest)), tmp_path, words)
 
 

@@ -1,14 +1,15 @@
 """Slices made up in memory, behind the part of SliceStore that the loader needs. A module of its own, so that workers can import it."""
 
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
+import plans
 
 from utseg.errors import ArtefactError
-from utseg.planning.plan import AugmentationSettings, NetworkSettings, Plan
+from utseg.planning.plan import AugmentationSettings
 
-LABELS = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
 EVERYTHING = AugmentationSettings(
     rotation_deg=40,
     rotation_probability=0.7,
@@ -34,50 +35,19 @@ EVERYTHING = AugmentationSettings(
     amplitude_wavelength_mm_range=(10.0, 60.0),
     amplitude_probability=0.7,
 )
-KINDS = (
-    "rotation",
-    "scale",
-    "noise",
-    "brightness",
-    "contrast",
-    "gamma",
-    "blur",
-    "resolution",
-    "histogram",
-    "amplitude",
-)
+KINDS = (*plans.KINDS, "blur", "resolution", "histogram", "amplitude")
 NOTHING = EVERYTHING.model_copy(
     update={f"{kind}_probability": 0.0 for kind in KINDS} | {"mirror_axes": (), "foreground_fraction": 0.0}
 )
 
 
-def make_plan(
-    augmentation: AugmentationSettings = EVERYTHING,
-    *,
-    patch_size: tuple[int, int] = (32, 48),
-    batch_size: int = 4,
-    channels: tuple[str, ...] = ("MR",),
-    spacing_yx_mm: tuple[float, float] = (1.5, 1.2),
-) -> Plan:
-    return Plan(
-        dataset="Made",
-        planner="published",
-        labels=LABELS,
-        channel_names=channels,
-        fingerprint_sha256="",
-        spacing_yx_mm=spacing_yx_mm,
-        clip_percentiles=(5, 98),
-        patch_size=patch_size,
-        batch_size=batch_size,
-        epochs=1,
-        iterations_per_epoch=1,
-        estimated_memory_gb=1.0,
-        network=NetworkSettings(
-            base_channels=8, levels=2, block_list=(1,), num_blocks=(1,), num_heads=(1,), reduce_size=4
-        ),
-        augmentation=augmentation,
-        reasons={},
-    )
+make_plan = partial(
+    plans.make_plan,
+    channel_names=("MR",),
+    spacing_yx_mm=(1.5, 1.2),
+    patch_size=(32, 48),
+    augmentation=EVERYTHING,
+)
 
 
 @dataclass(frozen=True)

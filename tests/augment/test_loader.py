@@ -94,7 +94,7 @@ def test_the_order_of_the_cases_is_immaterial_and_the_seed_is_not(reference: lis
 
 
 def test_without_augmentation_patches_are_windows_of_their_slices() -> None:
-    plan = make_plan(NOTHING, patch_size=(16, 16), channels=("a", "b"))
+    plan = make_plan(augmentation=NOTHING, patch_size=(16, 16), channel_names=("a", "b"))
     store = MadeSlices(channels=2)
     with training_batches(store, ["b"], plan, seed=0, first_iteration=0, iterations=4, workers=0) as made:
         for batch in made:
@@ -109,7 +109,7 @@ def test_without_augmentation_patches_are_windows_of_their_slices() -> None:
 
 def test_looks_come_from_slices_of_another_vendor_at_the_same_height() -> None:
     changes = {"histogram_probability": 1.0, "histogram_share_range": (1.0, 1.0)}
-    plan = make_plan(NOTHING.model_copy(update=changes), patch_size=(60, 60))
+    plan = make_plan(augmentation=NOTHING.model_copy(update=changes), patch_size=(60, 60))
     with training_batches(
         STORE, STORE.case_ids(), plan, seed=0, first_iteration=0, iterations=12, workers=0
     ) as made:
@@ -132,7 +132,7 @@ def test_a_selection_of_one_subject_has_no_looks_to_take() -> None:
 
 def test_the_foreground_share_is_seen_in_the_patches() -> None:
     settings = NOTHING.model_copy(update={"foreground_fraction": 0.5})
-    plan = make_plan(settings, patch_size=(5, 5), batch_size=8)
+    plan = make_plan(augmentation=settings, patch_size=(5, 5), batch_size=8)
     with training_batches(
         STORE, ["a", "b", "c"], plan, seed=0, first_iteration=0, iterations=60, workers=0
     ) as made:
@@ -222,7 +222,7 @@ def test_workers_end_when_their_run_is_killed() -> None:
     here = Path(__file__).parent
     run = subprocess.run(
         [sys.executable, "-c", ORPHANS],
-        env=os.environ | {"PYTHONPATH": str(here)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (here, here.parent)))},
         cwd=here.parents[1],
         capture_output=True,
         text=True,

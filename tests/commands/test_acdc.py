@@ -39,7 +39,7 @@ def test_it_is_planned_with_its_own_labels(run, home):
     assert (code, errors) == (0, "")
     assert "ACDC: 4 cases of 2 subjects to train on; pathology DCM 1, NOR 1; phase ED 2, ES 2" in out
     plan = json.loads((home / "preprocessed" / "ACDC" / "cpu_2d" / "plan.json").read_text())
-    assert plan["labels"] == ACDC_LABELS
+    assert plan["preprocessing"]["labels"] == ACDC_LABELS
     fingerprint = json.loads((home / "preprocessed" / "ACDC" / "fingerprint.json").read_text())
     assert fingerprint["layout"] == "acdc"
     for case in fingerprint["cases"]:

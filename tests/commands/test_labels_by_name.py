@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from plans import with_labels
 from rawfiles import change_json, change_voxels, make_nnunet
 from tiny_models import make_run_folder
 from tiny_runs import make_home
@@ -50,7 +51,7 @@ def renumber_run(folder: Path, labels: dict[str, int], order: list[int]) -> None
     heads = {name: value[order] for name, value in weights.items() if name.startswith("heads.")}
     write_weights(weights | heads, folder)
     record = read_run(folder)
-    write_run(record.model_copy(update={"plan": record.plan.model_copy(update={"labels": labels})}), folder)
+    write_run(record.model_copy(update={"plan": with_labels(record.plan, labels)}), folder)
 
 
 @pytest.fixture(scope="module")

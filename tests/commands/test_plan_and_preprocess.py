@@ -48,9 +48,11 @@ def test_it_makes_what_the_contract_lists_and_prints_the_plan_with_reasons(plann
     assert {"Heart/fingerprint.json", "Heart/splits.json", "Heart/cpu_2d/plan.json"} <= set(made)
     assert not temporary_files(home)
     plan = json.loads(made["Heart/cpu_2d/plan.json"])
-    assert plan["planner"] == "cpu" and {"spacing_yx_mm", "patch_size", "network.levels"} <= set(
-        plan["reasons"]
-    )
+    assert plan["planner"] == "cpu" and {
+        "preprocessing.spacing_yx_mm",
+        "patch_size",
+        "network.levels",
+    } <= set(plan["reasons"])
     for words in (
         "12 cases of 6 subjects",
         "vendor A 3, B 3",

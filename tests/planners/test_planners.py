@@ -56,7 +56,7 @@ def check(plan: Plan, memory_gb: float) -> None:
     )
     assert network.reduce_size in (4, 8, 12, 16)
     assert 2 <= plan.batch_size <= 32
-    assert plan.clip_percentiles[0] < 50 < plan.clip_percentiles[1]
+    assert plan.preprocessing.clip_percentiles[0] < 50 < plan.preprocessing.clip_percentiles[1]
     low, high = plan.augmentation.scale_range
     assert 0.7 <= low < 1 < high <= 1.4
     check_reasons(plan)
@@ -91,8 +91,8 @@ def test_any_dataset_gets_a_valid_plan(planner: str, fingerprint: Fingerprint, m
     check(plan, memory_gb)
     native = [case.spacing_zyx_mm[1:] for case in fingerprint.cases]
     for axis in (0, 1):
-        assert plan.spacing_yx_mm[axis] >= 0.99 * min(min(pair) for pair in native)
-        assert plan.spacing_yx_mm[axis] <= 2.01 * max(max(pair) for pair in native)
+        assert plan.preprocessing.spacing_yx_mm[axis] >= 0.99 * min(min(pair) for pair in native)
+        assert plan.preprocessing.spacing_yx_mm[axis] <= 2.01 * max(max(pair) for pair in native)
 
 
 @settings(max_examples=25, deadline=None)
@@ -145,14 +145,14 @@ def test_too_little_memory_is_a_clear_error():
 def test_the_published_recipe_stays_what_it_is(caplog: pytest.LogCaptureFixture):
     for fingerprint in (hearts(), hearts(size_yx=(50, 35), spacing_yx_mm=(1.0, 1.0), foreground_mm=30.0)):
         plan = published.plan(fingerprint, memory_gb=40, configuration="2d")
-        assert plan.spacing_yx_mm == (1.2, 1.2)
-        assert plan.clip_percentiles == (5, 98)
+        assert plan.preprocessing.spacing_yx_mm == (1.2, 1.2)
+        assert plan.preprocessing.clip_percentiles == (5, 98)
         assert (plan.patch_size, plan.batch_size, plan.epochs) == ((256, 256), 32, 150)
         assert plan.network.block_list == (1, 2, 3, 4)
         assert (plan.network.num_blocks, plan.network.num_heads) == ((1, 1, 1, 1), (4, 4, 4, 4))
         assert (plan.network.base_channels, plan.network.reduce_size, plan.network.levels) == (32, 8, 4)
         assert sorted(plan.reasons) == sorted(PLANNED_KEYS)
-        assert "MICCAI 2021" in plan.reasons["spacing_yx_mm"]
+        assert "MICCAI 2021" in plan.reasons["preprocessing.spacing_yx_mm"]
     assert not caplog.records
 
 
@@ -167,7 +167,7 @@ def test_the_published_recipe_says_when_it_does_not_fit(caplog: pytest.LogCaptur
 
 def test_a_cardiac_cohort_gets_a_sensible_plan():
     plan = auto.plan(hearts(), memory_gb=24, configuration="2d")
-    assert plan.spacing_yx_mm == (1.4, 1.4)
+    assert plan.preprocessing.spacing_yx_mm == (1.4, 1.4)
     assert plan.patch_size == (192, 192)
     assert plan.network.block_list == (1, 2, 3, 4)
     assert (plan.network.levels, plan.network.base_channels, plan.network.reduce_size) == (4, 32, 8)
@@ -186,7 +186,7 @@ def test_small_crops_get_a_small_patch_and_fewer_levels():
         assert plan.patch_size == (56, 40)
         assert plan.network.levels == 3
         assert (plan.network.block_list, plan.network.reduce_size) == ((1, 2), 8)
-        assert plan.spacing_yx_mm == (1.0, 1.0)
+        assert plan.preprocessing.spacing_yx_mm == (1.0, 1.0)
 
 
 def test_two_subjects_are_enough():

@@ -1,6 +1,7 @@
 """What a user sets on a plan: the value, its reason, and what cannot be set."""
 
 import pytest
+from plans import make_plan
 
 from utseg.errors import SettingError
 from utseg.planning.plan import IDENTITY_KEYS, Plan, override, read_plan, write_plan
@@ -9,45 +10,15 @@ from utseg.settings import setting_keys
 
 @pytest.fixture
 def plan() -> Plan:
-    ranges = {
-        f"{kind}_range": (0.5, 1.5) for kind in ("scale", "noise_sd", "brightness", "contrast", "gamma")
+    reasons = {key: "planned" for key in setting_keys(Plan) if key not in IDENTITY_KEYS}
+    network = {
+        "base_channels": 8,
+        "block_list": (1,),
+        "num_blocks": (1,),
+        "num_heads": (4,),
+        "reduce_size": 8,
     }
-    chances = {
-        f"{kind}_probability": 0.5
-        for kind in ("rotation", "scale", "noise", "brightness", "contrast", "gamma")
-    }
-    return Plan.model_validate(
-        {
-            "dataset": "D",
-            "planner": "auto",
-            "labels": {"background": 0, "LV": 1},
-            "channel_names": ["cine"],
-            "fingerprint_sha256": "0",
-            "spacing_yx_mm": (1.2, 1.2),
-            "clip_percentiles": (5, 98),
-            "patch_size": (64, 64),
-            "batch_size": 4,
-            "epochs": 3,
-            "iterations_per_epoch": 5,
-            "estimated_memory_gb": 1.0,
-            "network": {
-                "base_channels": 8,
-                "levels": 2,
-                "block_list": (1,),
-                "num_blocks": (1,),
-                "num_heads": (4,),
-                "reduce_size": 8,
-            },
-            "augmentation": {
-                **ranges,
-                **chances,
-                "rotation_deg": 10,
-                "mirror_axes": (),
-                "foreground_fraction": 0.3,
-            },
-            "reasons": {key: "planned" for key in setting_keys(Plan) if key not in IDENTITY_KEYS},
-        }
-    )
+    return make_plan(patch_size=(64, 64), network=network, reasons=reasons)
 
 
 def test_values_and_reasons_change_together(plan: Plan, tmp_path):
@@ -86,8 +57,8 @@ def test_what_the_plan_is_of_cannot_be_set(plan: Plan, key: str):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("clip_percentiles", [98, 5]),
-        ("clip_percentiles", [5, 5]),
+        ("preprocessing.clip_percentiles", [98, 5]),
+        ("preprocessing.clip_percentiles", [5, 5]),
         ("augmentation.scale_range", [1.2, 0.8]),
         ("augmentation.scale_range", [0, 1]),
         ("augmentation.contrast_range", [-0.5, 1]),
@@ -123,7 +94,7 @@ def test_a_level_has_attention_once(plan: Plan):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("clip_percentiles", (0, 100)),
+        ("preprocessing.clip_percentiles", (0, 100)),
         ("augmentation.noise_sd_range", (0, 0)),
         ("augmentation.brightness_range", (-0.2, 0.2)),
     ],

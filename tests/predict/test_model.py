@@ -179,4 +179,7 @@ def test_a_model_of_another_numbering_gives_its_outputs_in_the_order_of_the_firs
     assert same is first
     x = torch.randn(1, 1, 32, 32)
     torch.testing.assert_close(changed.network.main_logits(x), second.network.main_logits(x)[:, [0, 3, 2, 1]])
-    assert second.record.plan.labels == others and changed.record.plan.labels == first.record.plan.labels
+    assert (
+        second.record.plan.preprocessing.labels == others
+        and changed.record.plan.preprocessing.labels == first.record.plan.preprocessing.labels
+    )

@@ -101,7 +101,7 @@ def test_without_turning_the_copies_would_have_another_anatomy(scan, tmp_path):
     home = home_with(tmp_path, OBLIQUE)
     run = next(home.rglob("run.json"))
     record = json.loads(run.read_text())
-    record["plan"]["ways"] = []
+    record["plan"]["preprocessing"]["ways"] = []
     run.write_text(json.dumps(record))
     copies(scan, tmp_path / "in", axes=1)
     predict(home, tmp_path / "in", tmp_path / "out")

@@ -226,7 +226,7 @@ def test_a_part_waits_while_another_joins(cases, tmp_path, monkeypatch):
 
 def test_two_parts_at_once_are_one_run(cases, whole, tmp_path):
     program = """
-import sys; sys.path.insert(0, sys.argv[1])
+import sys; sys.path[:0] = [sys.argv[1], sys.argv[1] + "/.."]
 from pathlib import Path
 from tiny_models import band_model
 from utseg.case import Case

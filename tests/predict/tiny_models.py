@@ -1,62 +1,20 @@
 """A tiny model folder with random weights, and networks whose answer is known without training."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import plans
 import torch
 from torch import Tensor, nn
 
 from utseg.networks import build_network
-from utseg.planning.plan import AugmentationSettings, NetworkSettings, Plan
+from utseg.planning.plan import Plan
 from utseg.predict.model import LoadedModel
 from utseg.training.record import RunRecord, write_run, write_weights
 
-TINY = {
-    "base_channels": 4,
-    "levels": 2,
-    "block_list": (1, 2),
-    "num_blocks": (1, 1),
-    "num_heads": (1, 1),
-    "reduce_size": 2,
-}
-
-
-def make_plan(**changes: Any) -> Plan:
-    augmentation = AugmentationSettings(
-        rotation_deg=0,
-        rotation_probability=0,
-        scale_range=(1, 1),
-        scale_probability=0,
-        noise_sd_range=(0, 0),
-        noise_probability=0,
-        brightness_range=(1, 1),
-        brightness_probability=0,
-        contrast_range=(1, 1),
-        contrast_probability=0,
-        gamma_range=(1, 1),
-        gamma_probability=0,
-        mirror_axes=changes.pop("mirror_axes", ()),
-        foreground_fraction=0.5,
-    )
-    values: dict[str, Any] = {
-        "dataset": "Tiny",
-        "planner": "auto",
-        "labels": {"background": 0, "LV": 1, "MYO": 2, "RV": 3},
-        "channel_names": ("cine-MRI",),
-        "fingerprint_sha256": "0" * 64,
-        "spacing_yx_mm": (1.25, 1.25),
-        "clip_percentiles": (0.0, 100.0),
-        "patch_size": (32, 32),
-        "batch_size": 4,
-        "epochs": 1,
-        "iterations_per_epoch": 1,
-        "estimated_memory_gb": 0.1,
-        "network": NetworkSettings(**TINY),
-        "augmentation": augmentation,
-        "reasons": {},
-    }
-    return Plan(**(values | changes))
+make_plan = partial(plans.make_plan, channel_names=("cine-MRI",))
 
 
 def make_record(plan: Plan, model: str = "UTNet", selection: str = "fold0") -> RunRecord:
@@ -65,7 +23,7 @@ def make_record(plan: Plan, model: str = "UTNet", selection: str = "fold0") -> R
         model=model,
         network=model,
         network_settings=settings,
-        in_channels=len(plan.channel_names),
+        in_channels=plan.in_channels,
         num_classes=plan.num_classes,
         plan=plan,
         recipe={},

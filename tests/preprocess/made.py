@@ -1,55 +1,22 @@
 """Loaded cases, plans and small preprocessed datasets for the tests of preprocessing."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
+import plans
+from plans import LABELS as LABELS
 from rawfiles import make_affine, make_heart
 
 from utseg.case import Case
-from utseg.planning.plan import AugmentationSettings, NetworkSettings, Plan
+from utseg.planning.plan import Preprocessing
 from utseg.rawdata.gate import Geometry, LoadedCase
 
-LABELS = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
-AUGMENTATION: dict[str, Any] = {
-    "rotation_deg": 0,
-    "mirror_axes": (),
-    "foreground_fraction": 0.5,
-    **{
-        f"{kind}_probability": 0 for kind in ("rotation", "scale", "noise", "brightness", "contrast", "gamma")
-    },
-    **dict.fromkeys(
-        ("scale_range", "noise_sd_range", "brightness_range", "contrast_range", "gamma_range"), (1, 1)
-    ),
-}
-NETWORK: dict[str, Any] = {
-    "base_channels": 4,
-    "levels": 2,
-    "block_list": (1, 2),
-    "num_blocks": (1, 1),
-    "num_heads": (1, 1),
-    "reduce_size": 2,
-}
+make_plan = partial(plans.make_plan, dataset="Heart", spacing_yx_mm=(1.4, 1.4), clip_percentiles=(5, 98))
 
 
-def make_plan(**changes: Any) -> Plan:
-    values: dict[str, Any] = {
-        "dataset": "Heart",
-        "planner": "auto",
-        "labels": LABELS,
-        "channel_names": ("channel 0",),
-        "fingerprint_sha256": "0" * 64,
-        "spacing_yx_mm": (1.4, 1.4),
-        "clip_percentiles": (5, 98),
-        "patch_size": (32, 32),
-        "batch_size": 4,
-        "epochs": 1,
-        "iterations_per_epoch": 1,
-        "estimated_memory_gb": 0.1,
-        "network": NetworkSettings(**NETWORK),
-        "augmentation": AugmentationSettings(**AUGMENTATION),
-        "reasons": {"patch_size": "small"},
-    }
-    return Plan(**(values | changes))
+def make_preprocessing(**changes: Any) -> Preprocessing:
+    return make_plan(**changes).preprocessing
 
 
 def make_loaded(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rawfiles import make_heart
 from scipy import ndimage
 
-from preprocess.made import LABELS, dice, make_loaded, make_plan, one_hot
+from preprocess.made import LABELS, dice, make_loaded, make_preprocessing, one_hot
 from utseg.errors import InputError
 from utseg.preprocess import case as preprocessing
 from utseg.preprocess.case import (
@@ -55,7 +55,7 @@ def test_grids_cover_the_same_field_of_view_and_come_back_exactly(size, spacing,
     rng = np.random.default_rng(0)
     label = rng.integers(0, 4, size).astype(np.uint8)
     loaded = make_loaded(rng.normal(100, 20, size), label, spacing)
-    done = preprocess_case(loaded, make_plan(spacing_yx_mm=(target, target)))
+    done = preprocess_case(loaded, make_preprocessing(spacing_yx_mm=(target, target)))
     for old, new, mm in zip(size[1:], done.label_ZYX.shape[1:], spacing[1:], strict=True):
         assert abs(new * target - old * mm) <= target / 2 + 2e-3 * old * mm
     assert done.image_CZYX.shape[1:] == done.label_ZYX.shape == done.properties.size_zyx
@@ -77,7 +77,7 @@ def test_the_inverse_gives_the_label_map_back(size, spacing, factor):
     _, label = make_heart(size)
     target = tuple(value * factor for value in spacing)
     loaded = make_loaded(np.random.default_rng(0).normal(0, 1, size), label, (8.0, *spacing))
-    done = preprocess_case(loaded, make_plan(spacing_yx_mm=target))
+    done = preprocess_case(loaded, make_preprocessing(spacing_yx_mm=target))
     mask = restore_labels(one_hot(done.label_ZYX), done.properties)
     assert all(dice(mask, label, value) >= 0.97 for value in (1, 2, 3))
 
@@ -95,7 +95,7 @@ def test_a_turned_scan_is_seen_as_the_training_scans_and_comes_back_as_it_lies(
 ):
     rng = np.random.default_rng(0)
     image, label = rng.normal(100, 20, size).astype(np.float32), rng.integers(0, 4, size).astype(np.uint8)
-    plan = make_plan(
+    plan = make_preprocessing(
         spacing_yx_mm=(target, target) if scale else spacing,
         ways=(Way(y=(0, 1, 0), x=(1, 0, 0)),),
         clip_percentiles=(0, 100),
@@ -138,7 +138,7 @@ def test_a_grid_that_fits_is_left_alone_voxel_for_voxel():
     rng = np.random.default_rng(0)
     image, label = rng.normal(0, 1, (3, 20, 30)), rng.integers(0, 4, (3, 20, 30)).astype(np.uint8)
     loaded = make_loaded(image, label, (8.0, 1.4009, 1.3991))
-    done = preprocess_case(loaded, make_plan(clip_percentiles=(0, 100)))
+    done = preprocess_case(loaded, make_preprocessing(clip_percentiles=(0, 100)))
     assert np.array_equal(done.label_ZYX, label)
     scale = done.properties.normalisation[0]
     assert np.allclose(done.image_CZYX[0] * scale.sd + scale.mean, image, atol=1e-6)
@@ -193,7 +193,7 @@ def test_values_are_clipped_after_resampling_and_normalised_per_volume_and_chann
     rng = np.random.default_rng(1)
     image = rng.gamma(2, 50, (2, 3, 41, 37)).astype(np.float32) * [[[[1]]], [[[7]]]] + 1000
     loaded = make_loaded(image, None, (8.0, 1.5, 1.25))
-    plan = make_plan(channel_names=("a", "b"))
+    plan = make_preprocessing(channel_names=("a", "b"))
     done = preprocess_case(loaded, plan)
     assert done.label_ZYX is None
     for channel, values in enumerate(done.image_CZYX):
@@ -215,7 +215,7 @@ def test_values_are_clipped_after_resampling_and_normalised_per_volume_and_chann
 def test_an_image_without_variance_becomes_zeros_never_nan(value, bright):
     image = np.full((3, 33, 35), value, dtype=np.float32)
     image.reshape(-1)[:bright] += 50
-    plan = make_plan(clip_percentiles=(5, 95))
+    plan = make_preprocessing(clip_percentiles=(5, 95))
     done = preprocess_case(make_loaded(image, None), plan)
     assert np.isfinite(done.image_CZYX).all()
     if not bright:
@@ -232,14 +232,14 @@ def test_a_label_on_a_border_stays_there():
 def test_a_spacing_that_no_scan_has_is_refused():
     loaded = make_loaded(np.random.default_rng(0).normal(0, 1, (2, 40, 40)), None, (8.0, 0.0014, 0.0014))
     with pytest.raises(InputError, match=r"case s00_ED.*40 × 40 pixels at 0\.0014.*spacing in the file"):
-        preprocess_case(loaded, make_plan())
+        preprocess_case(loaded, make_preprocessing())
     loaded = make_loaded(np.random.default_rng(0).normal(0, 1, (2, 40, 40)), None, (8.0, 500.0, 500.0))
     with pytest.raises(InputError, match="expected 4 to 8192"):
-        preprocess_case(loaded, make_plan())
+        preprocess_case(loaded, make_preprocessing())
 
 
 def test_properties_go_to_other_processes_and_into_json():
-    done = preprocess_case(make_loaded(), make_plan())
+    done = preprocess_case(make_loaded(), make_preprocessing())
     properties = done.properties
     assert pickle.loads(pickle.dumps(properties)) == properties  # noqa: S301 — our own object
     assert CaseProperties.model_validate(json.loads(properties.model_dump_json())) == properties
@@ -274,7 +274,7 @@ def test_real_scans_come_back(shared: Path):
     for case in dataset.training_cases()[::24]:
         loaded = read_case(case, dataset.labels)
         for target in (1.2, 1.48):
-            done = preprocess_case(loaded, make_plan(spacing_yx_mm=(target, target)))
+            done = preprocess_case(loaded, make_preprocessing(spacing_yx_mm=(target, target)))
             mask = restore_labels(one_hot(done.label_ZYX), done.properties)
             found = {name: dice(mask, loaded.label_ZYX, value) for name, value in LABELS.items() if value}
             assert min(found.values()) >= 0.97, (case.case_id, target, found)

@@ -86,7 +86,7 @@ def test_what_changed_is_made_again_and_nothing_else(prepare, tmp_path, raw):
     change_voxels(raw / "imagesTr" / "s03_ED_0000.nii.gz", lambda voxels: voxels + 7)
     assert prepare().counts == Counts(kept=9, made=1, removed=0)
     assert prepare(settings={"patch_size": [16, 16]}).counts.made == 0
-    assert prepare(settings={"spacing_yx_mm": [2, 2]}).counts.made == 10
+    assert prepare(settings={"preprocessing.spacing_yx_mm": [2, 2]}).counts.made == 10
 
 
 def test_a_case_that_left_takes_its_slices_along(prepare, tmp_path, raw):
@@ -299,7 +299,7 @@ def test_slices_are_those_of_the_case_alone(prepare, tmp_path, raw):
     store = SliceStore(prepared.plan_folder)
     assert read_plan(prepared.plan_folder) == prepared.plan
     for case in dataset.training_cases():
-        alone = preprocess_case(read_case(case, dataset.labels), prepared.plan)
+        alone = preprocess_case(read_case(case, dataset.labels), prepared.plan.preprocessing)
         image, label = store.read_case(case.case_id)
         assert np.array_equal(image, alone.image_CZYX) and np.array_equal(label, alone.label_ZYX)
         record = store.case_record(case.case_id)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from preprocess.made import make_loaded, make_plan
+from preprocess.made import make_loaded, make_preprocessing
 from utseg.errors import ArtefactError, UtsegError
 from utseg.preprocess.case import preprocess_case
 from utseg.preprocess.slices import SliceStore, preprocessing_sha256
@@ -27,7 +27,7 @@ def store(tmp_path):
 
 def write(store, case_id="s00_ED", plan=None, **case):
     loaded = make_loaded(case_id=case_id, **case)
-    plan = plan or make_plan()
+    plan = plan or make_preprocessing()
     done = preprocess_case(loaded, plan)
     record = store.write_case(done, loaded.case, source(INPUT), preprocessing_sha256(plan))
     return done, loaded.case, record
@@ -54,7 +54,7 @@ def test_writing_again_gives_the_same_bytes(store, tmp_path):
     other = SliceStore(tmp_path / "other" / "auto_2d")
     write(other)
     assert store.data_sha256(["s00_ED"]) == other.data_sha256(["s00_ED"])
-    write(other, plan=make_plan(clip_percentiles=(0, 100)))
+    write(other, plan=make_preprocessing(clip_percentiles=(0, 100)))
     assert store.data_sha256(["s00_ED"]) != other.data_sha256(["s00_ED"])
 
 
@@ -107,7 +107,7 @@ def test_a_case_is_kept_only_when_whole_and_made_from_the_same(store, damage):
     if damage == "input":
         inputs = {"imagesTr/s00_ED_0000.nii.gz": "b" * 64}
     elif damage == "settings":
-        settings = preprocessing_sha256(make_plan(spacing_yx_mm=(1.4, 1.5)))
+        settings = preprocessing_sha256(make_preprocessing(spacing_yx_mm=(1.4, 1.5)))
     elif damage == "frame":
         case = replace(case, frame=4)
     elif damage == "bit":
@@ -133,18 +133,18 @@ def test_new_groups_reach_the_record_without_new_slices(store):
 
 
 def test_only_what_changes_the_slices_counts_as_other_settings(store):
-    plan = make_plan()
+    plan = make_preprocessing()
     records = [write(store)[2]]
-    store.require_made_with(make_plan(patch_size=(64, 64), batch_size=2), records)
+    store.require_made_with(make_preprocessing(patch_size=(64, 64), batch_size=2), records)
     for change in (
         {"spacing_yx_mm": (1.4, 1.5)},
         {"clip_percentiles": (5, 99)},
         {"channel_names": ("other",)},
         {"labels": {"background": 0, "LV": 1}},
     ):
-        assert preprocessing_sha256(make_plan(**change)) != preprocessing_sha256(plan)
+        assert preprocessing_sha256(make_preprocessing(**change)) != preprocessing_sha256(plan)
         with pytest.raises(ArtefactError, match=r"1 cases \(s00_ED.*other settings"):
-            store.require_made_with(make_plan(**change), records)
+            store.require_made_with(make_preprocessing(**change), records)
 
 
 @pytest.mark.parametrize("nth", range(7))
@@ -167,7 +167,7 @@ def test_a_full_disk_at_any_write_leaves_the_old_case_and_no_temporary_file(stor
 
         monkeypatch.setattr(Path, method, failing)
     with pytest.raises(UtsegError, match=r"could not be written \(No space left"):
-        write(store, plan=make_plan(clip_percentiles=(0, 100)))
+        write(store, plan=make_preprocessing(clip_percentiles=(0, 100)))
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in (store.folder / "s00_ED").iterdir()} == before
     assert [path.name for path in store.folder.iterdir()] == ["s00_ED"]
@@ -182,7 +182,7 @@ def test_a_folder_without_cases_and_unknown_cases(store):
 def test_reading_a_slice_is_quick(store):
     rng = np.random.default_rng(0)
     loaded = make_loaded(rng.normal(0, 1, (1, 256, 256)), np.zeros((1, 256, 256), np.uint8), (8, 1.4, 1.4))
-    plan = make_plan()
+    plan = make_preprocessing()
     store.write_case(preprocess_case(loaded, plan), loaded.case, source({}), "")
     seconds = []
     for _ in range(30):

@@ -58,7 +58,9 @@ def add_fold(home: Path, model: str, fold: int, *, seed: int = 0, planner: str =
     with pytest.MonkeyPatch.context() as patch, InlineExecutor() as executor:
         patch.setattr(pipeline, "WITHOUT_POOL", 100)
         predict_cases(cases, [load_model(folder, torch.device("cpu"))], validation_folder)
-        evaluate_cases(cases, validation_folder, record.plan.labels, validation_folder, executor=executor)
+        evaluate_cases(
+            cases, validation_folder, record.plan.preprocessing.labels, validation_folder, executor=executor
+        )
     return folder
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from plans import with_labels
 from rawfiles import change_json, change_voxels
 
 from utseg.commands.find_best_configuration import main
@@ -30,7 +31,7 @@ def renumber_model(home: Path, model: str, labels: dict[str, int]) -> None:
         heads = {name: value[ORDER] for name, value in weights.items() if name.startswith("heads.")}
         write_weights(weights | heads, folder)
         record = read_run(folder)
-        plan = record.plan.model_copy(update={"labels": labels})
+        plan = with_labels(record.plan, labels)
         write_run(record.model_copy(update={"plan": plan}), folder)
         cases = open_dataset(home / "raw/Tiny").cases
         held_back = [case for case in cases if case.case_id in record.validation_cases]

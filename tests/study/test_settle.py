@@ -124,11 +124,12 @@ def test_a_set_is_planned_alike_however_it_was_made(place):
 
 def test_settings_that_shape_slices_are_planned_with(place):
     text = (
-        TEXT + '[[variants]]\nname = "a"\n[[variants]]\nname = "b"\nsettings = { "spacing_yx_mm" = [2, 2] }\n'
+        TEXT
+        + '[[variants]]\nname = "a"\n[[variants]]\nname = "b"\nsettings = { "preprocessing.spacing_yx_mm" = [2, 2] }\n'
     )
     a, b = settled(place, text).runs
     assert a.data.folder != b.data.folder
-    assert dict(b.data.request.settings) == {"spacing_yx_mm": [2, 2]}
+    assert dict(b.data.request.settings) == {"preprocessing.spacing_yx_mm": [2, 2]}
 
 
 def test_the_same_image_under_two_names_is_refused(place):

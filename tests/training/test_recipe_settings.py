@@ -1,7 +1,7 @@
 """`--set` on levels and what belongs to each of them: what is not said follows."""
 
 import pytest
-from tiny_runs import NETWORK, make_plan
+from tiny_runs import make_plan
 
 from trainers.convolutional import recipe as convolutional_recipe
 from trainers.hybrid import recipe as hybrid_recipe
@@ -39,9 +39,8 @@ def test_with_attention_the_levels_have_to_be_said_too():
     ids=str,
 )
 def test_blocks_and_heads_follow_the_levels(settings, expected):
-    network = NETWORK.model_copy(update={"num_blocks": (1, 3), "num_heads": (4, 2)})
     keys = ("levels", "block_list", "num_blocks", "num_heads")
-    planned = make_plan(network=network)
+    planned = make_plan(network={"num_blocks": (1, 3), "num_heads": (4, 2)})
     found = apply_settings(hybrid_recipe("UTNet"), planned, settings, keys)[1].network
     assert (found.block_list, found.num_blocks, found.num_heads) == expected
     replanned = override(planned, settings)

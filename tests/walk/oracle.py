@@ -60,7 +60,7 @@ def _check_case(case: RawCase, found: Mapping[str, Any], raw: Raw) -> Iterator[s
 
 def check_slices(raw: Raw, plan_folder: Path) -> Iterator[str]:
     """The slices to train from: their number, and each label's area within what resampling changes."""
-    labels = json.loads((plan_folder / "plan.json").read_text())["labels"]
+    labels = json.loads((plan_folder / "plan.json").read_text())["preprocessing"]["labels"]
     for folder in sorted((plan_folder / "slices").iterdir()):
         if folder.name not in raw.cases:
             continue

@@ -25,7 +25,7 @@ It segments 2-D slices of {{ manifest.channel_names | join(", ") }} into
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 {%- for member in manifest.members %}{% set record = records[member.name] %}
 | {{ member.name }} | {{ record.network }} | {{ record.selection }} | {{ record.epochs }} \
-| {{ "%.3g × %.3g" % record.plan.spacing_yx_mm }} | {{ record.plan.patch_size | join(" × ") }} \
+| {{ "%.3g × %.3g" % record.plan.preprocessing.spacing_yx_mm }} | {{ record.plan.patch_size | join(" × ") }} \
 | {{ record.versions.get("utseg") }} | {{ "yes" if member.finished else "no" }} |
 {%- endfor %}
 

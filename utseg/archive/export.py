@@ -80,8 +80,8 @@ def export_model(
     manifest = Manifest(
         utseg_version=utseg.__version__,
         dataset=chosen[0].folder.absolute().parts[-4],
-        labels=plan.labels,
-        channel_names=plan.channel_names,
+        labels=plan.preprocessing.labels,
+        channel_names=plan.preprocessing.channel_names,
         terms=_merged_terms(terms or Terms(), [run.origin for run in chosen if run.origin]),
         with_case_ids=named,
         members=tuple(_member(run, cases) for run in chosen),

@@ -271,13 +271,13 @@ def _nodes(value: Any) -> Iterator[Any]:
 def _impossible(record: RunRecord) -> str | None:
     """Values that a plan or network may hold by their type, and no real one has; or None."""
     plan = record.plan
-    labels = [*plan.labels.values()]
+    labels = [*plan.preprocessing.labels.values()]
     if len({*labels}) < len(labels) or not all(0 <= value <= 255 for value in labels):
-        return "plan.labels: expected values from 0 to 255, each once"
+        return "plan.preprocessing.labels: expected values from 0 to 255, each once"
     if max(plan.patch_size) > LARGEST_SETTING:
         return f"plan.patch_size: {plan.patch_size} is larger than {LARGEST_SETTING} pixels"
-    if not all(0.01 <= spacing <= 100 for spacing in plan.spacing_yx_mm):
-        return f"plan.spacing_yx_mm: {plan.spacing_yx_mm} is not within 0.01 … 100 mm"
+    if not all(0.01 <= spacing <= 100 for spacing in plan.preprocessing.spacing_yx_mm):
+        return f"plan.preprocessing.spacing_yx_mm: {plan.preprocessing.spacing_yx_mm} is not within 0.01 … 100 mm"
     for node in _nodes([record.network_settings, record.in_channels]):
         if isinstance(node, int | float) and abs(node) > LARGEST_SETTING:
             return f"network_settings: {str(node)[:40]} is larger than {LARGEST_SETTING}"
@@ -288,10 +288,10 @@ def _impossible(record: RunRecord) -> str | None:
 
 def _contradiction(record: RunRecord, manifest: Manifest) -> str | None:
     """Where manifest and run say different things, which one could be shown and the other used."""
-    if record.plan.labels != manifest.labels:
-        return "plan.labels is not what the manifest says"
-    if record.plan.channel_names != manifest.channel_names:
-        return "plan.channel_names is not what the manifest says"
+    if record.plan.preprocessing.labels != manifest.labels:
+        return "plan.preprocessing.labels is not what the manifest says"
+    if record.plan.preprocessing.channel_names != manifest.channel_names:
+        return "plan.preprocessing.channel_names is not what the manifest says"
     if (record.training_cases or record.validation_cases) and not manifest.with_case_ids:
         return "training_cases has names, the manifest says that there are none"
     return None

@@ -104,7 +104,7 @@ class SliceLoader(SlimDataLoaderBase):
     def generate_train_batch(self) -> Batch:
         """The batch of `iteration`, or its places that are this loader's."""
         plan, iteration, places = self._plan, self.iteration, self._places
-        image_BCHW = np.empty((len(places), len(plan.channel_names), *plan.patch_size), dtype=np.float32)
+        image_BCHW = np.empty((len(places), plan.in_channels, *plan.patch_size), dtype=np.float32)
         label_BHW = np.empty((len(places), *plan.patch_size), dtype=np.uint8)
         names = []
         for row, place in enumerate(places):
@@ -118,7 +118,7 @@ class SliceLoader(SlimDataLoaderBase):
                 label,
                 patch_size=plan.patch_size,
                 center_yx=draw_center(rng, label, plan.patch_size, foreground),
-                spacing_yx_mm=plan.spacing_yx_mm,
+                spacing_yx_mm=plan.preprocessing.spacing_yx_mm,
                 partner_CHW=self._partner(ref, augmentation),
             )
             names.append(ref.name)

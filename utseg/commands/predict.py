@@ -108,7 +108,7 @@ def _predict(arguments: argparse.Namespace, words: Sequence[str]) -> None:
 
     _, dataset = home_of(arguments).trained_dataset(arguments.dataset)
     runs, postprocessing, tta = _runs(arguments, dataset)
-    inputs = find_inputs(arguments.input, read_run(runs[0]).plan.channel_names)
+    inputs = find_inputs(arguments.input, read_run(runs[0]).plan.preprocessing.channel_names)
     check_output(arguments.input, arguments.output)
     require_writable(arguments.output)
     for warning in inputs.warnings:

@@ -129,7 +129,7 @@ def _plan(settings: DemoSettings, dataset: Dataset) -> None:
     plan = prepared.plan
     logger.info(
         "plan: %g × %g mm, patch %d × %d, batch %d, base %d channels; each value with its reason is in %s",
-        *plan.spacing_yx_mm,
+        *plan.preprocessing.spacing_yx_mm,
         *plan.patch_size,
         plan.batch_size,
         plan.network.base_channels,

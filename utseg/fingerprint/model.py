@@ -118,6 +118,16 @@ class Fingerprint(Settings):
     warnings: tuple[str, ...]
 
     @property
+    def in_channels(self) -> int:
+        """Number of image channels."""
+        return len(self.channel_names)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of network outputs: the largest label value and background."""
+        return max(self.labels.values()) + 1
+
+    @property
     def structures(self) -> tuple[str, ...]:
         """The names of the labels, background left out."""
         return tuple(name for name, value in self.labels.items() if value != 0)

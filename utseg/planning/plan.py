@@ -18,14 +18,16 @@ FACTOR_RANGES = ("scale_range", "contrast_range", "gamma_range", "resolution_ran
 SHARE_RANGES = ("histogram_share_range", "amplitude_share_range")
 BLOCK_LIST = "network.block_list"
 ENTRIES_BY_LEVEL = ("network.num_blocks", "network.num_heads")
+PREPROCESSING_PREFIX = "preprocessing."
+# What a plan is of, and was made by: nothing to set.
 IDENTITY_KEYS = (
     "format",
     "dataset",
     "planner",
     "configuration",
-    "labels",
-    "channel_names",
     "fingerprint_sha256",
+    "preprocessing.labels",
+    "preprocessing.channel_names",
     "reasons",
 )
 
@@ -135,10 +137,30 @@ class AugmentationSettings(Settings):
         return value
 
 
-class Plan(Settings):
-    """What was decided for a dataset. Sizes are (y, x) in pixels, spacings (y, x) in mm.
+class Preprocessing(Settings):
+    """All that shapes the slices: equal ones give equal slices. Spacing is (y, x) in mm.
 
     `ways`: those in which the training scans lie (see `ways.py`); none where they are not known.
+    """
+
+    labels: dict[str, int]
+    channel_names: tuple[str, ...]
+    spacing_yx_mm: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    clip_percentiles: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]]
+    normalisation: Literal["z-score"] = "z-score"
+    ways: tuple[Way, ...] = ()
+
+    @field_validator("clip_percentiles")
+    @classmethod
+    def _low_below_high(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] < value[1]:
+            raise ValueError("expected (low, high), low below high")
+        return value
+
+
+class Plan(Settings):
+    """What was decided for a dataset. Sizes are (y, x) in pixels.
+
     `reasons` maps the dotted key of every planned value to the rule and the figures that it came from.
     """
 
@@ -146,13 +168,8 @@ class Plan(Settings):
     dataset: str
     planner: str
     configuration: Literal["2d"] = "2d"
-    labels: dict[str, int]
-    channel_names: tuple[str, ...]
     fingerprint_sha256: str
-    spacing_yx_mm: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
-    clip_percentiles: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]]
-    normalisation: Literal["z-score"] = "z-score"
-    ways: tuple[Way, ...] = ()
+    preprocessing: Preprocessing
     patch_size: tuple[Positive, Positive]
     batch_size: Positive
     epochs: Positive
@@ -162,17 +179,15 @@ class Plan(Settings):
     augmentation: AugmentationSettings
     reasons: dict[str, str]
 
-    @field_validator("clip_percentiles")
-    @classmethod
-    def _low_below_high(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not value[0] < value[1]:
-            raise ValueError("expected (low, high), low below high")
-        return value
+    @property
+    def in_channels(self) -> int:
+        """Number of image channels."""
+        return len(self.preprocessing.channel_names)
 
     @property
     def num_classes(self) -> int:
         """Number of network outputs: the largest label value and background."""
-        return max(self.labels.values()) + 1
+        return max(self.preprocessing.labels.values()) + 1
 
     @property
     def folder_name(self) -> str:

@@ -43,7 +43,7 @@ class NetworkFigures:
 def task_of(plan: Plan) -> Task:
     """What a plan asks of a network."""
     return Task(
-        in_channels=len(plan.channel_names),
+        in_channels=plan.in_channels,
         num_classes=plan.num_classes,
         patch_size=plan.patch_size,
         batch_size=plan.batch_size,
@@ -53,7 +53,10 @@ def task_of(plan: Plan) -> Task:
 
 def values_for_network(plan: Plan) -> dict[str, Any]:
     """What a network may take from a plan, by the names of its settings: the planned network, and what it is to look at."""
-    return plan.network.model_dump() | {"patch_size": plan.patch_size, "spacing_yx_mm": plan.spacing_yx_mm}
+    return plan.network.model_dump() | {
+        "patch_size": plan.patch_size,
+        "spacing_yx_mm": plan.preprocessing.spacing_yx_mm,
+    }
 
 
 def survey(name: str, task: Task) -> NetworkFigures:

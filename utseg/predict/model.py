@@ -58,13 +58,13 @@ def load_model(folder: Path, device: "torch.device") -> LoadedModel:
 
 def check_record(record: RunRecord, path: Path | str) -> None:
     """Raises ArtefactError, which names the path, where the sizes of input and output are not those that the plan needs."""
-    if record.in_channels != len(record.plan.channel_names):
+    if record.in_channels != record.plan.in_channels:
         raise ArtefactError(
-            f"{path}: in_channels is {record.in_channels}, but plan.channel_names has {len(record.plan.channel_names)} entries"
+            f"{path}: in_channels is {record.in_channels}, but plan.preprocessing.channel_names has {record.plan.in_channels} entries"
         )
     if record.num_classes != record.plan.num_classes:
         raise ArtefactError(
-            f"{path}: num_classes is {record.num_classes}, but plan.labels needs {record.plan.num_classes}"
+            f"{path}: num_classes is {record.num_classes}, but plan.preprocessing.labels needs {record.plan.num_classes}"
         )
 
 
@@ -98,7 +98,10 @@ def in_one_numbering(models: Sequence[LoadedModel]) -> list[LoadedModel]:
     """
     first = models[0]
     for model in models[1:]:
-        ours, theirs = first.record.plan.channel_names, model.record.plan.channel_names
+        ours, theirs = (
+            first.record.plan.preprocessing.channel_names,
+            model.record.plan.preprocessing.channel_names,
+        )
         if ours != theirs:
             raise InputError(
                 f"{model.name} and {first.name} cannot predict together: channel_names are {theirs} and {ours}; choose with -m and -f"
@@ -109,7 +112,7 @@ def in_one_numbering(models: Sequence[LoadedModel]) -> list[LoadedModel]:
 def _numbered_as(model: LoadedModel, first: LoadedModel) -> LoadedModel:
     from utseg.networks.network import SegmentationNetwork
 
-    ours, theirs = first.record.plan.labels, model.record.plan.labels
+    ours, theirs = first.record.plan.preprocessing.labels, model.record.plan.preprocessing.labels
     if ours == theirs:
         return model
     matching = match_labels(ours, theirs, we=first.name, they=model.name)
@@ -117,7 +120,9 @@ def _numbered_as(model: LoadedModel, first: LoadedModel) -> LoadedModel:
     network = copy.deepcopy(model.network)
     assert isinstance(network, SegmentationNetwork)
     network.load_state_dict(network.in_class_order(network.state_dict(), matching.channel_order()))
-    plan = model.record.plan.model_copy(update={"labels": ours})
+    plan = model.record.plan
+    preprocessing = plan.preprocessing.model_copy(update={"labels": ours})
+    plan = plan.model_copy(update={"preprocessing": preprocessing})
     return replace(model, network=network, record=model.record.model_copy(update={"plan": plan}))
 
 

@@ -24,7 +24,6 @@ from utseg.compute.pool import InlineExecutor, process_pool, run_each
 from utseg.errors import Interrupted, number_of
 from utseg.files import require_writable, sha256_json
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation, union
-from utseg.planning.plan import Plan
 from utseg.postprocess import Postprocessing, check_labels
 from utseg.predict.model import LoadedModel, in_one_numbering
 from utseg.predict.overlays import OverlayJob, write_overlay
@@ -84,7 +83,7 @@ def predict_cases(
     """
     numbered = in_one_numbering(models)
     postprocessing = postprocessing or Postprocessing()
-    check_labels(postprocessing, models[0].record.plan.labels)
+    check_labels(postprocessing, models[0].record.plan.preprocessing.labels)
     extras = Extras(probabilities=save_probabilities, overlays=overlays, entropy=save_entropy)
     trained = {model.name: frozenset(model.record.training_scans) for model in models}
     run = PredictionRun(output, _new_record(models, tta, postprocessing), cases, extras, part, trained)
@@ -96,7 +95,7 @@ def predict_cases(
     groups = _group_by_preprocessing(sorted(numbered, key=lambda model: model.sha256), tta)
     with folder_of_masks(output, part, list(run.folders), run.join):
         todo = run.start(resume)
-        volumes = list(run.volumes(todo, tuple(group[0].record.plan for group in groups)))
+        volumes = list(run.volumes(todo, tuple(group[0].record.plan.preprocessing for group in groups)))
         logger.info(
             "predicting %s of %s with %s on %s",
             number_of(len(volumes), "volume"),
@@ -228,7 +227,7 @@ def _group_probabilities(
         batch_size=default_batch_size(plan.patch_size, device),
         num_classes=plan.num_classes,
         device=device,
-        views=tta.within(plan.augmentation).views(plan.spacing_yx_mm),
+        views=tta.within(plan.augmentation).views(plan.preprocessing.spacing_yx_mm),
     )
 
 
@@ -242,10 +241,9 @@ def _group_by_preprocessing(
     """Models whose volumes are resampled, normalised, windowed and viewed in the same way, together."""
     groups: dict[str, list[LoadedModel]] = {}
     for model in models:
-        plan: Plan = model.record.plan
-        keys = {"spacing_yx_mm", "clip_percentiles", "normalisation", "ways", "patch_size", "configuration"}
+        plan = model.record.plan
         views = tta.within(plan.augmentation).model_dump(mode="json")
-        same = sha256_json([plan.model_dump(mode="json", include=keys), views])
+        same = sha256_json([plan.preprocessing.model_dump(mode="json"), plan.patch_size, views])
         groups.setdefault(same, []).append(model)
     return list(groups.values())
 
@@ -268,8 +266,8 @@ def _new_record(
     versions = {name: version(name) for name in ("utseg", "torch", "numpy", "SimpleITK", "nibabel")}
     return PredictionRecord(
         models=used,
-        labels=plan.labels,
-        channel_names=plan.channel_names,
+        labels=plan.preprocessing.labels,
+        channel_names=plan.preprocessing.channel_names,
         test_time_augmentation=union([tta.within(model.record.plan.augmentation) for model in models]),
         postprocessing=postprocessing,
         versions={"python": platform.python_version()} | versions,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from utseg.case import Case
 from utseg.errors import CaseErrors, UtsegError, listing, number_of
 from utseg.notices import Notice, notice_lines
-from utseg.planning.plan import Plan
+from utseg.planning.plan import Preprocessing
 from utseg.predict.overlays import OVERLAYS_FOLDER, OverlayJob, overlay_path
 from utseg.predict.parts import (
     Part,
@@ -154,7 +154,7 @@ class PredictionRun:
         entropy = (f"{ENTROPY_FOLDER}/{case_id}{ENTROPY_SUFFIX}",) if self.extras.entropy else ()
         return (MASK_SUFFIX, *probabilities, *entropy)
 
-    def volumes(self, cases: Sequence[Case], plans: tuple[Plan, ...]) -> Iterator[Volume]:
+    def volumes(self, cases: Sequence[Case], preprocessings: tuple[Preprocessing, ...]) -> Iterator[Volume]:
         """A volume for each case, or for each frame of a cine. Reads headers only; a case with an unusable one has failed."""
         for case in cases:
             frames = 1
@@ -166,7 +166,7 @@ class PredictionRun:
                     continue
             self._states[case.case_id] = _CaseState(frames)
             for frame in range(frames):
-                yield Volume(case, frame if frames > 1 else case.frame, frames, plans)
+                yield Volume(case, frame if frames > 1 else case.frame, frames, preprocessings)
 
     @property
     def number_done(self) -> int:

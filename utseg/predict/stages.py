@@ -19,7 +19,7 @@ from utseg.errors import UtsegError
 from utseg.files import atomic_path, sha256
 from utseg.inference.agreement import Agreement, Sums, agreement_between, entropy, expected_dice
 from utseg.notices import Notice
-from utseg.planning.plan import Plan
+from utseg.planning.plan import Preprocessing
 from utseg.postprocess import Postprocessing, postprocess
 from utseg.predict.record import ENTROPY_FOLDER, input_checksums
 from utseg.predict.timeline import READING, RESTORING, WRITING, Span
@@ -38,12 +38,12 @@ ENTROPY_STEPS = 255
 
 @dataclass(frozen=True)
 class Volume:
-    """One 3-D volume to predict: a case, or one frame of its cine (`frames` > 1). `plans`: each distinct preprocessing of the models."""
+    """One 3-D volume to predict: a case, or one frame of its cine (`frames` > 1). `preprocessings`: the distinct ones of the models."""
 
     case: Case
     frame: int | None
     frames: int
-    plans: tuple[Plan, ...]
+    preprocessings: tuple[Preprocessing, ...]
 
     @property
     def name(self) -> str:
@@ -97,11 +97,11 @@ class Restored:
 
 
 def prepare(volume: Volume) -> Preprocessed:
-    """Reads a volume through the gate and preprocesses it for each plan. Raises what the gate raises."""
+    """Reads a volume through the gate and makes each of its preprocessings. Raises what the gate raises."""
     began = time.monotonic()
     case = replace(volume.case, label=None, frame=volume.frame)
-    loaded = read_case(case, volume.plans[0].labels)
-    done = [preprocess_case(loaded, plan) for plan in volume.plans]
+    loaded = read_case(case, volume.preprocessings[0].labels)
+    done = [preprocess_case(loaded, wanted) for wanted in volume.preprocessings]
     return Preprocessed(
         volume,
         tuple(each.image_CZYX for each in done),
@@ -136,11 +136,11 @@ def restore(predicted: Predicted) -> Restored:
             agreement = _agreement_of_several(predicted, natives_KZYX)
     else:
         likeliest_ZYX = restore_labels(predicted.probabilities[0], source.properties[0])
-    mask_ZYX = postprocess(likeliest_ZYX, predicted.postprocessing, volume.plans[0].labels)
+    mask_ZYX = postprocess(likeliest_ZYX, predicted.postprocessing, volume.preprocessings[0].labels)
     quality = assess(
         mask_ZYX,
         source.geometry.spacing_zyx_mm,
-        volume.plans[0].labels,
+        volume.preprocessings[0].labels,
         _expected_dice(predicted, native_KZYX, mask_ZYX, changed=not np.array_equal(mask_ZYX, likeliest_ZYX)),
         agreement.dice(),
         agreement.members,

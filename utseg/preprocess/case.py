@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.errors import InputError
-from utseg.planning.plan import Plan
+from utseg.planning.plan import Preprocessing
 from utseg.rawdata.ways import AS_IT_LIES, Arrangement, place
 from utseg.settings import Settings
 
@@ -69,19 +69,19 @@ class PreprocessedCase:
     properties: CaseProperties
 
 
-def preprocess_case(loaded: "LoadedCase", plan: Plan) -> PreprocessedCase:
+def preprocess_case(loaded: "LoadedCase", wanted: Preprocessing) -> PreprocessedCase:
     """Resamples in-plane, clips at the plan's percentiles, gives each channel of the volume zero mean and unit variance.
 
     A channel without variance becomes all zeros. Raises InputError where the spacing leads to a grid that no scan has.
     """
-    placing = place(loaded.geometry.way, plan.ways)
+    placing = place(loaded.geometry.way, wanted.ways)
     turned = placing.arrangement
     native = loaded.geometry.size_zyx
     step_yx_mm = turned_sizes(loaded.geometry.spacing_zyx_mm[1:], turned)
-    size = target_size(turned_sizes(native[1:], turned), step_yx_mm, plan.spacing_yx_mm)
+    size = target_size(turned_sizes(native[1:], turned), step_yx_mm, wanted.spacing_yx_mm)
     if max(size) > SIDES[1] or min(size) < min(SIDES[0], *native[1:]):
         spacing = " × ".join(f"{value:g}" for value in loaded.geometry.spacing_zyx_mm[1:])
-        target = " × ".join(f"{value:g}" for value in plan.spacing_yx_mm)
+        target = " × ".join(f"{value:g}" for value in wanted.spacing_yx_mm)
         raise InputError(
             f"case {loaded.case.case_id}: slices of {native[1]} × {native[2]} pixels at {spacing} mm would become {size[0]} × {size[1]} "
             f"at the planned {target} mm, expected {SIDES[0]} to {SIDES[1]} a side; check the spacing in the file's header"
@@ -89,7 +89,7 @@ def preprocess_case(loaded: "LoadedCase", plan: Plan) -> PreprocessedCase:
     channels, normalisations = [], []
     for image_ZYX in loaded.image_CZYX:
         turned_ZYX = turn_slices(image_ZYX, turned)
-        values, normalisation = _normalise(resample_image(turned_ZYX, size), plan.clip_percentiles)
+        values, normalisation = _normalise(resample_image(turned_ZYX, size), wanted.clip_percentiles)
         channels.append(values)
         normalisations.append(normalisation)
     image_CZYX = channels[0][np.newaxis] if len(channels) == 1 else np.stack(channels)
@@ -100,7 +100,7 @@ def preprocess_case(loaded: "LoadedCase", plan: Plan) -> PreprocessedCase:
         native_size_zyx=native,
         size_zyx=(native[0], *size),
         arrangement=turned,
-        orientation_doubt=placing.doubt if plan.ways else None,
+        orientation_doubt=placing.doubt if wanted.ways else None,
         normalisation=tuple(normalisations),
         geometry=loaded.geometry.to_json(),
     )

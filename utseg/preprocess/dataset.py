@@ -180,8 +180,11 @@ def _previous_fingerprint(file: Path) -> Fingerprint | None:
 
 def _require_same_data(plan: Plan, fingerprint: Fingerprint, plan_file: Path) -> None:
     """A plan that was edited may not contradict the data in what is no choice."""
-    for key in ("labels", "channel_names", "dataset"):
-        planned, found = getattr(plan, key), getattr(fingerprint, key)
+    for key, planned, found in (
+        ("labels", plan.preprocessing.labels, fingerprint.labels),
+        ("channel_names", plan.preprocessing.channel_names, fingerprint.channel_names),
+        ("dataset", plan.dataset, fingerprint.dataset),
+    ):
         if planned != found:
             raise InputError(
                 f"{plan_file}: {key} is {planned}, the dataset has {found}; fix it, or plan anew with --replan"
@@ -207,7 +210,7 @@ def _with_counted_memory(plan: Plan) -> Plan:
 
     estimate = training_memory(
         PLANNED_NETWORK,
-        in_channels=len(plan.channel_names),
+        in_channels=plan.in_channels,
         num_classes=plan.num_classes,
         patch_size=plan.patch_size,
         batch_size=plan.batch_size,

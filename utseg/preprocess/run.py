@@ -14,7 +14,7 @@ from utseg.case import Case, Dataset
 from utseg.compute.pool import run_each
 from utseg.errors import CaseErrors, InputError
 from utseg.fingerprint import CaseFingerprint, Fingerprint
-from utseg.planning.plan import Plan
+from utseg.planning.plan import Plan, Preprocessing
 from utseg.preprocess.slices import SliceStore, preprocessing_sha256
 from utseg.progress import progress
 
@@ -33,7 +33,7 @@ class Counts:
 @dataclass(frozen=True)
 class _Task:
     case: Case
-    plan: Plan
+    preprocessing: Preprocessing
     store: SliceStore
     source: CaseFingerprint
     settings_sha256: str
@@ -54,8 +54,11 @@ def preprocess_dataset(
     """
     store = SliceStore(plan_folder)
     sources = {measured.case_id: measured for measured in fingerprint.cases}
-    settings = preprocessing_sha256(plan)
-    tasks = [_Task(case, plan, store, sources[case.case_id], settings) for case in dataset.training_cases()]
+    settings = preprocessing_sha256(plan.preprocessing)
+    tasks = [
+        _Task(case, plan.preprocessing, store, sources[case.case_id], settings)
+        for case in dataset.training_cases()
+    ]
     removed = _remove_others(store, {task.case.case_id for task in tasks})
     kept = made = 0
     problems: list[str] = []
@@ -82,7 +85,7 @@ def _preprocess(task: _Task) -> bool:
     from utseg.preprocess.case import preprocess_case
     from utseg.rawdata.gate import read_case
 
-    preprocessed = preprocess_case(read_case(task.case, task.plan.labels), task.plan)
+    preprocessed = preprocess_case(read_case(task.case, task.preprocessing.labels), task.preprocessing)
     task.store.write_case(preprocessed, task.case, task.source, task.settings_sha256)
     return True
 

@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 from utseg.case import Case
 from utseg.errors import ArtefactError, InputError
 from utseg.files import atomic_folder, sha256, sha256_json, write_text
-from utseg.planning.plan import Plan
+from utseg.planning.plan import Preprocessing
 from utseg.preprocess.case import CaseProperties, PreprocessedCase
 from utseg.settings import Settings, read_model
 
 SLICES = "slices"
 CASE_FILE = "case.json"
-PREPROCESSING_KEYS = {"labels", "channel_names", "spacing_yx_mm", "clip_percentiles", "normalisation", "ways"}
 # Raise it when preprocessing gives other values than before: what was made earlier is then made again.
 PREPROCESSING_VERSION = 2
 
@@ -67,9 +66,9 @@ class CaseRecord(Settings):
         return {value for each in self.slices for value in each.labels}
 
 
-def preprocessing_sha256(plan: Plan) -> str:
-    """Checksum of what of a plan determines the slices; patch, network and the like do not."""
-    return sha256_json([PREPROCESSING_VERSION, plan.model_dump(mode="json", include=PREPROCESSING_KEYS)])
+def preprocessing_sha256(preprocessing: Preprocessing) -> str:
+    """Checksum of what determines the slices."""
+    return sha256_json([PREPROCESSING_VERSION, preprocessing.model_dump(mode="json")])
 
 
 class Source(Protocol):
@@ -189,14 +188,14 @@ class SliceStore:
             write_text(folder / CASE_FILE, _as_text(current))
         return True
 
-    def require_made_with(self, plan: Plan, records: Sequence[CaseRecord]) -> None:
+    def require_made_with(self, preprocessing: Preprocessing, records: Sequence[CaseRecord]) -> None:
         """Raises ArtefactError where slices were made with another preprocessing than the plan's, which was edited since."""
-        wanted = preprocessing_sha256(plan)
+        wanted = preprocessing_sha256(preprocessing)
         other = [record.case_id for record in records if record.settings_sha256 != wanted]
         if other:
             raise ArtefactError(
                 f"{self.folder}: the slices of {len(other)} cases ({', '.join(other[:3])}, …) were made with other settings than "
-                f"the plan has now ({', '.join(sorted(PREPROCESSING_KEYS))}); {self.advice}"
+                f"preprocessing has in the plan now; {self.advice}"
             )
 
     def data_sha256(self, case_ids: Sequence[str]) -> str:

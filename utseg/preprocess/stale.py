@@ -22,7 +22,7 @@ def check_current(
     Returns remarks: cases that the dataset has and the slices do not, and the other way round. advice: the command that makes them anew.
     """
     for key in ("labels", "channel_names"):
-        planned, found = getattr(plan, key), getattr(dataset, key)
+        planned, found = getattr(plan.preprocessing, key), getattr(dataset, key)
         if planned != (dict(found) if key == "labels" else found):
             raise ArtefactError(
                 f"{dataset.folder}: {key} are {found}, the slices were made with {planned}; {advice}"

@@ -14,7 +14,9 @@ def gmac_of_slice(record: RunRecord, known: dict[str, float] | None = None) -> f
     Plans of other spacings and patches are so compared on the same field of view. `known` remembers answers between calls.
     """
     plan = record.plan
-    height, width = (size * mm for size, mm in zip(plan.patch_size, plan.spacing_yx_mm, strict=True))
+    height, width = (
+        size * mm for size, mm in zip(plan.patch_size, plan.preprocessing.spacing_yx_mm, strict=True)
+    )
     mirrorings: int = 2 ** len(set(plan.augmentation.mirror_axes))
     patches = FIELD_MM**2 / (height * width)
     known = {} if known is None else known

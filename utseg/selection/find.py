@@ -224,7 +224,7 @@ def _best(
 ) -> tuple[Best, Entry]:
     """The choice and its postprocessing, and the candidate that was chosen."""
     cases = comparable.all_cases
-    labels = entries[0].runs[0].record.plan.labels
+    labels = entries[0].runs[0].record.plan.preprocessing.labels
     numbering = {
         folder: labels_in(folder) for folder in {mask.parent for entry in entries for mask in entry.masks}
     }
@@ -236,7 +236,7 @@ def _best(
     dice_ECL = np.split(score_all(scorings, executor, request.workers), len(entries))
     choice, undefined = _choose(entries, dice_ECL, cases)
     chosen = next(entry for entry in entries if entry.name == choice.chosen.candidate.name)
-    own = chosen.runs[0].record.plan.labels
+    own = chosen.runs[0].record.plan.preprocessing.labels
     volumes = [
         Volume(case.subject, *read_both(Scoring(case, mask, own, numbering[mask.parent], comparable.labels)))
         for case, mask in zip(cases, chosen.masks, strict=True)

@@ -121,7 +121,7 @@ def _require_all(
 def _require_same_task(trained: Sequence[TrainedModel]) -> None:
     runs = [run for model in trained for run in model.folds.values()]
     for run in runs[1:]:
-        ours, theirs = runs[0].record.plan, run.record.plan
+        ours, theirs = runs[0].record.plan.preprocessing, run.record.plan.preprocessing
         match_labels(ours.labels, theirs.labels, we=runs[0].name, they=run.name)
         if ours.channel_names != theirs.channel_names:
             raise InputError(

@@ -21,7 +21,7 @@ from utseg.fingerprint.make import summarise
 from utseg.fingerprint.model import FINGERPRINT_FILE
 from utseg.fingerprint.same_scan import in_words
 from utseg.home import PLAN_FILE, plan_folder_name
-from utseg.planning.plan import Plan
+from utseg.planning.plan import PREPROCESSING_PREFIX, Plan
 from utseg.preprocess.dataset import PlanRequest, prepare_dataset, preview_plan
 from utseg.preprocess.splits import SPLITS_FILE, write_splits
 from utseg.study.checksums import Checksums
@@ -30,8 +30,6 @@ from utseg.study.expand import PlannedRun, StudyPlan, expand
 
 logger = logging.getLogger("utseg")
 DATA_FOLDER = "study_data"
-SLICE_SETTINGS = ("spacing_yx_mm", "clip_percentiles", "normalisation", "ways")
-"""Settings that shape the slices: they are the plan's, and make a folder of their own."""
 DATA_VERSION = 1
 
 
@@ -59,7 +57,9 @@ class RunData:
 
 def run_data(run: PlannedRun, dataset: Dataset, checksums: Checksums, root: Path) -> RunData:
     """Where the data of a run belong, below `preprocessed`."""
-    plan_settings = {key: value for key, value in run.settings.items() if key in SLICE_SETTINGS}
+    plan_settings = {
+        key: value for key, value in run.settings.items() if key.startswith(PREPROCESSING_PREFIX)
+    }
     sides = {side: checksums.identity(run.trained_on.of(side)) for side in ("training", "validation")}
     identity = {
         "version": DATA_VERSION,
@@ -80,7 +80,7 @@ def run_data(run: PlannedRun, dataset: Dataset, checksums: Checksums, root: Path
 
 def train_settings(run: PlannedRun) -> dict[str, Any]:
     """The settings that are training's, and not the slices'."""
-    return {key: value for key, value in run.settings.items() if key not in SLICE_SETTINGS}
+    return {key: value for key, value in run.settings.items() if not key.startswith(PREPROCESSING_PREFIX)}
 
 
 def measured(

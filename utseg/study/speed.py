@@ -79,10 +79,10 @@ def measure(
 
     from utseg.networks import build_network
 
-    model = build_network(
-        network, in_channels=len(plan.channel_names), num_classes=plan.num_classes, **settings
-    ).to(device)
-    image_BCHW = torch.zeros(MEASURED_BATCH, len(plan.channel_names), *plan.patch_size, device=device)
+    model = build_network(network, in_channels=plan.in_channels, num_classes=plan.num_classes, **settings).to(
+        device
+    )
+    image_BCHW = torch.zeros(MEASURED_BATCH, plan.in_channels, *plan.patch_size, device=device)
 
     def step() -> None:
         outputs = model(image_BCHW)
@@ -117,7 +117,7 @@ def testing_seconds(speed: Speed, plan: Plan, fingerprint: Fingerprint, cases: i
     rows, columns = target_size(
         (round(size[1].median), round(size[2].median)),
         (spacing[1].median, spacing[2].median),
-        plan.spacing_yx_mm,
+        plan.preprocessing.spacing_yx_mm,
     )
     windows = 1
     for length, patch in zip((rows, columns), plan.patch_size, strict=True):
@@ -146,7 +146,7 @@ def expected_cost(
     """What a run will take: of its slot where it has one, else of its epochs (None: the plan's)."""
     figures = _figures(
         network,
-        len(plan.channel_names),
+        plan.in_channels,
         plan.num_classes,
         plan.patch_size,
         plan.batch_size,
@@ -178,7 +178,7 @@ def gmac_of(network: str, plan: Plan, settings: Mapping[str, Any]) -> float:
     """10⁹ multiply-accumulates of one patch."""
     return forward_gmac(
         network,
-        in_channels=len(plan.channel_names),
+        in_channels=plan.in_channels,
         num_classes=plan.num_classes,
         patch_size=plan.patch_size,
         settings=settings,

@@ -145,7 +145,7 @@ def _test(job: Job, name: str, test: JobTest, folder: Path, device: "torch.devic
     with explained_by(dataset.warnings):
         cases = _named(dataset, test.cases)
     model = load_model(folder / TRAIN_FOLDER, device)
-    labels = model.record.plan.labels
+    labels = model.record.plan.preprocessing.labels
     output = test_folder(folder, name)
     predict_cases(cases, [model], output, workers=job.threads, resume=True)
     evaluate_cases(

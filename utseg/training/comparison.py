@@ -30,7 +30,7 @@ def write_comparison(run: "Run", state: State) -> None:
     """Writes the line of a run that was validated at native resolution, in the place of an earlier one."""
     folder = run.request.output
     summary = read_json(folder / VALIDATION_FOLDER / SUMMARY_FILE)
-    labels = [name for name, value in run.plan.labels.items() if value != 0]
+    labels = [name for name, value in run.plan.preprocessing.labels.items() if value != 0]
     earlier = comparisons(folder)
     path = folder / f"{PREFIX}{int(time.time()):010d}{SUFFIX}"
     write_bytes(path, event_file(settings_of(run, state), final_scores(summary, labels), state.iteration))
@@ -66,7 +66,7 @@ def settings_of(run: "Run", state: State) -> dict[str, str | float | None]:
         "weight_decay": optimizer.weight_decay,
         "batch_size": float(plan.batch_size),
         "patch_size": " × ".join(map(str, plan.patch_size)),
-        "spacing_mm": " × ".join(f"{step:g}" for step in plan.spacing_yx_mm),
+        "spacing_mm": " × ".join(f"{step:g}" for step in plan.preprocessing.spacing_yx_mm),
         "epochs": float(state.epoch),
         "iterations": float(state.iteration),
         "seed": float(record.seed),

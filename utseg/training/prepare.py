@@ -99,14 +99,14 @@ def prepare(request: TrainRequest, recipe: Recipe, world: World) -> Run:
     planned = {key: value for key, value in values_for_network(plan).items() if key in known}
     network = shape_of_network(recipe.network_name, plan, planned | extra)
     check_outputs(network, recipe)
-    initial, fit = read_initial(request, network, recipe.network_name, plan.labels)
+    initial, fit = read_initial(request, network, recipe.network_name, plan.preprocessing.labels)
     store = SliceStore(request.plan_folder)
     records = [store.case_record(case_id) for case_id in store.case_ids()]
     if not records:
         raise ArtefactError(
             f"{request.plan_folder}: no preprocessed slice is there; run utseg_plan_and_preprocess"
         )
-    store.require_made_with(plan, records)
+    store.require_made_with(plan.preprocessing, records)
     training, validation = select(request, records)
     dataset = open_dataset(request.raw)
     is_whole = request.preprocessed.name == plan.dataset  # else a study's choice of the dataset's cases
@@ -121,7 +121,7 @@ def prepare(request: TrainRequest, recipe: Recipe, world: World) -> Run:
         model=request.model,
         network=recipe.network_name,
         network_settings=planned | extra,
-        in_channels=len(plan.channel_names),
+        in_channels=plan.in_channels,
         num_classes=plan.num_classes,
         plan=plan,
         recipe=recipe.model_dump(mode="json"),
@@ -148,9 +148,7 @@ def prepare(request: TrainRequest, recipe: Recipe, world: World) -> Run:
 def shape_of_network(name: str, plan: Plan, settings: dict[str, Any]) -> SegmentationNetwork:
     """The network without memory for its values, to look at. Raises SettingError for a wrong setting."""
     with torch.device("meta"):
-        return build_network(
-            name, in_channels=len(plan.channel_names), num_classes=plan.num_classes, **settings
-        )
+        return build_network(name, in_channels=plan.in_channels, num_classes=plan.num_classes, **settings)
 
 
 def check_outputs(network: SegmentationNetwork, recipe: Recipe) -> None:
@@ -225,7 +223,7 @@ def warn_of_gaps(
     plan: Plan,
 ) -> None:
     """Names in the log the labels that no training case, or no validation case, has."""
-    names = {value: name for name, value in plan.labels.items() if value}
+    names = {value: name for name, value in plan.preprocessing.labels.items() if value}
     present = {record.case_id: {names[value] for value in record.label_values if value} for record in records}
     for line in label_gaps(names.values(), {selection: (training, validation)}, present):
         logger.warning("%s", line)

@@ -9,13 +9,12 @@ from pydantic import Field
 
 from utseg.errors import SettingError
 from utseg.networks.losses import LossSettings
-from utseg.planning.plan import IDENTITY_KEYS, Plan, with_entries_by_level
+from utseg.planning.plan import IDENTITY_KEYS, PREPROCESSING_PREFIX, Plan, with_entries_by_level
 from utseg.settings import Settings, setting_keys, unknown_key, with_settings
 
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-SLICE_KEYS = ("spacing_yx_mm", "clip_percentiles", "normalisation")
 NETWORK_PREFIX = "network."
 
 
@@ -75,16 +74,17 @@ def apply_settings(
     """
     recipe_keys = [key for key in setting_keys(Recipe) if key != "network_name"]
     all_plan_keys = setting_keys(Plan)
-    fixed = {*IDENTITY_KEYS, *SLICE_KEYS, "estimated_memory_gb"}
+    fixed = {*IDENTITY_KEYS, "estimated_memory_gb"}
     plan_keys = [
         key
         for key in all_plan_keys
         if key not in fixed
+        and not key.startswith(PREPROCESSING_PREFIX)
         and (not key.startswith(NETWORK_PREFIX) or key.removeprefix(NETWORK_PREFIX) in network_keys)
     ]
     extra_keys = [NETWORK_PREFIX + key for key in network_keys if NETWORK_PREFIX + key not in all_plan_keys]
     for key in settings:
-        if key in SLICE_KEYS:
+        if key.startswith(PREPROCESSING_PREFIX):
             raise SettingError(
                 f"--set {key}: the slices on disk were made with it; give it to utseg_plan_and_preprocess instead"
             )

@@ -74,7 +74,7 @@ def validate(
     Several processes share out the cases, and all have what was found.
     """
     started = time.perf_counter()
-    labels = {name: value for name, value in plan.labels.items() if value != 0}
+    labels = {name: value for name, value in plan.preprocessing.labels.items() if value != 0}
     own = case_ids[world.rank :: world.size]
 
     def scored() -> list[Scored]:
@@ -225,7 +225,7 @@ def validate_at_native_resolution(
         workers=workers,
         resume=True,
     )
-    return native_dice(evaluate_cases(cases, folder, plan.labels, folder, workers=workers))
+    return native_dice(evaluate_cases(cases, folder, plan.preprocessing.labels, folder, workers=workers))
 
 
 def native_dice(summary: Mapping[str, Any]) -> dict[str, float | None]:

@@ -55,7 +55,7 @@ def weights_file(path: Path) -> Path:
 
 def labels_of_weights(path: Path) -> dict[str, int] | None:
     """How the outputs of a run's weights are numbered; None for a file that lies in no run's folder."""
-    return read_run(path.parent).plan.labels if (path.parent / RUN_FILE).is_file() else None
+    return read_run(path.parent).plan.preprocessing.labels if (path.parent / RUN_FILE).is_file() else None
 
 
 def number_outputs(
