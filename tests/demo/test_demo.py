@@ -71,7 +71,7 @@ def test_the_whole_walk_on_a_tiny_cohort_and_again(tmp_path: Path):
     )  # four vendors, one test subject each, ED and ES
     for path in result.pictures:
         with Image.open(path) as picture:
-            assert "Dice of the volume: LV" in picture.text["Title"]
+            assert "prediction · Dice LV" in picture.text["Title"]
     report = result.report.read_text()
     assert (
         report.count('id="stack-') == 8

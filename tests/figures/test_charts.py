@@ -4,7 +4,7 @@ import json
 from xml.etree import ElementTree
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utseg.figures.charts import Curve, Dots, agreement, curves, distribution, logarithmic_scale, scale
@@ -29,6 +29,7 @@ def test_a_logarithmic_scale_begins_at_zero_and_holds_its_limit(high):
     assert found(0) == 0 and found(found.ticks[-1]) == 100 and found.ticks[-1] >= high
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.text(max_size=30), st.lists(st.floats(0, 1), max_size=8))
 def test_charts_are_whole_svg_whatever_the_names(name, values):
     name = "".join(c for c in name if c.isprintable())  # XML has no control characters
@@ -61,6 +62,7 @@ def test_a_box_has_its_quartiles():
     assert float(box.get("x")) == x(0.25) and float(box.get("width")) == round(x(0.75) - x(0.25), 1)
 
 
+@settings(max_examples=30, deadline=None)
 @given(
     st.recursive(
         st.text() | st.integers() | st.none(),

@@ -1,130 +1,21 @@
-"""Pictures of predictions: bounded, in the labels' colours and in mm, of the mask that is there, and made again only where they are not."""
+"""Pictures of predictions show the mask that is there, and are made again only where they do not."""
 
-import io
 import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from tiny_models import band_model
 
 from utseg.case import Case
 from utseg.errors import UtsegError
-from utseg.figures.montage import (
-    GAP,
-    HEADER,
-    LARGEST_SIDE,
-    MOST_SLICES,
-    PIXELS,
-    grid_of,
-    montage,
-    shown_slices,
-)
-from utseg.figures.outlines import label_colour
+from utseg.figures.montage import stack_montage
 from utseg.files import sha256
 from utseg.predict import overlays, pipeline
 from utseg.predict.overlays import OverlayJob, overlay_path, shown_mask, write_overlay
 from utseg.predict.pipeline import predict_cases
 
 LABELS = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
-
-
-def draw(label_ZYX, spacing=(8.0, 1.5, 1.5), image_ZYX=None, labels=LABELS, title="case"):
-    if image_ZYX is None:
-        image_ZYX = np.random.default_rng(0).random(label_ZYX.shape, dtype=np.float32)
-    data = montage(image_ZYX, label_ZYX, spacing, labels, title, {"key": "value"})
-    with Image.open(io.BytesIO(data)) as picture:
-        picture.load()
-        return np.asarray(picture.convert("RGB")).astype(int), picture.text
-
-
-def rgb(colour):
-    return [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
-
-
-def near(pixels, colour, within=60):
-    """Where a picture has about this colour."""
-    return np.abs(pixels - rgb(colour)).sum(axis=-1) < within
-
-
-def disc(shape=(4, 80, 80), radius=20):
-    y, x = np.mgrid[: shape[1], : shape[2]]
-    distance = np.hypot(y - shape[1] / 2 + 0.5, x - shape[2] / 2 + 0.5)
-    label = np.zeros(shape, np.uint8)
-    label[:, distance < radius] = 2
-    label[:, distance < radius / 2] = 1
-    return label
-
-
-def test_outlines_are_in_the_labels_colours_and_the_title_is_there():
-    pixels, text = draw(disc(), image_ZYX=np.tile(np.linspace(0, 0.2, 80, dtype=np.float32), (4, 80, 1)))
-    assert (text["Title"], text["key"]) == ("case", "value")
-    body = pixels[HEADER:]
-    assert near(body, label_colour(1)).sum() > 100
-    assert near(body, label_colour(2)).sum() > 100
-    assert not near(body, label_colour(3), within=30).any()
-    assert near(pixels[:HEADER], label_colour(3)).sum() >= 12 * 12  # the legend names every label
-
-
-def test_what_is_measured_on_the_picture_is_in_mm():
-    """The bar and the circle's diameter have one scale, in both directions, whatever the pixels' shape."""
-    dark = np.zeros((1, 120, 60), np.float32)
-    dark[0, 0, 0] = 1e-3
-    y, x = np.mgrid[:120, :60]
-    radius_mm = 30.0
-    label = (np.hypot((y - 59.5) * 1.0, (x - 29.5) * 2.0) < radius_mm).astype(np.uint8)[np.newaxis]
-    pixels, _ = draw(label, (8.0, 1.0, 2.0), dark, {"LV": 1})
-    body = pixels[HEADER:]
-    rows, columns = np.nonzero(near(body, label_colour(1), within=150))
-    white = near(body[-9:], "#F0F0F0", within=20)
-    per_mm = white.sum(axis=1).max() / 50
-    assert np.ptp(rows) / per_mm == pytest.approx(2 * radius_mm, abs=2.5)
-    assert np.ptp(columns) / per_mm == pytest.approx(2 * radius_mm, abs=2.5)
-
-
-@given(st.integers(1, 24), st.floats(1, 3000), st.floats(1, 3000), st.floats(0.1, 5))
-def test_a_picture_is_bounded(count, height_mm, width_mm, step_mm):
-    grid = grid_of(count, (height_mm, width_mm), step_mm)
-    assert grid.columns * grid.rows >= count
-    assert (grid.rows - 1) * grid.columns < count
-    assert grid.columns * grid.rows * (grid.width - 0.5) * (grid.height - 0.5) <= PIXELS * 1.01
-    assert max(grid.columns * (grid.width - 0.5), grid.rows * (grid.height - 0.5)) <= LARGEST_SIDE
-
-
-@settings(max_examples=12, deadline=None)
-@given(
-    st.tuples(st.integers(1, 30), st.integers(1, 40), st.integers(1, 40)),
-    st.tuples(st.floats(0.5, 10), st.floats(0.3, 4), st.floats(0.3, 4)),
-    st.integers(0, 3),
-)
-def test_any_volume_gives_a_picture(shape, spacing, most):
-    label = np.random.default_rng(1).integers(0, most + 1, shape).astype(np.uint8)
-    pixels, _ = draw(label, spacing)
-    assert pixels.shape[0] >= HEADER
-    assert pixels.shape[0] * pixels.shape[1] < 3 * PIXELS
-
-
-@given(st.lists(st.booleans(), min_size=1, max_size=90))
-def test_tall_stacks_are_thinned_out_evenly_from_one_end_of_what_is_labelled_to_the_other(labelled):
-    found = shown_slices(np.array(labelled))
-    assert len(found) <= MOST_SLICES
-    assert found == sorted(set(found))
-    assert found[0] >= 0 and found[-1] < len(labelled)
-    if len(labelled) <= MOST_SLICES:
-        assert found == list(range(len(labelled)))
-    elif any(labelled):
-        first, last = labelled.index(True), len(labelled) - 1 - labelled[::-1].index(True)
-        assert found[0] <= first and last <= found[-1]
-        assert max(np.diff(found), default=1) - min(np.diff(found), default=1) <= 1
-
-
-def test_the_layout_is_a_header_and_a_grid():
-    pixels, _ = draw(disc((6, 40, 40)))
-    grid = grid_of(6, (60.0, 60.0), 1.5)
-    assert (grid.columns, grid.rows) == (3, 2)
-    assert pixels.shape[0] == HEADER + 2 * grid.height + GAP
 
 
 @pytest.fixture()
@@ -208,9 +99,9 @@ def test_a_case_that_is_one_frame_of_a_cine_shows_that_frame(tmp_path, monkeypat
 
     def spy(image_ZYX, label_ZYX, *rest):
         seen.append(image_ZYX)
-        return montage(image_ZYX, label_ZYX, *rest)
+        return stack_montage(image_ZYX, label_ZYX, *rest)
 
-    monkeypatch.setattr(overlays, "montage", spy)
+    monkeypatch.setattr(overlays, "stack_montage", spy)
     predict_cases([Case("es", "es", (path,), frame=2)], [band_model()], tmp_path / "out", overlays=True)
     np.testing.assert_array_equal(seen[0], cine[2])
 

@@ -6,10 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from utseg.case import Case
-from utseg.evaluate.pictures import largest_slice, overlay_picture
 from utseg.evaluate.records import METRICS_FILE, read_metrics
-from utseg.evaluate.tables import mean_of
-from utseg.files import require_writable
+from utseg.evaluate.tables import mean_of, number
+from utseg.figures.montage import comparison_montage, png
+from utseg.figures.windows import largest_slice
+from utseg.files import require_writable, write_bytes
 from utseg.rawdata.gate import read_image, read_label
 
 Scores = dict[str, dict[str, float | None]]
@@ -67,6 +68,8 @@ def _draw(
     reference, _ = read_label(case.label, labels, case.frame)
     prediction, _ = read_label(mask, labels)
     z = largest_slice(reference)
-    spacing = geometry.spacing_zyx_mm[1], geometry.spacing_zyx_mm[2]
-    whole_title = f"{title}, slice {z + 1} of {len(reference)}"
-    overlay_picture(image[z], reference[z], prediction[z], spacing, labels, dice, whole_title, path)
+    scores = "· Dice " + "  ".join(f"{name} {number(value, 3)}" for name, value in dice.items())
+    title = f"{title}, slice {z + 1} of {len(reference)}"
+    spacing = geometry.spacing_zyx_mm[1:]
+    picture = comparison_montage(image[z], reference[z], prediction[z], spacing, labels, title, scores)
+    write_bytes(path, png(picture, {"Title": f"{title}; prediction {scores}"}))

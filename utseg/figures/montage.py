@@ -1,38 +1,33 @@
-"""Draws a volume and its labels as one picture: the slices in a grid, outlines in the labels' colours, a legend, a scale bar in mm.
+"""Slices in a grid with the outlines of their labels, a legend, a scale bar in mm: of a stack, or of one slice's reference and prediction.
 
 Pillow alone draws it, so that a worker process makes one in well under a second. Its number of pixels is bounded, whatever the volume's
-size. Slices lie as in the file: rows from top to bottom, columns from left to right. No file is read or written here.
+size. Slices lie as in the file: rows from top to bottom, columns from left to right.
 """
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.figures.outlines import (
-    GREY_PERCENTILES,
-    bar_length_mm,
-    label_colour,
-    label_contours,
-    window_around,
-)
+from utseg.figures.colours import grey_values, label_colour
+from utseg.figures.outlines import contours, drawing_order
+from utseg.figures.windows import bar_length_mm, shown_slices, window_around
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
+    from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
-MOST_SLICES = 24
+MARGIN_MM = 45.0
 PIXELS = 1_500_000
 LARGEST_SIDE = 4096
-MAGNIFICATION = 3.0
-"""Pixels of the picture for one of the image, at most."""
+MAGNIFICATION = 3.0  # pixels of the picture for one of the image, at most
 ASPECT = 4 / 3
-FINER = 2
-"""Everything is drawn so many times larger, then shrunk: Pillow's lines are not smooth."""
+FINER = 2  # everything is drawn so many times larger, then shrunk: Pillow's lines are not smooth
 HEADER = 30
 GAP = 4
 FONT = 13
@@ -42,7 +37,7 @@ FOREGROUND = "#F0F0F0"
 
 
 @dataclass(frozen=True)
-class Grid:
+class CellGrid:
     """`columns` cells a row, each `width` × `height` pixels."""
 
     columns: int
@@ -51,82 +46,100 @@ class Grid:
     height: int
 
 
-def montage(
+def stack_montage(
     image_ZYX: NDArray[np.float32],
     label_ZYX: NDArray[np.uint8],
     spacing_zyx_mm: tuple[float, float, float],
     labels: Mapping[str, int],
     title: str,
-    texts: Mapping[str, str],
-) -> bytes:
-    """The bytes of a PNG. `texts` go into its metadata.
+) -> "Picture":
+    """The slices of a volume, each with its labels; a tall stack is thinned out evenly."""
+    slices = shown_slices(np.any(label_ZYX > 0, axis=(1, 2)))
+    captions = [f"{z + 1}/{len(label_ZYX)}" for z in slices]
+    return montage(image_ZYX[slices], label_ZYX[slices], captions, spacing_zyx_mm[1:], labels, title)
 
-    Shows the labelled part of the slices with some margin, whole slices where nothing is labelled. A tall stack is thinned out evenly.
-    """
+
+def comparison_montage(
+    image_YX: NDArray[np.float32],
+    reference_YX: NDArray[np.uint8],
+    prediction_YX: NDArray[np.uint8],
+    spacing_yx_mm: tuple[float, float],
+    labels: Mapping[str, int],
+    title: str,
+    scores: str = "",
+    magnification: float = MAGNIFICATION,
+) -> "Picture":
+    """One slice three times: the image, with its reference, with the prediction, below which its scores stand."""
+    label_NYX = np.stack([np.zeros_like(reference_YX), reference_YX, prediction_YX])
+    captions = ["image", "reference", f"prediction {scores}".strip()]
+    image_NYX = np.stack([image_YX] * 3)
+    return montage(image_NYX, label_NYX, captions, spacing_yx_mm, labels, title, 3, magnification)
+
+
+def montage(
+    image_NYX: NDArray[np.float32],
+    label_NYX: NDArray[np.uint8],
+    captions: Sequence[str],
+    spacing_yx_mm: tuple[float, float],
+    labels: Mapping[str, int],
+    title: str,
+    columns: int | None = None,
+    magnification: float = MAGNIFICATION,
+) -> "Picture":
+    """The labelled part of all slices with some margin, or whole slices where nothing is labelled; `columns` None fills a screen."""
     from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
 
-    labelled_ZYX = label_ZYX > 0
-    slices = shown_slices(np.any(labelled_ZYX, axis=(1, 2)))
-    rows, columns = window_around(np.any(labelled_ZYX, axis=0), spacing_zyx_mm[1:])
-    shown = image_ZYX[slices, rows, columns]
-    low, high = np.percentile(shown, GREY_PERCENTILES)
-    grey = (np.clip((shown - low) / max(float(high - low), 1e-6), 0, 1) * 255).astype(np.uint8)
-    size_mm = grey.shape[1] * spacing_zyx_mm[1], grey.shape[2] * spacing_zyx_mm[2]
-    grid = grid_of(len(slices), size_mm, min(spacing_zyx_mm[1:]))
+    rows, width = window_around(np.any(label_NYX > 0, axis=0), spacing_yx_mm, MARGIN_MM)
+    grey_NYX = grey_values(image_NYX[:, rows, width])
+    size_mm = grey_NYX.shape[1] * spacing_yx_mm[0], grey_NYX.shape[2] * spacing_yx_mm[1]
+    grid = cell_grid(len(captions), size_mm, min(spacing_yx_mm) / magnification, columns)
     header = _header(title, labels, grid.columns * (grid.width + GAP) - GAP)
-    height = HEADER + grid.rows * (grid.height + GAP) - GAP
-    sheet = Image.new("RGB", (header.width, height), BACKGROUND)
+    sheet = Image.new("RGB", (header.width, HEADER + grid.rows * (grid.height + GAP) - GAP), BACKGROUND)
     sheet.paste(header, (0, 0))
-    for number, z in enumerate(slices):
-        caption = f"{z + 1}/{len(label_ZYX)}"
-        cell = _cell(grey[number], label_ZYX[z, rows, columns], labels, grid, caption)
+    for number, caption in enumerate(captions):
+        cell = _cell(grey_NYX[number], label_NYX[number, rows, width], labels, grid, caption)
         if number == 0:
             bar_mm = bar_length_mm(size_mm[1])
             _draw_bar(cell, bar_mm, bar_mm / size_mm[1] * cell.width)
         row, column = divmod(number, grid.columns)
         sheet.paste(cell, (column * (grid.width + GAP), HEADER + row * (grid.height + GAP)))
+    return sheet
+
+
+def png(picture: "Picture", texts: Mapping[str, str]) -> bytes:
+    """The bytes of a PNG with texts in its metadata."""
+    from PIL.PngImagePlugin import PngInfo
+
     info = PngInfo()
-    for key, text in {"Title": title, **texts}.items():
+    for key, text in texts.items():
         info.add_itxt(key, text)
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", pnginfo=info)
+    picture.save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
 
 
-def shown_slices(labelled_Z: NDArray[np.bool_]) -> list[int]:
-    """All slices of a short stack; of a tall one MOST_SLICES from one before the first with a label to one after the last, evenly."""
-    count = len(labelled_Z)
-    if count <= MOST_SLICES:
-        return list(range(count))
-    there = np.flatnonzero(labelled_Z)
-    first, last = (max(there[0] - 1, 0), min(there[-1] + 1, count - 1)) if len(there) else (0, count - 1)
-    number = min(MOST_SLICES, last - first + 1)
-    return [int(z) for z in np.linspace(first, last, number).round()]
-
-
-def grid_of(count: int, size_yx_mm: tuple[float, float], smallest_step_mm: float) -> Grid:
-    """Cells for so many slices of that size: together about as wide as a screen and no more than PIXELS, unmagnified beyond what helps."""
+def cell_grid(
+    count: int, size_yx_mm: tuple[float, float], least_mm: float, columns: int | None = None
+) -> CellGrid:
+    """Cells for so many slices of that size: about as wide as a screen, no more than PIXELS together, of at least `least_mm` a pixel."""
 
     def aspect(columns: int) -> float:
         return columns * size_yx_mm[1] / (math.ceil(count / columns) * size_yx_mm[0])
 
-    columns = min(range(1, count + 1), key=lambda columns: abs(math.log(aspect(columns) / ASPECT)))
+    columns = columns or min(range(1, count + 1), key=lambda columns: abs(math.log(aspect(columns) / ASPECT)))
     rows = math.ceil(count / columns)
     width_mm, height_mm = columns * size_yx_mm[1], rows * size_yx_mm[0]
     per_mm = min(
-        math.sqrt(PIXELS / (width_mm * height_mm)),
-        LARGEST_SIDE / max(width_mm, height_mm),
-        MAGNIFICATION / smallest_step_mm,
+        math.sqrt(PIXELS / (width_mm * height_mm)), LARGEST_SIDE / max(width_mm, height_mm), 1 / least_mm
     )
-    return Grid(columns, rows, *(max(1, round(size * per_mm)) for size in size_yx_mm[::-1]))
+    return CellGrid(columns, rows, *(max(1, round(size * per_mm)) for size in size_yx_mm[::-1]))
 
 
 def _cell(
     grey_YX: NDArray[np.uint8],
     label_YX: NDArray[np.uint8],
     labels: Mapping[str, int],
-    grid: Grid,
+    grid: CellGrid,
     caption: str,
 ) -> "Picture":
     from PIL import Image, ImageDraw
@@ -135,23 +148,29 @@ def _cell(
     picture = Image.fromarray(grey_YX).resize(fine, Image.Resampling.BICUBIC).convert("RGB")
     pen = ImageDraw.Draw(picture)
     scale_yx = np.array(fine[::-1]) / grey_YX.shape
-    for value, outlines in label_contours(label_YX, labels):
-        for outline_N2 in outlines:
+    values = [value for value in labels.values() if value > 0]
+    for value in (values[index] for index in drawing_order(label_YX, values)):
+        for outline_N2 in contours(label_YX == value):
             points = [(x, y) for y, x in (outline_N2 * scale_yx).tolist()]
             pen.line(points, label_colour(value), width=round(LINE * FINER), joint="curve")
     picture = picture.reduce(FINER)
-    ImageDraw.Draw(picture).text((4, 2), caption, FOREGROUND, _font())
+    _write(ImageDraw.Draw(picture), (4, 2), caption)
     return picture
 
 
-def _draw_bar(picture: "Picture", length_mm: float, pixels: float) -> None:
+def _draw_bar(picture: "Picture", length_mm: int, pixels: float) -> None:
     """A scale bar at the bottom left, with its length."""
     from PIL import ImageDraw
 
     pen = ImageDraw.Draw(picture)
     x, y = max(4, round(0.04 * picture.width)), picture.height - 8
     pen.rectangle((x, y, x + round(pixels) - 1, y + 2), FOREGROUND)
-    pen.text((x, y - FONT - 5), f"{length_mm:.0f} mm", FOREGROUND, _font())
+    _write(pen, (x, y - FONT - 5), f"{length_mm} mm")
+
+
+def _write(pen: "ImageDraw", at: tuple[int, int], text: str) -> None:
+    """Text that is legible on bright tissue, too."""
+    pen.text(at, text, FOREGROUND, _font(), stroke_width=1, stroke_fill=BACKGROUND)
 
 
 def _header(title: str, labels: Mapping[str, int], width: int) -> "Picture":
@@ -159,15 +178,14 @@ def _header(title: str, labels: Mapping[str, int], width: int) -> "Picture":
     from PIL import Image, ImageDraw
 
     font = _font()
-    names = {name: label_colour(value) for name, value in labels.items() if value > 0}
-    widths = {name: math.ceil(font.getlength(name)) + 34 for name in names}
-    picture = Image.new(
-        "RGB", (max(width, math.ceil(font.getlength(title)) + 20 + sum(widths.values())), HEADER), BACKGROUND
-    )
+    colours = {name: label_colour(value) for name, value in labels.items() if value > 0}
+    widths = {name: math.ceil(font.getlength(name)) + 34 for name in colours}
+    least = math.ceil(font.getlength(title)) + 20 + sum(widths.values())
+    picture = Image.new("RGB", (max(width, least), HEADER), BACKGROUND)
     pen = ImageDraw.Draw(picture)
     pen.text((6, 7), title, FOREGROUND, font)
     x = picture.width - sum(widths.values())
-    for name, colour in names.items():
+    for name, colour in colours.items():
         pen.rectangle((x, 9, x + 12, 21), colour)
         pen.text((x + 18, 7), name, FOREGROUND, font)
         x += widths[name]

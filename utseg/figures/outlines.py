@@ -1,68 +1,103 @@
-"""What all pictures of labels have in common: a colour for each label value, outlines, the part of a slice to show, the scale bar.
+"""Outlines of masks: as points, in their order of drawing, and as short SVG paths, simplified to within half a pixel.
 
-Outlines are points (y, x) in pixels from the corner of the first pixel, whose centre is (½, ½). Nothing is drawn or read here.
+Pixels are counted from the corner of the first one, whose centre is (½, ½). A path has whole tenths of a pixel, so that it is short.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-LABEL_COLOURS = ("#E69F00", "#009E73", "#56B4E9", "#CC79A7", "#F0E442", "#0072B2", "#D55E00")
-"""Of label value 1, 2, …: distinguishable with colour-blind eyes (Okabe and Ito, 2008). Further values begin again."""
-GREY_PERCENTILES = (1.0, 99.0)
-MARGIN_MM = 45.0
-BAR_MM = 50.0
-SHORT_BAR_MM = 10.0
+TOLERANCE_PIXELS = 0.5
+SHORT = (
+    12  # points of outlines that stay as they are: simplified, a structure of one or two pixels would vanish
+)
+TENTHS = 10
+Points = NDArray[np.float64]
 
 
-def label_colour(value: int) -> str:
-    """The colour of a label value ≥ 1, the same in every picture."""
-    return LABEL_COLOURS[(value - 1) % len(LABEL_COLOURS)]
-
-
-def bar_length_mm(width_mm: float) -> float:
-    """Length of the scale bar in a picture of this width."""
-    return BAR_MM if width_mm > 1.5 * BAR_MM else SHORT_BAR_MM
-
-
-def contours(mask_YX: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
-    """Closed outlines (N, 2) of a mask, at the image's border too; the last point is the first."""
+def contours(mask_YX: NDArray[np.bool_]) -> list[Points]:
+    """Closed outlines (N, 2) of (y, x), at the image's border too; the last point is the first."""
     from skimage.measure import find_contours
 
     rows, columns = np.flatnonzero(mask_YX.any(axis=1)), np.flatnonzero(mask_YX.any(axis=0))
     if not len(rows):
         return []
     inside = mask_YX[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    # One pixel of padding less, half a pixel from centre to corner.
-    corner = np.array([rows[0], columns[0]]) - 0.5
+    corner = (
+        np.array([rows[0], columns[0]]) - 0.5
+    )  # one pixel of padding less, half a pixel from centre to corner
     return [outline_N2 + corner for outline_N2 in find_contours(np.pad(inside, 1).astype(float), 0.5)]
 
 
-def label_contours(
-    label_YX: NDArray[np.uint8], labels: Mapping[str, int]
-) -> Iterator[tuple[int, list[NDArray[np.float64]]]]:
-    """Value and outlines of each label that the slice has. What spans most comes first: a cavity's outline lies over that of its wall."""
-    there = [(value, label_YX == value) for value in labels.values() if value > 0]
-    for value, mask in sorted(there, key=lambda one: -span(one[1])):
-        if mask.any():
-            yield value, contours(mask)
+def drawing_order(label: NDArray[np.uint8], values: Sequence[int]) -> list[int]:
+    """Indices of the values, the one that spans most (…, Y, X) first: a cavity's outline is drawn over that of its wall."""
+    return sorted(range(len(values)), key=lambda index: -_span(label == values[index]))
 
 
-def span(mask_YX: NDArray[np.bool_]) -> int:
+def _span(mask: NDArray[np.bool_]) -> int:
     """Rows times columns in which the mask has a pixel."""
+    mask_YX = np.any(mask.reshape(-1, *mask.shape[-2:]), axis=0)
     return int(mask_YX.any(axis=1).sum()) * int(mask_YX.any(axis=0).sum())
 
 
-def window_around(labelled_YX: NDArray[np.bool_], spacing_yx_mm: tuple[float, float]) -> tuple[slice, slice]:
-    """A square in mm around what is labelled, with a margin of MARGIN_MM, cut to the image; all of it where nothing is labelled."""
-    if not labelled_YX.any():
-        return slice(None), slice(None)
-    places = np.argwhere(labelled_YX)
-    low, high = places.min(axis=0), places.max(axis=0) + 1
-    steps = np.array(spacing_yx_mm)
-    half = ((high - low) * steps).max() / 2 + MARGIN_MM
-    middle = (low + high) / 2
-    first = np.maximum(np.floor(middle - half / steps), 0).astype(int)
-    last = np.ceil(middle + half / steps).astype(int)
-    return slice(first[0], last[0]), slice(first[1], last[1])
+def outline_paths(label_ZYX: NDArray[np.uint8], labels: Mapping[str, int]) -> list[list[str]]:
+    """For each slice the outline of each label as an SVG path; "" where the slice has none."""
+    found = [
+        [outline_N2[:-1, ::-1] for outline_N2 in contours(plane == value)]
+        for plane in label_ZYX
+        for value in labels.values()
+    ]
+    # All outlines of a stack at once: one by one takes ten times as long.
+    long = [outline for outlines in found for outline in outlines if len(outline) >= SHORT]
+    shorter = iter(simplified(long, TOLERANCE_PIXELS))
+    paths = [
+        "".join(_path(next(shorter) if len(outline) >= SHORT else outline) for outline in outlines)
+        for outlines in found
+    ]
+    return [paths[start : start + len(labels)] for start in range(0, len(paths), len(labels))]
+
+
+def _path(points_N2: Points) -> str:
+    tenths = np.rint(points_N2 * TENTHS).astype(int)
+    steps = np.diff(tenths, axis=0).tolist()
+    words = " ".join(f"{x} {y}" for x, y in steps).replace(" -", "-")
+    return f"M{tenths[0, 0]} {tenths[0, 1]}l{words}z"
+
+
+def simplified(outlines_N2: Sequence[Points], tolerance: float) -> list[Points]:
+    """Fewer points of closed outlines (first not repeated), which lie within `tolerance` of them (Douglas and Peucker 1973).
+
+    The first point of each and the one farthest from it always stay. Not by recursion: the spans of all outlines are split in rounds.
+    """
+    if not outlines_N2:
+        return []
+    closed = np.concatenate([np.vstack([points, points[:1]]) for points in outlines_N2])
+    lasts = np.cumsum([len(points) + 1 for points in outlines_N2]) - 1
+    firsts = np.concatenate([[0], lasts[:-1] + 1])
+    farthest = [int(np.square(points - points[0]).sum(axis=1).argmax()) for points in outlines_N2]
+    kept = np.zeros(len(closed), bool)
+    kept[firsts] = kept[lasts] = kept[firsts + farthest] = True
+    while True:
+        ends = np.flatnonzero(kept)
+        span = np.cumsum(kept) - 1
+        distance = _squared_distance(closed, closed[ends][span], closed[np.append(ends[1:], ends[-1])][span])
+        worst = np.maximum.reduceat(distance, ends)
+        far = np.flatnonzero((distance == worst[span]) & (distance > tolerance * tolerance))
+        if not len(far):
+            break
+        kept[far[np.unique(span[far], return_index=True)[1]]] = True
+    kept[lasts] = False
+    return np.split(
+        closed[kept], np.cumsum([kept[a:b].sum() for a, b in zip(firsts, lasts, strict=True)])[:-1]
+    )
+
+
+def _squared_distance(points_N2: Points, start_N2: Points, end_N2: Points) -> Points:
+    """Of each point from its chord, which has two ends."""
+    chord, way = end_N2 - start_N2, points_N2 - start_N2
+    length = np.einsum("ij,ij->i", chord, chord)
+    along = np.einsum("ij,ij->i", way, chord) / np.where(length > 0, length, 1.0)
+    left = way - np.minimum(np.maximum(along, 0.0), 1.0)[:, np.newaxis] * chord
+    distance: Points = np.einsum("ij,ij->i", left, left)
+    return distance

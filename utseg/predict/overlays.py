@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.case import Case
-from utseg.figures.montage import montage
+from utseg.figures.montage import png, stack_montage
 from utseg.files import write_bytes
 from utseg.rawdata import nifti
 from utseg.rawdata.gate import read_image
@@ -52,9 +52,8 @@ def write_overlay(job: OverlayJob) -> bool:
     frames, fullest = len(mask_TZYX), int(np.count_nonzero(mask_TZYX, axis=(1, 2, 3)).argmax())
     title = job.case.case_id + (f" · frame {fullest} of {frames}, counted from 0" if frames > 1 else "")
     image_ZYX, geometry = read_image(job.case.images[0], fullest if frames > 1 else job.case.frame)
-    texts = {MASK_KEY: job.mask_sha256}
-    data = montage(image_ZYX, mask_TZYX[fullest], geometry.spacing_zyx_mm, job.labels, title, texts)
-    write_bytes(job.path, data)
+    picture = stack_montage(image_ZYX, mask_TZYX[fullest], geometry.spacing_zyx_mm, job.labels, title)
+    write_bytes(job.path, png(picture, {"Title": title, MASK_KEY: job.mask_sha256}))
     return True
 
 

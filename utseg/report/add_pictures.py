@@ -15,7 +15,7 @@ from utseg.case import Dataset
 from utseg.compute.pool import process_pool, run_each
 from utseg.home import Home
 from utseg.progress import progress
-from utseg.report.case_files import Places, find_places
+from utseg.report.case_files import CaseFiles, find_case_files
 from utseg.report.cases import FIGURES, Chosen, choose_figures
 from utseg.report.page import Shown
 from utseg.report.stacks import PIXELS_PER_CASE, Stack, StackRequest, make_stack
@@ -39,7 +39,7 @@ def with_pictures(
 ) -> AnyPage:
     """The page with figures of these cases of each value of the group column ("": of all), and stacks of at most so many cases."""
     entries = page.scored
-    places, notices = find_places(entries, home, dataset)
+    places, notices = find_case_files(entries, home, dataset)
     chosen = choose_figures(entries, column, page.order, _fullest(page, places, column), which)
     wanted = [case for case in page.order if case in places]
     kept = dict.fromkeys([*wanted[:most], *(figure.case_id for figure in chosen)])
@@ -62,7 +62,7 @@ def with_pictures(
     )
 
 
-def _fullest(page: Shown, places: Mapping[str, Places], column: str) -> set[str]:
+def _fullest(page: Shown, places: Mapping[str, CaseFiles], column: str) -> set[str]:
     """Of each group the cases that as many models have as any of its cases."""
     group = {str(row["case"]): str(row.get(column, "")) for entry in page.scored for row in entry.rows}
     most: dict[str, int] = {}
@@ -91,7 +91,7 @@ def _stacks(
         return stacks, problems
 
     def name(request: StackRequest) -> str:
-        return request.places.case_id
+        return request.files.case_id
 
     with (
         nullcontext(executor) if executor else process_pool(workers) as pool,

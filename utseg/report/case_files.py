@@ -22,7 +22,7 @@ NO_SOURCES = f"{SOURCES_FILE} does not say which files were scored; score again 
 
 
 @dataclass(frozen=True)
-class Places:
+class CaseFiles:
     """The files of one case, with the frame of a cine (else None). `predictions` has one for each entry that has the case, by its name.
 
     `reference_labels`, `prediction_labels` (by entry): how the files number their labels, where that is on record.
@@ -38,14 +38,14 @@ class Places:
     prediction_labels: dict[str, Labels] = field(default_factory=dict)
 
 
-def find_places(
+def find_case_files(
     entries: Sequence[Entry], home: Home, dataset: Dataset | None
-) -> tuple[dict[str, Places], list[str]]:
+) -> tuple[dict[str, CaseFiles], list[str]]:
     """The files of all cases that can be shown, by case, and one line for each reason why others cannot.
 
     dataset: the raw dataset where images are looked for first; else those in `home` by the name that runs and predictions give.
     """
-    found: dict[str, Places] = {}
+    found: dict[str, CaseFiles] = {}
     missing: Counter[str] = Counter()
     known: dict[str, Mapping[str, Case]] = {}
     references: dict[str, set[str]] = {}
@@ -83,7 +83,7 @@ def find_places(
 
 def _of_case(
     case_id: str, scores: Scores, source: CaseSource | None, case: Case | None, preferred: bool
-) -> Places | str:
+) -> CaseFiles | str:
     """The case's files, its prediction under the name ""; or why there is no picture."""
     folder = scores.folder
     if source is None or scores.sources is None:
@@ -101,7 +101,7 @@ def _of_case(
     raw = [(image, case.frame) for image in case.images[:1]] if case is not None else []
     for image, frame in (*raw, *own) if preferred else (*own, *raw):
         if image.is_file():
-            return Places(
+            return CaseFiles(
                 *(case_id, image, frame, reference, source.frame, {"": prediction}),
                 reference_labels=scores.sources.reference_labels,
             )

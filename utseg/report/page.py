@@ -16,15 +16,13 @@ from markupsafe import Markup
 
 from utseg.evaluate.tables import Table
 from utseg.figures.charts import COLOURS
-from utseg.figures.outlines import label_colour
+from utseg.figures.colours import label_colour
 from utseg.report.cases import Chosen, dice_by_label
 from utseg.report.entries import Entry
 from utseg.report.scores.comparison_tables import MARK
 from utseg.report.scores.score_charts import Charts
 from utseg.report.stacks import Stack
 
-BAR_MM = (50, 20, 10, 5)
-BAR_SHARE = 0.6
 UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
@@ -172,28 +170,15 @@ def _figures(page: Shown) -> list[dict[str, Any]]:
     dice = dice_by_label(page.scored)
     groups: dict[str, list[dict[str, Any]]] = {}
     for chosen in page.figures:
-        figure = page.stacks[chosen.case_id].figure
-        if figure is None:
-            continue
-        width = figure["size"][0] * figure["mm"][0]
-        height = figure["size"][1] * figure["mm"][1]
-        groups.setdefault(chosen.group, []).append(
+        figure = page.stacks[chosen.case_id].figure or {}
+        models = [
             {
-                **figure,
-                "case": chosen.case_id,
-                "why": chosen.why,
-                "width": round(width, 2),
-                "height": round(height, 2),
-                "bar": next((length for length in BAR_MM if length < BAR_SHARE * width), 1),
-                "inset": round(width / 28, 2),
-                "models": [
-                    {
-                        "name": entry.name,
-                        "paths": figure["models"].get(entry.name),
-                        "dice": dice[chosen.case_id].get(entry.name, {}),
-                    }
-                    for entry in page.scored
-                ],
+                "name": entry.name,
+                "paths": figure["models"].get(entry.name, {}).get("paths"),
+                "dice": dice[chosen.case_id].get(entry.name, {}),
             }
-        )
+            for entry in page.scored
+        ]
+        row = figure | {"case": chosen.case_id, "why": chosen.why, "models": models}
+        groups.setdefault(chosen.group, []).append(row)
     return [{"group": group, "rows": rows} for group, rows in groups.items()]

@@ -145,7 +145,7 @@ function startViewer() {
   }
 
   function panel(name, paths, scores, below) {
-    const [width, height] = stack.size.map((size, axis) => size * stack.mm[axis]);
+    const { width, height, bar } = stack;
     const { cell, sheet, data } = stack.image;
     const picture = make("svg:svg", { width, height, viewBox: `0 0 ${cell[0]} ${cell[1]}`, preserveAspectRatio: "none" },
       make("svg:image", { width: sheet[0], height: sheet[1], href: `data:image/webp;base64,${data}` }));
@@ -154,7 +154,6 @@ function startViewer() {
     const over = make("svg:g", { class: "outlines", transform: scale });
     const svg = make("svg:svg", { viewBox: `0 0 ${width} ${height}`, role: "img" }, picture, under, over);
     if (!paths) {
-      const bar = [50, 20, 10, 5].find((length) => length < 0.6 * width) || 1;
       const inset = width / 28;
       svg.append(
         make("svg:path", { class: "bar", "stroke-width": inset / 3, d: `M${inset} ${height - inset}h${bar}` }),

@@ -17,19 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.errors import InputError
-from utseg.figures.outlines import span
-from utseg.figures.paths import outlines, stack_outlines
+from utseg.figures.colours import grey_values
+from utseg.figures.outlines import drawing_order, outline_paths
+from utseg.figures.windows import bar_length_mm, shown_slices, window_around
 from utseg.labels import Labels, match_labels
-from utseg.report.case_files import Places
+from utseg.report.case_files import CaseFiles
 
 MARGIN_MM = 14.0
 FIGURE_MARGIN_MM = 20.0
-MAX_SLICES = 24
 PIXELS_PER_CASE = 190_000
 PIXELS_OF_FIGURE = 60_000
 QUALITY = 62
 FIGURE_QUALITY = 84
-GREY_PERCENTILES = (0.5, 99.5)
 REPRESENTATIVE_AREA = 0.3
 
 
@@ -37,7 +36,7 @@ REPRESENTATIVE_AREA = 0.3
 class StackRequest:
     """A case to show. `labels`: names and values, background left out. `figure`: also a larger picture of one slice."""
 
-    places: Places
+    files: CaseFiles
     labels: Mapping[str, int]
     figure: bool = False
     pixels: int = PIXELS_PER_CASE
@@ -45,7 +44,7 @@ class StackRequest:
 
 @dataclass(frozen=True)
 class Stack:
-    """What the page shows of a case: JSON values only. `figure` is None where none was asked for."""
+    """What the page shows of a case: JSON values only. `figure`, of one slice, is None where none was asked for."""
 
     case_id: str
     page: dict[str, Any]
@@ -53,8 +52,8 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class _Read:
-    """A case's arrays, all on one grid (Z, Y, X)."""
+class CaseArrays:
+    """A case's image and masks, all on one grid (Z, Y, X)."""
 
     image: NDArray[np.float32]
     reference: NDArray[np.uint8]
@@ -62,143 +61,84 @@ class _Read:
     spacing_zyx_mm: tuple[float, float, float]
 
     @property
-    def every(self) -> list[NDArray[np.uint8]]:
-        """Reference and predictions."""
-        return [self.reference, *self.predictions.values()]
+    def labelled(self) -> NDArray[np.bool_]:
+        """Where reference or a prediction has a label."""
+        masks = np.stack([self.reference, *self.predictions.values()])
+        labelled: NDArray[np.bool_] = np.any(masks > 0, axis=0)
+        return labelled
 
 
 def make_stack(request: StackRequest) -> Stack:
     """Reads the case's files through the gate and draws them. Raises InputError where a file is damaged or does not lie as the image."""
-    read, labels = _read(request), request.labels
-    labelled = np.any([label > 0 for label in read.every], axis=0)
-    slices = shown_slices(labelled)
-    rows, columns = crop_window(labelled.any(axis=0), read.spacing_zyx_mm[1:])
-    low, high = np.percentile(read.image[:, rows, columns], GREY_PERCENTILES)
-    limits = float(low), float(high)
-    grey = grey_values(read.image[slices, rows, columns], limits)
-    reference = read.reference[slices, rows, columns]
-    own = {name: label[slices, rows, columns] for name, label in read.predictions.items()}
-    page = {
-        "image": sprite(grey, request.pixels, QUALITY),
-        "size": [grey.shape[2], grey.shape[1]],
-        "mm": [round(step, 4) for step in read.spacing_zyx_mm[:0:-1]],
-        "slices": [int(z) + 1 for z in slices],
-        "of": len(read.image),
-        "thickness": round(read.spacing_zyx_mm[0], 3),
-        "order": drawing_order(read.reference, labels),
-        "reference": stack_outlines(reference, labels),
+    case, labels = _read(request), request.labels
+    slices = shown_slices(np.any(case.labelled, axis=(1, 2)))
+    page = _drawn(case, labels, slices, MARGIN_MM, request.pixels, QUALITY)
+    figure = None
+    if request.figure:
+        z = representative_slice(case.reference, list(case.predictions.values()))
+        figure = _drawn(case, labels, [z], FIGURE_MARGIN_MM, PIXELS_OF_FIGURE, FIGURE_QUALITY)
+    return Stack(request.files.case_id, page, figure)
+
+
+def _drawn(
+    case: CaseArrays,
+    labels: Mapping[str, int],
+    slices: list[int],
+    margin_mm: float,
+    pixels: int,
+    quality: int,
+) -> dict[str, Any]:
+    """The slices as one picture, cropped to what is labelled in them, with the outlines and Dice of each."""
+    step = case.spacing_zyx_mm[1:]
+    rows, columns = window_around(np.any(case.labelled[slices], axis=0), step, margin_mm)
+    grey = grey_values(case.image[slices, rows, columns])
+    reference = case.reference[slices, rows, columns]
+    masks = {name: mask[slices, rows, columns] for name, mask in case.predictions.items()}
+    height, width = (size * mm for size, mm in zip(grey.shape[1:], step, strict=True))
+    return {
+        "image": sprite(grey, pixels, quality),
+        "width": round(width, 2),
+        "height": round(height, 2),
+        "bar": bar_length_mm(width),
+        "mm": [round(mm, 4) for mm in step[::-1]],
+        "slices": [z + 1 for z in slices],
+        "of": len(case.image),
+        "thickness": round(case.spacing_zyx_mm[0], 3),
+        "order": drawing_order(case.reference, list(labels.values())),
+        "reference": outline_paths(reference, labels),
         "models": {
             name: {
-                "paths": stack_outlines(label, labels),
-                "dice": [slice_dice(*both, labels) for both in zip(label, reference, strict=True)],
+                "paths": outline_paths(mask, labels),
+                "dice": [slice_dice(*both, labels) for both in zip(mask, reference, strict=True)],
             }
-            for name, label in own.items()
+            for name, mask in masks.items()
         },
     }
-    figure = _figure(read, labels, limits) if request.figure else None
-    return Stack(request.places.case_id, page, figure)
 
 
-def _read(request: StackRequest) -> _Read:
+def _read(request: StackRequest) -> CaseArrays:
     from utseg.rawdata.gate import read_image, read_label
 
-    places = request.places
-    image, geometry = read_image(places.image, places.image_frame)
+    files = request.files
+    image, geometry = read_image(files.image, files.image_frame)
 
-    def read(path: Path, own: Labels | None, frame: int | None) -> NDArray[np.uint8]:
+    def read(path: Path, numbering: Labels | None, frame: int | None) -> NDArray[np.uint8]:
         """In the values of the page."""
-        mask, placed = read_label(path, own or {"": 0, **request.labels}, frame)
-        _require_alike(path, geometry.differences(placed))
-        if own is None:
+        mask, placed = read_label(path, numbering or {"": 0, **request.labels}, frame)
+        if differences := geometry.differences(placed):
+            raise InputError(f"{path}: does not lie on the grid of its image: {'; '.join(differences)}")
+        if numbering is None:
             return mask
-        return match_labels(request.labels, own, we="the report", they=str(path)).translate(mask)
+        return match_labels(request.labels, numbering, we="the report", they=str(path)).translate(mask)
 
-    reference = read(places.reference, places.reference_labels, places.reference_frame)
+    reference = read(files.reference, files.reference_labels, files.reference_frame)
     predictions = {
-        name: read(path, places.prediction_labels.get(name), None)
-        for name, path in places.predictions.items()
+        name: read(path, files.prediction_labels.get(name), None) for name, path in files.predictions.items()
     }
-    return _Read(image, reference, predictions, geometry.spacing_zyx_mm)
+    return CaseArrays(image, reference, predictions, geometry.spacing_zyx_mm)
 
 
-def _figure(read: _Read, labels: Mapping[str, int], limits: tuple[float, float]) -> dict[str, Any]:
-    """One slice, closer and finer than in the stack."""
-    z = representative_slice(read.reference, list(read.predictions.values()))
-    labelled = np.any([label[z] > 0 for label in read.every], axis=0)
-    rows, columns = square_window(labelled, read.spacing_zyx_mm[1:])
-    grey = grey_values(read.image[z : z + 1, rows, columns], limits)
-    return {
-        "image": sprite(grey, PIXELS_OF_FIGURE, FIGURE_QUALITY)["data"],
-        "size": [grey.shape[2], grey.shape[1]],
-        "mm": [round(step, 4) for step in read.spacing_zyx_mm[:0:-1]],
-        "slice": z + 1,
-        "of": len(read.image),
-        "order": drawing_order(read.reference, labels),
-        "reference": outlines(read.reference[z, rows, columns], labels),
-        "models": {
-            name: outlines(label[z, rows, columns], labels) for name, label in read.predictions.items()
-        },
-    }
-
-
-def _require_alike(path: Any, differences: Sequence[str]) -> None:
-    if differences:
-        raise InputError(f"{path}: does not lie on the grid of its image: {'; '.join(differences)}")
-
-
-def shown_slices(labelled_ZYX: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """All slices of a short stack; of a tall one those with labels and one more on either side, evenly thinned out to MAX_SLICES."""
-    count = len(labelled_ZYX)
-    if count <= MAX_SLICES:
-        return np.arange(count)
-    there = np.flatnonzero(labelled_ZYX.any(axis=(1, 2)))
-    first, last = (max(there[0] - 1, 0), min(there[-1] + 1, count - 1)) if len(there) else (0, count - 1)
-    step = math.ceil((last - first + 1) / MAX_SLICES)
-    return np.arange(first, last + 1, step)
-
-
-def crop_window(labelled_YX: NDArray[np.bool_], spacing_yx_mm: tuple[float, float]) -> tuple[slice, slice]:
-    """What is labelled in any slice, with a margin, cut to the image; the whole image where nothing is."""
-    window = []
-    for axis, step in enumerate(spacing_yx_mm):
-        places = np.flatnonzero(labelled_YX.any(axis=1 - axis))
-        margin = round(MARGIN_MM / step)
-        size = labelled_YX.shape[axis]
-        first, last = (places[0] - margin, places[-1] + margin + 1) if len(places) else (0, size)
-        window.append(slice(int(max(first, 0)), int(min(last, size))))
-    return window[0], window[1]
-
-
-def square_window(labelled_YX: NDArray[np.bool_], spacing_yx_mm: tuple[float, float]) -> tuple[slice, slice]:
-    """A square in mm around what is labelled, moved or cut where the image ends; the whole image where nothing is labelled."""
-    places = np.argwhere(labelled_YX)
-    if not len(places):
-        return slice(None), slice(None)
-    low, high = places.min(axis=0), places.max(axis=0) + 1
-    side_mm = ((high - low) * spacing_yx_mm).max() + 2 * FIGURE_MARGIN_MM
-    window = []
-    for axis, step in enumerate(spacing_yx_mm):
-        size = labelled_YX.shape[axis]
-        side = min(round(side_mm / step), size)
-        first = min(max(round((low[axis] + high[axis] - side) / 2), 0), size - side)
-        window.append(slice(first, first + side))
-    return window[0], window[1]
-
-
-def drawing_order(reference_ZYX: NDArray[np.uint8], labels: Mapping[str, int]) -> list[int]:
-    """The labels' places in the order of drawing: what spans more comes first, so that a cavity's outline lies over that of its wall."""
-    spans = [span((reference_ZYX == value).any(axis=0)) for value in labels.values()]
-    return sorted(range(len(spans)), key=lambda place: -spans[place])
-
-
-def grey_values(image: NDArray[np.float32], limits: tuple[float, float]) -> NDArray[np.float32]:
-    """Intensities between the limits as 0 … 255."""
-    low, high = limits
-    grey: NDArray[np.float32] = np.clip((image - low) / max(high - low, 1e-6), 0, 1) * np.float32(255)
-    return grey
-
-
-def sprite(grey_ZYX: NDArray[np.floating[Any]], pixels: int, quality: int) -> dict[str, Any]:
+def sprite(grey_ZYX: NDArray[np.uint8], pixels: int, quality: int) -> dict[str, Any]:
     """Slices in a grid as one WebP: {"data": base64, "columns", "cell": [width, height]}. Shrunk where they have more than `pixels`."""
     from PIL import Image
 
@@ -207,7 +147,7 @@ def sprite(grey_ZYX: NDArray[np.floating[Any]], pixels: int, quality: int) -> di
     cell = max(1, round(width * factor)), max(1, round(height * factor))
     columns = min(count, math.ceil(math.sqrt(count * cell[1] / cell[0])))
     sheet = Image.new("L", (columns * cell[0], math.ceil(count / columns) * cell[1]))
-    for number, plane in enumerate(grey_ZYX.astype(np.uint8)):
+    for number, plane in enumerate(grey_ZYX):
         picture = Image.fromarray(plane)
         if factor < 1:
             picture = picture.resize(cell, Image.Resampling.BOX if factor < 0.5 else Image.Resampling.LANCZOS)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from utseg.case import Case
-from utseg.evaluate.pictures import largest_slice
+from utseg.figures.windows import largest_slice
 from utseg.files import write_json
 from utseg.networks.losses import LossSettings, volume_loss
 from utseg.planning.plan import Plan
