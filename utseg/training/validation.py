@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from utseg.case import Case
+from utseg.figures.montage import comparison_montage
 from utseg.figures.windows import largest_slice
 from utseg.files import write_json
 from utseg.networks.losses import LossSettings, volume_loss
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
 Overlay = NDArray[np.uint8]
 OVERLAP = 1 / 8
 """Of windows, during training: with the half that prediction takes, a slice of 1.7 patches a side has 9 instead of 4."""
-REFERENCE_COLOUR = np.array([40, 220, 80], np.float32)
-PREDICTION_COLOUR = np.array([255, 70, 40], np.float32)
+OVERLAY_MAGNIFICATION = 1.5
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def validate(
     def scored() -> list[Scored]:
         found = segmented(network, store, own, plan, device, check)
         pictures = set(case_ids[:overlays])
-        return [score(case, labels, loss, case.case_id in pictures) for case in found]
+        return [score(case, plan, labels, loss, case.case_id in pictures) for case in found]
 
     parts = world.gathered(world.together(scored))
     cases = [parts[index % world.size][index // world.size] for index in range(len(case_ids))]
@@ -107,14 +107,17 @@ class Scored:
 
 
 def score(
-    case: "Segmented", labels: Mapping[str, int], loss: LossSettings | None, with_picture: bool
+    case: "Segmented", plan: Plan, labels: Mapping[str, int], loss: LossSettings | None, with_picture: bool
 ) -> Scored:
     """Scores a case in 3-D."""
     prediction_ZYX = case.probability_KZYX.argmax(0).astype(np.uint8)
     picture = None
     if with_picture:
         z = largest_slice(case.reference_ZYX)
-        picture = overlay(case.image_CZYX[0, z], case.reference_ZYX[z], prediction_ZYX[z])
+        slices = case.image_CZYX[0, z], case.reference_ZYX[z], prediction_ZYX[z]
+        title, spacing = f"{case.case_id}, slice {z + 1}", plan.spacing_yx_mm
+        drawn = comparison_montage(*slices, spacing, labels, title, magnification=OVERLAY_MAGNIFICATION)
+        picture = np.asarray(drawn)
     return Scored(
         case.case_id,
         {name: dice(prediction_ZYX == value, case.reference_ZYX == value) for name, value in labels.items()},
@@ -170,28 +173,6 @@ def dice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
     """2|P∩R| / (|P|+|R|) of two masks; NaN where both are empty."""
     total = int(prediction.sum()) + int(reference.sum())
     return 2 * int((prediction & reference).sum()) / total if total else float("nan")
-
-
-def overlay(
-    image_YX: NDArray[np.float32], reference_YX: NDArray[np.uint8], prediction_YX: NDArray[np.uint8]
-) -> Overlay:
-    """A slice in grey with the outlines of all labels: reference green, prediction red. (Y, X, 3)."""
-    low, high = np.percentile(image_YX, (1, 99))
-    grey = np.clip((image_YX - low) / max(float(high - low), 1e-6), 0, 1) * 255
-    picture = np.repeat(grey[..., None], 3, axis=2)
-    picture[outline(reference_YX)] = REFERENCE_COLOUR
-    picture[outline(prediction_YX)] = PREDICTION_COLOUR
-    return picture.astype(np.uint8)
-
-
-def outline(label_YX: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Labelled pixels with a neighbour (of four) of another value."""
-    padded = np.pad(label_YX, 1, mode="edge")
-    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    edge: NDArray[np.bool_] = np.zeros(label_YX.shape, bool)
-    for neighbour in neighbours:
-        edge |= neighbour != label_YX
-    return edge & (label_YX > 0)
 
 
 def validate_at_native_resolution(
