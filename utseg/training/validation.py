@@ -115,7 +115,7 @@ def score(
     if with_picture:
         z = largest_slice(case.reference_ZYX)
         slices = case.image_CZYX[0, z], case.reference_ZYX[z], prediction_ZYX[z]
-        title, spacing = f"{case.case_id}, slice {z + 1}", plan.spacing_yx_mm
+        title, spacing = f"{case.case_id}, slice {z + 1}", plan.preprocessing.spacing_yx_mm
         drawn = comparison_montage(*slices, spacing, labels, title, magnification=OVERLAY_MAGNIFICATION)
         picture = np.asarray(drawn)
     return Scored(
