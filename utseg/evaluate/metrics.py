@@ -168,7 +168,7 @@ class Metric:
     of_masks: from the masks of a label, in a volume, a region or a slice (`places`); of_slices: of a case, from the rows of its slices.
     better: 1 where more is better, −1 where less is, 0 where neither: it is not compared. Where less is better, tests are of ranks.
     missed: the value where one mask is empty, for what needs both and is then undefined where both are; None: the formula says.
-    summary: "statistics" over subjects, the "sum" over cases, or none.
+    summary: "statistics" over subjects, the "sum" over cases, or none. least_range: below it means differ by noise.
     """
 
     key: str
@@ -181,6 +181,7 @@ class Metric:
     missed: float | None = None
     summary: Literal["statistics", "sum", ""] = "statistics"
     places: tuple[Place, ...] = ("volume", "region", "slice")
+    least_range: float = 0.05
 
     def score(self, measured: Measured) -> float:
         """Its value for the masks of a label."""
@@ -210,7 +211,7 @@ class Metric:
         return self.better < 0
 
 
-_in_mm = partial(Metric, unit="mm", digits=2, better=-1, missed=NAN)
+_in_mm = partial(Metric, unit="mm", digits=2, better=-1, missed=NAN, least_range=1.0)
 _in_ml = partial(Metric, unit="ml", digits=2, better=0, places=("volume", "region"))
 _in_mm2 = partial(Metric, unit="mm²", digits=2, better=0, summary="", places=("slice",))
 _count = partial(Metric, digits=0, better=0, summary="sum")

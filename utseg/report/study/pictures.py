@@ -3,7 +3,6 @@
 Of each case the first such run. What the figures and the viewer then do is that of every report.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,10 +96,3 @@ def _ids_in_several_datasets(data: StudyData) -> set[str]:
     for case in data.cases:
         datasets.setdefault(case.case, set()).add(case.dataset)
     return {case for case, own in datasets.items() if len(own) > 1}
-
-
-def columns_of(entries: Sequence[Entry], columns: Mapping[str, None] | Sequence[str]) -> tuple[str, ...]:
-    """The group columns that all these entries' rows have."""
-    return tuple(
-        column for column in columns if all(column in row for entry in entries for row in entry.rows[:1])
-    )

@@ -7,11 +7,12 @@ part in training is checked before anything is shown.
 import shlex
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
 from utseg.errors import InputError
+from utseg.evaluate.metrics import METRIC
 from utseg.evaluate.tables import Table
 from utseg.files import require_writable, write_text
 from utseg.home import Home
@@ -22,30 +23,23 @@ from utseg.report.export import export_tables
 from utseg.report.page import Shown, render
 from utseg.report.scores.score_charts import Charts
 from utseg.report.scores.write import SUFFIX, TABLES, Report, made_now
-from utseg.report.study.distance import (
-    cloud_charts,
-    clouds,
-    correlation_table,
-    difference_table,
-    look_sentences,
-    read_table,
-)
-from utseg.report.study.gap import (
-    Gap,
-    Pair,
-    by_value_table,
-    compared,
-    gap_table,
+from utseg.report.study import matrix as matrix_texts
+from utseg.report.study.differences import (
+    Section,
+    ablation_section,
+    chance_section,
+    learning_section,
+    loss_by_group_table,
     loss_sentences,
+    loss_table,
     pair_sentences,
-    plural,
+    pair_table,
 )
-from utseg.report.study.matrix import Matrix, matrices, matrix_table, scores_table
-from utseg.report.study.parts import Section, ablations, chance, learning_curve
+from utseg.report.study.images import cloud_charts, correlation_sentence, correlation_table, feature_table
+from utseg.report.study.matrix import matrix_table, scores_table
 from utseg.report.study.pictures import FIGURES_SHOWN, STACKS_SHOWN, picture_entries
 from utseg.report.study.runs import (
-    check_subjects,
-    cost_table,
+    cost_section,
     counts,
     dataset_table,
     definition_table,
@@ -53,7 +47,13 @@ from utseg.report.study.runs import (
     run_notices,
     runs_table,
 )
-from utseg.study.findings.data import StudyData, read_image_rows, read_study_data
+from utseg.report.study.words import plural
+from utseg.study.findings.data import StudyData, read_study_data
+from utseg.study.findings.images import clouds, correlations, feature_differences, read_image_table
+from utseg.study.findings.matrix import Matrix, matrices
+from utseg.study.findings.runs import check_subjects
+from utseg.study.findings.unseen import Loss, losses, losses_by_group, model_pairs
+from utseg.study.findings.variants import ablations, learning_curve, seed_spreads
 from utseg.study.record import DEFINITION_FILE, MEAN_LABEL, STUDY_FILE
 
 TEMPLATE = "study.html"
@@ -79,42 +79,39 @@ class StudyPage(Shown):
     ablations: Sequence[Section] = ()
     learning: Section | None = None
     chance: Section | None = None
-    cost: Table | None = None
-    cost_charts: Charts | None = None
+    cost: Section | None = None
     clouds: Charts | None = None
     tested_on: Sequence[str] = ()
     look: Sequence[Table] = ()
-    details: Sequence[Table] = field(default=())
+    details: Sequence[Table] = ()
+    texts = matrix_texts  # the template's words for the cells of a matrix
 
     @property
     def plural(self) -> str:
         """The groups' column, in the plural."""
         return plural(self.by)
 
-    def choices(self, what: str) -> list[tuple[str, str]]:
+    def choices(self, what: str) -> dict[str, str]:
         """The metrics, or labels, that a matrix can be chosen by: value and name."""
-        names = {
-            "metric": lambda matrix: (matrix.metric, matrix.head),
-            "label": lambda matrix: (matrix.label, OVER_ALL if matrix.label == MEAN_LABEL else matrix.label),
-        }
-        return list(dict.fromkeys(names[what](matrix) for matrix in self.matrices))
+        if what == "metric":
+            return {matrix.metric: METRIC[matrix.metric].title for matrix in self.matrices}
+        return {m.label: OVER_ALL if m.label == MEAN_LABEL else m.label for m in self.matrices}
 
     def tables(self) -> list[Table]:
         """Every table of the page, in its order."""
-        sections = [section.table for section in (*self.ablations, self.learning, self.chance) if section]
-        matrix = [matrix_table(self.matrices[0], self.by)] if self.matrices else []
-        some = [
-            *matrix,
+        sections = [*self.ablations, self.learning, self.chance, self.cost]
+        return [
+            *([matrix_table(self.matrices[0], self.by)] if self.matrices else []),
             *self.gaps,
             *self.models,
-            *sections,
-            self.cost,
+            *(section.table for section in sections if section),
             *self.look,
-            self.cases,
+            *([self.cases] if self.cases else []),
             *self.details,
+            *(self.datasets, self.runs),
+            *([self.settings] if self.settings else []),
+            self.provenance,
         ]
-        every = (*some, self.datasets, self.runs, self.settings, self.provenance)
-        return [table for table in every if table is not None]
 
 
 def write_study_report(
@@ -184,74 +181,59 @@ def _with_scores(page: StudyPage, data: StudyData) -> StudyPage:
     if not data.runs:
         return page
     every = matrices(data)
-    gap_tables: list[Table] = []
-    losses: list[Gap] = []
-    for metric in data.metrics[:2]:
-        table, found = gap_table(data, metric)
-        gap_tables += [table] if table else []
-        losses = losses or found
-    by_value = by_value_table(data)
-    pair_tables: list[Table] = []
-    pairs: list[Pair] = []
-    for metric in data.metrics[:2]:
-        table, of_metric = compared(data, metric)
-        pair_tables += [table] if table else []
-        pairs = pairs or of_metric
-    parts = ablations(data)
-    repeated = chance(data)
-    cost, cost_charts = cost_table(data)
-    page = _with_images(page, data)
-    answers = [*loss_sentences(data, losses), *pair_sentences(data, pairs)]
-    answers += [line for section in parts for line in section.sentences]
-    answers += repeated.sentences if repeated else ()
-    return replace(
+    found = [losses(data, metric) for metric in data.metrics[:2]]
+    pairs = [model_pairs(data, metric) for metric in data.metrics[:2]]
+    parts = [ablation_section(data, ablation) for ablation in ablations(data)]
+    steps, spreads = learning_curve(data), seed_spreads(data)
+    page = replace(
         page,
-        answers=[*answers, *page.answers],
         matrices=every,
-        gaps=_shown_gaps(gap_tables, by_value),
-        models=pair_tables,
+        gaps=_loss_tables(data, found),
+        models=[pair_table(data, some) for some in pairs if some],
         ablations=parts,
-        learning=learning_curve(data),
-        chance=repeated,
-        cost=cost,
-        cost_charts=cost_charts,
+        learning=learning_section(data, steps) if steps else None,
+        chance=chance_section(spreads) if spreads else None,
+        cost=cost_section(data),
         details=[scores_table(data, every)],
     )
+    sections = [*parts, page.chance] if page.chance else parts
+    answers = [*loss_sentences(data, found[0]), *pair_sentences(data, pairs[0])]
+    answers += [line for section in sections for line in section.sentences]
+    return _with_images(replace(page, answers=answers), data)
 
 
-def _shown_gaps(tables: Sequence[Table], by_value: Table | None) -> list[Table]:
+def _loss_tables(data: StudyData, found: Sequence[Sequence[Loss]]) -> list[Table]:
     """The first two are in sight, others are folded: of a long table first its rows of the mean over labels."""
+    tables = [loss_table(data, some) for some in found if some]
     if not tables:
         return []
     first, *others = tables
     if len(first.rows) > MOST_ROWS:
-        own = [row for row in first.rows if row[2] == MEAN_LABEL]
+        short = [row for row in first.rows if row[2] == MEAN_LABEL]
         note = first.note + " Corrected over the table with every label, which is folded below."
         others = [replace(first, title=f"{first.title}, by label"), *others]
-        first = replace(first, rows=own, note=note)
-    return [first, *([by_value] if by_value else []), *others]
+        first = replace(first, rows=short, note=note)
+    by_group = losses_by_group(data)
+    return [first, *([loss_by_group_table(data, by_group)] if by_group else []), *others]
 
 
 def _with_images(page: StudyPage, data: StudyData) -> StudyPage:
     """The page with what the images are like, where they were measured."""
-    rows = read_image_rows(data.folder)
-    if not rows:
+    images = read_image_table(data.folder)
+    if images is None:
         return page
-    images = read_table(rows)
     found = clouds(data, images)
-    tables: list[Table] = []
-    answers: list[str] = []
-    if found:
-        table, overall = correlation_table(found)
-        tables.append(table)
-        answers = look_sentences(overall)
-    difference = difference_table(images, data.record.by) if data.record.by else None
+    related = [one for cloud in found for one in correlations(cloud)]
+    groups, differing = feature_differences(images, data.record.by) if data.record.by else ({}, [])
     return replace(
         page,
         clouds=cloud_charts(found, data.tested_on) if found else None,
         tested_on=data.tested_on,
-        look=[*tables, *([difference] if difference else [])],
-        answers=answers,
+        look=[
+            *([correlation_table(related)] if related else []),
+            *([feature_table(data.record.by, groups, differing)] if groups else []),
+        ],
+        answers=[*page.answers, *correlation_sentence(related)],
     )
 
 

@@ -2,8 +2,8 @@
 
 Paired, where a subject was scored on both sides: `utseg.evaluate.compare`. Unpaired, where the sides have other subjects: difference of
 the means over subjects, the interval by drawing the subjects of each side with replacement, p by exchanging subjects between the sides.
-In tests of distances, which are of ranks, a structure that is missed or extra is worse than any value. p is
-corrected after Holm over all differences that stand in one table.
+In tests of distances, which are of ranks, a structure that is missed or extra is worse than any value. p is corrected after Holm over all
+differences that stand in one table.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from utseg.evaluate.compare import LEAST_SUBJECTS, RANDOM_FLIPS, compare_pair, holm, is_significant, why_none
 from utseg.evaluate.metrics import METRIC
-from utseg.evaluate.subjects import RESAMPLES, SEED, Floats, statistics, subject_means
-from utseg.evaluate.tables import NOTHING, digits_apart, number, signed_number, with_interval
-from utseg.report.scores.comparison_tables import MARK
+from utseg.evaluate.subjects import RESAMPLES, SEED, Floats, subject_means
 from utseg.study.findings.data import Side, StudyData
 from utseg.study.record import MEAN_LABEL
 
@@ -32,9 +30,9 @@ class Difference:
     label: str
     paired: bool
     subjects: tuple[int, ...]
-    difference: float | None
-    interval95: Sequence[float] | None
-    p: float | None
+    difference: float | None = None
+    interval95: Sequence[float] | None = None
+    p: float | None = None
     means: Sequence[float] | None = None
     agree: bool = False
     p_holm: float | None = None
@@ -68,10 +66,11 @@ def of_pair(
     values: Floats, tested: Floats, subjects_C: NDArray[np.str_], metric: str, label: str
 ) -> Difference:
     """a − b of the same cases: (2, cases) each."""
-    a_C, b_C = values
-    pair = compare_pair(a_C, b_C, subjects_C, tested=(tested[0], tested[1]), ranked=METRIC[metric].ranked)
-    facts = (pair[key] for key in ("difference", "interval95", "p", "means", "agree"))
-    return Difference(metric, label, True, (pair["subjects"],), *facts)
+    pair = compare_pair(
+        values[0], values[1], subjects_C, tested=(tested[0], tested[1]), ranked=METRIC[metric].ranked
+    )
+    facts = {key: pair[key] for key in ("difference", "interval95", "p", "means", "agree")}
+    return Difference(metric, label, True, (pair["subjects"],), **facts)
 
 
 def unpaired(
@@ -86,40 +85,39 @@ def unpaired(
         for counting in (False, True)
     )
     sizes = len(means[0]), len(means[1])
+    nothing = Difference(metric, label, False, sizes)
     if not all(sizes):
-        return Difference(metric, label, False, sizes, None, None, None)
+        return nothing
     ends = float(means[0].mean()), float(means[1].mean())
-    difference = ends[0] - ends[1]
+    known = replace(nothing, difference=ends[0] - ends[1], means=ends)
     if min(sizes) < 2:
-        return Difference(metric, label, False, sizes, difference, None, None, ends)
+        return known
     if METRIC[metric].ranked:
         tested = _joint_ranks(*tested)
-    agree = difference * float(tested[0].mean() - tested[1].mean()) > 0
-    interval95 = difference_interval(*means)
-    return Difference(metric, label, False, sizes, difference, interval95, exchange_p(*tested), ends, agree)
+    agree = (ends[0] - ends[1]) * float(tested[0].mean() - tested[1].mean()) > 0
+    return replace(known, interval95=difference_interval(*means), p=exchange_p(*tested), agree=agree)
 
 
 def _joint_ranks(a_S: Floats, b_S: Floats) -> list[Floats]:
     """The ranks of both among all (Wilcoxon's rank sum)."""
     from scipy.stats import rankdata
 
-    ranks = rankdata(np.concatenate([a_S, b_S]))
-    return [ranks[: len(a_S)], ranks[len(a_S) :]]
+    return np.split(rankdata(np.concatenate([a_S, b_S])), [len(a_S)])
 
 
 def difference_interval(a_S: Floats, b_S: Floats) -> list[float]:
     """95 % percentile interval of mean(a) − mean(b), the subjects of each drawn with replacement by themselves."""
     generator = np.random.default_rng(SEED)
-    means = [own[generator.integers(0, len(own), (RESAMPLES, len(own)))].mean(axis=1) for own in (a_S, b_S)]
+    means = [side[generator.integers(0, len(side), (RESAMPLES, len(side)))].mean(1) for side in (a_S, b_S)]
     low, high = np.percentile(means[0] - means[1], [2.5, 97.5])
     return [float(low), float(high)]
 
 
 def exchange_p(a_S: Floats, b_S: Floats) -> float:
     """Two-sided p by 9,999 random exchanges of subjects between the sides, 1 added to both counts (Phipson and Smyth 2010)."""
-    every = np.concatenate([a_S, b_S])
-    generator = np.random.default_rng(SEED)
-    mixed = generator.permuted(np.tile(every, (RANDOM_FLIPS, 1)), axis=1)
+    # scipy.stats.permutation_test says the same and takes ten times as long: a report has hundreds of these
+    everyone = np.concatenate([a_S, b_S])
+    mixed = np.random.default_rng(SEED).permuted(np.tile(everyone, (RANDOM_FLIPS, 1)), axis=1)
     differences = mixed[:, : len(a_S)].mean(axis=1) - mixed[:, len(a_S) :].mean(axis=1)
     seen = abs(float(a_S.mean() - b_S.mean())) * (1 - 1e-12)
     return (int(np.count_nonzero(np.abs(differences) >= seen)) + 1) / (RANDOM_FLIPS + 1)
@@ -129,35 +127,3 @@ def corrected(differences: Sequence[Difference]) -> list[Difference]:
     """With p after Holm over all of them; those without a test stay without."""
     tested = iter(holm([one.p for one in differences if one.p is not None]))
     return [one if one.p is None else replace(one, p_holm=next(tested)) for one in differences]
-
-
-def difference_text(one: Difference) -> str:
-    """A difference with its interval for a cell, marked where it is beyond chance."""
-    if one.difference is None:
-        return NOTHING
-    digits = METRIC[one.metric].digits
-    text = with_interval(signed_number(one.difference, digits), one.interval95, digits, " to ", signed_number)
-    return text + (MARK if one.significant else "")
-
-
-def mean_text(
-    data: StudyData,
-    side: Side,
-    metric: str = "dice",
-    label: str = MEAN_LABEL,
-    *,
-    beside: Sequence[Side] = (),
-) -> tuple[str, int]:
-    """The mean over a side's subjects with its interval, for a cell, and their number; only of the cases that those `beside` have too."""
-    found = data.averaged([side, *beside], metric, label)
-    defined = ~np.isnan(found.values).any(axis=0)
-    own = statistics(np.where(defined, found.values[0], np.nan), found.subjects)
-    digits = METRIC[metric].digits
-    return with_interval(number(own["mean"], digits), own["interval95"], digits), own["n"]
-
-
-def means_text(one: Difference) -> tuple[str, str]:
-    """The means of both sides for two cells, with as many digits as tell them apart."""
-    a, b = one.means or (None, None)
-    digits = digits_apart((a, b), METRIC[one.metric].digits)
-    return number(a, digits), number(b, digits)

@@ -1,0 +1,292 @@
+"""Tables, charts and sentences of losses, pairs of models, ablations, learning curves and chance."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from utseg.evaluate.metrics import METRIC
+from utseg.evaluate.tables import NOTHING, Table, duration_text, mean_of, number
+from utseg.report.scores.score_charts import Charts
+from utseg.report.study.charts import ForestRow, Point, forest, points_chart
+from utseg.report.study.words import (
+    HOLM_NOTE,
+    RANKED,
+    Claim,
+    difference_cell,
+    difference_cells,
+    mean_cell,
+    means_cells,
+    plain,
+    plural,
+    sentence,
+)
+from utseg.study.findings.data import StudyData
+from utseg.study.findings.difference import Difference
+from utseg.study.findings.unseen import LOSS, ON_ALL, ON_UNSEEN, Loss, ModelPair
+from utseg.study.findings.variants import Ablation, SeedSpread, Step, Variant, pooled_sd
+from utseg.study.record import MEAN_LABEL, StudyRun
+
+REFERENCE = "reference"
+CHANCE_REACH = 1.96 * 2**0.5
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table with its charts, and sentences that say what is in it."""
+
+    table: Table
+    charts: Charts | None = None
+    sentences: Sequence[str] = ()
+
+
+def loss_table(data: StudyData, losses: Sequence[Loss]) -> Table:
+    """The losses of all models by label."""
+    metric, by = METRIC[losses[0].difference.metric], data.record.by
+    of = {False: f"{plural(by)} seen and not (paired)", True: f"{plural(by)} never seen (unpaired)"}
+    rows = [
+        [
+            loss.model,
+            of[loss.never],
+            loss.difference.label,
+            "/".join(map(str, loss.difference.subjects)),
+            *_loss_means(data, loss),
+            *difference_cells(loss.difference, "loses", "gains"),
+            "/".join(map(str, data.empties(loss.seen | loss.unseen, loss.difference.label))),
+        ]
+        for loss in losses
+    ]
+    note = (
+        f"{metric.title}. Means over the subjects compared; loss: mean over subjects of "
+        f"{'seen − unseen' if metric.better > 0 else 'unseen − seen'}; bootstrap 95 % intervals. Paired: of each subject the mean over "
+        f"the runs that saw its {by} against the mean over those that did not; two-sided permutation test"
+        f"{RANKED if metric.ranked else ''}; a run on several {plural(by)} had more subjects, too. Unpaired: subjects of {plural(by)} "
+        "that no run saw against those of seen ones (subjects: of both sides); there other scans are compared, not only other training. "
+        f"{HOLM_NOTE} Empties: missed/extra/neither, over all runs; a score that is undefined in one of the runs compared is in no mean."
+    )
+    columns = ["model", "of", "label", "subjects", "seen", "unseen", "loss", "p", "p (Holm)", "verdict"]
+    return Table(f"Loss of {metric.name} on unseen {plural(by)}", [*columns, "empties"], rows, note)
+
+
+def _loss_means(data: StudyData, loss: Loss) -> list[str]:
+    sides = ((loss.seen, loss.unseen), (loss.unseen, loss.seen))
+    one = loss.difference
+    return [
+        mean_cell(
+            data.statistics(side, one.metric, one.label, beside=[other] if one.paired else ()), one.metric
+        )
+        for side, other in sides
+    ]
+
+
+def loss_sentences(data: StudyData, losses: Sequence[Loss]) -> list[str]:
+    """What each model loses in the mean over labels."""
+    by = plural(data.record.by)
+    where = {
+        False: f"On unseen {by}",
+        True: f"On {by} that no run saw, whose scans may be harder in themselves",
+    }
+    return [
+        line
+        for never, start in where.items()
+        for line in sentence(
+            start,
+            [
+                Claim(loss.model, loss.difference, f"{loss.model} loses {{}}", f"{loss.model} gains {{}}")
+                for loss in losses
+                if loss.never is never and loss.difference.label == MEAN_LABEL
+            ],
+        )
+    ]
+
+
+def loss_by_group_table(data: StudyData, found: dict[str, list[Difference]]) -> Table:
+    """The paired loss on each group, a column a model."""
+    rows = []
+    for group, differences in found.items():
+        subjects = dict.fromkeys(str(one.subjects[0]) for one in differences)
+        rows.append([plain(group), "/".join(subjects), *map(difference_cell, differences)])
+    by, head = data.record.by, METRIC["dice"].name
+    note = (
+        f"Paired over subjects, mean over labels: what is lost by runs that did not see the {by}. {HOLM_NOTE}"
+    )
+    return Table(f"Loss of {head} by {by}", ["tested on", "subjects", *data.models], rows, note)
+
+
+def pair_table(data: StudyData, pairs: Sequence[ModelPair]) -> Table:
+    """Each two models: means, difference, test, who is better."""
+    metric, by = METRIC[pairs[0].difference.metric], plural(data.record.by)
+    names = {
+        ON_UNSEEN: f"score on unseen {by}",
+        LOSS: "loss, seen to unseen",
+        ON_ALL: "score on all test cases",
+    }
+    rows = [
+        [
+            *(names[pair.what], pair.a, pair.b, str(pair.difference.subjects[0])),
+            *means_cells(pair.difference),
+            *difference_cells(pair.difference, "", "")[:-1],
+            pair.verdict,
+        ]
+        for pair in pairs
+    ]
+    note = (
+        f"{metric.title}, mean over labels, paired over subjects; of each pair only runs with the same training set, seed and fold. "
+        f"Means are of these subjects and runs. Two-sided permutation test{RANKED if metric.ranked else ''}. {HOLM_NOTE}"
+    )
+    columns = ["what", "A", "B", "subjects", "mean A", "mean B", "A − B", "p", "p (Holm)", "verdict"]
+    return Table(f"Models compared: {metric.name}", columns, rows, note)
+
+
+def pair_sentences(data: StudyData, pairs: Sequence[ModelPair]) -> list[str]:
+    """How the model that is ahead of most others compares with them."""
+    where = {
+        ON_UNSEEN: f"On unseen {plural(data.record.by)}",
+        LOSS: "From seen to unseen",
+        ON_ALL: "On all test cases",
+    }
+    lines = []
+    for what, start in where.items():
+        some = [pair for pair in pairs if pair.what == what]
+        wins = Counter(pair.ahead for pair in some).most_common(1)
+        claims = []
+        for pair in some:
+            if wins[0][0] not in (pair.a, pair.b):
+                continue
+            loses = f"{pair.ahead} loses {{}} less than {pair.behind}"
+            words = loses if what == LOSS else f"{pair.ahead} is {{}} ahead of {pair.behind}"
+            claims.append(Claim(f"{pair.a} and {pair.b}", pair.difference, words, words))
+        lines += sentence(start, claims)
+    return lines
+
+
+def ablation_section(data: StudyData, ablation: Ablation) -> Section:
+    """The variants of a part against their reference."""
+    several = ablation.several_networks
+    columns = ["variant", *(["network"] if several else []), "parameters M", "GMAC", "training", "subjects"]
+    for where in ("", ", unseen")[: 1 + ablation.unseen]:
+        columns += [f"Dice{where}", f"reference{where}", f"difference{where}", "p (Holm)", "verdict"]
+    rows = [_variant_row(data, variant, several) for variant in ablation.variants]
+    note = (
+        "Dice: mean over labels and tested subjects, with bootstrap 95 % intervals; beside it that of the reference on the same "
+        f"subjects, from runs with the same training set, seed and fold, and the difference of both. {HOLM_NOTE} GMAC: 10⁹ multiply–adds "
+        "for one patch. Empties: missed/extra/neither."
+    )
+    if max(len(variant.runs) for variant in ablation.variants) == 1:
+        note += " Each variant was trained once: what another seed would change is not in the intervals."
+    part = ablation.part
+    table = Table(f"Ablation: {part}" if part else "Variants", [*columns, "empties"], rows, note)
+    caption = "Difference to the reference, filled where it is beyond chance; at the right the parameters"
+    chart = forest(part or "Variants", "Dice, variant − reference", _forest_rows(ablation))
+    claims = [
+        Claim(
+            f"“{own.name}”", own.differences[0], f"“{own.name}” is {{}} better", f"“{own.name}” is {{}} worse"
+        )
+        for own in ablation.variants
+        if own.differences
+    ]
+    references = [own.name for own in ablation.variants if not own.differences]
+    against = f"“{references[0]}”" if len(references) == 1 else "their reference"
+    start = f"{part[:1].upper()}{part[1:]}" if part else "Variants"
+    return Section(table, Charts(caption, [chart]), sentence(f"{start} against {against}", claims))
+
+
+def _variant_row(data: StudyData, variant: Variant, several: bool) -> list[str]:
+    cells = [
+        variant.name,
+        *([variant.network] if several else []),
+        *capacity(variant.runs[0]),
+        duration_text(mean_of(run.training_seconds for run in variant.runs)),
+    ]
+    for number_, (side, reference) in enumerate(variant.sides):
+        found = data.statistics(side, beside=[reference])
+        cells += [mean_cell(found)] if number_ else [str(found["n"]), mean_cell(found)]
+        if not variant.differences:
+            cells += ["", REFERENCE, "", ""]
+        else:
+            one = variant.differences[number_]
+            difference, _, *tested = difference_cells(one, "better", "worse")
+            cells += [means_cells(one)[1], difference, *tested]
+    return [*cells, "/".join(map(str, data.empties(data.side(variant.runs))))]
+
+
+def capacity(run: StudyRun) -> tuple[str, str]:
+    """Parameters in millions and GMAC, as text."""
+    return number(None if run.parameters is None else run.parameters / 1e6, 2), number(run.gmac, 2)
+
+
+def _forest_rows(ablation: Ablation) -> list[ForestRow]:
+    rows = []
+    for variant in ablation.variants:
+        name = f"{variant.name} ({variant.network})" if ablation.several_networks else variant.name
+        millions = capacity(variant.runs[0])[0]
+        note = "" if millions == NOTHING else f"{millions} M"
+        if not variant.differences:
+            rows.append(ForestRow(name, None, None, f"{REFERENCE}, {note}"))
+        elif (one := variant.differences[0]).difference is not None:
+            rows.append(ForestRow(name, one.difference, one.interval95, note, one.significant))
+    return rows
+
+
+def learning_section(data: StudyData, steps: Sequence[Step]) -> Section:
+    """Score against the number of subjects."""
+    rows = []
+    lines: dict[tuple[str, str], list[Point]] = {}
+    several = len({step.base for step in steps}) > 1
+    for step in steps:
+        found = data.statistics(step.side, beside=[step.whole])
+        cells = [
+            step.model,
+            plain(step.base),
+            str(step.size),
+            str(len(step.runs)),
+            str(found["n"]),
+            mean_cell(found),
+        ]
+        if step.gain:
+            difference, _, *tested = difference_cells(step.gain, "more is better", "fewer is better")
+            rows.append([*cells, means_cells(step.gain)[0], difference, *tested])
+        else:
+            rows.append([*cells, "", "", "", "all of them"])
+        found = data.statistics(data.side(step.runs))
+        if found["mean"] is not None:
+            title = f"{step.model}, {plain(step.base)}, {step.size} subjects: {found['mean']:.3f}"
+            name = f"{step.model}, {plain(step.base)}" if several else step.model
+            colour = data.models.index(step.model)
+            point = Point(step.size, found["mean"], colour, title, name, found["interval95"])
+            lines.setdefault((step.model, step.base), []).append(point)
+    joined = [[*(replace(point, name="") for point in line[:-1]), line[-1]] for line in lines.values()]
+    units = "subjects to train and validate (logarithmic)", "mean Dice"
+    every = [point for line in joined for point in line]
+    chart = points_chart("Learning curve", units, every, lines=joined, logarithmic=True)
+    note = (
+        "Subjects: those that train and those that validate. Dice: mean over labels and the tested subjects, bootstrap 95 % "
+        "interval; beside it that of the runs with all subjects and the same seed and fold, on the same tested subjects, and the gain, the "
+        f"difference of both. {HOLM_NOTE}"
+    )
+    columns = ["model", "trained on", "subjects", "runs", "tested subjects", "Dice", "with all", "gain"]
+    table = Table("Score by number of subjects", [*columns, "p (Holm)", "verdict"], rows, note)
+    return Section(table, Charts("Dice by number of subjects", [chart]))
+
+
+def chance_section(spreads: Sequence[SeedSpread]) -> Section:
+    """How far runs spread that differ in nothing but the seed."""
+    rows = [
+        [
+            *(spread.model, plain(spread.trained_on), str(spread.fold)),
+            *(str(len(spread.means)), str(spread.subjects), number(float(spread.means.mean()), 3)),
+            number(spread.sd, 4),
+            *(number(float(end), 3) for end in (spread.means.min(), spread.means.max())),
+        ]
+        for spread in spreads
+    ]
+    sd, (low, high), freedom = pooled_sd(spreads)
+    said = (
+        f"Chance: runs that differ in the seed only have a standard deviation of {sd:.4f} Dice (95 % {low:.4f} … {high:.4f}, "
+        f"{freedom} degrees of freedom); two single runs differ by up to {CHANCE_REACH * sd:.3f} for that alone, 19 times in 20."
+    )
+    note = (
+        "Mean Dice over labels and all tested subjects, of each run; sd over seeds (n − 1). Intervals over subjects do not hold this "
+        "spread: a difference between single runs that is no larger may be the seed's."
+    )
+    columns = ["model", "trained on", "fold", "seeds", "tested subjects", "mean", "sd over seeds"]
+    return Section(Table("Spread over seeds", [*columns, "lowest", "highest"], rows, note), None, [said])
