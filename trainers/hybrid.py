@@ -6,7 +6,7 @@ twentieth of the schedule is ours, for runs of few epochs. From pretrained weigh
 official code does it.
 """
 
-from utseg.training.loop import train_by_recipe
+from utseg.trainer import train_by_recipe
 from utseg.training.recipe import OptimizerSettings, Recipe
 from utseg.training.request import TrainRequest, TrainResult
 
@@ -17,5 +17,5 @@ def recipe(network_name: str) -> Recipe:
 
 
 def train(request: TrainRequest) -> TrainResult:
-    """Trains the network that is called as the model; see `utseg.training.loop.train_by_recipe`."""
+    """Trains the network that is called as the model; see `utseg.trainer.train_by_recipe`."""
     return train_by_recipe(request, recipe(request.model))

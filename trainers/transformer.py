@@ -6,7 +6,7 @@ al., ICCV 2021). Layer-wise decay .75 where the run starts from weights: BEiT (B
 fine-tune ViT-B so. Warm-up of 20 epochs: Swin; that it is at most a tenth of the schedule is ours, for runs of few epochs.
 """
 
-from utseg.training.loop import train_by_recipe
+from utseg.trainer import train_by_recipe
 from utseg.training.recipe import OptimizerSettings, Recipe, ScheduleSettings
 from utseg.training.request import TrainRequest, TrainResult
 
@@ -24,5 +24,5 @@ def recipe(network_name: str) -> Recipe:
 
 
 def train(request: TrainRequest) -> TrainResult:
-    """Trains the network that is called as the model; see `utseg.training.loop.train_by_recipe`."""
+    """Trains the network that is called as the model; see `utseg.trainer.train_by_recipe`."""
     return train_by_recipe(request, recipe(request.model))

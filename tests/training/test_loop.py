@@ -14,9 +14,10 @@ from tiny_runs import make_home, make_request
 
 from trainers.convolutional import recipe as convolutional_recipe
 from trainers.hybrid import recipe as hybrid_recipe
+from utseg import trainer
 from utseg.errors import ArtefactError, InputError, Interrupted, SettingError, UtsegError
+from utseg.trainer import train_by_recipe
 from utseg.training import checkpoint, loop
-from utseg.training.loop import train_by_recipe
 from utseg.training.record import is_finished, read_run, read_weights
 
 SAVED_AT_ONCE = {"save_minutes": 1e-5}
@@ -153,7 +154,7 @@ def test_killed_before_the_model_is_written_it_resumes_to_the_very_same(home, wh
         raise Kill
 
     with monkeypatch.context() as patch, pytest.raises(Kill):
-        patch.setattr(loop, "write_weights", dying)
+        patch.setattr(trainer, "write_weights", dying)
         train_by_recipe(request, RECIPE)
     assert not (request.output / "model.safetensors").exists() and not is_finished(request.output)
     train_by_recipe(replace(request, resume=True), RECIPE)

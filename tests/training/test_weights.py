@@ -10,7 +10,7 @@ from tiny_runs import make_home, make_request
 from trainers.convolutional import recipe
 from utseg.errors import ArtefactError, InputError
 from utseg.networks.pretrained.official import export_official_state_dict
-from utseg.training.loop import train_by_recipe
+from utseg.trainer import train_by_recipe
 from utseg.training.record import read_run, read_weights
 from utseg.training.weights import check_fit, fill, fit_weights, read_tensors, weights_file
 

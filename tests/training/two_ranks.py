@@ -13,6 +13,7 @@ from tiny_runs import make_request
 from trainers.hybrid import recipe
 from utseg.errors import CaseErrors, InputError, UsageError, UtsegError
 from utseg.networks.losses import LossSettings, training_loss
+from utseg.trainer import train_by_recipe
 from utseg.training import loop, time_limit
 from utseg.training.interrupt import Stopped, interruptible
 from utseg.training.processes import RankLost, SaidElsewhere, World, joined
@@ -97,7 +98,7 @@ def check_max_time_is_agreed_on(world: World, home: Path) -> None:
 
     loop.measure_iterations = measured
     request = make_request(home, home / "timed", max_time_s=120.0)
-    result = loop.train_by_recipe(request, recipe("UTNet"))
+    result = train_by_recipe(request, recipe("UTNet"))
     assert bool(result.validation_dice) == world.is_first
     world.gathered(None)  # the native validation is rank 0's
     record = read_run(request.output)

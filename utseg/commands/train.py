@@ -9,7 +9,8 @@ from pathlib import Path
 from utseg.commands import options
 from utseg.commands.cli import home_of, make_parser, run
 from utseg.home import Home, choose_plan_folder, selection_folder_name
-from utseg.training.request import TrainRequest, find_trainer
+from utseg.trainer import find_trainer
+from utseg.training.request import TrainRequest
 
 logger = logging.getLogger("utseg")
 ALL_FOLDS = "all-folds"

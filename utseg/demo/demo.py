@@ -138,8 +138,9 @@ def _plan(settings: DemoSettings, dataset: Dataset) -> None:
 
 
 def _train(settings: DemoSettings) -> None:
+    from utseg.trainer import find_trainer
     from utseg.training.record import RUN_FILE, is_finished
-    from utseg.training.request import TrainRequest, find_trainer
+    from utseg.training.request import TrainRequest
 
     resume = (settings.run / RUN_FILE).is_file()
     words: list[Any] = ["utseg_train", "2d", SELECTION, "-d", NAME, "-m", MODEL, "-pl", PLANNER]

@@ -22,8 +22,9 @@ from utseg.rawdata import open_dataset
 from utseg.study.jobs import TRAIN_FOLDER, Job, JobTest, Outcome, test_folder, write_outcome
 from utseg.study.speed import gmac_of, measure, planned_for, testing_seconds
 from utseg.study.subjects import check_disjoint
+from utseg.trainer import find_trainer
 from utseg.training.record import RUN_FILE, RunRecord, is_finished, read_run
-from utseg.training.request import TrainRequest, find_trainer
+from utseg.training.request import TrainRequest
 
 if TYPE_CHECKING:
     import torch

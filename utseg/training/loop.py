@@ -7,7 +7,7 @@ with the same number of threads it ends with the same weights, bit for bit, howe
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 
@@ -18,16 +18,15 @@ from utseg.files import folder_lock, remove_leftovers, require_writable
 from utseg.progress import progress
 from utseg.training import checkpoint
 from utseg.training.checkpoint import random_state
-from utseg.training.comparison import comparisons, write_comparison
 from utseg.training.interrupt import Interruption, Stopped, interruptible
 from utseg.training.log import Epoch, RunLog, report
 from utseg.training.optimizer import set_learning_rate
 from utseg.training.prepare import Run, check_same_everywhere, prepare
 from utseg.training.processes import World, joined
 from utseg.training.recipe import Recipe
-from utseg.training.record import RUN_FILE, write_run, write_weights
+from utseg.training.record import RUN_FILE, write_run
 from utseg.training.request import TrainRequest, TrainResult
-from utseg.training.run_folder import claim, finished_dice, require_run, unfinish
+from utseg.training.run_folder import claim, require_run, unfinish
 from utseg.training.state import State, best_packed, new_state, packed, restored
 from utseg.training.step import LossNotFinite, Sums, precision, train_step
 from utseg.training.time_limit import (
@@ -37,7 +36,7 @@ from utseg.training.time_limit import (
     measure_iterations,
     native_validation_seconds,
 )
-from utseg.training.validation import Validation, validate, validate_at_native_resolution
+from utseg.training.validation import Validation, validate
 
 logger = logging.getLogger("utseg")
 GPU_LOADER_WORKERS = 6
@@ -46,11 +45,13 @@ EPOCHS_WITH_OVERLAYS = 20
 MEASURED_CASES = 3
 
 
-def train_by_recipe(request: TrainRequest, recipe: Recipe) -> TrainResult:
-    """Trains as the request and the recipe say, or goes on with `request.resume`, and validates at native resolution.
+Finish = Callable[[Run, State, bool], dict[str, float | None]]
 
-    In several processes of torchrun, all return when training ends, and rank 0 alone validates at native resolution and has the Dice.
-    Raises UtsegError in one line for all that a person can fix; Interrupted after SIGTERM or SIGINT, with everything saved.
+
+def train(request: TrainRequest, recipe: Recipe, finish: Finish) -> TrainResult:
+    """Trains, or goes on with `request.resume`; then rank 0 calls `finish`, which saves and validates the model.
+
+    `finish` is told whether the run was complete when it was found, and returns the Dice of each label.
     """
     started = time.monotonic()
     world = joined()
@@ -66,7 +67,7 @@ def train_by_recipe(request: TrainRequest, recipe: Recipe) -> TrainResult:
             if not is_complete:
                 world.from_first(lambda: unfinish(request.output))
                 fit(run, state, interruption)
-        dice = concluded(run, state, is_complete) if world.is_first else {}
+        dice = finish(run, state, is_complete) if world.is_first else {}
     if world.is_first:
         report(dice, request)
     defined = {name: value for name, value in dice.items() if value is not None}
@@ -92,32 +93,6 @@ def claimed(request: TrainRequest, recipe: Recipe, world: World, held: ExitStack
     held.enter_context(folder_lock(request.output))
     remove_leftovers(request.output)
     return claim(run)
-
-
-def concluded(run: Run, state: State, was_complete: bool) -> dict[str, float | None]:
-    """The Dice of the model at native resolution, which is saved and validated unless a run that had finished before has it."""
-    folder = run.request.output
-    finished = finished_dice(folder) if was_complete and not run.request.save_probabilities else None
-    if finished is None:
-        # Weights of the end, whatever validation said on the way: whoever is to score a model must not choose it.
-        write_weights(state.outcome.state_dict(), folder)
-        say_which_model(state)
-        dice = validate_at_the_end(run)
-        write_comparison(run, state)
-        return dice
-    logger.info("%s: this run has finished, nothing is left to do", folder)
-    if not comparisons(folder):
-        write_comparison(run, state)
-    return finished
-
-
-def say_which_model(state: State) -> None:
-    """In the log: the model is the last epoch's, whichever was best."""
-    averaged = ", averaged over its last part" if state.average else ""
-    best = ""
-    if state.best_score is not None:
-        best = f"; epoch {state.best_epoch} had the best Dice in validation, {state.best_score:.3f}, and is in {checkpoint.BEST}"
-    logger.info("the model is that of the end of the schedule, epoch %d%s%s", state.epoch, averaged, best)
 
 
 def start(run: Run, started: float, interruption: Interruption) -> tuple[Run, State]:
@@ -380,22 +355,3 @@ def epoch_record(run: Run, state: State, validation: Validation | None, is_best:
         "validation_seconds": validation.seconds if validation else 0.0,
         "total_seconds": state.seconds,
     }
-
-
-def validate_at_the_end(run: Run) -> dict[str, float | None]:
-    """The native validation; a signal there loses nothing but its own work."""
-    if run.validation:
-        logger.info("validation of %d cases at native resolution", len(run.validation))
-    try:
-        return validate_at_native_resolution(
-            run.validation,
-            run.request.output,
-            run.plan,
-            run.device,
-            run.request.workers,
-            save_probabilities=run.request.save_probabilities,
-        )
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"{run.request.output}: interrupted in the final validation, the training is saved; the same command with --resume goes on"
-        ) from None

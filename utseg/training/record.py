@@ -21,6 +21,7 @@ RUN_FILE = "run.json"
 WEIGHTS_FILE = "model.safetensors"
 VALIDATION_FOLDER = "validation"
 SUMMARY_FILE = "summary.json"
+SCORES_SUFFIX = ".scores"  # of the TensorBoard event file with the final scores
 
 
 class InitialWeights(Settings):
@@ -86,6 +87,11 @@ def is_finished(folder: Path) -> bool:
     """Whether the run in this folder has ended: its last act is the summary of the validation at native resolution."""
     files = RUN_FILE, WEIGHTS_FILE, f"{VALIDATION_FOLDER}/{SUMMARY_FILE}"
     return all((folder / file).is_file() for file in files)
+
+
+def scores_files(folder: Path) -> list[Path]:
+    """The TensorBoard event files with a run's final scores: one, or none yet."""
+    return list(folder.glob(f"events.out.tfevents.*{SCORES_SUFFIX}"))
 
 
 def tensors_sha256(tensors: Mapping[str, "Tensor"]) -> str:

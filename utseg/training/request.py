@@ -1,12 +1,8 @@
-"""What a command asks of a trainer, and what it gets back. Trainers and networks are found by name (`utseg.extensions`)."""
+"""What a command asks of a trainer, and what it gets back."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from utseg.errors import UsageError
-from utseg.extensions import find, names
 
 
 @dataclass(frozen=True)
@@ -45,19 +41,3 @@ class TrainResult:
     output: Path
     validation_dice: dict[str, float]
     seconds: float
-
-
-Trainer = Callable[[TrainRequest], TrainResult]
-
-
-def find_trainer(model: str) -> Trainer:
-    """The trainer of that name; else, for the name of a network, the trainer of its family. Raises UsageError that lists both."""
-    if model in names("trainers"):
-        trainer: Trainer = find("trainers", model)
-        return trainer
-    if model in names("networks"):
-        trainer = find("trainers", find("networks", model).family)
-        return trainer
-    raise UsageError(
-        f"no network is called {model!r}; there are: {', '.join(names('networks'))} (and trainers: {', '.join(names('trainers'))})"
-    )

@@ -6,10 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from utseg.errors import InputError
-from utseg.files import read_json
 from utseg.settings import validate
 from utseg.training.checkpoint import BEST, LATEST, PREVIOUS, has_checkpoint
-from utseg.training.comparison import comparisons, remove
 from utseg.training.log import JSONL, PICTURE
 from utseg.training.prepare import Run, check_same_run, differing_versions
 from utseg.training.recipe import Recipe
@@ -20,8 +18,8 @@ from utseg.training.record import (
     WEIGHTS_FILE,
     is_finished,
     read_run,
+    scores_files,
 )
-from utseg.training.validation import native_dice
 
 logger = logging.getLogger("utseg")
 FILES = (RUN_FILE, LATEST, PREVIOUS, BEST, WEIGHTS_FILE, JSONL, PICTURE)
@@ -74,11 +72,5 @@ def unfinish(folder: Path) -> None:
     """Takes back that the run has finished: it goes on from an older checkpoint."""
     (folder / WEIGHTS_FILE).unlink(missing_ok=True)
     (folder / VALIDATION_FOLDER / SUMMARY_FILE).unlink(missing_ok=True)
-    remove(comparisons(folder))
-
-
-def finished_dice(folder: Path) -> dict[str, float | None] | None:
-    """The validation Dice per label of a run that has finished; None of one that has not."""
-    if not is_finished(folder):
-        return None
-    return native_dice(read_json(folder / VALIDATION_FOLDER / SUMMARY_FILE))
+    for events in scores_files(folder):
+        events.unlink()

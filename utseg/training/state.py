@@ -1,5 +1,6 @@
 """Where a run is between two iterations, made from the seed or from a checkpoint."""
 
+import logging
 import random
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,13 +12,15 @@ from utseg.networks import build_network
 from utseg.networks.layers.synchronised_norm import synchronise_norms
 from utseg.networks.network import SegmentationNetwork
 from utseg.training.average import WeightAverage
-from utseg.training.checkpoint import restore_random_state
+from utseg.training.checkpoint import BEST, restore_random_state
 from utseg.training.log import Epoch
 from utseg.training.optimizer import make_optimizer
 from utseg.training.prepare import Run
 from utseg.training.schedule import Course, warmup_share
 from utseg.training.step import Sums
 from utseg.training.weights import fill
+
+logger = logging.getLogger("utseg")
 
 
 @dataclass
@@ -49,6 +52,14 @@ class State:
     def is_complete(self) -> bool:
         """Whether every iteration is done and its epoch closed."""
         return self.iteration >= self.course.iterations and not self.sums.iterations
+
+    def say_which_model(self) -> None:
+        """In the log: the model is the last epoch's, whichever was best."""
+        averaged = ", averaged over its last part" if self.average else ""
+        best = ""
+        if self.best_score is not None:
+            best = f"; epoch {self.best_epoch} had the best Dice in validation, {self.best_score:.3f}, and is in {BEST}"
+        logger.info("the model is that of the end of the schedule, epoch %d%s%s", self.epoch, averaged, best)
 
 
 def new_state(run: Run) -> State:

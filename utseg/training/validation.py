@@ -1,30 +1,26 @@
-"""Validation. During training: Dice on held-back subjects, per case in 3-D, on the preprocessed grid. At the end: the same subjects from
-their raw images, through the same path as any prediction, scored in native millimetres.
+"""Validation during training: Dice of held-back subjects, per case in 3-D, on the preprocessed grid.
 
-The Dice during training draws the curve and marks the best checkpoint. It chooses no model: the figures to report, of the weights of the
-end, would else be of what these very subjects chose.
+It draws the curve and marks the best checkpoint. It chooses no model: the figures to report, of the weights of the end, would else be of
+what these very subjects chose.
 """
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from utseg.case import Case
 from utseg.figures.montage import comparison_montage
 from utseg.figures.windows import largest_slice
-from utseg.files import write_json
+from utseg.inference.windows import default_batch_size, predict_volumes
 from utseg.networks.losses import LossSettings, volume_loss
 from utseg.planning.plan import Plan
 from utseg.training.processes import ALONE, World
-from utseg.training.record import SUMMARY_FILE, VALIDATION_FOLDER
 
 if TYPE_CHECKING:
     from utseg.preprocess.slices import SliceStore
@@ -145,8 +141,6 @@ def segmented(
     check: Callable[[], None],
 ) -> Iterator[Segmented]:
     """The cases in turn, read as they are needed."""
-    from utseg.inference.windows import default_batch_size, predict_volumes
-
     waiting: deque[tuple[NDArray[np.float32], NDArray[np.uint8]]] = deque()
 
     def read() -> Iterator[NDArray[np.float32]]:
@@ -173,42 +167,3 @@ def dice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
     """2|P∩R| / (|P|+|R|) of two masks; NaN where both are empty."""
     total = int(prediction.sum()) + int(reference.sum())
     return 2 * int((prediction & reference).sum()) / total if total else float("nan")
-
-
-def validate_at_native_resolution(
-    cases: Sequence[Case],
-    run_folder: Path,
-    plan: Plan,
-    device: torch.device,
-    workers: int | None,
-    *,
-    save_probabilities: bool = False,
-) -> dict[str, float | None]:
-    """Predicts the raw images with the run's model into `validation/`, scores them there, returns the mean Dice per label name.
-
-    What is there already of this model is kept. Without cases there is nothing to score, and the summary says so.
-    """
-    from utseg.evaluate.score import evaluate_cases
-    from utseg.evaluate.summary import summarise
-    from utseg.predict.model import load_model
-    from utseg.predict.pipeline import predict_cases
-
-    folder = run_folder / VALIDATION_FOLDER
-    if not cases:
-        folder.mkdir(exist_ok=True)
-        write_json(folder / SUMMARY_FILE, summarise([], ()))
-        return {}
-    predict_cases(
-        cases,
-        [load_model(run_folder, device)],
-        folder,
-        save_probabilities=save_probabilities,
-        workers=workers,
-        resume=True,
-    )
-    return native_dice(evaluate_cases(cases, folder, plan.preprocessing.labels, folder, workers=workers))
-
-
-def native_dice(summary: Mapping[str, Any]) -> dict[str, float | None]:
-    """The mean Dice per label name in a `summary.json`."""
-    return {name: label["dice"]["mean"] for name, label in summary["all"]["labels"].items()}

@@ -11,10 +11,9 @@ from tiny_runs import make_home, make_request
 
 from trainers.convolutional import recipe as convolutional_recipe
 from trainers.hybrid import recipe as hybrid_recipe
+from utseg import trainer
 from utseg.errors import Interrupted
-from utseg.training import loop
-from utseg.training.comparison import comparisons, event_file, final_scores
-from utseg.training.loop import train_by_recipe
+from utseg.trainer import final_scores, train_by_recipe, write_scores
 
 LABELS = ["LV", "MYO", "RV"]
 RECIPES = {"UTNet": hybrid_recipe("UTNet"), "UNet": convolutional_recipe("UNet")}
@@ -32,6 +31,10 @@ def runs(tmp_path_factory):
         train_by_recipe(request, recipe)
     yield home, root
     torch.set_num_threads(threads)
+
+
+def lines(folder):
+    return list(folder.glob("events.out.tfevents.*.scores"))
 
 
 def read(folder):
@@ -103,23 +106,24 @@ def test_resuming_and_overwriting_leave_one_line(runs, tmp_path, monkeypatch):
     request = make_request(runs[0], tmp_path / "run", epochs=2)
 
     def interrupted(run):
-        raise Interrupted("stopped")
+        raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(loop, "validate_at_the_end", interrupted)
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(Interrupted, match="interrupted in the final validation"),
+    ):
+        patch.setattr(trainer, "validate_at_native_resolution", interrupted)
         train_by_recipe(request, RECIPES["UTNet"])
-    assert comparisons(request.output) == []
+    assert lines(request.output) == []
     resumed = replace(request, resume=True)
     train_by_recipe(resumed, RECIPES["UTNet"])
-    (line,) = comparisons(request.output)
-    written = line.read_bytes()
-    train_by_recipe(resumed, RECIPES["UTNet"])
-    assert line.read_bytes() == written
+    (line,) = lines(request.output)
     line.unlink()
-    train_by_recipe(resumed, RECIPES["UTNet"])  # killed between the summary and the line
-    assert len(comparisons(request.output)) == 1
+    for _ in range(2):  # killed between the summary and the line; finished
+        train_by_recipe(resumed, RECIPES["UTNet"])
+        assert len(lines(request.output)) == 1
     train_by_recipe(replace(request, overwrite=True, epochs=1), RECIPES["UTNet"])
-    assert len(comparisons(request.output)) == 1
+    assert len(lines(request.output)) == 1
     events = read(request.output)
     assert settings(events)["epochs"] == 1
     assert [event.step for event in events.Scalars("loss/train")] == [5]
@@ -134,8 +138,7 @@ def test_scores_that_no_case_has_are_columns_without_a_value(tmp_path):
     assert scores["native_missed/total"] == 3
     defined = {tag for tag, value in scores.items() if value is not None}
     assert defined == {"native_dice/LV", "native_dice/mean", "native_missed/total"}
-    data = event_file({"model": "FCN", "base_channels": None}, scores, 7)
-    (tmp_path / "events.out.tfevents.1.scores").write_bytes(data)
+    write_scores(tmp_path, {"model": "FCN", "base_channels": None}, scores, 7)
     events = read(tmp_path)
     assert settings(events) == {"model": "FCN"}
     assert set(events.Tags()["scalars"]) == defined
