@@ -25,7 +25,8 @@ def shared() -> Path:
 def tiny_phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`HOME/raw/Phantom`: twelve synthetic subjects of four vendors, 56 × 56 pixels, 6 slices, 3 frames. Never write there."""
     from utseg.phantom.cohort import make_phantom
+    from utseg.phantom.examination import PhantomSettings
 
     folder = tmp_path_factory.mktemp("home") / "raw" / "Phantom"
-    make_phantom(folder, subjects=12, frames=3, matrix=56, slices=6, workers=1)
+    make_phantom(folder, PhantomSettings(subjects=12, frames=3, matrix=56, slices=6), workers=1)
     return folder

@@ -10,6 +10,7 @@ from utseg.case import Case
 from utseg.demo.demo import DemoSettings, VendorScore, run_demo, score_table
 from utseg.demo.pictures import median_case, read_dice
 from utseg.home import Home
+from utseg.phantom.examination import PhantomSettings
 
 
 def test_the_table_has_a_line_for_each_vendor_and_the_means_of_seen_and_unseen():
@@ -55,10 +56,7 @@ def test_the_whole_walk_on_a_tiny_cohort_and_again(tmp_path: Path):
         home,
         epochs=2,
         train_settings={"network.base_channels": 4, "iterations_per_epoch": 8, "batch_size": 4},
-        subjects=8,
-        frames=2,
-        matrix=48,
-        slices=5,
+        cohort=PhantomSettings(subjects=8, frames=2, matrix=48, slices=5),
         workers=1,
     )
     result = run_demo(settings)

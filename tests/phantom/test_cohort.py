@@ -2,6 +2,7 @@
 
 import csv
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from utseg.commands.make_phantom import main
 from utseg.errors import InputError
 from utseg.phantom.cohort import design, make_phantom
+from utseg.phantom.examination import PhantomSettings
 from utseg.rawdata import open_dataset
 from utseg.rawdata.gate import read_case
 
-TINY = {"subjects": 4, "frames": 2, "matrix": 40, "slices": 4}
+TINY = PhantomSettings(subjects=4, frames=2, matrix=40, slices=4)
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -27,25 +29,25 @@ def _contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("phantom") / "cohort"
-    assert make_phantom(folder, **TINY, workers=1) == "made"
+    assert make_phantom(folder, TINY, workers=1) == "made"
     return folder
 
 
 def test_the_same_seed_gives_the_same_files_whatever_the_number_of_workers(small, tmp_path, monkeypatch):
     monkeypatch.setattr("utseg.phantom.cohort.PIXELS_FOR_A_POOL", 0)
-    make_phantom(tmp_path / "again", **TINY, workers=2)
+    make_phantom(tmp_path / "again", TINY, workers=2)
     assert _contents(tmp_path / "again") == _contents(small)
 
 
 def test_another_seed_gives_other_images(small, tmp_path):
-    make_phantom(tmp_path / "other", **TINY, seed=1, workers=1)
+    make_phantom(tmp_path / "other", replace(TINY, seed=1), workers=1)
     ours, theirs = _contents(small), _contents(tmp_path / "other")
     assert ours.keys() == theirs.keys()
     assert all(ours[name] != theirs[name] for name in ours if name.endswith("_sa.nii.gz"))
 
 
 def test_a_subject_does_not_depend_on_how_many_there_are(small, tmp_path):
-    make_phantom(tmp_path / "more", **(TINY | {"subjects": 5}), workers=1)
+    make_phantom(tmp_path / "more", replace(TINY, subjects=5), workers=1)
     more = _contents(tmp_path / "more")
     images = {name: data for name, data in _contents(small).items() if name.endswith(".nii.gz")}
     assert images.items() <= more.items()
@@ -127,13 +129,13 @@ def test_the_readme_says_what_it_is(small):
 
 def test_a_complete_phantom_is_kept_and_a_damaged_one_mended(small, tmp_path):
     folder = tmp_path / "cohort"
-    make_phantom(folder, **TINY, workers=1)
+    make_phantom(folder, TINY, workers=1)
     before = _contents(folder)
-    assert make_phantom(folder, **TINY, workers=1) == "kept"
+    assert make_phantom(folder, TINY, workers=1) == "kept"
     damaged = next(folder.rglob("PH001_sa.nii.gz"))
     damaged.write_bytes(damaged.read_bytes()[:-50])
     next(folder.rglob("PH002_sa_gt.nii.gz")).unlink()
-    assert make_phantom(folder, **TINY, workers=1) == "made"
+    assert make_phantom(folder, TINY, workers=1) == "made"
     assert _contents(folder) == before
 
 
@@ -141,7 +143,7 @@ def test_a_complete_phantom_is_kept_and_a_damaged_one_mended(small, tmp_path):
 def test_another_phantom_is_not_overwritten(small, wrong):
     before = _contents(small)
     with pytest.raises(InputError, match="another phantom is there"):
-        make_phantom(small, **(TINY | wrong), workers=1)
+        make_phantom(small, replace(TINY, **wrong), workers=1)
     assert _contents(small) == before
 
 
@@ -160,7 +162,7 @@ def test_a_folder_with_other_things_is_refused(tmp_path, capsys):
 
 def test_what_a_killed_run_left_is_no_other_thing(tmp_path):
     (tmp_path / ".tmp-0123456789ab-phantom.json").write_text("{")
-    assert make_phantom(tmp_path, **TINY, workers=1) == "made"
+    assert make_phantom(tmp_path, TINY, workers=1) == "made"
     assert not list(tmp_path.rglob(".tmp-*"))
 
 

@@ -28,9 +28,10 @@ LIMIT_S = 240
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     from utseg.phantom.cohort import make_phantom
+    from utseg.phantom.examination import PhantomSettings
 
     folder = tmp_path_factory.mktemp("raw") / "Phantom"
-    make_phantom(folder, subjects=8, frames=2, matrix=48, slices=4, workers=1)
+    make_phantom(folder, PhantomSettings(subjects=8, frames=2, matrix=48, slices=4), workers=1)
     return folder
 
 

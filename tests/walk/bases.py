@@ -96,9 +96,10 @@ def files_mnms(folder: Path, cache: Path) -> Raw:
 
 def phantom_mnms(folder: Path, cache: Path) -> Raw:
     from utseg.phantom.cohort import make_phantom
+    from utseg.phantom.examination import PhantomSettings
 
     def make(place: Path) -> None:
-        make_phantom(place, subjects=10, frames=3, matrix=56, slices=4, workers=1)
+        make_phantom(place, PhantomSettings(subjects=10, frames=3, matrix=56, slices=4), workers=1)
 
     shutil.copytree(_made(cache / "phantom", make), folder)
     for subject in sorted((folder / "Testing").iterdir())[1:]:

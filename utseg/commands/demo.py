@@ -34,10 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _demo(arguments: argparse.Namespace) -> None:
     from utseg.demo.demo import DemoSettings, run_demo, score_table, shown_word
+    from utseg.phantom.examination import PhantomSettings
 
     settings = DemoSettings(
         home=home_of(arguments),
-        seed=arguments.seed,
+        cohort=PhantomSettings(frames=8, seed=arguments.seed),
         workers=arguments.workers,
         home_words=home_words(arguments),
     )

@@ -44,19 +44,13 @@ def parser() -> argparse.ArgumentParser:
 def body(arguments: argparse.Namespace) -> None:
     """Makes the cohort and says what is there."""
     from utseg.phantom.cohort import make_phantom
+    from utseg.phantom.examination import PhantomSettings
     from utseg.rawdata import require_outside_datasets
 
     require_outside_datasets(arguments.out.absolute().parent)
-    outcome = make_phantom(
-        arguments.out,
-        subjects=arguments.subjects,
-        frames=arguments.frames,
-        matrix=arguments.matrix or MATRICES[arguments.size],
-        slices=arguments.slices,
-        seed=arguments.seed,
-        workers=arguments.workers,
-    )
-    if outcome == "made":
+    matrix = arguments.matrix or MATRICES[arguments.size]
+    settings = PhantomSettings(arguments.subjects, arguments.frames, matrix, arguments.slices, arguments.seed)
+    if make_phantom(arguments.out, settings, workers=arguments.workers) == "made":
         logger.info(
             "%s: %d synthetic subjects, made to demonstrate and test on", arguments.out, arguments.subjects
         )

@@ -8,13 +8,15 @@ import logging
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from utseg.case import Case, Dataset
 from utseg.demo.pictures import draw_pictures
 from utseg.home import Home
+from utseg.phantom.examination import PhantomSettings
 
 logger = logging.getLogger("utseg")
 NAME = "Phantom"
@@ -36,11 +38,7 @@ class DemoSettings:
     max_time_s: float = 285.0
     epochs: int | None = None
     train_settings: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    subjects: int = 24
-    frames: int = 8
-    matrix: int = 192
-    slices: int | None = None
+    cohort: PhantomSettings = field(default_factory=lambda: PhantomSettings(frames=8))
     workers: int | None = None
     home_words: tuple[str, ...] = ()
 
@@ -104,19 +102,10 @@ def run_demo(settings: DemoSettings) -> DemoResult:
 def _make_cohort(settings: DemoSettings) -> None:
     from utseg.phantom.cohort import make_phantom
 
-    options = ["--subjects", settings.subjects, "--frames", settings.frames, "--matrix", settings.matrix]
-    options += ["--slices", settings.slices] if settings.slices is not None else []
-    command = ("utseg_make_phantom", settings.raw, *options, "--seed", settings.seed)
+    words = [(f"--{name}", value) for name, value in asdict(settings.cohort).items() if value is not None]
+    command = ("utseg_make_phantom", settings.raw, *chain(*words))
     _step(1, "a synthetic cine cohort of four vendors", command)
-    make_phantom(
-        settings.raw,
-        subjects=settings.subjects,
-        frames=settings.frames,
-        matrix=settings.matrix,
-        slices=settings.slices,
-        seed=settings.seed,
-        workers=settings.workers,
-    )
+    make_phantom(settings.raw, settings.cohort, workers=settings.workers)
 
 
 def _plan(settings: DemoSettings, dataset: Dataset) -> None:
@@ -146,7 +135,7 @@ def _train(settings: DemoSettings) -> None:
     words: list[Any] = ["utseg_train", "2d", SELECTION, "-d", NAME, "-m", MODEL, "-pl", PLANNER]
     by_time = settings.epochs is None
     words += ["--max-time", f"{settings.max_time_s:g}s"] if by_time else ["--epochs", settings.epochs]
-    words += ["--seed", settings.seed]
+    words += ["--seed", settings.cohort.seed]
     for key, value in settings.train_settings.items():
         words += ["--set", f"{key}={value}"]
     words += ["--resume"] if resume else []
@@ -164,7 +153,7 @@ def _train(settings: DemoSettings) -> None:
             output=settings.run,
             epochs=settings.epochs,
             max_time_s=settings.max_time_s if by_time else None,
-            seed=settings.seed,
+            seed=settings.cohort.seed,
             resume=resume,
             settings=dict(settings.train_settings),
         )

@@ -49,6 +49,11 @@ def draw_chest(rng: np.random.Generator) -> Chest:
     )
 
 
+def paint(image: Floats, coverage: Floats, signal: Floats | float) -> None:
+    """Replaces the covered part of each pixel of the image by the signal."""
+    image += coverage * (signal - image)
+
+
 def smooth_noise(
     rng: np.random.Generator, shape: tuple[int, int, int], width: float, depth: float = 0.0
 ) -> Floats:
@@ -81,34 +86,28 @@ def draw_background(chest: Chest, signals: Signals, grid: Grid, depth_mm: Floats
         coverage: Floats = np.clip(0.5 + (1 - reach) * np.minimum(a, b) / pixel, 0, 1)
         return coverage
 
-    def paint(coverage: Floats, signal: Floats | float) -> None:
-        image[...] += coverage * (signal - image)
-
     body, wall = chest.half_axes_xy, chest.fat_mm + 2.5 * coarse
-    paint(ellipse(chest.centre_xy, body), signals.fat * (1 + 0.10 * coarse + 0.10 * fine))
+    paint(image, ellipse(chest.centre_xy, body), signals.fat * (1 + 0.10 * coarse + 0.10 * fine))
     around = np.arctan2(y - chest.centre_xy[1], x - chest.centre_xy[0])
     ribs = np.clip(4 * np.cos(17 * around + 2.5 * depth) - 2.6, 0, 1)
-    paint(ellipse(chest.centre_xy, body, wall), signals.muscle * (1 + 0.15 * fine))
-    paint(ribs * ellipse(chest.centre_xy, body, wall + 2), signals.bone * (1 + 0.2 * fine))
+    paint(image, ellipse(chest.centre_xy, body, wall), signals.muscle * (1 + 0.15 * fine))
+    paint(image, ribs * ellipse(chest.centre_xy, body, wall + 2), signals.bone * (1 + 0.2 * fine))
     lungs = ellipse(chest.centre_xy, body, wall + chest.muscle_mm)
     vessels = np.clip(fine - 1.9, 0, 1) * 0.9 * signals.blood
-    paint(lungs, signals.lung * (1 + 0.3 * coarse) + vessels)
-    paint(
-        ellipse(chest.spine_xy, (24.0, 22.0)),
-        signals.bone * (1 + 0.12 * fine),
-    )
-    paint(ellipse((chest.spine_xy[0], chest.spine_xy[1] + 26), (9.0, 8.0)), 1.1 * signals.blood)
-    paint(ellipse(chest.aorta_xy, (12.5, 12.5)), signals.blood)
+    paint(image, lungs, signals.lung * (1 + 0.3 * coarse) + vessels)
+    paint(image, ellipse(chest.spine_xy, (24.0, 22.0)), signals.bone * (1 + 0.12 * fine))
+    paint(image, ellipse((chest.spine_xy[0], chest.spine_xy[1] + 26), (9.0, 8.0)), 1.1 * signals.blood)
+    paint(image, ellipse(chest.aorta_xy, (12.5, 12.5)), signals.blood)
     rise = np.clip(depth, 0, 1.2)
     liver = ellipse(chest.liver_xy, (92 + 0 * depth, 40 + 36 * rise), 2.5 * coarse) * lungs
-    paint(liver, signals.liver * (1 + 0.05 * fine) + 0.8 * vessels * (fine > 1.9))
+    paint(image, liver, signals.liver * (1 + 0.05 * fine) + 0.8 * vessels * (fine > 1.9))
     stomach = ellipse(chest.stomach_xy, (48 + 0 * depth, 16 + 44 * rise), 3 * coarse) * lungs
-    paint(stomach, chest.stomach_signal * signals.blood * (1 + 0.12 * coarse))
+    paint(image, stomach, chest.stomach_signal * signals.blood * (1 + 0.12 * coarse))
     patches = np.clip(0.5 + 0.6 * coarse + 0.15 * fine, 0, 1)
     padding = chest.fat_around_heart_mm
     shrink = (1 - 0.55 * np.clip(depth - 0.35, 0, 1) ** 1.3) * np.clip(1 - (depth - 1) / 0.2, 0, 1)
     sac = ellipse((-4.0, 0.0), ((72 + padding) * shrink, (52 + padding) * shrink), 2 * coarse)
-    paint(sac * lungs, signals.lung + patches * (0.9 * signals.fat - signals.lung))
+    paint(image, sac * lungs, signals.lung + patches * (0.9 * signals.fat - signals.lung))
     return image
 
 
@@ -137,6 +136,6 @@ def draw_atria(
             centre_y = heart_xy[1] + along * towards[1] + aside * across[1]
             reach = np.hypot(x[None, :] - centre_x, y[:, None] - centre_y)
             disc = np.clip(0.5 + (radius + wall - reach) / grid.pixel_mm, 0, 1)
-            image += disc * (signal - image)
+            paint(image, disc, signal)
             coverage = np.maximum(coverage, disc)
     return coverage, image

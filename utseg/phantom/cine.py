@@ -4,13 +4,14 @@ Edges are soft by what part of a pixel and of the slice's thickness a tissue fil
 muscles and trabeculae belong to the cavity, as in the cohorts that this imitates. Nothing here knows about files or noise.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from utseg.phantom.anatomy import Floats, Heart, Sections, Shape, crescent, rv_taper, sections, shape_at
-from utseg.phantom.chest import Chest, draw_atria, draw_background, smooth_noise
+from utseg.phantom.chest import Chest, draw_atria, draw_background, paint, smooth_noise
 from utseg.phantom.scanner import Grid, Signals
 
 LV, MYO, RV = 1, 2, 3
@@ -36,14 +37,24 @@ class Details:
 
 
 @dataclass(frozen=True)
-class Frame:
-    """One frame without noise: image (Z, Y, X) in units of the signals, label (Z, Y, X)."""
+class Outlines:
+    """The heart at one moment, contracted to 0 … 1. Distances of its outlines from the axis at each pixel's angle, (Z, Y, X) in the box.
 
-    image_ZYX: Floats
-    label_ZYX: NDArray[np.uint8]
+    `bulge`: by how much the right ventricle's outline lies outside the left one's. `endo`, `epi` and `right` are the slabs of both.
+    """
+
+    contracted: float
+    shape: Shape
+    endo: Sections
+    epi: Sections
+    right: Sections
+    inner: Floats
+    outer: Floats
+    bulge: Floats
+    from_septum: Floats
 
 
-@dataclass
+@dataclass(frozen=True)
 class Scene:
     """A heart in its chest on a grid. `depths_mm` (Z,) are the slices' depths below the end-diastolic base."""
 
@@ -53,46 +64,51 @@ class Scene:
     signals: Signals
     grid: Grid
     depths_mm: Floats
-    background_ZYX: Floats = field(init=False)
-    box: tuple[slice, slice] = field(init=False)
-    reach_ZYX: Floats = field(init=False)
-    angle_ZYX: Floats = field(init=False)
-    texture_ZYX: Floats = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.background_ZYX = draw_background(
-            self.chest, self.signals, self.grid, self.depths_mm, self.heart.length_mm
-        )
+    @cached_property
+    def background(self) -> Floats:
+        """All but the heart."""
+        return draw_background(self.chest, self.signals, self.grid, self.depths_mm, self.heart.length_mm)
+
+    @cached_property
+    def box(self) -> tuple[slice, slice]:
+        """The rows and columns that the heart may reach."""
         y, x = self.grid.axes()
         centre_x, centre_y = self.details.heart_xy
-        self.box = _around(y, centre_y), _around(x, centre_x)
+        return _around(y, centre_y), _around(x, centre_x)
+
+    @cached_property
+    def polar(self) -> tuple[Floats, Floats]:
+        """Distance of the box's pixels from the heart's axis, and their angle."""
+        y, x = self.grid.axes()
         drift = np.asarray(self.heart.axis_tilt_xy, np.float32) * self.depths_mm[:, None]
         centres = np.asarray(self.details.heart_xy, np.float32) + drift + self.details.breathing_xy_mm
         dx = x[self.box[1]][None, None, :] - centres[:, 0, None, None]
         dy = y[self.box[0]][None, :, None] - centres[:, 1, None, None]
-        self.reach_ZYX = np.hypot(dx, dy)
-        self.angle_ZYX = np.arctan2(dy, dx)
+        return np.hypot(dx, dy), np.arctan2(dy, dx)
+
+    @cached_property
+    def texture(self) -> Floats:
+        """Smooth noise in the box."""
         rng = np.random.default_rng(self.details.texture_seed)
-        self.texture_ZYX = smooth_noise(rng, self.reach_ZYX.shape, 6 / self.grid.pixel_mm)
+        return smooth_noise(rng, self.polar[0].shape, 6 / self.grid.pixel_mm)
 
-    def frame(self, contracted: float) -> Frame:
-        """The heart contracted to 0 (end-diastole) … 1 (end-systole)."""
-        shape = shape_at(self.heart, contracted)
-        cut = self.depths_mm, self.grid.thickness_mm
-        endo = sections(shape.endo_length_mm, shape.endo_radius_mm, shape.base_mm, *cut)
-        epi = sections(shape.epi_length_mm, shape.epi_radius_mm, shape.base_mm, *cut)
-        right = sections(shape.rv_length_mm, 1.0, shape.base_mm, *cut)
-        outlines = self._outlines(shape, endo, epi, right)
-        label = np.zeros(self.background_ZYX.shape, np.uint8)
-        label[:, *self.box] = self._label(outlines, endo, epi, right)
-        image = self.background_ZYX.copy()
-        self._paint_atria(image, shape, contracted)
-        self._paint_ventricles(image[:, *self.box], outlines, shape, contracted, endo, epi, right)
-        return Frame(image, label)
+    def frame(self, contracted: float) -> tuple[Floats, NDArray[np.uint8]]:
+        """Image, without noise, and label (Z, Y, X) of the heart contracted to 0 (end-diastole) … 1 (end-systole)."""
+        outlines = self._outlines(contracted)
+        image, label = self.background.copy(), np.zeros(self.background.shape, np.uint8)
+        label[:, *self.box] = self._label(outlines)
+        self._paint_atria(image, outlines)
+        self._paint_ventricles(image[:, *self.box], outlines)
+        return image, label
 
-    def _outlines(self, shape: Shape, endo: Sections, epi: Sections, right: Sections) -> "_Outlines":
-        """Distance of each outline from the axis at each pixel's angle, (Z, Y, X) in the box."""
-        heart, angle = self.heart, self.angle_ZYX
+    def _outlines(self, contracted: float) -> Outlines:
+        heart, angle = self.heart, self.polar[1]
+        shape = shape_at(heart, contracted)
+        cut = shape.base_mm, self.depths_mm, self.grid.thickness_mm
+        endo = sections(shape.endo_length_mm, shape.endo_radius_mm, *cut)
+        epi = sections(shape.epi_length_mm, shape.epi_radius_mm, *cut)
+        right = sections(shape.rv_length_mm, 1.0, *cut)
         oval = heart.ovalness * np.cos(2 * (angle - heart.ovalness_angle))
         septal = heart.septal_angle + heart.septal_twist * self.depths_mm / heart.length_mm
         from_septum = np.mod(angle - septal[:, None, None] + np.pi, 2 * np.pi) - np.pi
@@ -103,68 +119,50 @@ class Scene:
         depth = np.clip((self.depths_mm - shape.base_mm) / shape.rv_length_mm, 0, 1)
         half = heart.rv_half_angle * (1 - 0.3 * depth)
         height = shape.rv_height_mm * rv_taper(depth) / (1 - 0.3 * depth)
-        offset = from_septum / half[:, None, None]
-        bulge = height[:, None, None] * crescent(offset, heart.rv_skew)
+        bulge = height[:, None, None] * crescent(from_septum / half[:, None, None], heart.rv_skew)
         slope = np.abs(np.gradient(height)) * self.grid.thickness_mm / self.grid.slice_spacing_mm
-        return _Outlines(
-            inner, outer, outer + bulge, from_septum, bulge, np.minimum(slope, height) * (right.filled > 0)
-        )
+        right = replace(right, slope_mm=np.minimum(slope, height) * (right.filled > 0))
+        return Outlines(contracted, shape, endo, epi, right, inner, outer, bulge, from_septum)
 
-    def _label(
-        self, outlines: "_Outlines", endo: Sections, epi: Sections, right: Sections
-    ) -> NDArray[np.uint8]:
-        inner = self._coverage(outlines.inner, endo)
-        outer = np.maximum(self._coverage(outlines.outer, epi), inner)
-        rv = self._coverage_rv(outlines, right, outlines.rv) * (1 - outer)
+    def _label(self, outlines: Outlines) -> NDArray[np.uint8]:
+        inner = self._coverage(outlines.inner, outlines.endo)
+        outer = np.maximum(self._coverage(outlines.outer, outlines.epi), inner)
+        rv = self._coverage_rv(outlines) * (1 - outer)
         shares = np.stack([1 - outer - rv, inner, outer - inner, rv])
         label: NDArray[np.uint8] = shares.argmax(axis=0).astype(np.uint8)
         return label
 
     def _coverage(self, outline: Floats, part: Sections) -> Floats:
         width = (part.slope_mm + self.grid.pixel_mm)[:, None, None]
-        inside: Floats = np.clip(0.5 + (outline - self.reach_ZYX) / width, 0, 1)
+        inside: Floats = np.clip(0.5 + (outline - self.polar[0]) / width, 0, 1)
         return inside * part.filled[:, None, None]
 
-    def _coverage_rv(self, outlines: "_Outlines", right: Sections, outline: Floats) -> Floats:
-        width = (outlines.rv_slope_mm + self.grid.pixel_mm)[:, None, None]
-        inside: Floats = np.clip(0.5 + (outline - self.reach_ZYX) / width, 0, 1)
-        return inside * (outlines.bulge > 0) * right.filled[:, None, None]
+    def _coverage_rv(self, outlines: Outlines, grown_mm: Floats | float = 0.0) -> Floats:
+        """Of the right ventricle, its outline moved outwards."""
+        outline = outlines.outer + outlines.bulge + grown_mm
+        return self._coverage(outline, outlines.right) * (outlines.bulge > 0)
 
-    def _paint_atria(self, image: Floats, shape: Shape, contracted: float) -> None:
-        above = np.clip(0.5 + (shape.base_mm - self.depths_mm) / self.grid.thickness_mm, 0, 1)
+    def _paint_atria(self, image: Floats, outlines: Outlines) -> None:
+        above = np.clip(0.5 + (outlines.shape.base_mm - self.depths_mm) / self.grid.thickness_mm, 0, 1)
         if not above.any():
             return
         coverage, signal = draw_atria(
-            self.signals, self.grid, self.details.heart_xy, self.heart.septal_angle, contracted
+            self.signals, self.grid, self.details.heart_xy, self.heart.septal_angle, outlines.contracted
         )
         for z in np.flatnonzero(above):
-            image[z] += above[z] * coverage * (signal - image[z])
+            paint(image[z], above[z] * coverage, signal)
 
-    def _paint_ventricles(
-        self,
-        image: Floats,
-        outlines: "_Outlines",
-        shape: Shape,
-        contracted: float,
-        endo: Sections,
-        epi: Sections,
-        right: Sections,
-    ) -> None:
+    def _paint_ventricles(self, image: Floats, outlines: Outlines) -> None:
         """Paints from outside in: RV wall, RV blood, myocardium, LV blood, papillary muscles."""
-        details, signals = self.details, self.signals
-        muscle = signals.muscle_of_heart * (1 + 0.04 * self.texture_ZYX)
-        blood = signals.blood * (1 + details.blood_texture * self.texture_ZYX)
+        muscle = self.signals.muscle_of_heart * (1 + 0.04 * self.texture)
+        blood = self.signals.blood * (1 + self.details.blood_texture * self.texture)
         lv_ridges, rv_ridges = self._trabeculae(outlines.from_septum)
-
-        def paint(coverage: Floats, signal: Floats) -> None:
-            image[...] += coverage * (signal - image)
-
-        paint(self._coverage_rv(outlines, right, outlines.rv + RV_WALL_MM), muscle)
-        paint(self._coverage_rv(outlines, right, outlines.rv - rv_ridges), blood)
-        paint(self._coverage(outlines.outer, epi), muscle)
-        deep = 1 + 0.6 * contracted
-        paint(self._coverage(outlines.inner - deep * lv_ridges, endo), blood)
-        paint(self._papillary(outlines, shape, contracted), muscle)
+        deep = 1 + 0.6 * outlines.contracted
+        paint(image, self._coverage_rv(outlines, RV_WALL_MM), muscle)
+        paint(image, self._coverage_rv(outlines, -rv_ridges), blood)
+        paint(image, self._coverage(outlines.outer, outlines.epi), muscle)
+        paint(image, self._coverage(outlines.inner - deep * lv_ridges, outlines.endo), blood)
+        paint(image, self._papillary(outlines), muscle)
 
     def _trabeculae(self, from_septum: Floats) -> tuple[Floats, Floats]:
         """How far muscle ridges reach into the left and right cavity, mm. The LV's septal side is smooth."""
@@ -181,32 +179,22 @@ class Scene:
         )
         return details.lv_trabeculae_mm * free * lv, details.rv_trabeculae_mm * rv
 
-    def _papillary(self, outlines: "_Outlines", shape: Shape, contracted: float) -> Floats:
+    def _papillary(self, outlines: Outlines) -> Floats:
         """Coverage by the two papillary muscles, which thicken and move inwards as the heart contracts."""
-        details = self.details
+        details, reach = self.details, self.polar[0]
         low, high = details.papillary_span
-        q = (self.depths_mm - shape.base_mm) / shape.endo_length_mm
+        q = (self.depths_mm - outlines.shape.base_mm) / outlines.shape.endo_length_mm
         present = np.clip(np.minimum(q - low, high - q) / 0.05 + 0.5, 0, 1)[:, None, None]
-        coverage = np.zeros_like(self.reach_ZYX)
+        coverage = np.zeros_like(reach)
         for angle, radius in zip(details.papillary_angles, details.papillary_radius_mm, strict=True):
-            thick = radius * (1 + 0.15 * contracted)
+            thick = radius * (1 + 0.15 * outlines.contracted)
             away = np.mod(outlines.from_septum - angle + np.pi, 2 * np.pi) - np.pi
             centre = np.maximum(outlines.inner - 1.15 * thick, 0)
-            distance = np.hypot(self.reach_ZYX - centre, self.reach_ZYX * away)
+            distance = np.hypot(reach - centre, reach * away)
             disc = np.clip(0.5 + (thick - distance) / (self.grid.pixel_mm + 1), 0, 1)
             coverage = np.maximum(coverage, disc * present)
-        within: Floats = coverage * (self.reach_ZYX < outlines.inner)
+        within: Floats = coverage * (reach < outlines.inner)
         return within
-
-
-@dataclass(frozen=True)
-class _Outlines:
-    inner: Floats
-    outer: Floats
-    rv: Floats
-    from_septum: Floats
-    bulge: Floats
-    rv_slope_mm: Floats
 
 
 def _around(axis_mm: Floats, centre_mm: float) -> slice:

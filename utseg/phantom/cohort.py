@@ -10,9 +10,10 @@ import logging
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from utseg.compute.pool import InlineExecutor, process_pool, run_each
 from utseg.errors import InputError
@@ -27,12 +28,7 @@ from utseg.files import (
     write_text,
 )
 from utseg.phantom.anatomy import PATHOLOGIES
-from utseg.phantom.examination import (
-    PhantomSettings,
-    Subject,
-    draw_examination,
-    write_subject,
-)
+from utseg.phantom.examination import UNLABELLED, PhantomSettings, Subject, draw_examination, write_subject
 from utseg.phantom.readme import README
 from utseg.progress import progress
 
@@ -41,22 +37,16 @@ FORMAT = "utseg-phantom-1"
 STATE_FILE = "phantom.json"
 TABLE_FILE = "dataset_information.csv"
 README_FILE = "README.md"
-COLUMNS = (
-    "External code",
-    "VendorName",
-    "Vendor",
-    "Centre",
-    "Pathology",
-    "Age",
-    "Sex",
-    "Height",
-    "Weight",
-    "ED",
-    "ES",
-)
+LIMITS = {
+    "subjects": (4, 999),
+    "frames": (2, 100),
+    "matrix": (40, 512),
+    "slices": (4, 40),
+    "seed": (0, 2**63 - 1),
+}
 PIXELS_FOR_A_POOL = 4_000_000
 
-TRAINING, UNLABELLED, VALIDATION, TESTING = "Training/Labeled", "Training/Unlabeled", "Validation", "Testing"
+TRAINING, VALIDATION, TESTING = "Training/Labeled", "Validation", "Testing"
 # Repeated for larger cohorts. The order makes even four subjects a cohort of four vendors, two of them unseen.
 DESIGN: tuple[tuple[str, str], ...] = (
     (TRAINING, "A"), (TRAINING, "B"), (TESTING, "C"), (TESTING, "D"), (TESTING, "A"), (TESTING, "B"),
@@ -71,64 +61,48 @@ def design(subjects: int) -> list[Subject]:
     seen = dict.fromkeys("ABCD", 0)
     cohort = []
     for index in range(subjects):
-        place, vendor = DESIGN[index % len(DESIGN)]
+        partition, vendor = DESIGN[index % len(DESIGN)]
         turn = seen[vendor]
         seen[vendor] += 1
         pathology = PATHOLOGIES[(turn + "ABCD".index(vendor)) % len(PATHOLOGIES)]
-        cohort.append(Subject(index, f"PH{index:03d}", place, vendor, pathology, index % 5 in (0, 2, 3)))
+        cohort.append(Subject(index, f"PH{index:03d}", partition, vendor, pathology, index % 5 in (0, 2, 3)))
     return cohort
 
 
 def make_phantom(
-    folder: Path,
-    *,
-    subjects: int = 24,
-    frames: int = 10,
-    matrix: int = 192,
-    slices: int | None = None,
-    seed: int = 0,
-    workers: int | None = None,
+    folder: Path, settings: PhantomSettings, *, workers: int | None = None
 ) -> Literal["made", "kept"]:
     """Writes a cohort into a new or empty folder; "kept" where this very cohort is there already, whole.
 
     A cohort of the same settings that is incomplete or damaged is completed. Raises InputError for a folder with anything else in it.
     """
-    settings = PhantomSettings(subjects, frames, matrix, slices, seed)
-    _check(settings)
+    for name, (least, most) in LIMITS.items():
+        value = getattr(settings, name)
+        if value is not None and not least <= value <= most:
+            raise InputError(f"phantom: {name} is {value}; expected {least} … {most}")
     require_writable(folder)
     with folder_lock(folder):
         recorded = _recorded_files(folder, settings)
         remove_leftovers(folder)
-        cohort = design(subjects)
-        missing = [
-            subject
-            for subject in cohort
-            if not all(_is_whole(folder, name, recorded) for name in subject.files)
-        ]
-        if recorded and not missing and all(_is_whole(folder, name, recorded) for name in recorded):
+
+        def is_whole(name: str) -> bool:
+            """There and, if its checksum is known, unchanged. Files appear whole, so one without a checksum counts as finished."""
+            path = folder / name
+            return path.is_file() and (name not in recorded or sha256(path) == recorded[name])
+
+        cohort = design(settings.subjects)
+        missing = [subject for subject in cohort if not all(map(is_whole, subject.files))]
+        if recorded and not missing and all(map(is_whole, recorded)):
             logger.info("%s: this phantom is there already, complete and unchanged; nothing to do", folder)
             return "kept"
-        write_json(folder / STATE_FILE, {"format": FORMAT, "settings": settings.to_json(), "files": recorded})
+        state: dict[str, Any] = {"format": FORMAT, "settings": asdict(settings)}
+        write_json(folder / STATE_FILE, state | {"files": recorded})
         _make_subjects(folder, settings, missing, workers)
         _write_table(folder / TABLE_FILE, cohort, settings)
-        write_text(folder / README_FILE, README.format(**settings.to_json()))
+        write_text(folder / README_FILE, README.format(**asdict(settings)))
         names = [README_FILE, TABLE_FILE, *(name for subject in cohort for name in subject.files)]
-        files = {name: sha256(folder / name) for name in names}
-        write_json(folder / STATE_FILE, {"format": FORMAT, "settings": settings.to_json(), "files": files})
+        write_json(folder / STATE_FILE, state | {"files": {name: sha256(folder / name) for name in names}})
     return "made"
-
-
-def _check(settings: PhantomSettings) -> None:
-    limits = (
-        ("subjects", settings.subjects, 4, 999),
-        ("frames", settings.frames, 2, 100),
-        ("matrix", settings.matrix, 40, 512),
-        ("slices", settings.slices, 4, 40),
-        ("seed", settings.seed, 0, 2**63 - 1),
-    )
-    for name, value, least, most in limits:
-        if value is not None and not least <= value <= most:
-            raise InputError(f"phantom: {name} is {value}; expected {least} … {most}")
 
 
 def _recorded_files(folder: Path, settings: PhantomSettings) -> dict[str, str]:
@@ -139,19 +113,19 @@ def _recorded_files(folder: Path, settings: PhantomSettings) -> dict[str, str]:
             entry.name for entry in folder.iterdir() if entry.name != ".lock" and not is_temporary(entry.name)
         )
         if others:
-            raise InputError(
-                f"{folder}: not empty, and no phantom (found {', '.join(others[:3])}{', …' if len(others) > 3 else ''}); "
-                "name a new folder"
-            )
+            some = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+            raise InputError(f"{folder}: not empty, and no phantom (found {some}); name a new folder")
         return {}
     found = read_json(state)
     if not isinstance(found, Mapping) or found.get("format") != FORMAT:
         raise InputError(
             f"{state}: not the record of a phantom of this version ({FORMAT}); name a new folder"
         )
-    wanted, there = settings.to_json(), dict(found.get("settings") or {})
+    there = dict(found.get("settings") or {})
     differing = [
-        f"{key} {there.get(key)} (wanted {value})" for key, value in wanted.items() if there.get(key) != value
+        f"{key} {there.get(key)} (wanted {value})"
+        for key, value in asdict(settings).items()
+        if there.get(key) != value
     ]
     if differing:
         raise InputError(
@@ -160,21 +134,13 @@ def _recorded_files(folder: Path, settings: PhantomSettings) -> dict[str, str]:
     return dict(found.get("files") or {})
 
 
-def _is_whole(folder: Path, name: str, recorded: Mapping[str, str]) -> bool:
-    """Whether a file is there and, if its checksum is known, unchanged. Files appear whole, so one without checksum counts as finished."""
-    path = folder / name
-    return path.is_file() and (name not in recorded or sha256(path) == recorded[name])
-
-
 def _make_subjects(
     folder: Path, settings: PhantomSettings, missing: list[Subject], workers: int | None
 ) -> None:
-    """Little work is done in this process: starting others would take longer."""
     pixels = len(missing) * settings.frames * (settings.slices or 12) * settings.matrix**2
+    little = workers == 1 or pixels <= PIXELS_FOR_A_POOL  # starting processes would take longer
     pool: AbstractContextManager[Executor] = (
-        process_pool(workers)
-        if pixels > PIXELS_FOR_A_POOL and workers != 1
-        else nullcontext(InlineExecutor())
+        nullcontext(InlineExecutor()) if little else process_pool(workers)
     )
     make = partial(write_subject, folder, settings)
     with pool as executor, progress("synthetic subjects", len(missing)) as advance:
@@ -186,10 +152,9 @@ def _make_subjects(
 
 def _write_table(path: Path, cohort: list[Subject], settings: PhantomSettings) -> None:
     """The CSV with the columns of the published one, the first (the row's number) without a name."""
+    rows = [draw_examination(settings, subject).table_row() for subject in cohort]
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["", *COLUMNS])
-    for subject in cohort:
-        row = draw_examination(settings, subject).table_row()
-        writer.writerow([subject.index, *(row[column] for column in COLUMNS)])
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     write_text(path, text.getvalue())

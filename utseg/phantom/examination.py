@@ -4,7 +4,7 @@ What is drawn depends on the cohort's seed and the subject's number only.
 """
 
 import gzip
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.files import write_bytes
-from utseg.phantom.anatomy import Floats, Heart, Pathology, contraction, cycle_phases, draw_heart
-from utseg.phantom.chest import Chest, draw_chest
-from utseg.phantom.cine import Details, Scene, draw_details
-from utseg.phantom.scanner import (
-    VENDORS,
-    Grid,
-    Signals,
-    Vendor,
-    acquire,
-    coil_field,
-    draw_affine,
-    draw_grid,
-    draw_signals,
-)
+from utseg.phantom.anatomy import Floats, Pathology, contraction, cycle_phases, draw_heart
+from utseg.phantom.chest import draw_chest
+from utseg.phantom.cine import Scene, draw_details
+from utseg.phantom.scanner import VENDORS, Vendor, acquire, coil_field, draw_affine, draw_grid, draw_signals
 
 UNLABELLED = "Training/Unlabeled"
 DRAWING, NOISE = 0, 1
@@ -35,47 +25,48 @@ DRAWING, NOISE = 0, 1
 class PhantomSettings:
     """What makes a cohort what it is. `matrix` is about the number of columns of an image; `slices` None is as many as the heart needs."""
 
-    subjects: int
-    frames: int
-    matrix: int
-    slices: int | None
-    seed: int
-
-    def to_json(self) -> dict[str, int | None]:
-        """As it stands in `phantom.json`."""
-        return asdict(self)
+    subjects: int = 24
+    frames: int = 10
+    matrix: int = 192
+    slices: int | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One synthetic subject before anything is drawn. `place` is the partition's folder."""
+    """One synthetic subject before anything is drawn. `partition` is the partition's folder."""
 
     index: int
     code: str
-    place: str
+    partition: str
     vendor: str
     pathology: Pathology
     es_before_ed: bool
 
     @property
+    def labelled(self) -> bool:
+        """Whether ED and ES have labels."""
+        return self.partition != UNLABELLED
+
+    @property
     def files(self) -> tuple[str, str]:
         """Image and label, relative to the cohort's folder."""
-        return tuple(f"{self.place}/{self.code}/{self.code}_{ending}.nii.gz" for ending in ("sa", "sa_gt"))  # type: ignore[return-value]
+        start = f"{self.partition}/{self.code}/{self.code}"
+        return f"{start}_sa.nii.gz", f"{start}_sa_gt.nii.gz"
+
+    def generator(self, seed: int, purpose: int) -> np.random.Generator:
+        """Random numbers of this subject for one purpose."""
+        return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(self.index, purpose)))
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What was drawn for one subject. `depths_mm` are those of the slices in file order; `phases` those of the frames."""
+    """What was drawn for one subject. The scene's slices are in file order; `phases` are those of the frames."""
 
     subject: Subject
     vendor: Vendor
     centre: int
-    heart: Heart
-    chest: Chest
-    details: Details
-    signals: Signals
-    grid: Grid
-    depths_mm: Floats
+    scene: Scene
     coil_YX: Floats
     affine: NDArray[np.float64]
     phases: tuple[float, ...]
@@ -87,22 +78,22 @@ class Examination:
 
     def table_row(self) -> dict[str, Any]:
         """The subject's row of the CSV. ED equal to ES marks one without labels."""
-        labelled = self.subject.place != UNLABELLED
         return {
+            "": self.subject.index,
             "External code": self.subject.code,
             "VendorName": self.vendor.name,
             "Vendor": self.vendor.code,
             "Centre": self.centre,
             "Pathology": self.subject.pathology,
             **self.person,
-            "ED": self.ed if labelled else 0,
-            "ES": self.es if labelled else 0,
+            "ED": self.ed if self.subject.labelled else 0,
+            "ES": self.es if self.subject.labelled else 0,
         }
 
 
 def draw_examination(settings: PhantomSettings, subject: Subject) -> Examination:
     """Draws everything about a subject but the noise."""
-    rng = _generator(settings, subject, DRAWING)
+    rng = subject.generator(settings.seed, DRAWING)
     vendor = VENDORS[subject.vendor]
     heart = draw_heart(rng, subject.pathology)
     grid = draw_grid(rng, vendor, settings.matrix, heart.length_mm, settings.slices)
@@ -114,12 +105,14 @@ def draw_examination(settings: PhantomSettings, subject: Subject) -> Examination
         subject=subject,
         vendor=vendor,
         centre=int(rng.choice(vendor.centres)),
-        heart=heart,
-        chest=draw_chest(rng),
-        details=draw_details(rng, slices),
-        signals=draw_signals(rng, vendor),
-        grid=grid,
-        depths_mm=depths if vendor.base_first else depths[::-1].copy(),
+        scene=Scene(
+            heart=heart,
+            chest=draw_chest(rng),
+            details=draw_details(rng, slices),
+            signals=draw_signals(rng, vendor),
+            grid=grid,
+            depths_mm=depths if vendor.base_first else depths[::-1].copy(),
+        ),
         coil_YX=coil_field(rng, grid, vendor.coil),
         affine=draw_affine(rng, grid, vendor.base_first),
         phases=tuple(phases),
@@ -138,17 +131,15 @@ def draw_examination(settings: PhantomSettings, subject: Subject) -> Examination
 
 def render(settings: PhantomSettings, drawn: Examination) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
     """The cine and its labels, both (T, Z, Y, X). Labels are on the ED and ES frames, 0 on all others."""
-    rng = _generator(settings, drawn.subject, NOISE)
-    scene = Scene(drawn.heart, drawn.chest, drawn.details, drawn.signals, drawn.grid, drawn.depths_mm)
-    shape = (len(drawn.phases), *drawn.grid.size_zyx)
+    rng = drawn.subject.generator(settings.seed, NOISE)
+    shape = (len(drawn.phases), *drawn.scene.grid.size_zyx)
     images, labels = np.empty(shape, np.int16), np.zeros(shape, np.uint8)
-    labelled = (drawn.ed, drawn.es) if drawn.subject.place != UNLABELLED else ()
     for index, phase in enumerate(drawn.phases):
-        frame = scene.frame(contraction(phase, drawn.heart.end_systole))
-        seen = acquire(rng, frame.image_ZYX, drawn.vendor, drawn.coil_YX)
+        image, label = drawn.scene.frame(contraction(phase, drawn.scene.heart.end_systole))
+        seen = acquire(rng, image, drawn.vendor, drawn.coil_YX)
         images[index] = np.clip(np.rint(seen * drawn.gain), 0, np.iinfo(np.int16).max)
-        if index in labelled:
-            labels[index] = frame.label_ZYX
+        if drawn.subject.labelled and index in (drawn.ed, drawn.es):
+            labels[index] = label
     return images, labels
 
 
@@ -173,7 +164,3 @@ def _nifti(values_TZYX: NDArray[Any], drawn: Examination, compression: int) -> b
     image.set_sform(drawn.affine, code=1)
     image.set_qform(drawn.affine, code=1)
     return gzip.compress(image.to_bytes(), compresslevel=compression, mtime=0)
-
-
-def _generator(settings: PhantomSettings, subject: Subject, purpose: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(subject.index, purpose)))

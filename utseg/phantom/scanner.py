@@ -4,7 +4,7 @@ The figures are made up, in the range of balanced steady-state cine imaging, so 
 measurement of any make of scanner. Lengths in mm, signals relative to blood at vendor A.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -49,68 +49,23 @@ class Vendor:
     base_first: bool
 
 
-VENDORS: dict[str, Vendor] = {
-    "A": Vendor(
-        code="A",
-        name="Siemens",
-        centres=(1,),
-        pixel=0.95,
-        rows=0.84,
-        slice_spacing=(10.0,),
-        signals=Signals(1.0, 0.36, 0.88, 0.30, 0.40, 0.09, 0.45),
-        contrast_change=0.09,
-        coil=0.35,
-        noise=0.030,
-        sampled=(0.90, 0.75),
-        gain=320.0,
-        base_first=False,
-    ),
-    "B": Vendor(
-        code="B",
-        name="Philips",
-        centres=(2, 3),
-        pixel=0.86,
-        rows=1.0,
-        slice_spacing=(10.0, 8.0),
-        signals=Signals(1.05, 0.29, 1.08, 0.24, 0.33, 0.05, 0.38),
-        contrast_change=0.09,
-        coil=0.25,
-        noise=0.035,
-        sampled=(0.72, 0.62),
-        gain=160.0,
-        base_first=True,
-    ),
-    "C": Vendor(
-        code="C",
-        name="GE",
-        centres=(4,),
-        pixel=1.08,
-        rows=1.0,
-        slice_spacing=(10.0,),
-        signals=Signals(0.94, 0.40, 1.10, 0.38, 0.50, 0.12, 0.58),
-        contrast_change=0.12,
-        coil=0.70,
-        noise=0.045,
-        sampled=(0.95, 0.80),
-        gain=1100.0,
-        base_first=False,
-    ),
-    "D": Vendor(
-        code="D",
-        name="Canon",
-        centres=(5,),
-        pixel=1.0,
-        rows=0.92,
-        slice_spacing=(8.0,),
-        signals=Signals(0.82, 0.39, 0.62, 0.36, 0.55, 0.16, 0.40),
-        contrast_change=0.12,
-        coil=0.45,
-        noise=0.060,
-        sampled=(0.62, 0.52),
-        gain=2400.0,
-        base_first=True,
-    ),
-}
+VENDORS = {
+    vendor.code: vendor
+    for vendor in (
+        Vendor(code="A", name="Siemens", centres=(1,), pixel=0.95, rows=0.84, slice_spacing=(10.0,),
+               signals=Signals(1.0, 0.36, 0.88, 0.30, 0.40, 0.09, 0.45), contrast_change=0.09,
+               coil=0.35, noise=0.030, sampled=(0.90, 0.75), gain=320.0, base_first=False),
+        Vendor(code="B", name="Philips", centres=(2, 3), pixel=0.86, rows=1.0, slice_spacing=(10.0, 8.0),
+               signals=Signals(1.05, 0.29, 1.08, 0.24, 0.33, 0.05, 0.38), contrast_change=0.09,
+               coil=0.25, noise=0.035, sampled=(0.72, 0.62), gain=160.0, base_first=True),
+        Vendor(code="C", name="GE", centres=(4,), pixel=1.08, rows=1.0, slice_spacing=(10.0,),
+               signals=Signals(0.94, 0.40, 1.10, 0.38, 0.50, 0.12, 0.58), contrast_change=0.12,
+               coil=0.7, noise=0.045, sampled=(0.95, 0.80), gain=1100.0, base_first=False),
+        Vendor(code="D", name="Canon", centres=(5,), pixel=1.0, rows=0.92, slice_spacing=(8.0,),
+               signals=Signals(0.82, 0.39, 0.62, 0.36, 0.55, 0.16, 0.40), contrast_change=0.12,
+               coil=0.45, noise=0.060, sampled=(0.62, 0.52), gain=2400.0, base_first=True),
+    )
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -132,17 +87,8 @@ class Grid:
 
 def draw_signals(rng: np.random.Generator, vendor: Vendor) -> Signals:
     """The tissue signals of one examination: the vendor's, each changed a little."""
-    nominal = vendor.signals
     change = np.exp(rng.uniform(-vendor.contrast_change, vendor.contrast_change, size=7))
-    return Signals(
-        blood=nominal.blood * change[0],
-        muscle_of_heart=nominal.muscle_of_heart * change[1],
-        fat=nominal.fat * change[2],
-        muscle=nominal.muscle * change[3],
-        liver=nominal.liver * change[4],
-        lung=nominal.lung * change[5],
-        bone=nominal.bone * change[6],
-    )
+    return Signals(*(np.array(astuple(vendor.signals)) * change))
 
 
 def draw_grid(
