@@ -7,7 +7,18 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utseg.figures.charts import Curve, Dots, agreement, curves, distribution, logarithmic_scale, scale
+from utseg.figures.axes import logarithmic_scale, scale
+from utseg.figures.charts import (
+    Curve,
+    Dots,
+    ForestRow,
+    Point,
+    agreement,
+    curves,
+    distribution,
+    forest,
+    points_chart,
+)
 from utseg.report.page import json_in_html
 
 FINITE = st.floats(-1e6, 1e6, allow_nan=False)
@@ -25,8 +36,16 @@ def test_a_scale_holds_its_limits_on_round_ticks(a, b):
 
 @given(st.floats(0, 1000))
 def test_a_logarithmic_scale_begins_at_zero_and_holds_its_limit(high):
-    found = logarithmic_scale(max(high, 0.1), 0, 100)
+    found = logarithmic_scale(0, max(high, 0.1), 0, 100)
     assert found(0) == 0 and found(found.ticks[-1]) == 100 and found.ticks[-1] >= high
+
+
+@given(st.floats(1e-3, 1e6), st.floats(1, 1000))
+def test_a_logarithmic_scale_lies_around_its_limits(low, factor):
+    found = logarithmic_scale(low, low * factor, 0, 100)
+    assert found.ticks[0] < low and low * factor < found.ticks[-1]
+    assert found(found.ticks[0]) == 0 and found(found.ticks[-1]) == 100
+    assert found(low) <= found(low * factor)
 
 
 @settings(max_examples=30, deadline=None)
@@ -40,6 +59,10 @@ def test_charts_are_whole_svg_whatever_the_names(name, values):
         found = {"bias": 0.1, "limits": [-0.5, 0.5]}
         both = np.array(values)
         charts.append(agreement(name, "<ml>", both, both, [f"'{name}"] * len(values), found))
+    points = [Point(1 + value, value, 0, f"<{name}", f"&{name}", (0.0, 1.0)) for value in values]
+    if points:
+        charts.append(points_chart(name, ("<", "&"), points, lines=[points], logarithmic=True))
+        charts.append(forest(name, "<", [ForestRow(f"<{name}", value, None) for value in values]))
     for chart in charts:
         root = ElementTree.fromstring(str(chart))
         assert {element.tag for element in root.iter()} <= {

@@ -25,12 +25,18 @@ def hearts(count, score, phases=("ED", "ES")):
     return {(f"s{n:02d}", phase): score(n, phase) for n in range(count) for phase in phases}
 
 
+def len_of(path):
+    return len(path.name)
+
+
 def report(tmp_path, **models):
     """The tables of means and pairs that the command writes, as rows."""
     paths = [write_hearts(tmp_path / name, scores) for name, scores in models.items()]
     assert main([*map(str, paths), "-o", str(tmp_path / "r.html"), "--quiet"]) in (0, None)
     return {
-        name: list(csv.DictReader(min((tmp_path / "r_tables").glob(f"*_{name}*.csv")).open()))
+        name: list(
+            csv.DictReader(min((tmp_path / "r_tables").glob(f"[0-9][0-9]_{name}*.csv"), key=len_of).open())
+        )
         for name in ("hd95_mm_by_model_and_group", "dice_by_model_and_group", "pairs_of_models", "all_cases")
     }
 

@@ -195,15 +195,16 @@ def test_charts_of_some_models_only_are_said_to_be(tmp_path):
     assert any("agreement plots show the first 4 of 7 models" in notice for notice in found.notices)
 
 
-def test_models_without_a_case_in_common_stand_side_by_side(tmp_path):
+def test_models_without_a_case_in_common_stand_one_after_the_other(tmp_path):
     first = {case: dice for case, dice in many(0.1).items() if case[0] in "abcdef"}
     second = {case: dice for case, dice in many(0.0).items() if case not in first}
     scores = [write_scores(tmp_path / "one", first), write_scores(tmp_path / "two", second)]
     found = report(scores, tmp_path / "r.html")
     assert any("different cases" in notice for notice in found.notices)
     assert "<strong>" not in found.path.read_text()
-    row = read_csv(found.tables, "dice_by_model_and_group")[0]
-    assert row["one"] != row["two"] and "–" not in (row["one"], row["two"])
+    one, two = (read_csv(found.tables, f"{name}_by_group")[0] for name in ("one", "two"))
+    assert one["Dice"] != two["Dice"] and "–" not in (one["Dice"], two["Dice"])
+    assert (one["cases"], two["cases"]) == ("12", "12")
 
 
 def test_without_images_the_report_says_so_in_one_line(cohort, tmp_path):
@@ -289,7 +290,7 @@ def stacks(page):
 
 
 def read_csv(folder: Path, name: str) -> list[dict[str, str]]:
-    path = min(folder.glob(f"*_{name}*.csv"))
+    path = min(folder.glob(f"*_{name}*.csv"), key=lambda path: len(path.name))
     with path.open(newline="", encoding="utf-8") as handle:
         return list(csv.DictReader(handle))
 
@@ -298,11 +299,11 @@ def read_csv(folder: Path, name: str) -> list[dict[str, str]]:
     ("count", "expected"), [(1, ["worst"]), (2, ["best", "worst"]), (5, ["best", "median", "worst"])]
 )
 def test_figures_are_chosen_by_their_place_in_the_order(tmp_path, count, expected):
-    from utseg.report.cases import choose_figures, worst_first
+    from utseg.report.cases import choose_figures, rows_by_case, worst_first
 
     write_scores(tmp_path / "s", {f"{n}_ED": {"LV": 0.1 * n} for n in range(count)})
     entries = find_entries([tmp_path / "s"], Home.locate(tmp_path))
-    order = worst_first(entries)
+    order = worst_first(rows_by_case(entries))
     chosen = choose_figures(entries, "", order, order)
     assert [figure.why.split()[0] for figure in chosen] == expected
     assert [int(figure.case_id[0]) for figure in chosen] == sorted(

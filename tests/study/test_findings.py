@@ -12,7 +12,7 @@ from made_study import MadeStudy, write_study_folder
 from utseg.errors import CaseErrors
 from utseg.evaluate.compare import TIE, TOO_FEW
 from utseg.evaluate.subjects import subject_means
-from utseg.report.study.differences import ablation_section, chance_section, learning_section
+from utseg.report.study.differences import ablation_finding, chance_finding, learning_finding
 from utseg.study.findings.data import read_study_data
 from utseg.study.findings.difference import corrected, exchange_p, paired, unpaired
 from utseg.study.findings.images import clouds, distances, read_image_table, spearman, spearman_interval
@@ -245,7 +245,7 @@ VARIANTS = (
 def test_variants_are_compared_with_the_default_of_their_part(tmp_path):
     data = made(tmp_path, networks={"UTNet": 0.0}, sets={"all": "ABCD"}, variants=VARIANTS, noise=0.015)
     assert len(data.runs) == 4  # the default is one run in two parts
-    first, second = (ablation_section(data, one) for one in ablations(data))
+    first, second = (ablation_finding(data, one) for one in ablations(data))
     cells = {row[0]: dict(zip(first.table.columns, row, strict=True)) for row in first.table.rows}
     assert cells["8"]["difference"] == "reference" and cells["4"]["parameters M"] == "3.00"
     assert (cells["4"]["verdict"], cells["16"]["verdict"]) == ("better", "tie")
@@ -263,7 +263,7 @@ def test_the_spread_over_seeds_is_found(tmp_path):
         seed_sd=0.02,
         noise=0.001,
     )
-    found = chance_section(seed_spreads(data))
+    found = chance_finding(seed_spreads(data))
     sd = float(found.table.rows[0][found.table.columns.index("sd over seeds")])
     assert 0.009 < sd < 0.04 and f"{sd:.4f}" in found.sentences[0]
     assert f"{pooled_sd(seed_spreads(data))[0]:.4f}" in found.sentences[0]
@@ -274,7 +274,7 @@ def test_the_learning_curve_counts_who_trains_and_who_validates(tmp_path):
     sets = {"all · 8 subjects": "A", "all · 16 subjects": "AB", "all": "ABCD"}
     sizes = {"all · 8 subjects": 6, "all · 16 subjects": 14, "all": 38}
     data = made(tmp_path, networks={"UTNet": 0.05}, sets=sets, sizes=sizes)
-    found = learning_section(data, learning_curve(data))
+    found = learning_finding(data, learning_curve(data))
     assert [row[2] for row in found.table.rows] == ["8", "16", "40"]
     assert [row[-1] for row in found.table.rows] == ["more is better", "more is better", "all of them"]
     assert not learning_curve(made(tmp_path / "none"))

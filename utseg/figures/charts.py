@@ -1,29 +1,49 @@
-"""Charts as inline SVG, in the colours of the page (CSS classes), so that they are sharp in light, dark and print.
+"""Charts as inline SVG: distributions, Bland–Altman plots, curves, points with intervals, and rows of differences.
 
-Rows of points with boxes for distributions, Bland–Altman plots, and curves. All text is escaped. Which numbers are drawn is for others to
-choose; boxes are quartiles with whiskers to the last value within 1.5 times their distance (Tukey 1977).
+Which numbers are drawn is for others to choose. Boxes are quartiles with whiskers to the last value within 1.5 times their distance
+(Tukey 1977).
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from utseg.figures.axes import (
+    BOTTOM,
+    TOP,
+    Scale,
+    chart,
+    circle,
+    coloured,
+    element,
+    logarithmic_scale,
+    path,
+    row_name,
+    scale,
+    text,
+    x_axis,
+    y_axis,
+)
+
+LEFT = 44
 WIDTH = 360
-LEFT = 92
-RIGHT = 34
-TOP = 26
-BOTTOM = 34
+NAMES = 92
+COUNTS = 34
 ROW = 15
-COLOURS = 6
 POINTS_SHOWN = 160
 LONGEST_NAME = 15
-LEAST_SPAN = 1e-6
 BEYOND = "missed or extra"
+POINTS_WIDTH, POINTS_HEIGHT, POINTS_TOP = 380, 250, TOP + 10
+NAME_HEIGHT = 11
+LETTER = 5.2
+FOREST_ROW = 20
+FOREST_NAMES = 178
+LONGEST_FOREST_NAME = 32
 
 
 @dataclass(frozen=True)
@@ -52,51 +72,27 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Scale:
-    """Maps values onto pixels, with ticks at round numbers; `logarithmic`: by log(1 + value), for what is at least 0."""
+class Point:
+    """A value with its interval. `name` stands beside it, `title` is shown on hovering; `hollow`: drawn as a ring."""
 
-    low: float
-    high: float
-    start: float
-    end: float
-    ticks: list[float] = field(default_factory=list)
-    logarithmic: bool = False
-
-    def __call__(self, value: float) -> float:
-        """The pixel of a value, to a tenth; outside values go to the border."""
-        inside = min(max(value, self.low), self.high)
-        share = (inside - self.low) / (self.high - self.low)
-        if self.logarithmic:
-            share = math.log1p(inside) / math.log1p(self.high)
-        return round(self.start + share * (self.end - self.start), 1)
+    x: float
+    y: float
+    colour: int
+    title: str
+    name: str = ""
+    interval: Sequence[float] | None = None
+    hollow: bool = False
 
 
-def scale(low: float, high: float, start: float, end: float, *, wanted: int = 5) -> Scale:
-    """A scale over at least [low, high], from tick to tick."""
-    if high - low <= LEAST_SPAN * max(abs(low), abs(high), 1):
-        half = 0.5 * max(abs(low), 1)
-        low, high = low - half, high + half
-    raw = (high - low) / wanted
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    ticks = [round(index * step, 10) for index in range(first, last + 1)]
-    return Scale(ticks[0], ticks[-1], start, end, ticks)
+@dataclass(frozen=True)
+class ForestRow:
+    """A difference with its interval; None where it is the reference itself. `note` stands at the right."""
 
-
-def logarithmic_scale(high: float, start: float, end: float) -> Scale:
-    """A scale over [0, high] by log(1 + value), with ticks at 0, 1, 2, 5, 10, …"""
-    ticks = [0.0]
-    for power in range(6):
-        for factor in (1, 2, 5):
-            if ticks[-1] < high:
-                ticks.append(float(factor * 10**power))
-    return Scale(0.0, ticks[-1], start, end, ticks, logarithmic=True)
-
-
-def tick_text(value: float) -> str:
-    """A number at an axis."""
-    return f"{value:g}".replace("-", "−")
+    name: str
+    difference: float | None
+    interval: Sequence[float] | None
+    note: str = ""
+    significant: bool = False
 
 
 def distribution(
@@ -104,62 +100,41 @@ def distribution(
 ) -> Markup:
     """Rows of points with a box each, values along x, n at the right."""
     height = TOP + BOTTOM + sum(ROW + (5 if row.name else 0) for row in rows)
-    span = LEFT, WIDTH - RIGHT
-    x = logarithmic_scale(limits[1], *span) if logarithmic else scale(*limits, *span)
-    parts = [x_axis(x, TOP, height - BOTTOM, unit)]
+    x = (logarithmic_scale if logarithmic else scale)(*limits, NAMES, WIDTH - COUNTS)
+    parts = [x_axis(x, height - BOTTOM, unit)]
     y = TOP - 2.0
     for row in rows:
         if row.name:
             y += 5
-            parts.append(row_name(row.name, y + ROW / 2))
-        parts.append(_row(row, x, y + ROW / 2))
+            parts.append(row_name(row.name, NAMES - 8, y + ROW / 2, LONGEST_NAME))
+        parts += _dots(row, x, y + ROW / 2)
         y += ROW
-    return svg(title, WIDTH, height, parts)
+    return chart(title, WIDTH, height, parts)
 
 
-def row_name(name: str, y: float) -> Markup:
-    """The name of a row at the left, shortened."""
-    short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
-    return Markup('<text class="name" x="{}" y="{}"><title>{}</title>{}</text>').format(
-        LEFT - 8, y + 3.5, name, short
-    )
-
-
-def _row(row: Dots, x: Scale, y: float) -> Markup:
+def _dots(row: Dots, x: Scale, y: float) -> list[Markup]:
     count = len(row.values)
-    note = f"{count}" + (f"+{row.undefined}∅" if row.undefined else "")
-    parts = [Markup('<text class="count" x="{}" y="{}">{}</text>').format(WIDTH - RIGHT + 6, y + 3.5, note)]
+    note = text("count", x.end + 6, y + 3.5, f"{count}" + (f"+{row.undefined}∅" if row.undefined else ""))
     if not count:
-        return parts[0]
+        return [note]
     values = np.minimum(row.values, x.high)
     q1, median, q3 = np.percentile(values, [25, 50, 75])
     reach = 1.5 * (q3 - q1)
     within = values[(values >= q1 - reach) & (values <= q3 + reach)]
     low, high = float(within.min()), float(within.max())
-    outside = (values < low) | (values > high)
-    shown = [index for index in range(count) if count <= POINTS_SHOWN or outside[index]]
+    parts = []
     if count >= 4:
-        box = '<path class="whisker" d="M{a} {y}H{b}M{c} {y}H{d}"/><rect class="box" x="{b}" y="{top}" width="{w}" height="9" rx="1"/>'
         left, right = x(q1), x(q3)
-        parts.append(
-            Markup(box).format(
-                a=x(low), b=left, c=right, d=x(high), y=y, top=y - 4.5, w=round(right - left, 1)
-            )
-        )
-    for index in shown:
-        shift = ((index * 7919) % 11 - 5) * 0.62
-        value = float(row.values[index])
-        parts.append(
-            Markup('<circle data-case="{}" cx="{}" cy="{}" r="1.8"><title>{}: {}</title></circle>').format(
-                row.cases[index],
-                x(value),
-                round(y + shift, 1),
-                row.cases[index],
-                f"{value:.4g}" if math.isfinite(value) else BEYOND,
-            )
-        )
-    parts.append(Markup('<path class="median" d="M{} {}v11"/>').format(x(median), y - 5.5))
-    return Markup('<g class="c{}">{}</g>').format(row.colour % COLOURS, Markup("").join(parts))
+        parts = [
+            path("whisker", f"M{x(low)} {y}H{left}M{right} {y}H{x(high)}"),
+            element("rect", "box", x=left, y=y - 4.5, width=round(right - left, 1), height=9, rx=1),
+        ]
+    for index, (value, case) in enumerate(zip(row.values.tolist(), row.cases, strict=True)):
+        if count <= POINTS_SHOWN or not low <= values[index] <= high:
+            at = round(y + ((index * 7919) % 11 - 5) * 0.62, 1)
+            shown = f"{value:.4g}" if math.isfinite(value) else BEYOND
+            parts.append(circle(x(value), at, 1.8, f"{case}: {shown}", data_case=case))
+    return [note, coloured(row.colour, [*parts, path("median", f"M{x(median)} {y - 5.5}v11")])]
 
 
 def agreement(
@@ -172,95 +147,113 @@ def agreement(
     colour: int = 0,
 ) -> Markup:
     """A Bland–Altman plot: difference (prediction − reference) over mean, with bias and limits of agreement from `found`."""
-    height = 230
+    height, right = 230, WIDTH - 62
     mean, difference = (prediction + reference) / 2, prediction - reference
     lines = [found["bias"], *(found["limits"] or ())]
     spread = float(np.abs([*difference, *lines, 1e-6]).max())
-    left, right = 44, 62
-    x = scale(float(mean.min()), float(mean.max()), left, WIDTH - right, wanted=4)
+    x = scale(float(mean.min()), float(mean.max()), LEFT, right, wanted=4)
     y = scale(-spread, spread, height - BOTTOM, TOP, wanted=4)
-    parts = [x_axis(x, TOP, height - BOTTOM, f"mean of both, {unit}"), y_ticks(y, left, WIDTH - right)]
+    parts = [x_axis(x, height - BOTTOM, f"mean of both, {unit}"), y_axis(y, LEFT, right)]
     for value, kind in zip(lines, ("bias", "limit", "limit"), strict=False):
-        line = '<path class="{}" d="M{} {}H{}"/><text class="side" x="{}" y="{}">{}</text>'
-        parts.append(
-            Markup(line).format(
-                kind, left, y(value), WIDTH - right, WIDTH - right + 5, y(value) + 3.5, _signed(value)
-            )
-        )
+        parts.append(path(kind, f"M{LEFT} {y(value)}H{right}"))
+        parts.append(text("side", right + 5, y(value) + 3.5, _signed(value)))
+    points = zip(names, mean.tolist(), difference.tolist(), strict=True)
     dots = [
-        Markup('<circle data-subject="{}" cx="{}" cy="{}" r="2.2"><title>{}: {} {}</title></circle>').format(
-            name, x(float(m)), y(float(d)), name, _signed(float(d)), unit
-        )
-        for name, m, d in zip(names, mean, difference, strict=True)
+        circle(x(m), y(d), 2.2, f"{name}: {_signed(d)} {unit}", data_subject=name) for name, m, d in points
     ]
-    parts.append(Markup('<g class="c{}">{}</g>').format(colour % COLOURS, Markup("").join(dots)))
-    return svg(title, WIDTH, height, parts)
+    return chart(title, WIDTH, height, [*parts, coloured(colour, dots)])
 
 
 def curves(title: str, unit: str, lines: Sequence[Curve], limits: tuple[float, float]) -> Markup:
-    """Lines over epochs, with a legend below."""
-    named = [line for line in lines if line.name]
-    columns = 2
-    legend = 16 * math.ceil(len(named) / columns)
-    width, height, left = 460, 250 + legend, 44
+    """Lines over epochs, with a legend below in two columns."""
+    width, bottom = 460, 250 - BOTTOM
+    right = width - 12
     last = max((max(line.x) for line in lines if len(line.x)), default=1.0)
-    x = scale(0, last, left, width - 12)
-    bottom = height - BOTTOM - legend
-    y = scale(*limits, bottom, TOP)
-    parts = [x_axis(x, TOP, bottom, unit), y_ticks(y, left, width - 12)]
-    for line in lines:
+    x, y = scale(0, last, LEFT, right), scale(*limits, bottom, TOP)
+    parts = [x_axis(x, bottom, unit), y_axis(y, LEFT, right)]
+    for number, line in enumerate(lines):
+        kind = "curve dashed" if line.dashed else "curve"
         points = " ".join(f"{x(a)},{y(b)}" for a, b in zip(line.x, line.y, strict=True) if math.isfinite(b))
-        kind = "curve dashed" if line.dashed else "curve"
-        parts.append(
-            Markup('<g class="c{}"><polyline class="{}" points="{}"/></g>').format(
-                line.colour % COLOURS, kind, points
-            )
-        )
-    for number, line in enumerate(named):
-        at_x = left + (number % columns) * (width - left) / columns
-        at_y = bottom + BOTTOM + 8 + 16 * (number // columns)
-        kind = "curve dashed" if line.dashed else "curve"
-        parts.append(
-            Markup(
-                '<g class="c{}"><path class="{}" d="M{} {}h18"/></g><text class="key" x="{}" y="{}">{}</text>'
-            ).format(line.colour % COLOURS, kind, at_x, at_y - 3.5, at_x + 24, at_y, line.name)
-        )
-    return svg(title, width, height, parts)
+        at_x, at_y = LEFT + (number % 2) * (width - LEFT) / 2, bottom + BOTTOM + 8 + 16 * (number // 2)
+        key = path(kind, f"M{at_x} {at_y - 3.5}h18")
+        parts.append(coloured(line.colour, [element("polyline", kind, points=points), key]))
+        parts.append(text("key", at_x + 24, at_y, line.name))
+    return chart(title, width, 250 + 16 * math.ceil(len(lines) / 2), parts)
 
 
-def svg(title: str, width: float, height: float, parts: Sequence[Markup]) -> Markup:
-    """A chart from its parts, under its title."""
-    head = '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}"><text class="title" x="0" y="12">{}</text>{}</svg>'
-    return Markup(head).format(width, height, title, title, Markup("").join(parts))
-
-
-def x_axis(
-    x: Scale, top: float, bottom: float, unit: str, text: Callable[[float], str] = tick_text
+def points_chart(
+    title: str,
+    units: tuple[str, str],
+    points: Sequence[Point],
+    *,
+    lines: Sequence[Sequence[Point]] = (),
+    logarithmic: bool = False,
+    limits: Sequence[float] = (),
+    radius: float = 3.2,
 ) -> Markup:
-    """Grid, ticks and unit below; `text`: of a tick."""
-    parts = [
-        Markup('<path class="grid" d="M{0} {1}V{2}"/><text class="tick" x="{0}" y="{3}">{4}</text>').format(
-            x(tick), top, bottom, bottom + 13, text(tick)
-        )
-        for tick in x.ticks
-    ]
-    caption = Markup('<text class="unit" x="{}" y="{}">{}</text>').format(
-        (x.start + x.end) / 2, bottom + 28, unit
-    )
-    line = Markup('<path class="axis" d="M{} {}H{}"/>').format(x.start, bottom, x.end)
-    return Markup("").join([*parts, line, caption])
+    """Points over x; `lines` join some of them. `units`: of x, which may be logarithmic, and y; `limits`: y values that have to fit in."""
+    width, height = POINTS_WIDTH, POINTS_HEIGHT
+    values = [point.x for point in points]
+    spread = logarithmic_scale if logarithmic and min(values) > 0 else scale
+    x = spread(min(values), max(values), LEFT, width - 14)
+    bounds = [*limits, *(value for point in points for value in (point.y, *(point.interval or ())))]
+    y = scale(min(bounds), max(bounds), height - BOTTOM, POINTS_TOP)
+    parts = [x_axis(x, height - BOTTOM, units[0], POINTS_TOP), y_axis(y, LEFT, width - 14)]
+    parts.append(text("side", 0, TOP + 2, units[1]))
+    for line in lines:
+        joined = " ".join(f"{x(point.x)},{y(point.y)}" for point in line)
+        parts.append(coloured(line[0].colour, [element("polyline", "curve", points=joined)]))
+    for point in points:
+        drawn = [circle(x(point.x), y(point.y), radius, point.title, "ring" if point.hollow else "")]
+        if point.interval:
+            low, high = map(y, point.interval)
+            drawn.insert(0, path("whisker", f"M{x(point.x)} {low}V{high}"))
+        parts.append(coloured(point.colour, drawn))
+    named = sorted((y(point.y), x(point.x), point.name) for point in points if point.name)
+    return chart(title, width, height, [*parts, *_names(named)])
 
 
-def y_ticks(y: Scale, left: float, right: float) -> Markup:
-    """Grid and ticks at the left."""
-    return Markup("").join(
-        Markup('<path class="grid" d="M{} {}H{}"/><text class="name" x="{}" y="{}">{}</text>').format(
-            left, y(tick), right, left - 6, y(tick) + 3.5, tick_text(tick)
-        )
-        for tick in y.ticks
-    )
+def _names(placed: Sequence[tuple[float, float, str]]) -> list[Markup]:
+    """Names beside their points (y, x), at the left where the right has no room, moved apart where they would overlap."""
+    parts: list[Markup] = []
+    taken: list[tuple[float, float, float]] = []
+    for at_y, at_x, name in placed:
+        width = LETTER * len(name)
+        at_left = at_x + 7 + width > POINTS_WIDTH
+        start = max(at_x - 7 - width, 0) if at_left else at_x + 7
+        y = at_y - 5
+        while any(
+            abs(y - other) < NAME_HEIGHT and start < end and first < start + width
+            for other, first, end in taken
+        ):
+            y += 2
+        taken.append((y, start, start + width))
+        x = round(start + width if at_left else start, 1)
+        parts.append(text("label end" if at_left else "label", x, round(y + 3.5, 1), name))
+    return parts
+
+
+def forest(title: str, unit: str, rows: Sequence[ForestRow]) -> Markup:
+    """Rows of differences around 0, with their intervals; the reference is the row without one."""
+    bounds = [value for row in rows for value in (row.difference or 0.0, *(row.interval or ()))]
+    width, right = 460, 460 - 92
+    height = TOP + BOTTOM + FOREST_ROW * len(rows)
+    x = scale(min(0.0, *bounds), max(0.0, *bounds), FOREST_NAMES, right, wanted=4)
+    parts = [x_axis(x, height - BOTTOM, unit), path("bias", f"M{x(0.0)} {TOP}V{height - BOTTOM}")]
+    for number, row in enumerate(rows):
+        y = TOP + FOREST_ROW * (number + 0.5)
+        parts.append(row_name(row.name, FOREST_NAMES - 8, y, LONGEST_FOREST_NAME))
+        parts.append(text("count", right + 8, y + 3.5, row.note))
+        if row.difference is None:
+            parts.append(path("bias", f"M{x(0.0)} {y - 5}v10"))
+            continue
+        low, high = row.interval or (row.difference, row.difference)
+        kind, said = "" if row.significant else "ring", f"{row.name}: {row.difference:+.4f}"
+        dot = circle(x(row.difference), y, 3.4, said, kind)
+        parts.append(coloured(0, [path("whisker", f"M{x(low)} {y}H{x(high)}"), dot]))
+    return chart(title, width, height, parts)
 
 
 def _signed(value: float) -> str:
-    text = f"{value:+.1f}" if abs(value) >= 1 else f"{value:+.2f}"
-    return "0" if float(text) == 0 else text.replace("-", "−")
+    shown = f"{value:+.1f}" if abs(value) >= 1 else f"{value:+.2f}"
+    return "0" if float(shown) == 0 else shown.replace("-", "−")

@@ -1,6 +1,6 @@
-"""Puts pictures into a page: a figure of some cases of each group, and the stacks of the worst cases, drawn in parallel.
+"""Adds pictures to the cases of a page: figures of some cases of each group, and the stacks of the worst cases, drawn in parallel.
 
-Which models and cases a page is about is its own; what cannot be drawn is left out with the reason. Nothing is scored here.
+What cannot be drawn is left out with the reason. Nothing is scored here.
 """
 
 import logging
@@ -9,25 +9,22 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import TypeVar
 
 from utseg.case import Dataset
 from utseg.compute.pool import process_pool, run_each
 from utseg.home import Home
 from utseg.progress import progress
 from utseg.report.case_files import CaseFiles, find_case_files
-from utseg.report.cases import FIGURES, Chosen, choose_figures
-from utseg.report.page import Shown
+from utseg.report.cases import FIGURES, ShownCases, choose_figures
 from utseg.report.stacks import PIXELS_PER_CASE, Stack, StackRequest, make_stack
 
 logger = logging.getLogger("utseg")
 STACKS_SHOWN = 400
 CASES_AT_FULL_SIZE = 500
-AnyPage = TypeVar("AnyPage", bound=Shown)
 
 
 def with_pictures(
-    page: AnyPage,
+    cases: ShownCases,
     column: str,
     *,
     home: Home,
@@ -36,59 +33,44 @@ def with_pictures(
     most: int = STACKS_SHOWN,
     executor: Executor | None = None,
     workers: int | None = None,
-) -> AnyPage:
-    """The page with figures of these cases of each value of the group column ("": of all), and stacks of at most so many cases."""
-    entries = page.scored
-    places, notices = find_case_files(entries, home, dataset)
-    chosen = choose_figures(entries, column, page.order, _fullest(page, places, column), which)
-    wanted = [case for case in page.order if case in places]
-    kept = dict.fromkeys([*wanted[:most], *(figure.case_id for figure in chosen)])
-    if len(wanted) > len(kept):
+) -> ShownCases:
+    """The cases with these figures of each value of the group column ("": of all), and stacks of at most so many cases."""
+    files, notices = find_case_files(cases.entries, home, dataset)
+    fullest = _fullest(cases, files, column)
+    figures = choose_figures(cases.entries, column, cases.order, fullest, which)
+    in_figures = dict.fromkeys(figure.case_id for figure in figures)
+    wanted = [case for case in cases.order if case in files]
+    shown = dict.fromkeys([*wanted[:most], *in_figures])
+    if len(wanted) > len(shown):
         notices.append(
-            f"Only the {len(kept)} worst cases and those of the figures have their stack of slices."
+            f"Only the {len(shown)} worst cases and those of the figures have their stack of slices."
         )
-    requests = [
-        StackRequest(
-            places[case], page.labels, case in {figure.case_id for figure in chosen}, _pixels(len(kept))
-        )
-        for case in kept
-    ]
+    # fewer pixels each where there are very many cases
+    pixels = min(PIXELS_PER_CASE, PIXELS_PER_CASE * CASES_AT_FULL_SIZE // max(len(shown), 1))
+    requests = [StackRequest(files[case], cases.labels, case in in_figures, pixels) for case in shown]
     stacks, problems = _stacks(requests, executor, workers)
-    return replace(
-        page,
-        notices=[*page.notices, *notices, *problems],
-        stacks=stacks,
-        figures=_there(chosen, stacks),
-    )
+    drawn = [figure for figure in figures if figure.case_id in stacks]
+    return replace(cases, stacks=stacks, figures=drawn, notices=[*notices, *problems])
 
 
-def _fullest(page: Shown, places: Mapping[str, CaseFiles], column: str) -> set[str]:
+def _fullest(cases: ShownCases, files: Mapping[str, CaseFiles], column: str) -> set[str]:
     """Of each group the cases that as many models have as any of its cases."""
-    group = {str(row["case"]): str(row.get(column, "")) for entry in page.scored for row in entry.rows}
+    group = {str(row["case"]): str(row.get(column, "")) for entry in cases.entries for row in entry.rows}
     most: dict[str, int] = {}
-    for case, own in places.items():
-        most[group[case]] = max(most.get(group[case], 0), len(own.predictions))
-    return {case for case, own in places.items() if len(own.predictions) == most[group[case]]}
-
-
-def _pixels(count: int) -> int:
-    """Of each case's stack: fewer where there are very many cases."""
-    return min(PIXELS_PER_CASE, PIXELS_PER_CASE * CASES_AT_FULL_SIZE // max(count, 1))
-
-
-def _there(chosen: Sequence[Chosen], stacks: Mapping[str, Stack]) -> list[Chosen]:
-    return [figure for figure in chosen if figure.case_id in stacks]
+    for case, found in files.items():
+        most[group[case]] = max(most.get(group[case], 0), len(found.predictions))
+    return {case for case, found in files.items() if len(found.predictions) == most[group[case]]}
 
 
 def _stacks(
     requests: Sequence[StackRequest], executor: Executor | None, workers: int | None
 ) -> tuple[dict[str, Stack], list[str]]:
     """The stacks of all cases that can be read, by case, and a line for each that cannot."""
+    if not requests:
+        return {}, []
     started = time.monotonic()
     stacks: dict[str, Stack] = {}
     problems: list[str] = []
-    if not requests:
-        return stacks, problems
 
     def name(request: StackRequest) -> str:
         return request.files.case_id

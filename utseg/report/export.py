@@ -1,15 +1,59 @@
-"""The report's tables as files: CSV, Markdown and LaTeX of each, and all together as `tables.md` and `tables.tex`."""
+"""Writes a report: the page, and its tables beside it as CSV, Markdown and LaTeX, each and all together."""
 
 import csv
 import io
+import platform
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from utseg.errors import InputError
 from utseg.evaluate.tables import LATEX_FILE, MARKDOWN_FILE, Table, to_latex, to_markdown
 from utseg.files import require_writable, write_text
+from utseg.report.page import Page, render
 
+SUFFIX = ".html"
+TABLES = "_tables"
 OWN_NAME = re.compile(r"\d+_[a-z0-9_]*\.(csv|md|tex)")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written: the file, the folder of tables, how many cases, how many of them with pictures, and why others have none."""
+
+    path: Path
+    tables: Path
+    cases: int
+    pictured: int
+    notices: tuple[str, ...]
+
+
+def require_output(output: Path) -> None:
+    """Raises InputError where no page can be written there."""
+    if output.suffix != SUFFIX or output.is_dir():
+        raise InputError(f"{output}: expected a file to write whose name ends in {SUFFIX}")
+    require_writable(output.absolute().parent)
+
+
+def write_page(page: Page, output: Path, cases: int) -> Report:
+    """Writes the page and its tables."""
+    write_text(output, render(page))
+    tables = output.with_name(output.stem + TABLES)
+    export_tables(page.tables(), tables)
+    return Report(output, tables, cases, len(page.cases.stacks) if page.cases else 0, tuple(page.notices))
+
+
+def made_now() -> dict[str, str]:
+    """When and by what a report is made."""
+    try:
+        own = version("utseg")
+    except PackageNotFoundError:
+        own = "not installed"
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return {"made": now, "by": f"utseg {own}, Python {platform.python_version()}"}
 
 
 def export_tables(tables: Sequence[Table], folder: Path) -> None:

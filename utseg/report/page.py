@@ -1,4 +1,4 @@
-"""The page: what it shows, and its HTML from template, style and script, all in one file that asks nothing of any network.
+"""The page: sections of blocks, and its HTML from template, style and script, all in one file that asks nothing of any network.
 
 Everything is escaped by jinja2 or markupsafe; data for the script is JSON in which no tag can end. A Content-Security-Policy allows the
 page's own script and style by their hash, pictures from the file itself, and nothing else. What is shown is for `scores` and `study`.
@@ -8,90 +8,128 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 from markupsafe import Markup
 
 from utseg.evaluate.tables import Table
-from utseg.figures.charts import COLOURS
+from utseg.figures.axes import COLOURS
 from utseg.figures.colours import label_colour
-from utseg.report.cases import Chosen, dice_by_label
-from utseg.report.entries import Entry
+from utseg.report.cases import ShownCases
 from utseg.report.scores.comparison_tables import MARK
-from utseg.report.scores.score_charts import Charts
 from utseg.report.stacks import Stack
 
 UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+Fold = Literal["", "closed", "open"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """What every page has: a title, how it was made, and cases with their pictures. `order`: cases worst first, with their mean Dice.
+@dataclass(frozen=True)
+class Block:
+    """Part of a section: `kind` names the template's macro for it, `content` is what that shows."""
 
-    `lacking`: what stands where a model has no mask of a case.
+    kind: str
+    content: Any = None
+    fold: Fold = ""
+
+
+@dataclass(frozen=True)
+class TableBlock:
+    """A table. `texts`: how many of its columns are text, the others are aligned right; `prose`: long texts in all of them.
+
+    A folded one is opened by its title. The table is exported, too.
     """
 
-    title: str
-    made: Sequence[tuple[str, str]]
-    entries: Sequence[Entry]
-    columns: Sequence[str]
-    notices: Sequence[str]
-    settings: Table | None
-    provenance: Table
-    commands: Sequence[str]
-    order: Mapping[str, float] = field(default_factory=dict)
-    cases: Table | None = None
-    stacks: Mapping[str, Stack] = field(default_factory=dict)
-    figures: Sequence[Chosen] = ()
-    lacking: str = "not scored"
+    table: Table
+    texts: int = 1
+    fold: Fold = ""
+    titled: bool = True
+    noted: bool = True
+    prose: bool = False
+    kind: str = "table"
 
-    @property
-    def scored(self) -> list[Entry]:
-        """The entries that have scores."""
-        return [entry for entry in self.entries if entry.scores]
 
-    @property
-    def subjects(self) -> int:
-        """How many subjects were scored, by any of the models."""
-        return len({row["subject"] for entry in self.scored for row in entry.rows})
+@dataclass(frozen=True)
+class Charts:
+    """Charts that belong together, under a caption."""
 
-    @property
-    def labels(self) -> dict[str, int]:
-        """The labels that were scored, by name, with their values."""
-        known: dict[str, int] = {}
-        found: dict[str, int] = {}
-        for entry in self.scored:
-            for scores in entry.scores:
-                known |= scores.sources.labels if scores.sources else {}
-            for row in entry.rows:
-                name = str(row["label_name"])
-                found.setdefault(name, int(row.get("label") or known.get(name) or len(found) + 1))
-        return found
+    caption: str
+    charts: Sequence[Markup]
+    fold: Fold = ""
+    kind: str = "charts"
+
+
+AnyBlock = Block | TableBlock | Charts
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it. `anchor` and `link` are for the navigation."""
+
+    anchor: str
+    link: str
+    heading: str
+    blocks: Sequence[AnyBlock]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Page(Shown):
-    """Everything that the report about scores and runs shows."""
+class Page:
+    """What a page shows. Sections without a block are left out."""
 
-    training: Table | None
-    curves: Charts | None
-    plans: Sequence[Table]
-    glance: Sequence[Table] = ()
-    pairs: Table | None = None
-    details: Sequence[Table] = ()
-    distributions: Sequence[Charts] = ()
-    agreements: Sequence[Charts] = ()
+    kind: str
+    title: str
+    made: Sequence[str]
+    notices: Sequence[str]
+    sections: Sequence[Section]
+    cases: ShownCases | None = None
 
     def tables(self) -> list[Table]:
         """Every table of the page, in its order."""
-        some = [*self.glance, self.cases, *self.details, self.pairs, self.training]
-        return [table for table in (*some, *self.plans, self.settings, self.provenance) if table is not None]
+        blocks = [block for section in self.sections for block in section.blocks]
+        return [block.table for block in blocks if isinstance(block, TableBlock)]
 
 
-def render(page: Shown, template: str = "report.html") -> str:
-    """The page as HTML, by a template that extends `layout.html`."""
+def note(text: str) -> Block:
+    """Small print."""
+    return Block("note", text)
+
+
+def models_legend(names: Sequence[str]) -> list[Block]:
+    """The colours of several models, or groups, in charts; nothing for one."""
+    return [Block("legend", names)] if len(names) > 1 else []
+
+
+def folded(tables: Sequence[Table], texts: int) -> list[TableBlock]:
+    """Tables that are opened by their titles."""
+    return [TableBlock(table, texts, "closed") for table in tables]
+
+
+def figures_section(cases: ShownCases | None, heading: str, text: str) -> Section:
+    """The pictures of the chosen cases."""
+    blocks = (
+        [Block("labels_legend"), note(text), Block("figures", _figures(cases))]
+        if cases and cases.figures
+        else []
+    )
+    return Section("pictures", "Pictures", heading, blocks)
+
+
+def cases_section(cases: ShownCases | None) -> Section:
+    """The table of all cases, which can be sorted and filtered."""
+    blocks = [TableBlock(cases.table, kind="cases")] if cases else []
+    return Section("cases", "All cases", "All cases", blocks)
+
+
+def provenance_section(provenance: Table, settings: Table | None, commands: Sequence[str]) -> Section:
+    """Where everything came from, and how to do it again."""
+    blocks = [TableBlock(provenance, 3, "open", prose=True)]
+    blocks += [TableBlock(settings, 3, "closed", prose=True)] if settings else []
+    return Section("provenance", "Provenance", "Provenance", [*blocks, Block("commands", commands)])
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -102,26 +140,26 @@ def render(page: Shown, template: str = "report.html") -> str:
         lstrip_blocks=True,
     )
     environment.filters["json"] = json_in_html
-    script, style = _own_file("report.js"), _own_file("report.css")
-    numbers = {case: number for number, case in enumerate(page.order)}
-    return environment.get_template(template).render(
+    script, style = _text_of("report.js"), _text_of("report.css")
+    cases = page.cases
+    numbers = {case: number for number, case in enumerate(cases.order)} if cases else {}
+    colours = {name: label_colour(max(value, 1)) for name, value in cases.labels.items()} if cases else {}
+    return environment.get_template("page.html").render(
         page=page,
+        sections=[section for section in page.sections if section.blocks],
         script=Markup(script),
         style=Markup(style),
         policy=f"default-src 'none'; img-src data:; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
         "base-uri 'none'; form-action 'none'",
-        label_colours={name: label_colour(max(value, 1)) for name, value in page.labels.items()},
+        label_colours=colours,
         colours=COLOURS,
         mark=MARK,
         numbers=numbers,
-        filters=_filters(page),
-        stacks={numbers[case]: _stack(page, stack) for case, stack in page.stacks.items()},
-        figures=_figures(page),
+        filters=_filters(cases) if cases else [],
+        stacks={numbers[case]: _stack(cases, stack) for case, stack in cases.stacks.items()} if cases else {},
         viewer={
-            "labels": [
-                {"name": name, "colour": label_colour(max(value, 1))} for name, value in page.labels.items()
-            ],
-            "models": [entry.name for entry in page.scored],
+            "labels": [{"name": name, "colour": colour} for name, colour in colours.items()],
+            "models": [entry.name for entry in cases.entries] if cases else [],
         },
     )
 
@@ -134,7 +172,7 @@ def json_in_html(value: Any) -> Markup:
     return Markup(text)
 
 
-def _own_file(name: str) -> str:
+def _text_of(name: str) -> str:
     return (files("utseg.report") / name).read_text(encoding="utf-8")
 
 
@@ -142,43 +180,34 @@ def _hash(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode("ascii")
 
 
-def _filters(page: Shown) -> list[dict[str, Any]]:
-    """For each group column of the table of cases: its place and its values."""
-    if page.cases is None:
-        return []
+def _filters(cases: ShownCases) -> list[dict[str, Any]]:
+    """For each group column of the table of cases: its index and its values."""
     return [
-        {"place": place, "column": column, "values": sorted({row[place] for row in page.cases.rows} - {""})}
-        for place, column in enumerate(page.cases.columns)
-        if column in page.columns
+        {"index": index, "column": column, "values": sorted({row[index] for row in cases.table.rows} - {""})}
+        for index, column in enumerate(cases.table.columns)
+        if column in cases.columns
     ]
 
 
-def _stack(page: Shown, stack: Stack) -> dict[str, Any]:
+def _stack(cases: ShownCases, stack: Stack) -> dict[str, Any]:
     """A stack for the viewer: models in the order of the entries, None where one has not got the case."""
-    dice = dice_by_label(page.scored).get(stack.case_id, {})
-    models = stack.page["models"]
     return {
         **stack.page,
         "case": stack.case_id,
-        "models": [models.get(entry.name) for entry in page.scored],
-        "dice": [[dice.get(entry.name, {}).get(label) for label in page.labels] for entry in page.scored],
+        "models": [stack.page["models"].get(entry.name) for entry in cases.entries],
+        "dice": [[dice.get(label) for label in cases.labels] for dice in cases.dice(stack.case_id)],
     }
 
 
-def _figures(page: Shown) -> list[dict[str, Any]]:
+def _figures(cases: ShownCases) -> Mapping[str, list[dict[str, Any]]]:
     """The figures' rows, by group: each case with its picture and the Dice of each model."""
-    dice = dice_by_label(page.scored)
     groups: dict[str, list[dict[str, Any]]] = {}
-    for chosen in page.figures:
-        figure = page.stacks[chosen.case_id].figure or {}
+    for figure in cases.figures:
+        drawn = cases.stacks[figure.case_id].figure or {}
         models = [
-            {
-                "name": entry.name,
-                "paths": figure["models"].get(entry.name, {}).get("paths"),
-                "dice": dice[chosen.case_id].get(entry.name, {}),
-            }
-            for entry in page.scored
+            {"name": entry.name, "paths": drawn["models"].get(entry.name, {}).get("paths"), "dice": dice}
+            for entry, dice in zip(cases.entries, cases.dice(figure.case_id), strict=True)
         ]
-        row = figure | {"case": chosen.case_id, "why": chosen.why, "models": models}
-        groups.setdefault(chosen.group, []).append(row)
-    return [{"group": group, "rows": rows} for group, rows in groups.items()]
+        row = drawn | {"case": figure.case_id, "why": figure.why, "models": models}
+        groups.setdefault(figure.group, []).append(row)
+    return groups

@@ -74,7 +74,7 @@ function startTable() {
     rows.forEach((row, index) => {
       const whole = texts[index].join("\n").toLowerCase();
       const fits = words.every((word) => whole.includes(word))
-        && selects.every((select) => select.selectedIndex === 0 || texts[index][select.dataset.place] === select.value);
+        && selects.every((select) => select.selectedIndex === 0 || texts[index][select.dataset.index] === select.value);
       row.hidden = !fits;
       shown += fits;
     });

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from utseg.errors import InputError
-from utseg.evaluate.compare import LEAST_SUBJECTS, OVER_LABELS, compare_models, why_none
+from utseg.evaluate.compare import LEAST_SUBJECTS, compare_models, why_none
 from utseg.evaluate.metrics import AT_A_GLANCE, EMPTIES, METRIC, Row
-from utseg.evaluate.summary import mean_over_labels
 from utseg.evaluate.tables import NOTHING, Table, digits_apart, number, p_text, with_interval
 from utseg.report.entries import Entry
 
@@ -28,34 +27,35 @@ RANK_NOTE = (
     "In the test a structure that is missed, or extra, is worse than any value, and one rightly left out as good as can be: distances are "
     "compared by signed ranks, overlaps by their mean, both by random changes of sign, two-sided."
 )
-Comparison = dict[str, Any]
+Comparisons = dict[str, dict[str, Any]]  # by metric what `compare_models` says
 
 
-def compare_entries(
-    entries: Sequence[Entry], columns: Sequence[str]
-) -> tuple[dict[str, Comparison], list[str]]:
-    """For each metric that all have, what `compare_models` says; and lines on what could not be compared.
+def compare_entries(entries: Sequence[Entry], columns: Sequence[str]) -> tuple[list[Comparisons], list[str]]:
+    """The models compared on the cases that all have, for each metric; each alone where no case is in all. And lines that say so.
 
     Raises InputError where the models were scored on other labels.
     """
     rows = {entry.name: entry.rows for entry in entries}
     _require_same_labels(rows)
     metrics = [
-        metric for metric in AT_A_GLANCE if all(metric in row for own in rows.values() for row in own[:1])
+        metric for metric in AT_A_GLANCE if all(metric in row for some in rows.values() for row in some[:1])
     ]
-    cases = [{row["case"] for row in own} for own in rows.values()]
-    if not set.intersection(*cases):
-        return {metric: _side_by_side(rows, metric, columns) for metric in metrics}, [
-            "The models were scored on different cases: they stand side by side, and no test compares them."
-        ]
-    found = {
-        metric: compare_models(rows, metric=metric, columns=columns, only_common=True) for metric in metrics
-    }
+
+    def compared(models: Mapping[str, Sequence[Row]]) -> Comparisons:
+        return {
+            metric: compare_models(models, metric=metric, columns=columns, only_common=True)
+            for metric in metrics
+        }
+
+    if not set.intersection(*({row["case"] for row in some} for some in rows.values())):
+        line = "The models were scored on different cases: they stand one after the other, and no test compares them."
+        return [compared({name: some}) for name, some in rows.items()], [line]
+    found = compared(rows)
     notices = [
         f"{name} was not scored on {len(lacking)} of the cases; models are compared on those that all have."
         for name, lacking in next(iter(found.values()))["left_out"].items()
     ]
-    return found, notices
+    return [found], notices
 
 
 def _require_same_labels(rows: Mapping[str, Sequence[Row]]) -> None:
@@ -68,144 +68,83 @@ def _require_same_labels(rows: Mapping[str, Sequence[Row]]) -> None:
             )
 
 
-def _side_by_side(rows: Mapping[str, Sequence[Row]], metric: str, columns: Sequence[str]) -> Comparison:
-    """Models without a case in common, each by itself, in the form that `compare_models` has."""
-    alone = {name: compare_models({name: own}, metric=metric, columns=columns) for name, own in rows.items()}
-    groups: dict[str, Any] = {}
-    for column in columns:
-        values = sorted({value for own in alone.values() for value in own["groups"][column]})
-        groups[column] = {
-            value: _joined([own["groups"][column].get(value) for own in alone.values()]) for value in values
-        }
-    first = next(iter(alone.values()))
-    return first | {
-        "models": list(rows),
-        "groups": groups,
-        "all": _joined([own["all"] for own in alone.values()]),
-    }
-
-
-def _joined(groups: Sequence[Any]) -> dict[str, Any]:
-    there = [group for group in groups if group]
-    labels = list(dict.fromkeys(name for group in there for name in group["labels"]))
-    return {
-        "cases": sum(group["cases"] for group in there),
-        "subjects": sum(group["subjects"] for group in there),
-        "labels": {
-            name: {
-                "models": {
-                    model: found
-                    for group in there
-                    for model, found in group["labels"].get(name, {"models": {}})["models"].items()
-                },
-                "pairs": [],
-                "best": None,
-                "best_is_significant": False,
-            }
-            for name in labels
-        },
-    }
-
-
-def glance_tables(comparisons: Mapping[str, Comparison], *, detailed: bool = False) -> list[Table]:
+def comparison_tables(comparisons: Comparisons, *, detailed: bool = False) -> list[Table]:
     """All cases by label, then each group by the mean over labels; `detailed`: by every label.
 
     One model: one table with a column for each metric. Several: one table for each metric with a column for each model.
     """
     models = next(iter(comparisons.values()))["models"]
-    title = "group and label" if detailed else "group"
+    by = "group and label" if detailed else "group"
     if len(models) == 1:
         heads = [METRIC[metric].title for metric in comparisons]
-        chosen = [(metric, models[0]) for metric in comparisons]
-        return [_table(f"{models[0]} by {title}", heads, comparisons, chosen, detailed)]
+        return [_table(f"{models[0]} by {by}", heads, comparisons, models, detailed)]
     return [
-        _table(
-            f"{METRIC[metric].title} by model and {title}",
-            models,
-            comparisons,
-            [(metric, model) for model in models],
-            detailed,
-        )
-        for metric in comparisons
+        _table(f"{METRIC[metric].title} by model and {by}", models, {metric: comparison}, models, detailed)
+        for metric, comparison in comparisons.items()
     ]
 
 
 def _table(
-    title: str,
-    heads: Sequence[str],
-    comparisons: Mapping[str, Comparison],
-    chosen: Sequence[tuple[str, str]],
-    detailed: bool,
+    title: str, heads: Sequence[str], comparisons: Comparisons, models: Sequence[str], detailed: bool
 ) -> Table:
-    """Rows: groups and labels; columns: the chosen (metric, model) pairs, then missed/extra/neither of each model."""
-    models = list(dict.fromkeys(model for _, model in chosen))
+    """Rows: groups and labels; columns: metrics or models, then missed/extra/neither of each model."""
     one = len(models) == 1
     columns = ["group", "label", "subjects", "cases", *heads]
     columns += [*EMPTIES] if one else [f"{model}: empties" for model in models]
-    first = comparisons[chosen[0][0]]
-    groups = {"all": ("all", "")} | {
-        f"{column} {value}": (column, value) for column, values in first["groups"].items() for value in values
-    }
+    groups = {metric: _groups(comparison) for metric, comparison in comparisons.items()}
     rows = []
-    for name, (column, value) in groups.items():
-        group = _group(first, column, value)
+    for name, group in next(iter(groups.values())).items():
         labels = list(group["labels"])
-        shown = labels if detailed or column == "all" else labels[-1:]
-        for label in shown:
+        for label in labels if detailed or name == "all" else labels[-1:]:
             cells = [
-                _cell(_group(comparisons[metric], column, value)["labels"][label], metric, model)
-                for metric, model in chosen
+                _cell(groups[metric][name]["labels"][label], metric, model)
+                for metric in comparisons
+                for model in models
             ]
             empties = [_empties(group, label, model) for model in models]
-            counts = empties[0] if one else ["/".join(own) for own in empties]
+            counts = empties[0] if one else ["/".join(some) for some in empties]
             rows.append([name, label, *_compared(group, label, one), *cells, *counts])
     note = INTERVAL_NOTE if one else f"{INTERVAL_NOTE} {SAME_NOTE} Empties: missed/extra/neither. {MARK_NOTE}"
     return Table(title, columns, rows, note)
 
 
-def _group(comparison: Comparison, column: str, value: str) -> dict[str, Any]:
-    group: dict[str, Any] = comparison["all"] if column == "all" else comparison["groups"][column][value]
-    return group
+def _groups(comparison: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """All cases, then those of each value of each column."""
+    return {"all": comparison["all"]} | {
+        f"{column} {value}": group
+        for column, values in comparison["groups"].items()
+        for value, group in values.items()
+    }
 
 
 def _compared(group: Mapping[str, Any], label: str, one: bool) -> tuple[str, str]:
     """Subjects and cases of a row: of one model all, of several those that their means are over, slashes where these differ."""
     if one:
         return str(group["subjects"]), str(group["cases"])
-    found = [own for own in group["labels"][label]["models"].values() if own["n"]]
-    subjects, cases = (list(dict.fromkeys(str(own[key]) for own in found)) for key in ("n", "cases"))
+    found = [model for model in group["labels"][label]["models"].values() if model["n"]]
+    subjects, cases = (list(dict.fromkeys(str(model[key]) for model in found)) for key in ("n", "cases"))
     return "/".join(subjects) or "0", "/".join(cases) or "0"
 
 
 def _cell(label: Mapping[str, Any], metric: str, model: str) -> str:
-    found = label["models"].get(model)
-    if found is None or found["mean"] is None:
+    found = label["models"][model]
+    if found["mean"] is None:
         return NOTHING
     digits = METRIC[metric].digits
-    means = [own["mean"] for own in label["models"].values()]
+    means = [some["mean"] for some in label["models"].values()]
     text = with_interval(number(found["mean"], digits_apart(means, digits)), found["interval95"], digits)
     return text + (MARK if label["best_is_significant"] and label["best"] == model else "")
 
 
 def _empties(group: Mapping[str, Any], label: str, model: str) -> list[str]:
     """Missed, extra, neither; of the mean over labels the sums over them."""
-    own = group["labels"] if label == OVER_LABELS and "empty" not in _first_model(group, label) else [label]
-    counts = [
-        group["labels"][name]["models"][model]["empty"]
-        for name in own
-        if "empty" in group["labels"][name]["models"].get(model, {})
-    ]
-    if not counts:
-        return [NOTHING] * len(EMPTIES)
+    labels = group["labels"]
+    names = [label] if "empty" in labels[label]["models"][model] else [own for own in labels if own != label]
+    counts = [labels[name]["models"][model]["empty"] for name in names]
     return [str(sum(count[status] for count in counts)) for status in EMPTIES.values()]
 
 
-def _first_model(group: Mapping[str, Any], label: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = next(iter(group["labels"][label]["models"].values()), {})
-    return found
-
-
-def pair_table(comparisons: Mapping[str, Comparison]) -> Table | None:
+def pair_table(comparisons: Comparisons) -> Table | None:
     """Every pair of models over all cases: means, difference, test, who is better. None with one model, or where nothing was compared."""
     columns = ["metric", "label", "A", "B", "subjects", "mean A", "mean B", "A − B", "wrong A/B"]
     columns += ["subjects tested", "p", "p (Holm)", "better", "d_z", "rank-biserial"]
@@ -243,12 +182,3 @@ def _pair_row(group: Mapping[str, Any], label: str, pair: Mapping[str, Any], dig
         number(pair["cohen_dz"], 2),
         number(pair["rank_biserial"], 2),
     ]
-
-
-def mean_dice(entries: Sequence[Entry]) -> dict[str, dict[str, float]]:
-    """By case, then by entry: the mean Dice over the labels that have one; NaN where none has."""
-    found: dict[str, dict[str, float]] = {}
-    for entry in entries:
-        for case, mean in mean_over_labels(entry.rows, "dice").items():
-            found.setdefault(case, {})[entry.name] = mean
-    return found

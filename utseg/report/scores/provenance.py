@@ -5,7 +5,7 @@ Only what was recorded is shown; nothing is measured here.
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +96,9 @@ def settings_table(entries: Sequence[Entry]) -> Table | None:
     return Table("Network and recipe", ["model", "setting", "value"], rows) if rows else None
 
 
-def provenance_table(entries: Sequence[Entry], made: Sequence[tuple[str, str]]) -> Table:
+def provenance_table(entries: Sequence[Entry], made: Mapping[str, str]) -> Table:
     """Versions, checksums, revisions of everything that went in; `made` says how this report was made."""
-    rows = [["this report", what, value] for what, value in made]
+    rows = [["this report", what, value] for what, value in made.items()]
     for entry in entries:
         rows += [[entry.name, what, value] for what, value in _of_entry(entry)]
     return Table("Provenance", ["of", "what", "value"], rows)

@@ -4,8 +4,8 @@ How a chart is drawn is in `utseg.figures.charts`.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -17,18 +17,11 @@ from utseg.evaluate.metrics import METRIC, SHOWN, Metric, Row
 from utseg.evaluate.summary import by_value
 from utseg.figures.charts import Curve, Dots, agreement, curves, distribution
 from utseg.report.entries import Entry, on_shared_cases
+from utseg.report.page import Charts
 
 MOST_VALUES = 14
 MODELS_SHOWN = 6
-
-
-@dataclass(frozen=True)
-class Charts:
-    """Charts that belong together, under a caption; `models` is whether they need the legend of the models' colours."""
-
-    caption: str
-    charts: Sequence[Markup]
-    models: bool = False
+CHARTS_IN_SIGHT = 2
 
 
 def distributions(entries: Sequence[Entry], columns: Sequence[str]) -> list[Charts]:
@@ -39,7 +32,7 @@ def distributions(entries: Sequence[Entry], columns: Sequence[str]) -> list[Char
     """
     scored = on_shared_cases([entry for entry in entries if entry.scores])[:MODELS_SHOWN]
     labels = list(dict.fromkeys(str(row["label_name"]) for entry in scored for row in entry.rows))
-    found = []
+    found: list[Charts] = []
     for column in columns or ("",):
         for metric in (METRIC[key] for key in SHOWN[:2]):
             if not all(metric.key in entry.rows[0] for entry in scored):
@@ -58,7 +51,7 @@ def distributions(entries: Sequence[Entry], columns: Sequence[str]) -> list[Char
             values = {str(row.get(column, "")) for entry in scored for row in entry.rows} - {""}
             if len(values) > MOST_VALUES:
                 caption += f" (the first {MOST_VALUES} of {len(values)})"
-            found.append(Charts(caption, charts, models=len(scored) > 1))
+            found.append(Charts(caption, charts, "closed" if len(found) >= CHARTS_IN_SIGHT else ""))
     return found
 
 
@@ -87,34 +80,32 @@ def _rows(
     return dots, (min(every, default=0.0), 1.0)
 
 
-def volume_agreement(entry: Entry, colour: int) -> Charts | None:
-    """Bland–Altman plots of the volumes of each label, a point a case. None with fewer than two cases."""
-    charts = []
-    for label, rows in by_value(entry.rows, "label_name").items():
-        if chart := _agreement(f"{label} volume", "ml", rows, "case", "_ml", colour):
-            charts.append(chart)
-    return Charts(f"Volumes of every case: {entry.name}", charts) if charts else None
-
-
-def clinical_agreement(entry: Entry, clinical: Clinical | None, colour: int) -> Charts | None:
-    """Bland–Altman plots of the clinical measures, a point a subject. None where there are none."""
-    charts = []
-    for measure, rows in _in_order(clinical.rows if clinical else ()):
-        if chart := _agreement(measure.replace("_", " "), str(rows[0]["unit"]), rows, "subject", "", colour):
-            charts.append(chart)
-    return Charts(f"Clinical measures of every subject: {entry.name}", charts) if charts else None
-
-
-def _in_order(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(str(row["measure"]), []).append(row)
-    return list(found.items())
+def agreements(entry: Entry, clinical: Clinical | None, colour: int) -> list[Charts]:
+    """Bland–Altman plots of the clinical measures, a point a subject, and of the volumes of each label, a point a case."""
+    measured = clinical.rows if clinical else ()
+    of_subjects = [
+        _agreement(measure.replace("_", " "), str(rows[0]["unit"]), rows, "subject", "", colour)
+        for measure in dict.fromkeys(str(row["measure"]) for row in measured)
+        for rows in [[row for row in measured if row["measure"] == measure]]
+    ]
+    of_cases = [
+        _agreement(f"{label} volume", "ml", rows, "case", "_ml", colour)
+        for label, rows in by_value(entry.rows, "label_name").items()
+    ]
+    return [
+        Charts(f"{caption}: {entry.name}", drawn)
+        for caption, charts in (
+            ("Clinical measures of every subject", of_subjects),
+            ("Volumes of every case", of_cases),
+        )
+        if (drawn := [chart for chart in charts if chart])
+    ]
 
 
 def _agreement(
     title: str, unit: str, rows: Sequence[Row], name: str, suffix: str, colour: int
 ) -> Markup | None:
+    """A plot of the rows that have both values; None with fewer than two."""
     keys = f"reference{suffix}", f"prediction{suffix}"
     kept = [row for row in rows if all(key in row and math.isfinite(float(row[key])) for key in keys)]
     if len(kept) < 2:
@@ -129,30 +120,30 @@ def training_curves(entries: Sequence[Entry]) -> Charts | None:
     runs = [(number, entry, run) for number, entry in enumerate(entries) for run in entry.runs if run.epochs]
     if not runs:
         return None
-    losses, dices = [], []
+    losses: list[Curve] = []
+    dices: list[Curve] = []
     single = len(runs) == 1
-    for number, entry, run in runs:
+    for colour, entry, run in runs:
         name = f"{entry.name} {run.record.selection}" if len(entry.runs) > 1 else entry.name
-        x = [epoch["epoch"] for epoch in run.epochs]
-        losses.append(Curve("total" if single else name, number, x, [e["loss"] for e in run.epochs]))
         validated = [epoch for epoch in run.epochs if epoch.get("mean_dice") is not None]
-        at = [epoch["epoch"] for epoch in validated]
-        dices.append(Curve("mean" if single else name, number, at, [e["mean_dice"] for e in validated]))
-        if single:
-            for place, term in enumerate(run.epochs[0].get("terms") or (), start=1):
-                values = [_value(epoch.get("terms"), term) for epoch in run.epochs]
-                losses.append(Curve(term.replace("_", " "), place, x, values, dashed=True))
-            for place, label in enumerate(validated[0].get("validation_dice") or () if validated else (), 1):
-                values = [_value(epoch.get("validation_dice"), label) for epoch in validated]
-                dices.append(Curve(label, place, at, values, dashed=True))
+        losses += _curves(run.epochs, "loss", "total" if single else name, colour, "terms" if single else "")
+        dices += _curves(
+            validated, "mean_dice", "mean" if single else name, colour, "validation_dice" if single else ""
+        )
     highest = max(value for line in losses for value in line.y if math.isfinite(value))
     charts = [curves("Training loss", "epoch", losses, (0.0, highest))]
-    if any(len(line.x) for line in dices):
+    if any(line.x for line in dices):
         charts.append(curves("Validation Dice", "epoch", dices, (0.0, 1.0)))
     return Charts("Training curves", charts)
 
 
-def _value(values: object, key: str) -> float:
-    """A value of an epoch; NaN where it has none."""
-    value = values.get(key) if isinstance(values, dict) else None
-    return math.nan if value is None else float(value)
+def _curves(epochs: Sequence[Mapping[str, Any]], key: str, name: str, colour: int, parts: str) -> list[Curve]:
+    """A value over epochs, and dashed lines of its parts, which the epochs have under the key `parts`."""
+    x = [epoch["epoch"] for epoch in epochs]
+    lines = [Curve(name, colour, x, [epoch[key] for epoch in epochs])]
+    of_part = [epoch.get(parts) or {} for epoch in epochs]
+    for number, part in enumerate(of_part[0] if of_part else (), start=1):
+        values = [values.get(part) for values in of_part]
+        y = [math.nan if value is None else value for value in values]
+        lines.append(Curve(part.replace("_", " "), number, x, y, dashed=True))
+    return lines

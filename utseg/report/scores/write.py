@@ -1,29 +1,40 @@
 """`write_report`: from paths to one HTML file and a folder of tables.
 
-Reads what the paths hold, compares, draws the stacks of all cases in parallel, fills the template. Nothing is scored or predicted here.
+Reads what the paths hold, compares, draws the stacks of all cases in parallel, and says what stands where. Nothing is scored here.
 """
 
-import platform
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import replace
 from pathlib import Path
 
 from utseg.case import Dataset
-from utseg.errors import InputError
 from utseg.evaluate.clinical import Clinical, clinical_measures, over_same_subjects, summarise_clinical
 from utseg.evaluate.summary import summarise
 from utseg.evaluate.tables import CLINICAL_TITLE, Table, summary_tables
-from utseg.files import require_writable, write_text
 from utseg.home import Home
 from utseg.report.add_pictures import with_pictures
-from utseg.report.cases import case_table, worst_first
+from utseg.report.cases import ShownCases, show_cases
 from utseg.report.entries import Entry, find_entries, group_columns, on_shared_cases
-from utseg.report.export import export_tables
-from utseg.report.page import Page, render
-from utseg.report.scores.comparison_tables import compare_entries, glance_tables, pair_table
+from utseg.report.export import Report, made_now, require_output, write_page
+from utseg.report.page import (
+    AnyBlock,
+    Page,
+    Section,
+    TableBlock,
+    cases_section,
+    figures_section,
+    folded,
+    models_legend,
+    note,
+    provenance_section,
+)
+from utseg.report.scores.comparison_tables import (
+    Comparisons,
+    compare_entries,
+    comparison_tables,
+    pair_table,
+)
 from utseg.report.scores.provenance import (
     commands,
     plan_tables,
@@ -31,30 +42,23 @@ from utseg.report.scores.provenance import (
     settings_table,
     training_table,
 )
-from utseg.report.scores.score_charts import (
-    MODELS_SHOWN,
-    Charts,
-    clinical_agreement,
-    distributions,
-    training_curves,
-    volume_agreement,
-)
+from utseg.report.scores.score_charts import MODELS_SHOWN, agreements, distributions, training_curves
 
-SUFFIX = ".html"
-TABLES = "_tables"
 AGREEMENT_MODELS = 4
+IN_SIGHT = 2
 NEEDED_FOR_SUMMARY = ("hd95_mm", "reference_ml", "prediction_ml")
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was written: the file, the folder of tables, how many cases, how many of them with pictures, and why others have none."""
-
-    path: Path
-    tables: Path
-    cases: int
-    pictured: int
-    notices: tuple[str, ...]
+FIGURES_NOTE = (
+    "By the mean Dice over labels and models; below each prediction the Dice of the whole volume. "
+    "The slice shown is the one whose own Dice is nearest to the volume's."
+)
+DISTRIBUTIONS_NOTE = (
+    "Each point is a case; box: quartiles, line: median, whiskers: to the last value within 1.5 times the box. At the right the number "
+    "of cases, and after + those in which neither has the structure (∅)."
+)
+AGREEMENT_NOTE = (
+    "Bland–Altman plots: prediction − reference over the mean of both; bias (line) and limits of agreement, bias ± 1.96 sd "
+    "(dashed)."
+)
 
 
 def write_report(
@@ -73,63 +77,105 @@ def write_report(
     dataset: the raw dataset that has the images, where the scores do not say so. Raises InputError or CaseErrors, one line for each path
     that cannot be reported; missing images are no error, the report says what is missing.
     """
-    if output.suffix != SUFFIX or output.is_dir():
-        raise InputError(f"{output}: expected a file to write whose name ends in {SUFFIX}")
-    require_writable(output.absolute().parent)
+    require_output(output)
     home = home or Home.locate()
     entries = find_entries(paths, home)
-    page = _page(entries, command)
     scored = [entry for entry in entries if entry.scores]
-    if scored and pictures:
-        column = "vendor" if "vendor" in page.columns else ""
-        page = with_pictures(page, column, home=home, dataset=dataset, executor=executor, workers=workers)
-    write_text(output, render(page))
-    tables = output.with_name(output.stem + TABLES)
-    export_tables(page.tables(), tables)
-    return Report(output, tables, len(page.order), len(page.stacks), tuple(page.notices))
-
-
-def _page(entries: Sequence[Entry], command: str) -> Page:
-    """All of the page but the pictures."""
-    scored = [entry for entry in entries if entry.scores]
+    made = made_now() | {"command": command}
+    counts: list[str] = []
     notices = [
         f"{entry.name}: not scored yet, only its training is shown." for entry in entries if not entry.scores
     ]
-    columns = group_columns([row for entry in scored for row in entry.rows])
+    sections: list[Section] = []
+    cases = None
+    if scored:
+        cases = show_cases(scored, group_columns([row for entry in scored for row in entry.rows]))
+        comparisons, compared = compare_entries(scored, cases.columns)
+        if pictures:
+            column = "vendor" if "vendor" in cases.columns else ""
+            cases = with_pictures(
+                cases, column, home=home, dataset=dataset, executor=executor, workers=workers
+            )
+        subjects = {row["subject"] for entry in scored for row in entry.rows}
+        counts = [f"{len(cases.order)} cases of {len(subjects)} subjects"]
+        notices += [*compared, *_left_out(scored), *cases.notices]
+        sections = _score_sections(cases, comparisons)
     page = Page(
+        kind="Segmentation report",
         title=_title(entries),
-        made=made_now(),
-        entries=entries,
-        columns=columns,
+        made=[*counts, *(f"{what} {made[what]}" for what in ("made", "by"))],
         notices=notices,
-        training=training_table(entries),
-        curves=training_curves(entries),
-        plans=plan_tables(entries),
-        settings=settings_table(entries),
-        provenance=provenance_table(entries, [*made_now(), ("command", command)]),
-        commands=commands(entries, command),
+        sections=[*sections, *_training_sections(entries, made)],
+        cases=cases,
     )
-    if not scored:
-        return page
-    comparisons, compared = compare_entries(scored, columns)
-    order = worst_first(scored)
-    agreements: list[Charts] = []
-    alike = on_shared_cases(scored)
-    clinical = _clinical(alike)
-    for number, entry in enumerate(alike[:AGREEMENT_MODELS]):
-        found = clinical_agreement(entry, clinical.get(entry.name), number), volume_agreement(entry, number)
-        agreements += [charts for charts in found if charts]
-    return replace(
-        page,
-        notices=[*notices, *compared, *_left_out(scored)],
-        glance=glance_tables(comparisons),
-        pairs=pair_table(comparisons),
-        details=[*glance_tables(comparisons, detailed=True), *_summaries(alike, clinical)],
-        distributions=distributions(scored, columns),
-        agreements=agreements,
-        order=order,
-        cases=case_table(scored, columns, order),
-    )
+    return write_page(page, output, len(cases.order) if cases else 0)
+
+
+def _score_sections(cases: ShownCases, comparisons: Sequence[Comparisons]) -> list[Section]:
+    shared = on_shared_cases(cases.entries)
+    clinical = _clinical(shared)
+    legend = models_legend([entry.name for entry in cases.entries])
+    glance = [table for some in comparisons for table in comparison_tables(some)]
+    pairs = [table for some in comparisons if (table := pair_table(some))]
+    detailed = [table for some in comparisons for table in comparison_tables(some, detailed=True)]
+    in_sight = [TableBlock(table, 2, noted=table is glance[:IN_SIGHT][-1]) for table in glance[:IN_SIGHT]]
+    charts = distributions(cases.entries, cases.columns)
+    agreeing = [
+        plots
+        for number, entry in enumerate(shared[:AGREEMENT_MODELS])
+        for plots in agreements(entry, clinical.get(entry.name), number)
+    ]
+    return [
+        Section(
+            "glance",
+            "At a glance",
+            "At a glance",
+            [*in_sight, *folded(glance[IN_SIGHT:], 2), *folded(pairs, 4)],
+        ),
+        figures_section(cases, "Best, median and worst cases", FIGURES_NOTE),
+        Section(
+            "distributions",
+            "Distributions",
+            "Distributions",
+            [note(DISTRIBUTIONS_NOTE), *legend, *charts] if charts else [],
+        ),
+        Section(
+            "agreement",
+            "Agreement",
+            "Agreement with the reference",
+            [note(AGREEMENT_NOTE), *legend, *agreeing] if agreeing else [],
+        ),
+        cases_section(cases),
+        Section(
+            "details",
+            "Details",
+            "Details",
+            [
+                *folded(detailed, 2),
+                *(
+                    block
+                    for table in _summaries(shared, clinical)
+                    for block in folded([table], 2 if table.columns[1] == "label" else 1)
+                ),
+            ],
+        ),
+    ]
+
+
+def _training_sections(entries: Sequence[Entry], made: Mapping[str, str]) -> list[Section]:
+    curves, training = training_curves(entries), training_table(entries)
+    blocks: list[AnyBlock] = [curves] if curves else []
+    blocks += [TableBlock(training, 2, titled=False)] if training else []
+    plans = [
+        TableBlock(plan, 3, "closed" if number else "open", prose=True)
+        for number, plan in enumerate(plan_tables(entries))
+    ]
+    provenance, settings = provenance_table(entries, made), settings_table(entries)
+    return [
+        Section("training", "Training", "Training", blocks),
+        Section("plan", "Plan", "The plan, with its reasons", plans),
+        provenance_section(provenance, settings, commands(entries, made["command"])),
+    ]
 
 
 def _clinical(entries: Sequence[Entry]) -> dict[str, Clinical]:
@@ -189,13 +235,3 @@ def _title(entries: Sequence[Entry]) -> str:
     about = f", trained on {', '.join(datasets)}" if datasets else ""
     about = f" on {', '.join(datasets)}" if datasets and own else about
     return f"{', '.join(entry.name for entry in entries)}{about}"
-
-
-def made_now() -> list[tuple[str, str]]:
-    """When and by what a report is made."""
-    try:
-        own = version("utseg")
-    except PackageNotFoundError:
-        own = "not installed"
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return [("made", now), ("by", f"utseg {own}, Python {platform.python_version()}")]

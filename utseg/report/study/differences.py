@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from utseg.evaluate.metrics import METRIC
 from utseg.evaluate.tables import NOTHING, Table, duration_text, mean_of, number
-from utseg.report.scores.score_charts import Charts
-from utseg.report.study.charts import ForestRow, Point, forest, points_chart
+from utseg.figures.charts import ForestRow, Point, forest, points_chart
+from utseg.report.page import Charts
 from utseg.report.study.words import (
     HOLM_NOTE,
     RANKED,
@@ -31,7 +31,7 @@ CHANCE_REACH = 1.96 * 2**0.5
 
 
 @dataclass(frozen=True)
-class Section:
+class Finding:
     """A table with its charts, and sentences that say what is in it."""
 
     table: Table
@@ -159,7 +159,7 @@ def pair_sentences(data: StudyData, pairs: Sequence[ModelPair]) -> list[str]:
     return lines
 
 
-def ablation_section(data: StudyData, ablation: Ablation) -> Section:
+def ablation_finding(data: StudyData, ablation: Ablation) -> Finding:
     """The variants of a part against their reference."""
     several = ablation.several_networks
     columns = ["variant", *(["network"] if several else []), "parameters M", "GMAC", "training", "subjects"]
@@ -187,7 +187,7 @@ def ablation_section(data: StudyData, ablation: Ablation) -> Section:
     references = [own.name for own in ablation.variants if not own.differences]
     against = f"“{references[0]}”" if len(references) == 1 else "their reference"
     start = f"{part[:1].upper()}{part[1:]}" if part else "Variants"
-    return Section(table, Charts(caption, [chart]), sentence(f"{start} against {against}", claims))
+    return Finding(table, Charts(caption, [chart]), sentence(f"{start} against {against}", claims))
 
 
 def _variant_row(data: StudyData, variant: Variant, several: bool) -> list[str]:
@@ -227,7 +227,7 @@ def _forest_rows(ablation: Ablation) -> list[ForestRow]:
     return rows
 
 
-def learning_section(data: StudyData, steps: Sequence[Step]) -> Section:
+def learning_finding(data: StudyData, steps: Sequence[Step]) -> Finding:
     """Score against the number of subjects."""
     rows = []
     lines: dict[tuple[str, str], list[Point]] = {}
@@ -265,10 +265,10 @@ def learning_section(data: StudyData, steps: Sequence[Step]) -> Section:
     )
     columns = ["model", "trained on", "subjects", "runs", "tested subjects", "Dice", "with all", "gain"]
     table = Table("Score by number of subjects", [*columns, "p (Holm)", "verdict"], rows, note)
-    return Section(table, Charts("Dice by number of subjects", [chart]))
+    return Finding(table, Charts("Dice by number of subjects", [chart]))
 
 
-def chance_section(spreads: Sequence[SeedSpread]) -> Section:
+def chance_finding(spreads: Sequence[SeedSpread]) -> Finding:
     """How far runs spread that differ in nothing but the seed."""
     rows = [
         [
@@ -289,4 +289,4 @@ def chance_section(spreads: Sequence[SeedSpread]) -> Section:
         "spread: a difference between single runs that is no larger may be the seed's."
     )
     columns = ["model", "trained on", "fold", "seeds", "tested subjects", "mean", "sd over seeds"]
-    return Section(Table("Spread over seeds", [*columns, "lowest", "highest"], rows, note), None, [said])
+    return Finding(Table("Spread over seeds", [*columns, "lowest", "highest"], rows, note), None, [said])

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from utseg.evaluate.compare import ALPHA
 from utseg.evaluate.tables import NOTHING, Table, p_text, signed_number, with_interval
+from utseg.figures.charts import Point, points_chart
+from utseg.report.page import Charts
 from utseg.report.scores.comparison_tables import MARK
-from utseg.report.scores.score_charts import Charts
-from utseg.report.study.charts import Point, points_chart
 from utseg.report.study.words import MOST_CLAUSES, plain, plural
 from utseg.study.findings.images import OVERALL, Cloud, Correlation, FeatureDifference
 

@@ -1,15 +1,18 @@
 """The matrix trained on × tested on as tables."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from utseg.evaluate.metrics import METRIC
 from utseg.evaluate.tables import NOTHING, Table, interval, number
+from utseg.report.page import TableBlock
 from utseg.report.study.words import plain
 from utseg.study.findings.data import StudyData
 from utseg.study.findings.matrix import Cell, Matrix, MatrixRow
 from utseg.study.record import MEAN_LABEL, SEEN, UNSEEN
 
 SHADES = 9
+OVER_ALL = "mean over labels"
 
 
 def shade(matrix: Matrix, cell: Cell) -> int:
@@ -45,7 +48,7 @@ def matrix_table(matrix: Matrix, by: str) -> Table:
         ]
         for row in matrix.rows
     ]
-    label = "mean over labels" if matrix.label == MEAN_LABEL else matrix.label
+    label = OVER_ALL if matrix.label == MEAN_LABEL else matrix.label
     note = (
         f"{metric.title}, {label}: mean over subjects with bootstrap 95 % interval, and subjects (n). Seeds and folds are "
         "averaged first." + (f" *: the {by} was trained on." if by else "")
@@ -87,3 +90,20 @@ def scores_table(data: StudyData, every: Sequence[Matrix]) -> Table:
         "that only the reference has, only the prediction, or none of both, over all runs; undefined scores are left out of the means."
     )
     return Table("Scores of every training set", columns, rows, note)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixBlock(TableBlock):
+    """A matrix of each metric and label, of which one is chosen on the page; `table` is the first of them, exported."""
+
+    matrices: Sequence[Matrix]
+    kind: str = "matrices"
+    plain, shade = staticmethod(plain), staticmethod(shade)
+    mean_text, interval_text = staticmethod(mean_text), staticmethod(interval_text)
+    subjects_text = staticmethod(subjects_text)
+
+    def choices(self, what: str) -> dict[str, str]:
+        """The metrics, or labels, that can be chosen: value and name."""
+        if what == "metric":
+            return {matrix.metric: METRIC[matrix.metric].title for matrix in self.matrices}
+        return {m.label: OVER_ALL if m.label == MEAN_LABEL else m.label for m in self.matrices}

@@ -1,15 +1,15 @@
 """What a study ran: its datasets, its runs with what they cost, and where it all lies."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from utseg.evaluate.tables import NOTHING, Table, duration_text, number
+from utseg.figures.charts import Point, points_chart
 from utseg.files import sha256
+from utseg.report.page import Charts
 from utseg.report.scores.provenance import leaves, text
-from utseg.report.scores.score_charts import Charts
-from utseg.report.study.charts import Point, points_chart
-from utseg.report.study.differences import Section, capacity
+from utseg.report.study.differences import Finding, capacity
 from utseg.report.study.words import mean_cell, plural
 from utseg.study.findings.data import StudyData, each_run
 from utseg.study.findings.runs import Cost, costs, on_unseen
@@ -70,7 +70,7 @@ def run_notices(data: StudyData) -> list[str]:
     return lines
 
 
-def cost_section(data: StudyData) -> Section:
+def cost_finding(data: StudyData) -> Finding:
     """Each model's score beside parameters, GMAC and time, and charts of them where there are two models or more."""
     found, same = costs(data)
     what = f"unseen {plural(data.record.by)}" if on_unseen(data) else "all test cases"
@@ -106,7 +106,7 @@ def cost_section(data: StudyData) -> Section:
         if len(points) > 1
     ]
     caption = f"Mean Dice on {what}, with 95 % intervals over subjects"
-    return Section(table, Charts(caption, charts) if charts else None)
+    return Finding(table, Charts(caption, charts) if charts else None)
 
 
 def _cost_points(costs_: Sequence[Cost]) -> dict[str, list[Point]]:
@@ -130,9 +130,9 @@ def definition_table(data: StudyData) -> Table:
     return Table("The study's file", ["of", "key", "value"], rows)
 
 
-def provenance_table(data: StudyData, made: Sequence[tuple[str, str]]) -> Table:
+def provenance_table(data: StudyData, made: Mapping[str, str]) -> Table:
     """How this report was made, the study's files with checksums, where data and runs are."""
-    rows = [["this report", what, value] for what, value in made]
+    rows = [["this report", what, value] for what, value in made.items()]
     paths = [data.folder / name for name in FILES]
     rows += [["study", f"{path.name} (SHA-256)", sha256(path)] for path in paths if path.is_file()]
     rows += [["dataset", name, dataset.folder] for name, dataset in data.record.datasets.items()]
