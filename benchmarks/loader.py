@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def peer(
         return
     with tempfile.TemporaryDirectory() as folder:
         for case_id in store.case_ids():
-            image, label = store.read_case(case_id)
+            image, label = store.read_case(store.case_record(case_id))
             np.savez(Path(folder) / f"{case_id}.npz", image=image, label=label)
         settings = {"patch": plan.patch_size, "batch": plan.batch_size, "batches": batches}
         script = Path(__file__).with_name("loader_peer.py")
@@ -108,15 +109,18 @@ def main() -> None:
     plan = adapted_plan(
         read_plan(options.plan_folder), options.patch, options.batch, options.always, options.extra
     )
-    slices = list_slices(store, store.case_ids())
+    records = [store.case_record(case_id) for case_id in store.case_ids()]
+    slices = list_slices(records)
     settings = {"seed": 0, "first_iteration": 0, "iterations": 10**9, "workers": options.workers or 0}
     patches = options.batches * options.batch
     with (
         peer(options.peer_python, store, plan, options.batches) as other,
-        training_batches(store, store.case_ids(), plan, **settings) as through_workers,
+        training_batches(store, records, plan, **settings) as through_workers,
     ):
         direct = SliceLoader(store, slices, plan, seed=0)
-        ours = rounds_of(direct if options.workers is None else through_workers, options.batches)
+        ours = rounds_of(
+            map(direct.make_batch, count()) if options.workers is None else through_workers, options.batches
+        )
         for _ in range(2 + len(slices) // patches):  # until all slices are in memory
             next(ours)
         if other:

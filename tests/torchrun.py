@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 QUIET = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-TESTS = str(Path(__file__).parent)
+TESTS = Path(__file__).parent
 
 
 def start(*words: object, processes: int = 2, options: tuple[object, ...] = ()) -> subprocess.Popen[str]:
@@ -18,7 +18,7 @@ def start(*words: object, processes: int = 2, options: tuple[object, ...] = ()) 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | QUIET | {"PYTHONPATH": TESTS},
+        env=os.environ | QUIET | {"PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"},
     )
 
 

@@ -92,21 +92,21 @@ def validate_at_native_resolution(run: "Run") -> None:
     from utseg.predict.pipeline import predict_cases
 
     request, folder = run.request, run.request.output / VALIDATION_FOLDER
-    if not run.validation:
+    if not run.raw_validation:
         folder.mkdir(exist_ok=True)
         write_json(folder / SUMMARY_FILE, summarise([], ()))
         return
-    logger.info("validation of %d cases at native resolution", len(run.validation))
+    logger.info("validation of %d cases at native resolution", len(run.raw_validation))
     model = load_model(request.output, run.device)
     predict_cases(
-        run.validation,
+        run.raw_validation,
         [model],
         folder,
         save_probabilities=request.save_probabilities,
         workers=request.workers,
         resume=True,
     )
-    evaluate_cases(run.validation, folder, run.plan.preprocessing.labels, folder, workers=request.workers)
+    evaluate_cases(run.raw_validation, folder, run.plan.preprocessing.labels, folder, workers=request.workers)
 
 
 def settings_of(run: "Run", state: "State") -> dict[str, str | float | None]:

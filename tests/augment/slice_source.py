@@ -65,12 +65,16 @@ class MadeSlices:
     def labels_of(self, case_id: str, z: int) -> list[int]:
         return [] if z % 3 == 2 else [1, 2] + [3] * (case_id == "a")
 
-    def case_record(self, case_id: str) -> SimpleNamespace:
-        return SimpleNamespace(
-            slices=[SimpleNamespace(labels=[0, *self.labels_of(case_id, z)]) for z in range(self.slices)],
-            subject=f"subject of {case_id}",
-            groups={"vendor": "A" if case_id == "a" else "B"},
-        )
+    def records(self, case_ids: str = "") -> list[SimpleNamespace]:
+        return [
+            SimpleNamespace(
+                case_id=case_id,
+                slices=[SimpleNamespace(labels=[0, *self.labels_of(case_id, z)]) for z in range(self.slices)],
+                subject=f"subject of {case_id}",
+                groups={"vendor": "A" if case_id == "a" else "B"},
+            )
+            for case_id in case_ids or self.case_ids()
+        ]
 
     def read_slice(self, case_id: str, z: int) -> tuple[np.ndarray, np.ndarray]:
         if self.damaged == f"{case_id}/{z:03d}":

@@ -25,17 +25,17 @@ def batches(
     workers: int = 0,
     seed: int = 3,
     store: MadeSlices = STORE,
-    places: range | None = None,
+    rows: range | None = None,
 ) -> list[Batch]:
     with training_batches(
         store,
-        store.case_ids(),
+        store.records(),
         make_plan(),
         seed=seed,
         first_iteration=first,
         iterations=count,
         workers=workers,
-        places=places,
+        rows=rows,
     ) as made:
         return list(made)
 
@@ -70,9 +70,9 @@ def test_workers_make_the_same_batches(workers: int, reference: list[Batch]) -> 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_parts_of_a_batch_are_those_of_the_whole(workers: int, reference: list[Batch]) -> None:
-    for places in (range(1), range(1, 4)):
-        found = batches(count=2, workers=workers, places=places)
-        part = slice(places.start, places.stop)
+    for rows in (range(1), range(1, 4)):
+        found = batches(count=2, workers=workers, rows=rows)
+        part = slice(rows.start, rows.stop)
         expected = [
             Batch(whole.image_BCHW[part], whole.label_BHW[part], whole.names[part], whole.iteration)
             for whole in reference[:2]
@@ -87,7 +87,7 @@ def test_a_run_that_begins_later_goes_on_with_the_same_batches(first: int, refer
 
 def test_the_order_of_the_cases_is_immaterial_and_the_seed_is_not(reference: list[Batch]) -> None:
     with training_batches(
-        STORE, ["c", "a", "b"], make_plan(), seed=3, first_iteration=0, iterations=6, workers=0
+        STORE, STORE.records("cab"), make_plan(), seed=3, first_iteration=0, iterations=6, workers=0
     ) as made:
         assert_same(list(made), reference)
     assert batches(seed=4, count=1)[0].names != reference[0].names
@@ -96,7 +96,9 @@ def test_the_order_of_the_cases_is_immaterial_and_the_seed_is_not(reference: lis
 def test_without_augmentation_patches_are_windows_of_their_slices() -> None:
     plan = make_plan(augmentation=NOTHING, patch_size=(16, 16), channel_names=("a", "b"))
     store = MadeSlices(channels=2)
-    with training_batches(store, ["b"], plan, seed=0, first_iteration=0, iterations=4, workers=0) as made:
+    with training_batches(
+        store, store.records("b"), plan, seed=0, first_iteration=0, iterations=4, workers=0
+    ) as made:
         for batch in made:
             for image, label, name in zip(batch.image_BCHW, batch.label_BHW, batch.names, strict=True):
                 source, source_label = store.read_slice(name[0], int(name[2:]))
@@ -111,7 +113,7 @@ def test_looks_come_from_slices_of_another_vendor_at_the_same_height() -> None:
     changes = {"histogram_probability": 1.0, "histogram_share_range": (1.0, 1.0)}
     plan = make_plan(augmentation=NOTHING.model_copy(update=changes), patch_size=(60, 60))
     with training_batches(
-        STORE, STORE.case_ids(), plan, seed=0, first_iteration=0, iterations=12, workers=0
+        STORE, STORE.records(), plan, seed=0, first_iteration=0, iterations=12, workers=0
     ) as made:
         for batch in made:
             for image, name in zip(batch.image_BCHW, batch.names, strict=True):
@@ -124,7 +126,7 @@ def test_a_selection_of_one_subject_has_no_looks_to_take() -> None:
     with (
         pytest.raises(InputError, match="at least two subjects"),
         training_batches(
-            STORE, ["a"], make_plan(), seed=0, first_iteration=0, iterations=1, workers=0
+            STORE, STORE.records("a"), make_plan(), seed=0, first_iteration=0, iterations=1, workers=0
         ) as made,
     ):
         next(made)
@@ -134,7 +136,7 @@ def test_the_foreground_share_is_seen_in_the_patches() -> None:
     settings = NOTHING.model_copy(update={"foreground_fraction": 0.5})
     plan = make_plan(augmentation=settings, patch_size=(5, 5), batch_size=8)
     with training_batches(
-        STORE, ["a", "b", "c"], plan, seed=0, first_iteration=0, iterations=60, workers=0
+        STORE, STORE.records(), plan, seed=0, first_iteration=0, iterations=60, workers=0
     ) as made:
         middles = np.concatenate([batch.label_BHW[:, 2, 2] for batch in made])
     assert 0.5 <= (middles > 0).mean() < 0.62
@@ -160,7 +162,7 @@ def test_the_cache_keeps_what_fits_and_protects_it() -> None:
 
 def test_nothing_to_train_on_is_said() -> None:
     with pytest.raises(InputError, match="none of the 1 training cases"):
-        list_slices(MadeSlices(slices=0), ["a"])
+        list_slices(MadeSlices(slices=0).records("a"))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -174,7 +176,7 @@ def test_a_killed_worker_is_named_within_seconds() -> None:
     with (
         pytest.raises(WorkerError) as caught,
         training_batches(
-            STORE, ["a", "b"], LARGE, seed=0, first_iteration=10, iterations=1000, workers=2
+            STORE, STORE.records("ab"), LARGE, seed=0, first_iteration=10, iterations=1000, workers=2
         ) as made,
     ):
         assert next(made).iteration == 10
@@ -196,7 +198,7 @@ def test_leaving_early_or_by_an_error_ends_everything(workers: int) -> None:
     with (
         pytest.raises(ZeroDivisionError),
         training_batches(
-            STORE, ["a", "b"], LARGE, seed=0, first_iteration=0, iterations=10**6, workers=workers
+            STORE, STORE.records("ab"), LARGE, seed=0, first_iteration=0, iterations=10**6, workers=workers
         ) as made,
     ):
         next(made)
@@ -211,7 +213,7 @@ from slice_source import MadeSlices, make_plan
 from utseg.augment.loader import training_batches
 if __name__ == "__main__":
     plan = make_plan(patch_size=(160, 160), batch_size=8)
-    with training_batches(MadeSlices(), ["a", "b"], plan, seed=0, first_iteration=0, iterations=1000, workers=1) as made:
+    with training_batches(MadeSlices(), MadeSlices().records(), plan, seed=0, first_iteration=0, iterations=1000, workers=1) as made:
         next(made)
         print(multiprocessing.active_children()[0].pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -11,7 +11,7 @@ from slice_source import MadeSlices
 from utseg.augment.loader import list_slices
 from utseg.augment.sampling import PatchSampler, SliceRef, draw_center
 
-SLICES = list_slices(MadeSlices(), MadeSlices().case_ids())
+SLICES = list_slices(MadeSlices().records())
 
 
 @settings(deadline=None)

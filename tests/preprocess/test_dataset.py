@@ -300,9 +300,9 @@ def test_slices_are_those_of_the_case_alone(prepare, tmp_path, raw):
     assert read_plan(prepared.plan_folder) == prepared.plan
     for case in dataset.training_cases():
         alone = preprocess_case(read_case(case, dataset.labels), prepared.plan.preprocessing)
-        image, label = store.read_case(case.case_id)
-        assert np.array_equal(image, alone.image_CZYX) and np.array_equal(label, alone.label_ZYX)
         record = store.case_record(case.case_id)
+        image, label = store.read_case(record)
+        assert np.array_equal(image, alone.image_CZYX) and np.array_equal(label, alone.label_ZYX)
         assert (record.subject, record.phase, record.groups) == (case.subject, case.phase, case.groups)
 
 

@@ -17,7 +17,7 @@ from trainers.hybrid import recipe as hybrid_recipe
 from utseg import trainer
 from utseg.errors import ArtefactError, InputError, Interrupted, SettingError, UtsegError
 from utseg.trainer import train_by_recipe
-from utseg.training import checkpoint, loop
+from utseg.training import checkpoint, loop, time_limit
 from utseg.training.record import is_finished, read_run, read_weights
 
 SAVED_AT_ONCE = {"save_minutes": 1e-5}
@@ -376,16 +376,16 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_cases(
 
 
 def test_max_time_sets_the_number_of_iterations_and_resume_keeps_it(home, tmp_path, monkeypatch):
-    monkeypatch.setattr("utseg.training.time_limit.NATIVE_SECONDS_PER_CASE", 0.1)
-    monkeypatch.setattr("utseg.training.time_limit.NATIVE_SECONDS", 0.3)
-    monkeypatch.setattr(loop, "epochs_that_fit", lambda first, done, spent, limit: first)
-    original = loop.measure_iterations
+    monkeypatch.setattr(time_limit, "NATIVE_SECONDS_PER_CASE", 0.1)
+    monkeypatch.setattr(time_limit, "NATIVE_SECONDS", 0.3)
+    monkeypatch.setattr(time_limit, "epochs_that_fit", lambda first, done, spent, limit: first)
+    original = time_limit.measure_iterations
 
-    def measured(step, batches, budget_s, clock):
-        assert original(step, batches, 0.01 * budget_s, clock) > 0
+    def measured(step, batches, limit_s, clock):
+        assert original(step, batches, 0.01 * limit_s, clock) > 0
         return 4.0
 
-    monkeypatch.setattr(loop, "measure_iterations", measured)
+    monkeypatch.setattr(time_limit, "measure_iterations", measured)
     request = make_request(home, tmp_path / "run", max_time_s=120.0)
     with monkeypatch.context() as patch, pytest.raises(Kill):
         killed_at(patch, 4)
@@ -403,11 +403,11 @@ def test_max_time_sets_the_number_of_iterations_and_resume_keeps_it(home, tmp_pa
 
 def test_a_run_slower_than_measured_is_shortened(home, tmp_path, monkeypatch, caplog):
     request = make_request(home, tmp_path / "run", max_time_s=60.0)
-    monkeypatch.setattr(loop, "measure_iterations", lambda step, batches, budget, clock: 0.5)
+    monkeypatch.setattr(time_limit, "measure_iterations", lambda step, batches, limit, clock: 0.5)
     monkeypatch.setattr(
-        loop, "epochs_that_fit", lambda first, done, spent, limit: max(done + 1, min(first, 3))
+        time_limit, "epochs_that_fit", lambda first, done, spent, limit: max(done + 1, min(first, 3))
     )
-    monkeypatch.setattr("utseg.training.time_limit.LEAST_EPOCHS", 30)
+    monkeypatch.setattr(time_limit, "LEAST_EPOCHS", 30)
     with caplog.at_level("INFO", "utseg"):
         train_by_recipe(request, RECIPE)
     assert "3 epochs instead of 3" in caplog.text
@@ -423,7 +423,7 @@ def test_a_wrong_setting_lists_the_right_ones(home, tmp_path):
     request = make_request(home, tmp_path / "run", settings={"network.base_chanels": 8})
     with pytest.raises(SettingError, match=r"did you mean 'network.base_channels'.*optimizer\.learning_rate"):
         train_by_recipe(request, RECIPE)
-    request = make_request(home, tmp_path / "run", settings={"spacing_yx_mm": [1, 1]})
+    request = make_request(home, tmp_path / "run", settings={"preprocessing.spacing_yx_mm": [1, 1]})
     with pytest.raises(SettingError, match="utseg_plan_and_preprocess"):
         train_by_recipe(request, RECIPE)
     request = make_request(home, tmp_path / "run", settings={"network.block_list": [1]})

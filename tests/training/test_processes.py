@@ -10,38 +10,43 @@ from hypothesis import strategies as st
 from tiny_runs import make_home
 
 from utseg.errors import InputError
-from utseg.training.processes import World, joined
+from utseg.training.processes import Processes, TorchrunProcesses, join_processes
+from utseg.training.step import total_of_parts
+
+
+def several(rank, size):
+    return TorchrunProcesses(rank, size, rank, size)
 
 
 @given(st.integers(1, 16), st.integers(1, 8))
-def test_places_are_shared_out_evenly_and_in_order(size, share):
-    places = [World(rank, size).places(size * share) for rank in range(size)]
-    assert [place for own in places for place in own] == list(range(size * share))
-    assert {len(own) for own in places} == {share}
+def test_rows_are_shared_out_evenly_and_in_order(size, share):
+    rows = [several(rank, size).rows(size * share) for rank in range(size)]
+    assert [row for part in rows for row in part] == list(range(size * share))
+    assert {len(part) for part in rows} == {share}
 
 
 @pytest.mark.parametrize(("batch_size", "size"), [(4, 3), (2, 4), (1, 2)])
 def test_a_batch_that_cannot_be_shared_out_is_refused(batch_size, size):
     with pytest.raises(InputError, match=f"batch_size: {batch_size} slices .* {size} processes"):
-        World(0, size).places(batch_size)
+        several(0, size).rows(batch_size)
 
 
 def test_alone_nothing_is_changed():
-    world = joined()
-    assert (world.rank, world.size) == (0, 1)
+    processes = join_processes()
+    assert type(processes) is Processes and (processes.rank, processes.size, processes.total) == (0, 1, None)
     x = torch.randn(3, requires_grad=True)
-    assert world.total(x) is x and world.total_of_parts(x) is x
-    assert world.gathered("a") == ["a"] and world.from_first(lambda: 5) == 5
-    with pytest.raises(InputError, match="as it is"), world.naming_errors():
-        world.together(lambda: (_ for _ in ()).throw(InputError("as it is")))
+    assert total_of_parts(None)(x) is x
+    assert processes.gather("a") == ["a"] and processes.on_first(lambda: 5) == 5
+    with pytest.raises(InputError, match="as it is"), processes.naming_errors():
+        processes.fail_together(lambda: (_ for _ in ()).throw(InputError("as it is")))
 
 
 def test_a_named_gpu_or_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    for world, device in ((World(1, 2, 1, 2), "cuda:1"), (World(2, 3, 2, 3), "cuda")):
+    for processes, device in ((several(1, 2), "cuda:1"), (several(2, 3), "cuda")):
         with pytest.raises(InputError, match="which has 2 GPUs"):
-            world.device(torch.device(device))
-    assert World(1, 2, 1, 2).device(torch.device("cpu")) == torch.device("cpu")
+            processes.device(torch.device(device))
+    assert several(1, 2).device(torch.device("cpu")) == torch.device("cpu")
 
 
 @pytest.mark.slow

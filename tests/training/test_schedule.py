@@ -7,20 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utseg.training.recipe import ScheduleSettings
-from utseg.training.schedule import Course, warmup_share
+from utseg.training.schedule import Schedule, warmup_share
 
 
 @given(st.integers(20, 400), st.integers(1, 250))
 def test_every_iteration_follows_the_published_formula(epochs, iterations_per_epoch):
     settings = ScheduleSettings(warmup_epochs=5, warmup_largest_share=1.0)
     total = epochs * iterations_per_epoch
-    course = Course(total, warmup_share(settings, epochs))
+    schedule = Schedule(total, warmup_share(settings, epochs))
     for iteration in {0, 1, total // 9, total // 2, total - 1}:
         epoch = iteration / iterations_per_epoch
         expected = (
             0.05 * math.exp(10 * (epoch / 5 - 1)) if epoch < 5 else 0.05 * (1 - iteration / total) ** 0.9
         )
-        assert course.learning_rate(iteration, 0.05, 0.9) == pytest.approx(expected, rel=1e-9)
+        assert schedule.learning_rate(iteration, 0.05, 0.9) == pytest.approx(expected, rel=1e-9)
 
 
 def test_warm_up_is_a_bounded_share_of_a_short_run():
@@ -30,16 +30,16 @@ def test_warm_up_is_a_bounded_share_of_a_short_run():
 
 
 def test_without_warm_up_the_peak_comes_first():
-    assert Course(100, 0.0).learning_rate(0, 0.1, 0.9) == 0.1
+    assert Schedule(100, 0.0).learning_rate(0, 0.1, 0.9) == 0.1
 
 
 @given(st.integers(2, 1000), st.data())
-def test_a_retimed_course_goes_on_where_it_was_and_still_ends_at_zero(total, data):
+def test_a_retimed_schedule_goes_on_where_it_was_and_still_ends_at_zero(total, data):
     at = data.draw(st.integers(0, total - 1))
     shorter = data.draw(st.integers(at + 1, total))
-    course = Course(total, 0.05)
-    short = course.retimed(at, shorter)
-    assert short.progress(at) == course.progress(at)
+    schedule = Schedule(total, 0.05)
+    short = schedule.retimed(at, shorter)
+    assert short.progress(at) == schedule.progress(at)
     assert short.progress(shorter) == pytest.approx(1)
     rates = [short.progress(iteration) for iteration in range(at, shorter)]
     assert rates == sorted(rates)

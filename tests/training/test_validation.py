@@ -1,5 +1,7 @@
 """Validation during training: Dice per case in 3-D, absent labels, the network left as it was."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -34,15 +36,19 @@ class Store:
     def __init__(self, cases):
         self.cases = cases
 
-    def read_case(self, case_id):
-        said, reference = self.cases[case_id]
+    def read_case(self, record):
+        said, reference = self.cases[record.case_id]
         return said[np.newaxis].astype(np.float32), reference
+
+
+def records(case_ids):
+    return [SimpleNamespace(case_id=case_id) for case_id in case_ids]
 
 
 def run(cases, **options):
     plan = make_plan(patch_size=(16, 16), batch_size=2)
     network = Echo().train()
-    found = validate(network, Store(cases), tuple(cases), plan, torch.device("cpu"), **options)
+    found = validate(network, Store(cases), records(cases), plan, torch.device("cpu"), **options)
     assert network.training
     return found
 
@@ -102,5 +108,7 @@ def test_stopping_in_the_middle_leaves_the_network_in_training_mode():
 
     store = Store({"a": (blank, blank), "b": (blank, blank)})
     with pytest.raises(KeyboardInterrupt):
-        validate(network, store, ("a", "b"), make_plan(patch_size=(16, 16)), torch.device("cpu"), check=check)
+        validate(
+            network, store, records("ab"), make_plan(patch_size=(16, 16)), torch.device("cpu"), check=check
+        )
     assert network.training

@@ -14,10 +14,11 @@ from trainers.hybrid import recipe
 from utseg.errors import CaseErrors, InputError, UsageError, UtsegError
 from utseg.networks.losses import LossSettings, training_loss
 from utseg.trainer import train_by_recipe
-from utseg.training import loop, time_limit
+from utseg.training import time_limit
 from utseg.training.interrupt import Stopped, interruptible
-from utseg.training.processes import RankLost, SaidElsewhere, World, joined
+from utseg.training.processes import Processes, RankLost, SaidElsewhere, join_processes
 from utseg.training.record import read_run
+from utseg.training.step import add_gradients, total_of_parts
 
 
 def raised(work: Callable[[], object]) -> BaseException:
@@ -28,45 +29,47 @@ def raised(work: Callable[[], object]) -> BaseException:
     raise AssertionError("nothing was raised")
 
 
-def check_values(world: World) -> None:
-    assert (world.size, world.local_size) == (2, 2) and world.rank == world.local_rank
-    assert world.gathered(f"from {world.rank}") == ["from 0", "from 1"]
-    assert world.from_first(lambda: f"said by {world.rank}") == "said by 0"
-    assert len(set(world.gathered(world.now()))) == 1
-    assert world.together(lambda: world.rank) == world.rank
-    assert world.total(torch.tensor([1.0, world.rank])).tolist() == [2, 1]
-    assert world.gathered(world.places(6)) == [range(3), range(3, 6)]
+def check_values(processes: Processes) -> None:
+    assert (processes.size, processes.local_size) == (2, 2) and processes.rank == processes.local_rank
+    assert processes.gather(f"from {processes.rank}") == ["from 0", "from 1"]
+    assert processes.on_first(lambda: f"said by {processes.rank}") == "said by 0"
+    assert len(set(processes.gather(processes.now()))) == 1
+    assert processes.fail_together(lambda: processes.rank) == processes.rank
+    assert processes.total(torch.tensor([1.0, processes.rank])).tolist() == [2, 1]
+    assert processes.gather(processes.rows(6)) == [range(3), range(3, 6)]
 
 
-def check_errors(world: World) -> None:
+def check_errors(processes: Processes) -> None:
     def fails(rank: int, error: BaseException) -> Callable[[], None]:
         def work() -> None:
-            if world.rank == rank:
+            if processes.rank == rank:
                 raise error
 
         return work
 
-    found = raised(lambda: world.together(fails(1, UsageError("no such GPU"))))
+    found = raised(lambda: processes.fail_together(fails(1, UsageError("no such GPU"))))
     assert isinstance(found, UtsegError) and found.exit_code == 2
-    assert found.lines() == (["rank 1: no such GPU"] if world.is_first else [])
-    found = raised(lambda: world.from_first(fails(0, CaseErrors(["a", "b"]))))
-    assert isinstance(found, UtsegError) and found.lines() == (["a", "b"] if world.is_first else [])
-    assert isinstance(raised(lambda: world.together(fails(1, Stopped()))), Stopped)
-    both = raised(lambda: world.together(fails(world.rank, InputError("the same"))))
-    assert isinstance(both, InputError) if world.is_first else isinstance(both, SaidElsewhere)
+    assert found.lines() == (["rank 1: no such GPU"] if processes.is_first else [])
+    found = raised(lambda: processes.on_first(fails(0, CaseErrors(["a", "b"]))))
+    assert isinstance(found, UtsegError) and found.lines() == (["a", "b"] if processes.is_first else [])
+    assert isinstance(raised(lambda: processes.fail_together(fails(1, Stopped()))), Stopped)
+    both = raised(lambda: processes.fail_together(fails(processes.rank, InputError("the same"))))
+    assert isinstance(both, InputError) if processes.is_first else isinstance(both, SaidElsewhere)
 
 
-def check_a_signal_to_one_stops_all(world: World) -> None:
+def check_a_signal_to_one_stops_all(processes: Processes) -> None:
     with interruptible(one_of_many=True) as interruption:
-        world.pulse(interruption)
-        if world.rank == 1:
+        processes.check_interrupted(interruption)
+        if processes.rank == 1:
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
-        assert isinstance(raised(lambda: world.pulse(interruption)), Stopped)
-        assert interruption.reason == ("SIGTERM" if world.rank else "a signal to another process of the run")
+        assert isinstance(raised(lambda: processes.check_interrupted(interruption)), Stopped)
+        assert interruption.reason == (
+            "SIGTERM" if processes.rank else "a signal to another process of the run"
+        )
 
 
-def check_losses_and_gradients_are_those_of_the_whole_batch(world: World) -> None:
+def check_losses_and_gradients_are_those_of_the_whole_batch(processes: Processes) -> None:
     torch.manual_seed(0)
     x, network = torch.randn(6, 3, 5, 4), torch.nn.Conv2d(3, 4, 1)
     network.weight.data = network.weight.data.contiguous(memory_format=torch.channels_last)
@@ -75,11 +78,11 @@ def check_losses_and_gradients_are_those_of_the_whole_batch(world: World) -> Non
     settings = LossSettings()
     whole, terms = training_loss([network(x), network(x.flip(1))], target, settings)
     expected = torch.autograd.grad(whole, list(network.parameters()))
-    own = slice(*{0: (0, 3), 1: (3, 6)}[world.rank])
+    own = slice(*{0: (0, 3), 1: (3, 6)}[processes.rank])
     outputs = [network(x[own]), network(x[own].flip(1))]
-    part, part_terms = training_loss(outputs, target[own], settings, world.total_of_parts)
+    part, part_terms = training_loss(outputs, target[own], settings, total_of_parts(processes.total))
     part.backward()
-    world.add_gradients(network.parameters())
+    add_gradients(network.parameters(), processes.total)
     torch.testing.assert_close(part, whole)
     assert part_terms.keys() == terms.keys()
     for name, value in terms.items():
@@ -88,41 +91,41 @@ def check_losses_and_gradients_are_those_of_the_whole_batch(world: World) -> Non
         torch.testing.assert_close(parameter.grad, gradient)
 
 
-def check_max_time_is_agreed_on(world: World, home: Path) -> None:
+def check_max_time_is_agreed_on(processes: Processes, home: Path) -> None:
     time_limit.NATIVE_SECONDS_PER_CASE, time_limit.NATIVE_SECONDS = 0.1, 0.3
-    loop.epochs_that_fit = lambda first, done, spent, limit: first
-    original = loop.measure_iterations
+    time_limit.epochs_that_fit = lambda first, done, spent, limit: first
+    original = time_limit.measure_iterations
 
-    def measured(step, batches, budget_s, clock):
-        return 4.0 + 0 * original(step, batches, 0.01 * budget_s, clock)
+    def measured(step, batches, limit_s, clock):
+        return 4.0 + 0 * original(step, batches, 0.01 * limit_s, clock)
 
-    loop.measure_iterations = measured
+    time_limit.measure_iterations = measured
     request = make_request(home, home / "timed", max_time_s=120.0)
     result = train_by_recipe(request, recipe("UTNet"))
-    assert bool(result.validation_dice) == world.is_first
-    world.gathered(None)  # the native validation is rank 0's
+    assert bool(result.validation_dice) == processes.is_first
+    processes.gather(None)  # the native validation is rank 0's
     record = read_run(request.output)
-    assert world.gathered(record.epochs)[0] == record.epochs and 4 <= record.epochs <= 30
+    assert processes.gather(record.epochs)[0] == record.epochs and 4 <= record.epochs <= 30
     assert record.versions["processes"] == "2"
 
 
-def check_a_lost_rank_is_noticed(world: World) -> None:
-    if world.rank == 1:
+def check_a_lost_rank_is_noticed(processes: Processes) -> None:
+    if processes.rank == 1:
         os._exit(0)
-    found = raised(lambda: [world.now() for _ in range(1000)])
+    found = raised(lambda: [processes.now() for _ in range(1000)])
     assert isinstance(found, RankLost) and "another process of this run has ended" in str(found)
 
 
 def main() -> None:
-    world = joined()
-    assert joined() is world
-    assert logging.getLogger("utseg").isEnabledFor(logging.WARNING) == world.is_first
-    check_values(world)
-    check_errors(world)
-    check_a_signal_to_one_stops_all(world)
-    check_losses_and_gradients_are_those_of_the_whole_batch(world)
-    check_max_time_is_agreed_on(world, Path(sys.argv[1]))
-    check_a_lost_rank_is_noticed(world)
+    processes = join_processes()
+    assert join_processes() is processes
+    assert logging.getLogger("utseg").isEnabledFor(logging.WARNING) == processes.is_first
+    check_values(processes)
+    check_errors(processes)
+    check_a_signal_to_one_stops_all(processes)
+    check_losses_and_gradients_are_those_of_the_whole_batch(processes)
+    check_max_time_is_agreed_on(processes, Path(sys.argv[1]))
+    check_a_lost_rank_is_noticed(processes)
     sys.stdout.write("all checks passed\n")
 
 

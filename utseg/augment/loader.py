@@ -1,20 +1,18 @@
 """Batches for training: batch `i` depends on the seed and `i` only, whatever the number of workers and wherever a run begins.
 
-`SliceLoader` follows batchgenerators' loader protocol. Its MultiThreadedAugmenter is not used: it forks where that is the
-default (this process has run OpenMP, which does not survive that), numbers batches by worker, and reports a dead worker
-without saying which. Here a thread makes batches ahead, in this process or through `utseg.augment.workers`.
+A thread makes batches ahead, in this process or through `utseg.augment.workers`.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
 
 from utseg.augment.apply import apply_augmentation
 from utseg.augment.draw import Augmentation, draw_augmentation
@@ -25,7 +23,7 @@ from utseg.errors import InputError
 from utseg.planning.plan import Plan
 
 if TYPE_CHECKING:
-    from utseg.preprocess.slices import SliceStore
+    from utseg.preprocess.slices import CaseRecord
 
 BATCHES_AHEAD = 2
 CACHE_BYTES = 2**30
@@ -34,10 +32,7 @@ VENDOR_COLUMN = "vendor"
 
 @dataclass(frozen=True)
 class Batch:
-    """Patches of one training step: image (B, C, H, W) float32, label (B, H, W) uint8, names CASE/ZZZ, and the iteration's number.
-
-    Of a loader that makes some places of its batches only, B counts those.
-    """
+    """Patches of one training step: image (B, C, H, W) float32, label (B, H, W) uint8, names CASE/ZZZ, and the iteration's number."""
 
     image_BCHW: npt.NDArray[np.float32]
     label_BHW: npt.NDArray[np.uint8]
@@ -53,10 +48,7 @@ class SliceReader(Protocol):
 
 
 class SliceCache:
-    """Keeps decoded slices, read-only, until `limit_bytes` are full.
-
-    What came first stays: every pass deals all slices, so that none is worth more than another.
-    """
+    """Keeps decoded slices, read-only, until `limit_bytes` are full; every pass uses all slices, so the first ones stay."""
 
     def __init__(self, store: SliceReader, limit_bytes: int) -> None:
         self._store = store
@@ -77,8 +69,8 @@ class SliceCache:
         return self._slices[key]
 
 
-class SliceLoader(SlimDataLoaderBase):
-    """Makes batches; `next(loader)` gives the one of `loader.iteration` and steps on. Setting `iteration` jumps to any batch."""
+class SliceLoader:
+    """Makes any batch of a run, or some rows of it."""
 
     def __init__(
         self,
@@ -87,13 +79,10 @@ class SliceLoader(SlimDataLoaderBase):
         plan: Plan,
         *,
         seed: int,
-        iteration: int = 0,
         cache_bytes: int = CACHE_BYTES,
-        places: range | None = None,
+        rows: range | None = None,
     ) -> None:
-        super().__init__(store, plan.batch_size)
-        self._places = range(plan.batch_size) if places is None else places
-        self.iteration = iteration
+        self._rows = range(plan.batch_size) if rows is None else rows
         self._plan = plan
         self._sampler = PatchSampler(
             slices, foreground_fraction=plan.augmentation.foreground_fraction, seed=seed
@@ -101,18 +90,18 @@ class SliceLoader(SlimDataLoaderBase):
         self._cache = SliceCache(store, cache_bytes)
         self._partners = Partners(slices) if plan.augmentation.needs_partners else None
 
-    def generate_train_batch(self) -> Batch:
-        """The batch of `iteration`, or its places that are this loader's."""
-        plan, iteration, places = self._plan, self.iteration, self._places
-        image_BCHW = np.empty((len(places), plan.in_channels, *plan.patch_size), dtype=np.float32)
-        label_BHW = np.empty((len(places), *plan.patch_size), dtype=np.uint8)
+    def make_batch(self, iteration: int) -> Batch:
+        """The batch of an iteration, or its rows that are this loader's."""
+        plan, rows = self._plan, self._rows
+        image_BCHW = np.empty((len(rows), plan.in_channels, *plan.patch_size), dtype=np.float32)
+        label_BHW = np.empty((len(rows), *plan.patch_size), dtype=np.uint8)
         names = []
-        for row, place in enumerate(places):
-            ref, foreground = self._sampler.deal(iteration * plan.batch_size + place)
-            rng = self._sampler.rng(iteration, place)
+        for index, row in enumerate(rows):
+            ref, foreground = self._sampler.deal(iteration * plan.batch_size + row)
+            rng = self._sampler.rng(iteration, row)
             augmentation = draw_augmentation(rng, plan.augmentation)
             image, label = self._cache.read_slice(ref.case_id, ref.z)
-            image_BCHW[row], label_BHW[row] = apply_augmentation(
+            image_BCHW[index], label_BHW[index] = apply_augmentation(
                 augmentation,
                 image,
                 label,
@@ -122,7 +111,6 @@ class SliceLoader(SlimDataLoaderBase):
                 partner_CHW=self._partner(ref, augmentation),
             )
             names.append(ref.name)
-        self.iteration += 1
         return Batch(image_BCHW, label_BHW, tuple(names), iteration)
 
     def _partner(self, ref: SliceRef, augmentation: Augmentation) -> npt.NDArray[np.float32] | None:
@@ -135,86 +123,62 @@ class SliceLoader(SlimDataLoaderBase):
 
 @contextmanager
 def training_batches(
-    store: "SliceStore",
-    case_ids: Sequence[str],
+    store: SliceReader,
+    records: Sequence["CaseRecord"],
     plan: Plan,
     *,
     seed: int,
     first_iteration: int,
     iterations: int,
     workers: int,
-    places: range | None = None,
+    rows: range | None = None,
 ) -> Iterator[Iterator[Batch]]:
     """Gives an iterator over the batches `first_iteration` … `first_iteration + iterations − 1`, in order, made ahead in the background.
 
-    Args:
-        store: the preprocessed slices.
-        case_ids: the training cases, in any order.
-        plan: patch and batch size, augmentation, spacing.
-        seed: not negative.
-        first_iteration: the number of the first batch; a resumed run passes the number it has to go on with.
-        iterations: how many batches.
-        workers: processes that make batches; 0 makes them in a thread of this one.
-        places: which patches of each batch to make, where others make the rest; all by default.
+    `records` are of the training cases, in any order; `workers` processes make the batches, a thread of this one if 0; `rows` of each
+    batch are made, where other processes train on the rest (None: all).
 
     Raises InputError where the cases have no slice; while iterating, WorkerError for a dead worker and ArtefactError for a damaged slice.
     On leaving, by whatever way, the workers are gone.
     """
-    slices = list_slices(store, case_ids)
-    if workers == 0:
-        loader = SliceLoader(store, slices, plan, seed=seed, iteration=first_iteration, places=places)
-        with _made_ahead(lambda iteration: next(loader), first_iteration, iterations) as batches:
-            yield batches
-        return
-    make_loader = _LoaderRecipe(store, slices, plan, seed, CACHE_BYTES // workers, places)
-    with (
-        LoaderProcesses(make_loader, first_iteration, iterations, workers) as processes,
-        _made_ahead(processes.receive, first_iteration, iterations, stop=processes.kill) as batches,
-    ):
-        yield batches
+    make_loader = partial(
+        SliceLoader,
+        store,
+        list_slices(records),
+        plan,
+        seed=seed,
+        cache_bytes=CACHE_BYTES // max(1, workers),
+        rows=rows,
+    )
+    with ExitStack() as running:
+        if workers:
+            processes = running.enter_context(
+                LoaderProcesses(make_loader, first_iteration, iterations, workers)
+            )
+            ahead = _made_ahead(processes.receive, first_iteration, iterations, stop=processes.kill)
+        else:
+            ahead = _made_ahead(make_loader().make_batch, first_iteration, iterations)
+        yield running.enter_context(ahead)
 
 
-def list_slices(store: "SliceStore", case_ids: Sequence[str]) -> list[SliceRef]:
-    """All slices of the cases, in an order that does not depend on that of `case_ids`. None at all raises InputError."""
+def list_slices(records: Sequence["CaseRecord"]) -> list[SliceRef]:
+    """All slices of the cases, in an order that does not depend on that of the records. None at all raises InputError."""
     slices = [
         SliceRef(
-            case_id,
+            record.case_id,
             z,
-            tuple(int(value) for value in each.labels if value > 0),
+            tuple(value for value in each.labels if value > 0),
             record.subject,
             record.groups.get(VENDOR_COLUMN, ""),
         )
-        for case_id in sorted(set(case_ids))
-        for record in [store.case_record(case_id)]
+        for record in sorted(records, key=lambda record: record.case_id)
         for z, each in enumerate(record.slices)
     ]
     if not slices:
         raise InputError(
-            f"training: none of the {len(case_ids)} training cases has a preprocessed slice; run utseg_plan_and_preprocess"
+            f"training: none of the {len(records)} training cases has a preprocessed slice; run utseg_plan_and_preprocess"
         )
     return slices
-
-
-@dataclass(frozen=True)
-class _LoaderRecipe:
-    """How a worker makes its loader; picklable."""
-
-    store: SliceReader
-    slices: list[SliceRef]
-    plan: Plan
-    seed: int
-    cache_bytes: int
-    places: range | None
-
-    def __call__(self) -> SliceLoader:
-        return SliceLoader(
-            self.store,
-            self.slices,
-            self.plan,
-            seed=self.seed,
-            cache_bytes=self.cache_bytes,
-            places=self.places,
-        )
 
 
 @contextmanager
@@ -225,7 +189,7 @@ def _made_ahead(
     *,
     stop: Callable[[], None] = lambda: None,
 ) -> Iterator[Iterator[Batch]]:
-    """Calls `make` for each iteration in one thread, a few ahead of the reader. On leaving, `stop` is called and the thread waited for."""
+    """Calls `make` for each iteration in a thread, a few ahead of the reader. On leaving, `stop` is called and the thread waited for."""
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
     under_way: deque[Future[Batch]] = deque()
 

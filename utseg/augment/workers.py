@@ -22,7 +22,7 @@ SECONDS_TO_END = 5.0
 class LoaderProcesses:
     """Workers for the batches of one run. A context manager: on leaving, all of them are gone.
 
-    `make_loader` is picklable; called in the worker it gives a loader whose `next` makes the batch of its attribute `iteration`.
+    `make_loader` is picklable; called in the worker it gives a loader whose `make_batch` makes the batch of an iteration.
     """
 
     def __init__(self, make_loader: Callable[[], Any], first: int, count: int, workers: int) -> None:
@@ -118,7 +118,6 @@ def _messages(make_loader: Callable[[], Any], iterations: range) -> Iterator[Any
     try:
         loader = make_loader()
         for iteration in iterations:
-            loader.iteration = iteration
-            yield next(loader)
+            yield loader.make_batch(iteration)
     except UtsegError as error:
         yield error

@@ -71,6 +71,11 @@ def preprocessing_sha256(preprocessing: Preprocessing) -> str:
     return sha256_json([PREPROCESSING_VERSION, preprocessing.model_dump(mode="json")])
 
 
+def data_sha256(records: Sequence[CaseRecord]) -> str:
+    """Checksum of all slices of these cases, whatever their order."""
+    return sha256_json({record.case_id: [each.sha256 for each in record.slices] for record in records})
+
+
 class Source(Protocol):
     """What a case's slices are made from; `CaseFingerprint` has it."""
 
@@ -112,9 +117,9 @@ class SliceStore:
         """image (C, H, W) float32, label (H, W) uint8. A damaged or missing file raises ArtefactError naming it and what mends it."""
         return self._read(self.folder / case_id / slice_name(z))
 
-    def read_case(self, case_id: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    def read_case(self, record: CaseRecord) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """All slices of a case: image (C, Z, Y, X) float32, label (Z, Y, X) uint8."""
-        pairs = [self._read(self.folder / case_id / each.file) for each in self.case_record(case_id).slices]
+        pairs = [self._read(self.folder / record.case_id / each.file) for each in record.slices]
         images, labels = zip(*pairs, strict=True)
         return np.stack(images, axis=1), np.stack(labels)
 
@@ -197,12 +202,6 @@ class SliceStore:
                 f"{self.folder}: the slices of {len(other)} cases ({', '.join(other[:3])}, …) were made with other settings than "
                 f"preprocessing has in the plan now; {self.advice}"
             )
-
-    def data_sha256(self, case_ids: Sequence[str]) -> str:
-        """Checksum of all slices of these cases, whatever their order, from the records."""
-        return sha256_json(
-            {case_id: [each.sha256 for each in self.case_record(case_id).slices] for case_id in case_ids}
-        )
 
     def _read(self, file: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         try:

@@ -1,13 +1,13 @@
-"""What stands before the first iteration: everything a request names is read and checked, and becomes the run's record.
+"""What comes before the first iteration: everything a request names is read and checked, and becomes the run's record.
 
-Only reading happens here, so that a wrong word, setting, file or selection is refused before a folder is made. A resumed run must be the
-run that was started: plan, recipe, data, cases and seed are compared key by key.
+Only reading happens here, so that a wrong word, setting, file or selection is refused before a folder is made.
 """
 
 import logging
 import platform
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,9 @@ import numpy as np
 import torch
 
 import utseg
+from utseg.augment.loader import Batch, training_batches
 from utseg.case import Case, Dataset
+from utseg.compute.pool import available_cores
 from utseg.device import resolve_device
 from utseg.errors import ArtefactError, InputError, SettingError, listing
 from utseg.files import sha256, sha256_json
@@ -26,54 +28,47 @@ from utseg.networks import build_network, network_settings
 from utseg.networks.network import SegmentationNetwork
 from utseg.planning.plan import Plan, read_plan
 from utseg.planning.survey import values_for_network
-from utseg.preprocess.slices import CaseRecord, SliceStore
+from utseg.preprocess.slices import CaseRecord, SliceStore, data_sha256
 from utseg.preprocess.splits import check_same_scans, label_gaps, left_out, read_splits, select_cases
 from utseg.preprocess.stale import check_current
 from utseg.rawdata import open_dataset
-from utseg.training.processes import World
+from utseg.training.processes import Processes
 from utseg.training.recipe import Recipe, apply_settings
-from utseg.training.record import RUN_FILE, InitialWeights, RunRecord, read_run
+from utseg.training.record import InitialWeights, RunRecord
 from utseg.training.request import TrainRequest
 from utseg.training.weights import (
     Fit,
     check_fit,
     fit_weights,
-    labels_of_weights,
     number_outputs,
     read_tensors,
+    run_of_weights,
     weights_file,
 )
 
 logger = logging.getLogger("utseg")
-MAY_DIFFER = (
-    "device",
-    "versions",
-    "git_revision",
-    "started",
-    "plan.reasons",
-    "plan.estimated_memory_gb",
-    "initial_weights.saw",
-    "training_scans",
-)
+GPU_LOADER_WORKERS = 6
 PROCESSES = "processes"
-TIMETABLE = ("epochs", "iterations_per_epoch", "recipe.validate_every")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as it will be, or is: its record, the recipe in it as a value, and where its data are. `validation` are raw cases.
+    """A run as it will be, or is: its record, the recipe in it as a value, and its data.
 
-    `fit` is what `--weights` gives the network to start from. `loop_limit_s` bounds the seconds of the loop in a new run with `--max-time`.
-    `device` is this process's.
+    `training` and `validation` are the records of its preprocessed cases, `raw_validation` the raw cases of the latter. `fit` is what
+    `--weights` gives the network to start from. `loop_limit_s` bounds the seconds of the loop in a new run with `--max-time`. `device` is
+    this process's.
     """
 
     request: TrainRequest
     record: RunRecord
     recipe: Recipe
     store: SliceStore
-    validation: tuple[Case, ...]
+    training: tuple[CaseRecord, ...]
+    validation: tuple[CaseRecord, ...]
+    raw_validation: tuple[Case, ...]
     device: torch.device
-    world: World
+    processes: Processes
     fit: Fit | None = None
     loop_limit_s: float | None = None
 
@@ -87,19 +82,37 @@ class Run:
         """Length of the schedule as recorded."""
         return self.record.epochs * self.record.iterations_per_epoch
 
+    def batches(self, first: int, count: int) -> AbstractContextManager[Iterator[Batch]]:
+        """The batches of some of the run's iterations."""
+        workers = self.request.workers
+        if workers is None:
+            cores = available_cores() // self.processes.local_size
+            workers = 0 if self.device.type == "cpu" else min(GPU_LOADER_WORKERS, max(1, cores - 1))
+        return training_batches(
+            self.store,
+            self.training,
+            self.plan,
+            seed=self.record.seed,
+            first_iteration=first,
+            iterations=count,
+            workers=workers,
+            rows=self.processes.rows(self.plan.batch_size),
+        )
 
-def prepare(request: TrainRequest, recipe: Recipe, world: World) -> Run:
+
+def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
     """Reads what the request names. Raises UtsegError where something is missing, wrong or does not fit together."""
-    device = world.device(resolve_device(request.device))
+    device = processes.device(resolve_device(request.device))
     known = network_settings(recipe.network_name)
     recipe, plan, extra = apply_settings(
         recipe, read_plan(request.plan_folder), request.settings, tuple(known)
     )
-    world.places(plan.batch_size)
+    processes.rows(plan.batch_size)  # refused at once where it cannot be shared out
     planned = {key: value for key, value in values_for_network(plan).items() if key in known}
     network = shape_of_network(recipe.network_name, plan, planned | extra)
     check_outputs(network, recipe)
-    initial, fit = read_initial(request, network, recipe.network_name, plan.preprocessing.labels)
+    source = run_of_weights(request.weights) if request.weights else None
+    initial, fit = read_initial(request, network, recipe.network_name, plan.preprocessing.labels, source)
     store = SliceStore(request.plan_folder)
     records = [store.case_record(case_id) for case_id in store.case_ids()]
     if not records:
@@ -107,16 +120,18 @@ def prepare(request: TrainRequest, recipe: Recipe, world: World) -> Run:
             f"{request.plan_folder}: no preprocessed slice is there; run utseg_plan_and_preprocess"
         )
     store.require_made_with(plan.preprocessing, records)
-    training, validation = select(request, records)
+    chosen = select(request, records)
+    by_id = {record.case_id: record for record in records}
+    training, validation = (tuple(by_id[case_id] for case_id in side) for side in chosen)
     dataset = open_dataset(request.raw)
     is_whole = request.preprocessed.name == plan.dataset  # else a study's choice of the dataset's cases
     advice = store.advice if is_whole else "run the study again"
-    for remark in check_current(dataset, plan, records, (*training, *validation), advice):
+    for remark in check_current(dataset, plan, records, (*chosen[0], *chosen[1]), advice):
         if is_whole:
             logger.warning("%s: %s", request.raw, remark)
-    warn_of_gaps(request.selection, training, validation, records, plan)
-    if initial is not None:
-        initial = initial.model_copy(update={"saw": _seen_before(request, plan, records, validation)})
+    warn_of_gaps(request.selection, chosen, records, plan)
+    if initial is not None and source is not None:
+        initial = initial.model_copy(update={"saw": _seen_before(source, request, plan, records, validation)})
     record = RunRecord(
         model=request.model,
         network=recipe.network_name,
@@ -127,22 +142,20 @@ def prepare(request: TrainRequest, recipe: Recipe, world: World) -> Run:
         recipe=recipe.model_dump(mode="json"),
         initial_weights=initial,
         selection=request.selection,
-        training_cases=tuple(training),
-        validation_cases=tuple(validation),
-        training_scans=tuple(
-            sorted({scan for one in records if one.case_id in set(training) for scan in one.scans})
-        ),
+        training_cases=chosen[0],
+        validation_cases=chosen[1],
+        training_scans=tuple(sorted({scan for case in training for scan in case.scans})),
         epochs=request.epochs or plan.epochs,
         iterations_per_epoch=plan.iterations_per_epoch,
         seed=request.seed,
-        device=str(device) if world.size == 1 else device.type,
-        data_sha256=store.data_sha256([*training, *validation]),
-        versions=versions(world),
+        device=str(device) if processes.size == 1 else device.type,
+        data_sha256=data_sha256([*training, *validation]),
+        versions=versions(processes),
         git_revision=git_revision(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    cases = _raw_cases(dataset, record.validation_cases)
-    return Run(request, record, recipe, store, cases, device, world, fit)
+    raw = _raw_cases(dataset, record.validation_cases)
+    return Run(request, record, recipe, store, training, validation, raw, device, processes, fit)
 
 
 def shape_of_network(name: str, plan: Plan, settings: dict[str, Any]) -> SegmentationNetwork:
@@ -162,13 +175,20 @@ def check_outputs(network: SegmentationNetwork, recipe: Recipe) -> None:
 
 
 def read_initial(
-    request: TrainRequest, network: SegmentationNetwork, name: str, labels: dict[str, int]
+    request: TrainRequest,
+    network: SegmentationNetwork,
+    name: str,
+    labels: dict[str, int],
+    source: RunRecord | None,
 ) -> tuple[InitialWeights | None, Fit | None]:
-    """What `--weights` names, checked against the network, with its outputs in the order of the plan's labels."""
+    """What `--weights` names, checked against the network, with its outputs in the order of the plan's labels.
+
+    `source` is the run that the weights are of, where it is known.
+    """
     if request.weights is None:
         return None, None
     path = weights_file(request.weights)
-    tensors, theirs = read_tensors(path), labels_of_weights(path)
+    tensors, theirs = read_tensors(path), source.plan.preprocessing.labels if source else None
     tensors = number_outputs(network, tensors, path, theirs, labels, allow_mismatch=request.allow_mismatch)
     fit = fit_weights(network, tensors)
     check_fit(fit, path, name, allow_mismatch=request.allow_mismatch)
@@ -176,17 +196,17 @@ def read_initial(
 
 
 def _seen_before(
-    request: TrainRequest, plan: Plan, records: Sequence[CaseRecord], validation: Sequence[str]
+    source: RunRecord,
+    request: TrainRequest,
+    plan: Plan,
+    records: Sequence[CaseRecord],
+    validation: Sequence[CaseRecord],
 ) -> int:
     """How many of the subjects held back here the run trained on that `--weights` comes from; a warning where there are any."""
-    folder = weights_file(request.weights).parent if request.weights is not None else None
-    if folder is None or not (folder / RUN_FILE).is_file():
-        return 0
-    source = read_run(folder)
     same = same_scans(records)
     owners = {record.case_id: same.get(record.subject, record.subject) for record in records}
     trained = {owners.get(case_id) for case_id in source.training_cases}
-    held_back = {owners[case_id] for case_id in validation}
+    held_back = {owners[case.case_id] for case in validation}
     seen = sorted(held_back & trained) if source.plan.dataset == plan.dataset else []
     if seen:
         logger.warning(
@@ -216,16 +236,12 @@ def select(request: TrainRequest, records: Sequence[CaseRecord]) -> tuple[tuple[
 
 
 def warn_of_gaps(
-    selection: str,
-    training: tuple[str, ...],
-    validation: tuple[str, ...],
-    records: Sequence[CaseRecord],
-    plan: Plan,
+    selection: str, chosen: tuple[tuple[str, ...], tuple[str, ...]], records: Sequence[CaseRecord], plan: Plan
 ) -> None:
     """Names in the log the labels that no training case, or no validation case, has."""
     names = {value: name for name, value in plan.preprocessing.labels.items() if value}
     present = {record.case_id: {names[value] for value in record.label_values if value} for record in records}
-    for line in label_gaps(names.values(), {selection: (training, validation)}, present):
+    for line in label_gaps(names.values(), {selection: chosen}, present):
         logger.warning("%s", line)
 
 
@@ -243,11 +259,11 @@ def _raw_cases(dataset: Dataset, case_ids: tuple[str, ...]) -> tuple[Case, ...]:
 
 def check_same_everywhere(run: Run) -> None:
     """Raises InputError where the processes of a run do not see the same plan, data and settings."""
-    own = {"git_revision", "started", "versions", "device"}
-    seen = run.world.gathered(sha256_json(run.record.model_dump(mode="json", exclude=own)))
+    differs = {"git_revision", "started", "versions", "device"}
+    seen = run.processes.gather(sha256_json(run.record.model_dump(mode="json", exclude=differs)))
     differing = [str(rank) for rank, checksum in enumerate(seen) if checksum != seen[0]]
     if differing:
-        raise run.world.for_all(
+        raise run.processes.for_all(
             InputError(
                 f"{run.request.plan_folder}: rank {', '.join(differing)} sees another plan, other data or settings than rank 0; give all "
                 "processes the same command and the same preprocessed folder"
@@ -255,56 +271,7 @@ def check_same_everywhere(run: Run) -> None:
         )
 
 
-def check_same_run(recorded: RunRecord, wanted: RunRecord, request: TrainRequest) -> None:
-    """Raises InputError naming every key in which the run that was started differs from the one that is asked for.
-
-    The timetable (epochs, validation) is the recorded one, which `--max-time` may have set; to ask for another one is a difference.
-    """
-    free = set(MAY_DIFFER)
-    free |= {key for key in TIMETABLE if not (key == "epochs" and request.epochs)}
-    if "validate_every" in request.settings:
-        free.remove("recipe.validate_every")
-    before, now = (dict(_flat(record.model_dump(mode="json"))) for record in (recorded, wanted))
-    differing = [
-        key
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-        and not any(key == name or key.startswith(f"{name}.") for name in free)
-    ]
-    if differing:
-        listed = ", ".join(_difference(key, before.get(key), now.get(key)) for key in differing[:8])
-        more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
-        raise InputError(
-            f"{request.output}: cannot resume, the run was started otherwise: {listed}{more}; "
-            "repeat the first command with --resume, or start again with --overwrite"
-        )
-
-
-def _difference(key: str, before: Any, now: Any) -> str:
-    long = isinstance(before, list) or max(len(str(before)), len(str(now))) > 60
-    return key if long else f"{key} ({before} then, {now} now)"
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def differing_versions(recorded: RunRecord, wanted: RunRecord) -> list[str]:
-    """What may keep a resumed run from ending bit-identically: versions, threads, device, in words."""
-    before = {PROCESSES: "1", **recorded.versions, "device": recorded.device}
-    now = wanted.versions | {"device": wanted.device}
-    return [
-        f"{key} {before.get(key)} then, {now.get(key)} now"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
-
-
-def versions(world: World) -> dict[str, str]:
+def versions(processes: Processes) -> dict[str, str]:
     """Versions of what computes, and the number of threads and processes, on which the last bits of a sum depend."""
     return {
         "utseg": utseg.__version__,
@@ -312,7 +279,7 @@ def versions(world: World) -> dict[str, str]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "torch_threads": str(torch.get_num_threads()),
-        PROCESSES: str(world.size),
+        PROCESSES: str(processes.size),
     }
 
 

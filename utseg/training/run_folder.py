@@ -1,27 +1,45 @@
-"""Who may work in a run's folder: a new run, the same run resumed, or nobody. Called while the folder's lock is held."""
+"""Who may work in a run's folder: a new run, the same run resumed, or nobody. Called while the folder's lock is held.
+
+A resumed run must be the run that was started: plan, recipe, data, cases and seed are compared key by key.
+"""
 
 import logging
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from utseg.errors import InputError
 from utseg.settings import validate
 from utseg.training.checkpoint import BEST, LATEST, PREVIOUS, has_checkpoint
 from utseg.training.log import JSONL, PICTURE
-from utseg.training.prepare import Run, check_same_run, differing_versions
+from utseg.training.prepare import PROCESSES, Run
 from utseg.training.recipe import Recipe
 from utseg.training.record import (
     RUN_FILE,
     SUMMARY_FILE,
     VALIDATION_FOLDER,
     WEIGHTS_FILE,
+    RunRecord,
     is_finished,
     read_run,
     scores_files,
 )
+from utseg.training.request import TrainRequest
 
 logger = logging.getLogger("utseg")
+MAY_DIFFER = (
+    "device",
+    "versions",
+    "git_revision",
+    "started",
+    "plan.reasons",
+    "plan.estimated_memory_gb",
+    "initial_weights.saw",
+    "training_scans",
+)
+TIMETABLE = ("epochs", "iterations_per_epoch", "recipe.validate_every")
 FILES = (RUN_FILE, LATEST, PREVIOUS, BEST, WEIGHTS_FILE, JSONL, PICTURE)
 EVENTS = "events.out.tfevents.*"
 
@@ -48,6 +66,55 @@ def claim(run: Run) -> Run:
             )
     clear(folder)
     return run
+
+
+def check_same_run(recorded: RunRecord, wanted: RunRecord, request: TrainRequest) -> None:
+    """Raises InputError naming every key in which the run that was started differs from the one that is asked for.
+
+    The timetable (epochs, validation) is the recorded one, which `--max-time` may have set; to ask for another one is a difference.
+    """
+    free = set(MAY_DIFFER)
+    free |= {key for key in TIMETABLE if not (key == "epochs" and request.epochs)}
+    if "validate_every" in request.settings:
+        free.remove("recipe.validate_every")
+    before, now = (dict(_flat(record.model_dump(mode="json"))) for record in (recorded, wanted))
+    differing = [
+        key
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+        and not any(key == name or key.startswith(f"{name}.") for name in free)
+    ]
+    if differing:
+        listed = ", ".join(_difference(key, before.get(key), now.get(key)) for key in differing[:8])
+        more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
+        raise InputError(
+            f"{request.output}: cannot resume, the run was started otherwise: {listed}{more}; "
+            "repeat the first command with --resume, or start again with --overwrite"
+        )
+
+
+def _difference(key: str, before: Any, now: Any) -> str:
+    long = isinstance(before, list) or max(len(str(before)), len(str(now))) > 60
+    return key if long else f"{key} ({before} then, {now} now)"
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def differing_versions(recorded: RunRecord, wanted: RunRecord) -> list[str]:
+    """What may keep a resumed run from ending bit-identically: versions, threads, device, in words."""
+    before = {PROCESSES: "1", **recorded.versions, "device": recorded.device}
+    now = wanted.versions | {"device": wanted.device}
+    return [
+        f"{key} {before.get(key)} then, {now.get(key)} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
 
 
 def require_run(folder: Path) -> None:

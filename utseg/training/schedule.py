@@ -10,7 +10,7 @@ from utseg.training.recipe import ScheduleSettings
 
 
 @dataclass(frozen=True)
-class Course:
+class Schedule:
     """How far through the schedule an iteration is: 0 at the start, 1 at its end. `warmup` is the share that is warm-up.
 
     A run that turns out slower than measured is retimed: from `anchor_iteration` on, at `anchor_progress`, the rest of the schedule is
@@ -27,9 +27,9 @@ class Course:
         share = (iteration - self.anchor_iteration) / (self.iterations - self.anchor_iteration)
         return self.anchor_progress + share * (1 - self.anchor_progress)
 
-    def retimed(self, at: int, iterations: int) -> "Course":
-        """The course that from where this one is at iteration `at` ends after `iterations` in all."""
-        return Course(iterations, self.warmup, at, self.progress(at))
+    def retimed(self, at: int, iterations: int) -> "Schedule":
+        """The schedule that from where this one is at iteration `at` ends after `iterations` in all."""
+        return Schedule(iterations, self.warmup, at, self.progress(at))
 
     def learning_rate(self, iteration: int, peak: float, power: float) -> float:
         """The learning rate at a 0-based iteration."""

@@ -16,7 +16,7 @@ from utseg.training.checkpoint import BEST, restore_random_state
 from utseg.training.log import Epoch
 from utseg.training.optimizer import make_optimizer
 from utseg.training.prepare import Run
-from utseg.training.schedule import Course, warmup_share
+from utseg.training.schedule import Schedule, warmup_share
 from utseg.training.step import Sums
 from utseg.training.weights import fill
 
@@ -29,7 +29,7 @@ class State:
 
     network: SegmentationNetwork
     optimizer: torch.optim.Optimizer
-    course: Course
+    schedule: Schedule
     iteration: int = 0
     best_score: float | None = None
     best_epoch: int = 0
@@ -51,7 +51,7 @@ class State:
     @property
     def is_complete(self) -> bool:
         """Whether every iteration is done and its epoch closed."""
-        return self.iteration >= self.course.iterations and not self.sums.iterations
+        return self.iteration >= self.schedule.iterations and not self.sums.iterations
 
     def say_which_model(self) -> None:
         """In the log: the model is the last epoch's, whichever was best."""
@@ -67,14 +67,14 @@ def new_state(run: Run) -> State:
     state = _random_state(run)
     if run.fit is not None and run.request.weights is not None:
         fill(state.network, run.fit, run.request.weights)
-    if run.world.size > 1:  # another kind of processor may have drawn other last bits
-        state.network.load_state_dict(run.world.from_first(lambda: _on_cpu(state.network)))
+    if run.processes.size > 1:  # another kind of processor may have drawn other last bits
+        state.network.load_state_dict(run.processes.on_first(lambda: _on_cpu(state.network)))
     return state
 
 
 def _random_state(run: Run) -> State:
     """The state with random weights. Weights are drawn alike by all processes, what comes after them (dropout) by each for itself."""
-    record, world = run.record, run.world
+    record, processes = run.record, run.processes
     torch.manual_seed(record.seed)
     random.seed(record.seed)
     np.random.seed(record.seed % 2**32)  # noqa: NPY002 — for libraries that draw from it
@@ -84,15 +84,15 @@ def _random_state(run: Run) -> State:
         num_classes=record.num_classes,
         **record.network_settings,
     ).to(run.device)
-    if world.size > 1:
-        synchronise_norms(network, world.total)
-    if not world.is_first:
-        torch.manual_seed(int(np.random.SeedSequence([record.seed, world.rank]).generate_state(1)[0]))
+    if processes.total is not None:
+        synchronise_norms(network, processes.total)
+    if not processes.is_first:
+        torch.manual_seed(int(np.random.SeedSequence([record.seed, processes.rank]).generate_state(1)[0]))
     warmup = warmup_share(run.recipe.schedule, record.epochs)
     optimizer = make_optimizer(network, run.recipe.optimizer, pretrained=record.initial_weights is not None)
     width = run.recipe.weight_average
     average = WeightAverage(network, width) if width else None
-    return State(network, optimizer, Course(run.iterations, warmup), average=average)
+    return State(network, optimizer, Schedule(run.iterations, warmup), average=average)
 
 
 def _on_cpu(network: SegmentationNetwork) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def packed(state: State, generators: list[dict[str, Any]]) -> dict[str, Any]:
         "network": dict(state.network.state_dict()),
         "optimizer": state.optimizer.state_dict(),
         "random": generators,
-        "course": asdict(state.course),
+        "schedule": asdict(state.schedule),
         "best_score": state.best_score,
         "best_epoch": state.best_epoch,
         "seconds": state.seconds,
@@ -132,7 +132,7 @@ def restored(run: Run, saved: dict[str, Any]) -> State:
     state = _random_state(run)
     state.network.load_state_dict(saved["network"])
     state.optimizer.load_state_dict(saved["optimizer"])
-    state.course = Course(**saved["course"])
+    state.schedule = Schedule(**saved["schedule"])
     state.iteration = saved["iteration"]
     state.best_score, state.best_epoch = saved["best_score"], saved["best_epoch"]
     state.seconds = saved["seconds"]
@@ -140,6 +140,6 @@ def restored(run: Run, saved: dict[str, Any]) -> State:
     state.history = list(saved["history"])
     if state.average:
         state.average.restore(saved["average"])
-    if run.world.rank < len(saved["random"]):
-        restore_random_state(saved["random"][run.world.rank])
+    if run.processes.rank < len(saved["random"]):
+        restore_random_state(saved["random"][run.processes.rank])
     return state

@@ -8,10 +8,17 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from utseg.augment.loader import Batch
 from utseg.errors import InputError
+from utseg.training.interrupt import Interruption
+from utseg.training.optimizer import set_learning_rate
+from utseg.training.prepare import Run
+from utseg.training.record import write_run
+from utseg.training.state import State, new_state
+from utseg.training.step import precision, train_step
+from utseg.training.validation import validate
 
 logger = logging.getLogger("utseg")
 LEAST_EPOCHS = 20
@@ -24,14 +31,7 @@ LEAST_MEASURED = 3
 NATIVE_FACTOR = 2.25
 NATIVE_SECONDS_PER_CASE = 0.6
 NATIVE_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Measured seconds: of one iteration (loader included), of one validation of all cases."""
-
-    iteration_s: float
-    validation_s: float
+MEASURED_CASES = 3
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,86 @@ class Timetable:
     validate_every: int
 
 
+def fit_run_to_time(run: Run, max_time_s: float, started: float, interruption: Interruption) -> Run:
+    """The run with the number of epochs and iterations that fit, from the speed of steps and a validation that are thrown away.
+
+    The time began at `started`.
+    """
+    state, processes, record = new_state(run), run.processes, run.record
+    set_learning_rate(state.optimizer, 0.0)
+
+    def step(batch: Batch) -> None:
+        train_step(state.network, state.optimizer, batch, run.recipe, run.device, processes.total)
+        processes.check_interrupted(interruption)
+
+    with run.batches(0, run.iterations) as batches:
+        iteration_s = measure_iterations(step, batches, max_time_s, processes.now)
+    cases = run.validation[: MEASURED_CASES * processes.size]
+    validation_s = 0.0
+    if cases:
+        with precision(run.recipe.amp, run.device):
+            found = validate(
+                state.network,
+                run.store,
+                cases,
+                run.plan,
+                run.device,
+                check=interruption.check,
+                processes=processes,
+            )
+        validation_s = processes.on_first(lambda: found.seconds) / len(cases) * len(run.validation)
+    native_s = native_validation_seconds(
+        validation_s * processes.size, len(run.validation), len(run.plan.augmentation.mirror_axes)
+    )
+    left_s = max_time_s - processes.on_first(lambda: time.monotonic() - started)
+    timetable = processes.on_first(
+        lambda: fit_to_time(
+            left_s,
+            iteration_s=iteration_s,
+            validation_s=validation_s,
+            planned_iterations_per_epoch=run.plan.iterations_per_epoch,
+            native_validation_s=native_s,
+        )
+    )
+    logger.info(
+        "%.3g s an iteration, %.3g s a validation: %d epochs of %d iterations fit into the time",
+        iteration_s,
+        validation_s,
+        timetable.epochs,
+        timetable.iterations_per_epoch,
+    )
+    recipe = run.recipe.model_copy(update={"validate_every": timetable.validate_every})
+    record = record.model_copy(
+        update={
+            "epochs": timetable.epochs,
+            "iterations_per_epoch": timetable.iterations_per_epoch,
+            "recipe": recipe.model_dump(mode="json"),
+        }
+    )
+    return replace(run, record=record, recipe=recipe, loop_limit_s=left_s - native_s)
+
+
+def keep_to_time(run: Run, state: State, number: int, spent_s: float) -> None:
+    """Shortens a `--max-time` run that is slower than measured after `number` epochs, or takes that back, and records it."""
+    if run.loop_limit_s is None or state.iteration >= state.schedule.iterations:
+        return
+    planned = state.schedule.iterations // run.record.iterations_per_epoch
+    epochs = epochs_that_fit(run.record.epochs, number, spent_s, run.loop_limit_s)
+    if epochs != planned:
+        logger.info("not as fast as measured: %d epochs instead of %d fit into the time", epochs, planned)
+        state.schedule = state.schedule.retimed(state.iteration, epochs * run.record.iterations_per_epoch)
+        record = run.record.model_copy(update={"epochs": epochs})
+        run.processes.on_first(lambda: write_run(record, run.request.output))
+
+
 def measure_iterations(
     step: Callable[[Batch], object],
     batches: Iterator[Batch],
-    budget_s: float,
+    limit_s: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Seconds an iteration, from the first ones: a few to get going, then as many as a small share of the budget allows."""
-    allowed = min(MEASURING_SHARE * budget_s, LONGEST_MEASURING_S)
+    """Seconds an iteration, from the first ones: a few to get going, then as many as a small share of the limit allows."""
+    allowed = min(MEASURING_SHARE * limit_s, LONGEST_MEASURING_S)
     began = clock()
     started, done = began, 0
     for done, batch in enumerate(batches, 1 - UNMEASURED_ITERATIONS):
@@ -64,25 +136,30 @@ def measure_iterations(
 
 
 def fit_to_time(
-    available_s: float, speed: Speed, *, planned_iterations_per_epoch: int, native_validation_s: float
+    available_s: float,
+    *,
+    iteration_s: float,
+    validation_s: float,
+    planned_iterations_per_epoch: int,
+    native_validation_s: float,
 ) -> Timetable:
     """The longest run whose iterations, validations and final validation take no more than the available seconds.
 
     There are at least LEAST_EPOCHS epochs where there are that many iterations, so that a short run too has a curve; validation takes at
     most VALIDATION_SHARE. Raises InputError where not even one iteration fits.
     """
-    usable = available_s * (1 - SAFETY) - native_validation_s - speed.validation_s
-    most = int(usable / speed.iteration_s)
+    usable = available_s * (1 - SAFETY) - native_validation_s - validation_s
+    most = int(usable / iteration_s)
     if most < 1:
-        least = (native_validation_s + speed.validation_s + 2 * speed.iteration_s) / (1 - SAFETY)
+        least = (native_validation_s + validation_s + 2 * iteration_s) / (1 - SAFETY)
         raise InputError(
-            f"--max-time is too short: an iteration takes {speed.iteration_s:.2g} s, validation {speed.validation_s:.2g} s, "
+            f"--max-time is too short: an iteration takes {iteration_s:.2g} s, validation {validation_s:.2g} s, "
             f"at native resolution about {native_validation_s:.2g} s; {max(available_s, 0):.0f} s are left, {least:.0f} s are needed"
         )
     per_epoch = min(planned_iterations_per_epoch, max(1, most // LEAST_EPOCHS))
     epochs = most // per_epoch
-    every = max(1, math.ceil(epochs * speed.validation_s / (VALIDATION_SHARE * usable)))
-    iterations = int((usable - epochs // every * speed.validation_s) / speed.iteration_s)
+    every = max(1, math.ceil(epochs * validation_s / (VALIDATION_SHARE * usable)))
+    iterations = int((usable - epochs // every * validation_s) / iteration_s)
     epochs = max(1, iterations // per_epoch)
     return Timetable(epochs, per_epoch, min(every, epochs))
 

@@ -5,10 +5,8 @@ what these very subjects chose.
 """
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,14 +18,12 @@ from utseg.figures.windows import largest_slice
 from utseg.inference.windows import default_batch_size, predict_volumes
 from utseg.networks.losses import LossSettings, volume_loss
 from utseg.planning.plan import Plan
-from utseg.training.processes import ALONE, World
-
-if TYPE_CHECKING:
-    from utseg.preprocess.slices import SliceStore
+from utseg.preprocess.slices import CaseRecord, SliceStore
+from utseg.training.processes import ALONE, Processes
 
 Overlay = NDArray[np.uint8]
+# Of windows, during training: with the half that prediction takes, a slice of 1.7 patches a side has 9 instead of 4.
 OVERLAP = 1 / 8
-"""Of windows, during training: with the half that prediction takes, a slice of 1.7 patches a side has 9 instead of 4."""
 OVERLAY_MAGNIFICATION = 1.5
 
 
@@ -54,15 +50,15 @@ class Validation:
 
 def validate(
     network: nn.Module,
-    store: "SliceStore",
-    case_ids: Sequence[str],
+    store: SliceStore,
+    cases: Sequence[CaseRecord],
     plan: Plan,
     device: torch.device,
     *,
     loss: LossSettings | None = None,
     overlays: int = 0,
     check: Callable[[], None] = lambda: None,
-    world: World = ALONE,
+    processes: Processes = ALONE,
 ) -> Validation:
     """Segments the cases' preprocessed slices, without mirroring, and scores them. The network's mode and random states stay as they were.
 
@@ -70,31 +66,31 @@ def validate(
     Several processes share out the cases, and all have what was found.
     """
     started = time.perf_counter()
-    labels = {name: value for name, value in plan.preprocessing.labels.items() if value != 0}
-    own = case_ids[world.rank :: world.size]
+    shown = cases[:overlays]
 
-    def scored() -> list[Scored]:
-        found = segmented(network, store, own, plan, device, check)
-        pictures = set(case_ids[:overlays])
-        return [score(case, plan, labels, loss, case.case_id in pictures) for case in found]
+    def score(mine: Sequence[CaseRecord]) -> list[CaseScore]:
+        scores = []
+        for case in mine:
+            check()
+            scores.append(score_case(network, store, case, plan, device, loss, case in shown))
+        return scores
 
-    parts = world.gathered(world.together(scored))
-    cases = [parts[index % world.size][index // world.size] for index in range(len(case_ids))]
-    defined = {name: [case.dice[name] for case in cases if not np.isnan(case.dice[name])] for name in labels}
+    scores = processes.share_out(cases, score)
+    names = [name for name, value in plan.preprocessing.labels.items() if value != 0]
+    defined = {name: [case.dice[name] for case in scores if not np.isnan(case.dice[name])] for name in names}
+    losses = scores[0].losses if scores else ()
     return Validation(
         dice={name: float(np.mean(values)) if values else None for name, values in defined.items()},
-        empty={name: len(case_ids) - len(values) for name, values in defined.items()},
+        empty={name: len(cases) - len(values) for name, values in defined.items()},
         seconds=time.perf_counter() - started,
-        overlays=tuple((case.case_id, case.picture) for case in cases if case.picture is not None),
-        losses={name: float(np.mean([case.losses[name] for case in cases])) for name in cases[0].losses}
-        if cases
-        else {},
+        overlays=tuple((case.case_id, case.picture) for case in scores if case.picture is not None),
+        losses={name: float(np.mean([case.losses[name] for case in scores])) for name in losses},
     )
 
 
 @dataclass(frozen=True)
-class Scored:
-    """What one case was found to be worth: Dice (NaN where there is none) and losses by name; perhaps its picture."""
+class CaseScore:
+    """What the network makes of one case: Dice (NaN where there is none) and losses by name; perhaps a picture."""
 
     case_id: str
     dice: dict[str, float]
@@ -102,65 +98,41 @@ class Scored:
     picture: Overlay | None
 
 
-def score(
-    case: "Segmented", plan: Plan, labels: Mapping[str, int], loss: LossSettings | None, with_picture: bool
-) -> Scored:
-    """Scores a case in 3-D."""
-    prediction_ZYX = case.probability_KZYX.argmax(0).astype(np.uint8)
-    picture = None
-    if with_picture:
-        z = largest_slice(case.reference_ZYX)
-        slices = case.image_CZYX[0, z], case.reference_ZYX[z], prediction_ZYX[z]
-        title, spacing = f"{case.case_id}, slice {z + 1}", plan.preprocessing.spacing_yx_mm
-        drawn = comparison_montage(*slices, spacing, labels, title, magnification=OVERLAY_MAGNIFICATION)
-        picture = np.asarray(drawn)
-    return Scored(
-        case.case_id,
-        {name: dice(prediction_ZYX == value, case.reference_ZYX == value) for name, value in labels.items()},
-        volume_loss(case.probability_KZYX, case.reference_ZYX, loss) if loss is not None else {},
-        picture,
-    )
-
-
-@dataclass(frozen=True)
-class Segmented:
-    """A preprocessed case and what the network makes of it."""
-
-    case_id: str
-    image_CZYX: NDArray[np.float32]
-    reference_ZYX: NDArray[np.uint8]
-    probability_KZYX: NDArray[np.float32]
-
-
-def segmented(
+def score_case(
     network: nn.Module,
-    store: "SliceStore",
-    case_ids: Sequence[str],
+    store: SliceStore,
+    case: CaseRecord,
     plan: Plan,
     device: torch.device,
-    check: Callable[[], None],
-) -> Iterator[Segmented]:
-    """The cases in turn, read as they are needed."""
-    waiting: deque[tuple[NDArray[np.float32], NDArray[np.uint8]]] = deque()
-
-    def read() -> Iterator[NDArray[np.float32]]:
-        for case_id in case_ids:
-            check()
-            image_CZYX, reference_ZYX = store.read_case(case_id)
-            waiting.append((image_CZYX, reference_ZYX))
-            yield image_CZYX
-
-    found = predict_volumes(
+    loss: LossSettings | None,
+    with_picture: bool,
+) -> CaseScore:
+    """Segments a case and scores it in 3-D."""
+    image_CZYX, reference_ZYX = store.read_case(case)
+    (predicted,) = predict_volumes(
         [network],
-        read(),
+        [image_CZYX],
         patch_size=plan.patch_size,
         batch_size=default_batch_size(plan.patch_size, device),
         num_classes=plan.num_classes,
         device=device,
         overlap=OVERLAP,
     )
-    for case_id, predicted in zip(case_ids, found, strict=True):
-        yield Segmented(case_id, *waiting.popleft(), predicted.probabilities_KZYX)
+    prediction_ZYX = predicted.probabilities_KZYX.argmax(0).astype(np.uint8)
+    labels = {name: value for name, value in plan.preprocessing.labels.items() if value != 0}
+    picture = None
+    if with_picture:
+        z = largest_slice(reference_ZYX)
+        slices = image_CZYX[0, z], reference_ZYX[z], prediction_ZYX[z]
+        title, spacing = f"{case.case_id}, slice {z + 1}", plan.preprocessing.spacing_yx_mm
+        drawn = comparison_montage(*slices, spacing, labels, title, magnification=OVERLAY_MAGNIFICATION)
+        picture = np.asarray(drawn)
+    return CaseScore(
+        case.case_id,
+        {name: dice(prediction_ZYX == value, reference_ZYX == value) for name, value in labels.items()},
+        volume_loss(predicted.probabilities_KZYX, reference_ZYX, loss) if loss is not None else {},
+        picture,
+    )
 
 
 def dice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:

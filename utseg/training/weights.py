@@ -18,11 +18,11 @@ from utseg.errors import ArtefactError, InputError, listing
 from utseg.files import require_no_broken_link
 from utseg.labels import LabelMismatch, Labels, in_words, match_labels, same_numbering
 from utseg.networks.network import SegmentationNetwork
-from utseg.training.record import RUN_FILE, WEIGHTS_FILE, read_run
+from utseg.training.record import RUN_FILE, WEIGHTS_FILE, RunRecord, read_run
 
 logger = logging.getLogger("utseg")
+# Keys under which checkpoints keep their tensors: ours, then those that people use.
 CONTAINERS = ("state", "network", "state_dict", "model_state_dict", "model", "network_weights")
-"""Keys under which checkpoints keep their tensors: ours, then those that people use."""
 COUNTER = "num_batches_tracked"
 
 
@@ -53,9 +53,10 @@ def weights_file(path: Path) -> Path:
     return file
 
 
-def labels_of_weights(path: Path) -> dict[str, int] | None:
-    """How the outputs of a run's weights are numbered; None for a file that lies in no run's folder."""
-    return read_run(path.parent).plan.preprocessing.labels if (path.parent / RUN_FILE).is_file() else None
+def run_of_weights(path: Path) -> RunRecord | None:
+    """The run that weights are of; None for a file that lies in no run's folder."""
+    folder = weights_file(path).parent
+    return read_run(folder) if (folder / RUN_FILE).is_file() else None
 
 
 def number_outputs(
@@ -168,12 +169,12 @@ def check_fit(fit: Fit, path: Path, network_name: str, *, allow_mismatch: bool) 
 
 def fill(network: SegmentationNetwork, fit: Fit, path: Path) -> None:
     """Puts the values into the network, in place, and says what came from the file and what did not."""
-    own = network.state_dict()
+    state = network.state_dict()
     with torch.no_grad():
         for name, value in fit.values.items():
-            own[name].copy_(value)
-    trained = sum(own[name].numel() for name in fit.values)
-    everything = sum(value.numel() for value in own.values())
+            state[name].copy_(value)
+    trained = sum(state[name].numel() for name in fit.values)
+    everything = sum(value.numel() for value in state.values())
     left = [*fit.fresh, *(line.split(" ")[0] for line in fit.misshapen)]
     logger.info(
         "%s: %d tensors, %.0f %% of the values, start from it%s",
