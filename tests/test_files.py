@@ -1,8 +1,14 @@
-"""Leftovers of killed processes: ours are cleared away, those of others never."""
+"""Leftovers of killed processes: ours are cleared away, those of others never. A folder is held by one process."""
+
+import errno
+import subprocess
+import sys
 
 import pytest
 
-from utseg.files import remove_leftovers
+from utseg import files
+from utseg.errors import FolderBusy, InputError
+from utseg.files import folder_lock, remove_leftovers
 
 OURS = (".tmp-0123456789ab-mask.nii.gz", "deeper/.tmp-ba9876543210-slices/part.npy")
 FOREIGN = (
@@ -23,3 +29,36 @@ def test_only_what_is_called_as_ours_is_removed(tmp_path, recursive):
     assert all((tmp_path / name).exists() for name in FOREIGN)
     assert not (tmp_path / OURS[0]).exists()
     assert (tmp_path / OURS[1]).exists() is not recursive
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from utseg.files import folder_lock
+with folder_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_that_is_held_is_refused_until_its_process_ends(tmp_path):
+    words = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(FolderBusy, match=rf"another run is working there \(process {holder.pid}\)"),
+            folder_lock(tmp_path),
+        ):
+            pass
+        holder.kill()
+    with folder_lock(tmp_path, patience_s=20):
+        pass
+
+
+def test_a_file_system_without_locks_is_not_another_run(tmp_path, monkeypatch):
+    def flock(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    with pytest.raises(InputError, match=r"no locks.*No locks available"), folder_lock(tmp_path):
+        pass

@@ -4,11 +4,13 @@ A reader therefore sees the old artefact or the new one, whole, whatever happens
 disk, so their output is made as bytes or checked before the rename.
 """
 
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,7 +20,14 @@ from typing import Any
 
 from utseg.errors import ArtefactError, FolderBusy, InputError, UtsegError
 
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
 SECONDS_BETWEEN_TRIES = 0.05
+HELD_BY_OTHERS = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+LOCKED_BYTE = 1 << 30  # on Windows, where nobody else can read what is locked
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{12}-")
 
 
@@ -46,6 +55,8 @@ def atomic_path(path: Path, check: Callable[[Path], object] | None = None) -> It
 
 
 def _sync_folder(folder: Path) -> None:
+    if sys.platform == "win32":
+        return  # which cannot open a folder
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -140,33 +151,49 @@ def require_writable(folder: Path) -> None:
 def folder_lock(
     folder: Path, name: str = ".lock", *, shared: bool = False, patience_s: float = 0.0
 ) -> Iterator[None]:
-    """Holds the folder for this process; a second one is refused with FolderBusy. The lock goes with the process, however it ends.
+    """Holds the folder for this process. The lock goes with the process, however it ends.
 
-    name: of the file that is locked; locks of other names do not know each other. shared: others may hold it too who say the same.
-    patience_s: so long it is waited for, in seconds.
+    name: of the file that is locked; locks of other names do not know each other. shared: others may hold it too who say the same (not on
+    Windows). patience_s: seconds to wait for it.
+    Raises FolderBusy where another process holds it, InputError on a file system without locks.
     """
-    import fcntl
-
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644)
     until = time.monotonic() + patience_s
     try:
-        while True:
-            try:
-                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() >= until:
-                    holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip()
-                    raise FolderBusy(
-                        f"{folder}: another run is working there ({holder or 'unknown process'}); wait for it or stop it"
-                    ) from None
+        while not _locked(descriptor, shared, folder):
+            if time.monotonic() >= until:
+                holder = os.read(descriptor, 64).decode(errors="replace").strip()
+                raise FolderBusy(
+                    f"{folder}: another run is working there ({holder or 'unknown process'}); wait for it or stop it"
+                )
             time.sleep(SECONDS_BETWEEN_TRIES)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()}".encode(), 0)
+        os.write(descriptor, f"process {os.getpid()}".encode())
         yield
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int, shared: bool, folder: Path) -> bool:
+    """Whether the lock could be had; False where another process holds it."""
+    try:
+        if sys.platform == "win32":
+            os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            finally:
+                os.lseek(descriptor, 0, os.SEEK_SET)
+        else:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in HELD_BY_OTHERS:
+            return False
+        raise InputError(
+            f"{folder}: this file system has no locks, which keep two runs from one folder ({error.strerror or error}); "
+            "choose a folder on another one, or have it mounted with locks"
+        ) from None
+    return True
 
 
 def is_temporary(name: str) -> bool:

@@ -12,6 +12,7 @@ import pytest
 
 import utseg.compute.cluster as cluster_module
 from utseg.commands import evaluate, plan_and_preprocess
+from utseg.compute import cluster_checks
 from utseg.compute.cluster import dask_executor
 from utseg.compute.pool import run_each
 from utseg.errors import CaseErrors, InputError, UsageError, WorkerError
@@ -203,21 +204,21 @@ def test_a_cluster_without_workers_is_told(monkeypatch):
 
 
 def test_other_software_on_workers_is_told(cluster, monkeypatch, caplog):
-    own = cluster_module._versions()
-    monkeypatch.setattr(cluster_module, "_versions", lambda: own | {"utseg": "0.0.9"})
+    own = cluster_checks.versions()
+    monkeypatch.setattr(cluster_checks, "versions", lambda: own | {"utseg": "0.0.9"})
     with pytest.raises(
         InputError, match=rf"worker tcp.*: utseg {own['utseg']}, here 0\.0\.9; start workers from"
     ):
         refused(cluster.scheduler_address)
-    monkeypatch.setattr(cluster_module, "_versions", lambda: own | {"numpy": "1.0"})
-    monkeypatch.setattr(cluster_module.logger, "propagate", True)
+    monkeypatch.setattr(cluster_checks, "versions", lambda: own | {"numpy": "1.0"})
+    monkeypatch.setattr(cluster_checks.logger, "propagate", True)
     with dask_executor(cluster.scheduler_address, writes=None):
         assert f"numpy {own['numpy']}, here 1.0; results may differ" in caplog.text
 
 
 def test_folders_that_workers_see_otherwise_are_told(cluster, tmp_path, monkeypatch):
-    assert asyncio.run(cluster_module._first_unseen(tmp_path / "token", {}, 0)) == str(tmp_path)
-    monkeypatch.setattr(cluster_module, "_listing", lambda folder: "another")
+    assert asyncio.run(cluster_checks._first_unseen(tmp_path / "token", {}, 0)) == str(tmp_path)
+    monkeypatch.setattr(cluster_checks, "_listing", lambda folder: "another")
     with pytest.raises(
         InputError, match=rf"{tmp_path}: not the same folder on 2 of 2 workers \(tcp.*same paths"
     ):

@@ -2,11 +2,14 @@
 
 import os
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from utseg.compute.pool import THREAD_VARIABLES, InlineExecutor, process_pool, run_each
-from utseg.errors import InputError, WorkerError
+import utseg.compute.pool as pool_module
+from utseg.compute.pool import MOST_STOPS, THREAD_VARIABLES, InlineExecutor, process_pool, run_each
+from utseg.errors import InputError, Interrupted, WorkerError
 
 
 def double_or_refuse(number: int) -> int:
@@ -30,6 +33,34 @@ def test_each_item_has_its_outcome_and_one_error_stops_no_other():
         item: 2 * item for item in range(8) if item != 3
     }
     assert isinstance(outcomes[3].error, InputError)
+
+
+def test_an_item_that_is_stopped_is_run_again_but_not_for_ever():
+    tries = []
+
+    def stopped(item):
+        tries.append(item)
+        if item == "always" or tries.count(item) < 3:
+            raise Interrupted("its job's time was up")
+        return item
+
+    outcomes = {each.item: each for each in run_each(stopped, ["twice", "always"], InlineExecutor())}
+    assert outcomes["twice"].result == "twice" and tries.count("twice") == 3
+    assert isinstance(outcomes["always"].error, Interrupted) and tries.count("always") == MOST_STOPS + 1
+
+
+def test_workers_that_come_later_get_work(monkeypatch):
+    monkeypatch.setattr(pool_module, "GROWS_S", 0.02)
+    met = threading.Barrier(2, timeout=20)
+
+    def meet(item):
+        threads._max_workers = 2
+        return met.wait()
+
+    with ThreadPoolExecutor(2) as threads:
+        threads.ahead_per_worker, threads._max_workers = 1, 1
+        results = list(run_each(meet, "ab", threads))
+    assert sorted(each.result for each in results) == [0, 1]
 
 
 def test_items_are_taken_a_few_ahead_only():

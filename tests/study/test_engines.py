@@ -1,26 +1,35 @@
-"""One study on each engine: processes of this machine, a cluster that loses a worker, and an array job, with equal results."""
+"""One study on each engine: processes of this machine, a cluster that loses a worker, jobs of Slurm, with equal results."""
 
 import csv
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from commandline import SCRIPTS
 
-from utseg.compute.pool import available_cores
-
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
-pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
 from distributed import LocalCluster
 
 pytestmark = pytest.mark.slow
 WORDS = (
-    *("-m", "UNet", "-pl", "cpu", "--epochs", "3"),
+    *("-pl", "cpu", "--epochs", "3"),
     *("--set", "network.base_channels=6", "iterations_per_epoch=16", "batch_size=4", "save_minutes=0.00001"),
 )
+FILE = """
+name = "each"
+networks = ["UNet"]
+[train]
+each = "vendor"
+[test]
+by = "vendor"
+"""
 TIMES = {"training_seconds"}
 LIMIT_S = 240
 
@@ -41,19 +50,20 @@ class Study:
     def __init__(self, place, raw):
         self.place = place
         (place / "home" / "raw").mkdir(parents=True)
+        (place / "each.toml").write_text(FILE)
         (place / "home" / "raw" / "Phantom").symlink_to(raw)
         self.runs = place / "home" / "results" / "study_runs"
 
-    def run(self, *engine, file="vendors", environment=None):
+    def run(self, *engine):
         return subprocess.run(
             [
-                *(SCRIPTS / "utseg_study", file, *WORDS, "--home", self.place / "home"),
+                *(SCRIPTS / "utseg_study", self.place / "each.toml", *WORDS, "--home", self.place / "home"),
                 *("-o", self.place / "study", *engine),
             ],
             capture_output=True,
             text=True,
             timeout=LIMIT_S,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
             check=False,
         )
 
@@ -89,11 +99,16 @@ def kill_a_worker_in_training(study):
     import psutil
 
     folder = until(lambda: next(iter(in_training(study)), None))
-    run = psutil.Process(int((folder / ".lock").read_text().split()[-1]))
+    run = psutil.Process(holder(folder))
     worker = run.parent()
     assert worker.pid != os.getpid()
     worker.kill()
     assert until(lambda: not run.is_running() or run.status() == psutil.STATUS_ZOMBIE)
+
+
+def holder(folder):
+    """The process that works in a run's folder."""
+    return int((folder / ".lock").read_text().split()[-1])
 
 
 def in_training(study):
@@ -111,84 +126,65 @@ def until(found):
     raise AssertionError("nothing happened")
 
 
-# Stand-ins for Slurm's commands. The job's tasks run here, one after the other; the first is told of its end when it has saved an epoch,
-# and runs again when it was put back into the queue.
-SBATCH = """#!{python}
-import subprocess, sys
-print("Submitted batch job 77", flush=True)
-subprocess.Popen([sys.executable, "{state}/cluster.py", sys.argv[-1]], stdin=-3, stdout=-3, stderr=-3, start_new_session=True)
+# Stand-ins for Slurm's commands: a job is a process group of this machine, and ends with it.
+SBATCH = """#!/bin/bash
+job="$(dirname "$0")/$$"
+cp "${@: -1}" "$job.sh"
+setsid bash "$job.sh" > "$job.log" 2>&1 < /dev/null &
+echo $! > "$job.pid"
+echo "Submitted batch job $$"
 """
-CLUSTER = """
-import os, signal, subprocess, sys, time
-from pathlib import Path
-state, runs = Path("{state}"), Path("{runs}")
-queue, requeued, task_pid = state / "queue", state / "requeued", state / "pid"
-tasks = ["77_0", "77_1"]
-told = False
-while tasks:
-    queue.write_text(" ".join(tasks))
-    environment = dict(os.environ, SLURM_JOB_ID="77", SLURM_ARRAY_JOB_ID="77", SLURM_ARRAY_TASK_ID=tasks[0][-1])
-    task = subprocess.Popen(["bash", sys.argv[1]], env=environment)
-    while task.poll() is None:
-        time.sleep(0.01)
-        if not told and any(runs.glob("*/train/checkpoint_latest.pt")):
-            os.kill(int(task_pid.read_text()), signal.SIGUSR2)
-            told = True
-    if requeued.exists():
-        requeued.rename(state / "requeued once")
-    else:
-        tasks.pop(0)
-(state / "done").touch()
+SCANCEL = """#!/bin/bash
+kill -TERM -- "-$(cat "$(dirname "$0")/$1.pid")"
 """
-SRUN = """#!{python}
-import os, sys
-words = sys.argv[1:]
-while words[0].startswith("-"):
-    option = words.pop(0)
-    if option in ("--output", "--error"):
-        log = words.pop(0).replace("%A", "77").replace("%a", os.environ["SLURM_ARRAY_TASK_ID"]).replace("%t", "0")
-        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), 1)
-        os.dup2(1, 2)
-with open("{state}/pid", "w") as file:
-    file.write(str(os.getpid()))
-os.execvp(words[0], words)
-"""
-SCONTROL = """#!{python}
-import sys
-from pathlib import Path
-Path("{state}", "requeued").write_text(" ".join(sys.argv[1:]))
-"""
-SQUEUE = """#!{python}
-from pathlib import Path
-print("" if Path("{state}", "done").exists() else Path("{state}", "queue").read_text())
-"""
+PAGE = Path(__file__).parents[2] / "docs" / "CLUSTER.md"
 
 
-def test_an_array_job_gives_the_same_results_and_goes_on_when_its_time_was_up(here, raw, tmp_path):
-    study = Study(tmp_path, raw)
-    state = tmp_path / "slurm state"
-    state.mkdir()
-    texts = {"sbatch": SBATCH, "srun": SRUN, "scontrol": SCONTROL, "squeue": SQUEUE, "cluster.py": CLUSTER}
-    for name, text in texts.items():
-        values = {"python": sys.executable, "state": str(state), "runs": str(study.runs)}
-        for key, value in values.items():
-            text = text.replace(f"{{{key}}}", value)
-        (state / name).write_text(text)
-        (state / name).chmod(0o755)
-    (state / "queue").write_text("77_0 77_1")
-    environment = {"PATH": f"{state}{os.pathsep}{os.environ['PATH']}"}
-    file = tmp_path / "each.toml"
-    file.write_text(
-        'name = "vendors"\nnetworks = ["UNet"]\n[train]\neach = "vendor"\n[test]\nby = "vendor"\n'
-    )
-    slurm = ("--slurm", f"cpus={max(1, available_cores() // 2)}", "time=1h")
-    submitted = study.run(*slurm, file=file, environment=environment)
-    assert submitted.returncode == 75, submitted.stderr
-    assert "2 runs submitted as job 77" in submitted.stdout
-    until((state / "done").exists)
-    collected = study.run(*slurm, file=file, environment=environment)
-    assert collected.returncode == 0, collected.stderr + (study.place / "study").as_posix()
-    assert (state / "requeued once").read_text() == "requeue 77_0"
+@pytest.fixture
+def slurm(tmp_path):
+    """A folder of jobs; workers as the page on clusters starts them, two at a time."""
+    pytest.importorskip("dask_jobqueue", reason="the extra `slurm` is not installed")
+    jobs = tmp_path / "jobs"
+    jobs.mkdir()
+    for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+        (jobs / name).write_text(text)
+        (jobs / name).chmod(0o755)
+    script = re.search(r"```python\n# workers\.py.*?```", PAGE.read_text(), re.DOTALL)
+    text = script[0].removeprefix("```python").removesuffix("```")
+    for shown, here in (('"32GB"', '"3GB"'), ('"--resources", "GPU=1", ', ""), ("_jobs=8", "_jobs=2")):
+        assert shown in text
+        text = text.replace(shown, here)
+    (jobs / "workers.py").write_text(text)
+    environment = {**os.environ, "PATH": f"{jobs}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([sys.executable, "workers.py"], cwd=jobs, env=environment) as workers:
+        until((jobs / "scheduler.json").exists)
+        yield jobs
+        workers.terminate()
+    for file in jobs.glob("*.pid"):
+        with suppress(ProcessLookupError):
+            os.killpg(int(file.read_text()), signal.SIGKILL)
+
+
+def test_runs_in_jobs_of_slurm_go_on_in_another_job_when_time_is_up(here, raw, slurm, tmp_path):
+    study = Study(tmp_path / "study", raw)
+    ended = threading.Thread(target=end_a_job_in_training, args=(study, slurm))
+    ended.start()
+    done = study.run("--dask", slurm / "scheduler.json")
+    ended.join()
+    assert done.returncode == 0, done.stderr
+    assert "#SBATCH --cpus-per-task=8" in next(slurm.glob("*.sh")).read_text()
+    assert len(list(slurm.glob("*.sh"))) > 2
     assert [log for log in study.runs.glob("*/run.log") if "resuming after iteration" in log.read_text()]
-    of_these = {row["run"] for row in study.results()}
-    assert study.results() == [row for row in here.results() if row["run"] in of_these] != []
+    assert study.results() == here.results()
+
+
+def end_a_job_in_training(study, slurm):
+    """As Slurm does at a job's time limit: SIGTERM to all its processes."""
+    import psutil
+
+    run = psutil.Process(holder(until(lambda: next(iter(in_training(study)), None))))
+    jobs = {int(file.read_text()) for file in slurm.glob("*.pid")}
+    job = next(parent for parent in run.parents() if parent.pid in jobs)
+    for process in (*job.children(recursive=True), job):
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()

@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +15,21 @@ import pytest
 from commandline import SCRIPTS
 
 from utseg.compute.children import stop_children
-from utseg.errors import ArtefactError
+from utseg.errors import ArtefactError, Interrupted, UtsegError
 from utseg.evaluate.records import METRICS_FILE
 from utseg.files import read_json
 from utseg.home import Home
 from utseg.rawdata import open_dataset
-from utseg.study import execute, run
+from utseg.study import run
 from utseg.study.data import DATA_FOLDER
 from utseg.study.definition import read_definition, with_values
-from utseg.study.execute import FAILED, FINISHED, INTERRUPTED, execute_job
+from utseg.study.execute import execute_job
 from utseg.study.expand import expand
 from utseg.study.jobs import Job, read_job, read_outcome, write_job
 from utseg.study.jobs import test_folder as folder_of_test
 from utseg.study.record import read_study
-from utseg.study.run import StudyRequest, run_study, settle
+from utseg.study.resolve import StudyRequest, resolve
+from utseg.study.run import run_study
 from utseg.study.walk import check_trained
 from utseg.training.record import is_finished, read_run
 
@@ -43,7 +44,7 @@ def executed(monkeypatch):
 
     def fail(folder):
         folders.append(folder)
-        return FAILED
+        raise UtsegError("it failed")
 
     monkeypatch.setattr(run, "execute_job", fail)
     return folders
@@ -54,7 +55,7 @@ def again(ran, output, **values):
     datasets = {name: open_dataset(ran.home / "raw" / name, name) for name in ("Tiny", "Other")}
     plan = expand(definition, datasets, "Tiny", "x")
     request = StudyRequest(output, Home.locate(ran.home), device="cpu")
-    return run_study(settle(plan, request), request)
+    return run_study(resolve(plan, request), request)
 
 
 def test_a_failing_run_stops_nobody_and_is_one_line(ran):
@@ -198,16 +199,13 @@ def test_a_killed_worker_leaves_no_orphan_and_its_run_goes_on(long_job):
     before = epochs_done(folder)
     assert before < EPOCHS and read_outcome(folder, job.checksum) is None
 
-    found: list[str] = []
-    thread = threading.Thread(target=lambda: found.append(execute_job(str(folder))))
-    thread.start()
+    stopped = ThreadPoolExecutor(1).submit(execute_job, str(folder))
     wait_for(lambda: epochs_done(folder) >= before + 3)
     stop_children()  # as on Ctrl-C: it saves and ends
-    thread.join(300)
-    assert found == [INTERRUPTED] and not is_finished(folder / "train")
+    assert isinstance(stopped.exception(300), Interrupted) and not is_finished(folder / "train")
     assert before < epochs_done(folder) < EPOCHS
 
-    assert execute_job(str(folder)) == FINISHED
+    execute_job(str(folder))
     epochs = [json.loads(line)["epoch"] for line in (folder / "train" / "training.jsonl").open()]
     assert epochs == list(range(1, EPOCHS + 1))
     outcome = read_outcome(folder, job.checksum)
@@ -233,13 +231,3 @@ def test_a_study_that_is_stopped_saves_its_runs_and_says_how_to_go_on(ran, tmp_p
     assert (folder / "train" / "checkpoint_latest.pt").is_file()
     (run,) = read_study(tmp_path / "out").runs
     assert run.state == "waiting" and run.error is None
-
-
-def test_a_process_that_is_killed_says_so(long_job, tmp_path, monkeypatch):
-    _, job = long_job
-    write_job(job, tmp_path)
-
-    monkeypatch.setattr(execute, "run_child", lambda *words, **settings: -signal.SIGKILL)
-    assert execute_job(str(tmp_path)) == FAILED
-    outcome = read_outcome(tmp_path, job.checksum)
-    assert outcome is not None and outcome.error is not None and "killed by SIGKILL" in outcome.error

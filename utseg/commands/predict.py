@@ -22,6 +22,12 @@ logger = logging.getLogger("utseg")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
+    words = sys.argv[1:] if argv is None else argv
+    return run(make_predict_parser(), partial(predict, words=words), argv)
+
+
+def make_predict_parser() -> argparse.ArgumentParser:
+    """The command's options."""
     parser = make_parser(
         "utseg_predict",
         "Segment images with trained models; each mask CASE.nii.gz has the geometry of its image. Several models or folds: the mean of "
@@ -46,8 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_choices(parser)
     _add_outputs(parser)
     _add_work(parser)
-    words = sys.argv[1:] if argv is None else argv
-    return run(parser, partial(_predict, words=words), argv)
+    return parser
 
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +103,8 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
     options.add_dask(parser)
 
 
-def _predict(arguments: argparse.Namespace, words: Sequence[str]) -> None:
+def predict(arguments: argparse.Namespace, words: Sequence[str]) -> None:
+    """Does what the words ask, whose `arguments` they are."""
     part, timeline = _part(arguments), _timeline(arguments)
 
     from utseg.files import require_writable

@@ -9,21 +9,18 @@ how the parts' records are joined, is not decided here.
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utseg.commands.cli import INTERRUPTED
-from utseg.compute.children import live_as_child, run_child
+from utseg.compute.children import as_child, run_child
 from utseg.compute.cluster import DaskExecutor
 from utseg.compute.pool import THREAD_VARIABLES, run_each
-from utseg.errors import CaseErrors, UtsegError
+from utseg.errors import CaseErrors, Interrupted, UtsegError
 from utseg.progress import progress
 
 logger = logging.getLogger("utseg")
 DASK = "--dask"
-ERROR, WARNING = "error: ", "warning: "
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ def predict_on_cluster(executor: DaskExecutor, words: Sequence[str], cases: int)
 
     Raises CaseErrors with the lines of all parts for what could not be predicted, after the others have finished.
     """
-    count = min(executor.places, cases)
+    count = min(executor.tasks_at_once, cases)
     cores = executor.cores_each
     moved = {name: value for name, value in os.environ.items() if name.startswith("UTSEG_")}
     environment = (*moved.items(), *((name, str(cores)) for name in THREAD_VARIABLES))
@@ -74,28 +71,15 @@ def predict_on_cluster(executor: DaskExecutor, words: Sequence[str], cases: int)
 
 
 def predict_part(part: PartOfCommand) -> list[str]:
-    """On a worker: predicts the part in a process of its own, and returns its warnings. Raises CaseErrors with its errors."""
-    with tempfile.TemporaryDirectory() as place:
-        log = Path(place, "log")
-        code = run_child(
-            __name__,
-            [*part.words, "--part", part.part, "--resume"],
-            log,
-            environment=dict(part.environment),
-            folder=part.folder,
-        )
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    if code == 0:
-        return [line.removeprefix(WARNING) for line in lines if line.startswith(WARNING)]
-    if code == INTERRUPTED:
-        raise UtsegError(f"{part}: stopped; run the command again with --resume to go on")
-    errors = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
-    last = lines[-1] if lines else "it wrote nothing"
-    raise CaseErrors(errors or [f"{part}: its process ended with code {code}: {last}"])
+    """On a worker: predicts the part in a process of its own and returns its warnings. Raises what `run_child` raises."""
+    words = [*part.words, "--part", part.part, "--resume"]
+    try:
+        return run_child(__name__, words, environment=dict(part.environment), folder=part.folder)
+    except Interrupted:
+        raise UtsegError(f"{part}: stopped; run the command again with --resume to go on") from None
 
 
 if __name__ == "__main__":
-    from utseg.commands.predict import main
+    from utseg.commands.predict import make_predict_parser, predict
 
-    live_as_child()
-    sys.exit(main())
+    sys.exit(as_child(lambda: predict(make_predict_parser().parse_args(), sys.argv[1:])))

@@ -3,14 +3,14 @@
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utseg.commands import options
-from utseg.commands.cli import INTERRUPTED, cluster_of, console, home_of, make_parser, run
-from utseg.errors import CaseErrors, InputError, Interrupted, UsageError, UtsegError, listing
+from utseg.commands.cli import cluster_of, console, home_of, make_parser, run
+from utseg.errors import CaseErrors, InputError, Interrupted, UsageError, UtsegError
 
 if TYPE_CHECKING:
     from utseg.compute.cluster import DaskExecutor
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from utseg.study.definition import Definition
     from utseg.study.expand import StudyPlan
     from utseg.study.record import StudyRecord
-    from utseg.study.run import SettledStudy, StudyRequest
-    from utseg.study.slurm import SlurmOptions
+    from utseg.study.resolve import ResolvedStudy, StudyRequest
 
 logger = logging.getLogger("utseg")
 REPORT_FILE = "report.html"
@@ -86,13 +85,6 @@ def _add_changes(parser: argparse.ArgumentParser) -> None:
 def _add_how(parser: argparse.ArgumentParser) -> None:
     options.add_workers(parser, "runs at once, which share the cores; default: 1")
     options.add_dask(parser)
-    parser.add_argument(
-        "--slurm",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="submit the runs as an array job: partition=, time=6h, cpus=, gpus=, memory= (GB), parallel=, or options of sbatch, "
-        "as account=; the same command collects what has finished",
-    )
     options.add_device(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -105,12 +97,12 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _study(arguments: argparse.Namespace) -> int | None:
+def _study(arguments: argparse.Namespace) -> None:
     from utseg.study.definition import definition_text, read_definition
 
     if arguments.show:
         sys.stdout.write(definition_text(arguments.study)[1])
-        return None
+        return
     if not arguments.dry_run and arguments.output is None:
         raise UsageError("-o DIR is missing: the folder for what comes out of the study (or --dry-run)")
     where = definition_text(arguments.study)[0]
@@ -119,27 +111,23 @@ def _study(arguments: argparse.Namespace) -> int | None:
     plan, checksums = _opened(definition, arguments, where)
     for remark in plan.remarks:
         logger.info("%s", remark)
-    slurm = _slurm_options(arguments)
     with _cluster(arguments) as executor:
-        from utseg.study.run import StudyRequest, run_study, settle
+        from utseg.study.resolve import StudyRequest, resolve
+        from utseg.study.run import run_study
 
-        parallel = executor.places if executor else arguments.workers or 1
         request = StudyRequest(
             output=(arguments.output or Path()).absolute(),
             home=home_of(arguments),
             max_time_s=arguments.max_time_s,
-            parallel=slurm.parallel or len(plan.runs) if slurm else parallel,
+            parallel=executor.tasks_at_once if executor else arguments.workers or 1,
             device=arguments.device,
-            threads=slurm.cpus if slurm else executor.cores_each if executor else None,
+            threads=executor.cores_each if executor else None,
         )
-        settled = settle(plan, request, checksums)
+        resolved = resolve(plan, request, checksums)
         if arguments.dry_run:
-            _dry_run(settled, request)
-            return None
-        submit = _submission(slurm, settled, request.output) if slurm else None
-        record = run_study(settled, request, executor, submit)
-    _finish(record, request.output, submitted=slurm is not None)
-    return INTERRUPTED if slurm and any(run.state == "waiting" for run in record.runs) else None
+            _dry_run(resolved, request)
+        else:
+            _finish(run_study(resolved, request, executor), request.output)
 
 
 def _cluster(arguments: argparse.Namespace) -> "AbstractContextManager[DaskExecutor | None]":
@@ -154,38 +142,6 @@ def _cluster(arguments: argparse.Namespace) -> "AbstractContextManager[DaskExecu
         gpu=arguments.device != "cpu",
         stop_work=stop_children,
     )
-
-
-def _slurm_options(arguments: argparse.Namespace) -> "SlurmOptions | None":
-    if arguments.slurm is None:
-        return None
-    if others := options.flags_given(arguments, {"-np": "workers", "--dask": "dask"}):
-        raise UsageError(f"{others[0]} and --slurm: the runs are done by one or by the other; leave one out")
-    from utseg.study.slurm import parse_options
-
-    return parse_options(arguments.slurm)
-
-
-def _submission(
-    options: "SlurmOptions", study: "SettledStudy", output: Path
-) -> Callable[[Sequence[Path]], None]:
-    """Submits the runs that are not in the queue already."""
-    from utseg.study.slurm import still_submitted, submit_array
-
-    def submit(folders: Sequence[Path]) -> None:
-        queued = {folder: task for folder, task in still_submitted(output).items() if folder in folders}
-        if queued:
-            logger.info(
-                "%d runs wait or run in Slurm's queue, as %s", len(queued), listing([*queued.values()])
-            )
-        new = [folder for folder in folders if folder not in queued]
-        if new:
-            job = submit_array(new, options.for_slot(study.slot_s), output, study.plan.definition.name)
-            logger.info("%d runs submitted as job %s: %s", job.tasks, job.job_id, job.script)
-        if folders:
-            logger.info("the same command, given later, collects what has finished")
-
-    return submit
 
 
 def with_arguments(definition: "Definition", arguments: argparse.Namespace, where: str) -> "Definition":
@@ -256,7 +212,7 @@ def _wrong_file() -> Iterator[None]:
         raise UsageError(str(error)) from None
 
 
-def _dry_run(study: "SettledStudy", request: "StudyRequest") -> None:
+def _dry_run(study: "ResolvedStudy", request: "StudyRequest") -> None:
     from utseg.evaluate.tables import duration_text
     from utseg.study.estimate import estimate, total_seconds
 
@@ -299,8 +255,8 @@ def _dry_run(study: "SettledStudy", request: "StudyRequest") -> None:
     )
 
 
-def _finish(record: "StudyRecord", output: Path, *, submitted: bool = False) -> None:
-    """The first look, the report, and an error for each run that failed, or was stopped where none were `submitted` elsewhere."""
+def _finish(record: "StudyRecord", output: Path) -> None:
+    """Shows mean Dice, writes the report, and raises an error for each run that failed or was stopped."""
     states = [run.state for run in record.runs]
     if "finished" in states:
         if logger.isEnabledFor(logging.INFO):
@@ -316,7 +272,7 @@ def _finish(record: "StudyRecord", output: Path, *, submitted: bool = False) -> 
         raise CaseErrors(
             f"{run.run}: {run.error} (the same command tries it again)" for run in reversed(failed.values())
         )
-    if "waiting" in states and not submitted:
+    if "waiting" in states:
         raise Interrupted(f"{states.count('waiting')} runs were stopped; run the same command again to go on")
 
 

@@ -1,81 +1,159 @@
-"""Commands of this package as processes of their own, for threads that wait for them: here, or on a worker of a cluster.
+"""Work in a process of its own, for a thread that waits for it: here, or on a worker of a cluster.
 
-A child lives no longer than the process that started it, however that ends: it holds a pipe to it. What it does is its own affair.
+The parent calls `run_child`, the child's module `as_child`. The child's input is a pipe to its parent: once that is closed, by
+`stop_children` or by the parent's end, the child saves and ends. How it ended stands in a file that the parent names.
 """
 
+import logging
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-ANNOUNCEMENTS = (signal.SIGUSR1, signal.SIGUSR2)
-"""Of the end of a job's time on a cluster, to all its processes: the parent tells its children what to do."""
+from utseg.errors import CaseErrors, FolderBusy, Interrupted, UtsegError, WorkerError
+from utseg.files import read_json, write_json
+
+logger = logging.getLogger("utseg")
+RESULT = "UTSEG_CHILD_RESULT"  # the variable with the path of the child's result
+TOLD_APART = {error.__name__: error for error in (FolderBusy, Interrupted, WorkerError)}
+SAVE_S = 60.0  # for a child to save and end
 _children: set["subprocess.Popen[bytes]"] = set()
-_guard = threading.RLock()  # a signal's handler may stop children while one is being started
+_guard = threading.Lock()
 
 
 def run_child(
     module: str,
     words: Sequence[str],
-    log: Path,
+    log: Path | None = None,
     *,
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
-) -> int:
-    """Runs `python -m MODULE WORDS…` to its end, its output appended to the log, and returns its exit code, negative for a signal's.
+) -> list[str]:
+    """Runs `python -m MODULE WORDS…` to its end and returns its warnings. Its output is appended to the log.
 
-    environment: on top of this process's. folder: the child's current one. KeyboardInterrupt, and `stop_children` from another thread,
-    ask it to save and end.
+    environment: on top of this process's. folder: the child's current one.
+    Raises Interrupted and FolderBusy as the child did, CaseErrors with the lines of any other error, WorkerError where the child died.
     """
+    with tempfile.TemporaryDirectory() as place:
+        result = Path(place, "result.json")
+        written = log or Path(place, "log")
+        code = _run_to_end(
+            [sys.executable, "-m", module, *words],
+            written,
+            {**os.environ, **(environment or {}), RESULT: str(result)},
+            folder,
+        )
+        told = read_json(result) if result.is_file() else _without_result(code, written)
+    if told["error"] is None:
+        return list(told["warnings"])
+    if told["error"] in TOLD_APART:
+        see = f"; see {log}" if log and told["error"] == WorkerError.__name__ else ""
+        raise TOLD_APART[told["error"]]("; ".join(told["lines"]) + see)
+    raise CaseErrors(told["lines"])
+
+
+def _run_to_end(
+    command: Sequence[str], log: Path, environment: Mapping[str, str], folder: Path | None
+) -> int:
     with log.open("ab") as output, _guard:
         child = subprocess.Popen(
-            [sys.executable, "-m", module, *words],
-            stdin=subprocess.PIPE,  # held open: it closes when this process ends, however it ends
+            command,
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {})},
+            env=environment,
             cwd=folder,
-            start_new_session=True,  # a terminal's Ctrl-C reaches this process, which passes it on
+            start_new_session=True,  # a terminal's Ctrl-C reaches this process, which decides
         )
         _children.add(child)
     try:
         return child.wait()
-    except KeyboardInterrupt:
-        child.terminate()
-        return child.wait()
     finally:
         with _guard:
             _children.discard(child)
-        if child.stdin is not None:
-            child.stdin.close()
+            _close_pipe(child)
+
+
+def _without_result(code: int, log: Path) -> dict[str, Any]:
+    """What is told of a child that could not say how it ended."""
+    if code in (-signal.SIGTERM, -signal.SIGINT):
+        return {"error": Interrupted.__name__, "lines": ["it was stopped"]}
+    if code < 0:
+        memory = ", most often for lack of memory: run fewer at once (-np), or plan smaller"
+        line = f"its process was killed by {signal.Signals(-code).name}{memory if code == -9 else ''}"
+    else:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        line = f"its process ended with code {code}: {lines[-1] if lines else 'it wrote nothing'}"
+    return {"error": WorkerError.__name__, "lines": [line]}
 
 
 def stop_children() -> None:
-    """Asks all children of this process, once each, to save and end."""
+    """Asks all children of this process to save and end."""
     with _guard:
-        children = list(_children)
-        _children.clear()
-    for child in children:
-        if child.poll() is None:
-            child.terminate()
+        for child in _children:
+            _close_pipe(child)
 
 
-def live_as_child() -> None:
-    """For the child's first line: SIGTERM raises KeyboardInterrupt, until something else handles it; it ends when its parent has."""
+def _close_pipe(child: "subprocess.Popen[bytes]") -> None:
+    assert child.stdin is not None
+    child.stdin.close()
+
+
+def as_child(work: Callable[[], object]) -> int:
+    """Does the work of a child process and tells the parent how it ended. Returns the exit code."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGTERM, _interrupt)
-    for number in ANNOUNCEMENTS:
-        signal.signal(number, signal.SIG_IGN)
+    warnings = _log_to_output()
+    error: UtsegError | None = None
+    try:
+        work()
+    except KeyboardInterrupt:
+        error = Interrupted("it was stopped")
+    except UtsegError as wrong:
+        error = wrong
+    except Exception as defect:  # noqa: BLE001 — a defect of ours, or of somebody's network, which the parent tells
+        traceback.print_exc()
+        error = WorkerError(f"unexpected {type(defect).__name__}: {defect}")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    lines = [" ".join(line.split()) for line in error.lines()] if error else []
+    for line in lines:
+        logger.error("%s", line)
+    told = {"error": type(error).__name__ if error else None, "lines": lines, "warnings": warnings}
+    write_json(Path(os.environ[RESULT]), told)
+    return error.exit_code if error else 0
+
+
+def _log_to_output() -> list[str]:
+    """The log goes to the output, which the parent keeps. Returns the warnings, a list that grows."""
+    warnings: list[str] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.levelno == logging.WARNING:
+            warnings.append(record.getMessage())
+        return True
+
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.addFilter(keep)
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    return warnings
 
 
 def _end_with_parent() -> None:
-    """Waits for the pipe from the parent to close, and ends at once: nobody would take what this process does any more."""
+    """Waits for the pipe from the parent to close, then has this process save and end."""
     while os.read(0, 4096):
         pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(SAVE_S)
     os._exit(1)
 
 

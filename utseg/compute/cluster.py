@@ -1,32 +1,37 @@
-"""A Dask cluster as the executor of parallel work: connects, checks what would fail later, hands out work, takes back results.
+"""A Dask cluster as the executor of parallel work: connects, hands out work, takes back results.
 
-The cluster (scheduler, workers, their number, GPUs and memory) is started and ended by its owner. Files are not sent: workers read and
-write the same paths as this machine, which is checked at the start. Nothing waits for ever: each way of losing workers ends in an error.
+The cluster (scheduler, workers, their number, GPUs and memory) is started and ended by its owner; workers read and write the same paths as
+this machine. Nothing waits for ever: each way of losing workers ends in an error.
 `distributed` is an extra of this package and is imported here only, when a cluster is asked for.
 """
 
 import asyncio
 import logging
-import platform
 import re
 import threading
 import time
 import uuid
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import Executor, Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utseg.compute.pool import ClusterLost, ItemLost, available_cores
-from utseg.errors import InputError, UsageError, UtsegError, listing
-from utseg.files import read_json, require_writable, sha256_json
+from utseg.compute.cluster_checks import (
+    GPU,
+    cores_of_a_task,
+    require_same_folders,
+    require_same_software,
+    versions,
+    worker_facts,
+)
+from utseg.compute.pool import ClusterLost, ItemLost
+from utseg.errors import InputError, UsageError
+from utseg.files import read_json, require_writable
 from utseg.home import typed_path
 
 if TYPE_CHECKING:
@@ -34,21 +39,15 @@ if TYPE_CHECKING:
     from distributed import Future as RemoteFuture
 
 logger = logging.getLogger("utseg")
-GPU = "GPU"
-"""What a worker announces with `dask worker … --resources GPU=1`."""
 ADDRESS = re.compile(r"((tcp|tls|ucx|ws|wss)://)?[^/\s]+:(?P<port>\d{1,5})/?")
 HIGHEST_PORT = 65535
 CONNECT_S = 10.0
-FIRST_WORKER_S = 30.0
-"""So long a cluster without workers is waited for at the start …"""
-NO_WORKER_S = 300.0
-"""… and so long when it has lost all of them."""
+FIRST_WORKER_S = 30.0  # to wait for the first worker
+NO_WORKER_S = 300.0  # to wait for another one when all are lost
+WAIT_SETTING = "utseg.wait-for-workers"  # of Dask's configuration, instead of both
 LOOK_EVERY_S = 2.0
-FILE_SEEN_S = 10.0
-"""A network file system may show a new file late."""
 STOP_S = 60.0
-EQUAL = ("utseg", "distributed")
-EQUAL_FOR_EQUAL_RESULTS = ("numpy", "scipy", "SimpleITK", "torch")
+ALLOWED_FAILURES = 3  # Dask's default
 
 
 @contextmanager
@@ -64,7 +63,7 @@ def dask_executor(
 
     writes: a folder that workers must share with this machine (made where it is missing), None where nothing is written.
     reads: folders that they must see alike.
-    gpu: each task takes one GPU, where workers announce that resource, and a place of any worker where none does.
+    gpu: each task takes one GPU, where workers announce that resource, and a thread of any worker where none does.
     stop_work: a picklable function, called on every worker when the block is left with tasks under way, to end what they have started.
     The queued are taken back then, and running ones waited for, `STOP_S` at most.
 
@@ -73,38 +72,38 @@ def dask_executor(
     says, 3 times unless configured), then fails with ItemLost; a cluster that is gone fails all tasks with ClusterLost.
     """
     with _quiet(), _connected(address) as client:
-        facts = _worker_facts(client, address)
-        _require_same_software(facts)
+        facts = _facts_of_workers(client, address)
+        require_same_software(facts)
         if writes is not None:
             require_writable(writes)
-        _require_same_folders(client, writes, reads)
-        announced = any(each["resources"].get(GPU) for each in facts.values())
-        executor = DaskExecutor(client, address, {GPU: 1} if gpu and announced else None, stop_work)
-        executor.cores_each = _cores_each(facts)
-        logger.info("cluster %s: %s", address, executor.describe())
-        with executor:
+        require_same_folders(client, writes, reads)
+        uses_gpus = gpu and any(fact["gpus"] for fact in facts.values())
+        with DaskExecutor(client, address, uses_gpus, cores_of_a_task(facts), stop_work) as executor:
+            logger.info("cluster %s: %s", address, executor.describe())
             yield executor
 
 
 class DaskExecutor(Executor):
-    """Tasks as futures of a connected client. `dask_executor` makes it; leaving the `with` block takes back what is not finished."""
+    """Tasks as futures of a connected client. `dask_executor` makes it; leaving the `with` block takes back what is not finished.
 
+    `cores_each`: cores that each task may use.
+    """
+
+    # A scheduler blames a worker's death on all tasks that it was given, begun or not: no more are given than can be worked on.
     ahead_per_worker = 1
-    """A scheduler blames a worker's death on all tasks that it was given, begun or not: no more are given than can be worked on."""
-
-    cores_each = 1
-    """Cores that each task may use, on the machine with the fewest for its tasks."""
 
     def __init__(
         self,
         client: "Client",
         address: str,
-        resources: Mapping[str, int] | None = None,
-        stop_work: Callable[[], object] | None = None,
+        uses_gpus: bool,
+        cores_each: int,
+        stop_work: Callable[[], object] | None,
     ) -> None:
+        self.cores_each = cores_each
         self._client = client
         self._address = address
-        self._resources = dict(resources or {})
+        self._uses_gpus = uses_gpus
         self._stop_work = stop_work
         self._session = uuid.uuid4().hex
         self._numbers = count()
@@ -114,32 +113,33 @@ class DaskExecutor(Executor):
         threading.Thread(target=self._watch, daemon=True).start()
 
     @property
-    def places(self) -> int:
-        """Tasks that the cluster can run at once, now: it may grow and shrink."""
-        if self._resources:
-            places = [worker["resources"].get(GPU, 0) // self._resources[GPU] for worker in self._workers]
-        else:
-            places = [worker["nthreads"] for worker in self._workers]
-        return max(1, int(sum(places)))
+    def tasks_at_once(self) -> int:
+        """Tasks that the cluster can run now: it may grow and shrink."""
+        each = (
+            worker["resources"].get(GPU, 0) if self._uses_gpus else worker["nthreads"]
+            for worker in self._workers
+        )
+        return max(1, int(sum(each)))
 
     @property
     def _max_workers(self) -> int:
-        return self.places  # where other executors say it
+        return self.tasks_at_once  # where other executors say it
 
     def describe(self) -> str:
-        """Workers, places and whether GPUs are used, for a log."""
+        """Workers, tasks at once and whether GPUs are used, for a log."""
         hosts = len({worker["host"] for worker in self._workers})
-        places = f"{self.places} {'GPUs' if self._resources else 'tasks at once'}"
-        return f"{len(self._workers)} workers on {hosts} machine{'s' * (hosts > 1)}, {places}"
+        tasks = f"{self.tasks_at_once} {'GPUs' if self._uses_gpus else 'tasks at once'}"
+        return f"{len(self._workers)} workers on {hosts} machine{'s' * (hosts > 1)}, {tasks}"
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         """As of any executor. Raises ClusterLost where the connection is gone."""
         if self._ended.is_set():
             raise RuntimeError("cannot schedule new futures after shutdown")
         name = f"{getattr(function, '__name__', 'task').strip('_')}-{self._session}-{next(self._numbers)}"
+        work = partial(function, *args, **kwargs)
         try:
             remote = self._client.submit(
-                partial(function, *args, **kwargs), key=name, pure=False, resources=self._resources
+                work, key=name, pure=False, resources={GPU: 1} if self._uses_gpus else None
             )
         except Exception as error:
             if self._client.status == "running":
@@ -148,8 +148,30 @@ class DaskExecutor(Executor):
         future: Future[Any] = Future()
         self._pending[future] = remote
         future.add_done_callback(self._forget)
-        remote.add_done_callback(partial(_hand_over, future, self._gone()))
+        remote.add_done_callback(partial(self._hand_over, future))
         return future
+
+    def _hand_over(self, future: "Future[Any]", remote: "RemoteFuture") -> None:
+        """Gives the local future what became of the remote one."""
+        from distributed.scheduler import KilledWorker
+
+        if remote.cancelled():
+            _fail(future, ClusterLost(self._gone()))
+            return
+        try:
+            result = remote.result()
+        except KilledWorker as error:
+            tries = getattr(error, "allowed_failures", ALLOWED_FAILURES) + 1
+            why = (
+                f"{tries} workers of the cluster died while working on it; "
+                "most often they were killed for lack of memory: give workers more, or look into their logs"
+            )
+            _fail(future, ItemLost(why))
+        except BaseException as error:  # noqa: BLE001 — handed to the caller by the future, as any executor does
+            _fail(future, error)
+        else:
+            with suppress(InvalidStateError):  # it was cancelled, or failed with its cluster
+                future.set_result(result)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As of any executor; with cancel_futures, running tasks are told to stop by `stop_work`."""
@@ -164,9 +186,8 @@ class DaskExecutor(Executor):
         self.shutdown(cancel_futures=True)
 
     def _cancel(self, pending: Sequence["Future[Any]"]) -> None:
-        for future in reversed(
-            pending
-        ):  # the last first, or the scheduler would hand them out as places get free
+        # The last first, or the scheduler would hand them out as workers get free.
+        for future in reversed(pending):
             future.cancel()
         if self._client.status == "running":
             with suppress(Exception):  # a cluster that goes while it is asked has nothing to stop
@@ -181,58 +202,30 @@ class DaskExecutor(Executor):
 
     def _watch(self) -> None:
         """Keeps count of the workers; fails all tasks where none is left and none comes back."""
-        without_since: float | None = None
+        patience_s = _seconds_to_wait(NO_WORKER_S)
+        last_seen = time.monotonic()
         while not self._ended.wait(LOOK_EVERY_S):
             try:
                 self._workers = _workers(self._client)
             except Exception:  # noqa: BLE001 — the connection's end is told by the futures
                 continue
-            without_since = None if self._workers else without_since or time.monotonic()
-            if without_since is not None and time.monotonic() - without_since > NO_WORKER_S:
+            if self._workers:
+                last_seen = time.monotonic()
+            elif time.monotonic() - last_seen > patience_s:
+                why = (
+                    f"{self._address}: the cluster has had no worker for {patience_s:g} s; "
+                    "start workers and repeat the command, which goes on from here"
+                )
                 for future in list(self._pending):
-                    _settle(future, error=ClusterLost(self._deserted()))
+                    _fail(future, ClusterLost(why))
 
     def _gone(self) -> str:
         return f"{self._address}: the scheduler of the cluster is gone; start it again and repeat the command, which goes on from here"
 
-    def _deserted(self) -> str:
-        return (
-            f"{self._address}: the cluster has had no worker for {NO_WORKER_S:g} s; "
-            "start workers and repeat the command, which goes on from here"
-        )
 
-
-def _hand_over(future: "Future[Any]", gone: str, remote: "RemoteFuture") -> None:
-    """What became of a remote task, as the local future's result or error."""
-    from distributed.scheduler import KilledWorker
-
-    if remote.cancelled():
-        _settle(future, error=ClusterLost(gone))
-        return
-    try:
-        result = remote.result()
-    except KilledWorker as error:
-        _settle(future, error=ItemLost(_killed(error)))
-    except BaseException as error:  # noqa: BLE001 — handed to the caller by the future, as any executor does
-        _settle(future, error=error)
-    else:
-        _settle(future, result)
-
-
-def _settle(future: "Future[Any]", result: Any = None, error: BaseException | None = None) -> None:
+def _fail(future: "Future[Any]", error: BaseException) -> None:
     with suppress(InvalidStateError):  # it was cancelled, or failed with its cluster
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
-
-
-def _killed(error: Any) -> str:
-    tries = getattr(error, "allowed_failures", 3) + 1
-    return (
-        f"{tries} workers of the cluster died while working on it; "
-        "most often they were killed for lack of memory: give workers more, or look into their logs"
-    )
+        future.set_exception(error)
 
 
 @contextmanager
@@ -247,7 +240,7 @@ def _connected(address: str) -> Iterator["Client"]:
     scheduler = _scheduler_address(address)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # other versions are told below, in one line
+            warnings.simplefilter("ignore")  # other versions are told in one line
             client = Client(scheduler, timeout=CONNECT_S, set_as_default=False)
     except OSError as error:
         raise InputError(
@@ -263,13 +256,12 @@ def _connected(address: str) -> Iterator["Client"]:
 def _scheduler_address(address: str) -> str:
     """The address itself, or the one that a scheduler's file names. Raises InputError where it is neither."""
     expected = "expected as tcp://HOST:8786, or the file that `dask scheduler --scheduler-file` writes"
+    named = ""
     if typed_path(address, "--dask").is_file():
         try:
             address, named = str(read_json(typed_path(address))["address"]), f"{address}: "
         except (InputError, KeyError, TypeError):
             raise InputError(f"--dask {address}: not a scheduler's file; {expected}") from None
-    else:
-        named = ""
     found = ADDRESS.fullmatch(address)
     if not found or int(found["port"]) > HIGHEST_PORT:
         raise InputError(
@@ -284,111 +276,33 @@ def _workers(client: "Client") -> list[dict[str, Any]]:
     return list(found["workers"].values())
 
 
-def _worker_facts(client: "Client", address: str) -> dict[str, dict[str, Any]]:
+def _seconds_to_wait(usual_s: float) -> float:
+    """For a worker to come: as Dask's configuration says, else as usual."""
+    from dask.config import get
+    from dask.utils import parse_timedelta
+
+    return float(parse_timedelta(get(WAIT_SETTING, usual_s)))
+
+
+def _facts_of_workers(client: "Client", address: str) -> dict[str, dict[str, Any]]:
     """`worker_facts` of every worker, by its address."""
+    patience_s = _seconds_to_wait(FIRST_WORKER_S)
     try:
-        client.wait_for_workers(1, timeout=FIRST_WORKER_S)
+        client.wait_for_workers(1, timeout=patience_s)
     except TimeoutError:
         raise InputError(
-            f"--dask {address}: the cluster has no workers, and none came within {FIRST_WORKER_S:g} s; "
+            f"--dask {address}: the cluster has no workers, and none came within {patience_s:g} s; "
             f"start some with: dask worker {address}"
         ) from None
     try:
         facts: dict[str, dict[str, Any]] = client.run(worker_facts)
     except (ImportError, AttributeError) as error:
+        here = versions()
         raise InputError(
             f"--dask {address}: a worker cannot import this version of utseg ({error}); "
-            f"start workers from an environment with utseg {version('utseg')} and Python {_python()}"
+            f"start workers from an environment with utseg {here['utseg']} and Python {here['Python']}"
         ) from None
     return facts
-
-
-def worker_facts(dask_worker: Any) -> dict[str, Any]:
-    """Of the worker that runs this: its versions and resources, its machine, the cores there, and its places for tasks."""
-    state = dask_worker.state
-    return {
-        "versions": _versions(),
-        "resources": dict(state.total_resources),
-        "machine": platform.node(),
-        "cores": available_cores(),
-        "places": state.nthreads,
-    }
-
-
-def _cores_each(facts: Mapping[str, Mapping[str, Any]]) -> int:
-    places = Counter[str]()
-    for fact in facts.values():
-        places[fact["machine"]] += fact["places"]
-    shares: list[int] = [fact["cores"] // places[fact["machine"]] for fact in facts.values()]
-    return max(1, min(shares))
-
-
-def _python() -> str:
-    return ".".join(platform.python_version_tuple()[:2])
-
-
-def _versions() -> dict[str, str]:
-    found = {"Python": _python()}
-    for package in (*EQUAL, *EQUAL_FOR_EQUAL_RESULTS):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "none"
-    return found
-
-
-def _require_same_software(facts: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises InputError where workers would not understand this process; warns where results may differ in their last digits."""
-    own = _versions()
-    for names, fatal in (("Python", *EQUAL), True), (EQUAL_FOR_EQUAL_RESULTS, False):
-        for worker, fact in sorted(facts.items()):
-            theirs = fact["versions"]
-            others = [
-                f"{name} {theirs[name]}, here {own[name]}" for name in names if theirs[name] != own[name]
-            ]
-            if others and fatal:
-                raise InputError(
-                    f"worker {worker}: {'; '.join(others)}; start workers from the same environment as this command"
-                )
-            if others:
-                logger.warning("worker %s: %s; results may differ slightly", worker, "; ".join(others))
-
-
-def _require_same_folders(client: "Client", writes: Path | None, reads: Sequence[Path]) -> None:
-    """A token that is written here must be read by every worker, and the folders that are read must list the same names."""
-    token = writes and writes.absolute() / f".tmp-{uuid.uuid4().hex[:12]}-token"
-    listings = {str(folder.absolute()): _listing(folder) for folder in reads}
-    try:
-        if token:
-            token.write_text(token.name)
-        seen: dict[str, str | None] = client.run(_first_unseen, token, listings, FILE_SEEN_S)
-    except OSError as error:
-        raise UtsegError(f"{writes}: could not be written ({error.strerror or error})") from None
-    finally:
-        if token:
-            token.unlink(missing_ok=True)
-    unseen = {worker: folder for worker, folder in sorted(seen.items()) if folder is not None}
-    if unseen:
-        folder = next(iter(unseen.values()))
-        raise InputError(
-            f"{folder}: not the same folder on {len(unseen)} of {len(seen)} workers ({listing(list(unseen))}); "
-            "workers need the same paths as this machine, on a shared file system"
-        )
-
-
-async def _first_unseen(token: Path | None, listings: Mapping[str, str], patience_s: float) -> str | None:
-    """On a worker: the first folder that is not as the client sees it, None where all are."""
-    deadline = time.monotonic() + patience_s
-    while token and not (token.is_file() and token.read_text() == token.name):
-        if time.monotonic() > deadline:
-            return str(token.parent)
-        await asyncio.sleep(0.1)
-    return next((folder for folder, expected in listings.items() if _listing(Path(folder)) != expected), None)
-
-
-def _listing(folder: Path) -> str:
-    """A checksum of the names in a folder, of nothing where it is not there."""
-    return sha256_json(sorted(each.name for each in folder.iterdir()) if folder.is_dir() else None)
 
 
 async def _taken_back(session: str, patience_s: float, dask_scheduler: Any) -> None:

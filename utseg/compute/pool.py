@@ -16,11 +16,13 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess as ParentProcess
 from typing import Any, Generic, TypeVar
 
-from utseg.errors import UtsegError, WorkerError
+from utseg.errors import Interrupted, UtsegError, WorkerError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 AHEAD_PER_WORKER = 2
+GROWS_S = 5.0  # how often it is asked whether workers were added
+MOST_STOPS = 20  # of an item that is run again each time
 # Read by the numeric libraries when they are first imported.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -34,7 +36,7 @@ class ClusterLost(BrokenExecutor):
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[Item, Result]):
+class ItemResult(Generic[Item, Result]):
     """What became of one item: a result, or the error that its case caused."""
 
     item: Item
@@ -113,64 +115,63 @@ def run_each(
     name: Callable[[Item], str] = str,
     workers: int | None = None,
     costly_items: bool = False,
-) -> Iterator[Outcome[Item, Result]]:
-    """Runs a picklable function over the items and yields an Outcome as each finishes; of those that have, the first begun.
+) -> Iterator[ItemResult[Item, Result]]:
+    """Runs a picklable function over the items and yields an ItemResult as each finishes; of those that have, the first begun.
 
     A UtsegError belongs to its item and is yielded; any other error is a defect and is raised. A dead worker raises WorkerError, which
     is yielded instead by an executor that knows which item died with it and has other workers.
+    An item that was stopped from outside (Interrupted), as at the end of a job's time on a cluster, is run again.
     `workers`: how many the executor has; None: as it says itself, which may change. They are kept busy ahead of what is asked for.
     With `costly_items`, where making an item is work of its own, no item is made while a finished one waits to be yielded.
     """
     source = iter(items)
-    under_way: dict[Future[Result], Item] = {}
+    under_way: dict[Future[Result], tuple[Item, int]] = {}
     exhausted = False
     ahead = getattr(executor, "ahead_per_worker", AHEAD_PER_WORKER)
+
+    def submit(item: Item, stops: int = 0) -> None:
+        try:
+            under_way[executor.submit(function, item)] = item, stops
+        except BrokenExecutor as error:
+            raise _dead_worker(error, [*under_way.values(), (item, stops)], name) from error
+
     while True:
         limit = ahead * (workers or getattr(executor, "_max_workers", None) or available_cores())
         while not exhausted and len(under_way) < limit:
             if costly_items and any(future.done() for future in under_way):
                 break
             try:
-                item = next(source)
+                submit(next(source))
             except StopIteration:
                 exhausted = True
-                break
-            under_way[_submit(executor, function, item, under_way, name)] = item
         if not under_way:
             return
-        finished = wait(under_way, return_when=FIRST_COMPLETED).done
+        finished = wait(under_way, timeout=GROWS_S, return_when=FIRST_COMPLETED).done
+        if not finished:
+            continue
         future = next(future for future in under_way if future in finished)
+        item, stops = under_way[future]
         try:
-            outcome = Outcome[Item, Result](under_way[future], result=future.result())
+            result = ItemResult[Item, Result](item, result=future.result())
         except ItemLost as error:
-            lost = WorkerError(f"{name(under_way[future])}: {error}")
-            outcome = Outcome[Item, Result](under_way[future], error=lost)
+            result = ItemResult[Item, Result](item, error=WorkerError(f"{name(item)}: {error}"))
         except BrokenExecutor as error:
             raise _dead_worker(error, under_way.values(), name) from error
         except UtsegError as error:
-            outcome = Outcome[Item, Result](under_way[future], error=error)
+            result = ItemResult[Item, Result](item, error=error)
         del under_way[future]
-        yield outcome
+        if isinstance(result.error, Interrupted) and stops < MOST_STOPS:
+            submit(item, stops + 1)
+        else:
+            yield result
 
 
-def _submit(
-    executor: Executor,
-    function: Callable[[Item], Result],
-    item: Item,
-    under_way: dict[Future[Result], Item],
-    name: Callable[[Item], str],
-) -> Future[Result]:
-    try:
-        return executor.submit(function, item)
-    except BrokenExecutor as error:
-        raise _dead_worker(error, [*under_way.values(), item], name) from error
-
-
-def _dead_worker(error: BrokenExecutor, items: Iterable[Item], name: Callable[[Item], str]) -> WorkerError:
+def _dead_worker(
+    error: BrokenExecutor, held: Iterable[tuple[Item, int]], name: Callable[[Item], str]
+) -> WorkerError:
     if isinstance(error, ClusterLost):
         return WorkerError(str(error))
-    held = ", ".join(sorted(name(item) for item in items))
     return WorkerError(
-        f"a worker process died while working on one of: {held}; "
+        f"a worker process died while working on one of: {', '.join(sorted(name(item) for item, _ in held))}; "
         "most often it was killed for lack of memory: try fewer with -np, or look into the system log"
     )

@@ -16,7 +16,7 @@ from utseg.planning.plan import Plan
 from utseg.progress import progress
 from utseg.study.data import measured, own_fingerprint, preview
 from utseg.study.jobs import finished_outcome
-from utseg.study.run import SettledRun, SettledStudy, StudyRequest
+from utseg.study.resolve import ResolvedRun, ResolvedStudy, StudyRequest
 from utseg.study.speed import Cost, Speed, expected_cost, measure, planned_for
 
 logger = logging.getLogger("utseg")
@@ -26,14 +26,14 @@ logger = logging.getLogger("utseg")
 class Estimate:
     """A distinct run, how many runs of the study it is, whether it has finished, and its cost (None where `problem` says why not)."""
 
-    run: SettledRun
+    run: ResolvedRun
     same: int
     finished: bool
     cost: Cost | None
     problem: str = ""
 
 
-def estimate(study: SettledStudy, request: StudyRequest, executor: Executor | None = None) -> list[Estimate]:
+def estimate(study: ResolvedStudy, request: StudyRequest, executor: Executor | None = None) -> list[Estimate]:
     """The cost of every distinct run. Raises CaseErrors for scans that cannot be read."""
     import torch
 
@@ -63,7 +63,7 @@ def estimate(study: SettledStudy, request: StudyRequest, executor: Executor | No
                     settings,
                     speeds[key],
                     own_fingerprint(run.data.own, known),
-                    epochs=study.plan.definition.epochs,
+                    epochs=study.epochs,
                     slot_s=study.slot_s,
                     tested=sum(len(cases) for cases in run.planned.testing.values()),
                 )

@@ -46,7 +46,6 @@ class Job(Settings):
     format: Literal["utseg-study-job-1"] = "utseg-study-job-1"
     checksum: str
     network: str
-    planner: str
     settings: dict[str, Any]
     seed: int
     epochs: int | None
@@ -56,14 +55,12 @@ class Job(Settings):
     preprocessed: str
     plan_folder: str
     subjects: Subjects
-    training_cases: tuple[str, ...]
-    validation_cases: tuple[str, ...]
     tests: dict[str, JobTest]
     device: str = "auto"
     threads: int = 1
 
 
-class Outcome(Settings):
+class RunOutcome(Settings):
     """What became of a run. `error` is one line where it failed. `gmac`: 10⁹ multiply-accumulates of one patch.
 
     `peak_memory_gb`: the most that the run's own process held in main memory (10⁹ bytes), in its last attempt.
@@ -100,7 +97,10 @@ def run_folder(results: Path, checksum: str) -> Path:
 
 
 def write_job(job: Job, folder: Path) -> None:
-    """Writes `job.json` and `subjects.json`. Raises UtsegError where another run has the folder (the same twelve digits)."""
+    """Writes `job.json` and `subjects.json`, and removes the outcome of an earlier attempt.
+
+    Raises UtsegError where another run has the folder (the same twelve digits).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / JOB_FILE).is_file() and (there := read_job(folder)).checksum != job.checksum:
         raise UtsegError(
@@ -108,6 +108,7 @@ def write_job(job: Job, folder: Path) -> None:
         )
     write_text(folder / SUBJECTS_FILE, job.subjects.model_dump_json(indent=1) + "\n")
     write_text(folder / JOB_FILE, job.model_dump_json(indent=1) + "\n")
+    (folder / OUTCOME_FILE).unlink(missing_ok=True)
 
 
 def read_job(folder: Path) -> Job:
@@ -115,23 +116,23 @@ def read_job(folder: Path) -> Job:
     return read_model(Job, folder / JOB_FILE)
 
 
-def write_outcome(outcome: Outcome, folder: Path) -> None:
+def write_outcome(outcome: RunOutcome, folder: Path) -> None:
     """Writes `outcome.json`."""
     write_text(folder / OUTCOME_FILE, outcome.model_dump_json(indent=1) + "\n")
 
 
-def read_outcome(folder: Path, checksum: str) -> Outcome | None:
+def read_outcome(folder: Path, checksum: str) -> RunOutcome | None:
     """What became of the run of that checksum; None where nothing is known of it."""
     if not (folder / OUTCOME_FILE).is_file():
         return None
     try:
-        outcome = read_model(Outcome, folder / OUTCOME_FILE)
+        outcome = read_model(RunOutcome, folder / OUTCOME_FILE)
     except UtsegError:
         return None  # damaged: the run is taken up again, which keeps what is whole
     return outcome if outcome.checksum == checksum else None
 
 
-def finished_outcome(folder: Path, checksum: str) -> Outcome | None:
+def finished_outcome(folder: Path, checksum: str) -> RunOutcome | None:
     """The outcome of a run that has finished and whose model and scores are there; else None."""
     outcome = read_outcome(folder, checksum)
     if outcome is None or outcome.state != "finished" or not (folder / JOB_FILE).is_file():

@@ -167,20 +167,18 @@ class Tables:
         self._cases: dict[str, list[Row]] = {}
         self._results: dict[str, list[Row]] = {}
 
-    def add(self, run: StudyRun) -> None:
-        """Works out the rows of a finished run."""
-        if run.run not in self._cases:
-            self._cases[run.run] = case_rows(run, self._by)
-            self._results[run.run] = result_rows(run, self._cases[run.run], self._by)
-
     def of(self, run: StudyRun) -> list[Row]:
-        """The rows of `results.csv` of a run; empty where it has not finished."""
+        """The rows of `results.csv` of a run; empty where it has not been written."""
         return self._results.get(run.run, [])
 
-    def write(self, order: Sequence[StudyRun]) -> None:
-        """Writes both files, runs in this order."""
-        cases = [row for run in order for row in self._cases.get(run.run, ())]
-        results = [row for run in order for row in self._results.get(run.run, ())]
+    def write(self, finished: Sequence[StudyRun]) -> None:
+        """Writes both files, with the rows of these runs in this order."""
+        for run in finished:
+            if run.run not in self._cases:
+                self._cases[run.run] = case_rows(run, self._by)
+                self._results[run.run] = result_rows(run, self._cases[run.run], self._by)
+        cases = [row for run in finished for row in self._cases[run.run]]
+        results = [row for run in finished for row in self._results[run.run]]
         write_text(self._folder / CASES_FILE, to_csv(cases, cases_columns(group_columns(cases))))
         write_text(self._folder / RESULTS_FILE, to_csv(map(_fields, results), RESULTS_COLUMNS))
 

@@ -19,7 +19,7 @@ from utseg.fingerprint import read_fingerprint
 from utseg.fingerprint.model import FINGERPRINT_FILE
 from utseg.planning.plan import read_plan
 from utseg.rawdata import open_dataset
-from utseg.study.jobs import TRAIN_FOLDER, Job, JobTest, Outcome, test_folder, write_outcome
+from utseg.study.jobs import TRAIN_FOLDER, Job, JobTest, RunOutcome, test_folder, write_outcome
 from utseg.study.speed import gmac_of, measure, planned_for, testing_seconds
 from utseg.study.subjects import check_disjoint
 from utseg.trainer import find_trainer
@@ -37,7 +37,7 @@ LEAST_TRAINING_SHARE = 0.2
 """Of a slot, training gets at least this much, and testing takes longer than shared out, which is better than a run of nothing."""
 
 
-def run_job(job: Job, folder: Path) -> Outcome:
+def run_job(job: Job, folder: Path) -> RunOutcome:
     """Trains, tests and records. Raises UtsegError where the run cannot be done, Interrupted or KeyboardInterrupt where it was stopped."""
     began = time.monotonic()
     from utseg.device import resolve_device
@@ -53,7 +53,7 @@ def run_job(job: Job, folder: Path) -> Outcome:
     began = time.monotonic()
     for name, test in job.tests.items():
         _test(job, name, test, folder, device)
-    outcome = Outcome(
+    outcome = RunOutcome(
         checksum=job.checksum,
         state="finished",
         parameters=_parameters(record),

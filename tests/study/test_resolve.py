@@ -17,7 +17,7 @@ from utseg.errors import InputError
 from utseg.home import Home
 from utseg.study.definition import parse_definition
 from utseg.study.expand import expand
-from utseg.study.run import SHARED_OUT, StudyRequest, settle, slot_seconds
+from utseg.study.resolve import SHARED_OUT, StudyRequest, resolve, slot_seconds
 
 TEXT = 'name = "x"\n'
 
@@ -36,15 +36,15 @@ def place(tmp_path):
     return tmp_path
 
 
-def settled(place, text=TEXT, max_time_s=None, parallel=1, folder="raw", **changes):
+def resolved(place, text=TEXT, max_time_s=None, parallel=1, folder="raw", **changes):
     dataset = replace(cohort("ABABABAB", "ABC", folder=place / folder), **changes)
     plan = expand(parse_definition(text, "x"), {"MnM": dataset}, "MnM", "x")
     home = Home(place / folder, place / "preprocessed", place / "results")
-    return settle(plan, StudyRequest(place / "out", home, max_time_s=max_time_s, parallel=parallel))
+    return resolve(plan, StudyRequest(place / "out", home, max_time_s=max_time_s, parallel=parallel))
 
 
 def ids(*args, **kwargs):
-    return [run.checksum for run in settled(*args, **kwargs).runs]
+    return [run.checksum for run in resolved(*args, **kwargs).runs]
 
 
 def test_the_same_study_has_the_same_checksums_wherever_its_files_lie(place):
@@ -99,7 +99,7 @@ def test_a_file_that_looks_unchanged_is_not_read_again(place):
 def test_equal_runs_of_two_parts_are_one(place):
     variants = '[[variants]]\npart = "a"\nname = "1"\n[[variants]]\npart = "b"\nname = "2"\n'
     variants += 'settings = { "batch_size" = 4 }\n[[variants]]\npart = "b"\nname = "1"\n'
-    study = settled(place, TEXT + variants)
+    study = resolved(place, TEXT + variants)
     assert len(study.runs) == 3 and study.distinct == [*study.runs[:2]]
     assert study.runs[0].folder == study.runs[2].folder
     assert study.runs[0].data.plan_folder == study.runs[1].data.plan_folder  # trained from the same slices
@@ -107,7 +107,7 @@ def test_equal_runs_of_two_parts_are_one(place):
 
 def test_each_list_of_subjects_has_its_own_plan(place):
     text = TEXT + 'networks = ["UTNet", "UNet"]\n[train]\neach = "vendor"\ntogether = true\n'
-    study = settled(place, text)
+    study = resolved(place, text)
     assert len({run.data.plan_folder for run in study.runs}) == 3
     for run in study.runs:
         subjects = run.planned.subjects
@@ -115,8 +115,8 @@ def test_each_list_of_subjects_has_its_own_plan(place):
 
 
 def test_a_set_is_planned_alike_however_it_was_made(place):
-    together = settled(place, TEXT + '[train]\neach = "vendor"\ntogether = true\n').runs[-1]
-    whole = settled(place).runs[0]
+    together = resolved(place, TEXT + '[train]\neach = "vendor"\ntogether = true\n').runs[-1]
+    whole = resolved(place).runs[0]
     assert together.planned.trained_on.name != whole.planned.trained_on.name
     assert together.data.own == whole.data.own and together.data.folder == whole.data.folder
     assert together.checksum == whole.checksum
@@ -127,7 +127,7 @@ def test_settings_that_shape_slices_are_planned_with(place):
         TEXT
         + '[[variants]]\nname = "a"\n[[variants]]\nname = "b"\nsettings = { "preprocessing.spacing_yx_mm" = [2, 2] }\n'
     )
-    a, b = settled(place, text).runs
+    a, b = resolved(place, text).runs
     assert a.data.folder != b.data.folder
     assert dict(b.data.request.settings) == {"preprocessing.spacing_yx_mm": [2, 2]}
 
@@ -136,7 +136,7 @@ def test_the_same_image_under_two_names_is_refused(place):
     folder = place / "raw" / "MnM"
     shutil.copy(folder / "MnM000_ED.nii.gz", folder / "MnM009_ES.nii.gz")
     with pytest.raises(InputError, match=r"MnM009_ES \(testing\) is the same scan as case MnM000_ED \(\w+\)"):
-        settled(place)
+        resolved(place)
 
 
 @given(st.integers(1, 100), st.integers(1, 16), st.floats(200, 1e6))
@@ -148,9 +148,9 @@ def test_shared_out_time_is_kept_to_and_used(runs, parallel, budget):
 
 def test_every_run_gets_the_same_time_and_it_belongs_to_the_run(place):
     text = TEXT + "seeds = [0, 1, 2]\nepochs = 5\n"
-    study = settled(place, text, max_time_s=1000)
+    study = resolved(place, text, max_time_s=1000)
     assert study.slot_s == 300
     assert set(ids(place, text, max_time_s=1000)).isdisjoint(ids(place, text, max_time_s=2000))
     assert ids(place, text, max_time_s=1000) == ids(place, TEXT + "seeds = [0, 1, 2]\n", max_time_s=1000)
     with pytest.raises(InputError, match="--max-time: 3 s are less than a second for each of 3 runs"):
-        settled(place, text, max_time_s=3)
+        resolved(place, text, max_time_s=3)
