@@ -7,19 +7,22 @@ import pytest
 from PIL import Image
 
 from utseg.case import Case
-from utseg.demo.demo import DemoSettings, VendorScore, run_demo, score_table
-from utseg.demo.pictures import median_case, read_dice
-from utseg.home import Home
-from utseg.phantom.examination import PhantomSettings
+from utseg.commands import demo
+from utseg.demo.results import median_case, read_dice, score_table
+
+
+def group(cases, mean, **dice):
+    labels = {name: {"dice": {"mean": value}} for name, value in dice.items()}
+    return {"cases": cases, "mean_dice": mean, "labels": labels}
 
 
 def test_the_table_has_a_line_for_each_vendor_and_the_means_of_seen_and_unseen():
-    scores = [
-        VendorScore("A", "Siemens", True, 4, {"LV": 0.9, "RV": 0.7}, 0.8),
-        VendorScore("C", "GE", False, 4, {"LV": 0.8, "RV": None}, 0.8),
-        VendorScore("D", "Canon", False, 2, {"LV": 0.6, "RV": 0.6}, 0.6),
-    ]
-    lines = score_table(scores).splitlines()
+    vendors = {
+        "C": group(4, 0.8, LV=0.8, RV=None),
+        "A": group(4, 0.8, LV=0.9, RV=0.7),
+        "D": group(2, 0.6, LV=0.6, RV=0.6),
+    }
+    lines = score_table(vendors, {"A": "Siemens", "C": "GE", "D": "Canon"}).splitlines()
     assert [line.split() for line in lines] == [
         ["vendor", "in", "training", "cases", "LV", "RV", "mean"],
         ["A", "Siemens", "seen", "4", "0.900", "0.700", "0.800"],
@@ -50,33 +53,43 @@ def test_the_case_in_the_middle_is_pictured(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_whole_walk_on_a_tiny_cohort_and_again(tmp_path: Path):
-    home = Home(tmp_path / "raw", tmp_path / "preprocessed", tmp_path / "results")
-    settings = DemoSettings(
-        home,
-        epochs=2,
-        train_settings={"network.base_channels": 4, "iterations_per_epoch": 8, "batch_size": 4},
-        cohort=PhantomSettings(subjects=8, frames=2, matrix=48, slices=5),
-        workers=1,
-    )
-    result = run_demo(settings)
-    assert [score.vendor for score in result.scores] == ["A", "B", "C", "D"]
-    assert [score.seen for score in result.scores] == [True, True, False, False]
-    with (settings.testing / "scores" / "metrics.csv").open(newline="") as handle:
-        rows = list(csv.DictReader(handle))
-    assert (
-        len(rows) == 3 * sum(score.cases for score in result.scores) == 3 * 8
-    )  # four vendors, one test subject each, ED and ES
-    for path in result.pictures:
+def test_the_whole_walk_on_a_tiny_cohort_and_again(tmp_path: Path, monkeypatch, capsys):
+    cohort = ("--subjects", "6", "--frames", "2", "--matrix", "48", "--slices", "4")
+    settings = ("network.base_channels=4", "iterations_per_epoch=2", "batch_size=4")
+    monkeypatch.setattr(demo, "COHORT", cohort)
+    monkeypatch.setattr(demo, "TRAINING", ("--epochs", "1", *(w for s in settings for w in ("--set", s))))
+    words = ["--home", str(tmp_path), "-np", "1"]
+    assert demo.main(words) == 0
+    said = capsys.readouterr().out
+    assert [line.split()[0] for line in said.splitlines() if line[1:3] == ". "] == [
+        f"{n}." for n in range(1, 7)
+    ]
+    table = said[said.index("Dice on the test subjects") :]
+    assert [line.split()[:3:2] for line in table.splitlines()[2:6]] == [
+        ["A", "seen"],
+        ["B", "seen"],
+        ["C", "unseen"],
+        ["D", "unseen"],
+    ]
+    results = tmp_path / "results" / "Phantom"
+    with (results / "testing" / "scores" / "metrics.csv").open(newline="") as handle:
+        assert len(list(csv.DictReader(handle))) == 3 * 8  # four vendors, one test subject each, ED and ES
+    for path in (results / "testing" / "pictures").iterdir():
         with Image.open(path) as picture:
             assert "prediction · Dice LV" in picture.text["Title"]
-    report = result.report.read_text()
-    assert (
-        report.count('id="stack-') == 8
-        and "Training loss" in report
-        and "The plan, with its reasons" in report
-    )
-    weights = (settings.run / "model.safetensors").read_bytes()
-    again = run_demo(settings)
-    assert again.scores == result.scores
-    assert (settings.run / "model.safetensors").read_bytes() == weights
+    page = (results / "testing" / "report.html").read_text()
+    assert page.count('id="stack-') == 8 and "Training loss" in page and "The plan, with its reasons" in page
+    weights = next(results.rglob("model.safetensors"))
+    before = weights.read_bytes()
+    assert demo.main(words) == 0
+    again = capsys.readouterr().out
+    assert again[again.index("Dice on") :].split("time:")[0] == table.split("time:")[0]
+    assert weights.read_bytes() == before
+
+
+def test_a_step_that_fails_ends_the_walk(tmp_path, capsys):
+    (tmp_path / "raw" / "Phantom").mkdir(parents=True)
+    (tmp_path / "raw" / "Phantom" / "scans.txt").touch()
+    assert demo.main(["--home", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and "not empty, and no phantom" in said.err and "2. " not in said.out

@@ -1,1 +1,1 @@
-"""The whole walk on a synthetic cohort: from a cine phantom to scores of seen and unseen vendors, in minutes on two cores."""
+"""What is shown of the walk on the synthetic cohort: `utseg_demo`."""
