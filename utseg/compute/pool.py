@@ -8,15 +8,16 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess as ParentProcess
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
-from utseg.errors import Interrupted, UtsegError, WorkerError
+from utseg.errors import CaseErrors, Interrupted, UtsegError, WorkerError
+from utseg.progress import progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -164,6 +165,30 @@ def run_each(
             submit(item, stops + 1)
         else:
             yield result
+
+
+def run_all(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    executor: Executor,
+    title: str,
+    *,
+    name: Callable[[Item], str] = str,
+    workers: int | None = None,
+) -> list[Result]:
+    """The results of all items, in their order, with a progress bar. Raises CaseErrors with the lines of all items that failed."""
+    results: dict[int, Result] = {}
+    problems: dict[int, list[str]] = {}
+    with progress(title, len(items)) as advance:
+        for outcome in run_each(function, items, executor, name=name, workers=workers):
+            if outcome.error is not None:
+                problems[id(outcome.item)] = outcome.error.lines()
+            else:
+                results[id(outcome.item)] = cast(Result, outcome.result)
+            advance()
+    if problems:
+        raise CaseErrors(line for item in items for line in problems.get(id(item), []))
+    return [results[id(item)] for item in items]
 
 
 def _dead_worker(

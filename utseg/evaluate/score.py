@@ -9,7 +9,7 @@ decided elsewhere (`references.py`), how they are summarised too (`summary.py`, 
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.case import Case
-from utseg.compute.pool import process_pool, run_each
+from utseg.compute.pool import InlineExecutor, process_pool, run_all
 from utseg.errors import CaseErrors, InputError, listing
 from utseg.evaluate.clinical import clinical_measures, summarise_clinical
 from utseg.evaluate.metrics import Definition, Row
 from utseg.evaluate.numbering import Side, count_overlap, require_plausible
 from utseg.evaluate.official import OFFICIAL_METRICS, official_means, official_utnet_scores
+from utseg.evaluate.pairs import MaskPair
 from utseg.evaluate.records import (
     CLINICAL_FILE,
     METRICS,
@@ -43,39 +44,30 @@ from utseg.evaluate.summary import by_value, summarise, summarise_regions
 from utseg.evaluate.tables import LATEX_FILE, MARKDOWN_FILE, summary_tables, to_latex, to_markdown
 from utseg.files import folder_lock, require_no_broken_link, require_writable, write_json, write_text
 from utseg.fingerprint.same_scan import in_words, same_subjects
-from utseg.labels import Labels, match_labels, same_numbering, structures
+from utseg.labels import Labels, match_labels, structures
 from utseg.predict.record import predicted_cases, seen_in_training
-from utseg.progress import progress
 from utseg.rawdata.names import letter_case_differs, letter_case_pairs
 
 if TYPE_CHECKING:
-    from utseg.rawdata.gate import Geometry
+    pass
 
 logger = logging.getLogger("utseg")
 SUMMARY_FILE = "summary.json"
+INLINE = 2
 SUFFIXES = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One case with the file that predicts it, and how it is to be scored.
+class ScoredPair(MaskPair):
+    """One case with its mask, and how it is to be scored. `overlap`: count which labels lie on which."""
 
-    `labels`: names and values of the scores; `reference_labels`, `mask_labels`: those in the two files, which match by name.
-    `overlap`: count which labels lie on which.
-    """
-
-    case: Case
-    prediction: Path
-    labels: Mapping[str, int]
-    definition: Definition = field(default_factory=Definition)
-    as_official_utnet: bool = False
-    reference_labels: Labels | None = None
-    mask_labels: Labels | None = None
-    overlap: bool = False
+    definition: Definition
+    as_official_utnet: bool
+    overlap: bool
 
 
 @dataclass(frozen=True)
-class Scored:
+class Scores:
     """The rows of cases, by the file that they go into."""
 
     metrics: list[Row] = field(default_factory=list)
@@ -84,15 +76,10 @@ class Scored:
     official: list[Row] = field(default_factory=list)
     overlaps: list[NDArray[np.int64]] = field(default_factory=list)
 
-    def add(self, other: "Scored") -> None:
+    def add(self, other: "Scores") -> None:
         """Appends the rows of another."""
         for name, rows in vars(other).items():
             getattr(self, name).extend(rows)
-
-    def sort(self, order: Mapping[str, int]) -> None:
-        """By case in that order, then by label; slices and regions of one stay in theirs."""
-        for rows in (self.metrics, self.slices, self.regions, self.official):
-            rows.sort(key=lambda row: (order[row["case"]], row["label"]))
 
 
 def evaluate_cases(
@@ -122,20 +109,37 @@ def evaluate_cases(
     definition = definition or Definition()
     theirs = reference_labels or labels, mask_labels or labels
     match_labels(*theirs, we="the references", they=str(predictions))
+    matched = _one_subject_a_scan(match(cases, predictions, refuse_extra=refuse_extra), predictions)
     pairs = [
-        Pair(case, prediction, labels, definition, as_official_utnet, *theirs, assumed is not None)
-        for case, prediction in _one_subject_a_scan(
-            match(cases, predictions, refuse_extra=refuse_extra), predictions
+        ScoredPair(
+            case,
+            mask,
+            structures(labels),
+            *theirs,
+            definition,
+            as_official_utnet,
+            overlap=assumed is not None,
         )
+        for case, mask in matched
     ]
     require_writable(output)
     with folder_lock(output):
-        scored = _score_all(pairs, executor, workers)
+        scores = Scores()
+        with _executor(executor, len(pairs), workers) as pool:
+            for rows in run_all(
+                score_pair, pairs, pool, "evaluate", name=lambda pair: pair.case.case_id, workers=workers
+            ):
+                scores.add(rows)
         if assumed is not None:
-            require_plausible(scored.overlaps, labels, predictions, assumed)
-        scored.sort({case.case_id: position for position, case in enumerate(cases)})
-        write_sources([(pair.case, pair.prediction) for pair in pairs], labels, output, *theirs)
-        return _write(scored, group_columns(cases), definition, output)
+            require_plausible(scores.overlaps, labels, predictions, assumed)
+        write_sources(matched, labels, output, *theirs)
+        return _write(scores, group_columns(cases), definition, output)
+
+
+def _executor(executor: Executor | None, count: int, workers: int | None) -> AbstractContextManager[Executor]:
+    if executor is not None:
+        return nullcontext(executor)
+    return InlineExecutor() if count <= INLINE else process_pool(workers)
 
 
 def _one_subject_a_scan(matched: Sequence[tuple[Case, Path]], predictions: Path) -> list[tuple[Case, Path]]:
@@ -156,29 +160,29 @@ def _one_subject_a_scan(matched: Sequence[tuple[Case, Path]], predictions: Path)
     ]
 
 
-def _write(scored: Scored, columns: Sequence[str], definition: Definition, output: Path) -> dict[str, Any]:
+def _write(scores: Scores, columns: Sequence[str], definition: Definition, output: Path) -> dict[str, Any]:
     """Writes all files of the folder, removes those of an earlier run that this one has not, returns the summary."""
-    summary = summarise(scored.metrics, columns)
-    clinical = clinical_measures(scored.metrics, columns)
+    summary = summarise(scores.metrics, columns)
+    clinical = clinical_measures(scores.metrics, columns)
     summary |= {
         "definitions": asdict(definition),
-        "regions": summarise_regions(scored.regions),
+        "regions": summarise_regions(scores.regions),
         "clinical": summarise_clinical(clinical, columns) if clinical else None,
-        "official_utnet": _official_summary(scored.official, columns),
+        "official_utnet": _official_summary(scores.official, columns),
     }
     tables = summary_tables(summary)
     texts = {
-        METRICS_FILE: to_csv(scored.metrics, case_columns(columns, metrics=METRICS)),
+        METRICS_FILE: to_csv(scores.metrics, case_columns(columns, metrics=METRICS)),
         SLICES_FILE: to_csv(
-            scored.slices, case_columns(columns, between=("slice", "region"), metrics=SLICE_METRICS)
+            scores.slices, case_columns(columns, between=("slice", "region"), metrics=SLICE_METRICS)
         ),
-        REGIONS_FILE: scored.regions
+        REGIONS_FILE: scores.regions
         and to_csv(
-            scored.regions, case_columns(columns, between=("region", "slices"), metrics=REGION_METRICS)
+            scores.regions, case_columns(columns, between=("region", "slices"), metrics=REGION_METRICS)
         ),
         CLINICAL_FILE: clinical and to_csv(clinical.rows, clinical_columns(columns)),
-        OFFICIAL_FILE: scored.official
-        and to_csv(scored.official, case_columns(columns, metrics=OFFICIAL_METRICS)[:-1]),
+        OFFICIAL_FILE: scores.official
+        and to_csv(scores.official, case_columns(columns, metrics=OFFICIAL_METRICS)[:-1]),
         MARKDOWN_FILE: to_markdown(tables),
         LATEX_FILE: to_latex(tables),
     }
@@ -199,23 +203,6 @@ def _official_summary(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, 
         for column in columns
     }
     return {"all": official_means(rows), "groups": groups}
-
-
-def _score_all(pairs: list[Pair], executor: Executor | None, workers: int | None) -> Scored:
-    """The rows of all pairs, in any order. Raises CaseErrors for all that cannot be scored."""
-    everything = Scored()
-    problems: list[str] = []
-    inline = executor is None and len(pairs) <= 2
-    with nullcontext(executor) if executor or inline else process_pool(workers) as pool:
-        outcomes = map(_score_inline, pairs) if pool is None else _scored(pairs, pool, workers)
-        with progress("evaluate", len(pairs)) as advance:
-            for scored, errors in outcomes:
-                everything.add(scored)
-                problems += errors
-                advance()
-    if problems:
-        raise CaseErrors(sorted(problems))
-    return everything
 
 
 def match(cases: Sequence[Case], predictions: Path, *, refuse_extra: bool = False) -> list[tuple[Case, Path]]:
@@ -307,56 +294,24 @@ def group_columns(cases: Sequence[Case]) -> tuple[str, ...]:
     return (*phase, *own)
 
 
-def score_pair(pair: Pair) -> Scored:
+def score_pair(pair: ScoredPair) -> Scores:
     """The rows of one case, as they stand in the files. Raises InputError on a mis-placed or mislabelled prediction."""
-    assert pair.case.label is not None
-    reference, geometry = _read(pair.case.label, pair.labels, pair.reference_labels, pair.case.frame)
-    prediction, placed = _read(pair.prediction, pair.labels, pair.mask_labels)
-    differences = placed.differences(geometry)
-    if differences:
-        raise InputError(
-            f"{pair.prediction}: does not lie on the grid of its reference {pair.case.label}: {'; '.join(differences)}"
-        )
+    prediction, reference, geometry = pair.read()
     case = pair.case
-    own = {"case": case.case_id, "subject": case.subject, "phase": case.phase, **case.groups}
-    both = prediction, reference, geometry.spacing_zyx_mm, pair.labels
-    scores = evaluate_stack(*both, pair.definition)
-    scored = Scored()
+    about = {"case": case.case_id, "subject": case.subject, "phase": case.phase, **case.groups}
+    volume = prediction, reference, geometry.spacing_zyx_mm, pair.labels
+    found = evaluate_stack(*volume, pair.definition)
+    scores = Scores()
     if pair.overlap:
-        scored.overlaps.append(count_overlap(prediction, reference, pair.labels))
-    for name, values in scores.volume.items():
-        row = own | {"label": pair.labels[name], "label_name": name}
-        scored.metrics.append(row | values)
-        scored.slices.extend(row | of_slice for of_slice in scores.slices[name])
-        scored.regions.extend(row | of_region for of_region in scores.regions[name])
+        scores.overlaps.append(count_overlap(prediction, reference, pair.labels))
+    for name, values in found.volume.items():
+        row = about | {"label": pair.labels[name], "label_name": name}
+        scores.metrics.append(row | values)
+        scores.slices.extend(row | of_slice for of_slice in found.slices[name])
+        scores.regions.extend(row | of_region for of_region in found.regions[name])
     if pair.as_official_utnet:
-        scored.official.extend(
-            own | {"label": pair.labels[name], "label_name": name} | values
-            for name, values in official_utnet_scores(*both).items()
+        scores.official.extend(
+            about | {"label": pair.labels[name], "label_name": name} | values
+            for name, values in official_utnet_scores(*volume).items()
         )
-    return scored
-
-
-def _read(
-    path: Path, labels: Labels, own: Labels | None, frame: int | None = None
-) -> "tuple[NDArray[np.uint8], Geometry]":
-    """The label map, numbered by `own`, in the values of `labels`, and where it lies."""
-    from utseg.rawdata.gate import read_label
-
-    own = own or labels
-    mask_ZYX, geometry = read_label(path, {"background": 0} | structures(own), frame)
-    if same_numbering(labels, own):
-        return mask_ZYX, geometry
-    return match_labels(labels, own, we="the scores", they=str(path)).translate(mask_ZYX), geometry
-
-
-def _score_inline(pair: Pair) -> tuple[Scored, list[str]]:
-    try:
-        return score_pair(pair), []
-    except InputError as error:
-        return Scored(), error.lines()
-
-
-def _scored(pairs: list[Pair], pool: Executor, workers: int | None) -> Any:
-    for outcome in run_each(score_pair, pairs, pool, name=lambda pair: pair.case.case_id, workers=workers):
-        yield (outcome.result or Scored()), (outcome.error.lines() if outcome.error else [])
+    return scores

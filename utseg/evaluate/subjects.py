@@ -14,6 +14,7 @@ SEED = 0
 UNIT = "subjects"
 """What n, mean, sd and median are over, in every summary and table."""
 Floats = NDArray[np.float64]
+Interval = list[float]
 
 
 def subject_means(values_C: Floats, subjects_C: NDArray[np.str_]) -> Floats:
@@ -45,6 +46,11 @@ def mean_defined(values: Floats, axis: int) -> Floats:
     return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
 
 
+def subject_scores(values_CL: Floats, subjects_C: NDArray[np.str_]) -> Floats:
+    """(S,): of each subject, sorted, the mean over its cases of the mean over labels; NaN where nothing is defined."""
+    return by_subject(mean_defined(values_CL, 1), subjects_C)[1]
+
+
 def statistics(values_C: Floats, subjects_C: NDArray[np.str_]) -> dict[str, Any]:
     """n, mean, sd (n−1), median and the percentile-bootstrap 95 % interval of the mean, over subjects; cases and undefined count cases.
 
@@ -64,9 +70,7 @@ def statistics(values_C: Floats, subjects_C: NDArray[np.str_]) -> dict[str, Any]
     }
 
 
-def bootstrap_interval(
-    values_C: Floats, subjects_C: NDArray[np.str_], seed: int = SEED
-) -> list[float] | None:
+def bootstrap_interval(values_C: Floats, subjects_C: NDArray[np.str_], seed: int = SEED) -> Interval | None:
     """95 % percentile interval of the mean over subjects, drawn with replacement (cluster bootstrap; Davison & Hinkley 1997, §3.8).
 
     None with fewer than two subjects. Deterministic for a seed.
@@ -74,7 +78,7 @@ def bootstrap_interval(
     return _interval(subject_means(values_C, subjects_C), seed)
 
 
-def _interval(means_S: Floats, seed: int) -> list[float] | None:
+def _interval(means_S: Floats, seed: int) -> Interval | None:
     count = len(means_S)
     if count < 2:
         return None

@@ -9,6 +9,7 @@ after the chosen postprocessing.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,17 +17,22 @@ import numpy as np
 
 from utseg.case import Case
 from utseg.evaluate.compare import ALPHA, LEAST_SUBJECTS
-from utseg.evaluate.subjects import bootstrap_interval, by_subject, mean_defined
-from utseg.inference.views import AS_MIRRORED_IN_TRAINING, NO_AUGMENTATION, TestTimeAugmentation, allowed
+from utseg.evaluate.subjects import Floats, Interval, bootstrap_interval, subject_scores
+from utseg.inference.views import (
+    AS_MIRRORED_IN_TRAINING,
+    NO_AUGMENTATION,
+    TestTimeAugmentation,
+    allowed,
+)
+from utseg.labels import structures
 from utseg.postprocess import Postprocessing, postprocess
-from utseg.predict.record import read_record
 from utseg.predict.stages import MASK_SUFFIX
 from utseg.progress import progress
-from utseg.selection.choose import Candidate, Names, choose, too_few
-from utseg.selection.gain import BeforeAfter, Gain, gain
-from utseg.selection.masks import Inputs, is_made, labels_in, quietly
+from utseg.selection.choose import Candidate, Names, choose
+from utseg.selection.gain import BeforeAfter, Gain, measure_gain, too_few
+from utseg.selection.masks import Inputs, load_runs, missing, quietly
 from utseg.selection.models import FoldRun, TrainedModel
-from utseg.selection.scores import Floats, Scoring, dice_by_label, foreground, read_both
+from utseg.selection.scores import dice_by_label, mask_pairs, read_cut
 from utseg.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,7 +62,7 @@ class AugmentationTrial(Settings):
     subjects_better: int
     subjects_worse: int
     gain: float
-    interval95: tuple[float, float] | None
+    interval95: Interval | None
     p: float | None
     labels: dict[str, BeforeAfter]
     pays: bool
@@ -71,18 +77,21 @@ class MeasuredAugmentation(Settings):
 
     chosen: TestTimeAugmentation
     why: str
-    rule: str
-    seed: int
+    rule: str = RULE_IN_WORDS
+    seed: int = SEED
     subjects: tuple[str, ...]
-    cases: int
-    mean_dice: float | None
-    interval95: tuple[float, float] | None
-    trials: tuple[AugmentationTrial, ...]
+    cases: int = 0
+    mean_dice: float | None = None
+    interval95: Interval | None = None
+    trials: tuple[AugmentationTrial, ...] = ()
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The models, cases by the fold that held them back, and their masks by case id, mirrored as in training; what is done to masks."""
+    """The models, cases by the fold that held them back, and their masks by case id, mirrored as in training; what is done to masks.
+
+    `selection`: the folder below which masks of other views are.
+    """
 
     models: tuple[TrainedModel, ...]
     cases: Mapping[str, Sequence[Case]]
@@ -90,22 +99,49 @@ class Chosen:
     postprocessing: Postprocessing
     labels: Mapping[str, int]
     reference_labels: Mapping[str, int]
+    selection: Path
 
     def runs(self, fold: str) -> tuple[FoldRun, ...]:
         """The runs of a fold."""
         return tuple(model.folds[fold] for model in self.models)
 
-    @property
+    @cached_property
     def all_runs(self) -> tuple[FoldRun, ...]:
         """The runs of all folds that held somebody back."""
         return tuple(run for fold in self.cases for run in self.runs(fold))
+
+    def is_as_validated(self, tta: TestTimeAugmentation) -> bool:
+        """Whether the runs' validation, and pairs, were predicted just so."""
+        trained = (run.record.plan.augmentation for run in self.all_runs)
+        return all(tta.within(each) == AS_MIRRORED_IN_TRAINING.within(each) for each in trained)
+
+    def folder(self, tta: TestTimeAugmentation, fold: str) -> Path:
+        """Where the masks of a fold with these views are."""
+        models = "+".join(model.name.replace("/", "-") for model in self.models)
+        turns = "_".join(f"{angle:g}" for angle in tta.rotation_degrees)
+        views = [f"mirror_{''.join(tta.mirror_axes)}"] if tta.mirror_axes else []
+        views += [f"turn_{turns}"] if turns else []
+        return self.selection / FOLDER / models / ("+".join(views) or "none") / fold
+
+    def dice(self, tta: TestTimeAugmentation, cases: Mapping[str, Sequence[Case]]) -> Floats:
+        """(C, L): of the masks with these views after postprocessing, in the order of the cases."""
+        return np.stack([row for fold, some in cases.items() for row in self._dice(tta, fold, some)])
+
+    def _dice(self, tta: TestTimeAugmentation, fold: str, cases: Sequence[Case]) -> Iterator[Floats]:
+        if self.is_as_validated(tta):
+            masks = [self.masks[case.case_id] for case in cases]
+        else:
+            masks = [self.folder(tta, fold) / f"{case.case_id}{MASK_SUFFIX}" for case in cases]
+        for pair in mask_pairs(cases, masks, self.labels, self.reference_labels):
+            mask_ZYX, reference_ZYX = read_cut(pair)
+            mask_ZYX = postprocess(mask_ZYX, self.postprocessing, self.labels)
+            yield dice_by_label(mask_ZYX, reference_ZYX, self.labels)
 
 
 def measure_augmentation(
     chosen: Chosen,
     subjects: Sequence[str],
     most_subjects: int,
-    selection: Path,
     inputs: Inputs,
     *,
     device: "torch.device",
@@ -115,62 +151,39 @@ def measure_augmentation(
 
     None where there is nothing to measure: training allows no view, no subjects are wanted, or no score is defined.
     """
-    trained = [run.record.plan.augmentation for run in chosen.all_runs]
-    wanted = allowed(trained)
+    wanted = allowed([run.record.plan.augmentation for run in chosen.all_runs])
     drawn = draw_subjects(subjects, most_subjects)
     if not wanted or not drawn:
         return None
-    if len(drawn) < LEAST_SUBJECTS or 2 * len(wanted) / 2 ** len(drawn) >= ALPHA:
-        return _too_few(drawn, len(wanted))
+    few = too_few(len(drawn), "whether it pays")
+    if not few and 2 * len(wanted) / 2 ** len(drawn) >= ALPHA:
+        few = f"{len(drawn)} subjects are too few to tell which of {len(wanted)} pays"
+    if few:
+        return MeasuredAugmentation(chosen=NO_AUGMENTATION, why=f"{few}, so there is none", subjects=drawn)
     of_drawn = {fold: [case for case in some if case.subject in drawn] for fold, some in chosen.cases.items()}
     of_drawn = {fold: some for fold, some in of_drawn.items() if some}
-    _predict_missing(chosen, (NO_AUGMENTATION, *wanted), of_drawn, selection, inputs, device, workers)
-    cases = [case for some in of_drawn.values() for case in some]
-    plain_CL, *tried_CL = (_dice(chosen, tta, of_drawn, selection) for tta in (NO_AUGMENTATION, *wanted))
-    subjects_C = np.array([case.subject for case in cases])
-    names = list(foreground(chosen.labels))
+    _predict_missing(chosen, (NO_AUGMENTATION, *wanted), of_drawn, inputs, device, workers)
+    subjects_C = np.array([case.subject for some in of_drawn.values() for case in some])
+    plain_CL, *tried_CL = (chosen.dice(tta, of_drawn) for tta in (NO_AUGMENTATION, *wanted))
+    names = list(structures(chosen.labels))
     trials = tuple(
-        _trial(tta, chosen, gain(plain_CL, dice_CL, subjects_C, names, len(wanted)))
+        _trial(tta, chosen, measure_gain(plain_CL, dice_CL, subjects_C, names, len(wanted)))
         for tta, dice_CL in zip(wanted, tried_CL, strict=True)
     )
-    values_TS = np.stack(
-        [by_subject(mean_defined(dice_CL, 1), subjects_C)[1] for dice_CL in (plain_CL, *tried_CL)]
-    )
-    names_S = np.unique(subjects_C)
+    values_TS = np.stack([subject_scores(dice_CL, subjects_C) for dice_CL in (plain_CL, *tried_CL)])
     defined_S = ~np.isnan(values_TS).any(0)
     if not defined_S.any():
         return None
-    best, why = _choose(trials, values_TS[1:, defined_S], names_S[defined_S])
-    plain_S = values_TS[0, defined_S]
-    interval = bootstrap_interval(plain_S, names_S[defined_S])
+    values_TS, names_S = values_TS[:, defined_S], np.unique(subjects_C)[defined_S]
+    best, why = _choose(trials, values_TS[1:], names_S)
     return MeasuredAugmentation(
         chosen=best,
         why=why,
-        rule=RULE_IN_WORDS,
-        seed=SEED,
         subjects=drawn,
-        cases=len(cases),
-        mean_dice=float(plain_S.mean()),
-        interval95=None if interval is None else (interval[0], interval[1]),
+        cases=len(subjects_C),
+        mean_dice=float(values_TS[0].mean()),
+        interval95=bootstrap_interval(values_TS[0], names_S),
         trials=trials,
-    )
-
-
-def _too_few(drawn: tuple[str, ...], trials: int) -> MeasuredAugmentation:
-    """None is the cheapest of what cannot be told apart."""
-    few = too_few(len(drawn), "whether it pays") or (
-        f"{len(drawn)} subjects are too few to tell which of {trials} pays"
-    )
-    return MeasuredAugmentation(
-        chosen=NO_AUGMENTATION,
-        why=f"{few}, so there is none",
-        rule=RULE_IN_WORDS,
-        seed=SEED,
-        subjects=drawn,
-        cases=0,
-        mean_dice=None,
-        interval95=None,
-        trials=(),
     )
 
 
@@ -181,140 +194,53 @@ def draw_subjects(subjects: Sequence[str], most: int) -> tuple[str, ...]:
     return tuple(ordered[number] for number in sorted(drawn))
 
 
-def _is_as_validated(runs: Sequence[FoldRun], tta: TestTimeAugmentation) -> bool:
-    """Whether the runs' validation, and pairs, were predicted just so."""
-    trained = (run.record.plan.augmentation for run in runs)
-    return all(tta.within(each) == AS_MIRRORED_IN_TRAINING.within(each) for each in trained)
-
-
-def _folder(chosen: Chosen, tta: TestTimeAugmentation, fold: str, selection: Path) -> Path:
-    models = "+".join(model.name.replace("/", "-") for model in chosen.models)
-    views = [f"mirror_{''.join(tta.mirror_axes)}"] if tta.mirror_axes else []
-    views += (
-        [f"turn_{'_'.join(f'{angle:g}' for angle in tta.rotation_degrees)}"] if tta.rotation_degrees else []
-    )
-    return selection / FOLDER / models / ("+".join(views) or "none") / fold
-
-
-def _masks(
-    chosen: Chosen, tta: TestTimeAugmentation, fold: str, cases: Sequence[Case], selection: Path
-) -> list[Path]:
-    if _is_as_validated(chosen.all_runs, tta):
-        return [chosen.masks[case.case_id] for case in cases]
-    folder = _folder(chosen, tta, fold, selection)
-    return [folder / f"{case.case_id}{MASK_SUFFIX}" for case in cases]
-
-
 def _predict_missing(
     chosen: Chosen,
     wanted: Sequence[TestTimeAugmentation],
     cases: Mapping[str, Sequence[Case]],
-    selection: Path,
     inputs: Inputs,
     device: "torch.device",
     workers: int | None,
 ) -> None:
     """Makes the masks that are not there yet."""
-    todo = {
-        fold: [
-            (tta, missing)
-            for tta in wanted
-            if not _is_as_validated(chosen.all_runs, tta)
-            and (missing := _missing(chosen, tta, fold, some, selection, inputs))
-        ]
-        for fold, some in cases.items()
-    }
-    with progress(
-        "out-of-fold masks with test-time augmentation, parts", sum(map(len, todo.values()))
-    ) as advance:
-        for fold, parts in todo.items():
-            if not parts:
-                continue
-            from utseg.predict.model import load_model
+    todo: dict[str, list[tuple[TestTimeAugmentation, list[Case]]]] = {}
+    for fold, some in cases.items():
+        for tta in wanted:
+            if not chosen.is_as_validated(tta) and (
+                absent := missing(chosen.folder(tta, fold), chosen.runs(fold), some, inputs, tta=tta)
+            ):
+                todo.setdefault(fold, []).append((tta, absent))
+    parts = sum(map(len, todo.values()))
+    with progress("out-of-fold masks with test-time augmentation, parts", parts) as advance:
+        for fold, of_fold in todo.items():
             from utseg.predict.pipeline import predict_cases
 
-            models = [load_model(run.folder, device) for run in chosen.runs(fold)]
-            for tta, missing in parts:
+            models = load_runs(chosen.runs(fold), device)
+            for tta, absent in of_fold:
                 with quietly():
-                    predict_cases(
-                        missing, models, _folder(chosen, tta, fold, selection), tta=tta, workers=workers
-                    )
+                    predict_cases(absent, models, chosen.folder(tta, fold), tta=tta, workers=workers)
                 advance()
 
 
-def _missing(
-    chosen: Chosen,
-    tta: TestTimeAugmentation,
-    fold: str,
-    cases: Sequence[Case],
-    selection: Path,
-    inputs: Inputs,
-) -> list[Case]:
-    folder = _folder(chosen, tta, fold, selection)
-    record = read_record(folder)
-    return [
-        case
-        for case in cases
-        if not is_made(folder, record, chosen.runs(fold), case, inputs, MASK_SUFFIX, tta)
-    ]
-
-
-def _dice(
-    chosen: Chosen, tta: TestTimeAugmentation, cases: Mapping[str, Sequence[Case]], selection: Path
-) -> Floats:
-    """(C, L): of the masks after postprocessing, in the order of the cases."""
-
-    def found() -> Iterator[Floats]:
-        for fold, some in cases.items():
-            paths = _masks(chosen, tta, fold, some, selection)
-            numbering = {folder: labels_in(folder) for folder in {path.parent for path in paths}}
-            for case, path in zip(some, paths, strict=True):
-                own = numbering[path.parent]
-                scoring = Scoring(case, path, chosen.labels, own, chosen.reference_labels)
-                mask_ZYX, reference_ZYX = read_both(scoring)
-                mask_ZYX = postprocess(mask_ZYX, chosen.postprocessing, chosen.labels)
-                yield dice_by_label(mask_ZYX, reference_ZYX, chosen.labels)
-
-    return np.stack(list(found()))
-
-
 def _trial(tta: TestTimeAugmentation, chosen: Chosen, found: Gain) -> AugmentationTrial:
-    pays, why = _verdict(found)
     passes = [tta.within(run.record.plan.augmentation).forwards for run in chosen.all_runs]
+    doubt = found.doubt("whether it pays")
+    if found.subjects >= LEAST_SUBJECTS and found.interval95 and found.interval95[1] < 0:
+        doubt = "it costs Dice"
+    elif not doubt and found.gain < LEAST_GAIN:
+        doubt = f"a gain below {LEAST_GAIN:g} is not worth its passes"
     return AugmentationTrial(
         augmentation=tta,
         words=tta.in_words(),
         passes=sum(passes) / len(passes),
-        subjects_better=found.subjects_better,
-        subjects_worse=found.subjects_worse,
-        gain=found.mean,
-        interval95=found.interval95,
-        p=found.p,
-        labels=found.labels,
-        pays=pays,
-        why=why,
+        **found.measured(),
+        pays=not doubt,
+        why=doubt or "gains beyond noise",
     )
 
 
-def _verdict(found: Gain) -> tuple[bool, str]:
-    few = too_few(found.subjects, "whether it pays")
-    if few or found.interval95 is None or found.p is None:
-        return False, few or "no score is defined"
-    if found.interval95[1] < 0:
-        return False, "it costs Dice"
-    if not found.interval95[0] > 0:
-        return False, "the gain's interval does not lie above 0"
-    if found.p >= ALPHA:
-        return False, f"p {found.p:.3g} after correction is not below {ALPHA:g}"
-    if found.mean < LEAST_GAIN:
-        return False, f"a gain below {LEAST_GAIN:g} is not worth its passes"
-    return True, "gains beyond noise"
-
-
 def _choose(
-    trials: Sequence[AugmentationTrial],
-    values_TS: Floats,
-    subjects_S: Names,
+    trials: Sequence[AugmentationTrial], values_TS: Floats, subjects_S: Names
 ) -> tuple[TestTimeAugmentation, str]:
     """The augmentation to predict with, and why."""
     paying = [

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.evaluate.compare import ALPHA, LEAST_SUBJECTS, compare_pair
-from utseg.evaluate.subjects import bootstrap_interval
+from utseg.evaluate.subjects import Floats, Interval, bootstrap_interval
 from utseg.evaluate.tables import interval, number, with_interval
+from utseg.selection.gain import too_few
 
-Floats = NDArray[np.float64]
 Names = NDArray[np.str_]
 
 
@@ -40,7 +40,7 @@ class Standing:
 
     candidate: Candidate
     mean: float
-    interval95: tuple[float, float] | None
+    interval95: Interval | None
     against_best: Mapping[str, Any] | None
     tied: bool
 
@@ -62,12 +62,11 @@ def choose(candidates: Sequence[Candidate], subjects_S: Names) -> Choice:
     standings = []
     for candidate in ordered:
         against = None if candidate is best else compare_pair(best.values_S, candidate.values_S, subjects_S)
-        interval = bootstrap_interval(candidate.values_S, subjects_S)
         standings.append(
             Standing(
                 candidate,
                 float(candidate.values_S.mean()),
-                None if interval is None else (interval[0], interval[1]),
+                bootstrap_interval(candidate.values_S, subjects_S),
                 against,
                 against is None or not are_apart(against),
             )
@@ -86,13 +85,6 @@ def are_apart(compared: Mapping[str, Any]) -> bool:
     if compared["subjects"] < LEAST_SUBJECTS or interval is None or p is None:
         return False
     return bool(interval[0] > 0 and p < ALPHA)
-
-
-def too_few(subjects: int, what: str) -> str | None:
-    """That so few subjects cannot tell what they are asked; None where there are enough."""
-    if subjects >= LEAST_SUBJECTS:
-        return None
-    return f"{subjects} {'subject is' if subjects == 1 else 'subjects are'} too few to tell {what}"
 
 
 def _why(standings: Sequence[Standing], tied: Sequence[Standing], chosen: Standing, subjects: int) -> str:

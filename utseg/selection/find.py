@@ -7,24 +7,27 @@ of this room.
 import logging
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.case import Case, Dataset
+from utseg.case import Dataset
 from utseg.compute.pool import InlineExecutor, process_pool
 from utseg.errors import InputError, Interrupted, explained_by, listing
 from utseg.evaluate.sources import check_references
-from utseg.evaluate.subjects import bootstrap_interval, by_subject, mean_defined
+from utseg.evaluate.subjects import Floats, mean_defined, statistics, subject_scores
 from utseg.files import folder_lock, remove_leftovers, require_writable
 from utseg.fingerprint.same_scan import in_words
+from utseg.labels import structures
+from utseg.predict.stages import MASK_SUFFIX
 from utseg.preprocess.slices import CaseRecord, SliceStore
 from utseg.preprocess.splits import SPLITS_FILE, read_splits
 from utseg.preprocess.stale import check_current
@@ -37,21 +40,18 @@ from utseg.selection.augmentations import (
 )
 from utseg.selection.choose import Candidate, Choice, Standing, choose
 from utseg.selection.cost import gmac_of_slice
+from utseg.selection.gain import label_means
 from utseg.selection.leakage import check_leakage, one_subject_a_scan
-from utseg.selection.masks import Inputs, labels_in, single_mask
+from utseg.selection.masks import Inputs, validation_masks
 from utseg.selection.models import Comparable, FoldRun, TrainedModel, comparable_cases, find_models
 from utseg.selection.pairs import Pair, make_pairs, pair_folder
 from utseg.selection.record import Against, Best, BestMember, CandidateRecord, Compared, write_best
-from utseg.selection.scores import (
-    Floats,
-    Scoring,
-    foreground,
-    label_means,
-    read_both,
-    score_all,
-)
-from utseg.selection.trials import RULE_IN_WORDS, Outcome, Volume, choose_postprocessing
+from utseg.selection.scores import mask_pairs, read_cut, score_all
+from utseg.selection.trials import RULE_IN_WORDS, Volume, choose_postprocessing
 from utseg.training.record import VALIDATION_FOLDER
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger("utseg")
 SELECTION_FOLDER = "selection"
@@ -90,6 +90,24 @@ class Entry:
     runs: tuple[FoldRun, ...]
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What all steps of a selection need."""
+
+    request: SelectionRequest
+    comparable: Comparable
+    selection: Path
+    executor: Executor
+    inputs: Inputs = field(default_factory=Inputs)
+
+    @property
+    def device(self) -> "torch.device":
+        """What predicts."""
+        from utseg.device import resolve_device
+
+        return resolve_device(self.request.device)
+
+
 def find_best_configuration(request: SelectionRequest) -> Best:
     """Compares all models and pairs, chooses one and its postprocessing, writes `best.json` and returns its content.
 
@@ -117,10 +135,9 @@ def find_best_configuration(request: SelectionRequest) -> Best:
     with folder_lock(selection), _executor(len(comparable.all_cases), request.workers) as executor:
         remove_leftovers(selection)
         try:
-            inputs = Inputs()
-            entries = _entries(request, trained, comparable, selection, inputs, executor)
-            best, chosen = _best(request, entries, comparable, executor)
-            measured = _measured(request, best, chosen, comparable, selection, inputs)
+            work = _Work(request, comparable, selection, executor)
+            best, chosen = _best(work, _entries(work, trained))
+            measured = _measured(work, best, chosen)
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted(
                 f"interrupted; run the command again to go on: masks that are in {selection} are kept"
@@ -167,150 +184,117 @@ def _say_what_is_compared(trained: Sequence[TrainedModel], comparable: Comparabl
         )
 
 
-def _entries(
-    request: SelectionRequest,
-    trained: Sequence[TrainedModel],
-    comparable: Comparable,
-    selection: Path,
-    inputs: Inputs,
-    executor: Executor,
-) -> list[Entry]:
+def _entries(work: _Work, trained: Sequence[TrainedModel]) -> list[Entry]:
     """All candidates with their out-of-fold masks; those of pairs are made here."""
+    by_fold = work.comparable.cases
     entries = [
         Entry(
             model.name,
             (model,),
             tuple(
-                single_mask(model.folds[fold], case, inputs)
-                for fold, cases in comparable.cases.items()
-                for case in cases
+                mask
+                for fold, cases in by_fold.items()
+                for mask in validation_masks(model.folds[fold], cases, work.inputs)
             ),
             tuple(model.folds.values()),
         )
         for model in trained
     ]
-    pairs: list[Pair] = list(combinations(trained, 2)) if request.pairs else []
+    pairs: list[Pair] = list(combinations(trained, 2)) if work.request.pairs else []
     if pairs:
-        from utseg.device import resolve_device
-
-        device = resolve_device(request.device)
         make_pairs(
-            pairs,
-            comparable.cases,
-            selection,
-            inputs,
-            device=device,
-            executor=executor,
-            workers=request.workers,
+            *(pairs, by_fold, work.selection, work.inputs),
+            device=work.device,
+            executor=work.executor,
+            workers=work.request.workers,
         )
-    return entries + [_pair_entry(pair, comparable.cases, selection) for pair in pairs]
+    for pair in pairs:
+        masks = (
+            pair_folder(work.selection, pair, fold) / f"{case.case_id}{MASK_SUFFIX}"
+            for fold, of_fold in by_fold.items()
+            for case in of_fold
+        )
+        both = [fold for fold in pair[0].folds if fold in pair[1].folds]  # so that each model counts the same
+        runs = tuple(model.folds[fold] for model in pair for fold in both)
+        entries.append(Entry(f"{pair[0].name} + {pair[1].name}", pair, tuple(masks), runs))
+    return entries
 
 
-def _pair_entry(pair: Pair, cases: Mapping[str, Sequence[Case]], selection: Path) -> Entry:
-    """Members are the folds that both have, so that each model counts the same."""
-    first, second = pair
-    folds = [fold for fold in first.folds if fold in second.folds]
-    masks = (
-        pair_folder(selection, pair, fold) / f"{case.case_id}.nii.gz"
-        for fold, of_fold in cases.items()
-        for case in of_fold
-    )
-    runs = (model.folds[fold] for model in pair for fold in folds)
-    return Entry(f"{first.name} + {second.name}", pair, tuple(masks), tuple(runs))
-
-
-def _best(
-    request: SelectionRequest, entries: Sequence[Entry], comparable: Comparable, executor: Executor
-) -> tuple[Best, Entry]:
+def _best(work: _Work, entries: Sequence[Entry]) -> tuple[Best, Entry]:
     """The choice and its postprocessing, and the candidate that was chosen."""
+    request, comparable = work.request, work.comparable
     cases = comparable.all_cases
-    labels = entries[0].runs[0].record.plan.preprocessing.labels
-    numbering = {
-        folder: labels_in(folder) for folder in {mask.parent for entry in entries for mask in entry.masks}
-    }
-    scorings = [
-        Scoring(case, mask, labels, numbering[mask.parent], comparable.labels)
-        for entry in entries
-        for case, mask in zip(cases, entry.masks, strict=True)
-    ]
-    dice_ECL = np.split(score_all(scorings, executor, request.workers), len(entries))
-    choice, undefined = _choose(entries, dice_ECL, cases)
-    chosen = next(entry for entry in entries if entry.name == choice.chosen.candidate.name)
-    own = chosen.runs[0].record.plan.preprocessing.labels
-    volumes = [
-        Volume(case.subject, *read_both(Scoring(case, mask, own, numbering[mask.parent], comparable.labels)))
-        for case, mask in zip(cases, chosen.masks, strict=True)
-    ]
-    outcome = choose_postprocessing(volumes, own)
-    mean, interval = _after(outcome, cases)
     subjects_C = np.array([case.subject for case in cases])
-    by_name = dict(zip((entry.name for entry in entries), dice_ECL, strict=True))
+    labels = entries[0].runs[0].record.plan.preprocessing.labels
+    pairs = [pair for own in entries for pair in mask_pairs(cases, own.masks, labels, comparable.labels)]
+    dice_ECL = np.split(score_all(pairs, work.executor, request.workers), len(entries))
+    choice, undefined = _choose(entries, dice_ECL, subjects_C)
+    chosen = next(entry for entry in entries if entry.name == choice.chosen.candidate.name)
+    own_labels = chosen.runs[0].record.plan.preprocessing.labels
+    volumes = [
+        Volume(pair.case.subject, *read_cut(pair))
+        for pair in mask_pairs(cases, chosen.masks, own_labels, comparable.labels)
+    ]
+    rules = choose_postprocessing(volumes, own_labels)
+    after = statistics(mean_defined(rules.dice_CL, 1), subjects_C)
+    by_name = {entry.name: dice_CL for entry, dice_CL in zip(entries, dice_ECL, strict=True)}
+    words = ["utseg_predict", "-i", "INPUT", "-o", "OUTPUT", "-d", request.dataset, *request.options]
     best = Best(
         dataset=request.dataset,
         chosen=chosen.name,
         why=choice.why,
-        command=shlex.join(
-            ["utseg_predict", "-i", "INPUT", "-o", "OUTPUT", "-d", request.dataset, *request.options]
-        ),
-        mean_dice=mean,
-        interval95=interval,
+        command=shlex.join(words),
+        mean_dice=after["mean"],
+        interval95=after["interval95"],
         tie=choice.tie,
         members=tuple(BestMember(run=run.name, weights_sha256=run.weights_sha256) for run in chosen.runs),
-        labels=own,
-        postprocessing=outcome.postprocessing,
+        labels=own_labels,
+        postprocessing=rules.postprocessing,
         compared=_compared(comparable, undefined),
         candidates=tuple(
-            _recorded(standing, by_name[standing.candidate.name], subjects_C, list(foreground(labels)))
+            _recorded(standing, by_name[standing.candidate.name], subjects_C, list(structures(labels)))
             for standing in choice.standings
         ),
         postprocessing_rule=RULE_IN_WORDS,
-        postprocessing_tried=outcome.trials,
+        postprocessing_tried=rules.trials,
         versions={"python": platform.python_version()}
         | {name: version(name) for name in ("utseg", "torch", "numpy", "scipy")},
     )
     return best, chosen
 
 
-def _measured(
-    request: SelectionRequest,
-    best: Best,
-    chosen: Entry,
-    comparable: Comparable,
-    selection: Path,
-    inputs: Inputs,
-) -> MeasuredAugmentation | None:
+def _measured(work: _Work, best: Best, chosen: Entry) -> MeasuredAugmentation | None:
     """What test-time augmentation gains for what was chosen."""
-    if not request.tta_subjects:
+    if not work.request.tta_subjects:
         return None
-    from utseg.device import resolve_device
-
-    case_ids = (case.case_id for case in comparable.all_cases)
-    subjects = {case.subject for case in comparable.all_cases} - set(best.compared.undefined)
+    cases = work.comparable.all_cases
+    subjects = {case.subject for case in cases} - set(best.compared.undefined)
+    masks = {case.case_id: mask for case, mask in zip(cases, chosen.masks, strict=True)}
+    candidate = Chosen(
+        chosen.models,
+        work.comparable.cases,
+        masks,
+        best.postprocessing,
+        best.labels,
+        work.comparable.labels,
+        work.selection,
+    )
     return measure_augmentation(
-        Chosen(
-            chosen.models,
-            comparable.cases,
-            dict(zip(case_ids, chosen.masks, strict=True)),
-            best.postprocessing,
-            best.labels,
-            comparable.labels,
-        ),
+        candidate,
         sorted(subjects),
-        request.tta_subjects,
-        selection,
-        inputs,
-        device=resolve_device(request.device),
-        workers=request.workers,
+        work.request.tta_subjects,
+        work.inputs,
+        device=work.device,
+        workers=work.request.workers,
     )
 
 
 def _choose(
-    entries: Sequence[Entry], dice_ECL: Sequence[Floats], cases: Sequence[Case]
+    entries: Sequence[Entry], dice_ECL: Sequence[Floats], subjects_C: NDArray[np.str_]
 ) -> tuple[Choice, tuple[str, ...]]:
     """The choice, and the subjects that are left out as some candidate has no score of them."""
-    subjects_C = np.array([case.subject for case in cases])
     subjects_S = np.unique(subjects_C)
-    values_ES = np.stack([by_subject(mean_defined(dice_CL, 1), subjects_C)[1] for dice_CL in dice_ECL])
+    values_ES = np.stack([subject_scores(dice_CL, subjects_C) for dice_CL in dice_ECL])
     defined_S = ~np.isnan(values_ES).any(0)
     if not defined_S.any():
         raise InputError(
@@ -330,15 +314,6 @@ def _choose(
     return choose(candidates, subjects_S[defined_S]), tuple(map(str, subjects_S[~defined_S]))
 
 
-def _after(outcome: Outcome, cases: Sequence[Case]) -> tuple[float, tuple[float, float] | None]:
-    """Mean and interval over subjects with the chosen postprocessing."""
-    subjects_C = np.array([case.subject for case in cases])
-    subjects_S, values_S = by_subject(mean_defined(outcome.dice_CL, 1), subjects_C)
-    defined_S = ~np.isnan(values_S)
-    interval = bootstrap_interval(values_S[defined_S], subjects_S[defined_S])
-    return float(values_S[defined_S].mean()), None if interval is None else (interval[0], interval[1])
-
-
 def _compared(comparable: Comparable, undefined: tuple[str, ...]) -> Compared:
     folds = {
         fold: tuple(sorted({case.subject for case in cases})) for fold, cases in comparable.cases.items()
@@ -356,6 +331,7 @@ def _recorded(
     standing: Standing, dice_CL: Floats, subjects_C: NDArray[np.str_], names: Sequence[str]
 ) -> CandidateRecord:
     candidate, against = standing.candidate, standing.against_best
+    facts = ("difference", "interval95", "p", "subjects")
     return CandidateRecord(
         name=candidate.name,
         models=candidate.models,
@@ -365,13 +341,6 @@ def _recorded(
         interval95=standing.interval95,
         labels=dict(zip(names, label_means(dice_CL, subjects_C), strict=True)),
         undefined=int(np.isnan(dice_CL).sum()),
-        against_best=None
-        if against is None
-        else Against(
-            difference=against["difference"],
-            interval95=against["interval95"],
-            p=against["p"],
-            subjects=against["subjects"],
-        ),
+        against_best=None if against is None else Against(**{fact: against[fact] for fact in facts}),
         tied=standing.tied,
     )

@@ -1,18 +1,24 @@
-"""Out-of-fold masks that are there already: by which weights, shown which views, from which images. None is made here."""
+"""Out-of-fold masks: which are there already, by which weights, shown which views, from which images; and those that are not, made."""
 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from utseg.case import Case
 from utseg.errors import ArtefactError
 from utseg.files import sha256
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation
-from utseg.predict.record import PREDICTION_FILE, PredictionRecord, input_checksums, read_record
+from utseg.predict.record import PREDICTION_FILE, input_checksums, read_record
 from utseg.predict.stages import MASK_SUFFIX
 from utseg.selection.models import FoldRun
 from utseg.training.record import VALIDATION_FOLDER
+
+if TYPE_CHECKING:
+    import torch
+
+    from utseg.predict.model import LoadedModel
 
 logger = logging.getLogger("utseg")
 
@@ -30,15 +36,15 @@ class Inputs:
         return self._known[case.case_id]
 
 
-def single_mask(run: FoldRun, case: Case, inputs: Inputs) -> Path:
-    """The mask that the run's final validation wrote. Raises ArtefactError where it is not on record, by these weights and this image."""
+def validation_masks(run: FoldRun, cases: Sequence[Case], inputs: Inputs) -> list[Path]:
+    """The masks of the run's validation. Raises ArtefactError where one is not on record, by these weights and this image."""
     folder = run.folder / VALIDATION_FOLDER
-    if not is_made(folder, read_record(folder), (run,), case, inputs, MASK_SUFFIX):
+    if absent := missing(folder, (run,), cases, inputs):
         raise ArtefactError(
-            f"{folder / case.case_id}{MASK_SUFFIX}: not there, or not what {PREDICTION_FILE} says of the weights and the image that are "
-            f"there now; delete {folder / 'summary.json'} and run utseg_train with --resume: it predicts the held-back cases again"
+            f"{folder / absent[0].case_id}{MASK_SUFFIX}: not there, or not what {PREDICTION_FILE} says of the weights and the image "
+            f"that are there now; delete {folder / 'summary.json'} and run utseg_train with --resume: it predicts the held-back cases again"
         )
-    return folder / f"{case.case_id}{MASK_SUFFIX}"
+    return [folder / f"{case.case_id}{MASK_SUFFIX}" for case in cases]
 
 
 def labels_in(folder: Path) -> dict[str, int]:
@@ -49,27 +55,39 @@ def labels_in(folder: Path) -> dict[str, int]:
     return record.labels
 
 
-def is_made(
+def missing(
     folder: Path,
-    record: PredictionRecord | None,
     runs: Sequence[FoldRun],
-    case: Case,
+    cases: Sequence[Case],
     inputs: Inputs,
-    suffix: str,
+    suffix: str = MASK_SUFFIX,
     tta: TestTimeAugmentation = AS_MIRRORED_IN_TRAINING,
-) -> bool:
-    """Whether the case's file is there, whole, and by the runs' weights, shown such views, from the image that is there now."""
-    if record is None or case.case_id not in record.cases:
-        return False
-    if sorted(model.weights_sha256 for model in record.models) != sorted(run.weights_sha256 for run in runs):
-        return False
+) -> list[Case]:
+    """The cases whose file is not there, whole, and by the runs' weights, shown such views, from the image that is there now."""
+    record = read_record(folder)
     trained = [run.record.plan.augmentation for run in runs]
-    if any(record.test_time_augmentation.within(each) != tta.within(each) for each in trained):
-        return False
-    entry, name = record.cases[case.case_id], f"{case.case_id}{suffix}"
-    if entry.inputs != inputs.of(case) or entry.frame != case.frame or name not in entry.files:
-        return False
-    return (folder / name).is_file() and sha256(folder / name) == entry.files[name]
+    if (
+        record is None
+        or sorted(model.weights_sha256 for model in record.models)
+        != sorted(run.weights_sha256 for run in runs)
+        or any(record.test_time_augmentation.within(each) != tta.within(each) for each in trained)
+    ):
+        return list(cases)
+
+    def is_made(case: Case) -> bool:
+        entry, path = record.cases.get(case.case_id), folder / f"{case.case_id}{suffix}"
+        if entry is None or entry.inputs != inputs.of(case) or entry.frame != case.frame:
+            return False
+        return path.name in entry.files and path.is_file() and sha256(path) == entry.files[path.name]
+
+    return [case for case in cases if not is_made(case)]
+
+
+def load_runs(runs: Sequence[FoldRun], device: "torch.device") -> "list[LoadedModel]":
+    """The models of the runs."""
+    from utseg.predict.model import load_model
+
+    return [load_model(run.folder, device) for run in runs]
 
 
 @contextmanager

@@ -7,17 +7,16 @@ as long as images, weights and masks are those on record.
 """
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utseg.case import Case
 from utseg.predict.ensemble import ensemble_folders
-from utseg.predict.record import read_record
-from utseg.predict.stages import MASK_SUFFIX, PROBABILITIES_SUFFIX
+from utseg.predict.stages import PROBABILITIES_SUFFIX
 from utseg.progress import progress
-from utseg.selection.masks import Inputs, is_made, quietly
+from utseg.selection.masks import Inputs, load_runs, missing, quietly
 from utseg.selection.models import FoldRun, TrainedModel
 from utseg.training.record import VALIDATION_FOLDER
 
@@ -33,7 +32,7 @@ CASES_AT_ONCE = 24
 
 def pair_folder(selection: Path, pair: Pair, fold: str) -> Path:
     """Where the masks of a pair's fold are."""
-    return selection / PAIRS / "+".join(_flat(model.name) for model in pair) / fold
+    return selection / PAIRS / "+".join(model.name.replace("/", "-") for model in pair) / fold
 
 
 def make_pairs(
@@ -48,19 +47,37 @@ def make_pairs(
 ) -> None:
     """Makes the masks of all pairs that are not there yet. `cases`: by fold, those that both models of every pair held back in it."""
     scratch = selection / PROBABILITIES
-    parts = [(fold, some) for fold, of_fold in cases.items() for some in _in_parts(of_fold)]
+    parts = [
+        (fold, of_fold[first : first + CASES_AT_ONCE])
+        for fold, of_fold in cases.items()
+        for first in range(0, len(of_fold), CASES_AT_ONCE)
+    ]
     try:
         with progress("out-of-fold masks of pairs, parts", len(parts)) as advance:
             for fold, some in parts:
-                todo = {pair: _missing(pair, fold, some, selection, inputs) for pair in pairs}
-                todo = {pair: missing for pair, missing in todo.items() if missing}
+                todo = {
+                    pair: absent
+                    for pair in pairs
+                    if (
+                        absent := missing(pair_folder(selection, pair, fold), _runs(pair, fold), some, inputs)
+                    )
+                }
+                wanted: dict[TrainedModel, dict[str, Case]] = {}
+                for pair, absent in todo.items():
+                    for model in pair:
+                        wanted.setdefault(model, {}).update((case.case_id, case) for case in absent)
                 with quietly():
-                    folders = _all_probabilities(todo, fold, scratch, inputs, device, workers)
-                    for pair, missing in todo.items():
+                    folders = {
+                        model: _probabilities(
+                            model.folds[fold], [*of_model.values()], scratch, inputs, device, workers
+                        )
+                        for model, of_model in wanted.items()
+                    }
+                    for pair, absent in todo.items():
                         ensemble_folders(
                             [folders[model] for model in pair],
                             pair_folder(selection, pair, fold),
-                            case_ids=[case.case_id for case in missing],
+                            case_ids=[case.case_id for case in absent],
                             executor=executor,
                         )
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -69,35 +86,8 @@ def make_pairs(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _in_parts(cases: Sequence[Case]) -> Iterator[Sequence[Case]]:
-    for first in range(0, len(cases), CASES_AT_ONCE):
-        yield cases[first : first + CASES_AT_ONCE]
-
-
-def _missing(pair: Pair, fold: str, cases: Sequence[Case], selection: Path, inputs: Inputs) -> list[Case]:
-    folder = pair_folder(selection, pair, fold)
-    record = read_record(folder)
-    runs = [model.folds[fold] for model in pair]
-    return [case for case in cases if not is_made(folder, record, runs, case, inputs, MASK_SUFFIX)]
-
-
-def _all_probabilities(
-    todo: Mapping[Pair, Sequence[Case]],
-    fold: str,
-    scratch: Path,
-    inputs: Inputs,
-    device: "torch.device",
-    workers: int | None,
-) -> dict[TrainedModel, Path]:
-    """For each model of the pairs a folder with the probabilities of the cases that its pairs lack."""
-    wanted: dict[TrainedModel, dict[str, Case]] = {}
-    for pair, missing in todo.items():
-        for model in pair:
-            wanted.setdefault(model, {}).update((case.case_id, case) for case in missing)
-    return {
-        model: _probabilities(model.folds[fold], list(cases.values()), scratch, inputs, device, workers)
-        for model, cases in wanted.items()
-    }
+def _runs(pair: Pair, fold: str) -> list[FoldRun]:
+    return [model.folds[fold] for model in pair]
 
 
 def _probabilities(
@@ -110,16 +100,10 @@ def _probabilities(
 ) -> Path:
     """A folder with the probabilities of the cases: `validation/` where that has all, else a new one."""
     validation = run.folder / VALIDATION_FOLDER
-    record = read_record(validation)
-    if all(is_made(validation, record, (run,), case, inputs, PROBABILITIES_SUFFIX) for case in cases):
+    if not missing(validation, (run,), cases, inputs, PROBABILITIES_SUFFIX):
         return validation
-    from utseg.predict.model import load_model
     from utseg.predict.pipeline import predict_cases
 
-    folder = scratch / _flat(run.name)
-    predict_cases(cases, [load_model(run.folder, device)], folder, save_probabilities=True, workers=workers)
+    folder = scratch / run.name.replace("/", "-")
+    predict_cases(cases, load_runs((run,), device), folder, save_probabilities=True, workers=workers)
     return folder
-
-
-def _flat(name: str) -> str:
-    return name.replace("/", "-")

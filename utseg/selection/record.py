@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from utseg.errors import ArtefactError
+from utseg.evaluate.subjects import Interval
 from utseg.files import sha256, write_text
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation
 from utseg.postprocess import Postprocessing
@@ -17,7 +18,6 @@ from utseg.training.record import RUN_FILE, WEIGHTS_FILE
 
 BEST_FILE = "best.json"
 SCORED_ON = "the subjects that it was chosen on, so a little too good; only subjects with no part in training or choice give a fair score"
-Interval = tuple[float, float]
 
 
 class BestMember(Settings):
