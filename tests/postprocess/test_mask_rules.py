@@ -9,8 +9,7 @@ from pydantic import ValidationError
 
 from utseg.errors import SettingError
 from utseg.postprocess import Postprocessing, in_words, postprocess
-from utseg.postprocess.rules import fill_holes, keep_largest, keep_largest_of_label, remove_islands
-from utseg.postprocess.settings import FillHoles, KeepLargest, KeepLargestOfLabel, RemoveIslands
+from utseg.postprocess.rules import FillHoles, KeepLargest, KeepLargestOfLabel, RemoveIslands
 from utseg.settings import validate
 
 LABELS = {"background": 0, "LV": 1, "scar": 5}
@@ -69,7 +68,7 @@ def test_the_largest_of_everything_is_that_of_a_flood_fill(mask):
     kept = as_mask(
         sorted(components, key=len, reverse=True)[:1], mask
     )  # sorting is stable: the first of a size
-    np.testing.assert_array_equal(keep_largest(mask), np.where(kept, mask, 0))
+    np.testing.assert_array_equal(KeepLargest().apply(mask, LABELS), np.where(kept, mask, 0))
 
 
 @settings(deadline=None)
@@ -78,7 +77,8 @@ def test_the_largest_of_a_label_leaves_the_others_alone(mask, value):
     components = flood(mask == value, ALL_AROUND)
     kept = as_mask(sorted(components, key=len, reverse=True)[:1], mask)
     np.testing.assert_array_equal(
-        keep_largest_of_label(mask, value), np.where((mask == value) & ~kept, 0, mask)
+        KeepLargestOfLabel(label="own").apply(mask, {"own": value}),
+        np.where((mask == value) & ~kept, 0, mask),
     )
 
 
@@ -88,7 +88,9 @@ def test_islands_are_small_against_the_largest(mask, value, share):
     components = flood(mask == value, ALL_AROUND)
     largest = max(map(len, components), default=0)
     small = as_mask([component for component in components if len(component) < share * largest], mask)
-    np.testing.assert_array_equal(remove_islands(mask, value, share), np.where(small, 0, mask))
+    np.testing.assert_array_equal(
+        RemoveIslands(label="own", share=share).apply(mask, {"own": value}), np.where(small, 0, mask)
+    )
 
 
 @settings(deadline=None)
@@ -100,7 +102,7 @@ def test_a_hole_cannot_reach_the_border_of_its_slice(mask, value):
         if any(y in (0, height - 1) or x in (0, width - 1) for _, y, x in component):
             open_air |= as_mask([component], mask)
     expected = np.where((mask == 0) & ~open_air, value, mask)
-    np.testing.assert_array_equal(fill_holes(mask, value), expected)
+    np.testing.assert_array_equal(FillHoles(label="own").apply(mask, {"own": value}), expected)
 
 
 def test_a_gap_within_a_ring_is_filled_and_what_it_holds_stays():
@@ -108,7 +110,7 @@ def test_a_gap_within_a_ring_is_filled_and_what_it_holds_stays():
     mask[0, 1:8, 1:8] = 2
     mask[0, 2:7, 2:7] = 0
     mask[0, 4, 4] = 1
-    filled = fill_holes(mask, 2)
+    filled = FillHoles(label="own").apply(mask, {"own": 2})
     assert (filled[0, 2:7, 2:7] == 2).sum() == 24
     assert filled[0, 4, 4] == 1
     np.testing.assert_array_equal(filled[1], 0)
@@ -118,9 +120,9 @@ def test_corners_connect_across_slices():
     mask = np.zeros((2, 4, 4), np.uint8)
     mask[0, :2, :2] = 1
     mask[1, 2, 2] = 1
-    np.testing.assert_array_equal(keep_largest(mask), mask)
+    np.testing.assert_array_equal(KeepLargest().apply(mask, LABELS), mask)
     mask[1, 2, 2], mask[1, 3, 3] = 0, 1
-    assert keep_largest(mask)[1].sum() == 0
+    assert KeepLargest().apply(mask, LABELS)[1].sum() == 0
 
 
 @settings(max_examples=100, deadline=None)
@@ -147,7 +149,9 @@ def test_memory_order_does_not_matter():
     mask = np.asfortranarray(
         np.random.default_rng(0).choice([0, 1, 5], (5, 20, 21), p=[0.8, 0.1, 0.1]).astype(np.uint8)
     )
-    np.testing.assert_array_equal(keep_largest(mask), keep_largest(np.ascontiguousarray(mask)))
+    np.testing.assert_array_equal(
+        KeepLargest().apply(mask, LABELS), KeepLargest().apply(np.ascontiguousarray(mask), LABELS)
+    )
 
 
 def test_a_wrong_setting_is_one_line():

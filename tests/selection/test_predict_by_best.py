@@ -13,7 +13,7 @@ from utseg.commands.find_best_configuration import main as find
 from utseg.commands.predict import main
 from utseg.errors import SettingError
 from utseg.postprocess import Postprocessing, postprocess
-from utseg.postprocess.settings import FillHoles, KeepLargestOfLabel
+from utseg.postprocess.rules import FillHoles, KeepLargestOfLabel
 from utseg.predict.pipeline import predict_cases
 from utseg.selection import read_best
 

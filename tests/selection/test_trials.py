@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from utseg.evaluate.subjects import by_subject, mean_defined
 from utseg.postprocess import Postprocessing, postprocess
-from utseg.postprocess.settings import FillHoles, KeepLargest, KeepLargestOfLabel
+from utseg.postprocess.rules import FillHoles, KeepLargest, KeepLargestOfLabel
 from utseg.selection.scores import dice_by_label
 from utseg.selection.trials import Volume, choose_postprocessing
 

@@ -69,12 +69,14 @@ def check_anatomy(
 ) -> tuple[Check, ...]:
     """All checks that the labels allow, of a label map (Z, Y, X) whose slices are short-axis slices; none where no label is cardiac.
 
-    `labels` maps names to values in the mask; LV, MYO and RV are known by name, as in `utseg.cardiac`.
+    `labels` maps names to values in the mask; LV, MYO and RV are known by name (`structures.py`).
     """
+    from scipy.ndimage import find_objects
+
     limits = limits or AnatomyLimits()
     names = find_structures(labels).names
-    box = _box(np.isin(mask_ZYX, [labels[name] for name in names.values()]))
-    heart_ZYX = mask_ZYX[box]
+    found = find_objects(np.isin(mask_ZYX, [labels[name] for name in names.values()]).astype(np.uint8))
+    heart_ZYX = mask_ZYX[found[0]] if found else mask_ZYX[:0]
     masks = {role: heart_ZYX == labels[name] for role, name in names.items()}
     voxel_ml = float(np.prod(spacing_zyx_mm)) / 1000
     checks: list[Check] = []
@@ -92,14 +94,13 @@ def check_anatomy(
 
 
 def _enclosed(lv_ZYX: Mask, myo_ZYX: Mask, names: Mapping[str, str], at_least: float) -> Check:
-    middle_Z = _mid_slices(lv_ZYX | myo_ZYX)
-    lv_ZYX, myo_ZYX = lv_ZYX[middle_Z], myo_ZYX[middle_Z]
-    share = _touching(lv_ZYX, myo_ZYX) if lv_ZYX.any() else 0.0
+    ventricle = np.flatnonzero((lv_ZYX | myo_ZYX).any(axis=(1, 2)))
+    slices = np.arange(ventricle[0], ventricle[-1] + 1)
+    middle = slices[thirds(len(slices)) == 1] if len(slices) > 2 else slices
+    share = _touching(lv_ZYX[middle], myo_ZYX[middle]) if lv_ZYX[middle].any() else 0.0
     lv, myo = names["LV"], names["MYO"]
-    words = f"{myo} lies along {share:.0%} of the outline of {lv} in the mid-ventricular slices"
-    return _check(
-        "enclosed", lv, share >= at_least, share, at_least, f"{words}, expected {at_least:.0%} or more"
-    )
+    words = f"{myo} lies along {share:.0%} of the outline of {lv} in the mid-ventricular slices, expected {at_least:.0%} or more"
+    return _check("enclosed", lv, share >= at_least, share, at_least, words)
 
 
 def _apart(lv_ZYX: Mask, rv_ZYX: Mask, names: Mapping[str, str], at_most: float) -> Check:
@@ -142,32 +143,12 @@ def _check(name: str, label: str, passed: bool, value: float, limit: Any, words:
     )
 
 
-def _mid_slices(ventricle_ZYX: Mask) -> NDArray[np.intp]:
-    """Indices of the middle third of the slices from the first to the last with the ventricle, all of these where that is none."""
-    there = np.flatnonzero(ventricle_ZYX.any(axis=(1, 2)))
-    slices = np.arange(there[0], there[-1] + 1)
-    middle = slices[thirds(len(slices)) == 1]
-    return middle if len(middle) else slices
-
-
 def _touching(own_ZYX: Mask, other_ZYX: Mask) -> float:
     """Share of the in-plane pixel edges around `own` (not empty) that have `other` on their far side."""
     around = ((0, 0), (1, 1), (1, 1))
     own_ZYX, other_ZYX = np.pad(own_ZYX, around), np.pad(other_ZYX, around)
     edges = shared = 0
-    for axis in (1, 2):
-        low: list[slice] = [slice(None)] * 3
-        high: list[slice] = [slice(None)] * 3
-        low[axis], high[axis] = slice(None, -1), slice(1, None)
-        for here, there in ((tuple(low), tuple(high)), (tuple(high), tuple(low))):
-            edges += int(np.count_nonzero(own_ZYX[here] & ~own_ZYX[there]))
-            shared += int(np.count_nonzero(own_ZYX[here] & other_ZYX[there]))
+    for axis, step in ((1, 1), (1, -1), (2, 1), (2, -1)):
+        edges += int(np.count_nonzero(own_ZYX & ~np.roll(own_ZYX, step, axis)))
+        shared += int(np.count_nonzero(own_ZYX & np.roll(other_ZYX, step, axis)))
     return shared / edges
-
-
-def _box(mask_ZYX: Mask) -> tuple[slice, ...]:
-    """The smallest box around what is set; empty slices where nothing is."""
-    if not mask_ZYX.any():
-        return (slice(0, 0),) * 3
-    ends = [np.flatnonzero(mask_ZYX.any(axis=others))[[0, -1]] for others in ((1, 2), (0, 2), (0, 1))]
-    return tuple(slice(int(first), int(last) + 1) for first, last in ends)

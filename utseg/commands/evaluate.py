@@ -103,20 +103,28 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def summary_table(summary: dict[str, Any]) -> str:
     """A plain-text table of the summary: a line a label, means over subjects; mean Dice of every group; bias of clinical measures."""
-    from utseg.evaluate.tables import counted, empties, interval_cell, mean_cell, number
+    from utseg.evaluate.tables import label_cells, number
 
+    widths = {
+        "label": 14,
+        "subjects": 9,
+        "cases": 6,
+        "Dice": 8,
+        "95 % interval": 18,
+        "HD95 mm": 9,
+        "ASSD mm": 9,
+    }
+    widths |= {"HD95 2-D": 9, "missed": 7, "extra": 6, "neither": 8}
+    columns = ("dice", "dice±", "hd95_mm", "assd_mm", "slice_hd95_mm")
+    rows = [list(widths)]
+    rows += [[name, *label_cells(label, columns)] for name, label in summary["all"]["labels"].items()]
     lines = [
-        f"{'label':<14}{'subjects':>9}{'cases':>6}{'Dice':>8}{'95 % interval':>18}{'HD95 mm':>9}{'ASSD mm':>9}{'HD95 2-D':>9}"
-        f"{'missed':>7}{'extra':>6}{'neither':>8}"
-    ]
-    for name, label in summary["all"]["labels"].items():
-        subjects, cases = counted(label["dice"])
-        missed, extra, neither = empties(label)
-        distances = "".join(f"{mean_cell(label, key):>9}" for key in ("hd95_mm", "assd_mm", "slice_hd95_mm"))
-        lines.append(
-            f"{name:<14}{subjects:>9}{cases:>6}{mean_cell(label, 'dice'):>8}{interval_cell(label, 'dice'):>18}"
-            f"{distances}{missed:>7}{extra:>6}{neither:>8}"
+        "".join(
+            cell.rjust(width) if number_ else cell.ljust(width)
+            for number_, (cell, width) in enumerate(zip(row, widths.values(), strict=True))
         )
+        for row in rows
+    ]
     for column, groups in summary["groups"].items():
         if len(groups) > 1:
             values = "  ".join(

@@ -5,21 +5,20 @@ The unit is the subject: of each subject the mean over its cases (ED and ES of o
 - means, and for each pair of models the mean difference with its bootstrap 95 % interval: all over the cases in which every model has a
   value, so that the difference of two means is the mean difference;
 - a two-sided paired test over all cases in which a structure is or was painted. A structure that a model missed, or painted where there
-  is none, counts as worse than any value, one that it rightly left out as the best. Overlaps: `permutation`, all or 9,999 random changes
-  of sign of the subjects' differences, statistic their mean (Fisher; p with 1 added to both counts where it is random, Phipson and Smyth
-  2010). Distances: the same of the differences' signed ranks (Wilcoxon's statistic), for a miss has no length in mm. `wilcoxon`: the
-  signed-rank test of scipy for both;
+  is none, counts as worse than any value, one that it rightly left out as the best. All or 9,999 random changes of sign of the subjects'
+  differences (Fisher; p with 1 added to both counts where it is random, Phipson and Smyth 2010); of distances, of the differences' signed
+  ranks (Wilcoxon's statistic), for a miss has no length in mm;
 - p corrected after Holm (1979) over all pairs and labels of one group;
 - effect sizes: Cohen's d_z (mean / sd of the differences) and the matched-pairs rank-biserial correlation (Kerby 2014), of what is tested.
 
 A model is better than another where the corrected p is below 0.05, there are at least six subjects, and the mean difference and the test
-agree in the sign: fewer misses at longer distances, or the reverse, make nobody better. Nothing is read, written or drawn here.
+agree in the sign: fewer misses at longer distances, or the reverse, make nobody better.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations, product
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +28,6 @@ from utseg.evaluate.metrics import EMPTIES, METRIC, Metric, Row
 from utseg.evaluate.subjects import Floats, bootstrap_interval, mean_defined, statistics, subject_means
 from utseg.evaluate.summary import STATUSES, by_value
 
-Test = Literal["permutation", "wilcoxon"]
-COMPARISON_FORMAT = "utseg-comparison-1"
 OVER_LABELS = "mean"
 """Under this name: the mean over a case's labels, of those that are defined for all models."""
 ALPHA = 0.05
@@ -51,74 +48,62 @@ def compare_models(
     *,
     metric: str = "dice",
     columns: Sequence[str] = (),
-    test: Test = "permutation",
     only_common: bool = False,
 ) -> dict[str, Any]:
     """Compares two models or more on one metric, over all cases and for each value of each group column.
 
-    scores_by_model: for each model the rows of its `metrics.csv` (`read_metrics`). Returns {"format", "metric", "higher_is_better", "test",
-    "correction", "models", "left_out" (cases that not all models have), "all": GROUP, "groups": {column: {value: GROUP}}}. A GROUP has
-    "cases", "subjects" and under "labels", per label name and for "mean": "models": statistics of each over the cases in which all of them
-    have a value (a model without any value takes no part), and its empties over all cases; "pairs": what `compare_pair` says of each two
-    over these; "best": the model with the best of these means, None where one has none; "best_is_significant": whether it is better than
-    every other.
+    scores_by_model: for each model the rows of its `metrics.csv` (`read_metrics`). Returns {"metric", "higher_is_better", "models",
+    "left_out" (cases that not all models have), "all": GROUP, "groups": {column: {value: GROUP}}}. A GROUP has "cases", "subjects" and
+    under "labels", per label name and for "mean": "models": statistics of each over the cases in which all of them have a value (a model
+    without any value takes no part), and its empties over all cases; "pairs": what `compare_pair` says of each two over these; "best": the
+    model with the best of these means, None where one has none; "best_is_significant": whether it is better than every other.
     Raises InputError where the metric is not one to compare by, or the models were scored on different cases (unless `only_common`).
     """
     known = {key: one for key, one in METRIC.items() if one.better}
     if metric not in known:
         raise InputError(f"metric {metric!r}: models are compared by one of {', '.join(sorted(known))}")
     by = known[metric]
-    models = {name: list(rows) for name, rows in scores_by_model.items()}
-    left_out = _left_out(models)
+    cases = {name: {str(row["case"]) for row in rows} for name, rows in scores_by_model.items()}
+    every, common = set().union(*cases.values()), set.intersection(*cases.values())
+    left_out = {name: sorted(every - there) for name, there in cases.items() if every - there}
     if left_out and not only_common:
-        shown = "; ".join(f"{name} lacks {', '.join(cases)}" for name, cases in left_out.items())
+        shown = "; ".join(f"{name} lacks {', '.join(lacking)}" for name, lacking in left_out.items())
         raise InputError(
             f"the models were scored on different cases: {shown}; score the same, or compare only those in common"
         )
-    lacking = {case for cases in left_out.values() for case in cases}
-    models = {name: [row for row in rows if row["case"] not in lacking] for name, rows in models.items()}
-    first = next(iter(models.values()), [])
-    groups: dict[str, Any] = {}
-    for column in columns:
-        groups[column] = {}
-        for value, own in by_value(first, column).items():
-            cases = {row["case"] for row in own}
-            chosen = {name: [row for row in rows if row["case"] in cases] for name, rows in models.items()}
-            groups[column][value] = _of_group(chosen, by, test)
+    models = {name: [row for row in rows if row["case"] in common] for name, rows in scores_by_model.items()}
+    groups: dict[str, Any] = {column: {} for column in columns}
+    for column, of_column in groups.items():
+        for value, rows in by_value(next(iter(models.values())), column).items():
+            chosen = {row["case"] for row in rows}
+            of_column[value] = _of_group(
+                {name: [row for row in some if row["case"] in chosen] for name, some in models.items()}, by
+            )
     return {
-        "format": COMPARISON_FORMAT,
         "metric": metric,
         "higher_is_better": by.better > 0,
-        "test": test,
-        "correction": "holm",
         "models": list(models),
         "left_out": left_out,
-        "all": _of_group(models, by, test),
+        "all": _of_group(models, by),
         "groups": groups,
     }
 
 
-def _left_out(models: Mapping[str, Sequence[Row]]) -> dict[str, list[str]]:
-    there = {name: {str(row["case"]) for row in rows} for name, rows in models.items()}
-    every = set().union(*there.values()) if there else set()
-    return {name: sorted(every - cases) for name, cases in there.items() if every - cases}
-
-
-def _of_group(models: Mapping[str, Sequence[Row]], metric: Metric, test: Test) -> dict[str, Any]:
+def _of_group(models: Mapping[str, Sequence[Row]], metric: Metric) -> dict[str, Any]:
     first = next(iter(models.values()), [])
     subjects = {str(row["case"]): str(row["subject"]) for row in first}
+    owners = np.array(list(subjects.values()))
     names = list(dict.fromkeys(str(row["label_name"]) for row in first))
     values, tested = _arrays(models, list(subjects), names, metric)
-    owners = np.array(list(subjects.values()))
     labels: dict[str, Any] = {}
-    for place, name in enumerate(names):
-        own, counting = ({m: of[:, place] for m, of in every.items()} for every in (values, tested))
-        labels[name] = _of_label(own, counting, owners, metric, test)
+    for index, name in enumerate(names):
+        labels[name] = _of_label(list(models), values[:, :, index], tested[:, :, index], owners, metric)
         for model, rows in models.items():
             found = [row["status"] for row in rows if row["label_name"] == name]
             labels[name]["models"][model]["empty"] = {status: found.count(status) for status in STATUSES}
     if len(names) > 1:
-        labels[OVER_LABELS] = _of_label(_over_labels(values), _over_labels(tested), owners, metric, test)
+        mean, tested_mean = (mean_defined(_defined_for_all(every), 2) for every in (values, tested))
+        labels[OVER_LABELS] = _of_label(list(models), mean, tested_mean, owners, metric)
     pairs = [pair for label in labels.values() for pair in label["pairs"] if pair["p"] is not None]
     for pair, p_holm in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True):
         pair["p_holm"] = p_holm
@@ -126,30 +111,27 @@ def _of_group(models: Mapping[str, Sequence[Row]], metric: Metric, test: Test) -
         if pair["significant"]:
             pair["better"] = pair["a" if (pair["difference"] > 0) is (metric.better > 0) else "b"]
     for label in labels.values():
-        label["best_is_significant"] = _best_is_significant(label)
+        of_best = [pair for pair in label["pairs"] if label["best"] in (pair["a"], pair["b"])]
+        label["best_is_significant"] = bool(of_best) and all(pair["significant"] for pair in of_best)
     return {"cases": len(subjects), "subjects": len(set(subjects.values())), "labels": labels}
 
 
 def _arrays(
     models: Mapping[str, Sequence[Row]], cases: Sequence[str], names: Sequence[str], metric: Metric
-) -> tuple[dict[str, Floats], dict[str, Floats]]:
-    """By model (cases, labels): the values, and with what empty structures count as in the test."""
-    place_of = {key: place for place, key in enumerate(product(cases, names))}
-    values = np.full((len(models), len(place_of)), np.nan)
+) -> tuple[Floats, Floats]:
+    """(models, cases, labels): the values, and with what empty structures count as in the test."""
+    index = {key: number for number, key in enumerate(product(cases, names))}
+    values = np.full((len(models), len(index)), np.nan)
     wrong, neither = np.zeros((2, *values.shape), bool)
     for m, rows in enumerate(models.values()):
         for row in rows:
-            place = place_of.get((str(row["case"]), str(row["label_name"])))
-            if place is not None:
-                values[m, place] = row[metric.key]
-                wrong[m, place] = row["status"] in WRONG
-                neither[m, place] = row["status"] == EMPTIES["neither"]
-    shape = len(cases), len(names)
-    by_model, tested = (
-        {model: of.reshape(shape) for model, of in zip(models, every, strict=True)}
-        for every in (values, counted_in_test(values, wrong, neither, metric))
-    )
-    return by_model, tested
+            number = index.get((str(row["case"]), str(row["label_name"])))
+            if number is not None:
+                values[m, number] = row[metric.key]
+                wrong[m, number] = row["status"] in WRONG
+                neither[m, number] = row["status"] == EMPTIES["neither"]
+    shape = len(models), len(cases), len(names)
+    return values.reshape(shape), counted_in_test(values, wrong, neither, metric).reshape(shape)
 
 
 def counted_in_test(
@@ -160,57 +142,34 @@ def counted_in_test(
     return np.where(wrong, worst, np.where(neither & wrong.any(axis=0), best, values))
 
 
-def _defined_for_all(values: Mapping[str, Floats]) -> NDArray[np.bool_]:
-    """Where all models have a value that have any."""
-    taking_part = [own for own in values.values() if not np.isnan(own).all()]
-    if not taking_part:
-        return np.zeros(next(iter(values.values())).shape, dtype=bool)
-    return np.asarray(~np.isnan(taking_part).any(axis=0))
-
-
-def _over_labels(values: Mapping[str, Floats]) -> dict[str, Floats]:
-    """Of each model the mean over a case's labels, of those in which all models have a value."""
-    defined = _defined_for_all(values)
-    return {model: mean_defined(np.where(defined, own, np.nan), 1) for model, own in values.items()}
+def _defined_for_all(values: Floats) -> Floats:
+    """The values (models, …) where all models have one that have any; NaN elsewhere."""
+    missing = np.isnan(values)
+    has_any = ~missing.reshape(len(values), -1).all(axis=1)
+    return np.where(missing[has_any].any(axis=0) | ~has_any.any(), np.nan, values)
 
 
 def _of_label(
-    values: Mapping[str, Floats],
-    tested: Mapping[str, Floats],
-    owners: NDArray[np.str_],
-    metric: Metric,
-    test: Test,
+    models: Sequence[str], values_MC: Floats, tested_MC: Floats, owners: NDArray[np.str_], metric: Metric
 ) -> dict[str, Any]:
-    for_all = _defined_for_all(values)
-    values = {model: np.where(for_all, own, np.nan) for model, own in values.items()}
-    found = {model: statistics(own, owners) for model, own in values.items()}
-    means = {model: own["mean"] for model, own in found.items() if own["mean"] is not None}
-    best = means if len(means) == len(values) else {}
-    choose = max if metric.better > 0 else min
-    return {
-        "models": found,
-        "pairs": [
-            {"a": a, "b": b}
-            | compare_pair(
-                values[a], values[b], owners, test, tested=(tested[a], tested[b]), ranked=metric.ranked
-            )
-            for a, b in combinations(values, 2)
-        ],
-        "best": choose(best, key=lambda model: best[model]) if best else None,
-    }
-
-
-def _best_is_significant(label: Mapping[str, Any]) -> bool:
-    best = label["best"]
-    own = [pair for pair in label["pairs"] if best in (pair["a"], pair["b"])]
-    return bool(own) and all(pair["significant"] for pair in own)
+    values_MC = _defined_for_all(values_MC)
+    found = {model: statistics(own, owners) for model, own in zip(models, values_MC, strict=True)}
+    means = {model: metric.better * own["mean"] for model, own in found.items() if own["mean"] is not None}
+    pairs = [
+        {"a": models[a], "b": models[b]}
+        | compare_pair(
+            *(values_MC[a], values_MC[b], owners), tested=(tested_MC[a], tested_MC[b]), ranked=metric.ranked
+        )
+        for a, b in combinations(range(len(models)), 2)
+    ]
+    best = max(means, key=lambda model: means[model]) if len(means) == len(models) else None
+    return {"models": found, "pairs": pairs, "best": best}
 
 
 def compare_pair(
     a_C: Floats,
     b_C: Floats,
     subjects_C: NDArray[np.str_],
-    test: Test = "permutation",
     *,
     tested: tuple[Floats, Floats] | None = None,
     ranked: bool = False,
@@ -226,23 +185,24 @@ def compare_pair(
     difference_S = subject_means(a_C - b_C, subjects_C)
     tested_S = difference_S if tested is None else subject_means(tested[0] - tested[1], subjects_C)
     difference = float(difference_S.mean()) if len(difference_S) else None
-    apart_S = signed_ranks(tested_S) if ranked else tested_S
+    counted_S = signed_ranks(tested_S) if ranked else tested_S
     spread = float(difference_S.std(ddof=1)) if len(difference_S) > 1 else 0.0
+    means = [
+        float(subject_means(own[defined], subjects_C[defined]).mean()) for own in (a_C, b_C) if defined.any()
+    ]
     return {
         "cases": int(defined.sum()),
         "undefined": int((~defined).sum()),
         "subjects": len(difference_S),
-        "means": [float(subject_means(own[defined], subjects_C[defined]).mean()) for own in (a_C, b_C)]
-        if defined.any()
-        else None,
+        "means": means or None,
         "difference": difference,
         "interval95": bootstrap_interval(a_C - b_C, subjects_C),
         "tested_subjects": len(tested_S),
-        "p": paired_p(apart_S, test) if len(tested_S) > 1 else None,
+        "p": paired_p(counted_S) if len(tested_S) > 1 else None,
         "p_holm": None,
         "cohen_dz": difference / spread if difference is not None and spread > 0 else None,
         "rank_biserial": rank_biserial(tested_S),
-        "agree": difference is not None and difference * float(apart_S.sum()) > 0,
+        "agree": difference is not None and difference * float(counted_S.sum()) > 0,
         "significant": False,
         "better": None,
     }
@@ -272,19 +232,16 @@ def signed_ranks(difference_S: Floats) -> Floats:
     return ranks
 
 
-def paired_p(difference_S: NDArray[np.float64], test: Test) -> float:
-    """Two-sided p of the subjects' differences against none. 1 where all are 0."""
+def paired_p(difference_S: Floats) -> float:
+    """Two-sided p of the subjects' differences against none, by changes of sign. 1 where all are 0."""
+    # scipy.stats.permutation_test says the same and takes 60 to 1,600 times as long: a report has hundreds of these
     if not difference_S.any():
         return 1.0
-    if test == "wilcoxon":
-        from scipy.stats import wilcoxon
-
-        return float(wilcoxon(difference_S).pvalue)
-    n = len(difference_S)
-    signs = _signs(n)
+    signs = _signs(len(difference_S))
     seen = abs(float(difference_S.sum())) * (1 - 1e-12)
     as_extreme = int(np.count_nonzero(np.abs(signs @ difference_S) >= seen))
-    return as_extreme / len(signs) if n <= EXACT_SUBJECTS else (as_extreme + 1) / (len(signs) + 1)
+    exact = len(difference_S) <= EXACT_SUBJECTS
+    return as_extreme / len(signs) if exact else (as_extreme + 1) / (len(signs) + 1)
 
 
 @lru_cache(maxsize=2)

@@ -23,6 +23,22 @@ MOST_DIGITS = 12
 LEAST_APART = 1e-12
 """Numbers that are nearer to each other differ by rounding only."""
 LEAST_P = 0.001
+OF_ALL = (
+    *(
+        "dice",
+        "dice±",
+        "surface_dice",
+        "hd95_mm#",
+        "hd95_mm",
+        "hd_mm",
+        "assd_mm",
+        "slice_dice",
+        "slice_hd95_mm",
+    ),
+    "difference_ml",
+)
+OF_GROUPS = ("dice", "dice±", "hd95_mm#", "hd95_mm", "hd95_mm±", "surface_dice")
+"""The columns of the tables of all cases, and of groups."""
 EMPTY_NOTE = (
     "Means over subjects, of each the mean over its cases, with bootstrap 95 % intervals. Missed: structures that only the reference has; "
     "extra: that only the prediction has; neither: that none of both has. Distances are of the cases in which both have the structure: "
@@ -58,15 +74,17 @@ class Table:
 
 def summary_tables(summary: Mapping[str, Any]) -> list[Table]:
     """All tables of a `summary.json`: per label, per group, per region, clinical measures, the official UTNet's numbers."""
-    tables = [_labels_table(summary["all"])]
+    whole = summary["all"]
+    title = f"All {whole['cases']} cases of {whole['subjects']} subjects"
+    tables = [_scores_table(title, {"": whole}, OF_ALL)]
     tables += [
-        _groups_table(f"By {column}", groups)
+        _scores_table(f"By {column}", groups, OF_GROUPS)
         for column, groups in summary["groups"].items()
         if len(groups) > 1
     ]
     if regions := summary.get("regions"):
         ordered = {region: regions[region] for region in REGIONS if region in regions}
-        tables.append(_groups_table("By region of the short-axis stack", ordered))
+        tables.append(_scores_table("By region of the short-axis stack", ordered, OF_GROUPS))
     if clinical := summary.get("clinical"):
         tables.append(_clinical_table(clinical))
     if official := summary.get("official_utnet"):
@@ -74,54 +92,31 @@ def summary_tables(summary: Mapping[str, Any]) -> list[Table]:
     return tables
 
 
-def _labels_table(group: Mapping[str, Any]) -> Table:
-    others = ("hd95_mm", "hd_mm", "assd_mm", "slice_dice", "slice_hd95_mm", "difference_ml")
-    heads = [
-        "label",
-        "subjects",
-        "cases",
-        "Dice",
-        "95 % interval",
-        METRIC["surface_dice"].head,
-        "cases with distances",
-    ]
-    heads += [*(METRIC[key].head for key in others), *EMPTIES]
+def _scores_table(title: str, groups: Mapping[str, Any], columns: Sequence[str]) -> Table:
+    """A row for each group and label; `columns`: keys of metrics, KEY± its interval, KEY# the cases in which it is defined."""
+    heads = {"±": "95 % interval", "#": "cases with distances"}
+    first = ["label"] if columns is OF_ALL else ["group", "label"]
     rows = [
-        [
-            name,
-            *counted(label["dice"]),
-            mean_cell(label, "dice"),
-            interval_cell(label, "dice"),
-            mean_cell(label, "surface_dice"),
-            str(label["hd95_mm"]["cases"]),
-            *(mean_cell(label, key) for key in others),
-            *empties(label),
-        ]
-        for name, label in group["labels"].items()
-    ]
-    return Table(f"All {group['cases']} cases of {group['subjects']} subjects", heads, rows, EMPTY_NOTE)
-
-
-def _groups_table(title: str, groups: Mapping[str, Any]) -> Table:
-    heads = ["group", "label", "subjects", "cases", "Dice", "95 % interval", "cases with distances"]
-    heads += [METRIC["hd95_mm"].head, "95 % interval", METRIC["surface_dice"].head, *EMPTIES]
-    rows = [
-        [
-            value,
-            name,
-            *counted(label["dice"]),
-            mean_cell(label, "dice"),
-            interval_cell(label, "dice"),
-            str(label["hd95_mm"]["cases"]),
-            mean_cell(label, "hd95_mm"),
-            interval_cell(label, "hd95_mm"),
-            mean_cell(label, "surface_dice"),
-            *empties(label),
-        ]
+        [*[value, name][-len(first) :], *label_cells(label, columns)]
         for value, group in groups.items()
         for name, label in group["labels"].items()
     ]
-    return Table(title, heads, rows, EMPTY_NOTE)
+    names = [heads.get(column[-1]) or METRIC[column].head for column in columns]
+    return Table(title, [*first, "subjects", "cases", *names, *EMPTIES], rows, EMPTY_NOTE)
+
+
+def label_cells(label: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    """Subjects and cases of a label's summary, the columns (as of `OF_ALL`), and how many are missed, extra, and neither."""
+    cells = [str(label["dice"]["n"]), str(label["dice"]["cases"])]
+    for column in columns:
+        key, end = column.rstrip("±#"), column[-1]
+        if end == "#":
+            cells.append(str(label[key]["cases"]))
+        elif end == "±":
+            cells.append(interval(label[key]["interval95"], METRIC[key].digits))
+        else:
+            cells.append(mean_cell(label, key))
+    return cells + [str(label["empty"][status]) for status in EMPTIES.values()]
 
 
 def _clinical_table(clinical: Mapping[str, Any]) -> Table:
@@ -173,21 +168,6 @@ def _official_table(official: Mapping[str, Any]) -> Table:
 def mean_cell(label: Mapping[str, Any], metric: str) -> str:
     """The mean of a metric in a label's summary."""
     return number(label.get(metric, {}).get("mean"), METRIC[metric].digits)
-
-
-def interval_cell(label: Mapping[str, Any], metric: str) -> str:
-    """The interval of that mean."""
-    return interval(label[metric]["interval95"], METRIC[metric].digits)
-
-
-def empties(label: Mapping[str, Any]) -> list[str]:
-    """How many structures are missed, extra, and in neither."""
-    return [str(label["empty"][status]) for status in EMPTIES.values()]
-
-
-def counted(found: Mapping[str, Any]) -> tuple[str, str]:
-    """Subjects and cases that statistics are of."""
-    return str(found["n"]), str(found["cases"])
 
 
 def number(value: float | None, digits: int) -> str:

@@ -13,7 +13,7 @@ from utseg.evaluate.compare import ALPHA, LEAST_SUBJECTS
 from utseg.evaluate.subjects import Floats, Interval
 from utseg.labels import structures
 from utseg.postprocess import Postprocessing, Rule, in_words, postprocess
-from utseg.postprocess.settings import FillHoles, KeepLargest, KeepLargestOfLabel, RemoveIslands
+from utseg.postprocess.rules import FillHoles, KeepLargest, KeepLargestOfLabel, RemoveIslands
 from utseg.selection.gain import BeforeAfter, Gain, measure_gain
 from utseg.selection.scores import MaskArray, dice_by_label
 from utseg.settings import Settings
