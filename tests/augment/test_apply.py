@@ -1,6 +1,7 @@
 """A whole augmentation applied: pure, replayable, exact where it can be, defined where images are constant or small."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -30,9 +31,9 @@ def test_pure_replayable_and_of_the_patch_size(seed: int, patch: tuple[int, int]
     before = image.copy(), label.copy()
     augmentation = draw_augmentation(np.random.default_rng(seed), EVERYTHING)
     partner = made((36, 60))[0] ** 3
-    replayed = Augmentation(**json.loads(json.dumps(augmentation.to_json())))
+    replayed = Augmentation(**json.loads(json.dumps(asdict(augmentation))))
     results = [
-        apply_augmentation(each, image, label, patch_size=patch, center_yx=(20, 26), partner_CHW=partner)
+        apply_augmentation(each, image, label, patch_size=patch, center_yx=(20, 26), style_CHW=partner)
         for each in (augmentation, replayed)
     ]
     for first, again in zip(*results, strict=True):

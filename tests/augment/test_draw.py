@@ -1,7 +1,7 @@
 """Draws: within their ranges, with their probabilities, and as plain numbers."""
 
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 import numpy as np
 import pytest
@@ -61,15 +61,15 @@ def test_kinds_that_came_later_leave_the_earlier_draws_as_they_were(
     seed: int, settings: AugmentationSettings
 ) -> None:
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, 5, 2)))
-    drawn = list(draw_augmentation(rng, settings).to_json().values())
+    drawn = list(asdict(draw_augmentation(rng, settings)).values())
     assert " ".join(map(str, [*drawn[:10], rng.random()])) == BEFORE_LATER_KINDS[seed]
 
 
-def test_wavelengths_and_partners_are_spread_evenly(many: list[Augmentation]) -> None:
+def test_wavelengths_and_sources_are_spread_evenly(many: list[Augmentation]) -> None:
     low, high = EVERYTHING.amplitude_wavelength_mm_range
     for values in (
         np.array([(each.amplitude_wavelength_mm - low) / (high - low) for each in many]),
-        np.array([each.partner for each in many]),
+        np.array([each.style_source for each in many]),
     ):
         assert values.min() >= 0 and values.max() < 1
         assert np.histogram(values, 4, (0, 1))[0] == pytest.approx(len(many) / 4, rel=0.1)
@@ -94,7 +94,7 @@ def test_mirrors_only_the_planned_axes() -> None:
 @given(st.integers(0, 2**32))
 def test_survives_json_and_is_the_same_for_the_same_seed(seed: int) -> None:
     first, second = (draw_augmentation(np.random.default_rng(seed), EVERYTHING) for _ in range(2))
-    assert Augmentation(**json.loads(json.dumps(first.to_json()))) == first == second
+    assert Augmentation(**json.loads(json.dumps(asdict(first)))) == first == second
 
 
 @settings(deadline=None)
@@ -116,6 +116,6 @@ def test_nothing_asked_for_draws_nothing() -> None:
         noise_seed=augmentation.noise_seed,
         gamma_inverted=augmentation.gamma_inverted,
         amplitude_wavelength_mm=augmentation.amplitude_wavelength_mm,
-        partner=augmentation.partner,
+        style_source=augmentation.style_source,
     )
-    assert augmentation == neutral and not augmentation.interpolates and not augmentation.needs_partner
+    assert augmentation == neutral and not augmentation.interpolates and not augmentation.takes_style

@@ -109,7 +109,7 @@ def test_without_augmentation_patches_are_windows_of_their_slices() -> None:
                 np.testing.assert_array_equal(source_label[y : y + 16, x : x + 16], label)
 
 
-def test_looks_come_from_slices_of_another_vendor_at_the_same_height() -> None:
+def test_styles_come_from_slices_of_another_vendor_at_the_same_height() -> None:
     changes = {"histogram_probability": 1.0, "histogram_share_range": (1.0, 1.0)}
     plan = make_plan(augmentation=NOTHING.model_copy(update=changes), patch_size=(60, 60))
     with training_batches(
@@ -122,7 +122,7 @@ def test_looks_come_from_slices_of_another_vendor_at_the_same_height() -> None:
                 assert any(image.max() == pytest.approx(each.max(), abs=1e-5) for each in ends)
 
 
-def test_a_selection_of_one_subject_has_no_looks_to_take() -> None:
+def test_a_selection_of_one_subject_has_no_style_to_take() -> None:
     with (
         pytest.raises(InputError, match="at least two subjects"),
         training_batches(

@@ -16,10 +16,10 @@ SLICES = list_slices(MadeSlices().records())
 
 @settings(deadline=None)
 @given(fraction=st.floats(0, 1), seed=st.integers(0, 2**40))
-def test_every_pass_deals_every_slice_once(fraction: float, seed: int) -> None:
+def test_every_pass_takes_every_slice_once(fraction: float, seed: int) -> None:
     sampler = PatchSampler(SLICES, foreground_fraction=fraction, seed=seed)
-    dealt = [sampler.deal(number) for number in range(300)]
-    anywhere = [ref.name for ref, value in dealt if value is None]
+    chosen = [sampler.choose(number) for number in range(300)]
+    anywhere = [ref.name for ref, value in chosen if value is None]
     for begin in range(0, len(anywhere) - len(SLICES) + 1, len(SLICES)):
         assert sorted(anywhere[begin : begin + len(SLICES)]) == sorted(ref.name for ref in SLICES)
     assert 300 - len(anywhere) == int(300 * fraction)
@@ -27,7 +27,7 @@ def test_every_pass_deals_every_slice_once(fraction: float, seed: int) -> None:
 
 def test_foreground_takes_labels_in_turn_and_their_slices_evenly() -> None:
     sampler = PatchSampler(SLICES, foreground_fraction=0.4, seed=1)
-    aimed = [(ref, value) for ref, value in map(sampler.deal, range(1200)) if value is not None]
+    aimed = [(ref, value) for ref, value in map(sampler.choose, range(1200)) if value is not None]
     assert all(value in ref.labels for ref, value in aimed)
     assert set(Counter(value for _, value in aimed).values()) == {len(aimed) // 3}
     for value in (1, 2, 3):
@@ -36,12 +36,12 @@ def test_foreground_takes_labels_in_turn_and_their_slices_evenly() -> None:
         assert max(times.values()) - min(times.values()) <= 1
 
 
-def test_a_deal_depends_on_seed_and_number_only() -> None:
+def test_a_choice_depends_on_seed_and_number_only() -> None:
     forwards, backwards = (PatchSampler(SLICES, foreground_fraction=0.4, seed=7) for _ in range(2))
-    first = [forwards.deal(number) for number in range(200)]
-    assert [backwards.deal(number) for number in reversed(range(200))] == first[::-1]
+    first = [forwards.choose(number) for number in range(200)]
+    assert [backwards.choose(number) for number in reversed(range(200))] == first[::-1]
     other = PatchSampler(SLICES, foreground_fraction=0.4, seed=8)
-    assert [other.deal(number) for number in range(200)] != first
+    assert [other.choose(number) for number in range(200)] != first
 
 
 def test_generators_differ_between_iterations_places_and_seeds() -> None:
@@ -52,7 +52,7 @@ def test_generators_differ_between_iterations_places_and_seeds() -> None:
 
 def test_without_any_label_patches_lie_anywhere() -> None:
     sampler = PatchSampler([SliceRef("a", 0, ())], foreground_fraction=0.5, seed=0)
-    assert {sampler.deal(number)[1] for number in range(10)} == {None}
+    assert {sampler.choose(number)[1] for number in range(10)} == {None}
 
 
 @settings(deadline=None)

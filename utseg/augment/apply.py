@@ -5,8 +5,8 @@ import numpy.typing as npt
 
 from utseg.augment.draw import Augmentation
 from utseg.augment.intensity import change_intensity
-from utseg.augment.look import take_look
 from utseg.augment.spatial import crop_or_pad, patch_start, pixel_matrix, warp
+from utseg.augment.style import take_style
 
 
 def apply_augmentation(
@@ -17,7 +17,7 @@ def apply_augmentation(
     patch_size: tuple[int, int],
     center_yx: tuple[int, int],
     spacing_yx_mm: tuple[float, float] = (1.0, 1.0),
-    partner_CHW: npt.NDArray[np.float32] | None = None,
+    style_CHW: npt.NDArray[np.float32] | None = None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
     """The augmented patch (C, patch y, patch x) float32 and its label (patch y, patch x) uint8, in memory of their own.
 
@@ -28,14 +28,13 @@ def apply_augmentation(
         patch_size: (y, x) in pixels, larger or smaller than the slice.
         center_yx: the pixel of the slice that is the patch's middle (its pixel `patch_size // 2`); the patch has to overlap the slice.
         spacing_yx_mm: pixel size; rotation, scaling, blur and wavelengths are in mm.
-        partner_CHW: the slice whose look is taken, of any size, where the draw needs one.
+        style_CHW: the slice whose style is taken, of any size, where the draw needs one.
 
     Beyond the slice the image is the slice's minimum (before intensities change, so it changes with them), the label 0.
     """
-    if augmentation.needs_partner:
-        if partner_CHW is None:
-            raise ValueError("this draw takes the look of a partner, and none is given")
-        image_CHW = take_look(augmentation, image_CHW, partner_CHW, spacing_yx_mm)
+    if augmentation.takes_style:
+        assert style_CHW is not None, "a slice to take the style of"
+        image_CHW = take_style(augmentation, image_CHW, style_CHW, spacing_yx_mm)
     start = patch_start(center_yx, patch_size)
     if augmentation.interpolates:
         matrix = pixel_matrix(augmentation.rotation_deg, augmentation.scale, spacing_yx_mm)

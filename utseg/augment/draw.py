@@ -3,8 +3,7 @@
 Nothing is applied here (`utseg.augment.apply`), and where the patch lies is the sampler's choice (`utseg.augment.sampling`).
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,9 +18,9 @@ class Augmentation:
 
     `rotation_deg` turns the content as `np.rot90` does (y towards x, in mm); `scale` above 1 enlarges it; mirroring comes after both.
     `noise_sd` and `brightness` are in units of the normalised image. `gamma_inverted` bends the curve from the bright end.
-    `resolution` is the share of it that is left. `histogram_share` and `amplitude_share` say how much of a partner's look a slice takes,
-    waves of `amplitude_wavelength_mm` and longer in the second case; `partner`, from 0 to below 1, says which of the possible partners
-    (`utseg.augment.partners`).
+    `resolution` is the share of it that is left. `histogram_share` and `amplitude_share` say how much of another slice's style a slice
+    takes, waves of `amplitude_wavelength_mm` and longer in the second case; `style_source`, from 0 to below 1, says which slice's
+    (`utseg.augment.style`).
     """
 
     rotation_deg: float = 0.0
@@ -39,7 +38,7 @@ class Augmentation:
     histogram_share: float = 0.0
     amplitude_share: float = 0.0
     amplitude_wavelength_mm: float = 0.0
-    partner: float = 0.0
+    style_source: float = 0.0
 
     @property
     def interpolates(self) -> bool:
@@ -47,20 +46,15 @@ class Augmentation:
         return self.rotation_deg != 0 or self.scale != 1
 
     @property
-    def needs_partner(self) -> bool:
-        """Whether a slice of another subject lends its look."""
+    def takes_style(self) -> bool:
+        """Whether a slice of another subject lends its style."""
         return self.histogram_share > 0 or self.amplitude_share > 0
-
-    def to_json(self) -> dict[str, Any]:
-        """As a dictionary of plain numbers; `Augmentation(**dictionary)` is its inverse."""
-        return asdict(self)
 
 
 def draw_augmentation(rng: np.random.Generator, settings: AugmentationSettings) -> Augmentation:
     """Draws each kind with its probability, its value uniformly from its range.
 
     Every call takes the same number of values from `rng`, so a changed probability of one kind leaves the draws of the others as they are.
-    Kinds that came later draw from a generator that `rng` spawns, which leaves the draws of the earlier ones as they were.
     """
 
     def value(
@@ -69,6 +63,7 @@ def draw_augmentation(rng: np.random.Generator, settings: AugmentationSettings) 
         happens, drawn = rng.random(), float(rng.uniform(low, high))
         return drawn if happens < probability else neutral
 
+    # Of the kinds that were added later: the draws of the others stay as they were.
     later = rng.spawn(1)[0]
     mirror_y, mirror_x = rng.random(2) < 0.5
     return Augmentation(
@@ -87,5 +82,5 @@ def draw_augmentation(rng: np.random.Generator, settings: AugmentationSettings) 
         histogram_share=value(settings.histogram_probability, *settings.histogram_share_range, 0.0, later),
         amplitude_share=value(settings.amplitude_probability, *settings.amplitude_share_range, 0.0, later),
         amplitude_wavelength_mm=float(later.uniform(*settings.amplitude_wavelength_mm_range)),
-        partner=later.random(),
+        style_source=later.random(),
     )

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from utseg.augment.apply import apply_augmentation
 from utseg.augment.draw import Augmentation, draw_augmentation
-from utseg.augment.partners import Partners
 from utseg.augment.sampling import PatchSampler, SliceRef, draw_center
+from utseg.augment.style import StyleSources
 from utseg.augment.workers import LoaderProcesses
 from utseg.errors import InputError
 from utseg.planning.plan import Plan
@@ -88,7 +88,7 @@ class SliceLoader:
             slices, foreground_fraction=plan.augmentation.foreground_fraction, seed=seed
         )
         self._cache = SliceCache(store, cache_bytes)
-        self._partners = Partners(slices) if plan.augmentation.needs_partners else None
+        self._sources = StyleSources(slices) if plan.augmentation.needs_partners else None
 
     def make_batch(self, iteration: int) -> Batch:
         """The batch of an iteration, or its rows that are this loader's."""
@@ -97,7 +97,7 @@ class SliceLoader:
         label_BHW = np.empty((len(rows), *plan.patch_size), dtype=np.uint8)
         names = []
         for index, row in enumerate(rows):
-            ref, foreground = self._sampler.deal(iteration * plan.batch_size + row)
+            ref, foreground = self._sampler.choose(iteration * plan.batch_size + row)
             rng = self._sampler.rng(iteration, row)
             augmentation = draw_augmentation(rng, plan.augmentation)
             image, label = self._cache.read_slice(ref.case_id, ref.z)
@@ -108,17 +108,17 @@ class SliceLoader:
                 patch_size=plan.patch_size,
                 center_yx=draw_center(rng, label, plan.patch_size, foreground),
                 spacing_yx_mm=plan.preprocessing.spacing_yx_mm,
-                partner_CHW=self._partner(ref, augmentation),
+                style_CHW=self._style(ref, augmentation),
             )
             names.append(ref.name)
         return Batch(image_BCHW, label_BHW, tuple(names), iteration)
 
-    def _partner(self, ref: SliceRef, augmentation: Augmentation) -> npt.NDArray[np.float32] | None:
-        """The slice (C, H, W) whose look is to be taken, if one is."""
-        if self._partners is None or not augmentation.needs_partner:
+    def _style(self, ref: SliceRef, augmentation: Augmentation) -> npt.NDArray[np.float32] | None:
+        """The slice (C, H, W) whose style is to be taken, if one is."""
+        if self._sources is None or not augmentation.takes_style:
             return None
-        partner = self._partners.of(ref, augmentation.partner)
-        return self._cache.read_slice(partner.case_id, partner.z)[0]
+        source = self._sources.source(ref, augmentation.style_source)
+        return self._cache.read_slice(source.case_id, source.z)[0]
 
 
 @contextmanager

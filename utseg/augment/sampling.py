@@ -1,9 +1,8 @@
 """Decides which slice, and where in it, each patch of a training run comes from: a function of the seed and the patch's number only.
 
-Slices are dealt without replacement, in an order that is shuffled anew for each pass, so that small data is covered evenly.
-Two kinds of patches alternate in the planned ratio, each with decks of its own: the ones that lie anywhere go through all
-slices; the ones on foreground take the labels in turn, and go through the slices that have the label. No state is kept, so a
-run may begin anywhere.
+Slices are taken without replacement, in an order that is shuffled anew for each pass, so that small data is covered evenly. Two kinds of
+patches alternate in the planned ratio: the ones that lie anywhere go through all slices; the ones on foreground take the labels in turn,
+and go through the slices that have the label. No state is kept, so a run may begin anywhere.
 """
 
 import math
@@ -14,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-DECK_STREAM, PATCH_STREAM = 0, 1
+ORDER_STREAM, PATCH_STREAM = 0, 1
 
 
 @dataclass(frozen=True)
@@ -37,42 +36,43 @@ class SliceRef:
 
 
 class PatchSampler:
-    """Deals slices to the patches 0, 1, 2, … of a run. `slices` must not be empty."""
+    """Chooses slices for the patches 0, 1, 2, … of a run. `slices` must not be empty."""
 
     def __init__(self, slices: Sequence[SliceRef], *, foreground_fraction: float, seed: int) -> None:
         self.slices = tuple(slices)
         self.seed = seed
         values = sorted({value for ref in slices for value in ref.labels})
-        self._decks = {value: [i for i, ref in enumerate(slices) if value in ref.labels] for value in values}
+        self._with_label = {
+            value: [i for i, ref in enumerate(slices) if value in ref.labels] for value in values
+        }
         self._values = values
         self._fraction = foreground_fraction if values else 0.0
         self._shuffled = lru_cache(maxsize=2 * len(values) + 2)(self._shuffle)
 
-    def deal(self, number: int) -> tuple[SliceRef, int | None]:
+    def choose(self, number: int) -> tuple[SliceRef, int | None]:
         """The slice of patch `number`, and the label value that its middle lies on, None if it may lie anywhere."""
         foreground = math.floor(number * self._fraction)
         if math.floor((number + 1) * self._fraction) == foreground:
-            return self._card(None, number - foreground), None
+            return self._nth(None, number - foreground), None
         turn, value_index = divmod(foreground, len(self._values))
         value = self._values[value_index]
-        return self._card(value, turn), value
+        return self._nth(value, turn), value
 
-    def rng(self, iteration: int, place: int) -> np.random.Generator:
-        """The generator for all that is drawn for one patch: its place in the batch of an iteration."""
-        return np.random.default_rng(
-            np.random.SeedSequence(self.seed, spawn_key=(PATCH_STREAM, iteration, place))
-        )
+    def rng(self, iteration: int, row: int) -> np.random.Generator:
+        """The generator for all that is drawn for one patch: a row in the batch of an iteration."""
+        stream = np.random.SeedSequence(self.seed, spawn_key=(PATCH_STREAM, iteration, row))
+        return np.random.default_rng(stream)
 
-    def _card(self, value: int | None, position: int) -> SliceRef:
-        size = len(self.slices) if value is None else len(self._decks[value])
-        deck_pass, place = divmod(position, size)
-        index: int = self._shuffled(value, deck_pass)[place]
-        return self.slices[index]
+    def _nth(self, value: int | None, position: int) -> SliceRef:
+        size = len(self.slices) if value is None else len(self._with_label[value])
+        number_of_pass, index = divmod(position, size)
+        chosen: int = self._shuffled(value, number_of_pass)[index]
+        return self.slices[chosen]
 
-    def _shuffle(self, value: int | None, deck_pass: int) -> npt.NDArray[np.int64]:
-        deck = range(len(self.slices)) if value is None else self._decks[value]
-        stream = np.random.SeedSequence(self.seed, spawn_key=(DECK_STREAM, value or 0, deck_pass))
-        return np.random.default_rng(stream).permutation(np.asarray(deck, dtype=np.int64))
+    def _shuffle(self, value: int | None, number_of_pass: int) -> npt.NDArray[np.int64]:
+        indices = range(len(self.slices)) if value is None else self._with_label[value]
+        stream = np.random.SeedSequence(self.seed, spawn_key=(ORDER_STREAM, value or 0, number_of_pass))
+        return np.random.default_rng(stream).permutation(np.asarray(indices, dtype=np.int64))
 
 
 def draw_center(

@@ -1,13 +1,15 @@
 """Processes that make batches, each with a pipe of its own to this one.
 
-Not an executor pool: there, all workers share one result pipe and its lock, and one that is killed while it sends a batch of
-megabytes leaves the others, and the reader, waiting forever. Here its pipe ends, the reader notices at once, and knows who it
-was. Worker `w` of `n` makes the batches `first + w`, `first + w + n`, … and waits in `send` until the one before was taken, so
-none runs far ahead. Processes are fresh (forkserver, else spawn): nothing of this one's threads is inherited.
+Worker `w` of `n` makes the batches `first + w`, `first + w + n`, … and waits in `send` until the one before was taken.
+
+Not an executor pool: there, all workers share one result pipe and its lock, and one that is killed while it sends a batch of megabytes
+leaves the others, and the reader, waiting forever. Not torch's DataLoader: a dead worker there is a RuntimeError in the middle of
+whatever the main thread is doing, a checkpoint for example, in torch's words.
 """
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import TracebackType
@@ -82,23 +84,17 @@ class LoaderProcesses:
     @staticmethod
     def _death(process: BaseProcess, iteration: int) -> WorkerError:
         process.join(SECONDS_TO_END)
-        code = process.exitcode
+        code = process.exitcode or 0
         who = f"{process.name} (process {process.pid})"
-        if code is not None and code < 0:
+        if code >= 0:
             return WorkerError(
-                f"{who} was killed by {_signal_name(-code)} before batch {iteration} was there; most often that is lack of memory: "
-                "try fewer workers or a smaller batch, or look into the system log"
+                f"{who} ended with exit code {code} before batch {iteration} was there; its own message stands above"
             )
+        name = {number.value: f" ({number.name})" for number in signal.Signals}.get(-code, "")
         return WorkerError(
-            f"{who} ended with exit code {code} before batch {iteration} was there; its own message stands above"
+            f"{who} was killed by signal {-code}{name} before batch {iteration} was there; most often that is lack of memory: "
+            "try fewer workers or a smaller batch, or look into the system log"
         )
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return f"signal {number} ({signal.Signals(number).name})"
-    except ValueError:
-        return f"signal {number}"
 
 
 def _make_batches(make_loader: Callable[[], Any], sender: Connection, iterations: range) -> None:
@@ -107,17 +103,10 @@ def _make_batches(make_loader: Callable[[], Any], sender: Connection, iterations
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt from the terminal is the receiver's to handle
     torch.set_num_threads(1)
-    try:
-        for message in _messages(make_loader, iterations):
-            sender.send(message)
-    except (BrokenPipeError, ConnectionResetError):
-        return
-
-
-def _messages(make_loader: Callable[[], Any], iterations: range) -> Iterator[Any]:
-    try:
-        loader = make_loader()
-        for iteration in iterations:
-            yield loader.make_batch(iteration)
-    except UtsegError as error:
-        yield error
+    with suppress(BrokenPipeError, ConnectionResetError):
+        try:
+            loader = make_loader()
+            for iteration in iterations:
+                sender.send(loader.make_batch(iteration))
+        except UtsegError as error:
+            sender.send(error)
