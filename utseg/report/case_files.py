@@ -47,31 +47,30 @@ def find_case_files(
     """
     found: dict[str, CaseFiles] = {}
     missing: Counter[str] = Counter()
-    known: dict[str, Mapping[str, Case]] = {}
     references: dict[str, set[str]] = {}
+    raw = {case.case_id: case for case in dataset.cases} if dataset else {}
+    datasets: dict[str, Mapping[str, Case]] = {}
     for entry in entries:
         for scores in entry.scores:
-            cases: dict[str, Case] = {}
+            cases = dict(raw)
             for name in _dataset_names(entry, scores) if dataset is None else ():
-                if name not in known:
-                    known[name] = _cases(home.raw / name, name)
-                cases |= known[name]
-            if dataset is not None:
-                cases = {case.case_id: case for case in dataset.cases}
+                if name not in datasets:
+                    datasets[name] = _cases(home.raw / name, name)
+                cases |= datasets[name]
             for case_id in dict.fromkeys(str(row["case"]) for row in scores.rows):
-                source = scores.sources.cases.get(case_id) if scores.sources else None
-                if source is not None:
-                    references.setdefault(case_id, set()).add(source.reference_sha256)
-                own = _of_case(case_id, scores, source, cases.get(case_id), dataset is not None)
-                if isinstance(own, str):
-                    missing[f"{own} ({entry.name})"] += 1
+                if scores.sources is None or (source := scores.sources.cases.get(case_id)) is None:
+                    missing[f"{NO_SOURCES} ({entry.name})"] += 1
                     continue
-                first = found.setdefault(case_id, replace(own, predictions={}))
+                references.setdefault(case_id, set()).add(source.reference_sha256)
+                files = _of_case(case_id, scores, source, cases.get(case_id), dataset is not None)
+                if isinstance(files, str):
+                    missing[f"{files} ({entry.name})"] += 1
+                    continue
+                first = found.setdefault(case_id, replace(files, predictions={}))
                 found[case_id] = replace(
                     first,
-                    predictions={**first.predictions, entry.name: own.predictions[""]},
-                    prediction_labels=first.prediction_labels
-                    | ({entry.name: scores.sources.mask_labels} if scores.sources else {}),
+                    predictions={**first.predictions, entry.name: files.predictions[""]},
+                    prediction_labels={**first.prediction_labels, entry.name: scores.sources.mask_labels},
                 )
     notices = [f"{number_of(count, 'case')} without pictures: {reason}" for reason, count in missing.items()]
     if unlike := sum(len(checksums) > 1 for checksums in references.values()):
@@ -82,12 +81,10 @@ def find_case_files(
 
 
 def _of_case(
-    case_id: str, scores: Scores, source: CaseSource | None, case: Case | None, preferred: bool
+    case_id: str, scores: Scores, source: CaseSource, case: Case | None, preferred: bool
 ) -> CaseFiles | str:
     """The case's files, its prediction under the name ""; or why there is no picture."""
     folder = scores.folder
-    if source is None or scores.sources is None:
-        return NO_SOURCES
     reference, prediction = folder / source.reference, folder / source.prediction
     for path, checksum, what in (
         (reference, source.reference_sha256, "reference"),
@@ -97,13 +94,13 @@ def _of_case(
             return f"the {what} is not where it was scored"
         if sha256(path) != checksum:
             return f"the {what} has changed since it was scored"
-    own = [(folder / image, source.frame) for image in source.images[:1]]
+    scored = [(folder / image, source.frame) for image in source.images[:1]]
     raw = [(image, case.frame) for image in case.images[:1]] if case is not None else []
-    for image, frame in (*raw, *own) if preferred else (*own, *raw):
+    for image, frame in (*raw, *scored) if preferred else (*scored, *raw):
         if image.is_file():
+            labels = scores.sources.reference_labels if scores.sources else None
             return CaseFiles(
-                *(case_id, image, frame, reference, source.frame, {"": prediction}),
-                reference_labels=scores.sources.reference_labels,
+                case_id, image, frame, reference, source.frame, {"": prediction}, reference_labels=labels
             )
     return NO_IMAGE
 

@@ -8,7 +8,8 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +61,19 @@ class Entry:
     name: str
     scores: tuple[Scores, ...] = ()
     runs: tuple[Run, ...] = ()
-    place: Path = field(default=Path())
+    folder: Path = Path()
 
-    @property
+    @cached_property
     def rows(self) -> list[Row]:
         """The rows of all its scores folders, with the columns that all of these have."""
-        heads = [list(scores.rows[0]) for scores in self.scores if scores.rows]
-        if all(head == heads[0] for head in heads):
-            return [row for scores in self.scores for row in scores.rows]
-        shared = [column for column in heads[0] if all(column in head for head in heads)]
+        heads = [scores.rows[0] for scores in self.scores if scores.rows]
+        shared = [column for column in heads[0] if all(column in head for head in heads)] if heads else []
         return [{column: row[column] for column in shared} for scores in self.scores for row in scores.rows]
+
+    @property
+    def cases(self) -> set[str]:
+        """The cases that were scored."""
+        return {str(row["case"]) for scores in self.scores for row in scores.rows}
 
 
 def find_entries(paths: Sequence[Path], home: Home) -> list[Entry]:
@@ -83,7 +87,7 @@ def find_entries(paths: Sequence[Path], home: Home) -> list[Entry]:
     for path in paths:
         try:
             for entry in _below(path, home):
-                found.setdefault(entry.place.resolve(), entry)
+                found.setdefault(entry.folder.resolve(), entry)
         except UtsegError as error:
             problems += error.lines()
     if problems:
@@ -93,19 +97,14 @@ def find_entries(paths: Sequence[Path], home: Home) -> list[Entry]:
 
 def on_shared_cases(entries: Sequence[Entry]) -> list[Entry]:
     """The entries with the rows of those cases that all have; as they are where there are none."""
-    shared = set.intersection(*map(_cases, entries)) if entries else set()
+    shared = set.intersection(*(entry.cases for entry in entries)) if entries else set()
+
+    def only_shared(scores: Scores) -> Scores:
+        return replace(scores, rows=[row for row in scores.rows if str(row["case"]) in shared])
+
     if not shared:
         return list(entries)
-    return [
-        replace(
-            entry,
-            scores=tuple(
-                replace(scores, rows=[row for row in scores.rows if str(row["case"]) in shared])
-                for scores in entry.scores
-            ),
-        )
-        for entry in entries
-    ]
+    return [replace(entry, scores=tuple(map(only_shared, entry.scores))) for entry in entries]
 
 
 def group_columns(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -130,12 +129,9 @@ def _below(path: Path, home: Home) -> list[Entry]:
         inner[:] = sorted(name for name in inner if not name.startswith(".") and name not in SKIPPED)
         here = Path(folder)
         try:
-            if RUN_FILE in files:
+            if RUN_FILE in files or METRICS_FILE in files:
                 inner.clear()
-                entries.append(_of_run(here, home))
-            elif METRICS_FILE in files:
-                inner.clear()
-                entries.append(_of_scores(here, home))
+                entries.append(_of_run(here) if RUN_FILE in files else _of_scores(here, home))
         except UtsegError as error:
             problems += error.lines()
     if problems:
@@ -145,24 +141,23 @@ def _below(path: Path, home: Home) -> list[Entry]:
     return entries
 
 
-def _of_run(folder: Path, home: Home) -> Entry:
-    run = read_one_run(folder)
+def _of_run(folder: Path) -> Entry:
     validation = folder / VALIDATION_FOLDER
     scores = (read_scores(validation),) if (validation / METRICS_FILE).is_file() else ()
-    return Entry("", scores, (run,), folder)
+    return Entry("", scores, (read_one_run(folder),), folder)
 
 
 def _of_scores(folder: Path, home: Home) -> Entry:
     if folder.name == VALIDATION_FOLDER and (folder.parent / RUN_FILE).is_file():
-        return _of_run(folder.parent, home)
+        return _of_run(folder.parent)
     scores = read_scores(folder)
     runs = []
     for use in scores.prediction.models if scores.prediction else ():
-        place = home.results / use.name
-        inside = place.resolve().is_relative_to(home.results.resolve())
-        weights = place / WEIGHTS_FILE
+        run = home.results / use.name
+        inside = run.resolve().is_relative_to(home.results.resolve())
+        weights = run / WEIGHTS_FILE
         if inside and weights.is_file() and sha256(weights) == use.weights_sha256:
-            runs.append(read_one_run(place))
+            runs.append(read_one_run(run))
     return Entry("", (scores,), tuple(runs), folder)
 
 
@@ -192,54 +187,50 @@ def read_scores(folder: Path) -> Scores:
     if not isinstance(summary, dict):
         raise InputError(f"{folder / SUMMARY_FILE}: expected an object, found {type(summary).__name__}")
     sources = read_sources(folder) if (folder / SOURCES_FILE).is_file() else None
-    masks = _prediction_folder(folder, sources)
-    record = _prediction_record(masks / PREDICTION_FILE) if masks else None
-    return Scores(folder, rows, summary, sources, record, masks, sha256(folder / METRICS_FILE))
+    metrics = sha256(folder / METRICS_FILE)
+    return Scores(folder, rows, summary, sources, *_prediction(folder, sources), metrics)
 
 
-def _prediction_record(path: Path) -> PredictionRecord | None:
-    """Where the masks came from. A record that cannot be read costs its part of the provenance only, and the log says so."""
-    try:
-        return read_model(PredictionRecord, path)
-    except UtsegError as error:
-        logger.warning("%s; the report says nothing about how the masks were made", error)
-        return None
+def _prediction(folder: Path, sources: Sources | None) -> tuple[PredictionRecord | None, Path | None]:
+    """Where the masks came from, and their folder: the record lies beside the masks that were scored, or in the scores folder itself.
 
-
-def _prediction_folder(folder: Path, sources: Sources | None) -> Path | None:
-    """Where `prediction.json` is: beside the masks that were scored, or in the scores folder itself."""
+    A record that cannot be read costs its part of the provenance only, and the log says so.
+    """
     first = next(iter(sources.cases.values()), None) if sources else None
     masks = (folder / first.prediction).parent if first else folder
-    return masks if (masks / PREDICTION_FILE).is_file() else None
+    if not (masks / PREDICTION_FILE).is_file():
+        return None, None
+    try:
+        return read_model(PredictionRecord, masks / PREDICTION_FILE), masks
+    except UtsegError as error:
+        logger.warning("%s; the report says nothing about how the masks were made", error)
+        return None, masks
 
 
 def _folds_together(entries: Iterable[Entry]) -> list[Entry]:
     """Runs of one model that differ in the fold, on different cases, become one entry, in the order of the folds."""
     merged: dict[Path, Entry] = {}
     for entry in entries:
-        is_fold = len(entry.runs) == 1 and entry.runs[0].folder == entry.place
-        is_fold = is_fold and FOLD.fullmatch(entry.runs[0].record.selection) is not None
-        key = (entry.place.parent if is_fold else entry.place).resolve()
+        is_fold = any(
+            run.folder == entry.folder and FOLD.fullmatch(run.record.selection) for run in entry.runs
+        )
+        key = (entry.folder.parent if is_fold else entry.folder).resolve()
         before = merged.get(key)
         if before is None:
             merged[key] = entry
-        elif _cases(before) & _cases(entry):
-            merged[entry.place.resolve()] = entry
+        elif before.cases & entry.cases:
+            merged[entry.folder.resolve()] = entry
         else:
             both = (*before.scores, *entry.scores), (*before.runs, *entry.runs)
-            merged[key] = Entry("", *both, entry.place.parent)
+            merged[key] = Entry("", *both, entry.folder.parent)
     return list(merged.values())
-
-
-def _cases(entry: Entry) -> set[str]:
-    return {str(row["case"]) for row in entry.rows}
 
 
 def _named(entries: list[Entry]) -> list[Entry]:
     """Names: the parts of the folders' paths in which they differ; of a single entry its model and what it was trained on."""
     if len(entries) == 1:
         return [replace(entries[0], name=_own_name(entries[0]))]
-    parts = [list(entry.place.absolute().parts) for entry in entries]
+    parts = [list(entry.folder.absolute().parts) for entry in entries]
     while all(len(own) > 1 for own in parts) and len({own[0] for own in parts}) == 1:
         parts = [own[1:] for own in parts]
     while all(len(own) > 1 for own in parts) and len({own[-1] for own in parts}) == 1:
@@ -248,10 +239,8 @@ def _named(entries: list[Entry]) -> list[Entry]:
 
 
 def _own_name(entry: Entry) -> str:
-    models = list(dict.fromkeys(run.record.model for run in entry.runs))
+    models = dict.fromkeys(run.record.model for run in entry.runs)
     if not models and entry.scores and entry.scores[0].prediction:
-        models = list(dict.fromkeys(use.network for use in entry.scores[0].prediction.models))
-    place = entry.place.absolute()
-    return (
-        " + ".join(models) or (place.parent.name if place.name == GENERIC_NAME else place.name) or place.name
-    )
+        models = dict.fromkeys(use.network for use in entry.scores[0].prediction.models)
+    folder = entry.folder.absolute()
+    return " + ".join(models) or (folder.name == GENERIC_NAME and folder.parent.name) or folder.name

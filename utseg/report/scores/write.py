@@ -231,7 +231,7 @@ def _left_out(scored: Sequence[Entry]) -> list[str]:
 
 def _title(entries: Sequence[Entry]) -> str:
     datasets = dict.fromkeys(run.record.plan.dataset for entry in entries for run in entry.runs)
-    own = all(run.folder.is_relative_to(entry.place) for entry in entries for run in entry.runs)
+    own = all(run.folder.is_relative_to(entry.folder) for entry in entries for run in entry.runs)
     about = f", trained on {', '.join(datasets)}" if datasets else ""
     about = f" on {', '.join(datasets)}" if datasets and own else about
     return f"{', '.join(entry.name for entry in entries)}{about}"
