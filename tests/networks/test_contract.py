@@ -171,15 +171,18 @@ def test_five_steps_under_a_seed_end_at_the_recorded_loss(name: str) -> None:
     assert golden_losses.loss_after_steps(name) == pytest.approx(recorded[name], rel=5e-3)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("UTNet_encoder", "ResUNet")])
 def test_exported_graph_and_onnx_give_the_same_logits(name: str) -> None:
-    network = build_small(name, aux_loss=False).eval()
+    """Without the presets of UTNet, whose parts it has all, and with few levels where that can be said: the exporter is slow."""
+    flat = {"levels": 2} if "levels" in network_settings(name) else {}
+    attended = {"block_list": (1, 2), "num_heads": (2,), "num_blocks": (1,)} if name == "UTNet" else {}
+    network = build_small(name, aux_loss=False, **flat, **attended).eval()
     x = torch.randn(2, 1, 35, 50)
     with torch.no_grad():
         expected = network(x)
         program = torch.export.export(network, (x,))
         torch.testing.assert_close(program.module()(x), expected, atol=1e-4, rtol=1e-4)
-        onnx = torch.onnx.export(program, (), dynamo=True, verbose=False)
+        onnx = torch.onnx.export(program, (), dynamo=True, verbose=False, optimize=False)
     session = onnxruntime.InferenceSession(
         onnx.model_proto.SerializeToString(), providers=["CPUExecutionProvider"]
     )

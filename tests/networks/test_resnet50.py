@@ -160,7 +160,11 @@ def test_layers_of_the_encoder_are_complete_and_apart(name: str) -> None:
         ("ResNet50_UNet", {"resnet_units": (3, 4, 0)}, "resnet_units has the entry 0"),
         ("ResNet50_UNet", {"in_channels": 0}, "in_channels is 0"),
         ("ResNet50_UTNet", {"attention_blocks": "123"}, "attention_blocks is '123'; it must be a list"),
-        ("ResNet50_UTNet", {"attention_blocks": (1, 4)}, "attention_blocks has the entry 4; allowed are 0"),
+        (
+            "ResNet50_UTNet",
+            {"attention_blocks": (1, 4)},
+            "attention_blocks has the entry 4; allowed are numbers from 0",
+        ),
         ("ResNet50_UTNet", {"attention_blocks": (1, 1)}, "attention_blocks has the entry 1"),
         (
             "ResNet50_UTNet",

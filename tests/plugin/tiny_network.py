@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from utseg.networks.network import SegmentationNetwork, upsample
+from utseg.networks.layers.sizes import upsample
+from utseg.networks.network import SegmentationNetwork
 
 
 class TinyNetwork(SegmentationNetwork):

@@ -39,8 +39,10 @@ def network_names() -> list[str]:
 
 def network_settings(name: str) -> dict[str, Any]:
     """What `--set network.KEY=VALUE` may set, with each default. UsageError for an unknown network."""
-    parameters = inspect.signature(find("networks", name)).parameters.values()
-    settable = (p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _GIVEN_BY_DATA)
+    network = find("networks", name)
+    given = {*_GIVEN_BY_DATA, *getattr(network, "fixed", ())}
+    parameters = inspect.signature(network).parameters.values()
+    settable = (p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in given)
     return {p.name: None if p.default is p.empty else p.default for p in settable}
 
 
@@ -58,7 +60,8 @@ def build_network(name: str, *, in_channels: int, num_classes: int, **settings: 
             )
     from utseg.networks.network import SegmentationNetwork
 
-    network = find("networks", name)(in_channels=in_channels, num_classes=num_classes, **settings)
+    make = find("networks", name)
+    network = make(in_channels=in_channels, num_classes=num_classes, **settings, **getattr(make, "fixed", {}))
     if not isinstance(network, SegmentationNetwork):
         raise SettingError(
             f"network {name} is a {type(network).__name__}; it has to derive from utseg.networks.network.SegmentationNetwork"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utseg.networks.network import upsample
-from utseg.networks.unet import UNet, UpStage
+from utseg.networks.layers.sizes import upsample
+from utseg.networks.unet import UNet, UNetUpStage
 
 
 class AttentionGate(nn.Module):
@@ -38,7 +38,7 @@ class GatedUpStage(nn.Module):
     def __init__(self, channels: int, norm: str, upsampling: str) -> None:
         super().__init__()
         self.gate = AttentionGate(channels, 2 * channels)
-        self.up = UpStage(channels, norm, upsampling)
+        self.up = UNetUpStage(channels, norm, upsampling)
 
     def forward(self, low_BCHW: Tensor, skip_BCHW: Tensor) -> Tensor:
         x: Tensor = self.up(low_BCHW, self.gate(skip_BCHW, low_BCHW))
@@ -53,4 +53,4 @@ class AttentionUNet(UNet):
 
     def up_stage(self, level: int) -> type[nn.Module]:
         """A gated stage, at full resolution a plain one."""
-        return GatedUpStage if level else UpStage
+        return GatedUpStage if level else UNetUpStage

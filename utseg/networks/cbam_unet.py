@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utseg.networks.layers.blocks import PreActivationBlock, decode
+from utseg.networks.layers.blocks import PreActivationBlock
 from utseg.networks.layers.checks import check_whole
-from utseg.networks.network import SegmentationNetwork, prefer_channels_last
-from utseg.networks.utnet import DownStage, PlainUpStage
+from utseg.networks.network import UShapedNetwork, prefer_channels_last
+from utseg.networks.utnet import PlainUpStage, residual_encoder
 
 # Channels inside the weighing of channels, at least: what the narrowest stage of the paper's ResNets has at reduction 16.
 _LEAST_INSIDE = 4
 
 
-class ChannelAttention(nn.Module):
+class ChannelGate(nn.Module):
     """sigmoid(MLP(mean over pixels) + MLP(maximum over pixels)): a weight a channel. Woo et al., equation 2."""
 
     def __init__(self, channels: int, reduction: int) -> None:
@@ -35,7 +35,7 @@ class ChannelAttention(nn.Module):
         return torch.sigmoid(self.expand(inside))
 
 
-class SpatialAttention(nn.Module):
+class SpatialGate(nn.Module):
     """sigmoid(7×7 convolution of [mean over channels, maximum over channels]): a weight a pixel. Woo et al., equation 3."""
 
     def __init__(self) -> None:
@@ -53,8 +53,8 @@ class CBAM(nn.Module):
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
-        self.channels = ChannelAttention(channels, reduction)
-        self.pixels = SpatialAttention()
+        self.channels = ChannelGate(channels, reduction)
+        self.pixels = SpatialGate()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x = x_BCHW * self.channels(x_BCHW)
@@ -73,7 +73,7 @@ class CBAMBlock(PreActivationBlock):
         return x
 
 
-class CBAMUNet(SegmentationNetwork):
+class CBAMUNet(UShapedNetwork):
     """Residual U-Net, channel and spatial attention in every block (CBAM: Woo et al., 2018).
 
     See the module. Channels at level L are base_channels · 2^L.
@@ -92,30 +92,14 @@ class CBAMUNet(SegmentationNetwork):
         """levels: halvings. reduction: how many times fewer channels there are inside the weighing of channels; four at least are left.
         aux_loss: heads at ½, ¼, … too. Raises SettingError.
         """
-        check_whole("levels", levels)
-        check_whole("base_channels", base_channels)
-        channels = [base_channels * 2**level for level in range(levels + 1)]
         super().__init__(
-            num_classes=num_classes, map_channels=channels[:-1], levels=levels, aux_loss=aux_loss
+            in_channels=in_channels,
+            num_classes=num_classes,
+            base_channels=base_channels,
+            levels=levels,
+            aux_loss=aux_loss,
         )
-        check_whole("in_channels", in_channels)
         block = partial(CBAMBlock, reduction=check_whole("reduction", reduction))
-        self.encoder = nn.ModuleList(
-            DownStage(
-                channels[level - 1] if level else in_channels,
-                channels[level],
-                block,
-                halving="maxpool" if level else None,
-                transformer=(),
-            )
-            for level in range(levels + 1)
-        )
-        self.decoder = nn.ModuleList(PlainUpStage(channels[level], block) for level in range(levels))
+        self.encoder = residual_encoder(in_channels, self.channels, block)
+        self.decoder = nn.ModuleList(PlainUpStage(channels, block) for channels in self.channels[:-1])
         prefer_channels_last(self)
-
-    def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
-        """Decoder maps at levels 0 … levels - 1."""
-        maps: list[Tensor] = []
-        for stage in self.encoder:
-            maps.append(stage(maps[-1] if maps else x_BCHW))
-        return decode(self.decoder, maps)

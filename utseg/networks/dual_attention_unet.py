@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utseg.networks.layers.blocks import PreActivationBlock, decode, without_autocast
-from utseg.networks.layers.checks import check_whole
-from utseg.networks.network import SegmentationNetwork, prefer_channels_last
-from utseg.networks.utnet import DownStage, PlainUpStage
+from utseg.networks.layers.blocks import PreActivationBlock, without_autocast
+from utseg.networks.network import UShapedNetwork, prefer_channels_last
+from utseg.networks.utnet import PlainUpStage, residual_encoder
 
 _PARTS = 8  # queries and keys have an eighth of the channels of the values
 _FIRST_GAMMA = 0.1
@@ -97,7 +96,7 @@ class DualAttention(nn.Module):
         return torch.add(by_position(x_BCHW), by_channel(x_BCHW))
 
 
-class DualAttentionUNet(SegmentationNetwork):
+class DualAttentionUNet(UShapedNetwork):
     """Residual U-Net, position and channel attention at its bottleneck (DANet: Fu et al., 2019).
 
     See the module. Channels at level L are base_channels · 2^L.
@@ -113,33 +112,21 @@ class DualAttentionUNet(SegmentationNetwork):
         aux_loss: bool = False,
     ) -> None:
         """levels: halvings. aux_loss: heads at ½, ¼, … too. Raises SettingError."""
-        check_whole("levels", levels)
-        check_whole("base_channels", base_channels)
-        channels = [base_channels * 2**level for level in range(levels + 1)]
         super().__init__(
-            num_classes=num_classes, map_channels=channels[:-1], levels=levels, aux_loss=aux_loss
+            in_channels=in_channels,
+            num_classes=num_classes,
+            base_channels=base_channels,
+            levels=levels,
+            aux_loss=aux_loss,
         )
-        check_whole("in_channels", in_channels)
-        self.encoder = nn.ModuleList(
-            DownStage(
-                channels[level - 1] if level else in_channels,
-                channels[level],
-                PreActivationBlock,
-                halving="maxpool" if level else None,
-                transformer=(),
-            )
-            for level in range(levels + 1)
-        )
-        self.attention = DualAttention(channels[-1])
+        self.encoder = residual_encoder(in_channels, self.channels, PreActivationBlock)
+        self.attention = DualAttention(self.channels[-1])
         self.decoder = nn.ModuleList(
-            PlainUpStage(channels[level], PreActivationBlock) for level in range(levels)
+            PlainUpStage(channels, PreActivationBlock) for channels in self.channels[:-1]
         )
         prefer_channels_last(self)
 
-    def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
-        """Decoder maps at levels 0 … levels - 1."""
-        maps: list[Tensor] = []
-        for stage in self.encoder:
-            maps.append(stage(maps[-1] if maps else x_BCHW))
-        maps[-1] = self.attention(maps[-1])
-        return decode(self.decoder, maps)
+    def encode(self, x_BCHW: Tensor) -> list[Tensor]:
+        """Encoder maps at levels 0 … levels, the coarsest after attention."""
+        *maps, coarsest = super().encode(x_BCHW)
+        return [*maps, self.attention(coarsest)]

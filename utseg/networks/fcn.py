@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from utseg.networks.layers.blocks import conv_norm_relu
 from utseg.networks.layers.checks import check_fraction, check_whole
 from utseg.networks.layers.dropout import dropout as drop
 from utseg.networks.network import SegmentationNetwork, prefer_channels_last
@@ -18,15 +19,6 @@ from utseg.networks.network import SegmentationNetwork, prefer_channels_last
 # VGG-16: convolutions of a stage, and its channels in multiples of the first stage's. Each stage ends in max-pooling.
 _STAGES = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))
 _CLASSIFIER = 16  # channels of the classifier's layers, in the same multiples
-
-
-def conv_norm_relu(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
-    """kernel × kernel → BN → ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
 
 
 def learnt_upsampling(channels: int, factor: int) -> nn.ConvTranspose2d:
@@ -68,8 +60,8 @@ class FCN(SegmentationNetwork):
         channels = [base_channels * multiple for _, multiple in _STAGES]
         self.stages = nn.ModuleList(
             nn.Sequential(
-                conv_norm_relu(channels[stage - 1] if stage else in_channels, channels[stage], 3),
-                *(conv_norm_relu(channels[stage], channels[stage], 3) for _ in range(convs - 1)),
+                conv_norm_relu(channels[stage - 1] if stage else in_channels, channels[stage]),
+                *(conv_norm_relu(channels[stage], channels[stage]) for _ in range(convs - 1)),
             )
             for stage, (convs, _) in enumerate(_STAGES)
         )

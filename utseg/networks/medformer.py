@@ -21,7 +21,8 @@ from utseg.errors import SettingError
 from utseg.networks.layers.blocks import DepthwiseSeparable, PreActivationBlock
 from utseg.networks.layers.checks import check_whole
 from utseg.networks.layers.norm_relu_conv import norm_relu_conv
-from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last, upsample
+from utseg.networks.layers.sizes import upsample
+from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last
 
 LEVELS = 4
 ATTENDING = (2, 3, 4)
@@ -163,7 +164,7 @@ class MapFusion(nn.Module):
         return [back(part).mT.unflatten(2, tuple(size)) for back, part in zip(self.back, fused, strict=True)]
 
 
-class PatchMerging(nn.Module):
+class ConvPatchMerging(nn.Module):
     """Halve the resolution: 2×2 pixels side by side as channels, BN, a depthwise separable convolution."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
@@ -195,7 +196,7 @@ class AttendingDown(nn.Module):
 
     def __init__(self, in_channels: int, blocks: Sequence[BidirectionalBlock], map_size: int) -> None:
         super().__init__()
-        self.merge = PatchMerging(in_channels, 2 * in_channels)
+        self.merge = ConvPatchMerging(in_channels, 2 * in_channels)
         self.semantic_map = SemanticMap(2 * in_channels, map_size)
         self.blocks = nn.ModuleList(blocks)
 
@@ -282,7 +283,7 @@ class MedFormer(SegmentationNetwork):
             nn.Conv2d(in_channels, base_channels, 3, padding=1, bias=False),
             PreActivationBlock(base_channels, base_channels),
         )
-        self.down = nn.Sequential(PatchMerging(base_channels, channels[1]), _conv_blocks(channels[1]))
+        self.down = nn.Sequential(ConvPatchMerging(base_channels, channels[1]), _conv_blocks(channels[1]))
         self.attending_down = nn.ModuleList(
             AttendingDown(channels[level - 1], attending(level), semantic_map_size) for level in ATTENDING
         )

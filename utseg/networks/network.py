@@ -4,29 +4,20 @@ Does not say what encoder and decoder are: a network derives from `SegmentationN
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from utseg.networks.layers.blocks import decode, encode
 from utseg.networks.layers.checks import check_flag, check_whole
-from utseg.networks.layers.sizes import crop_to_size, pad_to_multiple
-
-
-def upsample(x_BCHW: Tensor, size_HW: Sequence[int]) -> Tensor:
-    """Bilinear, corners aligned, as everywhere in UTNet."""
-    if tuple(x_BCHW.shape[-2:]) == tuple(size_HW):
-        return x_BCHW
-    return F.interpolate(x_BCHW, size=tuple(size_HW), mode="bilinear", align_corners=True)
+from utseg.networks.layers.sizes import crop_to_size, pad_to_multiple, upsample
 
 
 def prefer_channels_last(network: nn.Module) -> None:
     """Store convolution weights channels-last; feature maps follow the weights. Loading a state dict keeps it so."""
-    for module in network.modules():
-        if isinstance(
-            module, nn.Conv2d | nn.ConvTranspose2d
-        ):  # one by one: network.to(…) cannot be planned with fake tensors
+    for module in network.modules():  # one by one: network.to(…) cannot be planned with fake tensors
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             weight = module.weight.detach().contiguous(memory_format=torch.channels_last)
             module.weight = nn.Parameter(weight)
 
@@ -45,6 +36,8 @@ class SegmentationNetwork(nn.Module):
     """
 
     family: ClassVar[Family] = "convolutional"
+    # What a preset says of the settings of the class that it derives from; nobody else can set them.
+    fixed: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
         self,
@@ -105,6 +98,14 @@ class SegmentationNetwork(nn.Module):
         """
         return []
 
+    def position_tables(self) -> set[str]:
+        """The parameters that say where something is, by name: a layer has `position_table_names`. AdamW does not decay them."""
+        return {
+            f"{name}.{table}"
+            for name, layer in self.named_modules()
+            for table in getattr(layer, "position_table_names", ())
+        }
+
     def _logits(self, x_BCHW: Tensor, heads: int) -> list[Tensor]:
         size_HW = (x_BCHW.shape[-2], x_BCHW.shape[-1])
         padded = pad_to_multiple(x_BCHW, self.multiple)
@@ -122,3 +123,33 @@ class SegmentationNetwork(nn.Module):
     def main_logits(self, x_BCHW: Tensor) -> Tensor:
         """Full-resolution logits (B, num_classes, H, W): what prediction and validation want. Skips the auxiliary heads."""
         return self._logits(x_BCHW, 1)[0]
+
+
+class UShapedNetwork(SegmentationNetwork):
+    """An encoder and a decoder with a stage a level, finest first; level L has base_channels · 2^L channels after L halvings.
+
+    A network that derives from it makes the stages. Those of the decoder take the coarser map and the skip.
+    """
+
+    encoder: nn.ModuleList
+    decoder: nn.ModuleList
+
+    def __init__(
+        self, *, in_channels: int, num_classes: int, base_channels: int, levels: int, aux_loss: bool
+    ) -> None:
+        check_whole("levels", levels)
+        check_whole("base_channels", base_channels)
+        channels = tuple(base_channels * 2**level for level in range(levels + 1))
+        super().__init__(
+            num_classes=num_classes, map_channels=channels[:-1], levels=levels, aux_loss=aux_loss
+        )
+        check_whole("in_channels", in_channels)
+        self.channels = channels
+
+    def encode(self, x_BCHW: Tensor) -> list[Tensor]:
+        """Encoder maps at levels 0 … levels."""
+        return encode(self.encoder, x_BCHW)
+
+    def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
+        """Decoder maps at levels 0 … levels - 1."""
+        return decode(self.decoder, self.encode(x_BCHW))

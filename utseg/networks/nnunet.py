@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.errors import SettingError
-from utseg.networks.layers.blocks import InstanceNorm, decode
+from utseg.networks.layers.blocks import InstanceNorm, decode, encode
 from utseg.networks.layers.checks import check_choice, check_whole
 from utseg.networks.network import SegmentationNetwork, prefer_channels_last
 from utseg.networks.nnunet_topology import Pair, plan_topology
@@ -74,7 +74,7 @@ class ResidualBlock(nn.Module):
         return F.leaky_relu_(self.second(self.first(x_BCHW)).add_(kept), _SLOPE)
 
 
-class UpStage(nn.Module):
+class NnUNetUpStage(nn.Module):
     """A transposed convolution to the skip's size and channels, join with the skip, convolutions."""
 
     def __init__(self, low_channels: int, channels: int, kernel: Pair, stride: Pair, convs: int) -> None:
@@ -185,7 +185,7 @@ class NnUNet(SegmentationNetwork):
         self.encoder = nn.ModuleList(
             map(make_stage, range(stages), inputs, channels, topology.kernels, topology.strides)
         )
-        make_up = partial(UpStage, convs=1 if residual else _PLAIN_CONVS)
+        make_up = partial(NnUNetUpStage, convs=1 if residual else _PLAIN_CONVS)
         self.decoder = nn.ModuleList(
             map(make_up, channels[1:], channels, topology.kernels, topology.strides[1:])
         )
@@ -194,9 +194,4 @@ class NnUNet(SegmentationNetwork):
 
     def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
         """Decoder maps of all stages, finest first; of those, all but the coarsest can have heads."""
-        x_BCHW = x_BCHW if self.stem is None else self.stem(x_BCHW)
-        maps: list[Tensor] = []
-        for stage in self.encoder:
-            x_BCHW = stage(x_BCHW)
-            maps.append(x_BCHW)
-        return decode(self.decoder, maps)
+        return decode(self.decoder, encode(self.encoder, x_BCHW if self.stem is None else self.stem(x_BCHW)))

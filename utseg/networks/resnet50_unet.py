@@ -10,14 +10,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from utseg.networks.layers.blocks import PreActivationBlock
+from utseg.networks.layers.blocks import PreActivationBlock, decode, macs_of_projecting_late
 from utseg.networks.layers.checks import check_whole
 from utseg.networks.layers.resnet50 import LEVELS, ResNet50, check_resnet
-from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last, upsample
+from utseg.networks.layers.sizes import upsample
+from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last
 from utseg.networks.pretrained.r50_vit_weights import import_resnet, resnet_layers
 
 
-class UpStage(nn.Module):
+class ResNetUpStage(nn.Module):
     """Bring the coarser map to the skip's size and channels, join them, one pre-activation block.
 
     The 1×1 convolution runs before the upsampling, on a quarter of the pixels. The two commute: bilinear weights sum to one.
@@ -34,10 +35,8 @@ class UpStage(nn.Module):
         return x
 
     def macs_spared(self, low_BCHW: Tensor, skip_BCHW: Tensor) -> int:
-        """What the published order, upsampling first, costs more, in multiply-accumulates."""
-        batch, channels, height, width = skip_BCHW.shape
-        places = height * width - low_BCHW.shape[2] * low_BCHW.shape[3]
-        return batch * places * low_BCHW.shape[1] * channels
+        """What the published order costs more."""
+        return macs_of_projecting_late(low_BCHW, skip_BCHW)
 
 
 class ResNet50UNet(SegmentationNetwork):
@@ -72,7 +71,7 @@ class ResNet50UNet(SegmentationNetwork):
         )
         self.encoder = encoder
         self.decoder = nn.ModuleList(
-            UpStage(low, channels)
+            ResNetUpStage(low, channels)
             for channels, low in zip(encoder.channels[:-1], encoder.channels[1:], strict=True)
         )
         prefer_channels_last(self)
@@ -83,11 +82,8 @@ class ResNet50UNet(SegmentationNetwork):
 
     def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
         """Decoder maps at ½ (upsampled to full size), ¼ and ⅛."""
-        skips = self.skips(self.encoder(x_BCHW))
-        maps = [skips.pop()]
-        for stage in reversed(self.decoder):
-            maps.append(stage(maps[-1], skips.pop()))
-        return [upsample(maps[-1], x_BCHW.shape[-2:]), *maps[-2:0:-1]]
+        finest, *others = decode(self.decoder, self.skips(self.encoder(x_BCHW)))
+        return [upsample(finest, x_BCHW.shape[-2:]), *others]
 
     def from_public_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """The encoder out of the public `R50+ViT-B_16.npz`; see `r50_vit_weights.py`."""

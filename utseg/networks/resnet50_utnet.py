@@ -5,28 +5,17 @@ convolutions of the encoder never see their results. Heads are meant as heads he
 channels of a head.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from utseg.errors import SettingError
-from utseg.networks.layers.attention import check_attention
-from utseg.networks.layers.checks import check_wholes
+from utseg.networks.layers.attention import AttentionSettings
+from utseg.networks.layers.checks import check_divides, check_listed, check_wholes
 from utseg.networks.network import Family, prefer_channels_last
 from utseg.networks.resnet50_unet import ResNet50UNet
 from utseg.networks.utnet import TransformerBlock
-
-
-def _check_blocks(value: object) -> tuple[int, ...]:
-    allowed = "0 (the stem) to 3 (the last block), each once"
-    if isinstance(value, str) or not isinstance(value, Collection):
-        raise SettingError(f"attention_blocks is {value!r}; it must be a list of numbers from {allowed}")
-    blocks = tuple(value)
-    for block in blocks:
-        if isinstance(block, bool) or block not in range(4) or blocks.count(block) > 1:
-            raise SettingError(f"attention_blocks has the entry {block!r}; allowed are {allowed}")
-    return tuple(sorted(blocks))
 
 
 def _one_each(name: str, value: object, blocks: Sequence[int]) -> dict[int, int]:
@@ -70,21 +59,14 @@ class ResNet50UTNet(ResNet50UNet):
             resnet_units=resnet_units,
             aux_loss=aux_loss,
         )
-        attended = _check_blocks(attention_blocks)
+        allowed = "numbers from 0 (the stem) to 3 (the last block), each once"
+        attended = check_listed("attention_blocks", attention_blocks, 3, allowed)
         blocks = _one_each("transformer_blocks", transformer_blocks, attended)
         heads = _one_each("attention_heads", attention_heads, attended)
         channels = self.encoder.channels
         for block in attended:
-            if channels[block] % heads[block]:
-                raise SettingError(
-                    f"attention_heads has {heads[block]} for block {block}; it must divide the {channels[block]} channels there"
-                )
-        attention = check_attention(
-            reduce_size=reduce_size,
-            projection=projection,
-            relative_position=relative_position,
-            dropout=dropout,
-        )
+            check_divides("attention_heads", heads[block], channels[block], f"block {block}")
+        attention = AttentionSettings(reduce_size, projection, relative_position, dropout)
         self.transformers = nn.ModuleDict(
             {
                 str(block): nn.Sequential(

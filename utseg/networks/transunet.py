@@ -11,25 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from utseg.errors import SettingError
+from utseg.networks.layers.blocks import conv_norm_relu
 from utseg.networks.layers.checks import check_choice, check_fraction, check_whole, check_wholes
 from utseg.networks.layers.resnet50 import LEVELS, ResNet50, check_resnet
+from utseg.networks.layers.sizes import upsample
 from utseg.networks.layers.vit import VisionTransformer
-from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last, upsample
+from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last
 from utseg.networks.pretrained.r50_vit_weights import import_hybrid, resnet_layers, transformer_layers
 
 BACKBONES = ("r50", "none")
 
 
-def conv_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
-    """3×3 without bias → BN → ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
-
-
-class UpStage(nn.Module):
+class TransUNetUpStage(nn.Module):
     """Double the resolution bilinearly, join with the skip if there is one, two convolutions."""
 
     def __init__(self, low_channels: int, skip_channels: int, channels: int) -> None:
@@ -107,7 +100,7 @@ class TransUNet(SegmentationNetwork):
         skips = (0, *self.resnet.channels[:-1]) if self.resnet else (0, 0, 0, 0)
         self.narrow = conv_norm_relu(hidden_size, channels[0])
         self.decoder = nn.ModuleList(
-            UpStage(low, skip, own)
+            TransUNetUpStage(low, skip, own)
             for low, skip, own in zip(channels[:-1], skips[::-1], channels[1:], strict=True)
         )
         prefer_channels_last(self)

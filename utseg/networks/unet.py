@@ -5,14 +5,17 @@ every level without a cap. No attention and no residual connections.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utseg.networks.layers.blocks import InstanceNorm, decode
-from utseg.networks.layers.checks import check_choice, check_whole
-from utseg.networks.network import SegmentationNetwork, prefer_channels_last, upsample
+from utseg.networks.layers.blocks import InstanceNorm, Pairs
+from utseg.networks.layers.checks import check_choice
+from utseg.networks.layers.sizes import upsample
+from utseg.networks.network import UShapedNetwork, prefer_channels_last
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
@@ -23,6 +26,8 @@ UPSAMPLINGS = ("transposed", "bilinear")
 
 class DoubleConv(nn.Module):
     """(3×3 → norm → ReLU) twice. The convolutions have no bias: the norm takes it out again."""
+
+    foldable: ClassVar[Pairs] = (("conv1", "norm1"), ("conv2", "norm2"))
 
     def __init__(self, in_channels: int, out_channels: int, norm: str) -> None:
         super().__init__()
@@ -36,7 +41,7 @@ class DoubleConv(nn.Module):
         return F.relu_(self.norm2(self.conv2(x)))
 
 
-class UpStage(nn.Module):
+class UNetUpStage(nn.Module):
     """Double the resolution and halve the channels, join with the skip, two convolutions.
 
     "transposed": a 2×2 transposed convolution. "bilinear": a 1×1 convolution, then bilinear upsampling.
@@ -60,7 +65,7 @@ class UpStage(nn.Module):
         return x
 
 
-class UNet(SegmentationNetwork):
+class UNet(UShapedNetwork):
     """The original U-Net: two 3×3 convolutions a level, skips (Ronneberger, Fischer, Brox 2015).
 
     Channels at level L are base_channels · 2^L.
@@ -80,31 +85,30 @@ class UNet(SegmentationNetwork):
         """levels: halvings. norm: "batch" or "instance". upsampling: "transposed" or "bilinear". aux_loss: heads at ½, ¼, … as UTNet's,
         so that deep supervision is comparable. Raises SettingError.
         """
-        check_whole("levels", levels)
-        check_whole("base_channels", base_channels)
-        channels = [base_channels * 2**level for level in range(levels + 1)]
         super().__init__(
-            num_classes=num_classes, map_channels=channels[:-1], levels=levels, aux_loss=aux_loss
+            in_channels=in_channels,
+            num_classes=num_classes,
+            base_channels=base_channels,
+            levels=levels,
+            aux_loss=aux_loss,
         )
-        check_whole("in_channels", in_channels)
         check_choice("norm", norm, tuple(NORMS))
         check_choice("upsampling", upsampling, UPSAMPLINGS)
         self.encoder = nn.ModuleList(
-            DoubleConv(channels[level - 1] if level else in_channels, channels[level], norm)
-            for level in range(levels + 1)
+            DoubleConv(before, channels, norm) for before, channels in pairwise((in_channels, *self.channels))
         )
         self.decoder = nn.ModuleList(
-            self.up_stage(level)(channels[level], norm, upsampling) for level in range(levels)
+            self.up_stage(level)(self.channels[level], norm, upsampling) for level in range(levels)
         )
         prefer_channels_last(self)
 
     def up_stage(self, level: int) -> type[nn.Module]:
         """What a decoder level is made of."""
-        return UpStage
+        return UNetUpStage
 
-    def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
-        """Decoder maps at levels 0 … levels - 1."""
+    def encode(self, x_BCHW: Tensor) -> list[Tensor]:
+        """Encoder maps at levels 0 … levels, max-pooling between them."""
         maps: list[Tensor] = []
-        for level, stage in enumerate(self.encoder):
-            maps.append(stage(F.max_pool2d(maps[-1], 2) if level else x_BCHW))
-        return decode(self.decoder, maps)
+        for stage in self.encoder:
+            maps.append(stage(F.max_pool2d(maps[-1], 2) if maps else x_BCHW))
+        return maps

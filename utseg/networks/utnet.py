@@ -5,8 +5,8 @@ after L halvings. `utnet_encoder` and `resunet` are this with attention in the e
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -14,17 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.errors import SettingError
-from utseg.networks.layers.attention import AttentionSettings, EfficientAttention, check_attention
-from utseg.networks.layers.blocks import PreActivationBlock, PreActivationBottleneck, decode
+from utseg.networks.layers.attention import AttentionSettings, EfficientAttention
+from utseg.networks.layers.blocks import PreActivationBlock, PreActivationBottleneck, macs_of_projecting_late
 from utseg.networks.layers.checks import (
     check_choice,
+    check_divides,
     check_flag,
-    check_levels_listed,
-    check_whole,
+    check_listed,
     entries_by_level,
 )
 from utseg.networks.layers.norm_relu_conv import norm_relu_conv
-from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last, upsample
+from utseg.networks.layers.sizes import upsample
+from utseg.networks.network import Family, UShapedNetwork, prefer_channels_last
 
 DOWNSAMPLINGS = ("maxpool", "strided")
 ATTENTION_IN = ("both", "encoder", "decoder")
@@ -49,7 +50,7 @@ class TransformerBlock(nn.Module):
     def __init__(self, channels: int, heads: int, attention: AttentionSettings) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels)
-        self.attention = EfficientAttention(channels, heads=heads, **attention)
+        self.attention = EfficientAttention(channels, heads, attention)
         self.feed_forward = FeedForward(channels)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ class DownStage(nn.Module):
         block: Block,
         *,
         halving: str | None,
-        transformer: Sequence[Callable[[], nn.Module]],
+        transformer: Sequence[Callable[[], nn.Module]] = (),
     ) -> None:
         """`halving`: one of DOWNSAMPLINGS, or None. `transformer`: makes each transformer block."""
         super().__init__()
@@ -82,6 +83,14 @@ class DownStage(nn.Module):
         x = F.max_pool2d(x_BCHW, 2) if self.pool else x_BCHW
         y: Tensor = self.second(self.first(x))
         return y
+
+
+def residual_encoder(in_channels: int, channels: Sequence[int], block: Block) -> nn.ModuleList:
+    """The stages of an encoder without attention, max-pooling between them."""
+    return nn.ModuleList(
+        DownStage(before, after, block, halving="maxpool" if level else None)
+        for level, (before, after) in enumerate(pairwise((in_channels, *channels)))
+    )
 
 
 class PlainUpStage(nn.Module):
@@ -101,9 +110,8 @@ class PlainUpStage(nn.Module):
         return x
 
     def macs_spared(self, low_BCHW: Tensor, skip_BCHW: Tensor) -> int:
-        """What the published order, upsampling first, costs more, in multiply-accumulates."""
-        places = skip_BCHW.shape[2] * skip_BCHW.shape[3] - low_BCHW.shape[2] * low_BCHW.shape[3]
-        return places * low_BCHW.numel() // (low_BCHW.shape[2] * low_BCHW.shape[3]) * skip_BCHW.shape[1]
+        """What the published order costs more."""
+        return macs_of_projecting_late(low_BCHW, skip_BCHW)
 
 
 class AttentionUpStage(nn.Module):
@@ -116,7 +124,7 @@ class AttentionUpStage(nn.Module):
         self.low_norm = nn.BatchNorm2d(2 * channels)
         self.skip_norm = nn.BatchNorm2d(channels)
         self.project = nn.Conv2d(2 * channels, channels, 1)
-        self.attention = EfficientAttention(channels, heads=heads, key_channels=2 * channels, **attention)
+        self.attention = EfficientAttention(channels, heads, attention, key_channels=2 * channels)
         self.feed_forward = FeedForward(channels)
         self.blocks = nn.Sequential(block(2 * channels, channels))
 
@@ -127,35 +135,24 @@ class AttentionUpStage(nn.Module):
         return x
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Where attention goes. `attended`: the levels of block_list; blocks and heads by level."""
+class _AttentionLevels:
+    """At which levels there is attention, with how many blocks and heads. Raises SettingError for UTNet's settings of those names."""
 
-    channels: tuple[int, ...]
-    attended: tuple[int, ...]
-    blocks: Mapping[int, int]
-    heads: Mapping[int, int]
-    attention_in: str
-
-    @classmethod
-    def checked(
-        cls,
-        channels: tuple[int, ...],
+    def __init__(
+        self,
+        channels: Sequence[int],
         block_list: Sequence[int],
         num_blocks: Sequence[int],
         num_heads: Sequence[int],
         attention_in: str,
-    ) -> "Placement":
-        """From UTNet's settings of those names. Raises SettingError."""
+    ) -> None:
         levels = len(channels) - 1
-        attended = check_levels_listed("block_list", block_list, levels)
-        return cls(
-            channels,
-            attended,
-            blocks={0: 1} | entries_by_level("num_blocks", num_blocks, attended, levels),
-            heads=entries_by_level("num_heads", num_heads, attended, levels),
-            attention_in=check_choice("attention_in", attention_in, ATTENTION_IN),
-        )
+        allowed = f"levels from 0 to {levels} (levels is {levels}), each once"
+        self.channels = channels
+        self.attended = check_listed("block_list", block_list, levels, allowed)
+        self.blocks = {0: 1} | entries_by_level("num_blocks", num_blocks, self.attended, levels)
+        self.heads = entries_by_level("num_heads", num_heads, self.attended, levels)
+        self.attention_in = check_choice("attention_in", attention_in, ATTENTION_IN)
 
     def encoder(self, level: int, attention: AttentionSettings) -> list[Callable[[], nn.Module]]:
         """What makes each transformer block of an encoder level; none where it has no attention."""
@@ -175,15 +172,10 @@ class Placement:
         if entry not in self.heads:
             given = tuple(self.heads.values())
             raise SettingError(f"num_heads is {given!r}; level {entry} in block_list needs an entry too")
-        heads, channels = self.heads[entry], self.channels[level]
-        if channels % heads:
-            raise SettingError(
-                f"num_heads has {heads} for level {level}; it must divide the {channels} channels there"
-            )
-        return heads
+        return check_divides("num_heads", self.heads[entry], self.channels[level], f"level {level}")
 
 
-class UTNet(SegmentationNetwork):
+class UTNet(UShapedNetwork):
     """U-Net with efficient attention in encoder and decoder (Gao, Zhou, Metaxas, 2021).
 
     See the module. Channels at level L are base_channels · 2^L.
@@ -218,33 +210,28 @@ class UTNet(SegmentationNetwork):
         place of basic ones, except in the stem. dropout: of attention weights and of the attention's output, in training.
         Raises SettingError.
         """
-        check_whole("levels", levels)
-        check_whole("base_channels", base_channels)
-        channels = tuple(base_channels * 2**level for level in range(levels + 1))
         super().__init__(
-            num_classes=num_classes, map_channels=channels[:-1], levels=levels, aux_loss=aux_loss
+            in_channels=in_channels,
+            num_classes=num_classes,
+            base_channels=base_channels,
+            levels=levels,
+            aux_loss=aux_loss,
         )
-        check_whole("in_channels", in_channels)
         check_choice("downsampling", downsampling, DOWNSAMPLINGS)
-        placement = Placement.checked(channels, block_list, num_blocks, num_heads, attention_in)
-        attention = check_attention(
-            reduce_size=reduce_size,
-            projection=projection,
-            relative_position=relative_position,
-            dropout=dropout,
-        )
+        where = _AttentionLevels(self.channels, block_list, num_blocks, num_heads, attention_in)
+        attention = AttentionSettings(reduce_size, projection, relative_position, dropout)
         block = _block(bottleneck, base_channels)
         self.encoder = nn.ModuleList(
             DownStage(
-                in_channels if level == 0 else channels[level - 1],
-                channels[level],
+                before,
+                after,
                 block if level else PreActivationBlock,
                 halving=downsampling if level else None,
-                transformer=placement.encoder(level, attention),
+                transformer=where.encoder(level, attention),
             )
-            for level in range(levels + 1)
+            for level, (before, after) in enumerate(pairwise((in_channels, *self.channels)))
         )
-        self.decoder = nn.ModuleList(placement.decoder(level, attention, block) for level in range(levels))
+        self.decoder = nn.ModuleList(where.decoder(level, attention, block) for level in range(levels))
         prefer_channels_last(self)
 
     def from_public_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
@@ -252,13 +239,6 @@ class UTNet(SegmentationNetwork):
         from utseg.networks.pretrained.official import from_official, is_official  # which knows this class
 
         return from_official(self, weights) if is_official(weights) else None
-
-    def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
-        """Decoder maps at levels 0 … levels - 1."""
-        maps: list[Tensor] = []
-        for stage in self.encoder:
-            maps.append(stage(maps[-1] if maps else x_BCHW))
-        return decode(self.decoder, maps)
 
 
 def _block(bottleneck: bool, base_channels: int) -> Block:

@@ -5,21 +5,11 @@ for a sixth of its CPU time). Done where the normalisation is all that sees the 
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import chain, pairwise
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-from utseg.networks.layers.blocks import PreActivationBlock, PreActivationBottleneck
-from utseg.networks.unet import DoubleConv
-
-PAIRS: Mapping[type[nn.Module], tuple[tuple[str, str], ...]] = {
-    PreActivationBlock: (("conv1", "norm2"),),
-    PreActivationBottleneck: (("conv1", "norm2"), ("conv2", "norm3")),
-    DoubleConv: (("conv1", "norm1"), ("conv2", "norm2")),
-}
-"""Names of a convolution and of the normalisation that alone follows it, by the block that they are in."""
 
 
 def folded(network: nn.Module) -> nn.Module:
@@ -36,7 +26,7 @@ def folded(network: nn.Module) -> nn.Module:
 
 
 def _pairs(block: nn.Module) -> Iterator[tuple[str, str]]:
-    """Those of the block's own children; in a plain sequence every two neighbours are candidates."""
-    yield from PAIRS.get(type(block), ())
+    """Names of convolutions and normalisations: what the block's class says is `foldable`, every two neighbours of a plain sequence."""
+    yield from vars(type(block)).get("foldable", ())
     if type(block) is nn.Sequential:
         yield from pairwise(name for name, _ in block.named_children())

@@ -8,7 +8,6 @@ from utseg.training.recipe import OptimizerSettings
 
 SCALE = "scale"
 """In each parameter group: what the schedule's learning rate is multiplied by."""
-POSITION_NAMES = ("position", "bias.table", "bias_table", "logits.key_")
 
 
 def make_optimizer(
@@ -18,8 +17,9 @@ def make_optimizer(
     decay = settings.pretrained_layer_decay if pretrained else 1.0
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     scales = layer_scales(network, decay)
+    spared = set() if settings.name == "sgd" else _not_decayed(network)
     for name, parameter in network.named_parameters():
-        weight_decay = settings.weight_decay if is_decayed(name, parameter, settings) else 0.0
+        weight_decay = 0.0 if name in spared else settings.weight_decay
         groups.setdefault((scales[name], weight_decay), []).append(parameter)
     listed = [
         {"params": parameters, "weight_decay": weight_decay, SCALE: scale}
@@ -31,11 +31,10 @@ def make_optimizer(
     return SGD(listed, settings.learning_rate, settings.momentum, nesterov=nesterov)
 
 
-def is_decayed(name: str, parameter: nn.Parameter, settings: OptimizerSettings) -> bool:
-    """SGD decays everything, as UTNet's publication; AdamW only weights of convolutions and linear layers, as Swin and ViT."""
-    if settings.name == "sgd":
-        return True
-    return parameter.ndim > 1 and not any(word in name for word in POSITION_NAMES)
+def _not_decayed(network: SegmentationNetwork) -> set[str]:
+    """All but the weights of convolutions and linear layers, as Swin and ViT have it. (With SGD, UTNet decays everything.)"""
+    vectors = {name for name, parameter in network.named_parameters() if parameter.ndim < 2}
+    return vectors | network.position_tables()
 
 
 def layer_scales(network: SegmentationNetwork, decay: float) -> dict[str, float]:

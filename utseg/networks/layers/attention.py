@@ -4,13 +4,14 @@ One implementation for encoder (self-attention) and decoder (the skip asks, the 
 (q·kᵀ + position) · dim_head^-½. Gao, Zhou, Metaxas, *UTNet*, MICCAI 2021, section 2.1; there is no pixel-by-pixel matrix anywhere.
 
 What is cheaper here than in the plain form, and exactly equal to it:
-- bilinear resizing commutes with the 1×1 convolution that makes keys and values, so they are made at reduce_size² places only;
+- bilinear resizing commutes with the 1×1 convolution that makes keys and values, so they are made for reduce_size² pixels only;
 - channels are stored as (heads, dim_head), so a head is a contiguous slice (`official.py` reorders checkpoints).
 
 Axes: B batch, E heads, D dim_head, N = H·W query pixels, R reduce_size, K = R² keys.
 """
 
-from typing import TypedDict
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,30 +26,26 @@ PROJECTIONS = ("interp", "maxpool")
 RELATIVE_POSITIONS = ("2d-bias", "1d-qk", "none")
 
 
-class AttentionSettings(TypedDict):
-    """What every efficient attention of a network shares."""
+@dataclass(frozen=True)
+class AttentionSettings:
+    """What every efficient attention of a network shares. Raises SettingError for a wrong value."""
 
     reduce_size: int
     projection: str
     relative_position: str
     dropout: float
 
-
-def check_attention(
-    *, reduce_size: int, projection: str, relative_position: str, dropout: float
-) -> AttentionSettings:
-    """The settings of those names, checked. Raises SettingError."""
-    return {
-        "reduce_size": check_whole("reduce_size", reduce_size, least=2),
-        "projection": check_choice("projection", projection, PROJECTIONS),
-        "relative_position": check_choice("relative_position", relative_position, RELATIVE_POSITIONS),
-        "dropout": check_fraction("dropout", dropout),
-    }
+    def __post_init__(self) -> None:
+        check_whole("reduce_size", self.reduce_size, least=2)
+        check_choice("projection", self.projection, PROJECTIONS)
+        check_choice("relative_position", self.relative_position, RELATIVE_POSITIONS)
+        check_fraction("dropout", self.dropout)
 
 
 class PositionBias2D(nn.Module):
     """A learnt bias for each offset between coarse cells, the same for every input."""
 
+    position_table_names: ClassVar = ("table",)
     offsets: Tensor
 
     def __init__(self, reduce_size: int, heads: int) -> None:
@@ -67,6 +64,8 @@ class PositionBias2D(nn.Module):
 
 class PositionLogits1D(nn.Module):
     """The paper's S_H and S_W: query times the embedding of its row (column) offset to the key, on the coarse grid."""
+
+    position_table_names: ClassVar = ("key_w", "key_h")
 
     def __init__(self, reduce_size: int, dim_head: int) -> None:
         super().__init__()
@@ -94,32 +93,23 @@ class EfficientAttention(nn.Module):
     """Attention from a map (B, C, H, W) to `reduce_size`² resized keys and values of itself or of another map."""
 
     def __init__(
-        self,
-        channels: int,
-        *,
-        heads: int,
-        reduce_size: int,
-        projection: str,
-        relative_position: str,
-        dropout: float,
-        key_channels: int | None = None,
+        self, channels: int, heads: int, settings: AttentionSettings, key_channels: int | None = None
     ) -> None:
         """`key_channels`: channels of the other map; None is self-attention, where one depthwise convolution serves q, k and v."""
         super().__init__()
         self.heads = heads
-        self.reduce_size = reduce_size
-        self.projection = projection
-        self.dropout = dropout
+        self.reduce_size = settings.reduce_size
+        self.projection = settings.projection
+        self.dropout = settings.dropout
         if key_channels is None:
             self.to_qkv = DepthwiseSeparable(channels, 3 * channels)
         else:
             self.to_q = DepthwiseSeparable(channels, channels)
             self.to_kv = DepthwiseSeparable(key_channels, 2 * channels)
         self.to_out = DepthwiseSeparable(channels, channels)
-        self.bias = PositionBias2D(reduce_size, heads) if relative_position == "2d-bias" else None
-        self.logits = (
-            PositionLogits1D(reduce_size, channels // heads) if relative_position == "1d-qk" else None
-        )
+        position, size = settings.relative_position, settings.reduce_size
+        self.bias = PositionBias2D(size, heads) if position == "2d-bias" else None
+        self.logits = PositionLogits1D(size, channels // heads) if position == "1d-qk" else None
 
     def _split_heads(self, x_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) → (B, E, H·W, D); a view of a channels-last map."""
@@ -158,16 +148,13 @@ class EfficientAttention(nn.Module):
         return drop(self.to_out(out_BCHW), dropout, self.training)
 
     def macs_spared(self, x_BCHW: Tensor, other: Tensor | None = None) -> int:
-        """What the published order costs more: keys and values of all places before they are resized, and logits of all 2R - 1 offsets.
-
-        In multiply-accumulates of `forward`.
-        """
+        """What the published order costs more: keys and values of all pixels before they are resized, and logits of all 2R - 1 offsets."""
         source = x_BCHW if other is None else other
         R, channels = self.reduce_size, x_BCHW.shape[1]
         spared = 0
         if self.projection == "interp":
-            places = source.shape[0] * (source.shape[2] * source.shape[3] - R**2)
-            spared += places * source.shape[1] * 2 * channels
+            pixels = source.shape[0] * (source.shape[2] * source.shape[3] - R**2)
+            spared += pixels * source.shape[1] * 2 * channels
         if self.logits is not None:
             spared += 2 * (R - 1) * x_BCHW.numel()
         return spared

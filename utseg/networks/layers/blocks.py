@@ -1,12 +1,16 @@
 """Blocks that several networks are made of."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.networks.layers.norm_relu_conv import norm_relu_conv
+
+# The `foldable` of a block: its convolutions, each with the normalisation that alone reads the result. Subclasses say their own.
+Pairs = tuple[tuple[str, str], ...]
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
@@ -35,6 +39,8 @@ class PreActivationBlock(nn.Module):
     The shortcut is the identity, or BN → ReLU → 1×1 where channels or resolution change. `stride` is that of the first 3×3 and of the 1×1.
     He et al., *Identity Mappings in Deep Residual Networks*, ECCV 2016.
     """
+
+    foldable: ClassVar[Pairs] = (("conv1", "norm2"),)
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
@@ -65,6 +71,8 @@ class PreActivationBottleneck(nn.Module):
 
     `stride` is that of the 3×3 and of the shortcut. `out_channels` is a multiple of 4. He et al., ECCV 2016.
     """
+
+    foldable: ClassVar[Pairs] = (("conv1", "norm2"), ("conv2", "norm3"))
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
@@ -105,6 +113,29 @@ class InstanceNorm(nn.Module):
         if x_BCHW.device.type == "cpu":
             return F.group_norm(x_BCHW, x_BCHW.shape[1], self.weight, self.bias, self.eps)
         return F.instance_norm(x_BCHW, weight=self.weight, bias=self.bias, eps=self.eps)
+
+
+def macs_of_projecting_late(low_BCHW: Tensor, skip_BCHW: Tensor) -> int:
+    """How many more multiply-accumulates a 1×1 convolution to the skip's channels takes after upsampling to its size than before it."""
+    batch, channels, height, width = skip_BCHW.shape
+    return batch * (height * width - low_BCHW.shape[2] * low_BCHW.shape[3]) * low_BCHW.shape[1] * channels
+
+
+def conv_norm_relu(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Sequential:
+    """kernel × kernel without a bias → BN → ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def encode(stages: nn.ModuleList, x_BCHW: Tensor) -> list[Tensor]:
+    """The map of each encoder stage, finest first; each stage takes the map before it."""
+    maps: list[Tensor] = []
+    for stage in stages:
+        maps.append(stage(maps[-1] if maps else x_BCHW))
+    return maps
 
 
 def decode(stages: nn.ModuleList, maps: list[Tensor]) -> list[Tensor]:

@@ -47,17 +47,23 @@ def check_wholes(name: str, value: Any) -> tuple[int, ...]:
     return tuple(value)
 
 
-def check_levels_listed(name: str, value: Any, levels: int) -> tuple[int, ...]:
-    """Levels, each once and from 0 (full resolution) to `levels` (the coarsest), sorted."""
-    allowed = f"levels from 0 to {levels} (levels is {levels}), each once"
+def check_listed(name: str, value: Any, last: int, allowed: str) -> tuple[int, ...]:
+    """Whole numbers from 0 to `last`, each once, sorted. `allowed`: that in words."""
     if isinstance(value, str) or not isinstance(value, Collection):
         raise SettingError(f"{name} is {value!r}; it must be a list of {allowed}")
-    for level in value:
-        if isinstance(level, bool) or not isinstance(level, int) or not 0 <= level <= levels:
-            raise SettingError(f"{name} has the entry {level!r}; allowed are {allowed}")
-    if len(set(value)) != len(value):
-        raise SettingError(f"{name} is {tuple(value)!r}; allowed are {allowed}")
-    return tuple(sorted(value))
+    entries = list(value)
+    for entry in entries:
+        whole = isinstance(entry, int) and not isinstance(entry, bool)
+        if not whole or not 0 <= entry <= last or entries.count(entry) > 1:
+            raise SettingError(f"{name} has the entry {entry!r}; allowed are {allowed}")
+    return tuple(sorted(entries))
+
+
+def check_divides(name: str, heads: int, channels: int, where: str) -> int:
+    """A number of heads that divides the channels."""
+    if channels % heads:
+        raise SettingError(f"{name} has {heads} for {where}; it must divide the {channels} channels there")
+    return heads
 
 
 def entries_by_level(name: str, value: Any, listed: tuple[int, ...], levels: int) -> dict[int, int]:

@@ -4,8 +4,17 @@ The border is repeated rather than zero-filled: a z-scored slice has no grey val
 be the strongest edge in the image. (Reflection would do as well but is not defined for margins wider than the image.)
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor
 from torch.nn import functional as F
+
+
+def upsample(x_BCHW: Tensor, size_HW: Sequence[int]) -> Tensor:
+    """Bilinear, corners aligned, as everywhere in UTNet."""
+    if tuple(x_BCHW.shape[-2:]) == tuple(size_HW):
+        return x_BCHW
+    return F.interpolate(x_BCHW, size=tuple(size_HW), mode="bilinear", align_corners=True)
 
 
 def margins(size: int, multiple: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ Axes: B batch, H and W rows and columns of tokens, C channels, E heads, D channe
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ def window_along(size: int, window: int, shift: int) -> tuple[int, int, int]:
 class WindowAttention(nn.Module):
     """Self-attention of the tokens of each window, with a learnt bias for each offset between two of them."""
 
+    position_table_names: ClassVar = ("bias_table",)
     offsets: Tensor
 
     def __init__(self, channels: int, *, heads: int, window: int, shift: int) -> None:

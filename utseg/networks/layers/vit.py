@@ -6,12 +6,14 @@ the square of the number of patches; `attention.py` has the one that does not. P
 Axes: B batch, N = H·W patches, C hidden size, E heads, D = C/E.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.networks.layers.dropout import dropout as drop
-from utseg.networks.network import upsample
+from utseg.networks.layers.sizes import upsample
 
 GRID = 16
 
@@ -56,6 +58,8 @@ class VisionTransformer(nn.Module):
 
     Positions are stored for a 16 × 16 grid and resized to any other, bilinearly with corners aligned.
     """
+
+    position_table_names: ClassVar = ("positions",)
 
     def __init__(
         self,

@@ -7,12 +7,12 @@ attention only; ours at other levels have no official form. Files are not read h
 
 from collections.abc import Iterator, Mapping
 
-import torch
 from torch import Tensor, nn
 
-from utseg.errors import InputError, listing
+from utseg.errors import InputError
 from utseg.networks.layers.attention import EfficientAttention
 from utseg.networks.layers.blocks import PreActivationBlock, PreActivationBottleneck
+from utseg.networks.pretrained.fit import misshapen, require_fit
 from utseg.networks.utnet import AttentionUpStage, DownStage, PlainUpStage, TransformerBlock, UTNet
 
 _BLOCK = {
@@ -156,22 +156,15 @@ def import_official_state_dict(network: nn.Module, state_dict: Mapping[str, Tens
     own = network.state_dict()
     given = _without_constants(state_dict)
     wanted = {official: name for name, official in official_names(network).items()}
-    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in given if name not in wanted]
-    misshapen = [
-        f"{name} {tuple(value.shape)} where {tuple(own[wanted[name]].shape)} is expected"
-        for name, value in given.items()
-        if name in wanted and value.shape != own[wanted[name]].shape
-    ]
-    groups = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
-    problems = [f"{len(found)} {kind}: {listing(found, most=8)}" for kind, found in groups.items() if found]
-    if problems:
-        raise InputError(
-            f"the official state dict does not fit this UTNet; {'; '.join(problems)}; check its settings"
-        )
-    with torch.no_grad():
-        for name, value in given.items():
-            own[wanted[name]].copy_(_reorder(network, wanted[name], value, to_official=False))
+    problems = {
+        "missing": [n for n in wanted if n not in given and not n.endswith("num_batches_tracked")],
+        "unexpected": [name for name in given if name not in wanted],
+        "of another shape": misshapen(
+            (name, value, own[wanted[name]].shape) for name, value in given.items() if name in wanted
+        ),
+    }
+    require_fit("the official state dict does not fit this UTNet", problems, "check its settings")
+    network.load_state_dict(from_official(network, state_dict), strict=False)
 
 
 def is_official(state_dict: Mapping[str, Tensor]) -> bool:

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from utseg.errors import InputError, listing
 from utseg.networks.layers.resnet50 import BottleneckUnit, ResNet50
+from utseg.networks.layers.sizes import upsample
 from utseg.networks.layers.vit import GRID, TransformerLayer, VisionTransformer
-from utseg.networks.network import upsample
+from utseg.networks.pretrained.fit import misshapen, require_fit
 
 _ATTENTION = "MultiHeadDotProductAttention_1"
 _POSITIONS = "Transformer/posembed_input/pos_embedding"
@@ -132,27 +132,20 @@ def _convert(
     pieces: list[_Piece], given: Mapping[str, Tensor], expected_of: str, more: list[str]
 ) -> dict[str, Tensor]:
     """Our entries of the public ones. InputError lists what is missing, of another shape, or more than there is room for."""
-    missing = [piece.public for piece in pieces if piece.public not in given]
-    misshapen = []
+    there = [(piece, given[piece.public]) for piece in pieces if piece.public in given]
+    # scale and bias of some group norms are (1, 1, 1, channels)
+    there = [(piece, value.flatten() if len(piece.shape) == 1 else value) for piece, value in there]
+    problems = {
+        "missing": [piece.public for piece in pieces if piece.public not in given],
+        "of another shape": misshapen((piece.public, value, piece.shape) for piece, value in there),
+        "without a counterpart": more,
+    }
+    require_fit(
+        f"the public weights do not fit {expected_of}", problems, "check the network's settings and the file"
+    )
     found: dict[str, list[Tensor]] = {}
-    for piece in pieces:
-        if piece.public not in given:
-            continue
-        value = given[piece.public]
-        # scale and bias of some group norms are (1, 1, 1, channels)
-        fits = value.shape == piece.shape or (
-            len(piece.shape) == 1 and value.shape[-1:] == piece.shape and value.numel() == piece.shape[0]
-        )
-        if fits:
-            found.setdefault(piece.own, []).append(piece.convert(value.reshape(piece.shape)).float())
-        else:
-            misshapen.append(f"{piece.public} {tuple(value.shape)} where {piece.shape} is expected")
-    groups = {"missing": missing, "of another shape": misshapen, "without a counterpart": more}
-    problems = [f"{len(names)} {kind}: {listing(names, most=8)}" for kind, names in groups.items() if names]
-    if problems:
-        raise InputError(
-            f"the public weights do not fit {expected_of}; {'; '.join(problems)}; check the network's settings and the file"
-        )
+    for piece, value in there:
+        found.setdefault(piece.own, []).append(piece.convert(value).float())
     return {own: torch.cat(parts).contiguous() for own, parts in found.items()}
 
 
