@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from utseg.errors import InputError
 from utseg.notices import Notice
-from utseg.rawdata.content import GZIP_MAGIC, Content, GzipContent, PlainContent, dicom_refusal
+from utseg.rawdata.content import GZIP_MAGIC, Content, GzipContent, PlainContent, dicom_refusal, kind_of
 from utseg.rawdata.geometry import SPACING_RANGE_MM, Geometry, Matrix, affine_problem
 
 ENDINGS = (".nii.gz", ".nii")
@@ -49,22 +49,6 @@ REFUSED_TYPES = {
     1792: "complex",
     2048: "complex",
     2304: "RGBA colour",
-}
-SIGNATURES = {
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
-    b"BM": "a bitmap picture",
-    b"II*\0": "a TIFF picture",
-    b"MM\0*": "a TIFF picture",
-    b"PK\x03\x04": "a zip archive",
-    b"\x89HDF": "an HDF5 file",
-    b"NRRD": "an NRRD file",
-    b"ObjectType": "a MetaImage file",
-    b"%PDF": "a PDF file",
-    b"<": "a web page or XML",
-    b"version https://git-lfs": "a Git LFS pointer, not the file itself (run `git lfs pull`)",
-    b"/annex/objects/": "a git-annex pointer, not the file itself (run `git annex get` or `datalad get`)",
-    GZIP_MAGIC: "a gzip file; rename it to .nii.gz",
 }
 
 
@@ -147,17 +131,15 @@ def first_nonzero_frame(path: Path, start: int = 0) -> int | None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Content]:
+    compressed = path.name.endswith(".gz")
     try:
         with path.open("rb") as handle:
             begin = handle.peek(256)[:256]
             if not begin:
                 raise InputError(f"{path}: the file is empty; copy or export it again")
-            if path.name.endswith(".gz"):
-                if not begin.startswith(GZIP_MAGIC):
-                    raise _not_nifti(path, begin, "gzip-compressed NIfTI")
-                yield GzipContent(path, handle)
-            else:
-                yield PlainContent(path, handle)
+            if compressed and not begin.startswith(GZIP_MAGIC):
+                raise _not_nifti(path, begin, "gzip-compressed NIfTI")
+            yield GzipContent(path, handle) if compressed else PlainContent(path, handle)
     except OSError as error:
         raise InputError(f"{path}: could not be read ({error.strerror or error})") from None
 
@@ -165,7 +147,7 @@ def _opened(path: Path) -> Iterator[Content]:
 def _not_nifti(path: Path, begin: bytes, expected: str) -> InputError:
     if begin[128:132] == b"DICM":
         return dicom_refusal(path)
-    known = next((name for signature, name in SIGNATURES.items() if begin.startswith(signature)), None)
+    known = kind_of(begin)
     if known is None and len(begin) >= 4 and _header_class(begin) is not None:
         known = "NIfTI without compression; rename it to .nii"
     return InputError(
@@ -223,11 +205,10 @@ def _checked_header(path: Path, content: Content) -> Header:
     checked = Header(
         geometry, dtype, frames, _offset(path, header, length), _scale(path, header), tuple(warnings)
     )
-    most = content.may_hold(checked.total_bytes)
-    if most is not None:
+    if checked.total_bytes > content.most:
         raise InputError(
             f"{path}: the header calls for {checked.total_bytes:,} bytes ({' × '.join(map(str, size_xyz))} voxels, frames: {frames}), "
-            f"the file can hold {most:,} at most; it is cut off or its header is damaged: copy or export it again"
+            f"the file can hold {content.most:,} at most; it is cut off or its header is damaged: copy or export it again"
         )
     return checked
 
