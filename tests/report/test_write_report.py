@@ -289,6 +289,19 @@ def stacks(page):
     return [value for key, value in page.data.items() if key.startswith("stack-")]
 
 
+@pytest.mark.parametrize(
+    ("cells", "texts"),
+    [(["m", "LV", "0.9", "x"], 2), (["m", "–", "LV"], 1), (["m", "all", ""], 2), (["2", "<0.001"], 1)],
+)
+def test_columns_are_text_up_to_the_first_of_numbers(cells, texts):
+    from utseg.evaluate.tables import Table
+    from utseg.report.page import TableBlock
+
+    heads = [str(number) for number in range(len(cells))]
+    assert TableBlock(Table("", heads, [cells, ["a", *cells[1:]]])).texts == texts
+    assert TableBlock(Table("", heads, [])).texts >= 1
+
+
 def read_csv(folder: Path, name: str) -> list[dict[str, str]]:
     path = min(folder.glob(f"*_{name}*.csv"), key=lambda path: len(path.name))
     with path.open(newline="", encoding="utf-8") as handle:

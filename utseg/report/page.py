@@ -7,7 +7,8 @@ page's own script and style by their hash, pictures from the file itself, and no
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal
@@ -22,6 +23,8 @@ from utseg.report.scores.comparison_tables import MARK
 from utseg.report.stacks import Stack
 
 UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+NUMBER = re.compile(r"[<+−-]?\d|–?$")
+SMALL_PRINT = ("note", "legend", "labels_legend")
 Fold = Literal["", "closed", "open"]
 
 
@@ -36,18 +39,21 @@ class Block:
 
 @dataclass(frozen=True)
 class TableBlock:
-    """A table. `texts`: how many of its columns are text, the others are aligned right; `prose`: long texts in all of them.
-
-    A folded one is opened by its title. The table is exported, too.
-    """
+    """A table, exported too. A folded one is opened by its title; `prose`: long texts in all of its columns."""
 
     table: Table
-    texts: int = 1
     fold: Fold = ""
     titled: bool = True
     noted: bool = True
     prose: bool = False
     kind: str = "table"
+
+    @property
+    def texts(self) -> int:
+        """How many columns are text: the first, and those beside it that have cells other than numbers. The others are aligned right."""
+        others = list(zip(*self.table.rows, strict=True))[1:]
+        numbers = [index for index, cells in enumerate(others, start=1) if all(map(NUMBER.match, cells))]
+        return numbers[0] if numbers else len(self.table.columns)
 
 
 @dataclass(frozen=True)
@@ -65,17 +71,22 @@ AnyBlock = Block | TableBlock | Charts
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it. `anchor` and `link` are for the navigation."""
+    """A heading and what stands below it. `anchor` and `link`, where that is not the heading, are for the navigation."""
 
     anchor: str
-    link: str
     heading: str
     blocks: Sequence[AnyBlock]
+    link: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing but small print."""
+        return all(block.kind in SMALL_PRINT for block in self.blocks)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """What a page shows. Sections without a block are left out."""
+    """What a page shows. Sections that are empty are left out."""
 
     kind: str
     title: str
@@ -100,32 +111,28 @@ def models_legend(names: Sequence[str]) -> list[Block]:
     return [Block("legend", names)] if len(names) > 1 else []
 
 
-def folded(tables: Sequence[Table], texts: int) -> list[TableBlock]:
+def folded(tables: Iterable[Table]) -> list[TableBlock]:
     """Tables that are opened by their titles."""
-    return [TableBlock(table, texts, "closed") for table in tables]
+    return [TableBlock(table, "closed") for table in tables]
 
 
 def figures_section(cases: ShownCases | None, heading: str, text: str) -> Section:
     """The pictures of the chosen cases."""
-    blocks = (
-        [Block("labels_legend"), note(text), Block("figures", _figures(cases))]
-        if cases and cases.figures
-        else []
-    )
-    return Section("pictures", "Pictures", heading, blocks)
+    figures = [Block("figures", _figures(cases))] if cases and cases.figures else []
+    return Section("pictures", heading, [Block("labels_legend"), note(text), *figures], "Pictures")
 
 
 def cases_section(cases: ShownCases | None) -> Section:
     """The table of all cases, which can be sorted and filtered."""
     blocks = [TableBlock(cases.table, kind="cases")] if cases else []
-    return Section("cases", "All cases", "All cases", blocks)
+    return Section("cases", "All cases", blocks)
 
 
 def provenance_section(provenance: Table, settings: Table | None, commands: Sequence[str]) -> Section:
     """Where everything came from, and how to do it again."""
-    blocks = [TableBlock(provenance, 3, "open", prose=True)]
-    blocks += [TableBlock(settings, 3, "closed", prose=True)] if settings else []
-    return Section("provenance", "Provenance", "Provenance", [*blocks, Block("commands", commands)])
+    blocks = [TableBlock(provenance, "open", prose=True)]
+    blocks += [TableBlock(settings, "closed", prose=True)] if settings else []
+    return Section("provenance", "Provenance", [*blocks, Block("commands", commands)])
 
 
 def render(page: Page) -> str:
@@ -146,7 +153,7 @@ def render(page: Page) -> str:
     colours = {name: label_colour(max(value, 1)) for name, value in cases.labels.items()} if cases else {}
     return environment.get_template("page.html").render(
         page=page,
-        sections=[section for section in page.sections if section.blocks],
+        sections=[section for section in page.sections if not section.is_empty],
         script=Markup(script),
         style=Markup(style),
         policy=f"default-src 'none'; img-src data:; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "

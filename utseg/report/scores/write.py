@@ -118,7 +118,7 @@ def _score_sections(cases: ShownCases, comparisons: Sequence[Comparisons]) -> li
     glance = [table for some in comparisons for table in comparison_tables(some)]
     pairs = [table for some in comparisons if (table := pair_table(some))]
     detailed = [table for some in comparisons for table in comparison_tables(some, detailed=True)]
-    in_sight = [TableBlock(table, 2, noted=table is glance[:IN_SIGHT][-1]) for table in glance[:IN_SIGHT]]
+    in_sight = [TableBlock(table, noted=table is glance[:IN_SIGHT][-1]) for table in glance[:IN_SIGHT]]
     charts = distributions(cases.entries, cases.columns)
     agreeing = [
         plots
@@ -126,54 +126,32 @@ def _score_sections(cases: ShownCases, comparisons: Sequence[Comparisons]) -> li
         for plots in agreements(entry, clinical.get(entry.name), number)
     ]
     return [
-        Section(
-            "glance",
-            "At a glance",
-            "At a glance",
-            [*in_sight, *folded(glance[IN_SIGHT:], 2), *folded(pairs, 4)],
-        ),
+        Section("glance", "At a glance", [*in_sight, *folded(glance[IN_SIGHT:]), *folded(pairs)]),
         figures_section(cases, "Best, median and worst cases", FIGURES_NOTE),
-        Section(
-            "distributions",
-            "Distributions",
-            "Distributions",
-            [note(DISTRIBUTIONS_NOTE), *legend, *charts] if charts else [],
-        ),
+        Section("distributions", "Distributions", [note(DISTRIBUTIONS_NOTE), *legend, *charts]),
         Section(
             "agreement",
-            "Agreement",
             "Agreement with the reference",
-            [note(AGREEMENT_NOTE), *legend, *agreeing] if agreeing else [],
+            [note(AGREEMENT_NOTE), *legend, *agreeing],
+            "Agreement",
         ),
         cases_section(cases),
-        Section(
-            "details",
-            "Details",
-            "Details",
-            [
-                *folded(detailed, 2),
-                *(
-                    block
-                    for table in _summaries(shared, clinical)
-                    for block in folded([table], 2 if table.columns[1] == "label" else 1)
-                ),
-            ],
-        ),
+        Section("details", "Details", folded([*detailed, *_summaries(shared, clinical)])),
     ]
 
 
 def _training_sections(entries: Sequence[Entry], made: Mapping[str, str]) -> list[Section]:
     curves, training = training_curves(entries), training_table(entries)
     blocks: list[AnyBlock] = [curves] if curves else []
-    blocks += [TableBlock(training, 2, titled=False)] if training else []
+    blocks += [TableBlock(training, titled=False)] if training else []
     plans = [
-        TableBlock(plan, 3, "closed" if number else "open", prose=True)
+        TableBlock(plan, "closed" if number else "open", prose=True)
         for number, plan in enumerate(plan_tables(entries))
     ]
     provenance, settings = provenance_table(entries, made), settings_table(entries)
     return [
-        Section("training", "Training", "Training", blocks),
-        Section("plan", "Plan", "The plan, with its reasons", plans),
+        Section("training", "Training", blocks),
+        Section("plan", "The plan, with its reasons", plans, "Plan"),
         provenance_section(provenance, settings, commands(entries, made["command"])),
     ]
 

@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from utseg.evaluate.tables import Table
 from utseg.home import Home
 from utseg.report.add_pictures import with_pictures
 from utseg.report.cases import ShownCases, show_cases
@@ -115,9 +114,9 @@ def write_study_report(
         notices += lines
     record = data.record
     again = shlex.join(["utseg_study", str(data.folder / DEFINITION_FILE), "-o", str(data.folder)])
-    datasets = TableBlock(dataset_table(data), 2)
+    datasets = TableBlock(dataset_table(data))
     checked = Block("text", CHECKED.format(_link(data.folder / STUDY_FILE, output)))
-    runs: list[AnyBlock] = [checked, TableBlock(runs_table(data), 2, titled=False)]
+    runs: list[AnyBlock] = [checked, TableBlock(runs_table(data), titled=False)]
     if not data.runs:
         runs.insert(1, datasets)
     page = Page(
@@ -127,7 +126,7 @@ def write_study_report(
         notices=notices,
         sections=[
             *(_score_sections(data, cases, datasets) if data.runs else ()),
-            Section("runs", "Runs and subjects", "Runs and subjects", runs),
+            Section("runs", "Runs and subjects", runs),
             provenance_section(
                 provenance_table(data, made), definition_table(data), [again, made["command"]]
             ),
@@ -164,29 +163,28 @@ def _score_sections(data: StudyData, cases: ShownCases | None, datasets: TableBl
     pair_tables = [pair_table(data, some) for some in pairs if some]
     short = [table for table in pair_tables[:1] if len(table.rows) <= MOST_ROWS_IN_SIGHT]
     return [
-        Section("answer", "The answer", "The answer", [*answer, datasets]),
+        Section("answer", "The answer", [*answer, datasets]),
         Section(
             "matrix",
             "Trained on, tested on",
-            "Trained on, tested on",
             [MatrixBlock(matrix_table(every[0], by), matrices=every), note(matrix_note)],
         ),
-        Section("loss", "Loss", f"What is lost on unseen {plural(by)}", _loss_blocks(data, found)),
+        Section("loss", f"What is lost on unseen {plural(by)}", _loss_blocks(data, found), "Loss"),
         Section(
             "models",
-            "Models",
             "Which model is better",
-            [*(TableBlock(table, 3) for table in short), *folded(pair_tables[len(short) :], 3)],
+            [*map(TableBlock, short), *folded(pair_tables[len(short) :])],
+            "Models",
         ),
-        Section("ablation", "Ablation", "What each part is worth", _blocks(parts, titled=False, headed=True)),
+        Section("ablation", "What each part is worth", _blocks(parts, titled=False, headed=True), "Ablation"),
         Section(
             "learning",
-            "Learning curve",
             "How many subjects are needed",
-            _blocks([learning_finding(data, steps)] if steps else [], 2),
+            _blocks([learning_finding(data, steps)] if steps else []),
+            "Learning curve",
         ),
-        Section("chance", "Chance", "How much is chance", _blocks(chance, 2)),
-        Section("cost", "Cost", "Score and cost", _blocks([cost_finding(data)], titled=False)),
+        Section("chance", "How much is chance", _blocks(chance), "Chance"),
+        Section("cost", "Score and cost", _blocks([cost_finding(data)], titled=False), "Cost"),
         images,
         figures_section(
             cases,
@@ -194,18 +192,16 @@ def _score_sections(data: StudyData, cases: ShownCases | None, datasets: TableBl
             FIGURES_NOTE.format(seen if by else ""),
         ),
         cases_section(cases),
-        Section("details", "Details", "Details", folded([scores_table(data, every)], 5)),
+        Section("details", "Details", folded([scores_table(data, every)])),
     ]
 
 
-def _blocks(
-    findings: Sequence[Finding], texts: int = 1, *, titled: bool = True, headed: bool = False
-) -> list[AnyBlock]:
+def _blocks(findings: Sequence[Finding], *, titled: bool = True, headed: bool = False) -> list[AnyBlock]:
     blocks: list[AnyBlock] = []
     for finding in findings:
         blocks += [Block("heading", finding.table.title)] if headed else []
         blocks += [finding.charts] if finding.charts else []
-        blocks.append(TableBlock(finding.table, texts, titled=titled))
+        blocks.append(TableBlock(finding.table, titled=titled))
     return blocks
 
 
@@ -222,7 +218,7 @@ def _loss_blocks(data: StudyData, found: Sequence[Sequence[Loss]]) -> list[Table
         first = replace(first, rows=short, note=corrected)
     by_group = losses_by_group(data)
     groups = [TableBlock(loss_by_group_table(data, by_group))] if by_group else []
-    return [TableBlock(first, 3), *groups, *folded(others, 3)]
+    return [TableBlock(first), *groups, *folded(others)]
 
 
 def _images(data: StudyData) -> tuple[Section, list[str]]:
@@ -236,12 +232,11 @@ def _images(data: StudyData) -> tuple[Section, list[str]]:
         if found:
             legend = models_legend([name.replace("=", " ") for name in data.tested_on])
             blocks = [*legend, cloud_charts(found, data.tested_on)]
-        tables: list[tuple[Table, int]] = [(correlation_table(related), 2)] if related else []
-        tables += [(feature_table(data.record.by, groups, differing), 1)] if groups else []
-        for table, texts in tables:
-            long = len(table.rows) > MOST_ROWS_IN_SIGHT
-            blocks.append(TableBlock(table, texts, "closed" if long else ""))
-    section = Section("images", "Images", "Do different images explain it?", blocks)
+        tables = [correlation_table(related)] if related else []
+        tables += [feature_table(data.record.by, groups, differing)] if groups else []
+        for table in tables:
+            blocks.append(TableBlock(table, "closed" if len(table.rows) > MOST_ROWS_IN_SIGHT else ""))
+    section = Section("images", "Do different images explain it?", blocks, "Images")
     return section, correlation_sentence(related)
 
 
