@@ -35,7 +35,6 @@ RANGES: dict[Pathology, tuple[tuple[float, float], ...]] = {
 class Heart:
     """What was drawn for one heart. Sizes are those at end-diastole."""
 
-    pathology: Pathology
     lv_edv_ml: float
     lv_ejection_fraction: float
     myocardium_ml: float
@@ -90,7 +89,6 @@ def draw_heart(rng: np.random.Generator, pathology: Pathology) -> Heart:
         float(rng.uniform(*limits)) for limits in RANGES[pathology]
     )
     return Heart(
-        pathology=pathology,
         lv_edv_ml=edv,
         lv_ejection_fraction=ef,
         myocardium_ml=mass,

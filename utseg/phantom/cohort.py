@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,6 @@ from utseg.files import (
 )
 from utseg.phantom.anatomy import PATHOLOGIES
 from utseg.phantom.examination import UNLABELLED, PhantomSettings, Subject, draw_examination, write_subject
-from utseg.phantom.readme import README
 from utseg.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,8 @@ def make_phantom(
         write_json(folder / STATE_FILE, state | {"files": recorded})
         _make_subjects(folder, settings, missing, workers)
         _write_table(folder / TABLE_FILE, cohort, settings)
-        write_text(folder / README_FILE, README.format(**asdict(settings)))
+        readme = (files("utseg.phantom") / "readme.md").read_text(encoding="utf-8")
+        write_text(folder / README_FILE, readme.format(**asdict(settings)))
         names = [README_FILE, TABLE_FILE, *(name for subject in cohort for name in subject.files)]
         write_json(folder / STATE_FILE, state | {"files": {name: sha256(folder / name) for name in names}})
     return "made"
