@@ -26,9 +26,10 @@ def runs(tmp_path_factory):
     torch.set_num_threads(1)
     home = make_home(tmp_path_factory.mktemp("home"))
     root = home / "results" / "Tiny" / "tiny_2d"
-    for model, recipe in RECIPES.items():
-        request = make_request(home, root / model / "fold0", model=model, epochs=2)
-        train_by_recipe(request, recipe)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("utseg.training.log.draw_progress", lambda history: b"")  # as slow as a tiny run
+        for model, recipe in RECIPES.items():
+            train_by_recipe(make_request(home, root / model / "fold0", model=model, epochs=2), recipe)
     yield home, root
     torch.set_num_threads(threads)
 

@@ -24,15 +24,6 @@ SAVED_AT_ONCE = {"save_minutes": 1e-5}
 RECIPE, UNET = hybrid_recipe("UTNet"), convolutional_recipe("UNet")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny tensors gain nothing from threads, and lose much on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     return make_home(tmp_path_factory.mktemp("home"))
@@ -164,7 +155,7 @@ def test_killed_before_the_model_is_written_it_resumes_to_the_very_same(home, wh
     assert_same(results(request.output), results(whole[0]))
 
 
-@pytest.mark.parametrize(("iteration", "last_save"), [(1, 12), (6, 5), (13, 0), (13, 7), (13, 12)])
+@pytest.mark.parametrize(("iteration", "last_save"), [(6, 5), (13, 0), (13, 7)])
 def test_a_killed_run_resumes_to_the_very_same_weights(
     home, whole, tmp_path, monkeypatch, iteration, last_save
 ):

@@ -32,6 +32,10 @@ class LoaderProcesses:
         self._connections: list[Connection] = []
         self._processes: list[BaseProcess] = []
         context: Any = fresh_process_context()  # its base class does not declare Process
+        if context.get_start_method() == "forkserver":
+            context.set_forkserver_preload(
+                ["torch", "utseg.augment.loader"]
+            )  # imported once, not by each worker
         try:
             for index in range(workers):
                 receiver, sender = context.Pipe(duplex=False)
