@@ -114,7 +114,7 @@ def group_columns(rows: Sequence[Row]) -> tuple[str, ...]:
     for column in sorted(columns, key=lambda name: (name != "vendor", name != "phase")):
         parts = by_value(rows, column)
         if len(parts) > 1:
-            cases = sorted(frozenset(str(row["case"]) for row in own) for own in parts.values())
+            cases = sorted(frozenset(str(row["case"]) for row in part) for part in parts.values())
             kept.setdefault(tuple(sorted(cases, key=sorted)), column)
     return tuple(kept.values())
 
@@ -230,12 +230,12 @@ def _named(entries: list[Entry]) -> list[Entry]:
     """Names: the parts of the folders' paths in which they differ; of a single entry its model and what it was trained on."""
     if len(entries) == 1:
         return [replace(entries[0], name=_own_name(entries[0]))]
-    parts = [list(entry.folder.absolute().parts) for entry in entries]
-    while all(len(own) > 1 for own in parts) and len({own[0] for own in parts}) == 1:
-        parts = [own[1:] for own in parts]
-    while all(len(own) > 1 for own in parts) and len({own[-1] for own in parts}) == 1:
-        parts = [own[:-1] for own in parts]
-    return [replace(entry, name="/".join(own)) for entry, own in zip(entries, parts, strict=True)]
+    paths = [list(entry.folder.absolute().parts) for entry in entries]
+    for end in (0, -1):
+        while min(map(len, paths)) > 1 and len({path[end] for path in paths}) == 1:
+            for path in paths:
+                path.pop(end)
+    return [replace(entry, name="/".join(path)) for entry, path in zip(entries, paths, strict=True)]
 
 
 def _own_name(entry: Entry) -> str:

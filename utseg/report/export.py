@@ -49,11 +49,11 @@ def write_page(page: Page, output: Path, cases: int) -> Report:
 def made_now() -> dict[str, str]:
     """When and by what a report is made."""
     try:
-        own = version("utseg")
+        installed = version("utseg")
     except PackageNotFoundError:
-        own = "not installed"
+        installed = "not installed"
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return {"made": now, "by": f"utseg {own}, Python {platform.python_version()}"}
+    return {"made": now, "by": f"utseg {installed}, Python {platform.python_version()}"}
 
 
 def export_tables(tables: Sequence[Table], folder: Path) -> None:

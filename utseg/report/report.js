@@ -16,23 +16,22 @@ function make(name, attributes = {}, ...children) {
 
 // ---- Theme: automatic, light, dark. Remembered where the browser allows it for this file.
 function startTheme() {
-  const button = byId("theme");
+  const [button, key] = [byId("theme"), "utseg-report-theme"];
   const themes = ["automatic", "light", "dark"];
-  const remember = (theme) => { try { localStorage.setItem("utseg-report-theme", theme); } catch { /* not for this file */ } };
-  const remembered = () => { try { return localStorage.getItem("utseg-report-theme"); } catch { return null; } };
-  let theme = themes.includes(remembered()) ? remembered() : "automatic";
-  const show = () => {
-    if (theme === "automatic") document.documentElement.removeAttribute("data-theme");
+  let theme = "automatic";
+  function show(wanted) {
+    theme = themes.includes(wanted) ? wanted : "automatic";
+    if (theme === "automatic") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme;
     button.textContent = `Theme: ${theme}`;
-  };
+  }
   button.addEventListener("click", () => {
-    theme = themes[(themes.indexOf(theme) + 1) % themes.length];
-    remember(theme);
-    show();
+    show(themes[(themes.indexOf(theme) + 1) % themes.length]);
+    try { localStorage.setItem(key, theme); } catch { /* not for this file */ }
   });
   button.hidden = false;
-  show();
+  show(theme);
+  try { show(localStorage.getItem(key)); } catch { /* not for this file */ }
 }
 
 // ---- The table of cases: sorting and filters.
@@ -130,7 +129,7 @@ function startViewer() {
     for (const { name, index } of scored)
       panels.push(panel(name, stack.models[index].paths, stack.models[index].dice, `volume: ${dice(stack.dice[index])}`));
     byId("panels").className = `panels n${Math.min(panels.length, 6)}`;
-    byId("panels").replaceChildren(...panels.map((own) => own.element));
+    byId("panels").replaceChildren(...panels.map((one) => one.element));
     byId("previous-case").disabled = !neighbour(-1);
     byId("next-case").disabled = !neighbour(1);
     draw();
@@ -173,12 +172,12 @@ function startViewer() {
     if (!stack) return;
     const z = Number(slider.value);
     const { cell, columns } = stack.image;
-    for (const own of panels) {
-      own.picture.setAttribute("viewBox", `${(z % columns) * cell[0]} ${Math.floor(z / columns) * cell[1]} ${cell[0]} ${cell[1]}`);
-      outlines(own.over, own.paths ? own.paths[z] : []);
-      outlines(own.under, own.scores && byId("both").checked ? stack.reference[z] : []);
-      own.slice.textContent = own.scores ? `slice: ${dice(own.scores[z])}` : "";
-      own.svg.setAttribute("aria-label", `${stack.case}: ${own.name}, slice ${stack.slices[z]} of ${stack.of}`);
+    for (const panel of panels) {
+      panel.picture.setAttribute("viewBox", `${(z % columns) * cell[0]} ${Math.floor(z / columns) * cell[1]} ${cell[0]} ${cell[1]}`);
+      outlines(panel.over, panel.paths ? panel.paths[z] : []);
+      outlines(panel.under, panel.scores && byId("both").checked ? stack.reference[z] : []);
+      panel.slice.textContent = panel.scores ? `slice: ${dice(panel.scores[z])}` : "";
+      panel.svg.setAttribute("aria-label", `${stack.case}: ${panel.name}, slice ${stack.slices[z]} of ${stack.of}`);
     }
     byId("slice-text").textContent = `${stack.slices[z]} of ${stack.of}, ${stack.thickness} mm apart`;
   }
@@ -225,7 +224,7 @@ function startChoices() {
   const tables = [...document.querySelectorAll(".choice")];
   function choose() {
     const [metric, label] = selects.map((select) => select.value);
-    for (const own of tables) own.hidden = own.dataset.metric !== metric || own.dataset.label !== label;
+    for (const table of tables) table.hidden = table.dataset.metric !== metric || table.dataset.label !== label;
   }
   selects.forEach((select) => select.addEventListener("change", choose));
   byId("choices").hidden = false;
@@ -235,11 +234,12 @@ function startChoices() {
 // ---- Print: what is folded is opened, and folded again afterwards.
 function startPrint() {
   let opened = [];
+  const open = (isOpen) => { for (const details of opened) details.open = isOpen; };
   window.addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details:not([open])")];
-    for (const own of opened) own.open = true;
+    opened = document.querySelectorAll("details:not([open])");
+    open(true);
   });
-  window.addEventListener("afterprint", () => { for (const own of opened) own.open = false; });
+  window.addEventListener("afterprint", () => open(false));
 }
 
 startTheme();

@@ -59,12 +59,12 @@ def compare_entries(entries: Sequence[Entry], columns: Sequence[str]) -> tuple[l
 
 
 def _require_same_labels(rows: Mapping[str, Sequence[Row]]) -> None:
-    labels = {name: sorted({str(row["label_name"]) for row in own}) for name, own in rows.items()}
+    labels = {name: sorted({str(row["label_name"]) for row in some}) for name, some in rows.items()}
     first_name, first = next(iter(labels.items()))
-    for name, own in labels.items():
-        if own != first:
+    for name, found in labels.items():
+        if found != first:
             raise InputError(
-                f"{name}: scored on the labels {', '.join(own)}, {first_name} on {', '.join(first)}; report them one by one"
+                f"{name}: scored on the labels {', '.join(found)}, {first_name} on {', '.join(first)}; report them one by one"
             )
 
 
@@ -139,7 +139,9 @@ def _cell(label: Mapping[str, Any], metric: str, model: str) -> str:
 def _empties(group: Mapping[str, Any], label: str, model: str) -> list[str]:
     """Missed, extra, neither; of the mean over labels the sums over them."""
     labels = group["labels"]
-    names = [label] if "empty" in labels[label]["models"][model] else [own for own in labels if own != label]
+    names = (
+        [label] if "empty" in labels[label]["models"][model] else [name for name in labels if name != label]
+    )
     counts = [labels[name]["models"][model]["empty"] for name in names]
     return [str(sum(count[status] for count in counts)) for status in EMPTIES.values()]
 

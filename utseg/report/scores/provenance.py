@@ -190,7 +190,7 @@ def leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
 def text(value: Any) -> str:
     """A setting for people: lists with commas, labels as name = value."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} = {text(own)}" for key, own in value.items())
+        return ", ".join(f"{key} = {text(one)}" for key, one in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(map(text, value)) or "none"
     if isinstance(value, float):

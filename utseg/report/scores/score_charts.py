@@ -62,19 +62,19 @@ def _rows(
     rows = [[row for row in entry.rows if row["label_name"] == label] for entry in entries]
     groups = [("all", rows)]
     if column:
-        split = [by_value(own, column) for own in rows]
-        names = sorted({value for own in split for value in own})
-        groups += [(value, [own.get(value, []) for own in split]) for value in names[:MOST_VALUES]]
+        split = [by_value(some, column) for some in rows]
+        names = sorted({value for some in split for value in some})
+        groups += [(value, [some.get(value, []) for some in split]) for value in names[:MOST_VALUES]]
     dots = []
     every: list[float] = []
     for name, by_entry in groups:
-        for number, own in enumerate(by_entry):
-            defined = [row for row in own if row["status"] in WRONG or math.isfinite(row[metric.key])]
+        for number, some in enumerate(by_entry):
+            defined = [row for row in some if row["status"] in WRONG or math.isfinite(row[metric.key])]
             values = np.array([row[metric.key] for row in defined], dtype=float)
             every += values[np.isfinite(values)].tolist()
             values = np.nan_to_num(values, nan=np.inf)
             cases = [str(row["case"]) for row in defined]
-            dots.append(Dots(name if number == 0 else "", number, values, cases, len(own) - len(defined)))
+            dots.append(Dots(name if number == 0 else "", number, values, cases, len(some) - len(defined)))
     if metric.unit:
         return dots, (0.0, max(every, default=1.0) or 1.0)
     return dots, (min(every, default=0.0), 1.0)

@@ -47,6 +47,7 @@ from utseg.report.scores.score_charts import MODELS_SHOWN, agreements, distribut
 AGREEMENT_MODELS = 4
 IN_SIGHT = 2
 NEEDED_FOR_SUMMARY = ("hd95_mm", "reference_ml", "prediction_ml")
+SAME_SUBJECTS = " Only subjects for whom all models have the measure."
 FIGURES_NOTE = (
     "By the mean Dice over labels and models; below each prediction the Dice of the whole volume. "
     "The slice shown is the one whose own Dice is nearest to the volume's."
@@ -158,12 +159,13 @@ def _training_sections(entries: Sequence[Entry], made: Mapping[str, str]) -> lis
 
 def _clinical(entries: Sequence[Entry]) -> dict[str, Clinical]:
     """The clinical measures of each entry that has some, all of the same subjects."""
-    found = {}
-    for entry in entries:
-        if {"reference_ml", "prediction_ml"} <= set(entry.rows[0]):
-            found[entry.name] = clinical_measures(entry.rows, group_columns(entry.rows))
-    own = {name: one for name, one in found.items() if one}
-    return dict(zip(own, over_same_subjects(list(own.values())), strict=True))
+    found = {
+        entry.name: measures
+        for entry in entries
+        if {"reference_ml", "prediction_ml"} <= set(entry.rows[0])
+        if (measures := clinical_measures(entry.rows, group_columns(entry.rows)))
+    }
+    return dict(zip(found, over_same_subjects(list(found.values())), strict=True))
 
 
 def _summaries(entries: Sequence[Entry], clinical: Mapping[str, Clinical]) -> list[Table]:
@@ -174,31 +176,21 @@ def _summaries(entries: Sequence[Entry], clinical: Mapping[str, Clinical]) -> li
             continue  # a metrics.csv from elsewhere
         columns = group_columns(entry.rows)
         summary = summarise(entry.rows, columns)
-        own_clinical = clinical.get(entry.name)
-        summary["clinical"] = summarise_clinical(own_clinical, columns) if own_clinical else None
-        if (
-            len(entry.scores) == 1
-            and entry.scores[0].summary.get("all", {}).get("cases") == summary["all"]["cases"]
-        ):
-            own = entry.scores[0].summary
-            summary |= {key: own[key] for key in ("regions", "official_utnet") if key in own}
-        named = [_said_of_whom(table, entries) for table in summary_tables(summary)]
-        tables += [
-            replace(table, title=f"{entry.name}: {table.title}") for table in named if len(entries) > 1
-        ]
-        tables += named if len(entries) == 1 else []
+        measures = clinical.get(entry.name)
+        summary["clinical"] = summarise_clinical(measures, columns) if measures else None
+        recorded = entry.scores[0].summary if len(entry.scores) == 1 else {}
+        if recorded.get("all", {}).get("cases") == summary["all"]["cases"]:
+            summary |= {key: recorded[key] for key in ("regions", "official_utnet") if key in recorded}
+        for table in summary_tables(summary):
+            if len(entries) > 1:
+                same = SAME_SUBJECTS if table.title.startswith(CLINICAL_TITLE) else ""
+                table = replace(table, title=f"{entry.name}: {table.title}", note=table.note + same)
+            tables.append(table)
     return tables
 
 
-def _said_of_whom(table: Table, entries: Sequence[Entry]) -> Table:
-    """Of several models the clinical measures are of the same subjects, and the note says so."""
-    if len(entries) < 2 or not table.title.startswith(CLINICAL_TITLE):
-        return table
-    return replace(table, note=f"{table.note} Only subjects for whom all models have the measure.")
-
-
 def _left_out(scored: Sequence[Entry]) -> list[str]:
-    """Which models have no charts of their own: many would be unreadable; the tables have them all."""
+    """Of which models there are no charts: many would be unreadable."""
     limits = {"distributions": MODELS_SHOWN, "agreement plots": AGREEMENT_MODELS}
     return [
         f"The {what} show the first {most} of {len(scored)} models; the tables have all."
@@ -209,7 +201,6 @@ def _left_out(scored: Sequence[Entry]) -> list[str]:
 
 def _title(entries: Sequence[Entry]) -> str:
     datasets = dict.fromkeys(run.record.plan.dataset for entry in entries for run in entry.runs)
-    own = all(run.folder.is_relative_to(entry.folder) for entry in entries for run in entry.runs)
-    about = f", trained on {', '.join(datasets)}" if datasets else ""
-    about = f" on {', '.join(datasets)}" if datasets and own else about
-    return f"{', '.join(entry.name for entry in entries)}{about}"
+    validated = all(run.folder.is_relative_to(entry.folder) for entry in entries for run in entry.runs)
+    about = f"{' on' if validated else ', trained on'} {', '.join(datasets)}" if datasets else ""
+    return ", ".join(entry.name for entry in entries) + about
