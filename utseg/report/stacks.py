@@ -5,9 +5,6 @@ crop is large, so that a case keeps to its budget; outlines are in the file's ow
 slices, for the caption.
 """
 
-import base64
-import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +16,8 @@ from numpy.typing import NDArray
 from utseg.errors import InputError
 from utseg.figures.colours import grey_values
 from utseg.figures.outlines import drawing_order, outline_paths
-from utseg.figures.windows import bar_length_mm, shown_slices, window_around
+from utseg.figures.sprite import sprite
+from utseg.figures.windows import bar_length_mm, largest_slice, shown_slices, window_around
 from utseg.labels import Labels, match_labels
 from utseg.report.case_files import CaseFiles
 
@@ -138,26 +136,6 @@ def _read(request: StackRequest) -> CaseArrays:
     return CaseArrays(image, reference, predictions, geometry.spacing_zyx_mm)
 
 
-def sprite(grey_ZYX: NDArray[np.uint8], pixels: int, quality: int) -> dict[str, Any]:
-    """Slices in a grid as one WebP: {"data": base64, "columns", "cell": [width, height]}. Shrunk where they have more than `pixels`."""
-    from PIL import Image
-
-    count, height, width = grey_ZYX.shape
-    factor = min(1.0, math.sqrt(pixels / (count * height * width)))
-    cell = max(1, round(width * factor)), max(1, round(height * factor))
-    columns = min(count, math.ceil(math.sqrt(count * cell[1] / cell[0])))
-    sheet = Image.new("L", (columns * cell[0], math.ceil(count / columns) * cell[1]))
-    for number, plane in enumerate(grey_ZYX):
-        picture = Image.fromarray(plane)
-        if factor < 1:
-            picture = picture.resize(cell, Image.Resampling.BOX if factor < 0.5 else Image.Resampling.LANCZOS)
-        sheet.paste(picture, (number % columns * cell[0], number // columns * cell[1]))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "WEBP", quality=quality, method=4)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return {"data": data, "columns": columns, "cell": list(cell), "sheet": list(sheet.size)}
-
-
 def slice_dice(
     prediction_YX: NDArray[np.uint8], reference_YX: NDArray[np.uint8], labels: Mapping[str, int]
 ) -> list[float | None]:
@@ -177,7 +155,7 @@ def representative_slice(reference_ZYX: NDArray[np.uint8], predictions: Sequence
     """
     areas = np.count_nonzero(reference_ZYX, axis=(1, 2))
     if not areas.any() or not predictions:
-        return int(areas.argmax()) if areas.any() else len(reference_ZYX) // 2
+        return largest_slice(reference_ZYX)
     shared = np.zeros((len(predictions), len(reference_ZYX)))
     total = np.zeros_like(shared)
     for row, label_ZYX in enumerate(predictions):
