@@ -64,9 +64,8 @@ def soft_counts(logits_BKHW: Tensor, reference_BKHW: Tensor) -> Tensor:
 def soft_dice_loss(counts: Counts) -> Tensor:
     """1 − 2TP/(2TP+FP+FN) with soft counts, per class without background, averaged over the classes that the batch's reference has.
 
-    Counts are summed over the whole batch: slices lack structures so often that a per-slice Dice would mostly be undefined or the
-    all-or-nothing answer to a few pixels. A class that the batch lacks has no overlap to improve (cross-entropy punishes its false
-    positives); without any class the loss is 0. Uses 2TP+FP+FN = Σp + Σg.
+    Of the whole batch: slices lack structures so often that a Dice of each would mostly be undefined. Without any class the loss is 0.
+    Uses 2TP+FP+FN = Σp + Σg.
     """
     size_K = counts.reference_K[1:]
     dice_K = 2 * counts.overlap_K[1:] / (counts.probability_K[1:] + size_K).clamp_min(1e-8)
@@ -96,22 +95,18 @@ def training_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss to step on, and its terms for the log: `cross_entropy` and `dice` of the full output, `auxiliary` of all others, weighted.
 
-    `outputs` are logits: one tensor (B, K, H, W) or, with deep supervision, several of that size, the full output first. More outputs than
-    weights is an error of the caller; fewer is fine. Of a part of a batch: `total` adds what all parts have, and passes gradients; the loss
-    is that of the whole batch.
+    `outputs` are logits: one tensor (B, K, H, W) or, with deep supervision, several of that size, the full output first. Of a part of a
+    batch: `total` adds what all parts have, and passes gradients; the loss is that of the whole batch.
     """
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     assert len(outputs) <= len(settings.deep_supervision_weights), "a weight for each output"
     reference_BKHW = one_hot(target_BHW, outputs[0].shape[1])
     counts_O4K = total(torch.stack([soft_counts(logits_BKHW, reference_BKHW) for logits_BKHW in outputs]))
-    losses: list[Tensor] = []
-    terms: dict[str, Tensor] = {}
-    for counts_4K, weight in zip(counts_O4K, settings.deep_supervision_weights, strict=False):
-        counts = Counts(*counts_4K)
-        cross_entropy, dice, both = _terms(counts, settings)
-        if not terms:
-            terms = {"cross_entropy": cross_entropy.detach(), "dice": dice.detach()}
-        losses.append(weight * both)
+    found = [_terms(Counts(*counts_4K), settings) for counts_4K in counts_O4K]
+    cross_entropy, dice, _ = found[0]
+    terms = {"cross_entropy": cross_entropy.detach(), "dice": dice.detach()}
+    weights = settings.deep_supervision_weights
+    losses = [weight * both for (_, _, both), weight in zip(found, weights, strict=False)]
     if len(losses) > 1:
         terms["auxiliary"] = torch.stack(losses[1:]).sum().detach()
     return torch.stack(losses).sum(), terms
@@ -122,8 +117,7 @@ def volume_loss(
 ) -> dict[str, float]:
     """`cross_entropy` and `dice` of a volume's probabilities, its slices as one batch, and `total`, the full output's loss of both.
 
-    The losses of training, from counts that are made without a tensor as large as the probabilities. Probabilities below 1e-7 count as
-    1e-7.
+    Probabilities below 1e-7 count as 1e-7.
     """
     classes = len(probability_KZYX)
     chosen_ZYX = np.take_along_axis(probability_KZYX, reference_ZYX[np.newaxis].astype(np.intp), 0)[0]

@@ -1,7 +1,7 @@
-"""What a run says about itself: a line an epoch on the terminal, `training.jsonl`, TensorBoard events, `progress.png`.
+"""The log of a run: a line an epoch on the terminal, `training.jsonl`, TensorBoard events, `progress.png`.
 
 The history of epochs is part of the checkpoint; `training.jsonl` and the picture are made from it, so that a resumed run has every
-epoch once. Nothing here decides anything.
+epoch once.
 """
 
 import io
@@ -11,8 +11,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -20,6 +19,9 @@ from utseg.errors import UtsegError
 from utseg.files import write_bytes, write_text
 from utseg.training.request import TrainRequest
 from utseg.training.validation import Overlay
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 logger = logging.getLogger("utseg")
 JSONL = "training.jsonl"
@@ -47,8 +49,13 @@ class RunLog:
         self.history.append(epoch)
         logger.info("%s", epoch_line(epoch))
         self._write_history()
+        step = epoch["iteration"]
         try:
-            self._write_events(epoch, overlays)
+            for name, value in scalars_of(epoch).items():
+                self._events.add_scalar(name, value, step)
+            for name, picture in overlays:
+                self._events.add_image(f"{OVERLAYS}/{name}", picture, step, dataformats="HWC")
+            self._events.flush()
         except OSError as error:
             raise UtsegError(
                 f"{self.folder}: TensorBoard events could not be written ({error.strerror or error}); the checkpoints are whole"
@@ -65,28 +72,18 @@ class RunLog:
         lines = [json.dumps(epoch, allow_nan=False) + "\n" for epoch in self.history]
         write_text(self.folder / JSONL, "".join(lines))
 
-    def _write_events(self, epoch: Epoch, overlays: Sequence[tuple[str, Overlay]]) -> None:
-        step = epoch["iteration"]
-        for name, value in scalars_of(epoch).items():
-            self._events.add_scalar(name, value, step)
-        for name, picture in overlays:
-            self._events.add_image(f"{OVERLAYS}/{name}", picture, step, dataformats="HWC")
-        self._events.flush()
-
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._events.close()
 
 
 def scalars_of(epoch: Epoch) -> dict[str, float]:
-    """What TensorBoard shows of an epoch, at the iteration that it ends with: the same tags for every network, for runs side by side.
+    """What TensorBoard shows of an epoch: the same tags for every network, for runs side by side.
 
-    `loss/train` and `loss/validation` are cross-entropy plus Dice loss of the full output, which every network has, by one formula:
-    what deep supervision adds is in `loss_terms/train_total`. Only that and `loss_terms/train_auxiliary` depend on the network.
+    `loss/train` and `loss/validation` are those of the full output, which every network has; what deep supervision adds is in
+    `loss_terms/train_total` and `loss_terms/train_auxiliary`.
     """
     terms: dict[str, float] = epoch["terms"]
     losses: dict[str, float] = epoch["validation_losses"] or {}
@@ -155,23 +152,22 @@ def draw_progress(history: Sequence[Epoch]) -> bytes:
     figure = Figure(figsize=(9, 4), layout="constrained")
     FigureCanvasAgg(figure)
     loss_axes, dice_axes = figure.subplots(1, 2)
+
+    def plot(axes: "Axes", group: str, name: str, **style: Any) -> None:
+        """One curve, over the epochs that have the group."""
+        points = [(epoch["epoch"], epoch[group][name]) for epoch in history if epoch.get(group)]
+        if points:
+            numbers, values = zip(*points, strict=True)
+            axes.plot(numbers, [np.nan if value is None else value for value in values], **style)
+
     numbers = [epoch["epoch"] for epoch in history]
     loss_axes.plot(numbers, [epoch["loss"] for epoch in history], label="total", color="black")
     for term in history[0]["terms"] if history else ():
-        loss_axes.plot(numbers, [epoch["terms"][term] for epoch in history], label=term, linewidth=1)
-    lost = [epoch for epoch in history if epoch.get("validation_losses")]
-    if lost:
-        values = [epoch["validation_losses"]["total"] for epoch in lost]
-        loss_axes.plot([epoch["epoch"] for epoch in lost], values, label="validation", linestyle="--")
-    validated = [epoch for epoch in history if epoch["validation_dice"] is not None]
-    for label in validated[0]["validation_dice"] if validated else ():
-        values = [epoch["validation_dice"][label] for epoch in validated]
-        dice_axes.plot(
-            [epoch["epoch"] for epoch in validated],
-            [np.nan if value is None else value for value in values],
-            label=label,
-            marker=".",
-        )
+        plot(loss_axes, "terms", term, label=term, linewidth=1)
+    plot(loss_axes, "validation_losses", "total", label="validation", linestyle="--")
+    validated = (epoch["validation_dice"] for epoch in history if epoch["validation_dice"])
+    for label in next(validated, ()):
+        plot(dice_axes, "validation_dice", label, label=label, marker=".")
     loss_axes.set(xlabel="epoch", title="loss", xlim=(0, last + 1))
     dice_axes.set(xlabel="epoch", title="validation Dice", xlim=(0, last + 1), ylim=(0, 1))
     for axes in (loss_axes, dice_axes):

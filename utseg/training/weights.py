@@ -1,7 +1,7 @@
 """Weights to start from (`--weights`): our own, a published checkpoint, or anybody's with the network's own names.
 
 A file is read without executing anything in it. What fits is decided by names and shapes: a published format that the network knows may
-cover a part of it (an encoder), anything else has to fit whole unless the user allows mismatches. Resuming a run is not done here.
+cover a part of it (an encoder), anything else has to fit whole unless the user allows mismatches.
 """
 
 import logging
@@ -103,9 +103,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 — three libraries, each with errors of its own for a damaged file
-        reason = " ".join(str(error).split()).partition(". ")[0][
-            :160
-        ]  # what follows is advice to load it unsafely
+        # What follows the first sentence is advice to load it unsafely.
+        reason = " ".join(str(error).split()).partition(". ")[0][:160]
         raise ArtefactError(
             f"{path}: cannot be read as weights ({type(error).__name__}: {reason}); expected .safetensors, .npz, or a torch file of tensors"
         ) from None
@@ -116,11 +115,8 @@ def _tensors_in(loaded: Any, path: Path) -> dict[str, Tensor]:
     for key in CONTAINERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
-    tensors = (
-        {name: value for name, value in loaded.items() if isinstance(value, Tensor)}
-        if isinstance(loaded, Mapping)
-        else {}
-    )
+    items = loaded.items() if isinstance(loaded, Mapping) else ()
+    tensors = {name: value for name, value in items if isinstance(value, Tensor)}
     if not tensors:
         raise ArtefactError(f"{path}: holds no tensors by name; expected a state dict")
     return {str(name).removeprefix("module."): value for name, value in tensors.items()}
@@ -191,8 +187,5 @@ def fill(network: SegmentationNetwork, fit: Fit, path: Path) -> None:
 
 def _parts(names: list[str]) -> list[str]:
     """The first part or, of a list of modules, the first two of each name, once."""
-    return list(
-        dict.fromkeys(
-            ".".join(name.split(".")[:2]).removesuffix(".weight").removesuffix(".bias") for name in names
-        )
-    )
+    parts = (".".join(name.split(".")[:2]).removesuffix(".weight").removesuffix(".bias") for name in names)
+    return list(dict.fromkeys(parts))
