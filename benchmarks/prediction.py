@@ -1,6 +1,6 @@
 """End-to-end prediction against the bare network over the same slices: reading, checking, resampling and writing should hide behind it.
 
-    python benchmarks/prediction.py [--volumes 16] [--base-channels 32] [--members 5] [--timeline FILE.png]
+    python benchmarks/prediction.py [--volumes 16] [--base-channels 32] [--members 5]
     python benchmarks/prediction.py --volumes 64 --rounds 1 --no-bare      # peak memory alone
 
 Volumes of about 10 × 224 × 258 voxels, UTNet with random weights, windows of 256², no mirroring. The bare network gets the windows ready
@@ -133,7 +133,6 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-bare", action="store_true")
-    parser.add_argument("--timeline", type=Path)
     arguments = parser.parse_args()
     workers = Workers()
     workers.start()
@@ -156,7 +155,7 @@ def main() -> None:
         before = bare()
         for _ in range(arguments.rounds):
             start = time.perf_counter()
-            predict_cases(cases, models, folder / "out", tta=NO_AUGMENTATION, timeline=arguments.timeline)
+            predict_cases(cases, models, folder / "out", tta=NO_AUGMENTATION)
             whole = time.perf_counter() - start
             after = bare()
             print(f"end to end {whole:.1f} s", flush=True)

@@ -45,11 +45,6 @@ def test_so_it_is_in_every_layout_and_behind_a_link(raw, tmp_path, layout):
         assert_refused(run_here("utseg_ensemble", "-i", "IN", "IN", "-o", place), f"{place}: ", "raw dataset")
 
 
-def test_so_is_a_timeline(raw, tmp_path):
-    words = ("-i", "IN", "-o", tmp_path / "out", "--timeline", raw / "nnunet" / "when.png")
-    assert_refused(run_here("utseg_predict", *words, home=tmp_path), "when.png", "raw dataset")
-
-
 def test_beside_a_dataset_and_in_a_folder_that_is_merely_called_so_it_is_not(raw, tmp_path):
     (tmp_path / "Training").mkdir()
     (tmp_path / "imagesTs").mkdir()

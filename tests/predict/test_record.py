@@ -16,11 +16,11 @@ CONTENT = {
 }
 
 
-def test_other_views_are_another_making_and_are_on_record(tmp_path):
+def test_other_views_are_another_provenance_and_are_on_record(tmp_path):
     views = [NO_AUGMENTATION, Augmentation(mirror_axes=("x",)), Augmentation(rotation_degrees=(10, -10))]
     records = [PredictionRecord(**CONTENT, test_time_augmentation=each) for each in views]
     for number, record in enumerate(records):
         write_record(record, tmp_path)
         read = read_record(tmp_path)
-        assert [read.same_making(other) for other in records] == [other == number for other in range(3)]
+        assert [read.same_provenance(other) for other in records] == [other == number for other in range(3)]
         assert read.test_time_augmentation == views[number]

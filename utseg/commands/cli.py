@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("utseg")
 INTERRUPTED = 75
 PIPE_WIDTH = 200
-OUTPUTS = "output", "timeline"
-"""What the options are stored as that name a file or folder to write."""
 INTERRUPTED_MESSAGE = (
     "interrupted; run the command again to go on (utseg_train and utseg_predict: with --resume)"
 )
@@ -157,13 +155,12 @@ def run(
 
 
 def _require_outside_raw_data(arguments: argparse.Namespace) -> None:
-    """Raises InputError where what a command writes (`-o`, `--timeline`) lies in a raw dataset."""
-    outputs = [path for name in OUTPUTS if (path := getattr(arguments, name, None)) is not None]
-    if outputs:
+    """Raises InputError where what a command writes (`-o`) lies in a raw dataset."""
+    output = getattr(arguments, "output", None)
+    if output is not None:
         from utseg.rawdata import require_outside_datasets
 
-        for path in outputs:
-            require_outside_datasets(path)
+        require_outside_datasets(output)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

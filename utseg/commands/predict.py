@@ -76,14 +76,6 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         "--save-entropy",
         "also write entropy/CASE_entropy.nii.gz: how undecided the models are at each voxel, from 0 to 1",
     )
-    options.add_path(
-        parser,
-        "--timeline",
-        "timeline",
-        "also draw when reading, network, restoring and writing worked on each volume, as a .png",
-        metavar="FILE",
-        required=False,
-    )
 
 
 def _add_work(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +97,7 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
 
 def predict(arguments: argparse.Namespace, words: Sequence[str]) -> None:
     """Does what the words ask, whose `arguments` they are."""
-    part, timeline = _part(arguments), _timeline(arguments)
+    part = _part(arguments)
 
     from utseg.files import require_writable
     from utseg.predict.inputs import check_output, find_inputs
@@ -142,7 +134,6 @@ def predict(arguments: argparse.Namespace, words: Sequence[str]) -> None:
         save_entropy=arguments.save_entropy,
         postprocessing=postprocessing,
         part=part,
-        timeline=timeline,
     )
 
 
@@ -153,8 +144,8 @@ def _predict_on_cluster(
     from utseg.commands.predict_parts import predict_on_cluster, without_dask
     from utseg.compute.children import stop_children
 
-    if others := options.flags_given(arguments, {"--part": "part", "--timeline": "timeline"}):
-        raise UsageError(f"{others[0]} and --dask: a cluster predicts in parts of its own; leave one out")
+    if arguments.part is not None:
+        raise UsageError("--part and --dask: a cluster predicts in parts of its own; leave one out")
     with cluster_of(
         arguments,
         writes=arguments.output,
@@ -170,13 +161,6 @@ def _part(arguments: argparse.Namespace) -> "Part | None":
     from utseg.predict.parts import Part
 
     return None if arguments.part is None else Part.parse(arguments.part)
-
-
-def _timeline(arguments: argparse.Namespace) -> Path | None:
-    path: Path | None = arguments.timeline
-    if path is not None and path.suffix.lower() != ".png":
-        raise UsageError(f"--timeline {path}: expected the name of a picture that ends in .png")
-    return path
 
 
 def _runs(

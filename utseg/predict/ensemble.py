@@ -23,7 +23,6 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.case import Case
 from utseg.compute.pool import InlineExecutor, process_pool, run_each
 from utseg.errors import ArtefactError, CaseErrors, InputError, UsageError, listing
 from utseg.files import folder_lock, remove_leftovers, require_writable, sha256
@@ -39,7 +38,7 @@ from utseg.predict.record import (
     report_quality,
     write_record,
 )
-from utseg.predict.stages import MASK_SUFFIX, Array, Volume, probabilities_name, write_probabilities
+from utseg.predict.stages import MASK_SUFFIX, Array, probabilities_name, write_probabilities
 from utseg.progress import progress
 from utseg.quality import (
     CaseQuality,
@@ -68,11 +67,21 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Share:
+    """What a member says of one case. `order`: its channels in the order of the joined labels."""
+
+    folder: Path
+    weight: float
+    order: tuple[int, ...]
+    entry: PredictedCase
+
+
+@dataclass(frozen=True)
 class Joining:
-    """One case to join. `members`: folder, weight, order of the channels, and what its record says of the case."""
+    """One case to join."""
 
     case_id: str
-    members: tuple[tuple[Path, float, tuple[int, ...], PredictedCase], ...]
+    shares: tuple[Share, ...]
     labels: dict[str, int]
     output: Path
     save_probabilities: bool
@@ -95,15 +104,15 @@ def ensemble_folders(
     anything is written), CaseErrors with a line for each case that cannot be joined, after the others are written.
     """
     members = _members(folders, weights)
-    _check_output(folders, output)
+    if output.resolve() in {folder.resolve() for folder in folders}:
+        raise InputError(f"{output}: is one of the folders to join; choose another with -o")
     cases = _cases(members, case_ids)
     record = _new_record(members)
     joinings = [
         Joining(
             case_id,
             tuple(
-                (member.folder, member.weight, member.order, member.record.cases[case_id])
-                for member in members
+                Share(each.folder, each.weight, each.order, each.record.cases[case_id]) for each in members
             ),
             record.labels,
             output,
@@ -115,7 +124,7 @@ def ensemble_folders(
     with folder_lock(output):
         remove_leftovers(output, recursive=False)
         earlier = read_record(output)
-        kept = earlier.cases if earlier is not None and earlier.same_making(record) else {}
+        kept = earlier.cases if earlier is not None and earlier.same_provenance(record) else {}
         done = {case_id: entry for case_id, entry in kept.items() if case_id not in cases}
         try:
             problems = _join_all(joinings, done, executor, workers)
@@ -148,12 +157,13 @@ def read_probabilities(path: Path) -> tuple[Array, Geometry]:
 
 def join(joining: Joining) -> PredictedCase:
     """Joins one case, all frames of a cine, and writes it. Raises UtsegError where its members do not lie alike or are damaged."""
-    entry = joining.members[0][-1]
+    entries = [share.entry for share in joining.shares]
+    entry = entries[0]
     files: dict[str, str] = {}
     masks: list[NDArray[np.uint8]] = []
     verdicts: list[CaseQuality] = []
     for frame in range(entry.frames):
-        name = _probabilities_name(joining.case_id, frame, entry.frames)
+        name = probabilities_name(joining.case_id, frame, entry.frames)
         mean_KZYX, agreement, geometry = _mean(joining, name)
         masks.append(mean_KZYX.argmax(0).astype(np.uint8))
         dice = expected_dice(mean_KZYX, masks[-1]), agreement.dice(), agreement.members
@@ -164,22 +174,17 @@ def join(joining: Joining) -> PredictedCase:
     path = joining.output / f"{joining.case_id}{MASK_SUFFIX}"
     write_mask(path, masks[0] if entry.frames == 1 else np.stack(masks), geometry)
     files[path.name] = sha256(path)
-    warnings = dict.fromkeys(warning for *_, member in joining.members for warning in member.warnings)
-    doubts = [orientation_doubt(member.quality) for *_, member in joining.members]
+    doubts = [orientation_doubt(each.quality) for each in entries]
     return PredictedCase(
         inputs=entry.inputs,
         frame=entry.frame,
         frames=entry.frames,
         files=files,
-        warnings=tuple(sorted(warnings)),
+        warnings=tuple(sorted({warning for each in entries for warning in each.warnings})),
         quality=with_orientation(worst_of_frames(verdicts), doubts),
         scans=entry.scans,
-        trained_by=tuple(sorted({name for member in joining.members for name in member[-1].trained_by})),
+        trained_by=tuple(sorted({name for each in entries for name in each.trained_by})),
     )
-
-
-def _probabilities_name(case_id: str, frame: int, frames: int) -> str:
-    return probabilities_name(Volume(Case(case_id, case_id, ()), frame, frames, ()))
 
 
 def _mean(joining: Joining, name: str) -> tuple[Array, Agreement, Geometry]:
@@ -187,30 +192,26 @@ def _mean(joining: Joining, name: str) -> tuple[Array, Agreement, Geometry]:
 
     Summed in the order of their checksums.
     """
-    found = []
-    for folder, weight, order, entry in joining.members:
-        path = folder / name
-        if not path.is_file() or sha256(path) != entry.files[name]:
+    for share in joining.shares:
+        path = share.folder / name
+        if not path.is_file() or sha256(path) != share.entry.files[name]:
             raise ArtefactError(
                 f"{path}: missing, or not the file that {PREDICTION_FILE} there lists; predict it again with --save-probabilities"
             )
-        found.append((entry.files[name], weight, path, order))
-    found.sort(key=lambda item: item[:2])
-    _, first_weight, first_path, first_order = found[0]
-    total, geometry = _checked(first_path, first_order)
+    first, *others = sorted(joining.shares, key=lambda share: (share.entry.files[name], share.weight))
+    total, geometry = _checked(first.folder / name, first.order)
     agreement = RunningAgreement()
     agreement.add(total)
-    sum_KZYX = total.astype(np.float64) * first_weight
-    for _, weight, path, order in found[1:]:
-        probabilities_KZYX, placed = _checked(path, order)
-        differences = placed.differences(geometry)
-        if differences:
+    sum_KZYX = total.astype(np.float64) * first.weight
+    for share in others:
+        probabilities_KZYX, position = _checked(share.folder / name, share.order)
+        if differences := position.differences(geometry):
             raise InputError(
-                f"case {joining.case_id}: {path} does not lie as {first_path} does: {'; '.join(differences)}"
+                f"case {joining.case_id}: {share.folder / name} does not lie as {first.folder / name} does: {'; '.join(differences)}"
             )
         agreement.add(probabilities_KZYX)
-        sum_KZYX += weight * probabilities_KZYX.astype(np.float64)
-    sum_KZYX /= math.fsum(weight for _, weight, *_ in found)
+        sum_KZYX += share.weight * probabilities_KZYX.astype(np.float64)
+    sum_KZYX /= math.fsum(share.weight for share in joining.shares)
     return sum_KZYX.astype(np.float32), agreement.result(), geometry
 
 
@@ -264,32 +265,21 @@ def _numbered_as(first: Member | None, folder: Path, record: PredictionRecord, w
     return Member(folder, record, weight, tuple(matching.channel_order()))
 
 
-def _check_output(folders: Sequence[Path], output: Path) -> None:
-    if output.resolve() in {folder.resolve() for folder in folders}:
-        raise InputError(f"{output}: is one of the folders to join; choose another with -o")
-
-
 def _cases(members: Sequence[Member], case_ids: Sequence[str] | None) -> list[str]:
     """The cases to join. Raises CaseErrors for all that some folder lacks, has without probabilities, or has from other images."""
     there = {case_id for member in members for case_id in member.record.cases}
     wanted = sorted(there if case_ids is None else set(case_ids))
     problems = []
     for member in members:
-        lacking = [case_id for case_id in wanted if case_id not in member.record.cases]
+        found = member.record.cases
+        lacking = [case_id for case_id in wanted if case_id not in found]
+        bare = [c for c in wanted if c in found and not _has_probabilities(c, found[c])]
+        of = f"of {len(wanted)} cases"
         if lacking:
-            problems.append(
-                f"{member.folder}: {len(lacking)} of {len(wanted)} cases are not there: {listing(lacking)}"
-            )
-        bare = [
-            case_id
-            for case_id in wanted
-            if case_id in member.record.cases
-            and not _has_probabilities(case_id, member.record.cases[case_id])
-        ]
+            problems.append(f"{member.folder}: {len(lacking)} {of} are not there: {listing(lacking)}")
         if bare:
             problems.append(
-                f"{member.folder}: no probabilities of {len(bare)} of {len(wanted)} cases: {listing(bare)}; "
-                "predict them again with --save-probabilities"
+                f"{member.folder}: no probabilities of {len(bare)} {of}: {listing(bare)}; predict them again with --save-probabilities"
             )
     if not problems:
         problems = [problem for case_id in wanted for problem in _other_input(case_id, members)]
@@ -302,7 +292,7 @@ def _cases(members: Sequence[Member], case_ids: Sequence[str] | None) -> list[st
 
 def _has_probabilities(case_id: str, entry: PredictedCase) -> bool:
     return all(
-        _probabilities_name(case_id, frame, entry.frames) in entry.files for frame in range(entry.frames)
+        probabilities_name(case_id, frame, entry.frames) in entry.files for frame in range(entry.frames)
     )
 
 
@@ -339,8 +329,8 @@ def _new_record(members: Sequence[Member]) -> PredictionRecord:
 
 
 def _share(model: ModelUse, member: Member) -> float:
-    own = 1 / len(member.record.models) if model.share is None else model.share
-    return own * member.weight
+    of_member = 1 / len(member.record.models) if model.share is None else model.share
+    return of_member * member.weight
 
 
 def _join_all(
@@ -352,10 +342,10 @@ def _join_all(
     """Joins all cases, notes those that are done, returns what went wrong with the others."""
     problems: list[str] = []
     if executor is not None:
-        own: AbstractContextManager[Executor] = nullcontext(executor)
+        pool_of: AbstractContextManager[Executor] = nullcontext(executor)
     else:
-        own = InlineExecutor() if len(joinings) <= INLINE else process_pool(workers)
-    with own as pool, progress("joined", len(joinings)) as advance:
+        pool_of = InlineExecutor() if len(joinings) <= INLINE else process_pool(workers)
+    with pool_of as pool, progress("joined", len(joinings)) as advance:
         for outcome in run_each(join, joinings, pool, name=lambda item: item.case_id, workers=workers):
             if outcome.error is not None:
                 problems += outcome.error.lines()

@@ -7,7 +7,7 @@ one: any run there with `--resume` finds all of them. Nothing is predicted here.
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from heapq import heapreplace
@@ -66,9 +66,9 @@ class Part:
 
 
 class PartRecord(PredictionRecord):
-    """The content of a part's record. `finished`: all its cases were tried; those that are not in `cases` could not be predicted."""
+    """The content of a part's record. `failed`: the cases that could not be predicted."""
 
-    finished: bool
+    failed: tuple[str, ...]
 
 
 def cases_of_part(cases: Sequence[Case], part: Part) -> list[Case]:
@@ -122,16 +122,16 @@ def folder_of_masks(
         join()
 
 
-def write_part_record(record: PredictionRecord, folder: Path, part: Part, finished: bool) -> None:
+def write_part_record(record: PredictionRecord, folder: Path, part: Part, failed: Iterable[str]) -> None:
     """Writes `prediction.part-2-of-4.json` into the folder of the masks."""
     entries = {name: getattr(record, name) for name in PredictionRecord.model_fields}
-    text = PartRecord(**entries, finished=finished).model_dump_json(indent=2)
+    text = PartRecord(**entries, failed=tuple(sorted(failed))).model_dump_json(indent=2)
     write_text(folder / part.record_name, text + "\n")
 
 
-def recorded_cases(folder: Path, making: PredictionRecord) -> dict[str, PredictedCase]:
+def recorded_cases(folder: Path, provenance: PredictionRecord) -> dict[str, PredictedCase]:
     """What all records in the folder say of masks that were made so, those of parts being the newer ones; the log names other records."""
-    cases, _, others = _read_records(folder, making)
+    cases, _, others = _read_records(folder, provenance)
     for path in others:
         logger.warning(
             "%s: the masks that it lists were made by other models or settings; those that stay will be on no record",
@@ -141,65 +141,55 @@ def recorded_cases(folder: Path, making: PredictionRecord) -> dict[str, Predicte
 
 
 def _read_records(
-    folder: Path, making: PredictionRecord
-) -> tuple[dict[str, PredictedCase], dict[Part, PartRecord], list[Path]]:
-    """The cases on record, the parts' records, and those that are of other models or settings. The log names unreadable ones."""
+    folder: Path, provenance: PredictionRecord
+) -> tuple[dict[str, PredictedCase], set[str], list[Path]]:
+    """The cases on record, those that parts could not predict, and records of other models or settings. The log names unreadable ones."""
     cases: dict[str, PredictedCase] = {}
-    found: dict[Part, PartRecord] = {}
+    failed: set[str] = set()
     others: list[Path] = []
     earlier = read_record(folder)
-    if earlier is not None and earlier.same_making(making):
-        cases |= earlier.cases
-    elif earlier is not None:
-        others.append(folder / PREDICTION_FILE)
-    for part, path in _part_files(folder).items():
+    records = {} if earlier is None else {folder / PREDICTION_FILE: earlier}
+    for path in _part_files(folder):
         try:
-            record = read_model(PartRecord, path)
+            records[path] = read_model(PartRecord, path)
         except UtsegError as error:
             logger.warning("%s; what it lists cannot be kept", error)
-            continue
-        if record.same_making(making):
-            found[part] = record
-            cases |= record.cases
-        else:
+    for path, record in records.items():
+        if not record.same_provenance(provenance):
             others.append(path)
-    return cases, found, others
+            continue
+        cases |= record.cases
+        failed |= set(record.failed) if isinstance(record, PartRecord) else set()
+    return cases, failed, others
 
 
-def _part_files(folder: Path) -> dict[Part, Path]:
-    matches = ((_PART_FILE.fullmatch(path.name), path) for path in folder.glob("prediction.part-*.json"))
-    numbers = {path: (int(match[1]), int(match[2])) for match, path in matches if match}
-    return {
-        Part(number=number, count=count): path
-        for path, (number, count) in sorted(numbers.items())
-        if 1 <= number <= count
-    }
+def _part_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("prediction.part-*.json") if _PART_FILE.fullmatch(path.name))
 
 
 def remove_part_records(folder: Path) -> None:
     """Once `prediction.json` says what they say. Call it only while holding the folder alone."""
-    for path in _part_files(folder).values():
+    for path in _part_files(folder):
         path.unlink(missing_ok=True)
 
 
 def join_parts(
-    folder: Path, making: PredictionRecord, parts: Sequence[set[str]], folders: Sequence[Path]
+    folder: Path, provenance: PredictionRecord, parts: Sequence[set[str]], folders: Sequence[Path]
 ) -> bool:
     """Writes `prediction.json` and `quality.csv` of all parts, if all have finished and nobody works there; says whether it did.
 
-    parts: the case ids of each. A part has finished where its record says so, or where `prediction.json` has all its cases from before.
+    parts: the case ids of each; one has finished where all of them are on record, as predicted or as failed.
     folders: those in which killed runs may have left temporary files. Raises UtsegError where a file cannot be written.
     """
     try:
         with folder_lock(folder):
             for each in folders:
                 remove_leftovers(each, recursive=False)
-            cases, records, _ = _read_records(folder, making)
+            cases, failed, _ = _read_records(folder, provenance)
             missing = [
-                str(part)
-                for part in (Part(number=number, count=len(parts)) for number in range(1, len(parts) + 1))
-                if not (part in records and records[part].finished)
-                and not parts[part.number - 1] <= cases.keys()
+                f"{number}/{len(parts)}"
+                for number, ids in enumerate(parts, start=1)
+                if not ids <= cases.keys() | failed
             ]
             if missing:
                 logger.info(
@@ -209,7 +199,7 @@ def join_parts(
                     PREDICTION_FILE,
                 )
                 return False
-            joined = making.model_copy(update={"cases": dict(sorted(cases.items()))})
+            joined = provenance.model_copy(update={"cases": dict(sorted(cases.items()))})
             write_record(joined, folder)
             write_quality(joined.cases, joined.labels, folder)
             remove_part_records(folder)

@@ -9,7 +9,6 @@ over the volume, averaged on the native grid.
 
 import logging
 import platform
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor
@@ -31,7 +30,6 @@ from utseg.predict.parts import Part, folder_of_masks
 from utseg.predict.record import ModelUse, PredictionRecord
 from utseg.predict.run import Extras, PredictionRun
 from utseg.predict.stages import Array, Predicted, Preprocessed, Volume, prepare, restore
-from utseg.predict.timeline import NETWORK, Span
 from utseg.progress import progress
 from utseg.quality import QualitySettings
 
@@ -62,20 +60,17 @@ def predict_cases(
     save_entropy: bool = False,
     quality: QualitySettings | None = None,
     part: Part | None = None,
-    timeline: Path | None = None,
 ) -> list[Path]:
     """Predicts each case with the mean of the models' probabilities; returns the masks' paths, in the order of the cases.
 
     Writes CASE.nii.gz, uint8, in the geometry of the case's first image (4-D where the case has no frame and its file is a cine),
-    `prediction.json`, and with `save_probabilities` CASE.npz (for a cine one a frame). `tta`: the mean is over its views too, of each
-    model over those that its training knew. `resume`: masks that are there are kept where input, models, views and mask are those of
-    `prediction.json`; else masks of the same names are replaced, each at once. `overlays`: pictures of all masks, kept ones too, as
-    overlays/CASE.png. `postprocessing`: done to each mask before it is written, not to probabilities. `save_entropy`: the entropy of each
-    voxel's probabilities, from 0 to 1, as entropy/CASE_entropy.nii.gz. `quality`: limits by which every mask is judged (`utseg.quality`),
-    and not changed: verdicts are in `prediction.json` and `quality.csv`, the log names the cases that a person should look at. Labels of
-    the cases are not read. `part`: only its cases are predicted, whose masks are returned; other processes may predict other parts into
-    the same folder meanwhile, and the last one to finish writes `prediction.json` (see `parts.py`). `timeline`: a PNG that shows when
-    which stage worked.
+    `prediction.json` and `quality.csv`. Labels of the cases are not read.
+    tta: the mean is over its views too, of each model over those that its training knew.
+    save_probabilities: also CASE.npz (for a cine one a frame). overlays: also overlays/CASE.png, of masks that are kept too.
+    save_entropy: also entropy/CASE_entropy.nii.gz, the entropy of each voxel's probabilities from 0 to 1.
+    postprocessing: done to each mask before it is written, not to probabilities. quality: the limits by which masks are judged.
+    resume: masks are kept where input, models, views and mask are those of `prediction.json`; else they are replaced, each at once.
+    part: only its cases are predicted; others may predict theirs into the same folder meanwhile (see `parts.py`).
 
     Raises CaseErrors with a line for each unusable case after the others are written, InputError where models do not go together or
     the folder is not writable, UtsegError where another run holds the folder or a mask cannot be written, Interrupted on Ctrl-C and
@@ -89,37 +84,41 @@ def predict_cases(
     run = PredictionRun(output, _new_record(models, tta, postprocessing), cases, extras, part, trained)
     for folder in [folder for folder, wanted in run.folders.items() if wanted]:
         require_writable(folder)
-    if timeline is not None:
-        require_writable(timeline.parent)
     # In the order of their checksums: sums of probabilities are then the same, bit for bit, in whatever order models are named.
     groups = _group_by_preprocessing(sorted(numbered, key=lambda model: model.sha256), tta)
     with folder_of_masks(output, part, list(run.folders), run.join):
-        todo = run.start(resume)
-        volumes = list(run.volumes(todo, tuple(group[0].record.plan.preprocessing for group in groups)))
-        logger.info(
-            "predicting %s of %s with %s on %s",
-            number_of(len(volumes), "volume"),
-            number_of(len(todo), "case"),
-            number_of(len(models), "model"),
-            run.making.device,
-        )
-        finished = False
-        try:
-            with (
-                _executor(len(volumes) + len(run.kept) * overlays, workers) as executor,
-                progress("predicted", len(volumes)) as advance,
-            ):
-                _work(run, volumes, groups, executor, advance, tta, quality or QualitySettings())
-            finished = True
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"interrupted after {run.number_done} of {len(run.cases)} masks; run again with --resume to go on"
-            ) from None
-        finally:
-            run.close(finished)
-        if timeline is not None:
-            run.timeline.write_picture(timeline)
+        _predict(run, groups, run.start(resume), workers, quality or QualitySettings())
     return run.masks()
+
+
+def _predict(
+    run: PredictionRun,
+    groups: Sequence[Sequence[LoadedModel]],
+    todo: Sequence[Case],
+    workers: int | None,
+    quality: QualitySettings,
+) -> None:
+    """Predicts the cases that are not kept. What is known is on record whatever happens."""
+    volumes = list(run.volumes(todo, tuple(group[0].record.plan.preprocessing for group in groups)))
+    logger.info(
+        "predicting %s of %s with %s on %s",
+        number_of(len(volumes), "volume"),
+        number_of(len(todo), "case"),
+        number_of(len(run.provenance.models), "model"),
+        run.provenance.device,
+    )
+    try:
+        with (
+            _executor(len(volumes) + len(run.kept) * run.extras.overlays, workers) as executor,
+            progress("predicted", len(volumes)) as advance,
+        ):
+            _work(run, volumes, groups, executor, advance, quality)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted after {run.number_done} of {len(run.cases)} masks; run again with --resume to go on"
+        ) from None
+    finally:
+        run.close()
 
 
 def _executor(tasks: int, workers: int | None) -> AbstractContextManager[Executor]:
@@ -132,7 +131,6 @@ def _work(
     groups: Sequence[Sequence[LoadedModel]],
     executor: Executor,
     advance: Callable[[], None],
-    tta: TestTimeAugmentation,
     quality: QualitySettings,
 ) -> None:
     """Moves all volumes through the three stages, and has pictures made behind them."""
@@ -146,7 +144,7 @@ def _work(
 
     restored = run_each(
         restore,
-        _predictions(run, groups, preprocessed(), tta, quality),
+        _predictions(run, groups, preprocessed(), quality),
         executor,
         name=lambda item: item.source.volume.name,
         costly_items=True,
@@ -174,10 +172,10 @@ def _predictions(
     run: PredictionRun,
     groups: Sequence[Sequence[LoadedModel]],
     sources: Iterator[Preprocessed],
-    tta: TestTimeAugmentation,
     quality: QualitySettings,
 ) -> Iterator[Predicted]:
     """What the models of all preprocessings say of each volume, one volume after the other."""
+    tta = run.provenance.test_time_augmentation
     turns: list[deque[Array]] = [deque() for _ in groups]
     members = tuple(len(group) for group in groups)
     with ExitStack() as stack:
@@ -189,9 +187,7 @@ def _predictions(
             found = []
             for turn, result, image_CZYX in zip(turns, results, source.images, strict=True):
                 turn.append(image_CZYX)
-                began = time.monotonic()
                 found.append(next(result))
-                run.timeline.add(source.volume.name, Span(NETWORK, began, time.monotonic()))
             yield Predicted(
                 replace(source, images=()),
                 tuple(each.probabilities_KZYX for each in found),
@@ -201,7 +197,7 @@ def _predictions(
                 run.extras.probabilities,
                 run.extras.entropy,
                 quality,
-                run.making.postprocessing,
+                run.provenance.postprocessing,
             )
 
 

@@ -68,7 +68,7 @@ class PredictionRecord(Settings):
     device: str
     cases: dict[str, PredictedCase]
 
-    def same_making(self, other: "PredictionRecord") -> bool:
+    def same_provenance(self, other: "PredictionRecord") -> bool:
         """Whether both describe masks by the same models, used in the same way, wherever it ran."""
         keys = ("models", "labels", "channel_names", "test_time_augmentation", "postprocessing")
         return all(getattr(self, key) == getattr(other, key) for key in keys)

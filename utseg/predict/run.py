@@ -6,14 +6,11 @@ read, predicted or restored here.
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from utseg.case import Case
 from utseg.errors import CaseErrors, UtsegError, listing, number_of
@@ -48,13 +45,11 @@ from utseg.predict.stages import (
     write_case_entropy,
     write_case_mask,
 )
-from utseg.predict.timeline import WRITING, Span, Timeline
-from utseg.quality import QUALITY_FILE, CaseQuality, with_orientation, worst_of_frames
+from utseg.quality import QUALITY_FILE, with_orientation, worst_of_frames
 from utseg.rawdata.gate import frame_count
 from utseg.rawdata.ways import AS_IT_LIES
 
 logger = logging.getLogger("utseg")
-Value = TypeVar("Value")
 SHARE_OF_RECORDS = 0.02
 """Of the time, which goes into writing the record again and again: it grows with the number of cases."""
 
@@ -70,18 +65,11 @@ class Extras:
 
 @dataclass
 class _CaseState:
-    """What is known of one case so far. `masks`, `entropies`: those of a cine's frames, kept until all are there."""
+    """What is known of one case so far. `done`: its finished volumes by frame, until all of a cine are there."""
 
     frames: int
     failed: bool = False
-    inputs: dict[str, str] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)
-    warnings: dict[int, tuple[Notice, ...]] = field(default_factory=dict)
-    masks: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
-    entropies: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
-    qualities: dict[int, CaseQuality] = field(default_factory=dict)
-    scans: dict[int, tuple[str, ...]] = field(default_factory=dict)
-    done: int = 0
+    done: dict[int, Restored] = field(default_factory=dict)
 
 
 class PredictionRun:
@@ -90,24 +78,23 @@ class PredictionRun:
     def __init__(
         self,
         output: Path,
-        making: PredictionRecord,
+        provenance: PredictionRecord,
         cases: Sequence[Case],
         extras: Extras,
         part: Part | None = None,
-        trained: Mapping[str, Collection[str]] | None = None,
+        trained: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
-        """making: the record without cases. cases: all of them, of which this run may have a part only.
+        """provenance: the record without cases. cases: all of them, of which this run may have a part only.
 
         trained: the scans that each model trained on, by its name.
         """
         self._trained = trained or {}
         self.output = output
-        self.making = making
+        self.provenance = provenance
         self.extras = extras
         self.part = part
         self.kept: list[Case] = []
         self.problems: list[str] = []
-        self.timeline = Timeline()
         self._shares = [{case.case_id for case in cases}] if part is None else shares(cases, part.count)
         self._wanted = self._shares[0 if part is None else part.number - 1]
         self.cases = [case for case in cases if case.case_id in self._wanted]
@@ -116,8 +103,6 @@ class PredictionRun:
         self._notices: list[Notice] = []
         self._turned: list[str] = []
         self._doubted: list[str] = []
-        self._finished = False
-        self._took_over = False
         self._next_record = 0.0
 
     @property
@@ -131,7 +116,7 @@ class PredictionRun:
 
     def start(self, resume: bool) -> list[Case]:
         """The cases to predict; the others are kept. What is on record of other cases by the same models stays on record."""
-        recorded = recorded_cases(self.output, self.making)
+        recorded = recorded_cases(self.output, self.provenance)
         if self.part is not None:
             recorded = {case_id: entry for case_id, entry in recorded.items() if case_id in self._wanted}
         self._recorded = recorded
@@ -182,96 +167,84 @@ class PredictionRun:
         if state.failed:
             return
         state.failed = True
-        state.masks.clear()
-        state.entropies.clear()
+        state.done.clear()
         self.problems += error.lines()
 
     def add(self, restored: Restored) -> bool:
         """Takes in a finished volume; says whether its case is done. The last one of a cine has its mask written, or raises UtsegError."""
-        source = restored.source
-        volume = source.volume
+        volume = restored.source.volume
         state = self._states[volume.case.case_id]
         if state.failed:
             return False
-        state.done += 1
-        state.files |= restored.files
-        state.inputs |= source.inputs
-        state.scans[volume.frame or 0] = source.scans
-        state.qualities[volume.frame or 0] = restored.quality
-        self._notices += source.warnings
-        state.warnings[volume.frame or 0] = source.warnings
-        self.timeline.add(volume.name, source.span, *restored.spans)
-        if volume.frames > 1:
-            assert volume.frame is not None
-            state.masks[volume.frame] = restored.mask_ZYX
-            if restored.entropy_ZYX is not None:
-                state.entropies[volume.frame] = restored.entropy_ZYX
-        if state.done < state.frames:
+        state.done[volume.frame or 0] = restored
+        if len(state.done) < state.frames:
             return False
-        if volume.frames > 1:
-            began = time.monotonic()
-            state.files |= write_case_mask(self.output, volume.case, _stacked(state.masks), source.geometry)
-            if state.entropies:
-                entropy_TZYX = _stacked(state.entropies)
-                state.files |= write_case_entropy(self.output, volume.case, entropy_TZYX, source.geometry)
-            self.timeline.add(volume.name, Span(WRITING, began, time.monotonic()))
-        doubts = [each.orientation_doubt for each in source.properties]
-        if any(doubts):
-            self._doubted.append(volume.case.case_id)
-        elif any(each.arrangement != AS_IT_LIES for each in source.properties):
-            self._turned.append(volume.case.case_id)
-        scans = tuple(chain.from_iterable(_by_frame(state.scans)))
-        known_by = {*scans, *state.inputs.values()}
-        self._recorded[volume.case.case_id] = PredictedCase(
-            inputs=state.inputs,
-            frame=volume.case.frame,
-            frames=volume.frames,
-            files=dict(sorted(state.files.items())),
-            warnings=tuple(dict.fromkeys(map(str, chain.from_iterable(_by_frame(state.warnings))))),
-            quality=with_orientation(worst_of_frames(_by_frame(state.qualities)), doubts),
-            scans=scans,
-            trained_by=tuple(
-                sorted(name for name, seen in self._trained.items() if not known_by.isdisjoint(seen))
-            ),
-        )
-        if not self.extras.entropy:
-            entropy_path(self.output, volume.case.case_id).unlink(missing_ok=True)  # of an earlier mask
-        overlay_path(self.output, volume.case.case_id).unlink(missing_ok=True)  # of an earlier mask
+        frames = [state.done[frame] for frame in sorted(state.done)]  # they finish in any order
+        state.done.clear()
+        self._add_case(volume.case, frames)
         if time.monotonic() > self._next_record:
             self._write_record()
         return True
+
+    def _add_case(self, case: Case, frames: Sequence[Restored]) -> None:
+        """Notes a finished case; of a cine, writes mask and entropy."""
+        files = {name: checksum for frame in frames for name, checksum in frame.files.items()}
+        first = frames[0].source
+        if len(frames) > 1:
+            files |= write_case_mask(
+                self.output, case, np.stack([frame.mask_ZYX for frame in frames]), first.geometry
+            )
+            entropies = [frame.entropy_ZYX for frame in frames if frame.entropy_ZYX is not None]
+            if entropies:
+                files |= write_case_entropy(self.output, case, np.stack(entropies), first.geometry)
+        doubts = [each.orientation_doubt for each in first.properties]
+        if any(doubts):
+            self._doubted.append(case.case_id)
+        elif any(each.arrangement != AS_IT_LIES for each in first.properties):
+            self._turned.append(case.case_id)
+        notices = [notice for frame in frames for notice in frame.source.warnings]
+        self._notices += notices
+        scans = tuple(scan for frame in frames for scan in frame.source.scans)
+        known_by = {*scans, *first.inputs.values()}
+        self._recorded[case.case_id] = PredictedCase(
+            inputs=first.inputs,
+            frame=case.frame,
+            frames=len(frames),
+            files=dict(sorted(files.items())),
+            warnings=tuple(dict.fromkeys(map(str, notices))),
+            quality=with_orientation(worst_of_frames([frame.quality for frame in frames]), doubts),
+            scans=scans,
+            trained_by=tuple(sorted(name for name, seen in self._trained.items() if known_by & seen)),
+        )
+        if not self.extras.entropy:
+            entropy_path(self.output, case.case_id).unlink(missing_ok=True)  # of an earlier mask
+        overlay_path(self.output, case.case_id).unlink(missing_ok=True)  # of an earlier mask
 
     def overlay_jobs(self, case: Case) -> Iterator[OverlayJob]:
         """The picture of a case whose mask is there, where pictures are wanted."""
         if self.extras.overlays:
             name = f"{case.case_id}{MASK_SUFFIX}"
             checksum = self._recorded[case.case_id].files[name]
-            yield OverlayJob(case, self.output / name, checksum, self.making.labels)
+            yield OverlayJob(case, self.output / name, checksum, self.provenance.labels)
 
     def _write_record(self) -> None:
         """As far as it is known; a disk that is full is a warning here, the masks say it as an error."""
         began = time.monotonic()
-        record = self.making.model_copy(update={"cases": dict(sorted(self._recorded.items()))})
+        record = self.provenance.model_copy(update={"cases": dict(sorted(self._recorded.items()))})
         try:
             if self.part is None:
                 write_record(record, self.output)
-                self._take_over_parts()
+                remove_part_records(self.output)  # it says what they say
             else:
-                write_part_record(record, self.output, self.part, self._finished)
+                failed = [case_id for case_id, state in self._states.items() if state.failed]
+                write_part_record(record, self.output, self.part, failed)
         except UtsegError as error:
             logger.warning("%s", error)
         now = time.monotonic()
         self._next_record = now + (now - began) / SHARE_OF_RECORDS
 
-    def _take_over_parts(self) -> None:
-        """What parts' records list is in `prediction.json` now; they would only get old."""
-        if not self._took_over:
-            self._took_over = True
-            remove_part_records(self.output)
-
-    def close(self, finished: bool) -> None:
-        """Writes what is known now and says which files are odd, and which masks should be looked at. `finished`: every case was tried."""
-        self._finished = finished
+    def close(self) -> None:
+        """Writes what is known now and says which files are odd, and which masks should be looked at."""
         for line in notice_lines(self._notices):
             logger.warning("%s", line)
         self._report_orientation()
@@ -279,12 +252,9 @@ class PredictionRun:
             logger.warning("%s", seen)
         self._write_record()
         if self.part is None:
-            report_quality(self._recorded, self.making.labels, self._wanted, self.output)
+            report_quality(self._recorded, self.provenance.labels, self._wanted, self.output)
         else:
             report_flagged(self._recorded, self._wanted, self.output)
-        summary = self.timeline.summary()
-        if summary is not None:
-            logger.info("%s", summary)
 
     def _report_orientation(self) -> None:
         """One line for the scans that were turned, one for those of which that may be wrong."""
@@ -300,7 +270,7 @@ class PredictionRun:
     def join(self) -> None:
         """Of a part that has given the folder back: joins its record with the others' if it was the last. Raises UtsegError."""
         if self.part is not None:
-            join_parts(self.output, self.making, self._shares, list(self.folders))
+            join_parts(self.output, self.provenance, self._shares, list(self.folders))
 
     def masks(self) -> list[Path]:
         """The masks' paths. Raises CaseErrors where some could not be made."""
@@ -308,15 +278,3 @@ class PredictionRun:
             raise CaseErrors(self.problems)
         logger.info("%s in %s", number_of(len(self.cases), "mask"), self.output)
         return [self.output / f"{case.case_id}{MASK_SUFFIX}" for case in self.cases]
-
-
-def _by_frame(values: Mapping[int, Value]) -> list[Value]:
-    """Frames finish in any order; records are the same in every run."""
-    return [values[frame] for frame in sorted(values)]
-
-
-def _stacked(frames: dict[int, NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Frames in order, (T, Z, Y, X); they are given up."""
-    stacked_TZYX = np.stack([frames[frame] for frame in sorted(frames)])
-    frames.clear()
-    return stacked_TZYX

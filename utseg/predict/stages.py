@@ -6,7 +6,6 @@ Axes: K classes, Z slices, Y rows, X columns.
 """
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,6 @@ from utseg.notices import Notice
 from utseg.planning.plan import Preprocessing
 from utseg.postprocess import Postprocessing, postprocess
 from utseg.predict.record import ENTROPY_FOLDER, input_checksums
-from utseg.predict.timeline import READING, RESTORING, WRITING, Span
 from utseg.preprocess.case import CaseProperties, preprocess_case, restore_labels, restore_probabilities
 from utseg.quality import CaseQuality, QualitySettings, assess
 from utseg.rawdata.gate import Geometry, read_case, write_mask
@@ -63,7 +61,6 @@ class Preprocessed:
     inputs: dict[str, str]
     warnings: tuple[Notice, ...]
     scans: tuple[str, ...]
-    span: Span
 
 
 @dataclass(frozen=True)
@@ -93,12 +90,10 @@ class Restored:
     entropy_ZYX: NDArray[np.uint8] | None
     quality: CaseQuality
     files: dict[str, str]
-    spans: tuple[Span, ...]
 
 
 def prepare(volume: Volume) -> Preprocessed:
     """Reads a volume through the gate and makes each of its preprocessings. Raises what the gate raises."""
-    began = time.monotonic()
     case = replace(volume.case, label=None, frame=volume.frame)
     loaded = read_case(case, volume.preprocessings[0].labels)
     done = [preprocess_case(loaded, wanted) for wanted in volume.preprocessings]
@@ -110,7 +105,6 @@ def prepare(volume: Volume) -> Preprocessed:
         input_checksums(case) if volume.frames == 1 or volume.frame == 0 else {},
         loaded.warnings,
         voxels_sha256(loaded.image_CZYX),
-        Span(READING, began, time.monotonic()),
     )
 
 
@@ -120,7 +114,6 @@ def restore(predicted: Predicted) -> Restored:
     Models of several plans are averaged there, on the grid that they share. The mask and the entropy of a single volume are written here;
     those of a cine's frames are handed back to become one file.
     """
-    began = time.monotonic()
     source = predicted.source
     volume = source.volume
     native_KZYX: Array | None = None
@@ -149,10 +142,8 @@ def restore(predicted: Predicted) -> Restored:
     entropy_ZYX: NDArray[np.uint8] | None = None
     if predicted.save_entropy and native_KZYX is not None:
         entropy_ZYX = np.rint(entropy(native_KZYX) * ENTROPY_STEPS).astype(np.uint8)
-    restored = time.monotonic()
     files = _write(predicted, native_KZYX, mask_ZYX, entropy_ZYX)
-    spans = Span(RESTORING, began, restored), Span(WRITING, restored, time.monotonic())
-    return Restored(source, mask_ZYX, entropy_ZYX, quality, files, spans)
+    return Restored(source, mask_ZYX, entropy_ZYX, quality, files)
 
 
 def _write(
@@ -165,7 +156,7 @@ def _write(
     volume, geometry = predicted.source.volume, predicted.source.geometry
     files: dict[str, str] = {}
     if predicted.save_probabilities and native_KZYX is not None:
-        path = predicted.output / probabilities_name(volume)
+        path = predicted.output / probabilities_name(volume.case.case_id, volume.frame, volume.frames)
         write_probabilities(path, native_KZYX, geometry)
         files[path.name] = sha256(path)
     if volume.frames == 1:
@@ -211,10 +202,11 @@ def _agreement_of_several(predicted: Predicted, natives_KZYX: Sequence[Array]) -
     return agreement_between(alike, natives_KZYX)
 
 
-def probabilities_name(volume: Volume) -> str:
+def probabilities_name(case_id: str, frame: int | None, frames: int) -> str:
     """CASE.npz, and CASE_frame007.npz for a frame of a cine."""
-    frame = f"_frame{volume.frame:03d}" if volume.frames > 1 else ""
-    return f"{volume.case.case_id}{frame}{PROBABILITIES_SUFFIX}"
+    return (
+        f"{case_id}_frame{frame:03d}{PROBABILITIES_SUFFIX}" if frames > 1 else case_id + PROBABILITIES_SUFFIX
+    )
 
 
 def write_probabilities(path: Path, probabilities_KZYX: Array, geometry: Geometry) -> None:
