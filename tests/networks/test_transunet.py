@@ -112,7 +112,8 @@ def test_public_weights_that_do_not_fit_are_listed_on_one_line() -> None:
     message = str(caught.value)
     assert "\n" not in message
     assert "1 missing: Transformer/encoder_norm/bias" in message
-    assert f"2 of another shape: {query} (16, 16) where (16, 4, 4) is expected" in message
+    assert "2 of another shape: " in message
+    assert f"{query} (16, 16) where (16, 4, 4) is expected" in message
     assert f"{POSITIONS} (1, 200, 16) where (1, 257, 16) is expected" in message
     assert "1 without a counterpart: Transformer/encoderblock_2/LayerNorm_0/bias" in message
 

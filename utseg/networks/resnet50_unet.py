@@ -15,7 +15,7 @@ from utseg.networks.layers.checks import check_whole
 from utseg.networks.layers.resnet50 import LEVELS, ResNet50, check_resnet
 from utseg.networks.layers.sizes import upsample
 from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last
-from utseg.networks.pretrained.r50_vit_weights import import_resnet, resnet_layers
+from utseg.networks.pretrained.r50_vit_weights import import_r50_vit, resnet_layers
 
 
 class ResNetUpStage(nn.Module):
@@ -87,7 +87,7 @@ class ResNet50UNet(SegmentationNetwork):
 
     def from_public_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """The encoder out of the public `R50+ViT-B_16.npz`; see `r50_vit_weights.py`."""
-        return import_resnet(self.encoder, "encoder.", weights)
+        return import_r50_vit({"encoder.": self.encoder}, weights)
 
     def pretrained_layers(self) -> list[tuple[str, ...]]:
         """Stem and blocks of the ResNet."""

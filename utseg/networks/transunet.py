@@ -17,7 +17,7 @@ from utseg.networks.layers.resnet50 import LEVELS, ResNet50, check_resnet
 from utseg.networks.layers.sizes import upsample
 from utseg.networks.layers.vit import VisionTransformer
 from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last
-from utseg.networks.pretrained.r50_vit_weights import import_hybrid, resnet_layers, transformer_layers
+from utseg.networks.pretrained.r50_vit_weights import import_r50_vit, resnet_layers, transformer_layers
 
 BACKBONES = ("r50", "none")
 
@@ -122,7 +122,9 @@ class TransUNet(SegmentationNetwork):
 
     def from_public_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """The encoder out of the public `R50+ViT-B_16.npz` (ViT-only: `ViT-B_16.npz`); see `r50_vit_weights.py`."""
-        return import_hybrid(self.resnet, "resnet.", self.vit, "vit.", weights)
+        return import_r50_vit(
+            {"vit.": self.vit} if self.resnet is None else {"resnet.": self.resnet, "vit.": self.vit}, weights
+        )
 
     def pretrained_layers(self) -> list[tuple[str, ...]]:
         """Stem and blocks of the ResNet, the patch embedding with its positions, the layers of the Transformer."""
