@@ -148,14 +148,16 @@ def test_models_of_other_ways_go_together_and_their_saved_probabilities_too(scan
     home = home_with(tmp_path, OBLIQUE)
     mirrored = OBLIQUE @ np.diag([-1, 1, 1, 1])
     home_with(tmp_path, mirrored, fold="fold1", spacing_yx_mm=(1.5, 1.25), seed=1)
-    copies(scan, tmp_path / "in")
+    shown = ("copy0_0", "copy3_1", "copy6_2", "copy7_0")
+    for name in copies(scan, tmp_path / "in").keys() - set(shown):
+        (tmp_path / "in" / f"{name}.nii.gz").unlink()
     predict(home, tmp_path / "in", tmp_path / "both")
     first, *others = (canonical(path) for path in sorted((tmp_path / "both").glob("*.nii.gz")))
     assert all(agreement(first, other) >= 0.99 for other in others)
     for fold in ("fold0", "fold1"):
         predict(home, tmp_path / "in", tmp_path / fold, "-f", fold, "--save-probabilities")
     ensemble_folders([tmp_path / "fold0", tmp_path / "fold1"], tmp_path / "joined", workers=1)
-    for name in ("copy0_0", "copy3_1", "copy6_2"):
+    for name in shown:
         both, joined = (nib.load(tmp_path / folder / f"{name}.nii.gz") for folder in ("both", "joined"))
         assert np.array_equal(both.affine, joined.affine) and both.shape == joined.shape
         assert agreement(np.asarray(both.dataobj), np.asarray(joined.dataobj)) >= 0.99

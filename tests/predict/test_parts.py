@@ -66,8 +66,7 @@ def cases(tmp_path_factory) -> Sequence[Case]:
 
 
 @pytest.fixture(autouse=True)
-def in_this_process(monkeypatch):
-    monkeypatch.setattr(pipeline, "WITHOUT_POOL", 100)
+def short_patience(monkeypatch):
     monkeypatch.setattr(parts, "PATIENCE_S", 0.2)
 
 

@@ -114,7 +114,7 @@ def test_a_real_scan_that_simpleitk_refuses(shared, tmp_path):
     np.testing.assert_array_equal(nibabel.load(frame).affine, nibabel.load(path).affine)
 
 
-def test_every_frame_of_a_cine_is_predicted_by_itself(tmp_path):
+def test_every_frame_of_a_cine_is_predicted_by_itself(tmp_path, in_workers):
     cine = random_volume(2, (5, 3, 17, 40))
     path = write_image(tmp_path / "cine.nii.gz", cine)
     (mask,) = predict_cases(
@@ -191,7 +191,7 @@ def four(tmp_path) -> list[Case]:
     return [case_of(path) for path in paths]
 
 
-def test_a_bad_case_is_named_and_the_others_are_written(tmp_path, four, caplog):
+def test_a_bad_case_is_named_and_the_others_are_written(tmp_path, four, caplog, in_workers):
     bad = four[1].images[0]
     bad.write_bytes(bad.read_bytes()[:-40])
     nan = np.ones((2, 8, 8), np.float32)
@@ -345,7 +345,6 @@ def test_images_are_read_as_they_are_needed(tmp_path, four, monkeypatch):
         return prepared
 
     monkeypatch.setattr(pipeline, "prepare", counting)
-    monkeypatch.setattr(pipeline, "WITHOUT_POOL", 1000)
     predict_cases(cases, [band_model()], tmp_path / "out")
     assert read == 40
     assert max(held) <= 12
@@ -359,7 +358,6 @@ def test_an_interruption_leaves_a_record_to_go_on_from(tmp_path, four, monkeypat
         return stages.prepare(volume)
 
     out = tmp_path / "out"
-    monkeypatch.setattr(pipeline, "WITHOUT_POOL", 10)
     monkeypatch.setattr(pipeline, "prepare", interrupted)
     model = band_model(
         patch_size=(256, 256)
@@ -379,7 +377,7 @@ def test_workers_do_without_torch():
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_a_worker_that_dies_is_named(tmp_path, four, monkeypatch):
+def test_a_worker_that_dies_is_named(tmp_path, four, monkeypatch, in_workers):
     monkeypatch.setattr(pipeline, "prepare", die)
     with pytest.raises(UtsegError, match="a worker process died while working on one of: case0"):
         predict_cases(four, [band_model()], tmp_path / "out", workers=1)
