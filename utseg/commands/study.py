@@ -260,12 +260,12 @@ def _finish(record: "StudyRecord", output: Path) -> None:
     states = [run.state for run in record.runs]
     if "finished" in states:
         if logger.isEnabledFor(logging.INFO):
-            from utseg.study.matrix import matrix, read_results
+            from utseg.report.study.matrix import means_table
+            from utseg.study.findings.data import read_study_data
+            from utseg.study.findings.matrix import mean_dice_matrix
 
-            heads, rows = matrix(read_results(output))
-            _print_table(
-                heads, rows, "mean Dice over labels, by what was tested on", left=len(rows[0]) - _tests(heads)
-            )
+            table = means_table(mean_dice_matrix(read_study_data(output)))
+            _print_table(table.columns, table.rows, table.title, left=2)
         _report(output)
     failed = {run.id: run for run in reversed(record.runs) if run.state == "failed"}
     if failed:
@@ -274,10 +274,6 @@ def _finish(record: "StudyRecord", output: Path) -> None:
         )
     if "waiting" in states:
         raise Interrupted(f"{states.count('waiting')} runs were stopped; run the same command again to go on")
-
-
-def _tests(heads: Sequence[str]) -> int:
-    return len(heads) - heads.index("trained on") - 1
 
 
 def _report(output: Path) -> None:

@@ -4,7 +4,7 @@ What a run trained and validated on is in its `run.json`; which case is whose, a
 holds whom back is in `splits.json`. The first thing that is wrong ends the work with one line that names the subject.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -27,73 +27,96 @@ def check_leakage(trained: Sequence[TrainedModel], dataset: Dataset, splits: Seq
     cases = {case.case_id: case for case in dataset.cases}
     for model in trained:
         for run in model.folds.values():
-            _check_partition(run, cases, dataset)
-            _check_sides(run, cases)
-            _check_start(run)
-            _check_scans(run, cases)
-        _check_folds(model, cases)
-        if splits is not None:
-            _check_splits(model, cases, splits)
+            for problem in _problems(run, cases, dataset):
+                raise InputError(f"{run.folder / RUN_FILE}: {problem}")
+        for run, problem in _fold_problems(model, cases, splits):
+            raise InputError(f"{run.folder / RUN_FILE}: {problem}")
     for other, model in combinations(trained, 2):
         _check_against(model, other, cases)
 
 
-def _check_partition(run: FoldRun, cases: Mapping[str, Case], dataset: Dataset) -> None:
-    for side, case_ids in (
-        ("training", run.record.training_cases),
-        ("validation", run.record.validation_cases),
-    ):
+def _problems(run: FoldRun, cases: Mapping[str, Case], dataset: Dataset) -> Iterator[str]:
+    """What speaks against scoring a run on whom it held back."""
+    sides = {"training": run.record.training_cases, "validation": run.record.validation_cases}
+    for side, case_ids in sides.items():
         for case_id in case_ids:
             case = cases.get(case_id)
             if case is None:
-                raise InputError(
-                    f"{run.folder / RUN_FILE}: {side} case {case_id} is not in {dataset.folder}; put it back, or train again"
-                )
-            if case.partition != "training" or case.label is None:
-                kind = (
+                yield f"{side} case {case_id} is not in {dataset.folder}; put it back, or train again"
+            elif case.partition != "training" or case.label is None:
+                of = (
                     f"of the {case.partition} partition"
                     if case.partition != "training"
                     else "without a label"
                 )
-                raise InputError(
-                    f"{run.folder / RUN_FILE}: subject {case.subject} is among the {side} cases ({case_id}), but {kind} of "
+                yield (
+                    f"subject {case.subject} is among the {side} cases ({case_id}), but {of} of "
                     f"{dataset.folder}; test cases take no part in training or selection: {AGAIN}"
                 )
-
-
-def _check_start(run: FoldRun) -> None:
+    trains = {cases[case_id].subject: case_id for case_id in reversed(run.record.training_cases)}
+    known = predicted_cases(run.folder / VALIDATION_FOLDER)
+    for case_id in run.record.validation_cases:
+        subject = cases[case_id].subject
+        if subject in trains:
+            yield (
+                f"subject {subject} is among the training cases ({trains[subject]}) and among the validation "
+                f"cases that score the model ({case_id}); its scores would be of what it has seen: {AGAIN}"
+            )
+        if case_id in known and not set(known[case_id].scans).isdisjoint(run.record.training_scans):
+            yield (
+                f"subject {subject} ({case_id}) is held back, and the run trained on the same scan "
+                "under another name; its scores would be of what it has seen: train again with --overwrite, on folds made anew"
+            )
     initial = run.record.initial_weights
     if initial is not None and initial.saw:
-        raise InputError(
-            f"{run.folder / RUN_FILE}: training began from {initial.file}, which was trained on {initial.saw} of the subjects that "
+        yield (
+            f"training began from {initial.file}, which was trained on {initial.saw} of the subjects that "
             f"{run.name} holds back; its scores would be of what it has seen: train again from other weights, or leave it out with -m"
         )
 
 
-def _check_sides(run: FoldRun, cases: Mapping[str, Case]) -> None:
-    trains: dict[str, str] = {}
-    for case_id in run.record.training_cases:
-        trains.setdefault(cases[case_id].subject, case_id)
-    for case_id in run.record.validation_cases:
-        subject = cases[case_id].subject
-        if subject in trains:
-            raise InputError(
-                f"{run.folder / RUN_FILE}: subject {subject} is among the training cases ({trains[subject]}) and among the validation "
-                f"cases that score the model ({case_id}); its scores would be of what it has seen: {AGAIN}"
+def _fold_problems(
+    model: TrainedModel, cases: Mapping[str, Case], splits: Sequence[Split] | None
+) -> Iterator[tuple[FoldRun, str]]:
+    """Subjects that two folds hold back, or another one than `splits.json` says."""
+    held_in: dict[str, FoldRun] = {}
+    for fold, run in model.folds.items():
+        subjects = _held_back(run, cases)
+        for subject in sorted(subjects & held_in.keys()):
+            yield (
+                run,
+                f"subject {subject} is held back there and in {held_in[subject].name}; were the splits edited between them? {AGAIN}",
+            )
+        held_in |= dict.fromkeys(subjects, run)
+        if splits is None:
+            continue
+        number = int(fold.removeprefix("fold"))
+        planned = set(splits[number]["validation"]) if number < len(splits) else set()
+        for subject in sorted(planned ^ subjects):
+            yield (
+                run,
+                f"subject {subject} is {'only' if subject in planned else 'not'} in {SPLITS_FILE} among those that {fold} holds back; "
+                f"were the splits edited since {run.name} was trained? {AGAIN}",
             )
 
 
-def _subjects(run: FoldRun, cases: Mapping[str, Case]) -> set[str]:
+def _held_back(run: FoldRun, cases: Mapping[str, Case]) -> set[str]:
     return {cases[case_id].subject for case_id in run.record.validation_cases}
 
 
-def _check_scans(run: FoldRun, cases: Mapping[str, Case]) -> None:
-    known = predicted_cases(run.folder / VALIDATION_FOLDER)
-    for case_id in run.record.validation_cases:
-        if case_id in known and not set(known[case_id].scans).isdisjoint(run.record.training_scans):
+def _check_against(model: TrainedModel, other: TrainedModel, cases: Mapping[str, Case]) -> None:
+    ours, theirs = (
+        {subject: fold for fold, run in one.folds.items() for subject in _held_back(run, cases)}
+        for one in (model, other)
+    )
+    for subject in sorted(ours.keys() | theirs.keys()):
+        mine, its = ours.get(subject), theirs.get(subject)
+        missing_here = mine is None and its in model.folds
+        missing_there = its is None and mine in other.folds
+        if missing_here or missing_there or (mine and its and mine != its):
             raise InputError(
-                f"{run.folder / RUN_FILE}: subject {cases[case_id].subject} ({case_id}) is held back, and the run trained on the same scan "
-                "under another name; its scores would be of what it has seen: train again with --overwrite, on folds made anew"
+                f"{model.name} and {other.name} cannot be compared: subject {subject} is held back in {mine or 'no fold'} of the one and "
+                f"in {its or 'no fold'} of the other; were the splits edited between them? {AGAIN}"
             )
 
 
@@ -110,42 +133,3 @@ def one_subject_a_scan(trained: Sequence[TrainedModel], dataset: Dataset) -> tup
     same = same_subjects(known)
     cases = tuple(replace(case, subject=same.get(case.subject, case.subject)) for case in dataset.cases)
     return replace(dataset, cases=cases), same
-
-
-def _check_folds(model: TrainedModel, cases: Mapping[str, Case]) -> None:
-    held_in: dict[str, FoldRun] = {}
-    for run in model.folds.values():
-        for subject in sorted(_subjects(run, cases)):
-            if subject in held_in:
-                raise InputError(
-                    f"{run.folder / RUN_FILE}: subject {subject} is held back there and in {held_in[subject].name}; were the splits edited "
-                    f"between them? {AGAIN}"
-                )
-            held_in[subject] = run
-
-
-def _check_splits(model: TrainedModel, cases: Mapping[str, Case], splits: Sequence[Split]) -> None:
-    for fold, run in model.folds.items():
-        number = int(fold.removeprefix("fold"))
-        planned = set(splits[number]["validation"]) if number < len(splits) else set()
-        differing = sorted(planned ^ _subjects(run, cases))
-        if differing:
-            where = "only" if differing[0] in planned else "not"
-            raise InputError(
-                f"{run.folder / RUN_FILE}: subject {differing[0]} is {where} in {SPLITS_FILE} among those that {fold} holds back; were the "
-                f"splits edited since {run.name} was trained? {AGAIN}"
-            )
-
-
-def _check_against(model: TrainedModel, other: TrainedModel, cases: Mapping[str, Case]) -> None:
-    theirs = {subject: fold for fold, run in other.folds.items() for subject in _subjects(run, cases)}
-    ours = {subject: fold for fold, run in model.folds.items() for subject in _subjects(run, cases)}
-    for subject in sorted(ours.keys() | theirs.keys()):
-        mine, its = ours.get(subject), theirs.get(subject)
-        missing_here = mine is None and its in model.folds
-        missing_there = its is None and mine in other.folds
-        if missing_here or missing_there or (mine and its and mine != its):
-            raise InputError(
-                f"{model.name} and {other.name} cannot be compared: subject {subject} is held back in {mine or 'no fold'} of the one and "
-                f"in {its or 'no fold'} of the other; were the splits edited between them? {AGAIN}"
-            )

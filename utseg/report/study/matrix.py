@@ -57,6 +57,16 @@ def matrix_table(matrix: Matrix, by: str) -> Table:
     return Table(f"Trained on, tested on: {metric.title.removesuffix(' mm')}", columns, rows, note)
 
 
+def means_table(matrix: Matrix) -> Table:
+    """The means alone, for a terminal."""
+    rows = [
+        [row.model, plain(row.trained_on), *(mean_text(matrix, cell) for cell in row.cells)]
+        for row in matrix.rows
+    ]
+    columns = ["model", "trained on", *map(plain, matrix.columns)]
+    return Table("mean Dice over labels, by what was tested on", columns, rows)
+
+
 def _cell_text(matrix: Matrix, cell: Cell) -> str:
     if cell.mean is None:
         return NOTHING

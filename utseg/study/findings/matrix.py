@@ -13,7 +13,7 @@ import numpy as np
 
 from utseg.evaluate.metrics import METRIC
 from utseg.study.findings.data import Side, StudyData
-from utseg.study.record import SEEN
+from utseg.study.record import MEAN_LABEL, SEEN
 
 UNSEEN_ALL, SEEN_ALL, EVERY = "all unseen", "all seen", "all"
 PARTLY = "partly"
@@ -67,6 +67,11 @@ def matrices(data: StudyData) -> list[Matrix]:
     """The matrix for every metric and label; the mean Dice over labels first."""
     labels = data.labels_and_mean if len(data.labels) > 1 else list(data.labels)
     return [_matrix(data, metric, label) for metric, label in product(data.metrics, labels)]
+
+
+def mean_dice_matrix(data: StudyData) -> Matrix:
+    """That of the mean Dice over labels."""
+    return _matrix(data, "dice", MEAN_LABEL)
 
 
 def _matrix(data: StudyData, metric: str, label: str) -> Matrix:
