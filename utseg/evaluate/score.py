@@ -10,9 +10,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +48,17 @@ from utseg.labels import Labels, match_labels, structures
 from utseg.predict.record import predicted_cases, seen_in_training
 from utseg.rawdata.names import letter_case_differs, letter_case_pairs
 
-if TYPE_CHECKING:
-    pass
-
 logger = logging.getLogger("utseg")
 SUMMARY_FILE = "summary.json"
 INLINE = 2
+# Of each file with a row for each case and label: columns between label and metrics, and metrics.
+CASE_FILES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
+    METRICS_FILE: ((), (*METRICS, "status")),
+    SLICES_FILE: (("slice", "region"), (*SLICE_METRICS, "status")),
+    REGIONS_FILE: (("region", "slices"), (*REGION_METRICS, "status")),
+    OFFICIAL_FILE: ((), OFFICIAL_METRICS),
+}
+ALWAYS = (METRICS_FILE, SLICES_FILE)
 SUFFIXES = (".nii.gz", ".nii")
 
 
@@ -64,22 +69,6 @@ class ScoredPair(MaskPair):
     definition: Definition
     as_official_utnet: bool
     overlap: bool
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The rows of cases, by the file that they go into."""
-
-    metrics: list[Row] = field(default_factory=list)
-    slices: list[Row] = field(default_factory=list)
-    regions: list[Row] = field(default_factory=list)
-    official: list[Row] = field(default_factory=list)
-    overlaps: list[NDArray[np.int64]] = field(default_factory=list)
-
-    def add(self, other: "Scores") -> None:
-        """Appends the rows of another."""
-        for name, rows in vars(other).items():
-            getattr(self, name).extend(rows)
 
 
 def evaluate_cases(
@@ -110,30 +99,22 @@ def evaluate_cases(
     theirs = reference_labels or labels, mask_labels or labels
     match_labels(*theirs, we="the references", they=str(predictions))
     matched = _one_subject_a_scan(match(cases, predictions, refuse_extra=refuse_extra), predictions)
+    values, overlap = structures(labels), assumed is not None
     pairs = [
-        ScoredPair(
-            case,
-            mask,
-            structures(labels),
-            *theirs,
-            definition,
-            as_official_utnet,
-            overlap=assumed is not None,
-        )
+        ScoredPair(case, mask, values, *theirs, definition, as_official_utnet, overlap)
         for case, mask in matched
     ]
     require_writable(output)
     with folder_lock(output):
-        scores = Scores()
         with _executor(executor, len(pairs), workers) as pool:
-            for rows in run_all(
+            scored = run_all(
                 score_pair, pairs, pool, "evaluate", name=lambda pair: pair.case.case_id, workers=workers
-            ):
-                scores.add(rows)
+            )
         if assumed is not None:
-            require_plausible(scores.overlaps, labels, predictions, assumed)
+            require_plausible([overlap for _, overlap in scored], labels, predictions, assumed)
+        rows = {name: [row for by_file, _ in scored for row in by_file.get(name, ())] for name in CASE_FILES}
         write_sources(matched, labels, output, *theirs)
-        return _write(scores, group_columns(cases), definition, output)
+        return _write(rows, group_columns(cases), definition, output)
 
 
 def _executor(executor: Executor | None, count: int, workers: int | None) -> AbstractContextManager[Executor]:
@@ -160,37 +141,31 @@ def _one_subject_a_scan(matched: Sequence[tuple[Case, Path]], predictions: Path)
     ]
 
 
-def _write(scores: Scores, columns: Sequence[str], definition: Definition, output: Path) -> dict[str, Any]:
+def _write(
+    rows: Mapping[str, list[Row]], columns: Sequence[str], definition: Definition, output: Path
+) -> dict[str, Any]:
     """Writes all files of the folder, removes those of an earlier run that this one has not, returns the summary."""
-    summary = summarise(scores.metrics, columns)
-    clinical = clinical_measures(scores.metrics, columns)
-    summary |= {
+    clinical = clinical_measures(rows[METRICS_FILE], columns)
+    summary = summarise(rows[METRICS_FILE], columns) | {
         "definitions": asdict(definition),
-        "regions": summarise_regions(scores.regions),
+        "regions": summarise_regions(rows[REGIONS_FILE]),
         "clinical": summarise_clinical(clinical, columns) if clinical else None,
-        "official_utnet": _official_summary(scores.official, columns),
+        "official_utnet": _official_summary(rows[OFFICIAL_FILE], columns),
     }
     tables = summary_tables(summary)
-    texts = {
-        METRICS_FILE: to_csv(scores.metrics, case_columns(columns, metrics=METRICS)),
-        SLICES_FILE: to_csv(
-            scores.slices, case_columns(columns, between=("slice", "region"), metrics=SLICE_METRICS)
-        ),
-        REGIONS_FILE: scores.regions
-        and to_csv(
-            scores.regions, case_columns(columns, between=("region", "slices"), metrics=REGION_METRICS)
-        ),
-        CLINICAL_FILE: clinical and to_csv(clinical.rows, clinical_columns(columns)),
-        OFFICIAL_FILE: scores.official
-        and to_csv(scores.official, case_columns(columns, metrics=OFFICIAL_METRICS)[:-1]),
-        MARKDOWN_FILE: to_markdown(tables),
-        LATEX_FILE: to_latex(tables),
+    texts: dict[str, str | None] = {
+        name: to_csv(rows[name], case_columns(columns, between=between, metrics=metrics)[:-1])
+        if rows[name] or name in ALWAYS
+        else None
+        for name, (between, metrics) in CASE_FILES.items()
     }
+    texts[CLINICAL_FILE] = to_csv(clinical.rows, clinical_columns(columns)) if clinical else None
+    texts |= {MARKDOWN_FILE: to_markdown(tables), LATEX_FILE: to_latex(tables)}
     for name, text in texts.items():
-        if text:
-            write_text(output / name, text)
-        else:
+        if text is None:
             (output / name).unlink(missing_ok=True)
+        else:
+            write_text(output / name, text)
     write_json(output / SUMMARY_FILE, summary)
     return summary
 
@@ -294,24 +269,22 @@ def group_columns(cases: Sequence[Case]) -> tuple[str, ...]:
     return (*phase, *own)
 
 
-def score_pair(pair: ScoredPair) -> Scores:
-    """The rows of one case, as they stand in the files. Raises InputError on a mis-placed or mislabelled prediction."""
+def score_pair(pair: ScoredPair) -> tuple[dict[str, list[Row]], NDArray[np.int64]]:
+    """The rows of one case by the file that they go into, and the overlap. Raises InputError on a mis-placed or mislabelled prediction."""
     prediction, reference, geometry = pair.read()
     case = pair.case
     about = {"case": case.case_id, "subject": case.subject, "phase": case.phase, **case.groups}
     volume = prediction, reference, geometry.spacing_zyx_mm, pair.labels
     found = evaluate_stack(*volume, pair.definition)
-    scores = Scores()
-    if pair.overlap:
-        scores.overlaps.append(count_overlap(prediction, reference, pair.labels))
+    official = official_utnet_scores(*volume) if pair.as_official_utnet else {}
+    rows: dict[str, list[Row]] = {name: [] for name in CASE_FILES}
     for name, values in found.volume.items():
         row = about | {"label": pair.labels[name], "label_name": name}
-        scores.metrics.append(row | values)
-        scores.slices.extend(row | of_slice for of_slice in found.slices[name])
-        scores.regions.extend(row | of_region for of_region in found.regions[name])
-    if pair.as_official_utnet:
-        scores.official.extend(
-            about | {"label": pair.labels[name], "label_name": name} | values
-            for name, values in official_utnet_scores(*volume).items()
-        )
-    return scores
+        rows[METRICS_FILE].append(row | values)
+        rows[SLICES_FILE] += [row | of_slice for of_slice in found.slices[name]]
+        rows[REGIONS_FILE] += [row | of_region for of_region in found.regions[name]]
+        rows[OFFICIAL_FILE] += [row | official[name]] if official else []
+    overlap = (
+        count_overlap(prediction, reference, pair.labels) if pair.overlap else np.zeros((0, 0), np.int64)
+    )
+    return rows, overlap
