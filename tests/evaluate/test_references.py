@@ -8,8 +8,8 @@ import pytest
 from rawfiles import LABELS, make_mnms, make_nnunet
 
 from utseg.errors import CaseErrors, InputError
+from utseg.evaluate.pairs import files_by_case, match
 from utseg.evaluate.references import find_references
-from utseg.evaluate.score import match, unmatched_predictions
 
 SIZE = (2, 8, 9)
 
@@ -103,6 +103,6 @@ def test_the_record_of_the_predictions_names_the_labels(tmp_path):
 
 def test_predictions_without_reference_are_listed_in_one_line(tmp_path):
     folder = plain(tmp_path, "a.nii.gz", "b.nii", "c.nii.gz", ".d.nii.gz")
-    assert unmatched_predictions((), folder) == ["a", "b", "c"]
+    assert list(files_by_case(folder)) == ["a", "b", "c"]
     with pytest.raises(InputError, match=r"no reference for 3 predictions: a, b, c; .*--only-referenced"):
         match((), folder, refuse_extra=True)

@@ -1,4 +1,4 @@
-"""A new metric is one entry of the registry and its function: the command's files, the summary and the comparison then have it."""
+"""A new metric is one entry of the registry and its function: files, summary, comparison, study and report then have it."""
 
 import csv
 import json
@@ -16,6 +16,8 @@ from utseg.evaluate import metrics
 missed = metrics.Metric("missed_share", "missed", lambda m: 1 - m.shared / m.referenced, better=-1, missed=1.0)
 metrics.METRICS = (*metrics.METRICS, missed)
 metrics.METRIC[missed.key] = missed
+metrics.SHOWN += (missed.key,)
+metrics.AT_A_GLANCE += (missed.key,)
 del sys.modules["utseg.evaluate"]
 from utseg.commands.evaluate import main
 from utseg.evaluate import compare_models, read_metrics
@@ -25,7 +27,9 @@ rows = read_metrics(pathlib.Path(sys.argv[-1]) / "metrics.csv")
 found = compare_models({"a": rows, "b": rows}, metric="missed_share")
 assert found["higher_is_better"] is False and found["all"]["labels"]["LV"]["models"]["a"]["mean"] == 0.0, found
 assert "missed_share" in RESULTS_COLUMNS and "missed_share" in cases_columns(())
-sys.exit(code)
+from utseg.commands.report import main
+scores = sys.argv[-1]
+sys.exit(code or main([scores, "-o", f"{scores}.html", "--home", scores, "--no-pictures"]))
 """
 
 
@@ -45,3 +49,5 @@ def test_a_new_metric_is_an_entry_and_its_function(tmp_path):
         assert rows and {row["missed_share"] for row in rows} <= {"0", "1", ""}, name
     summary = json.loads((tmp_path / "scores" / "summary.json").read_text())
     assert summary["all"]["labels"]["LV"]["missed_share"]["mean"] == 0.0
+    assert "Missed" in (tmp_path / "scores_tables" / "tables.md").read_text()
+    assert "Missed" in (tmp_path / "scores.html").read_text()

@@ -58,8 +58,9 @@ def _add_definition(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from utseg.evaluate.metrics import Definition
+    from utseg.evaluate.pairs import files_by_case, require_masks
     from utseg.evaluate.references import find_references, of_predicted
-    from utseg.evaluate.score import evaluate_cases, require_masks, unmatched_predictions
+    from utseg.evaluate.score import evaluate_cases
     from utseg.evaluate.sources import check_references
 
     if arguments.dask is not None:  # workers have a current folder of their own
@@ -70,11 +71,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     definition = Definition(arguments.surface, arguments.percentile, arguments.tolerance_mm)
     references = find_references(arguments.references, arguments.predictions, named_dataset(arguments))
     require_masks(arguments.predictions)
-    if arguments.only_referenced and (
-        extra := unmatched_predictions(references.cases, arguments.predictions)
-    ):
+    extra = files_by_case(arguments.predictions).keys() - {case.case_id for case in references.cases}
+    if arguments.only_referenced and extra:
         logger.warning(
-            "%d predictions have no reference and are not scored: %s", len(extra), ", ".join(extra)
+            "%d predictions have no reference and are not scored: %s", len(extra), ", ".join(sorted(extra))
         )
     if arguments.only_predicted:
         references = of_predicted(references, arguments.predictions)

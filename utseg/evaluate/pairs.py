@@ -1,5 +1,6 @@
-"""A mask and its reference, read in the values of one set of labels, and that they lie on one grid."""
+"""Which mask belongs to which reference, and both read in the values of one set of labels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,11 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.case import Case
-from utseg.errors import InputError
+from utseg.errors import CaseErrors, InputError, listing
+from utseg.files import require_no_broken_link
 from utseg.labels import Labels, match_labels, structures
+from utseg.rawdata.names import letter_case_differs, letter_case_pairs
 
 if TYPE_CHECKING:
     from utseg.rawdata.gate import Geometry
+
+SUFFIXES = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True)
@@ -44,3 +49,73 @@ class MaskPair:
         mask_ZYX, geometry = read_label(path, {"background": 0} | structures(labels), frame)
         matching = match_labels(self.labels, labels, we="the scores", they=str(path))
         return matching.translate(mask_ZYX), geometry
+
+
+def files_by_case(folder: Path) -> dict[str, list[Path]]:
+    """The NIfTI files of a folder by the name of the case, sorted. A link counts, for the gate says where it leads nowhere."""
+    found: dict[str, list[Path]] = {}
+    for suffix in SUFFIXES:
+        for path in folder.glob(f"*{suffix}"):
+            if path.name[0] != "." and (path.is_file() or path.is_symlink()):
+                found.setdefault(path.name[: -len(suffix)], []).append(path)
+    return dict(sorted(found.items()))
+
+
+def require_masks(predictions: Path) -> None:
+    """Raises InputError where there is no such folder, or no mask in it."""
+    if not require_no_broken_link(predictions).is_dir():
+        raise InputError(f"{predictions}: no folder with predictions is there")
+    if not files_by_case(predictions):
+        found = listing(sorted(path.name for path in predictions.iterdir() if path.name[0] != "."))
+        raise InputError(
+            f"{predictions}: no mask is there (expected CASE{SUFFIXES[0]} files); found {found or 'nothing'}"
+        )
+
+
+def match(cases: Sequence[Case], predictions: Path, *, refuse_extra: bool = False) -> list[tuple[Case, Path]]:
+    """Each case with its prediction's file. Raises CaseErrors that lists all cases without one or without a reference, and, with
+    refuse_extra, all predictions that no case asks for."""
+    require_masks(predictions)
+    masks = files_by_case(predictions)
+    labelled = [case for case in cases if case.label is not None]
+    pairs = [(case, masks[case.case_id][0]) for case in labelled if len(masks.get(case.case_id, ())) == 1]
+    problems = [
+        f"case {case.case_id}: two predictions, {found[0].name} and {found[1].name}; keep one"
+        for case in labelled
+        if len(found := masks.get(case.case_id, [])) > 1
+    ]
+    if same := [case.case_id for case, path in pairs if case.label and _is_same(path, case.label)]:
+        problems.append(
+            f"{predictions}: for {len(same)} of {len(cases)} cases the mask (-p) is the reference label (-g) itself: {listing(same)}; "
+            "name the folder that utseg_predict wrote"
+        )
+    if unlabelled := [case.case_id for case in cases if case.label is None]:
+        problems.append(
+            f"{len(unlabelled)} of {len(cases)} cases have no reference label: {', '.join(unlabelled)}"
+        )
+    missing = [case.case_id for case in labelled if case.case_id not in masks]
+    extra = sorted(masks.keys() - {case.case_id for case in cases})
+    if differing := letter_case_differs(missing, extra, "the references", "among the predictions"):
+        problems.append(f"{predictions}: {differing}; write them alike")
+        alike = letter_case_pairs(missing, extra)
+        missing = [name for name in missing if name not in alike]
+        extra = [name for name in extra if name not in alike.values()]
+    if missing:
+        problems.append(
+            f"{predictions}: no prediction CASE{SUFFIXES[0]} for {len(missing)} of {len(cases)} cases: {', '.join(missing)}; "
+            "predict them, or score only what is there with --only-predicted"
+        )
+    if extra and refuse_extra:
+        problems.append(
+            f"{predictions}: no reference for {len(extra)} predictions: {', '.join(extra)}; "
+            "add their references, or score only what has one with --only-referenced"
+        )
+    if problems:
+        raise CaseErrors(problems)
+    if not pairs:
+        raise InputError(f"{predictions}: nothing to evaluate: no labelled case was found")
+    return pairs
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return path.exists() and other.exists() and path.samefile(other)

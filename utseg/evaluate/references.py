@@ -11,7 +11,7 @@ from pathlib import Path
 from utseg.case import Case, Dataset
 from utseg.errors import CaseErrors, InputError, explained_by, listing
 from utseg.evaluate.numbering import DESCRIPTION_FILE, Side, labels_of_masks
-from utseg.evaluate.score import SUFFIXES, unmatched_predictions
+from utseg.evaluate.pairs import files_by_case
 from utseg.files import require_no_broken_link
 from utseg.labels import Labels, in_words, match_labels, same_numbering
 from utseg.rawdata.content import dicom_in, dicom_refusal
@@ -56,7 +56,7 @@ def find_references(folder: Path, predictions: Path, dataset: Dataset | None = N
     if not cases:
         with explained_by(warnings):
             files = _label_files(folder)
-        cases = tuple(Case(name, name, (), path) for name, path in sorted(files.items()))
+        cases = tuple(Case(name, name, (), path) for name, path in files.items())
     cases = tuple(_as_known(case, known.get(case.case_id)) for case in cases)
     beside = (own.labels, own.folder) if own is not None else _labels_beside(folder)
     if dataset is not None and beside is not None and not same_numbering(dataset.labels, beside[0]):
@@ -98,7 +98,7 @@ def _with_labels(
             )
         return References(cases, of_masks[0], of_masks[0], "references")
     if of_masks is None:
-        if unmatched_predictions((), predictions):  # an empty folder is refused later
+        if files_by_case(predictions):  # an empty folder is refused later
             logger.info(
                 "%s: nothing says how the masks are numbered; taken as %s", predictions, in_words(found[0])
             )
@@ -111,8 +111,8 @@ def _with_labels(
 
 def of_predicted(references: References, predictions: Path) -> References:
     """Only the cases that have a prediction."""
-    predicted = {path.name[: -len(suffix)] for suffix in SUFFIXES for path in predictions.glob(f"*{suffix}")}
-    return replace(references, cases=tuple(case for case in references.cases if case.case_id in predicted))
+    masks = files_by_case(predictions)
+    return replace(references, cases=tuple(case for case in references.cases if case.case_id in masks))
 
 
 def _as_known(case: Case, known: Case | None) -> Case:
@@ -126,19 +126,12 @@ def _as_known(case: Case, known: Case | None) -> Case:
 
 def _label_files(folder: Path) -> dict[str, Path]:
     """The files of a plain folder by the name of the case. Raises InputError where there is none, CaseErrors where two have one name."""
-    files: dict[str, Path] = {}
-    problems = []
-    for suffix in SUFFIXES:
-        for path in sorted(folder.glob(f"*{suffix}")):
-            name = path.name[: -len(suffix)]
-            if path.name.startswith("."):
-                continue
-            if name in files:
-                problems.append(
-                    f"{folder}: case {name}: two references, {files[name].name} and {path.name}; keep one"
-                )
-            files[name] = path
-    if problems:
+    files = files_by_case(folder)
+    if problems := [
+        f"{folder}: case {name}: two references, {paths[0].name} and {paths[1].name}; keep one"
+        for name, paths in files.items()
+        if len(paths) > 1
+    ]:
         raise CaseErrors(problems)
     if not files:
         if dicom_in(folder) is not None:
@@ -147,7 +140,7 @@ def _label_files(folder: Path) -> dict[str, Path]:
         raise InputError(
             f"{folder}: no reference label is there (expected CASE.nii.gz files or a raw dataset); found {found}"
         )
-    return files
+    return {name: paths[0] for name, paths in files.items()}
 
 
 def _contains(folder: Path, path: Path) -> bool:

@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from utseg.case import Case
 from utseg.compute.pool import InlineExecutor, process_pool, run_all
-from utseg.errors import CaseErrors, InputError, listing
 from utseg.evaluate.clinical import clinical_measures, summarise_clinical
 from utseg.evaluate.metrics import Definition, Row
 from utseg.evaluate.numbering import Side, count_overlap, require_plausible
 from utseg.evaluate.official import OFFICIAL_METRICS, official_means, official_utnet_scores
-from utseg.evaluate.pairs import MaskPair
+from utseg.evaluate.pairs import MaskPair, match
 from utseg.evaluate.records import (
     CLINICAL_FILE,
     METRICS,
@@ -42,11 +41,10 @@ from utseg.evaluate.sources import write_sources
 from utseg.evaluate.stack import evaluate_stack
 from utseg.evaluate.summary import by_value, summarise, summarise_regions
 from utseg.evaluate.tables import LATEX_FILE, MARKDOWN_FILE, summary_tables, to_latex, to_markdown
-from utseg.files import folder_lock, require_no_broken_link, require_writable, write_json, write_text
+from utseg.files import folder_lock, require_writable, write_json, write_text
 from utseg.fingerprint.same_scan import in_words, same_subjects
 from utseg.labels import Labels, match_labels, structures
 from utseg.predict.record import predicted_cases, seen_in_training
-from utseg.rawdata.names import letter_case_differs, letter_case_pairs
 
 logger = logging.getLogger("utseg")
 SUMMARY_FILE = "summary.json"
@@ -59,7 +57,6 @@ CASE_FILES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     OFFICIAL_FILE: ((), OFFICIAL_METRICS),
 }
 ALWAYS = (METRICS_FILE, SLICES_FILE)
-SUFFIXES = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True)
@@ -178,88 +175,6 @@ def _official_summary(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, 
         for column in columns
     }
     return {"all": official_means(rows), "groups": groups}
-
-
-def match(cases: Sequence[Case], predictions: Path, *, refuse_extra: bool = False) -> list[tuple[Case, Path]]:
-    """Each case with its prediction's file. Raises CaseErrors that lists all cases without one or without a reference, and, with
-    refuse_extra, all predictions that no case asks for."""
-    require_masks(predictions)
-    pairs, problems, unlabelled, missing = [], [], [], []
-    for case in cases:
-        found = [path for suffix in SUFFIXES if _is_there(path := predictions / f"{case.case_id}{suffix}")]
-        if case.label is None:
-            unlabelled.append(case.case_id)
-        elif not found:
-            missing.append(case.case_id)
-        elif len(found) > 1:
-            problems.append(
-                f"case {case.case_id}: two predictions, {found[0].name} and {found[1].name}; keep one"
-            )
-        else:
-            pairs.append((case, found[0]))
-    if same := [case.case_id for case, path in pairs if case.label and _is_same(path, case.label)]:
-        problems.append(
-            f"{predictions}: for {len(same)} of {len(cases)} cases the mask (-p) is the reference label (-g) itself: {listing(same)}; "
-            "name the folder that utseg_predict wrote"
-        )
-    if unlabelled:
-        problems.append(
-            f"{len(unlabelled)} of {len(cases)} cases have no reference label: {', '.join(unlabelled)}"
-        )
-    unmatched = unmatched_predictions(cases, predictions)
-    if differing := letter_case_differs(missing, unmatched, "the references", "among the predictions"):
-        problems.append(f"{predictions}: {differing}; write them alike")
-        alike = letter_case_pairs(missing, unmatched)
-        missing = [name for name in missing if name not in alike]
-        unmatched = [name for name in unmatched if name not in alike.values()]
-    if missing:
-        problems.append(
-            f"{predictions}: no prediction CASE{SUFFIXES[0]} for {len(missing)} of {len(cases)} cases: {', '.join(missing)}; "
-            "predict them, or score only what is there with --only-predicted"
-        )
-    extra = unmatched if refuse_extra else []
-    if extra:
-        problems.append(
-            f"{predictions}: no reference for {len(extra)} predictions: {', '.join(extra)}; "
-            "add their references, or score only what has one with --only-referenced"
-        )
-    if problems:
-        raise CaseErrors(problems)
-    if not pairs:
-        raise InputError(f"{predictions}: nothing to evaluate: no labelled case was found")
-    return pairs
-
-
-def _is_there(path: Path) -> bool:
-    """A link counts wherever it leads: the gate says where it leads nowhere."""
-    return path.is_file() or path.is_symlink()
-
-
-def _is_same(path: Path, other: Path) -> bool:
-    return path.exists() and other.exists() and path.samefile(other)
-
-
-def require_masks(predictions: Path) -> None:
-    """Raises InputError where there is no such folder, or no mask in it."""
-    if not require_no_broken_link(predictions).is_dir():
-        raise InputError(f"{predictions}: no folder with predictions is there")
-    if not unmatched_predictions((), predictions):
-        found = listing(sorted(path.name for path in predictions.iterdir() if path.name[0] != "."))
-        raise InputError(
-            f"{predictions}: no mask is there (expected CASE{SUFFIXES[0]} files); found {found or 'nothing'}"
-        )
-
-
-def unmatched_predictions(references: Sequence[Case], predictions: Path) -> list[str]:
-    """Names of predictions that no reference case asks for."""
-    wanted = {case.case_id for case in references}
-    there = {
-        path.name[: -len(suffix)]
-        for suffix in SUFFIXES
-        for path in predictions.glob(f"*{suffix}")
-        if path.name[0] != "."
-    }
-    return sorted(there - wanted)
 
 
 def group_columns(cases: Sequence[Case]) -> tuple[str, ...]:

@@ -24,18 +24,8 @@ LEAST_APART = 1e-12
 """Numbers that are nearer to each other differ by rounding only."""
 LEAST_P = 0.001
 OF_ALL = (
-    *(
-        "dice",
-        "dice±",
-        "surface_dice",
-        "hd95_mm#",
-        "hd95_mm",
-        "hd_mm",
-        "assd_mm",
-        "slice_dice",
-        "slice_hd95_mm",
-    ),
-    "difference_ml",
+    *("dice", "dice±", "surface_dice", "hd95_mm#", "hd95_mm"),
+    *("hd_mm", "assd_mm", "slice_dice", "slice_hd95_mm", "difference_ml"),
 )
 OF_GROUPS = ("dice", "dice±", "hd95_mm#", "hd95_mm", "hd95_mm±", "surface_dice")
 """The columns of the tables of all cases, and of groups."""
@@ -44,22 +34,11 @@ EMPTY_NOTE = (
     "extra: that only the prediction has; neither: that none of both has. Distances are of the cases in which both have the structure: "
     "read them beside the missed and extra ones."
 )
-LATEX_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "–": "--",
-    "−": "$-$",
-    "±": r"$\pm$",
-    "…": r"\dots{}",
-}
+LATEX_SPECIAL = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"–": "--", "−": "$-$", "±": r"$\pm$", "…": r"\dots{}"}
+)
 
 
 @dataclass(frozen=True)
@@ -120,27 +99,32 @@ def label_cells(label: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
 
 
 def _clinical_table(clinical: Mapping[str, Any]) -> Table:
-    heads = ["measure", "n", "undefined", "reference", "prediction", "bias", "95 % interval"]
-    heads += ["limits of agreement", "mean absolute", "r", "concordance"]
+    columns = {
+        "reference": ("reference_mean", 1),
+        "prediction": ("prediction_mean", 1),
+        "bias": ("bias", 2),
+        "95 % interval": ("bias_interval95", 2),
+        "limits of agreement": ("limits", 2),
+        "mean absolute": ("mae", 2),
+        "r": ("r", 3),
+        "concordance": ("ccc", 3),
+    }
     rows = [
         [
             f"{measure.replace('_', ' ')} ({found['unit']})",
-            str(found["n"]),
-            str(found["undefined"]),
-            number(found["reference_mean"], 1),
-            number(found["prediction_mean"], 1),
-            number(found["bias"], 2),
-            interval(found["bias_interval95"], 2),
-            interval(found["limits"], 2),
-            number(found["mae"], 2),
-            number(found["r"], 3),
-            number(found["ccc"], 3),
+            *(str(found[count]) for count in ("n", "undefined")),
+            *(
+                interval(found[key], digits) if isinstance(found[key], list) else number(found[key], digits)
+                for key, digits in columns.values()
+            ),
         ]
         for measure, found in clinical["all"].items()
     ]
     left_out = len(clinical["incomplete"]) + len(clinical["ambiguous"])
     note = f"{clinical['subjects']} subjects with one case at ED and one at ES; {left_out} without, not counted. Limits: bias ± 1.96 sd."
-    return Table(f"{CLINICAL_TITLE}, prediction against reference", heads, rows, note)
+    return Table(
+        f"{CLINICAL_TITLE}, prediction against reference", ["measure", "n", "undefined", *columns], rows, note
+    )
 
 
 def _official_table(official: Mapping[str, Any]) -> Table:
@@ -259,27 +243,18 @@ def to_latex(tables: Iterable[Table]) -> str:
     """The tables one after the other, with booktabs' rules; to be included in a document that loads booktabs."""
     blocks = []
     for table in tables:
-        body = [" & ".join(map(latex_text, row)) + r" \\" for row in table.rows]
-        blocks.append(
-            "\n".join(
-                [
-                    r"\begin{table}",
-                    r"\centering",
-                    rf"\caption{{{latex_text(table.title)}. {latex_text(table.note)}}}",
-                    rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
-                    r"\toprule",
-                    " & ".join(map(latex_text, table.columns)) + r" \\",
-                    r"\midrule",
-                    *body,
-                    r"\bottomrule",
-                    r"\end{tabular}",
-                    r"\end{table}",
-                ]
-            )
-        )
+        body = [" & ".join(map(latex_text, row)) + r" \\" for row in (table.columns, *table.rows)]
+        lines = [
+            *(r"\begin{table}", r"\centering"),
+            rf"\caption{{{latex_text(table.title)}. {latex_text(table.note)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
+            *(r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule"),
+            *(r"\end{tabular}", r"\end{table}"),
+        ]
+        blocks.append("\n".join(lines))
     return "% \\usepackage{booktabs}\n" + "\n\n".join(blocks) + "\n"
 
 
 def latex_text(text: str) -> str:
     """Text with what LaTeX reads as commands escaped."""
-    return "".join(LATEX_SPECIAL.get(character, character) for character in text)
+    return text.translate(LATEX_SPECIAL)

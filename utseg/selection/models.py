@@ -5,7 +5,7 @@ Only `run.json` and checksums are read here. Whether the folds are honest is che
 
 import logging
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,51 +71,37 @@ def find_models(
     Folds that have not finished are left out with a warning. Raises InputError where nothing is left, where something named is not there,
     and where labels or channels of two models differ.
     """
-    wanted_plans = [plan_folder_name(check_name(planner, "plan")) for planner in planners]
+    plans = [plan_folder_name(check_name(planner, "plan")) for planner in planners]
+    folders = [
+        file.parent
+        for file in sorted(dataset.glob(f"*/*/fold*/{RUN_FILE}"))
+        if not file.parts[-4].startswith(".") and FOLD.fullmatch(file.parts[-2])
+    ]
+    finished = {folder for folder in folders if is_finished(folder)}
     found: dict[str, dict[str, FoldRun]] = {}
-    finished: set[tuple[str, str]] = set()
-    for file in sorted(dataset.glob(f"*/*/fold*/{RUN_FILE}")):
-        folder = file.parent
+    for folder in folders:
         plan, model, fold = folder.parts[-3:]
-        if plan.startswith(".") or not FOLD.fullmatch(fold):
+        if (plans and plan not in plans) or (models and model not in models):
             continue
-        is_there = is_finished(folder)
-        if is_there:
-            finished.add((plan, model))
-        if (wanted_plans and plan not in wanted_plans) or (models and model not in models):
-            continue
-        if not is_there:
+        if folder in finished:
+            run = FoldRun(folder, read_run(folder), sha256(folder / WEIGHTS_FILE))
+            found.setdefault(f"{plan}/{model}", {})[fold] = run
+        else:
             logger.warning("%s: left out, its training has not finished", folder)
-            continue
-        run = FoldRun(folder, read_run(folder), sha256(folder / WEIGHTS_FILE))
-        found.setdefault(f"{plan}/{model}", {})[fold] = run
     trained = tuple(TrainedModel(name, folds) for name, folds in sorted(found.items()))
-    _require_all(dataset, trained, wanted_plans, models, finished)
-    _require_same_task(trained)
-    return trained
-
-
-def _require_all(
-    dataset: Path,
-    trained: Sequence[TrainedModel],
-    plans: Sequence[str],
-    models: Sequence[str],
-    finished: Collection[tuple[str, str]],
-) -> None:
-    """`finished`: plan and name of every model that could be asked for."""
-    parts = [tuple(model.name.split("/")) for model in trained]
-    for place, (what, wanted) in enumerate((("plan", plans), ("model", models))):
-        there = {names[place] for names in finished}
-        missing = [name for name in wanted if name not in {names[place] for names in parts}]
+    for place, what, wanted in ((0, "plan", plans), (1, "model", models)):
+        missing = [name for name in wanted if name not in {one.name.split("/")[place] for one in trained}]
         if missing:
+            there = ", ".join(sorted({folder.parts[place - 3] for folder in finished}))
             raise InputError(
-                f"{dataset}: no {what} {', '.join(missing)} with a finished cross-validation fold; there are: "
-                f"{', '.join(sorted(there)) or 'none'}"
+                f"{dataset}: no {what} {', '.join(missing)} with a finished cross-validation fold; there are: {there or 'none'}"
             )
     if not trained:
         raise InputError(
             f"{dataset}: no model with a finished cross-validation fold is there; run utseg_train 2d all-folds first"
         )
+    _require_same_task(trained)
+    return trained
 
 
 def _require_same_task(trained: Sequence[TrainedModel]) -> None:
