@@ -54,7 +54,8 @@ def cases(folder):
     ]
 
 
-def test_writes_tidy_metrics_and_a_summary(folders):
+def test_writes_tidy_metrics_and_a_summary(folders, monkeypatch):
+    monkeypatch.setattr("utseg.evaluate.score.INLINE", 0)
     summary = evaluate_cases(cases(folders), folders / "out", LABELS, folders / "scores", workers=2)
     rows = list(csv.DictReader((folders / "scores" / "metrics.csv").open()))
     assert [(row["case"], row["label_name"]) for row in rows[:3]] == [

@@ -187,7 +187,7 @@ def test_a_subject_that_was_trained_on_is_refused_before_anything_is_written(tmp
 def test_many_models_are_summed_up(tmp_path):
     networks = {f"Net{number}": 0.02 + 0.01 * number for number in range(5)}
     found = report(
-        write_study_folder(tmp_path, MadeStudy(networks=networks, per_vendor=12)), tmp_path / "r.html"
+        write_study_folder(tmp_path, MadeStudy(networks=networks, per_vendor=6)), tmp_path / "r.html"
     )
     text = re.sub(r"\s+", " ", " ".join(Elements(found.path.read_text()).texts))
     assert re.search(
