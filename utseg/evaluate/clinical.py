@@ -122,26 +122,23 @@ def agreement(reference_S: NDArray[np.float64], prediction_S: NDArray[np.float64
     defined = ~(np.isnan(reference_S) | np.isnan(prediction_S))
     reference, prediction = reference_S[defined], prediction_S[defined]
     n = int(defined.sum())
-    found: dict[str, Any] = {"n": n, "undefined": len(defined) - n}
     keys = ("reference_mean", "prediction_mean", "bias", "bias_interval95", "sd", "limits", "mae", "r", "ccc")
-    found |= dict.fromkeys(keys)
+    found: dict[str, Any] = {"n": n, "undefined": len(defined) - n} | dict.fromkeys(keys)
     if n == 0:
         return found
     difference = prediction - reference
-    bias = float(difference.mean())
-    found |= {
-        "reference_mean": float(reference.mean()),
-        "prediction_mean": float(prediction.mean()),
-        "bias": bias,
-        "mae": float(np.abs(difference).mean()),
-    }
+    means = (reference, prediction, difference, np.abs(difference))
+    found |= dict(
+        zip(
+            ("reference_mean", "prediction_mean", "bias", "mae"),
+            (float(own.mean()) for own in means),
+            strict=True,
+        )
+    )
     if n > 1:
-        sd = float(difference.std(ddof=1))
-        found |= {
-            "bias_interval95": bootstrap_interval(difference, np.arange(n).astype(str)),
-            "sd": sd,
-            "limits": [bias - LIMITS * sd, bias + LIMITS * sd],
-        }
+        bias, sd = found["bias"], float(difference.std(ddof=1))
+        interval = bootstrap_interval(difference, np.arange(n).astype(str))
+        found |= {"bias_interval95": interval, "sd": sd, "limits": [bias - LIMITS * sd, bias + LIMITS * sd]}
         spread = float(reference.std() * prediction.std())
         shared = float(((reference - reference.mean()) * (prediction - prediction.mean())).mean())
         if spread > 0:

@@ -5,8 +5,10 @@ subjects that some runs of a model saw the vendor of and others did not. Vendors
 difference to the subjects of seen vendors, unpaired, and harder scans look like a loss.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
 
@@ -57,6 +59,9 @@ class ModelPair:
         return self.difference.verdict(words, words)
 
 
+Found = TypeVar("Found", Loss, ModelPair)
+
+
 def losses(data: StudyData, metric: str = "dice") -> list[Loss]:
     """The losses of all models by label, p after Holm over all of them. None of models that saw all groups, or none."""
     found = []
@@ -74,10 +79,7 @@ def losses(data: StudyData, metric: str = "dice") -> list[Loss]:
                     Loss(model, test is unpaired, a, b, test(data, a, b, metric, label, sign=sign))
                     for label in data.labels_and_mean
                 ]
-    return [
-        replace(loss, difference=difference)
-        for loss, difference in zip(found, corrected([loss.difference for loss in found]), strict=True)
-    ]
+    return _corrected(found)
 
 
 def losses_by_group(data: StudyData, metric: str = "dice") -> dict[str, list[Difference]]:
@@ -110,11 +112,13 @@ def model_pairs(data: StudyData, metric: str = "dice") -> list[ModelPair]:
         for what in ((ON_UNSEEN, LOSS) if (data.saw == 0).any() else (ON_ALL,))
         for a, b in combinations(data.models, 2)
     ]
-    found = [pair for pair in found if pair.difference.difference is not None]
-    return [
-        replace(pair, difference=difference)
-        for pair, difference in zip(found, corrected([pair.difference for pair in found]), strict=True)
-    ]
+    return _corrected([pair for pair in found if pair.difference.difference is not None])
+
+
+def _corrected(found: Sequence[Found]) -> list[Found]:
+    """With p after Holm over all of them."""
+    differences = corrected([one.difference for one in found])
+    return [replace(one, difference=after) for one, after in zip(found, differences, strict=True)]
 
 
 def _compared(data: StudyData, a: str, b: str, what: str, metric: str) -> Difference:
