@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.evaluate.compare import LEAST_SUBJECTS, RANDOM_FLIPS, compare_pair, holm, is_significant, why_none
+from utseg.evaluate.compare import RANDOM_FLIPS, compare_pair, holm, is_significant, why_none
 from utseg.evaluate.metrics import METRIC
 from utseg.evaluate.subjects import RESAMPLES, SEED, Floats, subject_means
 from utseg.study.findings.data import Side, StudyData
@@ -41,11 +41,6 @@ class Difference:
     def significant(self) -> bool:
         """Whether one side is better: beyond chance, with subjects enough, and the difference says so as the test does."""
         return is_significant(self.p_holm, min(self.subjects), self.agree)
-
-    @property
-    def could_be(self) -> bool:
-        """Whether there are subjects enough to call one side better."""
-        return min(self.subjects) >= LEAST_SUBJECTS
 
     def verdict(self, if_more: str, if_less: str) -> str:
         """`if_more` where a is larger beyond chance, `if_less` where it is smaller, else a tie, or too few subjects to tell."""
