@@ -28,7 +28,7 @@ import torch
 from utseg.case import Case
 from utseg.inference.views import NO_AUGMENTATION
 from utseg.inference.windows import default_batch_size, window_grid
-from utseg.networks import build_network
+from utseg.planning.task import planned_task
 from utseg.predict.inputs import find_inputs
 from utseg.predict.model import LoadedModel
 from utseg.predict.pipeline import predict_cases
@@ -70,7 +70,7 @@ def make_model(base_channels: int, seed: int) -> LoadedModel:
     plan = make_plan(network=network_settings, patch_size=PATCH, clip_percentiles=(5, 98))
     record = make_record(plan)
     torch.manual_seed(seed)
-    network = build_network("UTNet", in_channels=1, num_classes=4, **record.network_settings)
+    network = planned_task(plan).build()
     return LoadedModel(
         network.eval().requires_grad_(False), record, Path(f"Benchmark/auto_2d/UTNet/fold{seed}"), str(seed)
     )

@@ -7,6 +7,7 @@ from planners.geometry import native_spacing, wished_patch
 from planners.schedule import epochs, iterations_per_epoch, training_slices
 from utseg.fingerprint import Fingerprint
 from utseg.planning.plan import Plan
+from utseg.planning.target import Target
 
 PATCH_MARGIN = 2.5
 LEAST_PATCH_MARGIN = 1.25
@@ -16,13 +17,13 @@ ALWAYS_ALLOWED_BATCH = 8
 BATCH_SHARE = 0.05
 
 
-def plan(fingerprint: Fingerprint, *, memory_gb: float, configuration: str) -> Plan:
-    """The plan for `memory_gb` gigabytes of the device that trains. Raises InputError where even the smallest sensible plan needs more."""
+def plan(fingerprint: Fingerprint, target: Target) -> Plan:
+    """The plan for the memory of the device that trains. Raises InputError where even the smallest sensible plan needs more."""
     spacing = native_spacing(fingerprint)
 
     def schedule(fitted: Fitted) -> tuple[Decision[int], Decision[int]]:
-        iterations = iterations_per_epoch(fingerprint, fitted.batch_size)
-        return iterations, epochs(fingerprint, fitted.batch_size, iterations.value)
+        iterations = iterations_per_epoch(fingerprint, fitted.task.batch_size)
+        return iterations, epochs(fingerprint, fitted.task.batch_size, iterations.value)
 
     wishes = Wishes(
         spacing=spacing,
@@ -31,7 +32,7 @@ def plan(fingerprint: Fingerprint, *, memory_gb: float, configuration: str) -> P
         batch_size=wished_batch(fingerprint),
         schedule=schedule,
     )
-    return compose(fingerprint, "auto", configuration, memory_gb, wishes)
+    return compose(fingerprint, "auto", target, wishes)
 
 
 def wished_batch(fingerprint: Fingerprint) -> Decision[int]:

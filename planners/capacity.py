@@ -4,18 +4,27 @@ The order never trades one for another, so more memory never gives a smaller bat
 run of the network's training step, not on a formula.
 """
 
-from collections.abc import Callable
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
-from planners.attention import HEADS, Attention, plan_attention
-from planners.geometry import Pair, PatchShape, PatchWish, patch_shape
+from planners.decision import Decision
+from planners.geometry import (
+    MAX_LEVELS,
+    MIN_BOTTLENECK,
+    Pair,
+    PatchShape,
+    PatchWish,
+    patch_shape,
+    smallest_structure,
+)
 from utseg.errors import InputError
 from utseg.fingerprint import Fingerprint
-from utseg.planning.memory import MemoryEstimate, training_memory
+from utseg.networks import known_settings, network_class
+from utseg.planning.memory import USABLE_SHARE, MemoryEstimate, largest_batch, training_memory
+from utseg.planning.target import Target
+from utseg.planning.task import NetworkTask, network_task
 
-NETWORK = "UTNet"
-USABLE_SHARE = 0.9
 MIN_BATCH = 2
 WIDTHS = (32, 24, 16, 8)
 PATCH_STEPS = tuple(round(1 - 0.1 * step, 1) for step in range(10))
@@ -23,37 +32,22 @@ PATCH_STEPS = tuple(round(1 - 0.1 * step, 1) for step in range(10))
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to size the network: everything that memory depends on, except the batch."""
+    """One way to size the network: everything that memory depends on, except the batch. `network`: its settings with their reasons."""
 
     patch: PatchShape
     base_channels: int
-    attention: Attention
-
-    def network(self) -> dict[str, Any]:
-        """Settings as in the plan's group `network`."""
-        levels = len(self.attention.block_list.value)
-        return {
-            "base_channels": self.base_channels,
-            "levels": self.patch.levels,
-            "block_list": self.attention.block_list.value,
-            "num_blocks": (1,) * levels,
-            "num_heads": (HEADS,) * levels,
-            "reduce_size": self.attention.reduce_size.value,
-            "projection": "interp",
-            "relative_position": "2d-bias",
-            "aux_loss": True,
-        }
+    network: dict[str, Decision[Any]]
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What fits: the candidate, its batch, its memory, and the first candidate's need at the wished batch."""
+    """What fits: the candidate, its task and memory; and what was wished for, with its need."""
 
     candidate: Candidate
-    batch_size: int
+    task: NetworkTask
     estimate: MemoryEstimate
-    wished_gb: float
     wished: Candidate
+    wished_gb: float
 
     @property
     def patch_shrunk(self) -> bool:
@@ -61,7 +55,11 @@ class Fitted:
 
 
 def candidates(
-    fingerprint: Fingerprint, spacing_yx_mm: Pair, wish: PatchWish, base_channels: int
+    fingerprint: Fingerprint,
+    spacing_yx_mm: Pair,
+    wish: PatchWish,
+    base_channels: Decision[int],
+    target: Target,
 ) -> list[Candidate]:
     """From the wish down: smaller patches until the least that makes sense, then narrower networks."""
     patches: list[PatchShape] = []
@@ -70,11 +68,44 @@ def candidates(
         patch = patch_shape((sides[0], sides[1]))
         if not patches or patch.pixels < patches[-1].pixels:
             patches.append(patch)
-    widths = [base_channels, *(width for width in WIDTHS if width < base_channels)]
-    sizes = [(patch, base_channels) for patch in patches] + [(patches[-1], width) for width in widths[1:]]
-    return [
-        Candidate(patch, width, plan_attention(fingerprint, patch, spacing_yx_mm)) for patch, width in sizes
-    ]
+    sizes = [(patch, base_channels.value) for patch in patches]
+    sizes += [(patches[-1], width) for width in WIDTHS if width < base_channels.value]
+    structure = smallest_structure(fingerprint)
+
+    def candidate(patch: PatchShape, width: int) -> Candidate:
+        decisions: dict[str, Decision[Any]] = {
+            "base_channels": _width(width, base_channels, target.memory_gb),
+            "levels": _levels(patch),
+        }
+        own = network_class(target.network_name).plan_settings(
+            patch_size=patch.size,
+            spacing_yx_mm=spacing_yx_mm,
+            levels=patch.levels,
+            base_channels=width,
+            structure=structure,
+        )
+        decisions |= {key: Decision(*planned) for key, planned in own.items()}
+        return Candidate(patch, width, known_settings(target.network_name, decisions))
+
+    return [candidate(patch, width) for patch, width in sizes]
+
+
+def _width(width: int, wished: Decision[int], memory_gb: float) -> Decision[int]:
+    reason = f"{width}: {wished.reason}"
+    if width < wished.value:
+        reason += (
+            f"; {wished.value} would not fit into {memory_gb:g} GB with the smallest patch and a batch of 2"
+        )
+    return Decision(width, reason)
+
+
+def _levels(patch: PatchShape) -> Decision[int]:
+    coarsest = " × ".join(str(side // 2**patch.levels) for side in patch.size)
+    return Decision(
+        patch.levels,
+        f"{patch.levels}: at most {MAX_LEVELS}, as published, as long as the coarsest map keeps {MIN_BOTTLENECK} pixels a side; "
+        f"it is {coarsest}",
+    )
 
 
 def fit(
@@ -82,49 +113,49 @@ def fit(
     spacing_yx_mm: Pair,
     wish: PatchWish,
     *,
-    base_channels: int,
+    base_channels: Decision[int],
     batch_size: int,
-    memory_gb: float,
+    target: Target,
 ) -> Fitted:
     """The first candidate that fits with a batch of two, with the largest even batch up to the wished one. InputError where none does."""
-    usable = USABLE_SHARE * memory_gb
-    listed = candidates(fingerprint, spacing_yx_mm, wish, base_channels)
+    listed = candidates(fingerprint, spacing_yx_mm, wish, base_channels, target)
 
-    def need(candidate: Candidate, batch: int) -> MemoryEstimate:
-        return training_memory(
-            NETWORK,
-            in_channels=fingerprint.in_channels,
-            num_classes=fingerprint.num_classes,
+    def task(candidate: Candidate, batch: int) -> NetworkTask:
+        return network_task(
+            fingerprint,
+            target.network_name,
+            {key: decision.value for key, decision in candidate.network.items()},
             patch_size=candidate.patch.size,
+            spacing_yx_mm=spacing_yx_mm,
             batch_size=batch,
-            settings=candidate.network(),
         )
 
-    first = _first_fitting(listed, lambda candidate: need(candidate, MIN_BATCH).total_gb <= usable)
-    if first is None:
-        least = need(listed[-1], MIN_BATCH).total_gb
-        height, width = listed[-1].patch.size
-        raise InputError(
-            f"{fingerprint.dataset}: the smallest sensible plan (patch {height} × {width}, {listed[-1].base_channels} channels, "
-            f"batch {MIN_BATCH}) needs {least / USABLE_SHARE:.1f} GB to train, and {memory_gb:g} GB are allowed; raise --memory-gb"
-        )
-    chosen = listed[first]
+    def fits(candidate: Candidate) -> bool:
+        return largest_batch(task(candidate, MIN_BATCH), target.kind, target.memory_gb, step=MIN_BATCH) > 0
+
+    chosen = listed[0]
+    if not fits(chosen):
+        if not fits(listed[-1]):
+            raise _too_little(task(listed[-1], MIN_BATCH), fingerprint, target)
+        chosen = listed[bisect_left(listed, True, lo=1, key=fits)]  # later ones need less
+    wished = task(listed[0], batch_size)
     batch = MIN_BATCH
-    if first == 0:
-        batch = max(
-            size for size in range(MIN_BATCH, batch_size + 1, 2) if need(chosen, size).total_gb <= usable
-        )
-    return Fitted(chosen, batch, need(chosen, batch), need(listed[0], batch_size).total_gb, listed[0])
+    if chosen is listed[0]:
+        batch = largest_batch(wished, target.kind, target.memory_gb, step=MIN_BATCH)
+    fitted = task(chosen, batch)
+    return Fitted(
+        chosen,
+        fitted,
+        training_memory(fitted, target.kind),
+        listed[0],
+        training_memory(wished, target.kind).total_gb,
+    )
 
 
-def _first_fitting(listed: list[Candidate], fits: Callable[[Candidate], bool]) -> int | None:
-    """Index of the first that fits, by bisection: later ones need less."""
-    if fits(listed[0]):
-        return 0
-    low, high = 0, len(listed) - 1
-    if not fits(listed[high]):
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if fits(listed[middle]) else (middle, high)
-    return high
+def _too_little(task: NetworkTask, fingerprint: Fingerprint, target: Target) -> InputError:
+    least = training_memory(task, target.kind).total_gb
+    height, width = task.patch_size
+    return InputError(
+        f"{fingerprint.dataset}: the smallest sensible plan (patch {height} × {width}, {WIDTHS[-1]} channels, batch {task.batch_size}) "
+        f"needs {least / USABLE_SHARE:.1f} GB to train, and {target.memory_gb:g} GB are allowed; raise --memory-gb"
+    )

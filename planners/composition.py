@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from planners.augmentation import planned_augmentation
-from planners.capacity import USABLE_SHARE, Fitted, fit
+from planners.capacity import Fitted, fit
 from planners.decision import Decision, assemble
 from planners.geometry import Pair, PatchWish, image_size
 from planners.intensity import clip_percentiles
 from utseg.fingerprint import Fingerprint
+from utseg.planning.memory import USABLE_SHARE
 from utseg.planning.plan import Plan
+from utseg.planning.target import Target, recorded_memory
 
 PUBLISHED = "as published for UTNet"
 
@@ -26,18 +28,16 @@ class Wishes:
     schedule: Callable[[Fitted], tuple[Decision[int], Decision[int]]]
 
 
-def compose(
-    fingerprint: Fingerprint, planner: str, configuration: str, memory_gb: float, wishes: Wishes
-) -> Plan:
+def compose(fingerprint: Fingerprint, planner: str, target: Target, wishes: Wishes) -> Plan:
     """Fits the wishes into the memory and gives every value its reason. `schedule` returns (iterations per epoch, epochs)."""
     spacing = wishes.spacing.value
     fitted = fit(
         fingerprint,
         spacing,
         wishes.patch,
-        base_channels=wishes.base_channels.value,
+        base_channels=wishes.base_channels,
         batch_size=wishes.batch_size.value,
-        memory_gb=memory_gb,
+        target=target,
     )
     iterations, epochs = wishes.schedule(fitted)
     decisions: dict[str, Decision[Any]] = {
@@ -48,15 +48,15 @@ def compose(
             f"z-score of each volume, {PUBLISHED}: MR intensities have no unit "
             f"(case means range over {_mean_range(fingerprint)})",
         ),
-        "patch_size": _patch_size(wishes, fitted, memory_gb),
-        "batch_size": _batch_size(wishes, fitted, memory_gb),
+        "patch_size": _patch_size(wishes, fitted, target.memory_gb),
+        "batch_size": _batch_size(wishes, fitted, target.memory_gb),
         "epochs": epochs,
         "iterations_per_epoch": iterations,
-        "estimated_memory_gb": _memory(fitted, memory_gb),
-        **_network(wishes, fitted, memory_gb),
+        "estimated_memory_gb": _memory(fitted, target),
+        **{f"network.{key}": decision for key, decision in fitted.candidate.network.items()},
         **planned_augmentation(fingerprint, fitted.candidate.patch.size, image_size(fingerprint, spacing)),
     }
-    return assemble(fingerprint, planner, configuration, decisions)
+    return assemble(fingerprint, planner, target, decisions)
 
 
 def _patch_size(wishes: Wishes, fitted: Fitted, memory_gb: float) -> Decision[tuple[int, int]]:
@@ -72,45 +72,21 @@ def _patch_size(wishes: Wishes, fitted: Fitted, memory_gb: float) -> Decision[tu
 
 def _batch_size(wishes: Wishes, fitted: Fitted, memory_gb: float) -> Decision[int]:
     wished = wishes.batch_size
-    reason = f"{fitted.batch_size}: {wished.reason}"
-    if fitted.batch_size < wished.value:
+    reason = f"{fitted.task.batch_size}: {wished.reason}"
+    if fitted.task.batch_size < wished.value:
         reason += (
             f"; {wished.value} at the wished patch and width would need {fitted.wished_gb:.2f} GB, and {USABLE_SHARE:.0%} of "
-            f"{memory_gb:g} GB hold {fitted.batch_size}"
+            f"{memory_gb:g} GB hold {fitted.task.batch_size}"
         )
-    return Decision(fitted.batch_size, reason)
+    return Decision(fitted.task.batch_size, reason)
 
 
-def _memory(fitted: Fitted, memory_gb: float) -> Decision[float]:
-    total = round(fitted.estimate.total_gb, 3)
+def _memory(fitted: Fitted, target: Target) -> Decision[float]:
+    total, words = recorded_memory(fitted.estimate, target.network_name, target.kind)
     return Decision(
         total,
-        f"{total:g} GB in float32, counted on a dry run of the training step without allocating: {fitted.estimate.describe()}; at most "
-        f"{USABLE_SHARE:.0%} of the {memory_gb:g} GB allowed, the rest is for the device's context and workspaces",
+        f"{words}; at most {USABLE_SHARE:.0%} of the {target.memory_gb:g} GB allowed, the rest is for the device's context and workspaces",
     )
-
-
-def _network(wishes: Wishes, fitted: Fitted, memory_gb: float) -> dict[str, Decision[Any]]:
-    candidate = fitted.candidate
-    settings = candidate.network()
-    patch, base = candidate.patch, candidate.base_channels
-    bottleneck = " × ".join(str(side // 2**patch.levels) for side in patch.size)
-    attended = len(candidate.attention.block_list.value)
-    width = f"{base}: {wishes.base_channels.reason}"
-    if base < wishes.base_channels.value:
-        width += f"; {wishes.base_channels.value} would not fit into {memory_gb:g} GB with the smallest patch and a batch of 2"
-    reasons = {
-        "base_channels": width,
-        "levels": f"{patch.levels}: at most 4, as published, as long as the coarsest map keeps 5 pixels a side; it is {bottleneck}",
-        "block_list": candidate.attention.block_list.reason,
-        "num_blocks": f"1 transformer block at each of the {attended} levels with attention, {PUBLISHED}",
-        "num_heads": f"4 heads at each of the {attended} levels with attention, {PUBLISHED}; they divide {2 * base} channels and more",
-        "reduce_size": candidate.attention.reduce_size.reason,
-        "projection": "interp: keys and values resized by bilinear interpolation, the default of the official code",
-        "relative_position": "2d-bias: a learnt bias for each offset of cells, the default of the official code",
-        "aux_loss": f"True: deep supervision of the {patch.levels} decoder levels speeds up learning at little cost, {PUBLISHED}",
-    }
-    return {f"network.{key}": Decision(value, reasons[key]) for key, value in settings.items()}
 
 
 def _mean_range(fingerprint: Fingerprint) -> str:

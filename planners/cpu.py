@@ -5,7 +5,7 @@ The knobs are the constants: pixels across the thinnest structure, pixels of a p
 
 import math
 
-from planners.capacity import NETWORK, Fitted
+from planners.capacity import Fitted
 from planners.composition import Wishes, compose
 from planners.decision import Decision
 from planners.geometry import Pair, PatchWish, native_spacing, thickness_quartile_mm, wished_patch
@@ -13,6 +13,7 @@ from planners.schedule import training_slices
 from utseg.fingerprint import Fingerprint
 from utseg.planning.memory import forward_gmac
 from utseg.planning.plan import Plan
+from utseg.planning.target import Target
 
 PIXELS_ACROSS = 5.5
 COARSEST_FACTOR = 2.0
@@ -30,8 +31,8 @@ EPOCHS_RANGE = (10, 150)
 MIN_ITERATIONS = 25
 
 
-def plan(fingerprint: Fingerprint, *, memory_gb: float, configuration: str) -> Plan:
-    """The plan for a small machine; `memory_gb` is kept to as in `auto`."""
+def plan(fingerprint: Fingerprint, target: Target) -> Plan:
+    """The plan for a small machine; the memory is kept to as in `auto`."""
     spacing = coarser_spacing(fingerprint)
     wishes = Wishes(
         spacing=spacing,
@@ -42,7 +43,7 @@ def plan(fingerprint: Fingerprint, *, memory_gb: float, configuration: str) -> P
         batch_size=Decision(BATCH_SIZE, "8, for many steps in little time"),
         schedule=lambda fitted: budget(fingerprint, fitted),
     )
-    return compose(fingerprint, "cpu", configuration, memory_gb, wishes)
+    return compose(fingerprint, "cpu", target, wishes)
 
 
 def coarser_spacing(fingerprint: Fingerprint) -> Decision[Pair]:
@@ -90,23 +91,17 @@ def affordable_patch(fingerprint: Fingerprint, spacing_yx_mm: Pair) -> PatchWish
 
 def budget(fingerprint: Fingerprint, fitted: Fitted) -> tuple[Decision[int], Decision[int]]:
     """Iterations of an epoch (one pass, or what fits into its time), and epochs in the whole time."""
-    gmac = forward_gmac(
-        NETWORK,
-        in_channels=fingerprint.in_channels,
-        num_classes=fingerprint.num_classes,
-        patch_size=fitted.candidate.patch.size,
-        settings=fitted.candidate.network(),
-    )
-    step_seconds = STEP_PER_FORWARD * gmac * fitted.batch_size / GMAC_PER_SECOND
+    gmac = forward_gmac(fitted.task)
+    step_seconds = STEP_PER_FORWARD * gmac * fitted.task.batch_size / GMAC_PER_SECOND
     slices = training_slices(fingerprint)
-    one_pass = math.ceil(slices.value / fitted.batch_size)
+    one_pass = math.ceil(slices.value / fitted.task.batch_size)
     affordable = max(1, int(SECONDS_PER_EPOCH / step_seconds))
     iterations = min(max(one_pass, MIN_ITERATIONS), affordable)
     epoch_seconds = iterations * step_seconds
     low, high = EPOCHS_RANGE
     epochs = min(max(round(SECONDS_IN_ALL / epoch_seconds), low), high)
     cost = (
-        f"a step of batch {fitted.batch_size} costs {STEP_PER_FORWARD} × {gmac:.2f} GMAC a patch, {step_seconds:.2f} s at the "
+        f"a step of batch {fitted.task.batch_size} costs {STEP_PER_FORWARD} × {gmac:.2f} GMAC a patch, {step_seconds:.2f} s at the "
         f"{GMAC_PER_SECOND:g} GMAC/s that two cores do"
     )
     return (

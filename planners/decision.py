@@ -1,19 +1,18 @@
 """A planned value and why it is so; and the Plan that a full set of them makes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from utseg.errors import number_of
 from utseg.fingerprint import Fingerprint
 from utseg.planning.plan import Plan
+from utseg.planning.target import Target
 from utseg.rawdata.ways import Way, group_ways
 
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True)
-class Decision(Generic[Value]):
+class Decision(NamedTuple, Generic[Value]):
     """A value, and one sentence: the rule and the figures that it came from."""
 
     value: Value
@@ -21,14 +20,17 @@ class Decision(Generic[Value]):
 
 
 def assemble(
-    fingerprint: Fingerprint, planner: str, configuration: str, decisions: Mapping[str, Decision[Any]]
+    fingerprint: Fingerprint, planner: str, target: Target, decisions: Mapping[str, Decision[Any]]
 ) -> Plan:
     """The plan of all decisions, keyed by the dotted keys of the plan ("network.levels"), and of the ways that the scans lie."""
     decisions = {**decisions, "preprocessing.ways": training_ways(fingerprint)}
     tree: dict[str, Any] = {
         "dataset": fingerprint.dataset,
         "planner": planner,
-        "configuration": configuration,
+        "configuration": target.configuration,
+        "memory_gb": target.memory_gb,
+        "network_name": target.network_name,
+        "network": {},
         "fingerprint_sha256": fingerprint.sha256,
         "preprocessing": {"labels": fingerprint.labels, "channel_names": fingerprint.channel_names},
         "reasons": {key: decision.reason for key, decision in decisions.items()},

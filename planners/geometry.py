@@ -123,6 +123,15 @@ def wished_patch(
     )
 
 
+def smallest_structure(fingerprint: Fingerprint) -> tuple[str, float] | None:
+    """The label with the smallest median in-plane diameter (mm, of the disc of equal area), None where nothing is labelled."""
+    diameters = [(spread.median, name) for name, spread in fingerprint.overall.diameter_mm.items()]
+    if not diameters:
+        return None
+    diameter, name = min(diameters)
+    return name, diameter
+
+
 def thickness_quartile_mm(fingerprint: Fingerprint) -> tuple[str, float] | None:
     """The thinnest label, and the in-plane thickness that a quarter of its cases are below; None where nothing is labelled."""
     quartiles = [

@@ -10,42 +10,26 @@ from planners.augmentation import PUBLISHED_AUGMENTATION
 from planners.decision import Decision, assemble
 from planners.schedule import training_slices
 from utseg.fingerprint import Fingerprint
+from utseg.networks import known_settings, network_class, network_settings
 from utseg.planning.memory import training_memory
 from utseg.planning.plan import Plan
+from utseg.planning.target import Target, recorded_memory
+from utseg.planning.task import network_task
 
 logger = logging.getLogger("utseg")
 SOURCE = "as published for UTNet (Gao, Zhou, Metaxas, MICCAI 2021)"
-NETWORK: dict[str, Any] = {
-    "base_channels": 32,
-    "levels": 4,
-    "block_list": (1, 2, 3, 4),
-    "num_blocks": (1, 1, 1, 1),
-    "num_heads": (4, 4, 4, 4),
-    "reduce_size": 8,
-    "projection": "interp",
-    "relative_position": "2d-bias",
-    "aux_loss": True,
-}
-WHAT = {
-    "base_channels": "32 channels at full resolution",
-    "levels": "4 halvings of the resolution",
-    "block_list": "attention at levels 1, 2, 3 and 4",
-    "num_blocks": "1 transformer block at each of the 4 levels",
-    "num_heads": "4 heads at each of the 4 levels",
-    "reduce_size": "keys and values resized to 8 × 8",
-    "projection": "keys and values resized by bilinear interpolation, the default of the official code",
-    "relative_position": "2-D input-independent position bias, the default of the official code",
-    "aux_loss": "deep supervision at ½, ¼ and ⅛ of the resolution",
-}
+SPACING_MM = (1.2, 1.2)
 PATCH_SIZE = (256, 256)
 BATCH_SIZE = 32
 EPOCHS = 150
 
 
-def plan(fingerprint: Fingerprint, *, memory_gb: float, configuration: str) -> Plan:
+def plan(fingerprint: Fingerprint, target: Target) -> Plan:
     """The published recipe. Where its batch needs more memory than there is, it is kept, and a warning and the reason say so."""
     slices = training_slices(fingerprint)
     iterations = -(-slices.value // BATCH_SIZE)
+    defaults = network_settings(target.network_name)
+    published = known_settings(target.network_name, network_class(target.network_name).published)
     decisions: dict[str, Decision[Any]] = {
         "preprocessing.spacing_yx_mm": Decision(
             (1.2, 1.2), f"1.2 × 1.2 mm in-plane, slices untouched, {SOURCE}"
@@ -63,31 +47,34 @@ def plan(fingerprint: Fingerprint, *, memory_gb: float, configuration: str) -> P
             iterations,
             f"{iterations}: an epoch is one pass over the training slices; {slices.reason}, in batches of 32",
         ),
-        **{f"network.{key}": Decision(value, f"{WHAT[key]}, {SOURCE}") for key, value in NETWORK.items()},
+        **{
+            f"network.{key}": Decision(defaults[key], f"{words}, {SOURCE}")
+            for key, words in published.items()
+        },
         **PUBLISHED_AUGMENTATION,
     }
-    decisions |= _recorded_memory(fingerprint, memory_gb, decisions["batch_size"])
-    return assemble(fingerprint, "published", configuration, decisions)
+    settings = {key: defaults[key] for key in published}
+    decisions |= _memory(fingerprint, target, settings, decisions["batch_size"])
+    return assemble(fingerprint, "published", target, decisions)
 
 
-def _recorded_memory(
-    fingerprint: Fingerprint, memory_gb: float, batch: Decision[int]
+def _memory(
+    fingerprint: Fingerprint, target: Target, settings: dict[str, Any], batch: Decision[int]
 ) -> dict[str, Decision[Any]]:
-    estimate = training_memory(
-        "UTNet",
-        in_channels=fingerprint.in_channels,
-        num_classes=fingerprint.num_classes,
+    task = network_task(
+        fingerprint,
+        target.network_name,
+        settings,
         patch_size=PATCH_SIZE,
+        spacing_yx_mm=SPACING_MM,
         batch_size=BATCH_SIZE,
-        settings=NETWORK,
     )
-    total = round(estimate.total_gb, 2)
-    counted = (
-        f"{total} GB in float32, counted on a dry run of the UTNet's training step: {estimate.describe()}"
-    )
-    if total <= memory_gb:
-        return {"estimated_memory_gb": Decision(total, f"{counted}; within the {memory_gb:g} GB asked for")}
-    warning = f"more than the {memory_gb:g} GB asked for; the published batch of {BATCH_SIZE} is kept"
+    total, counted = recorded_memory(training_memory(task, target.kind), target.network_name, target.kind)
+    if total <= target.memory_gb:
+        return {
+            "estimated_memory_gb": Decision(total, f"{counted}; within the {target.memory_gb:g} GB asked for")
+        }
+    warning = f"more than the {target.memory_gb:g} GB asked for; the published batch of {BATCH_SIZE} is kept"
     advice = "set a smaller batch_size, or use the planner auto, which fits the memory"
     logger.warning("planner published: the training step needs %s GB, %s; %s", total, warning, advice)
     return {

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from utseg.planning.plan import AugmentationSettings, NetworkSettings, Plan, Preprocessing
+from utseg.planning.plan import AugmentationSettings, Plan, Preprocessing
 
 LABELS = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
 KINDS = ("rotation", "scale", "noise", "brightness", "contrast", "gamma")
@@ -46,7 +46,9 @@ def make_plan(**changes: Any) -> Plan:
         "epochs": 1,
         "iterations_per_epoch": 1,
         "estimated_memory_gb": 0.1,
-        "network": NetworkSettings(**(TINY_NETWORK | changes.pop("network", {}))),
+        "memory_gb": 8.0,
+        "network_name": "UTNet",
+        "network": TINY_NETWORK | changes.pop("network", {}),
         "augmentation": NO_AUGMENTATION.model_copy(update={"mirror_axes": changes.pop("mirror_axes", ())}),
         "reasons": {},
     }

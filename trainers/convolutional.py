@@ -5,9 +5,8 @@ weight decay 1e-4, five warm-up epochs, exponent .9, class weights and deep supe
 momentum and clipping at 12: nnU-Net. That the warm-up is at most a twentieth of the schedule is ours, for runs of few epochs.
 """
 
-from utseg.trainer import train_by_recipe
+from utseg.trainer import Trainer
 from utseg.training.recipe import OptimizerSettings, Recipe
-from utseg.training.request import TrainRequest, TrainResult
 
 
 def recipe(network_name: str) -> Recipe:
@@ -15,6 +14,4 @@ def recipe(network_name: str) -> Recipe:
     return Recipe(network_name=network_name, optimizer=OptimizerSettings(learning_rate=0.05))
 
 
-def train(request: TrainRequest) -> TrainResult:
-    """Trains the network that is called as the model; see `utseg.trainer.train_by_recipe`."""
-    return train_by_recipe(request, recipe(request.model))
+train = Trainer(recipe)

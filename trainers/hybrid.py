@@ -6,9 +6,8 @@ twentieth of the schedule is ours, for runs of few epochs. From pretrained weigh
 official code does it.
 """
 
-from utseg.trainer import train_by_recipe
+from utseg.trainer import Trainer
 from utseg.training.recipe import OptimizerSettings, Recipe
-from utseg.training.request import TrainRequest, TrainResult
 
 
 def recipe(network_name: str) -> Recipe:
@@ -16,6 +15,4 @@ def recipe(network_name: str) -> Recipe:
     return Recipe(network_name=network_name, optimizer=OptimizerSettings(learning_rate=0.05))
 
 
-def train(request: TrainRequest) -> TrainResult:
-    """Trains the network that is called as the model; see `utseg.trainer.train_by_recipe`."""
-    return train_by_recipe(request, recipe(request.model))
+train = Trainer(recipe)

@@ -6,9 +6,8 @@ al., ICCV 2021). Layer-wise decay .75 where the run starts from weights: BEiT (B
 fine-tune ViT-B so. Warm-up of 20 epochs: Swin; that it is at most a tenth of the schedule is ours, for runs of few epochs.
 """
 
-from utseg.trainer import train_by_recipe
+from utseg.trainer import Trainer
 from utseg.training.recipe import OptimizerSettings, Recipe, ScheduleSettings
-from utseg.training.request import TrainRequest, TrainResult
 
 
 def recipe(network_name: str) -> Recipe:
@@ -23,6 +22,4 @@ def recipe(network_name: str) -> Recipe:
     )
 
 
-def train(request: TrainRequest) -> TrainResult:
-    """Trains the network that is called as the model; see `utseg.trainer.train_by_recipe`."""
-    return train_by_recipe(request, recipe(request.model))
+train = Trainer(recipe)

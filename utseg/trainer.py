@@ -6,6 +6,7 @@ settings of the run are one line in TensorBoard's table of runs (HParams), in an
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +24,29 @@ from utseg.training.record import (
 from utseg.training.request import TrainRequest, TrainResult
 
 if TYPE_CHECKING:
+    from utseg.planning.memory import StepKind
     from utseg.training.prepare import Run
     from utseg.training.recipe import Recipe
     from utseg.training.state import State
 
 logger = logging.getLogger("utseg")
-Trainer = Callable[[TrainRequest], TrainResult]
 MEAN = "mean"
 MISSED = "native_missed/total"
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains the network that is called as the model by the recipe of its family. An entry point `utseg.trainers` is one of these."""
+
+    recipe: "Callable[[str], Recipe]"
+
+    def __call__(self, request: TrainRequest) -> TrainResult:
+        """Trains as the request says, or goes on with `request.resume`, and validates at native resolution.
+
+        In several processes of torchrun, all return when training ends, and rank 0 alone validates at native resolution and has the Dice.
+        Raises UtsegError in one line for all that a person can fix; Interrupted after SIGTERM or SIGINT, with everything saved.
+        """
+        return train_by_recipe(request, self.recipe(request.model))
 
 
 def find_trainer(model: str) -> Trainer:
@@ -47,12 +63,16 @@ def find_trainer(model: str) -> Trainer:
     return trainer
 
 
-def train_by_recipe(request: TrainRequest, recipe: "Recipe") -> TrainResult:
-    """Trains as the request and the recipe say, or goes on with `request.resume`, and validates at native resolution.
+def planned_step(network_name: str, device: str = "auto") -> "StepKind":
+    """How the network of a name will be trained, as far as a plan's memory depends on it."""
+    from utseg.device import resolve_device
+    from utseg.training.memory import step_kind
 
-    In several processes of torchrun, all return when training ends, and rank 0 alone validates at native resolution and has the Dice.
-    Raises UtsegError in one line for all that a person can fix; Interrupted after SIGTERM or SIGINT, with everything saved.
-    """
+    return step_kind(find_trainer(network_name).recipe(network_name), resolve_device(device))
+
+
+def train_by_recipe(request: TrainRequest, recipe: "Recipe") -> TrainResult:
+    """`Trainer`'s work, by this recipe."""
     from utseg.training.loop import train
 
     return train(request, recipe, finish)
@@ -113,10 +133,10 @@ def settings_of(run: "Run", state: "State") -> dict[str, str | float | None]:
     """The columns of the table, the same for every run. None where the network has no such number."""
     record, plan, optimizer = run.record, run.plan, run.recipe.optimizer
     initial = record.initial_weights
-    channels = record.network_settings.get("base_channels")
+    channels = plan.network.get("base_channels")
     return {
         "model": record.model,
-        "network": record.network,
+        "network": plan.network_name,
         "trained_on": record.selection,
         "base_channels": float(channels) if isinstance(channels, int) else None,
         "deep_supervision": "yes" if len(state.network.heads) > 1 else "no",

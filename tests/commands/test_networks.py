@@ -27,7 +27,8 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def with_plugin():
-    return {**os.environ, "PYTHONPATH": str(PLUGIN)}
+    path = [str(PLUGIN), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
 def test_the_table_has_every_network_with_its_size_and_what_it_is(with_plugin):
@@ -68,7 +69,7 @@ def test_unknown_names_are_one_line(home):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", network_names())
 def test_every_network_trains_two_epochs_and_predicts(home, name, with_plugin, tmp_path):
     small = {key: value for key, value in SMALL.get(name, {}).items() if key != "base_channels"}
     settings = [f"network.{key}={json.dumps(value)}" for key, value in small.items()]
@@ -80,7 +81,7 @@ def test_every_network_trains_two_epochs_and_predicts(home, name, with_plugin, t
     )
     assert trained.returncode == 0, trained.stderr
     run = home / "results" / "Tiny" / "tiny_2d" / name / "fold0"
-    assert read_run(run).network == name
+    assert read_run(run).plan.network_name == name
     lines = [json.loads(line) for line in (run / "training.jsonl").read_text().splitlines()]
     assert len(lines) == 2
     assert all(np.isfinite(line["loss"]) for line in lines)
@@ -93,6 +94,47 @@ def test_every_network_trains_two_epochs_and_predicts(home, name, with_plugin, t
     assert predicted.returncode == 0, predicted.stderr
     (mask,) = (tmp_path / "out").glob("*.nii.gz")
     assert nibabel.load(mask).shape == nibabel.load(image).shape
+
+
+@pytest.mark.slow
+def test_a_network_of_somebody_else_is_planned_trained_predicted_and_exported(with_plugin, tmp_path):
+    home, image = make_home(tmp_path), "raw/Tiny/imagesTr/s00_ED_0000.nii.gz"
+    plan = home / "preprocessed" / "Tiny" / "cpu_2d" / "plan.json"
+    chosen = ("-d", "Tiny", "-m", "TinyNetwork")
+    one = {"home": home, "environment": with_plugin}
+    done = run_command("utseg_plan_and_preprocess", *chosen, "-pl", "cpu", "--device", "cpu", "-np", 1, **one)
+    assert done.returncode == 0, done.stderr
+    planned = json.loads(plan.read_text())
+    assert planned["network_name"] == "TinyNetwork"
+    assert planned["network"] == {"widths": [8, 16], "aux_loss": False}
+    assert "a package outside utseg" in planned["reasons"]["network.widths"]
+    assert "TinyNetwork" in planned["reasons"]["estimated_memory_gb"]
+    words = (
+        "-pl",
+        "cpu",
+        "--epochs",
+        1,
+        "--device",
+        "cpu",
+        "--set",
+        "network.widths=4,6",
+        "iterations_per_epoch=2",
+    )
+    done = run_command("utseg_train", "2d", "fold0", *chosen, *words, **one)
+    assert done.returncode == 0, done.stderr
+    run = read_run(home / "results" / "Tiny" / "cpu_2d" / "TinyNetwork" / "fold0")
+    assert run.plan.network == {"widths": [4, 6], "aux_loss": False}
+    assert run.plan.reasons["network.widths"] == "set by the user; the planner had [8, 16]"
+    done = run_command(
+        "utseg_predict", "-i", home / image, "-o", tmp_path / "out", *chosen, "-pl", "cpu", **one
+    )
+    assert done.returncode == 0, done.stderr
+    archive = tmp_path / "model.zip"
+    done = run_command("utseg_export_model", *chosen, "-pl", "cpu", "-f", "fold0", "-o", archive, **one)
+    assert done.returncode == 0, done.stderr
+    done = run_command("utseg_import_model", archive, home=tmp_path / "other", environment=with_plugin)
+    assert done.returncode == 0, done.stderr
+    assert_refused(run_command("utseg_import_model", archive, home=tmp_path / "third"), "TinyNetwork")
 
 
 def test_a_wrong_setting_of_a_network_is_one_line_and_leaves_no_run(home):

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from utseg.fingerprint import CaseFingerprint, ChannelFigures, Fingerprint, LabelFigures
 from utseg.fingerprint.aggregate import aggregate_cases, aggregate_groups
 from utseg.fingerprint.model import PERCENTILES
-from utseg.planning.memory import GB, MemoryEstimate
+from utseg.planning.memory import GB, MemoryEstimate, StepKind
+from utseg.planning.task import NetworkTask
 from utseg.rawdata.ways import Way
 
 
@@ -129,12 +130,11 @@ def fingerprints(draw: st.DrawFn) -> Fingerprint:
     )
 
 
-def formula_memory(network_name: str, **shape: Any) -> MemoryEstimate:
+def formula_memory(task: NetworkTask, kind: StepKind) -> MemoryEstimate:
     """Close to what UTNet takes (8 kB a pixel at 32 channels), without running it; for tests of the rules, not of the counting."""
-    settings = shape["settings"]
-    height, width = shape["patch_size"]
+    settings, (height, width) = task.settings, task.patch_size
     base, levels = settings["base_channels"], settings["levels"]
     parameters = 10_000_000 * (base / 32) ** 2 * 4.0 ** (levels - 4) * 4 / GB
     keys = 1 + settings["reduce_size"] ** 2 / 640
-    activations = 8000 * keys * base / 32 * height * width * shape["batch_size"] / GB
+    activations = 8000 * keys * base / 32 * height * width * task.batch_size / GB
     return MemoryEstimate(parameters, parameters, parameters, activations)

@@ -13,12 +13,13 @@ from synthetic import fingerprints, formula_memory, hearts, make_case, make_fing
 from planners import auto, capacity, cpu, published
 from utseg.errors import InputError
 from utseg.fingerprint import Fingerprint
-from utseg.networks import build_network
-from utseg.planning.memory import forward_gmac, training_memory
+from utseg.planning import memory
+from utseg.planning.memory import StepKind, forward_gmac, training_memory
 from utseg.planning.plan import IDENTITY_KEYS, Plan
+from utseg.planning.target import Target
+from utseg.planning.task import planned_task
 from utseg.settings import setting_keys
 
-PLANNED_KEYS = [key for key in setting_keys(Plan) if key not in IDENTITY_KEYS]
 FITTING = {"auto": auto.plan, "cpu": cpu.plan}
 
 
@@ -26,35 +27,42 @@ FITTING = {"auto": auto.plan, "cpu": cpu.plan}
 def formula() -> Iterator[None]:
     """Memory and compute by formula, so that many plans are made in little time. What `counted` is given to counts for real."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(capacity, "training_memory", formula_memory)
-        patch.setattr(cpu, "forward_gmac", lambda *_, patch_size, **__: patch_size[0] * patch_size[1] * 6e-5)
+        for module in (capacity, memory):
+            patch.setattr(module, "training_memory", formula_memory)
+        patch.setattr(cpu, "forward_gmac", lambda task: task.patch_size[0] * task.patch_size[1] * 6e-5)
         yield
 
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capacity, "training_memory", training_memory)
+    for module in (capacity, memory):
+        monkeypatch.setattr(module, "training_memory", training_memory)
     monkeypatch.setattr(cpu, "forward_gmac", forward_gmac)
+
+
+def planned_keys(plan: Plan) -> list[str]:
+    keys = [key for key in setting_keys(Plan) if key not in IDENTITY_KEYS]
+    return sorted([*keys, *(f"network.{key}" for key in plan.network)])
 
 
 def value_of(plan: Plan, key: str) -> Any:
     value: Any = plan
     for part in key.split("."):
-        value = getattr(value, part)
+        value = value[part] if isinstance(value, dict) else getattr(value, part)
     return value
 
 
 def check(plan: Plan, memory_gb: float) -> None:
     network = plan.network
-    assert all(side % 2**network.levels == 0 for side in plan.patch_size)
-    assert min(plan.patch_size) // 2**network.levels >= 5
+    assert all(side % 2 ** network["levels"] == 0 for side in plan.patch_size)
+    assert min(plan.patch_size) // 2 ** network["levels"] >= 5
     assert plan.estimated_memory_gb <= memory_gb
-    assert plan.network.block_list, "UTNet without attention is not UTNet"
+    assert plan.network["block_list"], "UTNet without attention is not UTNet"
     assert all(
-        1 <= level <= network.levels and min(plan.patch_size) // 2**level >= network.reduce_size
-        for level in network.block_list
+        1 <= level <= network["levels"] and min(plan.patch_size) // 2**level >= network["reduce_size"]
+        for level in network["block_list"]
     )
-    assert network.reduce_size in (4, 8, 12, 16)
+    assert network["reduce_size"] in (4, 8, 12, 16)
     assert 2 <= plan.batch_size <= 32
     assert plan.preprocessing.clip_percentiles[0] < 50 < plan.preprocessing.clip_percentiles[1]
     low, high = plan.augmentation.scale_range
@@ -64,10 +72,10 @@ def check(plan: Plan, memory_gb: float) -> None:
 
 def check_reasons(plan: Plan) -> None:
     """Each planned key has a reason, and the reason shows the value itself."""
-    assert sorted(plan.reasons) == sorted(PLANNED_KEYS)
-    for key in PLANNED_KEYS:
+    assert sorted(plan.reasons) == planned_keys(plan)
+    for key in plan.reasons:
         value, reason = value_of(plan, key), plan.reasons[key]
-        figures = value if isinstance(value, tuple) else (value,)
+        figures = value if isinstance(value, tuple | list) else (value,)
         for figure in figures:
             shown = (
                 f"{figure:g}"
@@ -84,7 +92,7 @@ def check_reasons(plan: Plan) -> None:
 @pytest.mark.parametrize("planner", FITTING)
 def test_any_dataset_gets_a_valid_plan(planner: str, fingerprint: Fingerprint, memory_gb: float):
     try:
-        plan = FITTING[planner](fingerprint, memory_gb=memory_gb, configuration="2d")
+        plan = FITTING[planner](fingerprint, Target(memory_gb))
     except InputError as error:
         assert re.search(r"needs \d+\.\d GB .*raise --memory-gb", str(error))
         return
@@ -102,12 +110,12 @@ def test_more_memory_never_gives_less(planner: str, fingerprint: Fingerprint):
     views: list[tuple[int, int, int]] = []
     for memory_gb in (0.05, 0.1, 0.3, 0.7, 1.5, 3.0, 6.0, 12.0, 40.0):
         try:
-            plan = FITTING[planner](fingerprint, memory_gb=memory_gb, configuration="2d")
+            plan = FITTING[planner](fingerprint, Target(memory_gb))
         except InputError:
             assert not views, "what fitted less memory must fit more"
             continue
         height, width = plan.patch_size
-        views.append((plan.network.base_channels, height * width, plan.batch_size))
+        views.append((plan.network["base_channels"], height * width, plan.batch_size))
     assert all(all(a <= b for a, b in zip(less, more, strict=True)) for less, more in pairwise(views))
 
 
@@ -116,22 +124,11 @@ def test_more_memory_never_gives_less(planner: str, fingerprint: Fingerprint):
 def test_counted_memory_is_kept_to_and_the_network_can_be_built(planner: str, memory_gb: float):
     import torch
 
-    plan = FITTING[planner](hearts(), memory_gb=memory_gb, configuration="2d")
+    plan = FITTING[planner](hearts(), Target(memory_gb))
     check(plan, memory_gb)
-    estimate = training_memory(
-        "UTNet",
-        in_channels=1,
-        num_classes=plan.num_classes,
-        patch_size=plan.patch_size,
-        batch_size=plan.batch_size,
-        settings=plan.network.model_dump(),
-    )
-    assert plan.estimated_memory_gb == pytest.approx(estimate.total_gb, abs=1e-3)
-    with torch.device("meta"):
-        network = build_network(
-            "UTNet", in_channels=1, num_classes=plan.num_classes, **plan.network.model_dump()
-        )
-        logits = network(torch.empty(2, 1, *plan.patch_size))
+    task = planned_task(plan)
+    assert plan.estimated_memory_gb == pytest.approx(training_memory(task, StepKind()).total_gb, abs=1e-3)
+    logits = task.build("meta")(torch.empty(2, 1, *plan.patch_size, device="meta"))
     assert logits[0].shape == (2, plan.num_classes, *plan.patch_size)
 
 
@@ -139,25 +136,29 @@ def test_too_little_memory_is_a_clear_error():
     with pytest.raises(
         InputError, match=r"Synthetic: the smallest sensible plan \(patch .* 8 channels, batch 2\) needs"
     ):
-        auto.plan(hearts(), memory_gb=0.02, configuration="2d")
+        auto.plan(hearts(), Target(0.02))
 
 
 def test_the_published_recipe_stays_what_it_is(caplog: pytest.LogCaptureFixture):
     for fingerprint in (hearts(), hearts(size_yx=(50, 35), spacing_yx_mm=(1.0, 1.0), foreground_mm=30.0)):
-        plan = published.plan(fingerprint, memory_gb=40, configuration="2d")
+        plan = published.plan(fingerprint, Target(40))
         assert plan.preprocessing.spacing_yx_mm == (1.2, 1.2)
         assert plan.preprocessing.clip_percentiles == (5, 98)
         assert (plan.patch_size, plan.batch_size, plan.epochs) == ((256, 256), 32, 150)
-        assert plan.network.block_list == (1, 2, 3, 4)
-        assert (plan.network.num_blocks, plan.network.num_heads) == ((1, 1, 1, 1), (4, 4, 4, 4))
-        assert (plan.network.base_channels, plan.network.reduce_size, plan.network.levels) == (32, 8, 4)
-        assert sorted(plan.reasons) == sorted(PLANNED_KEYS)
+        assert plan.network["block_list"] == [1, 2, 3, 4]
+        assert (plan.network["num_blocks"], plan.network["num_heads"]) == ([1, 1, 1, 1], [4, 4, 4, 4])
+        assert (plan.network["base_channels"], plan.network["reduce_size"], plan.network["levels"]) == (
+            32,
+            8,
+            4,
+        )
+        assert sorted(plan.reasons) == planned_keys(plan)
         assert "MICCAI 2021" in plan.reasons["preprocessing.spacing_yx_mm"]
     assert not caplog.records
 
 
 def test_the_published_recipe_says_when_it_does_not_fit(caplog: pytest.LogCaptureFixture):
-    plan = published.plan(hearts(), memory_gb=8, configuration="2d")
+    plan = published.plan(hearts(), Target(8))
     assert plan.batch_size == 32
     assert plan.estimated_memory_gb > 8
     for key in ("batch_size", "estimated_memory_gb"):
@@ -166,11 +167,11 @@ def test_the_published_recipe_says_when_it_does_not_fit(caplog: pytest.LogCaptur
 
 
 def test_a_cardiac_cohort_gets_a_sensible_plan():
-    plan = auto.plan(hearts(), memory_gb=24, configuration="2d")
+    plan = auto.plan(hearts(), Target(24))
     assert plan.preprocessing.spacing_yx_mm == (1.4, 1.4)
     assert plan.patch_size == (192, 192)
-    assert plan.network.block_list == (1, 2, 3, 4)
-    assert (plan.network.levels, plan.network.base_channels, plan.network.reduce_size) == (4, 32, 8)
+    assert plan.network["block_list"] == [1, 2, 3, 4]
+    assert (plan.network["levels"], plan.network["base_channels"], plan.network["reduce_size"]) == (4, 32, 8)
 
 
 def test_small_crops_get_a_small_patch_and_fewer_levels():
@@ -182,10 +183,10 @@ def test_small_crops_get_a_small_patch_and_fewer_levels():
         thickness_share=0.55,
     )
     for planner in FITTING.values():
-        plan = planner(crops, memory_gb=8, configuration="2d")
+        plan = planner(crops, Target(8))
         assert plan.patch_size == (56, 40)
-        assert plan.network.levels == 3
-        assert (plan.network.block_list, plan.network.reduce_size) == ((1, 2), 8)
+        assert plan.network["levels"] == 3
+        assert (plan.network["block_list"], plan.network["reduce_size"]) == ([1, 2], 8)
         assert plan.preprocessing.spacing_yx_mm == (1.0, 1.0)
 
 
@@ -203,7 +204,7 @@ def test_two_subjects_are_enough():
         ]
     )
     for planner in FITTING.values():
-        check(planner(few, memory_gb=8, configuration="2d"), 8)
+        check(planner(few, Target(8)), 8)
 
 
 def test_labels_that_nobody_has_do_not_stop_planning():
@@ -216,4 +217,4 @@ def test_labels_that_nobody_has_do_not_stop_planning():
         ]
     )
     for planner in FITTING.values():
-        check(planner(empty, memory_gb=8, configuration="2d"), 8)
+        check(planner(empty, Target(8)), 8)

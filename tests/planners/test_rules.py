@@ -6,12 +6,13 @@ from hypothesis import strategies as st
 from synthetic import hearts, make_case, make_fingerprint_of
 
 from planners import cpu
-from planners.attention import plan_attention
 from planners.augmentation import foreground_fraction, mirror_axes, rotation_deg
-from planners.geometry import PatchShape, native_spacing, patch_shape, wished_patch
+from planners.geometry import native_spacing, patch_shape, smallest_structure, wished_patch
 from planners.intensity import clip_percentiles
 from planners.schedule import epochs, iterations_per_epoch
 from utseg.fingerprint import Fingerprint
+from utseg.networks.utnet_planning import plan_attention
+from utseg.planning.target import Target
 
 HEART = {"size_yx": (256, 256), "structures_mm": {"LV": 40.0}, "foreground_mm": 100.0}
 
@@ -62,18 +63,18 @@ def test_a_patch_is_never_larger_than_the_typical_image():
     [(90.0, 4, (1, 2, 3, 4)), (45.0, 8, (1, 2, 3, 4)), (30.0, 12, (1, 2, 3, 4)), (3.0, 16, (1, 2, 3, 4))],
 )
 def test_key_value_cells_follow_the_structures(diameter: float, reduce_size: int, levels: tuple[int, ...]):
-    fingerprint = hearts(structures_mm={"LV": diameter, "RV": 95.0})
-    attention = plan_attention(fingerprint, PatchShape((256, 256), 4), (1.25, 1.25))
-    assert attention.reduce_size.value == reduce_size
-    assert attention.block_list.value == levels
-    assert f"{diameter:.1f} mm" in attention.reduce_size.reason
-    assert f"{320 / reduce_size:.1f} mm" in attention.reduce_size.reason
+    structure = smallest_structure(hearts(structures_mm={"LV": diameter, "RV": 95.0}))
+    planned = plan_attention((256, 256), (1.25, 1.25), 4, 32, structure)
+    assert planned["reduce_size"][0] == reduce_size
+    assert planned["block_list"][0] == levels
+    assert f"{diameter:.1f} mm" in planned["reduce_size"][1]
+    assert f"{320 / reduce_size:.1f} mm" in planned["reduce_size"][1]
 
 
 def test_attention_stays_where_maps_are_fine_enough():
-    attention = plan_attention(hearts(structures_mm={"LV": 10.0}), PatchShape((112, 96), 4), (1.0, 1.0))
-    assert attention.reduce_size.value == 12
-    assert attention.block_list.value == (1, 2, 3)
+    planned = plan_attention((112, 96), (1.0, 1.0), 4, 32, ("LV", 10.0))
+    assert planned["reduce_size"][0] == 12
+    assert planned["block_list"][0] == (1, 2, 3)
 
 
 @pytest.mark.parametrize(("darker", "upper"), [(0.99, 98.0), (0.951, 98.0), (0.9, 99.5)])
@@ -128,8 +129,8 @@ def test_the_cpu_planner_goes_as_coarse_as_the_thinnest_structure_allows():
 
 
 def test_an_epoch_on_two_cores_takes_a_minute_or_two():
-    plan = cpu.plan(hearts(structures_mm={"MYO": 9.7, "LV": 45.0}), memory_gb=8, configuration="2d")
-    assert plan.network.base_channels == 16
+    plan = cpu.plan(hearts(structures_mm={"MYO": 9.7, "LV": 45.0}), Target(8))
+    assert plan.network["base_channels"] == 16
     assert plan.batch_size == 8
     assert max(plan.patch_size) <= 144
     assert "35 GMAC/s" in plan.reasons["iterations_per_epoch"]
@@ -139,6 +140,6 @@ def test_an_epoch_on_two_cores_takes_a_minute_or_two():
             for n in range(20)
         ]
     )
-    big = cpu.plan(huge, memory_gb=8, configuration="2d")
+    big = cpu.plan(huge, Target(8))
     assert big.iterations_per_epoch < 400 * 20 * 0.8 / 8
     assert "fit into 90 s" in big.reasons["iterations_per_epoch"]

@@ -1,14 +1,24 @@
 """Counted memory against what real tensors take."""
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
+from plans import make_plan
 
 from utseg.errors import SettingError
-from utseg.networks import build_network, count_parameters
+from utseg.networks import count_parameters
 from utseg.planning.dry_run import dry_run, measure_step
-from utseg.planning.memory import GB, forward_gmac, training_memory
+from utseg.planning.memory import (
+    GB,
+    USABLE_SHARE,
+    StepKind,
+    forward_gmac,
+    largest_batch,
+    training_memory,
+)
+from utseg.planning.task import NetworkTask, for_network, planned_task
 
 SMALL = {
     "base_channels": 8,
@@ -18,19 +28,16 @@ SMALL = {
     "num_heads": (2, 2),
     "reduce_size": 4,
 }
-SHAPE = {"in_channels": 2, "num_classes": 3, "patch_size": (32, 48)}
+TASK = NetworkTask("UTNet", 2, 3, (32, 48), 2, SMALL)
+SGD = StepKind()
 
 
 def small_figures(batch_size: int):
-    return dry_run("UTNet", **SHAPE, batch_size=batch_size, settings=SMALL)
-
-
-def real_network() -> torch.nn.Module:
-    return build_network("UTNet", in_channels=2, num_classes=3, **SMALL)
+    return dry_run(replace(TASK, batch_size=batch_size))
 
 
 def test_fake_and_real_tensors_live_alike():
-    network = real_network()
+    network = TASK.build()
     state = dict([*network.named_parameters(), *network.named_buffers()])
     image, target = torch.zeros(2, 2, 32, 48), torch.zeros(2, 32, 48, dtype=torch.long)
     real = measure_step(network, state, image, target)
@@ -40,7 +47,7 @@ def test_fake_and_real_tensors_live_alike():
 
 
 def test_the_peak_is_at_least_what_autograd_saves():
-    network = real_network()
+    network = TASK.build()
     lasting = {tensor.data_ptr() for tensor in (*network.parameters(), *network.buffers())}
     saved: dict[int, int] = {}
 
@@ -64,40 +71,67 @@ def test_activations_grow_with_the_batch_in_proportion():
 
 
 def test_parts_add_up_and_parameters_are_exact():
-    estimate = training_memory("UTNet", **SHAPE, batch_size=4, settings=SMALL)
-    count = count_parameters(real_network())
+    estimate = training_memory(replace(TASK, batch_size=4), SGD)
+    count = count_parameters(TASK.build())
     assert estimate.gradients_gb == estimate.optimizer_gb == count * 4 / GB
-    assert estimate.parameters_gb >= estimate.gradients_gb
-    parts = estimate.parameters_gb + estimate.gradients_gb + estimate.optimizer_gb + estimate.activations_gb
+    assert estimate.weights_gb >= estimate.gradients_gb
+    parts = estimate.weights_gb + estimate.gradients_gb + estimate.optimizer_gb + estimate.activations_gb
     assert estimate.total_gb == pytest.approx(parts)
-    assert f"{estimate.activations_gb:.2f} GB" in estimate.describe()
+    assert f"{estimate.activations_gb:.2f} GB" in estimate.in_words()
 
 
 def test_the_published_network_is_as_large_as_known():
-    settings = {"base_channels": 32, "levels": 4, "block_list": (1, 2, 3, 4), "aux_loss": True}
-    shape = {"in_channels": 1, "num_classes": 4, "patch_size": (256, 256)}
-    estimate = training_memory("UTNet", **shape, batch_size=32, settings=settings)
+    task = NetworkTask("UTNet", 1, 4, (256, 256), 32, {})
+    estimate = training_memory(task, SGD)
     assert estimate.gradients_gb * GB / 4 == 10_018_500 + 1_804
     assert 6 < estimate.activations_gb < 12
-    assert forward_gmac("UTNet", **shape, settings=settings | {"aux_loss": False}) == pytest.approx(
-        16.77, abs=0.005
-    )
+    assert forward_gmac(replace(task, settings={"aux_loss": False})) == pytest.approx(16.77, abs=0.005)
 
 
 def test_nothing_is_allocated_for_an_absurd_batch():
     started = time.monotonic()
-    estimate = training_memory(
-        "UTNet", in_channels=1, num_classes=4, patch_size=(2048, 2048), batch_size=1000, settings=SMALL
-    )
+    estimate = training_memory(replace(TASK, patch_size=(2048, 2048), batch_size=1000), SGD)
     assert estimate.total_gb > 500
     assert time.monotonic() - started < 20
 
 
+def test_the_optimizer_the_average_and_the_precision_count():
+    sgd = training_memory(TASK, SGD)
+    adamw = training_memory(TASK, StepKind("adamw", averaged=True))
+    assert adamw.optimizer_gb == 2 * sgd.optimizer_gb and adamw.weights_gb == 2 * sgd.weights_gb
+    half = training_memory(TASK, StepKind(bfloat16=True))
+    assert 0.4 * sgd.activations_gb < half.activations_gb < 0.95 * sgd.activations_gb
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_the_attention_of_gpus_is_another(bfloat16: bool):
+    """It holds the position bias of every query and key, which the tiles of CPUs do not."""
+    large = replace(TASK, patch_size=(128, 128), settings=SMALL | {"reduce_size": 16})
+    plain = replace(large, settings=SMALL | {"block_list": ()})
+    cpu, gpu = (dry_run(large, bfloat16=bfloat16, gpu=gpu).peak_bytes for gpu in (False, True))
+    assert gpu > cpu
+    cpu, gpu = (dry_run(plain, bfloat16=bfloat16, gpu=gpu).peak_bytes for gpu in (False, True))
+    assert gpu == cpu
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_the_largest_batch_is_the_last_that_fits(step: int):
+    wanted = replace(TASK, batch_size=64)
+    allowed = training_memory(replace(TASK, batch_size=11), SGD).total_gb / USABLE_SHARE
+    found = largest_batch(wanted, SGD, allowed, step=step)
+    assert found == (11 if step == 1 else 10)
+    assert largest_batch(wanted, SGD, 1e-6) == 0 and largest_batch(wanted, SGD, 100) == 64
+
+
 def test_other_networks_take_the_settings_that_they_have():
-    plain = training_memory("UNet", **SHAPE, batch_size=2, settings=SMALL)
-    assert 0 < plain.total_gb < training_memory("UNet", **SHAPE, batch_size=8, settings=SMALL).total_gb
+    plan = for_network(make_plan(network={"base_channels": 8}), "UNet")
+    assert plan.network == {"base_channels": 8, "levels": 2}
+    task = planned_task(plan)
+    assert (
+        0 < training_memory(task, SGD).total_gb < training_memory(replace(task, batch_size=8), SGD).total_gb
+    )
 
 
 def test_a_wrong_setting_is_refused_in_one_line():
     with pytest.raises(SettingError, match="num_heads"):
-        training_memory("UTNet", **SHAPE, batch_size=2, settings=SMALL | {"num_heads": (3, 3)})
+        training_memory(replace(TASK, settings=SMALL | {"num_heads": (3, 3)}), SGD)

@@ -56,7 +56,7 @@ def test_a_flipped_bit_in_the_weights_is_noticed(run, where):
 
 def test_weights_of_another_network(run):
     record = json.loads((run / "run.json").read_text())
-    record["network_settings"]["base_channels"] = 8
+    record["plan"]["network"]["base_channels"] = 8
     (run / "run.json").write_text(json.dumps(record))
     with pytest.raises(ArtefactError, match=r"has the shape .* where the network has .*\(and \d+ more\)"):
         load_model(run, CPU)
@@ -85,15 +85,14 @@ def test_weights_that_are_not_finite(run):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("network", "os.system"),
-        ("num_classes", 3),
-        ("in_channels", 2),
-        ("network_settings", {"levels": "many"}),
+        ("network_name", "os.system"),
+        ("network", {"levels": "many"}),
+        ("network", {"num_classes": 3}),
     ],
 )
 def test_a_record_that_does_not_hold_together(run, key, value):
     record = json.loads((run / "run.json").read_text())
-    record[key] = value
+    record["plan"][key] = value
     (run / "run.json").write_text(json.dumps(record))
     with pytest.raises(ArtefactError, match=r"run\.json"):
         load_model(run, CPU)

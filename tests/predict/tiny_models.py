@@ -9,8 +9,8 @@ import plans
 import torch
 from torch import Tensor, nn
 
-from utseg.networks import build_network
 from utseg.planning.plan import Plan
+from utseg.planning.task import for_network, planned_task
 from utseg.predict.model import LoadedModel
 from utseg.training.record import RunRecord, write_run, write_weights
 
@@ -18,14 +18,9 @@ make_plan = partial(plans.make_plan, channel_names=("cine-MRI",))
 
 
 def make_record(plan: Plan, model: str = "UTNet", selection: str = "fold0") -> RunRecord:
-    settings = plan.network.model_dump(mode="json") if model == "UTNet" else {"base_channels": 4, "levels": 2}
     return RunRecord(
         model=model,
-        network=model,
-        network_settings=settings,
-        in_channels=plan.in_channels,
-        num_classes=plan.num_classes,
-        plan=plan,
+        plan=for_network(plan, model),
         recipe={},
         selection=selection,
         training_cases=(),
@@ -50,12 +45,7 @@ def make_run_folder(
     folder = dataset / plan.folder_name / model / fold
     folder.mkdir(parents=True)
     torch.manual_seed(seed)
-    network = build_network(
-        record.network,
-        in_channels=record.in_channels,
-        num_classes=record.num_classes,
-        **record.network_settings,
-    )
+    network = planned_task(record.plan).build()
     write_run(record, folder)
     write_weights(network.state_dict(), folder)
     return folder

@@ -21,8 +21,10 @@ from utseg.preprocess.slices import SliceStore
 from utseg.rawdata import open_dataset
 
 
-def tiny_planner(fingerprint, *, memory_gb, configuration):
-    return make_plan(fingerprint_sha256=fingerprint.sha256, epochs=round(memory_gb))
+def tiny_planner(fingerprint, target):
+    return make_plan(
+        fingerprint_sha256=fingerprint.sha256, epochs=round(target.memory_gb), memory_gb=target.memory_gb
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +141,7 @@ def test_the_estimated_memory_is_that_of_what_was_set(prepare):
     large = prepare(settings={"batch_size": 200}).plan
     wide = prepare(settings={"network.base_channels": 8}).plan
     assert small.estimated_memory_gb < large.estimated_memory_gb < wide.estimated_memory_gb
-    assert wide.reasons["estimated_memory_gb"].startswith(f"{wide.estimated_memory_gb:g} GB in float32")
+    assert wide.reasons["estimated_memory_gb"].startswith(f"{wide.estimated_memory_gb:g} GB, counted")
     assert prepare(settings={"network.base_channels": 8}).plan == wide
     said = prepare(settings={"batch_size": 2, "estimated_memory_gb": 1.5}).plan
     assert said.estimated_memory_gb == 1.5

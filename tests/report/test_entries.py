@@ -10,6 +10,7 @@ from tiny_models import make_plan
 
 from utseg.errors import CaseErrors
 from utseg.home import Home
+from utseg.planning.task import for_network
 from utseg.report.entries import find_entries, group_columns
 from utseg.report.scores.provenance import commands, plan_tables, training_table
 from utseg.training.record import RunRecord, write_run
@@ -30,11 +31,7 @@ def make_run(folder, selection, cases=(), **plan):
     folder.mkdir(parents=True)
     record = RunRecord(
         model=folder.parent.name,
-        network=folder.parent.name,
-        network_settings={"base_channels": 4},
-        in_channels=1,
-        num_classes=4,
-        plan=make_plan(**plan),
+        plan=for_network(make_plan(**plan), folder.parent.name),
         recipe={"seed": 0},
         selection=selection,
         training_cases=("x",),

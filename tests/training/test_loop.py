@@ -428,8 +428,7 @@ def test_a_setting_of_the_network_alone_reaches_it(home, tmp_path):
     request = make_request(home, tmp_path / "run", settings=settings, epochs=1)
     train_by_recipe(request, RECIPE)
     record = read_run(request.output)
-    assert record.network_settings["dropout"] == 0.0
-    assert record.network_settings["base_channels"] == record.plan.network.base_channels == 8
+    assert record.plan.network["dropout"] == 0.0 and record.plan.network["base_channels"] == 8
     assert record.recipe["gradient_clip_norm"] == 1.0
 
 
@@ -437,7 +436,7 @@ def test_the_unet_trains_by_the_same_loop_on_a_selection(home, tmp_path):
     request = make_request(home, tmp_path / "run", model="UNet", selection="vendor=A", epochs=2, workers=1)
     train_by_recipe(request, UNET)
     record = read_run(request.output)
-    assert record.network == "UNet"
+    assert record.plan.network_name == "UNet"
     vendors = {"s00": "A", "s02": "A", "s04": "A"}
     assert {case[:3] for case in (*record.training_cases, *record.validation_cases)} == set(vendors)
 

@@ -11,7 +11,7 @@ from utseg.evaluate.tables import EMPTY_NOTE, NOTHING, interval, number
 from utseg.training.record import WEIGHTS_FILE, RunRecord
 
 CARD = """\
-# {{ records.values() | map(attribute="network") | unique(true) | join(", ") }} trained on {{ manifest.dataset }}
+# {{ records.values() | map(attribute="plan.network_name") | unique(true) | join(", ") }} trained on {{ manifest.dataset }}
 {% for line in manifest.terms.description.splitlines() %}
 {{ line }}
 {%- endfor %}
@@ -24,7 +24,7 @@ It segments 2-D slices of {{ manifest.channel_names | join(", ") }} into
 | member | network | trained on | epochs | spacing y × x mm | patch y × x | utseg | finished |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 {%- for member in manifest.members %}{% set record = records[member.name] %}
-| {{ member.name }} | {{ record.network }} | {{ record.selection }} | {{ record.epochs }} \
+| {{ member.name }} | {{ record.plan.network_name }} | {{ record.selection }} | {{ record.epochs }} \
 | {{ "%.3g × %.3g" % record.plan.preprocessing.spacing_yx_mm }} | {{ record.plan.patch_size | join(" × ") }} \
 | {{ record.versions.get("utseg") }} | {{ "yes" if member.finished else "no" }} |
 {%- endfor %}

@@ -32,8 +32,8 @@ from utseg.archive.manifest import (
 )
 from utseg.errors import ArtefactError, InputError, SettingError, UtsegError
 from utseg.files import atomic_path, require_no_broken_link, write_bytes
-from utseg.networks import build_network
-from utseg.predict.model import check_record, weights_problems
+from utseg.planning.task import planned_task
+from utseg.predict.model import weights_problems
 from utseg.rawdata.names import name_problem
 from utseg.settings import Model, validate
 from utseg.training.record import RUN_FILE, WEIGHTS_FILE, RunRecord, read_weights
@@ -192,8 +192,6 @@ def _unpack_run(archive: Archive, manifest: Manifest, member: Member, folder: Pa
     shown = f"{archive.shown}: {member.name}"
     data = archive.read(f"{member.name}/{RUN_FILE}", manifest)
     record = _parse(RunRecord, data, f"{shown}/{RUN_FILE}")
-    with refusal(shown):
-        check_record(record, f"{shown}/{RUN_FILE}")
     if problem := _impossible(record) or _contradiction(record, manifest):
         raise InputError(f"{shown}/{RUN_FILE}: {problem}; such an archive is not imported")
     folder.mkdir(parents=True)
@@ -278,11 +276,11 @@ def _impossible(record: RunRecord) -> str | None:
         return f"plan.patch_size: {plan.patch_size} is larger than {LARGEST_SETTING} pixels"
     if not all(0.01 <= spacing <= 100 for spacing in plan.preprocessing.spacing_yx_mm):
         return f"plan.preprocessing.spacing_yx_mm: {plan.preprocessing.spacing_yx_mm} is not within 0.01 … 100 mm"
-    for node in _nodes([record.network_settings, record.in_channels]):
+    for node in _nodes([plan.network, plan.in_channels]):
         if isinstance(node, int | float) and abs(node) > LARGEST_SETTING:
-            return f"network_settings: {str(node)[:40]} is larger than {LARGEST_SETTING}"
+            return f"plan.network: {str(node)[:40]} is larger than {LARGEST_SETTING}"
         if isinstance(node, dict | list | str) and len(node) > LONGEST_SETTING:
-            return f"network_settings: an entry is longer than {LONGEST_SETTING}"
+            return f"plan.network: an entry is longer than {LONGEST_SETTING}"
     return None
 
 
@@ -299,7 +297,6 @@ def _contradiction(record: RunRecord, manifest: Manifest) -> str | None:
 
 def _build_on_meta(record: RunRecord, shown: str) -> "nn.Module":
     """The network without memory for its values. Building ends where it has more parameters than any network."""
-    import torch
     from torch.nn.modules.module import register_module_parameter_registration_hook
 
     count = 0
@@ -311,10 +308,8 @@ def _build_on_meta(record: RunRecord, shown: str) -> "nn.Module":
             raise SettingError(f"it has more than {PARAMETERS} parameters")
 
     hook = register_module_parameter_registration_hook(limit)
-    sizes = {"in_channels": record.in_channels, "num_classes": record.num_classes}
     try:
-        with torch.device("meta"):
-            return build_network(record.network, **(record.network_settings | sizes))
+        return planned_task(record.plan).build("meta")
     except Exception as error:  # noqa: BLE001 — whatever a stranger's settings make of a constructor, it is a refusal
         reason = " ".join(str(error).split())[:LONGEST_MESSAGE]
         raise InputError(

@@ -11,7 +11,8 @@ from utseg.commands.cli import console, home_of, make_parser, run
 from utseg.commands.options import add_dataset, add_flag, add_plan, add_workers
 
 if TYPE_CHECKING:
-    from utseg.planning.survey import NetworkFigures, Task
+    from utseg.planning.survey import NetworkFigures
+    from utseg.planning.task import NetworkTask
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,15 +39,18 @@ def _networks(arguments: argparse.Namespace) -> int:
     from utseg.compute.pool import available_cores, process_pool
     from utseg.extensions import find
     from utseg.networks import network_names
+    from utseg.planning.memory import StepKind
     from utseg.planning.survey import survey
+    from utseg.trainer import find_trainer
 
     names = list(dict.fromkeys(arguments.models or network_names()))
     for name in names:
         find("networks", name)
-    task, title = _task(arguments)
+    tasks, title = _tasks(arguments, names)
+    kinds = [StepKind(find_trainer(name).recipe(name).optimizer.name) for name in names]
     workers = min(arguments.workers or available_cores(), len(names))
     with process_pool(workers) as executor:
-        rows = list(executor.map(survey, names, [task] * len(names)))
+        rows = list(executor.map(survey, tasks, kinds))
     rows.sort(key=lambda row: (row.parameters, row.name))
     if arguments.csv:
         _write_csv(rows)
@@ -55,24 +59,27 @@ def _networks(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _task(arguments: argparse.Namespace) -> "tuple[Task, str]":
-    """What the networks are sized for, and in words."""
+def _tasks(arguments: argparse.Namespace, names: Sequence[str]) -> "tuple[list[NetworkTask], str]":
+    """What each network is sized for, and in words."""
     from utseg.errors import UsageError
     from utseg.home import choose_plan_folder
     from utseg.planning.plan import read_plan
-    from utseg.planning.survey import PUBLISHED_TASK, task_of
+    from utseg.planning.survey import published_task
+    from utseg.planning.task import for_network, planned_task
 
     if arguments.dataset is None:
         if arguments.planner is not None:
             raise UsageError(f"-pl {arguments.planner}: say with -d which dataset's plan that is")
-        return PUBLISHED_TASK, _in_words(PUBLISHED_TASK)
-    name, preprocessed = home_of(arguments).preprocessed_dataset(arguments.dataset)
+        tasks = [published_task(name) for name in names]
+        return tasks, _in_words(tasks[0])
+    dataset, preprocessed = home_of(arguments).preprocessed_dataset(arguments.dataset)
     folder = choose_plan_folder(preprocessed, arguments.planner, "2d")
-    task = task_of(read_plan(folder))
-    return task, f"{name}, {folder.name}: {_in_words(task)}"
+    plan = read_plan(folder)
+    tasks = [planned_task(for_network(plan, name)) for name in names]
+    return tasks, f"{dataset}, {folder.name}: {_in_words(tasks[0])}"
 
 
-def _in_words(task: "Task") -> str:
+def _in_words(task: "NetworkTask") -> str:
     height, width = task.patch_size
     channels = "1 channel" if task.in_channels == 1 else f"{task.in_channels} channels"
     return f"{channels}, {task.num_classes} classes, {height} × {width} pixels, batch {task.batch_size}"
@@ -108,5 +115,5 @@ def _print_table(rows: "Iterable[NetworkFigures]", title: str) -> None:
     terminal.print(table)
     terminal.print(
         "GMAC: 10⁹ multiply-accumulates of one forward pass as computed here; published: in the publication's order of operations.\n"
-        "training GB: peak of a float32 step at this batch, without the device's own overhead."
+        "training GB: peak of a float32 step at this batch with the recipe's optimizer, as on a CPU, without the device's own overhead."
     )

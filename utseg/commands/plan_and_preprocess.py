@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from utseg.commands import options
@@ -44,6 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="GB",
         help="memory of the device that will train, for which a new plan is made; default: 8",
     )
+    parser.add_argument(
+        "-m",
+        dest="network",
+        metavar="NETWORK",
+        help="the network to plan for, one of utseg_networks; default: UTNet. Others train on its plan too, with the settings they share",
+    )
+    options.add_device(parser)
     options.add_settings(parser, "the plan", "patch_size=128,128 or network.base_channels=16")
     options.add_flag(parser, "--replan", "plan anew where a plan is there, which else is kept")
     options.add_flag(parser, "--dry-run", "show the plan, write nothing")
@@ -96,12 +104,15 @@ def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
 def _request(arguments: argparse.Namespace) -> "PlanRequest":
     from utseg.preprocess.dataset import PlanRequest
     from utseg.settings import parse_settings
+    from utseg.trainer import planned_step
 
     options.check_configuration(arguments.configuration)
     return PlanRequest(
         planner=arguments.planner,
         configuration=arguments.configuration,
         memory_gb=arguments.memory_gb,
+        network_name=arguments.network,
+        step_kind=partial(planned_step, device=arguments.device),
         settings=parse_settings(arguments.settings),
         replan=arguments.replan,
     )

@@ -65,6 +65,9 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
         "--allow-mismatch",
         "with --weights: leave as initialised what is missing or of another shape in the file",
     )
+    options.add_flag(
+        parser, "--fit", "take the largest batch that fits into the memory where that of the plan does not"
+    )
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
         "--resume", action="store_true", help="go on with a run that was stopped; all-folds does so by itself"
@@ -136,5 +139,6 @@ def _request(arguments: argparse.Namespace, home: Home) -> TrainRequest:
         settings=parse_settings(arguments.settings),
         weights=arguments.weights,
         allow_mismatch=arguments.allow_mismatch,
+        fit=arguments.fit,
         save_probabilities=arguments.save_probabilities,
     )

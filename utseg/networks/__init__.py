@@ -8,7 +8,7 @@ does not import torch. It does not train, and knows no checkpoints of ours: thos
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from utseg.errors import SettingError
@@ -25,6 +25,8 @@ __all__ = [
     "count_parameters",
     "forward_macs",
     "import_official_state_dict",
+    "known_settings",
+    "network_class",
     "network_names",
     "network_settings",
 ]
@@ -46,6 +48,23 @@ def network_settings(name: str) -> dict[str, Any]:
     return {p.name: None if p.default is p.empty else p.default for p in settable}
 
 
+def known_settings(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that a network has settings for, by name."""
+    return {key: values[key] for key in network_settings(name) if key in values}
+
+
+def network_class(name: str) -> type[SegmentationNetwork]:
+    """The registered network. Raises UsageError for an unknown name, SettingError for what is no network of ours. Imports torch."""
+    from utseg.networks.network import SegmentationNetwork
+
+    registered = find("networks", name)
+    if not (isinstance(registered, type) and issubclass(registered, SegmentationNetwork)):
+        raise SettingError(
+            f"network {name} is {registered!r}; it has to derive from utseg.networks.network.SegmentationNetwork"
+        )
+    return registered
+
+
 def build_network(name: str, *, in_channels: int, num_classes: int, **settings: Any) -> SegmentationNetwork:
     """A freshly initialised network, in training mode, on the CPU.
 
@@ -58,15 +77,9 @@ def build_network(name: str, *, in_channels: int, num_classes: int, **settings: 
             raise SettingError(
                 f"network {name} has no setting {key!r}; there are: {', '.join(sorted(known)) or 'none'}"
             )
-    from utseg.networks.network import SegmentationNetwork
-
-    make = find("networks", name)
-    network = make(in_channels=in_channels, num_classes=num_classes, **settings, **getattr(make, "fixed", {}))
-    if not isinstance(network, SegmentationNetwork):
-        raise SettingError(
-            f"network {name} is a {type(network).__name__}; it has to derive from utseg.networks.network.SegmentationNetwork"
-        )
-    return network
+    network = network_class(name)
+    make: Callable[..., SegmentationNetwork] = network
+    return make(in_channels=in_channels, num_classes=num_classes, **settings, **network.fixed)
 
 
 def import_official_state_dict(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:

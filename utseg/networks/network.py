@@ -38,6 +38,29 @@ class SegmentationNetwork(nn.Module):
     family: ClassVar[Family] = "convolutional"
     # What a preset says of the settings of the class that it derives from; nobody else can set them.
     fixed: ClassVar[Mapping[str, Any]] = {}
+    published: ClassVar[Mapping[str, str]] = {}
+    """Settings whose defaults the planner `published` takes, each with what the publication says."""
+
+    @classmethod
+    def plan_settings(
+        cls,
+        *,
+        patch_size: tuple[int, int],
+        spacing_yx_mm: tuple[float, float],
+        levels: int,
+        base_channels: int,
+        structure: tuple[str, float] | None,
+    ) -> dict[str, tuple[Any, str]]:
+        """Settings that follow from what is planned, each with its reason; all others stay at their defaults.
+
+        Those called `base_channels` and `levels` are the planner's. `structure`: the smallest label and its diameter in mm.
+        """
+        return {}
+
+    @classmethod
+    def completed_settings(cls, planned: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """The planned settings with those that a user gives on top, and what follows from those."""
+        return {**planned, **given}
 
     def __init__(
         self,

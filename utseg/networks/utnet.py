@@ -7,7 +7,7 @@ after L halvings. `utnet_encoder` and `resunet` are this with attention in the e
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from utseg.networks.layers.checks import (
 from utseg.networks.layers.norm_relu_conv import norm_relu_conv
 from utseg.networks.layers.sizes import upsample
 from utseg.networks.network import Family, UShapedNetwork, prefer_channels_last
+from utseg.networks.utnet_planning import plan_attention, with_entries_by_level
 
 DOWNSAMPLINGS = ("maxpool", "strided")
 ATTENTION_IN = ("both", "encoder", "decoder")
@@ -182,6 +183,27 @@ class UTNet(UShapedNetwork):
     """
 
     family: ClassVar[Family] = "hybrid"
+    published: ClassVar[Mapping[str, str]] = {
+        "base_channels": "32 channels at full resolution",
+        "levels": "4 halvings of the resolution",
+        "block_list": "attention at levels 1, 2, 3 and 4",
+        "num_blocks": "1 transformer block at each of the 4 levels",
+        "num_heads": "4 heads at each of the 4 levels",
+        "reduce_size": "keys and values resized to 8 × 8",
+        "projection": "keys and values resized by bilinear interpolation, the default of the official code",
+        "relative_position": "2-D input-independent position bias, the default of the official code",
+        "aux_loss": "deep supervision at ½, ¼ and ⅛ of the resolution",
+    }
+
+    @classmethod
+    def plan_settings(cls, **sizes: Any) -> dict[str, tuple[Any, str]]:
+        """See `utnet_planning.plan_attention`."""
+        return plan_attention(**sizes)
+
+    @classmethod
+    def completed_settings(cls, planned: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """See `utnet_planning.with_entries_by_level`."""
+        return with_entries_by_level(planned, given)
 
     def __init__(
         self,

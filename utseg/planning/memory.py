@@ -1,24 +1,43 @@
 """Memory and work that a training step needs, counted on tensors without values rather than guessed from a constant.
 
-float32 and SGD with momentum are assumed; mixed precision needs less. The device's context, workspaces of convolution libraries and
-fragmentation come on top: planners leave room for them.
+The device's context, workspaces of convolution libraries and fragmentation come on top: USABLE_SHARE leaves room for them.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
 
-from utseg.planning.dry_run import dry_run, taken_settings
+from utseg.planning.dry_run import dry_run
+from utseg.planning.task import NetworkTask
 
 GB = 1024**3
 MEASURED_BATCH = 2
+USABLE_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class StepKind:
+    """How a network is trained, as far as the memory of a step depends on it. `averaged`: a running average of the weights is held."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    averaged: bool = False
+    bfloat16: bool = False
+    gpu: bool = False
+
+    def in_words(self) -> str:
+        """For a reason."""
+        precision = "bfloat16" if self.bfloat16 else "float32"
+        return f"{self.optimizer} in {precision} on a {'GPU' if self.gpu else 'CPU'}"
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Gigabytes (1024³ bytes). `activations_gb` is the peak of all that a step holds besides parameters, their gradients and momentum."""
+    """Gigabytes (1024³ bytes). `weights_gb`: parameters and buffers, and their average; `optimizer_gb`: momentum, of AdamW two moments.
 
-    parameters_gb: float
+    `activations_gb` is the peak of all that a step holds besides.
+    """
+
+    weights_gb: float
     gradients_gb: float
     optimizer_gb: float
     activations_gb: float
@@ -26,68 +45,48 @@ class MemoryEstimate:
     @property
     def total_gb(self) -> float:
         """All at once, as in the middle of a training step."""
-        return self.parameters_gb + self.gradients_gb + self.optimizer_gb + self.activations_gb
+        return self.weights_gb + self.gradients_gb + self.optimizer_gb + self.activations_gb
 
-    def describe(self) -> str:
-        """The parts in words, for a reason."""
+    def in_words(self) -> str:
+        """The parts, for a reason."""
         return (
-            f"parameters {self.parameters_gb:.2f}, gradients {self.gradients_gb:.2f}, momentum {self.optimizer_gb:.2f}, "
+            f"weights {self.weights_gb:.2f}, gradients {self.gradients_gb:.2f}, optimizer {self.optimizer_gb:.2f}, "
             f"activations {self.activations_gb:.2f} GB"
         )
 
 
-def training_memory(
-    network_name: str,
-    *,
-    in_channels: int,
-    num_classes: int,
-    patch_size: tuple[int, int],
-    batch_size: int,
-    settings: Mapping[str, Any],
-) -> MemoryEstimate:
-    """What a training step of a registered network needs. Settings that the network does not have are left out.
+def training_memory(task: NetworkTask, kind: StepKind) -> MemoryEstimate:
+    """What a training step needs. Raises SettingError for a wrong setting.
 
     Activations are measured for a batch of two and grow with the batch in proportion, so any batch size costs one dry run of the network.
     """
-    figures = dry_run(
-        network_name,
-        in_channels=in_channels,
-        num_classes=num_classes,
-        patch_size=patch_size,
-        batch_size=MEASURED_BATCH,
-        settings=settings,
-    )
+    figures = dry_run(replace(task, batch_size=MEASURED_BATCH), bfloat16=kind.bfloat16, gpu=kind.gpu)
     trainable = figures.trainable_bytes / GB
     return MemoryEstimate(
-        parameters_gb=figures.state_bytes / GB,
+        weights_gb=figures.state_bytes / GB * (1 + kind.averaged),
         gradients_gb=trainable,
-        optimizer_gb=trainable,
-        activations_gb=figures.peak_bytes / MEASURED_BATCH * batch_size / GB,
+        optimizer_gb=trainable * (2 if kind.optimizer == "adamw" else 1),
+        activations_gb=figures.peak_bytes / MEASURED_BATCH * task.batch_size / GB,
     )
 
 
-def forward_gmac(
-    network_name: str,
-    *,
-    in_channels: int,
-    num_classes: int,
-    patch_size: tuple[int, int],
-    settings: Mapping[str, Any],
-) -> float:
-    """10⁹ multiply-accumulates of one patch's forward pass, auxiliary outputs too. A training step takes about three times as many.
+def largest_batch(task: NetworkTask, kind: StepKind, memory_gb: float, *, step: int = 1) -> int:
+    """The largest batch, up to the task's, in steps, that the usable share of the memory holds; 0 where it holds none."""
+    sizes = range(task.batch_size, 0, -step)
+    usable = USABLE_SHARE * memory_gb
+    fitting = (
+        size for size in sizes if training_memory(replace(task, batch_size=size), kind).total_gb <= usable
+    )
+    return next(fitting, 0)
 
-    Settings that the network does not have are left out. Raises SettingError for a wrong one.
-    """
+
+@lru_cache(maxsize=256)
+def forward_gmac(task: NetworkTask) -> float:
+    """10⁹ multiply-accumulates of one patch's forward pass, auxiliary outputs too. A training step takes about three times as many."""
     import torch
 
-    from utseg.networks import build_network, forward_macs
+    from utseg.networks import forward_macs
 
     with torch.device("meta"):
-        network = build_network(
-            network_name,
-            in_channels=in_channels,
-            num_classes=num_classes,
-            **taken_settings(network_name, settings),
-        )
-        image_BCHW = torch.empty(1, in_channels, *patch_size)
-    return forward_macs(network, image_BCHW).computed / 1e9
+        image_BCHW = torch.empty(1, task.in_channels, *task.patch_size)
+    return forward_macs(task.build("meta"), image_BCHW).computed / 1e9

@@ -1,24 +1,22 @@
 """The Plan: everything that the stages after planning need, each planned value with its reason. Behaviour lives elsewhere."""
 
-from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from utseg.files import write_text
 from utseg.home import PLAN_FILE
 from utseg.rawdata.ways import Way
-from utseg.settings import Settings, read_model, setting_keys, unknown_key, with_settings
+from utseg.settings import Settings, read_model
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 FACTOR_RANGES = ("scale_range", "contrast_range", "gamma_range", "resolution_range")
 SHARE_RANGES = ("histogram_share_range", "amplitude_share_range")
-BLOCK_LIST = "network.block_list"
-ENTRIES_BY_LEVEL = ("network.num_blocks", "network.num_heads")
 PREPROCESSING_PREFIX = "preprocessing."
+NETWORK_PREFIX = "network."
 # What a plan is of, and was made by: nothing to set.
 IDENTITY_KEYS = (
     "format",
@@ -26,40 +24,13 @@ IDENTITY_KEYS = (
     "planner",
     "configuration",
     "fingerprint_sha256",
+    "memory_gb",
     "preprocessing.labels",
     "preprocessing.channel_names",
+    "network_name",
+    "network",
     "reasons",
 )
-
-
-class NetworkSettings(Settings):
-    """Size and shape of the network. Networks other than UTNet take from these the settings that they have."""
-
-    base_channels: Positive
-    levels: Positive
-    block_list: tuple[int, ...]
-    num_blocks: tuple[Positive, ...]
-    num_heads: tuple[Positive, ...]
-    reduce_size: Positive
-    projection: Literal["interp", "maxpool"] = "interp"
-    relative_position: Literal["2d-bias", "1d-qk", "none"] = "2d-bias"
-    aux_loss: bool = True
-
-    @field_validator("block_list")
-    @classmethod
-    def _levels_once_each(cls, value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
-        levels = info.data.get("levels", max(value, default=0))  # absent where it is wrong itself
-        if not set(value) <= set(range(levels + 1)) or len(set(value)) < len(value):
-            raise ValueError(f"expected levels from 0 to {levels}, each once")
-        return value
-
-    @model_validator(mode="after")
-    def _one_entry_a_level(self) -> "NetworkSettings":
-        if not len(self.block_list) == len(self.num_blocks) == len(self.num_heads):
-            raise ValueError(
-                "block_list, num_blocks and num_heads need one entry for each level with attention"
-            )
-        return self
 
 
 class AugmentationSettings(Settings):
@@ -159,8 +130,9 @@ class Preprocessing(Settings):
 
 
 class Plan(Settings):
-    """What was decided for a dataset. Sizes are (y, x) in pixels.
+    """What was decided for a dataset. Sizes are (y, x) in pixels. `memory_gb`: of the device that it was made for.
 
+    `network`: settings of the network `network_name`, which alone says what they may be (`utseg.planning.task`).
     `reasons` maps the dotted key of every planned value to the rule and the figures that it came from.
     """
 
@@ -169,15 +141,23 @@ class Plan(Settings):
     planner: str
     configuration: Literal["2d"] = "2d"
     fingerprint_sha256: str
+    memory_gb: Annotated[float, Field(gt=0)]
     preprocessing: Preprocessing
     patch_size: tuple[Positive, Positive]
     batch_size: Positive
     epochs: Positive
     iterations_per_epoch: Positive
     estimated_memory_gb: float
-    network: NetworkSettings
+    network_name: str
+    network: dict[str, Any]
     augmentation: AugmentationSettings
     reasons: dict[str, str]
+
+    @field_validator("network")
+    @classmethod
+    def _as_read(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """As a file gives it: a plan is equal to what was written of it."""
+        return {key: _as_read(entry) for key, entry in value.items()}
 
     @property
     def in_channels(self) -> int:
@@ -200,57 +180,10 @@ def write_plan(plan: Plan, folder: Path) -> None:
     write_text(folder / PLAN_FILE, plan.model_dump_json(indent=2) + "\n")
 
 
-def override(plan: Plan, values: Mapping[str, Any]) -> Plan:
-    """The plan with values that the user set, by dotted key; their reasons say so. Nothing else is planned or estimated again.
-
-    Raises SettingError for an unknown key, for a wrong value, and for keys that say what the plan is of (dataset, labels, …).
-    """
-    settable = [key for key in setting_keys(Plan) if key not in IDENTITY_KEYS]
-    for key in values:
-        if key not in settable:
-            raise unknown_key(key, settable)
-    complete = with_entries_by_level(plan.network, values)
-    changed = with_settings(plan, complete)
-    before = plan.model_dump(mode="json")
-    why = {
-        key: "set by the user" if key in values else f"follows {BLOCK_LIST}, set by the user"
-        for key in complete
-    }
-    reasons = {key: f"{words}; the planner had {_value_at(before, key)}" for key, words in why.items()}
-    reasons = {**plan.reasons, **reasons}
-    return changed.model_copy(update={"reasons": reasons})
-
-
-def with_entries_by_level(network: NetworkSettings, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, completed: entries of num_blocks and num_heads that are not set follow a set `network.block_list`, each level with the
-    planned entry, or that of the nearest planned level. A single number is a list of one; one entry serves all levels.
-    """
-    complete = dict(values)
-    for key in (BLOCK_LIST, *ENTRIES_BY_LEVEL):
-        if isinstance(complete.get(key), int) and not isinstance(complete[key], bool):
-            complete[key] = [complete[key]]
-    levels = complete.get(BLOCK_LIST, list(network.block_list))
-    if not isinstance(levels, list | tuple) or not all(isinstance(level, int) for level in levels):
-        return complete  # which validation refuses in its own words
-    for key in ENTRIES_BY_LEVEL:
-        entries = complete.get(key)
-        if isinstance(entries, list | tuple) and len(entries) == 1:
-            complete[key] = list(entries) * len(levels)
-        elif entries is None and BLOCK_LIST in complete:
-            planned = dict(
-                zip(network.block_list, getattr(network, key.removeprefix("network.")), strict=True)
-            )
-            nearest = [min(planned, key=lambda there: abs(there - level), default=None) for level in levels]
-            complete[key] = [1 if there is None else planned[there] for there in nearest]
-    return complete
-
-
-def _value_at(tree: Any, key: str) -> Any:
-    for part in key.split("."):
-        tree = tree[part]
-    return tree
-
-
 def read_plan(folder: Path) -> Plan:
     """Reads `plan.json` from the folder; a wrong value or unknown key raises SettingError naming the path of the key."""
     return read_model(Plan, folder / PLAN_FILE)
+
+
+def _as_read(value: Any) -> Any:
+    return [_as_read(entry) for entry in value] if isinstance(value, list | tuple) else value

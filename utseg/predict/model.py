@@ -15,7 +15,7 @@ from utseg.errors import ArtefactError, InputError, SettingError, UsageError
 from utseg.files import sha256
 from utseg.home import check_name, plan_folder_name, selection_folder_name
 from utseg.labels import match_labels
-from utseg.networks import build_network
+from utseg.planning.task import planned_task
 from utseg.training.record import RUN_FILE, WEIGHTS_FILE, RunRecord, read_run, read_weights
 
 if TYPE_CHECKING:
@@ -43,29 +43,15 @@ class LoadedModel:
 def load_model(folder: Path, device: "torch.device") -> LoadedModel:
     """Loads the model of a run's folder. Raises ArtefactError where a file is missing, damaged, or does not fit the network."""
     record = read_run(folder)
-    check_record(record, folder / RUN_FILE)
     weights = read_weights(folder)
     try:
-        settings = {"in_channels": record.in_channels, "num_classes": record.num_classes}
-        network = build_network(record.network, **(record.network_settings | settings))
+        network = planned_task(record.plan).build()
     except (SettingError, UsageError) as error:
         raise ArtefactError(f"{folder / RUN_FILE}: the network cannot be built from it: {error}") from None
     _check_weights(weights, network.state_dict(), folder / WEIGHTS_FILE)
     network.load_state_dict(weights)
     network.eval().requires_grad_(False).to(device)
     return LoadedModel(network, record, folder, sha256(folder / WEIGHTS_FILE))
-
-
-def check_record(record: RunRecord, path: Path | str) -> None:
-    """Raises ArtefactError, which names the path, where the sizes of input and output are not those that the plan needs."""
-    if record.in_channels != record.plan.in_channels:
-        raise ArtefactError(
-            f"{path}: in_channels is {record.in_channels}, but plan.preprocessing.channel_names has {record.plan.in_channels} entries"
-        )
-    if record.num_classes != record.plan.num_classes:
-        raise ArtefactError(
-            f"{path}: num_classes is {record.num_classes}, but plan.preprocessing.labels needs {record.plan.num_classes}"
-        )
 
 
 def _check_weights(given: "Mapping[str, Tensor]", wanted: "Mapping[str, Tensor]", path: Path) -> None:

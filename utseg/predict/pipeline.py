@@ -253,7 +253,7 @@ def _new_record(
     used = tuple(
         ModelUse(
             name=model.name,
-            network=model.record.network,
+            network=model.record.plan.network_name,
             weights_sha256=model.sha256,
             plan_sha256=sha256_json(model.record.plan.model_dump(mode="json")),
         )

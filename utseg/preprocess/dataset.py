@@ -5,7 +5,7 @@ Nothing is measured, decided or resampled here.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -22,7 +22,17 @@ from utseg.fingerprint import Fingerprint, make_fingerprint, read_fingerprint, w
 from utseg.fingerprint.model import FINGERPRINT_FILE
 from utseg.fingerprint.same_scan import same_scans
 from utseg.home import PLAN_FILE, plan_folder_name
-from utseg.planning.plan import Plan, override, read_plan, write_plan
+from utseg.planning.memory import StepKind, training_memory
+from utseg.planning.override import override
+from utseg.planning.plan import Plan, read_plan, write_plan
+from utseg.planning.target import (
+    AS_BY_DEFAULT,
+    DEFAULT_MEMORY_GB,
+    DEFAULT_NETWORK,
+    Target,
+    recorded_memory,
+)
+from utseg.planning.task import NetworkTask, planned_task
 from utseg.preprocess.run import Counts, preprocess_dataset
 from utseg.preprocess.splits import (
     SPLITS_FILE,
@@ -39,38 +49,55 @@ from utseg.preprocess.splits import (
 )
 
 logger = logging.getLogger("utseg")
-DEFAULT_MEMORY_GB = 8.0
-# The network that plans are made for: its memory is what `estimated_memory_gb` says.
-PLANNED_NETWORK = "UTNet"
 # With fewer cases, reading them takes less than the warming up.
 WARM_UP_FROM_CASES = 24
-SMALLEST_NETWORK = {
-    "base_channels": 4,
-    "levels": 1,
-    "block_list": (1,),
-    "num_blocks": (1,),
-    "num_heads": (1,),
-    "reduce_size": 2,
-}
 
 
 @dataclass(frozen=True)
 class PlanRequest:
     """What is asked of planning. `settings` are plan values by dotted key, put on top. `replan`: do not keep the plan that is there.
 
-    `memory_gb`: None where nobody asked for a memory; a new plan is then made for `DEFAULT_MEMORY_GB`.
+    `memory_gb`, `network_name`: None where nobody asked for one; a new plan is then made for the default.
+    `step_kind`: how the network of a name is trained; asked when memory is counted.
     """
 
     planner: str = "auto"
     configuration: str = "2d"
     memory_gb: float | None = None
+    network_name: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     replan: bool = False
+    step_kind: Callable[[str], StepKind] = lambda _: AS_BY_DEFAULT
 
     @property
     def folder_name(self) -> str:
         """Name of the plan's folder."""
         return plan_folder_name(self.planner, self.configuration)
+
+    def new_plan(self, fingerprint: Fingerprint) -> Plan:
+        """Has the planner decide, and puts the settings on top."""
+        network_name = self.network_name or DEFAULT_NETWORK
+        target = Target(
+            self.memory_gb or DEFAULT_MEMORY_GB,
+            self.configuration,
+            network_name,
+            self.step_kind(network_name),
+        )
+        plan: Plan = find("planners", self.planner)(fingerprint, target)
+        return self.with_settings(plan)
+
+    def with_settings(self, plan: Plan) -> Plan:
+        """The settings on top of a plan; reasons change with values only, and the estimated memory with what it was counted on."""
+        changed = override(plan, self.settings)
+        if changed.model_copy(update={"reasons": plan.reasons}) == plan:
+            return plan
+        task = planned_task(changed)
+        if "estimated_memory_gb" in self.settings or task == planned_task(plan):
+            return changed
+        kind = self.step_kind(plan.network_name)
+        total, reason = recorded_memory(training_memory(task, kind), plan.network_name, kind)
+        reasons = {**changed.reasons, "estimated_memory_gb": f"{reason}; with the values set by the user"}
+        return changed.model_copy(update={"estimated_memory_gb": total, "reasons": reasons})
 
 
 @dataclass(frozen=True)
@@ -125,7 +152,6 @@ def preview_plan(
 def _look_and_plan(
     dataset: Dataset, folder: Path, request: PlanRequest, executor: Executor, workers: int | None
 ) -> tuple[Fingerprint, Plan]:
-    planner = find("planners", request.planner)
     plan_file = folder / request.folder_name / PLAN_FILE
     existing = read_plan(plan_file.parent) if plan_file.is_file() and not request.replan else None
     previous = _previous_fingerprint(folder / FINGERPRINT_FILE)
@@ -136,19 +162,22 @@ def _look_and_plan(
     if existing is not None and existing.fingerprint_sha256 == fingerprint.sha256:
         _require_same_data(existing, fingerprint, plan_file)
         logger.info("keeping %s, made from the same data (--replan makes it anew)", plan_file)
-        if request.memory_gb is not None:
-            logger.warning(
-                "--memory-gb %g has no effect: %s is kept, which was made for other settings; --replan makes it anew",
-                request.memory_gb,
-                plan_file,
-            )
-        plan = existing
-    else:
-        if existing is not None:
-            logger.info("planning anew: the data changed since %s was made", plan_file)
-        memory_gb = DEFAULT_MEMORY_GB if request.memory_gb is None else request.memory_gb
-        plan = planner(fingerprint, memory_gb=memory_gb, configuration=request.configuration)
-    return fingerprint, _with_settings(plan, request.settings)
+        for option, asked, there in (
+            ("--memory-gb", request.memory_gb, existing.memory_gb),
+            ("-m", request.network_name, existing.network_name),
+        ):
+            if asked not in (None, there):
+                logger.warning(
+                    "%s %s has no effect: %s is kept, which was made for %s; --replan makes it anew",
+                    option,
+                    asked,
+                    plan_file,
+                    there,
+                )
+        return fingerprint, request.with_settings(existing)
+    if existing is not None:
+        logger.info("planning anew: the data changed since %s was made", plan_file)
+    return fingerprint, request.new_plan(fingerprint)
 
 
 def _warm_up() -> None:
@@ -156,16 +185,7 @@ def _warm_up() -> None:
 
     An error here would meet the planner too, and is left to it.
     """
-    from utseg.planning.memory import training_memory
-
-    training_memory(
-        PLANNED_NETWORK,
-        in_channels=1,
-        num_classes=2,
-        patch_size=(16, 16),
-        batch_size=1,
-        settings=SMALLEST_NETWORK,
-    )
+    training_memory(NetworkTask(DEFAULT_NETWORK, 1, 2, (16, 16), 1, {"base_channels": 4}), AS_BY_DEFAULT)
 
 
 def _previous_fingerprint(file: Path) -> Fingerprint | None:
@@ -189,44 +209,6 @@ def _require_same_data(plan: Plan, fingerprint: Fingerprint, plan_file: Path) ->
             raise InputError(
                 f"{plan_file}: {key} is {planned}, the dataset has {found}; fix it, or plan anew with --replan"
             )
-
-
-def _with_settings(plan: Plan, settings: Mapping[str, Any]) -> Plan:
-    """Values on top of the plan; reasons change with values only, and the estimated memory with what it was counted on."""
-    changed = override(plan, settings)
-    if changed.model_copy(update={"reasons": plan.reasons}) == plan:
-        return plan
-    if "estimated_memory_gb" in settings or _memory_inputs(changed) == _memory_inputs(plan):
-        return changed
-    return _with_counted_memory(changed)
-
-
-def _memory_inputs(plan: Plan) -> tuple[Any, ...]:
-    return plan.network, plan.patch_size, plan.batch_size
-
-
-def _with_counted_memory(plan: Plan) -> Plan:
-    from utseg.planning.memory import training_memory
-
-    estimate = training_memory(
-        PLANNED_NETWORK,
-        in_channels=plan.in_channels,
-        num_classes=plan.num_classes,
-        patch_size=plan.patch_size,
-        batch_size=plan.batch_size,
-        settings=plan.network.model_dump(),
-    )
-    total = round(estimate.total_gb, 3)
-    reason = (
-        f"{total:g} GB in float32, counted on a dry run of the {PLANNED_NETWORK}'s training step with the values set by the user: "
-        f"{estimate.describe()}"
-    )
-    return plan.model_copy(
-        update={
-            "estimated_memory_gb": total,
-            "reasons": {**plan.reasons, "estimated_memory_gb": reason},
-        }
-    )
 
 
 def _write_changed(fingerprint: Fingerprint, plan: Plan, folder: Path, plan_folder: Path) -> None:

@@ -300,13 +300,12 @@ def _choose(
         raise InputError(
             f"no score is defined for the {len(subjects_S)} subjects compared: neither references nor predictions show a label"
         )
-    costs: dict[str, float] = {}
     candidates = [
         Candidate(
             entry.name,
             tuple(model.name for model in entry.models),
             len(entry.runs),
-            sum(gmac_of_slice(run.record, costs) for run in entry.runs),
+            sum(gmac_of_slice(run.record) for run in entry.runs),
             values_S[defined_S],
         )
         for entry, values_S in zip(entries, values_ES, strict=True)

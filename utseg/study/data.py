@@ -136,13 +136,7 @@ def preview(
     """The plan that `prepare` would work with. Nothing is written."""
     if (data.plan_folder / PLAN_FILE).is_file():
         return preview_plan(data.own, data.folder, data.request, workers, executor)[1]
-    from utseg.extensions import find
-    from utseg.planning.plan import override
-    from utseg.preprocess.dataset import DEFAULT_MEMORY_GB
-
-    planner = find("planners", data.planner)
-    plan: Plan = planner(own_fingerprint(data.own, known), memory_gb=DEFAULT_MEMORY_GB, configuration="2d")
-    return override(plan, data.plan_settings)
+    return data.request.new_plan(own_fingerprint(data.own, known))
 
 
 def own_fingerprint(own: Dataset, known: Fingerprint) -> Fingerprint:

@@ -4,7 +4,6 @@ or previewed.
 Nothing is written.
 """
 
-import json
 import logging
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,11 +12,13 @@ from typing import Any
 from utseg.compute.pool import available_cores
 from utseg.errors import SettingError
 from utseg.planning.plan import Plan
+from utseg.planning.task import planned_task
 from utseg.progress import progress
-from utseg.study.data import measured, own_fingerprint, preview
+from utseg.study.data import measured, own_fingerprint, preview, train_settings
 from utseg.study.jobs import finished_outcome
 from utseg.study.resolve import ResolvedRun, ResolvedStudy, StudyRequest
-from utseg.study.speed import Cost, Speed, expected_cost, measure, planned_for
+from utseg.study.speed import Cost, Speed, expected_cost, measure
+from utseg.trainer import find_trainer
 
 logger = logging.getLogger("utseg")
 
@@ -38,12 +39,14 @@ def estimate(study: ResolvedStudy, request: StudyRequest, executor: Executor | N
     import torch
 
     from utseg.device import resolve_device
+    from utseg.training.memory import step_kind
+    from utseg.training.recipe import apply_settings
 
     device = resolve_device(request.device)
     torch.set_num_threads(max(1, available_cores() // request.parallel))
     known = measured(study.plan.dataset, request.home.preprocessed, executor, request.workers, keep=False)
     plans: dict[Any, Plan] = {}
-    speeds: dict[str, Speed] = {}
+    speeds: dict[Any, Speed] = {}
     found = []
     with progress("estimating runs", len(study.distinct)) as advance, ThreadPoolExecutor(1) as inline:
         for run in study.distinct:
@@ -53,14 +56,14 @@ def estimate(study: ResolvedStudy, request: StudyRequest, executor: Executor | N
             if place not in plans:
                 plans[place] = preview(run.data, known, inline)
             try:
-                plan, settings = planned_for(plans[place], run.planned.settings, run.planned.network)
-                key = _speed_key(run.planned.network, plan, settings)
+                recipe = find_trainer(run.planned.network).recipe(run.planned.network)
+                recipe, plan = apply_settings(recipe, plans[place], train_settings(run.planned))
+                key = (planned_task(plan), recipe.amp)
                 if key not in speeds:
-                    speeds[key] = measure(run.planned.network, plan, settings, device)
+                    speeds[key] = measure(plan, recipe, device)
                 cost = expected_cost(
-                    run.planned.network,
                     plan,
-                    settings,
+                    step_kind(recipe, device),
                     speeds[key],
                     own_fingerprint(run.data.own, known),
                     epochs=study.epochs,
@@ -72,10 +75,6 @@ def estimate(study: ResolvedStudy, request: StudyRequest, executor: Executor | N
                 found.append(Estimate(run, same, finished, None, str(error)))
             advance()
     return found
-
-
-def _speed_key(network: str, plan: Plan, settings: dict[str, Any]) -> str:
-    return json.dumps([network, plan.patch_size, plan.batch_size, settings], sort_keys=True)
 
 
 def total_seconds(estimates: list[Estimate], parallel: int) -> float:

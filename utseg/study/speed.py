@@ -6,21 +6,21 @@ Axes: B batch, C channels, H and W rows and columns of a patch.
 """
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from utseg.fingerprint import Fingerprint
-from utseg.planning.memory import forward_gmac
-from utseg.planning.plan import Plan, override
-from utseg.planning.survey import NetworkFigures, Task, survey, values_for_network
+from utseg.planning.memory import StepKind
+from utseg.planning.plan import Plan
+from utseg.planning.survey import survey
+from utseg.planning.task import planned_task
 from utseg.preprocess.case import target_size
-from utseg.settings import setting_keys
 
 if TYPE_CHECKING:
     import torch
+
+    from utseg.training.recipe import Recipe
 
 MEASURED_BATCH = 2
 MEASURED_STEPS = 3
@@ -44,7 +44,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run is expected to take. `memory_gb` (1024³ bytes) is that of a training step in float32."""
+    """What a run is expected to take. `memory_gb` (1024³ bytes) is that of a training step."""
 
     training_s: float
     testing_s: float
@@ -53,41 +53,23 @@ class Cost:
     gmac: float
 
 
-def planned_for(plan: Plan, settings: Mapping[str, Any], network: str) -> tuple[Plan, dict[str, Any]]:
-    """The plan with a run's settings, and the settings of the network. Values of the recipe, which do not change the speed, are left out.
+def measure(plan: Plan, recipe: "Recipe", device: "torch.device", *, training: bool = True) -> Speed:
+    """Times a few training steps (unless only predictions matter), in the recipe's precision, and predictions.
 
-    Raises SettingError for a wrong value.
+    Raises SettingError for a wrong setting.
     """
-    from utseg.networks import network_settings
-
-    known, keys = network_settings(network), setting_keys(Plan)
-    changed = override(plan, {key: value for key, value in settings.items() if key in keys})
-    extra = {
-        key.removeprefix("network."): value
-        for key, value in settings.items()
-        if key.startswith("network.") and key not in keys
-    }
-    taken = {key: value for key, value in values_for_network(changed).items() if key in known}
-    return changed, taken | extra
-
-
-def measure(
-    network: str, plan: Plan, settings: Mapping[str, Any], device: "torch.device", *, training: bool = True
-) -> Speed:
-    """Times a few training steps (unless only predictions matter) and predictions. Raises SettingError for a wrong setting."""
     import torch
 
-    from utseg.networks import build_network
+    from utseg.training.step import precision
 
-    model = build_network(network, in_channels=plan.in_channels, num_classes=plan.num_classes, **settings).to(
-        device
-    )
+    model = planned_task(plan).build().to(device)
     image_BCHW = torch.zeros(MEASURED_BATCH, plan.in_channels, *plan.patch_size, device=device)
 
     def step() -> None:
-        outputs = model(image_BCHW)
+        with precision(recipe.amp, device):
+            outputs = model(image_BCHW)
         outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
-        torch.stack([output.square().mean() for output in outputs]).sum().backward()
+        torch.stack([output.float().square().mean() for output in outputs]).sum().backward()
 
     def predict() -> None:
         with torch.inference_mode():
@@ -133,9 +115,8 @@ def testing_seconds(speed: Speed, plan: Plan, fingerprint: Fingerprint, cases: i
 
 
 def expected_cost(
-    network: str,
     plan: Plan,
-    settings: Mapping[str, Any],
+    kind: StepKind,
     speed: Speed,
     fingerprint: Fingerprint,
     *,
@@ -144,42 +125,8 @@ def expected_cost(
     tested: int,
 ) -> Cost:
     """What a run will take: of its slot where it has one, else of its epochs (None: the plan's)."""
-    figures = _figures(
-        network,
-        plan.in_channels,
-        plan.num_classes,
-        plan.patch_size,
-        plan.batch_size,
-        tuple(
-            sorted(
-                (key, tuple(value) if isinstance(value, list) else value) for key, value in settings.items()
-            )
-        ),
-    )
+    figures = survey(planned_task(plan), kind)
     testing_s = testing_seconds(speed, plan, fingerprint, tested)
     training_s = (epochs or plan.epochs) * plan.iterations_per_epoch * speed.iteration_s
     training_s = training_s * (1 + VALIDATION_SHARE) if slot_s is None else max(0.0, slot_s - testing_s)
     return Cost(training_s, testing_s, figures.memory_gb, figures.parameters, figures.gmac)
-
-
-@lru_cache(maxsize=256)
-def _figures(
-    network: str,
-    in_channels: int,
-    num_classes: int,
-    patch_size: tuple[int, int],
-    batch_size: int,
-    settings: tuple[tuple[str, Any], ...],
-) -> NetworkFigures:
-    return survey(network, Task(in_channels, num_classes, patch_size, batch_size, dict(settings)))
-
-
-def gmac_of(network: str, plan: Plan, settings: Mapping[str, Any]) -> float:
-    """10⁹ multiply-accumulates of one patch."""
-    return forward_gmac(
-        network,
-        in_channels=plan.in_channels,
-        num_classes=plan.num_classes,
-        patch_size=plan.patch_size,
-        settings=settings,
-    )

@@ -17,10 +17,13 @@ from utseg.case import Case, Dataset
 from utseg.errors import ArtefactError, InputError, UtsegError, explained_by
 from utseg.fingerprint import read_fingerprint
 from utseg.fingerprint.model import FINGERPRINT_FILE
+from utseg.networks import count_parameters
+from utseg.planning.memory import forward_gmac
 from utseg.planning.plan import read_plan
+from utseg.planning.task import planned_task
 from utseg.rawdata import open_dataset
 from utseg.study.jobs import TRAIN_FOLDER, Job, JobTest, RunOutcome, test_folder, write_outcome
-from utseg.study.speed import gmac_of, measure, planned_for, testing_seconds
+from utseg.study.speed import measure, testing_seconds
 from utseg.study.subjects import check_disjoint
 from utseg.trainer import find_trainer
 from utseg.training.record import RUN_FILE, RunRecord, is_finished, read_run
@@ -53,11 +56,12 @@ def run_job(job: Job, folder: Path) -> RunOutcome:
     began = time.monotonic()
     for name, test in job.tests.items():
         _test(job, name, test, folder, device)
+    task = planned_task(record.plan)
     outcome = RunOutcome(
         checksum=job.checksum,
         state="finished",
-        parameters=_parameters(record),
-        gmac=gmac_of(record.network, record.plan, record.network_settings),
+        parameters=count_parameters(task.build("meta")),
+        gmac=forward_gmac(task),
         iterations=record.epochs * record.iterations_per_epoch,
         training_seconds=_training_seconds(train),
         testing_seconds=time.monotonic() - began,
@@ -107,8 +111,11 @@ def _train(job: Job, train: Path, device: "torch.device", began: float) -> None:
 
 
 def _testing_estimate(job: Job, device: "torch.device") -> float:
-    plan, settings = planned_for(read_plan(Path(job.plan_folder)), job.settings, job.network)
-    speed = measure(job.network, plan, settings, device, training=False)
+    from utseg.training.recipe import apply_settings
+
+    recipe = find_trainer(job.network).recipe(job.network)
+    recipe, plan = apply_settings(recipe, read_plan(Path(job.plan_folder)), job.settings)
+    speed = measure(plan, recipe, device, training=False)
     fingerprint = read_fingerprint(Path(job.preprocessed) / FINGERPRINT_FILE)
     return testing_seconds(speed, plan, fingerprint, sum(len(test.cases) for test in job.tests.values()))
 
@@ -168,21 +175,6 @@ def _named(dataset: Dataset, names: Sequence[str]) -> list[Case]:
             "put them back, or run the study again"
         )
     return [there[name] for name in names]
-
-
-def _parameters(record: RunRecord) -> int:
-    import torch
-
-    from utseg.networks import build_network, count_parameters
-
-    with torch.device("meta"):
-        network = build_network(
-            record.network,
-            in_channels=record.in_channels,
-            num_classes=record.num_classes,
-            **record.network_settings,
-        )
-    return count_parameters(network)
 
 
 def _training_seconds(train: Path) -> float | None:

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,14 +23,14 @@ from utseg.device import resolve_device
 from utseg.errors import ArtefactError, InputError, SettingError, listing
 from utseg.files import sha256, sha256_json
 from utseg.fingerprint.same_scan import same_scans
-from utseg.networks import build_network, network_settings
 from utseg.networks.network import SegmentationNetwork
 from utseg.planning.plan import Plan, read_plan
-from utseg.planning.survey import values_for_network
+from utseg.planning.task import planned_task
 from utseg.preprocess.slices import CaseRecord, SliceStore, data_sha256
 from utseg.preprocess.splits import check_same_scans, label_gaps, left_out, read_splits, select_cases
 from utseg.preprocess.stale import check_current
 from utseg.rawdata import open_dataset
+from utseg.training.memory import checked_memory
 from utseg.training.processes import Processes
 from utseg.training.recipe import Recipe, apply_settings
 from utseg.training.record import InitialWeights, RunRecord
@@ -103,14 +102,13 @@ class Run:
 def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
     """Reads what the request names. Raises UtsegError where something is missing, wrong or does not fit together."""
     device = processes.device(resolve_device(request.device))
-    known = network_settings(recipe.network_name)
-    recipe, plan, extra = apply_settings(
-        recipe, read_plan(request.plan_folder), request.settings, tuple(known)
-    )
-    processes.rows(plan.batch_size)  # refused at once where it cannot be shared out
-    planned = {key: value for key, value in values_for_network(plan).items() if key in known}
-    network = shape_of_network(recipe.network_name, plan, planned | extra)
+    planned = read_plan(request.plan_folder)
+    recipe, plan = apply_settings(recipe, planned, request.settings)
+    network = planned_task(plan).build("meta")
     check_outputs(network, recipe)
+    if request.fit or plan.network_name != planned.network_name or device.type == "cuda":
+        plan = checked_memory(plan, recipe, device, processes=processes.size, fit=request.fit)
+    processes.rows(plan.batch_size)  # refused at once where it cannot be shared out
     source = run_of_weights(request.weights) if request.weights else None
     initial, fit = read_initial(request, network, recipe.network_name, plan.preprocessing.labels, source)
     store = SliceStore(request.plan_folder)
@@ -134,10 +132,6 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
         initial = initial.model_copy(update={"saw": _seen_before(source, request, plan, records, validation)})
     record = RunRecord(
         model=request.model,
-        network=recipe.network_name,
-        network_settings=planned | extra,
-        in_channels=plan.in_channels,
-        num_classes=plan.num_classes,
         plan=plan,
         recipe=recipe.model_dump(mode="json"),
         initial_weights=initial,
@@ -156,12 +150,6 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
     )
     raw = _raw_cases(dataset, record.validation_cases)
     return Run(request, record, recipe, store, training, validation, raw, device, processes, fit)
-
-
-def shape_of_network(name: str, plan: Plan, settings: dict[str, Any]) -> SegmentationNetwork:
-    """The network without memory for its values, to look at. Raises SettingError for a wrong setting."""
-    with torch.device("meta"):
-        return build_network(name, in_channels=plan.in_channels, num_classes=plan.num_classes, **settings)
 
 
 def check_outputs(network: SegmentationNetwork, recipe: Recipe) -> None:

@@ -3,19 +3,21 @@
 What is planned from the data (patch, batch, epochs, network size, augmentation) is in the Plan.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from utseg.errors import SettingError
 from utseg.networks.losses import LossSettings
-from utseg.planning.plan import IDENTITY_KEYS, PREPROCESSING_PREFIX, Plan, with_entries_by_level
+from utseg.planning.override import override, settable_keys
+from utseg.planning.plan import PREPROCESSING_PREFIX, Plan
+from utseg.planning.task import for_network
 from utseg.settings import Settings, setting_keys, unknown_key, with_settings
 
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-NETWORK_PREFIX = "network."
 
 
 class OptimizerSettings(Settings):
@@ -64,55 +66,21 @@ class Recipe(Settings):
     weight_average: Annotated[float, Field(ge=0, le=0.28)] = 0.0
 
 
-def apply_settings(
-    recipe: Recipe, plan: Plan, settings: dict[str, Any], network_keys: tuple[str, ...]
-) -> tuple[Recipe, Plan, dict[str, Any]]:
-    """Applies `--set` values to recipe, plan, or the arguments of the network, which share one namespace of dotted keys.
+def apply_settings(recipe: Recipe, plan: Plan, settings: Mapping[str, Any]) -> tuple[Recipe, Plan]:
+    """The recipe, and the plan for its network, with `--set` values on top, which share one namespace of dotted keys.
 
-    `network_keys` are the settings that the chosen network has. Those that the Plan does not know (a network of somebody else may have
-    such) come back as the third value. An unknown key, or one that shapes the slices already on disk, raises SettingError.
+    An unknown key, a wrong value, or a key that shapes the slices already on disk, raises SettingError.
     """
-    recipe_keys = [key for key in setting_keys(Recipe) if key != "network_name"]
-    all_plan_keys = setting_keys(Plan)
-    fixed = {*IDENTITY_KEYS, "estimated_memory_gb"}
-    plan_keys = [
-        key
-        for key in all_plan_keys
-        if key not in fixed
-        and not key.startswith(PREPROCESSING_PREFIX)
-        and (not key.startswith(NETWORK_PREFIX) or key.removeprefix(NETWORK_PREFIX) in network_keys)
-    ]
-    extra_keys = [NETWORK_PREFIX + key for key in network_keys if NETWORK_PREFIX + key not in all_plan_keys]
+    plan = for_network(plan, recipe.network_name)
+    own = [key for key in setting_keys(Recipe) if key != "network_name"]
+    known = [*own, *(key for key in settable_keys(plan) if key != "estimated_memory_gb")]
     for key in settings:
         if key.startswith(PREPROCESSING_PREFIX):
             raise SettingError(
                 f"--set {key}: the slices on disk were made with it; give it to utseg_plan_and_preprocess instead"
             )
-        if key not in (known := [*plan_keys, *extra_keys, *recipe_keys]):
-            raise unknown_key(key, known)
-    return (
-        with_settings(recipe, {key: value for key, value in settings.items() if key in recipe_keys}),
-        with_settings(
-            plan,
-            {
-                **_attention_within(plan, settings, network_keys),
-                **with_entries_by_level(
-                    plan.network, {key: value for key, value in settings.items() if key in plan_keys}
-                ),
-            },
-        ),
-        {key.removeprefix(NETWORK_PREFIX): value for key, value in settings.items() if key in extra_keys},
-    )
-
-
-def _attention_within(
-    plan: Plan, settings: dict[str, Any], network_keys: tuple[str, ...]
-) -> dict[str, list[int]]:
-    """For a network without attention whose levels are set: the plan's levels with attention that are left, so that it stays valid."""
-    levels = settings.get("network.levels")
-    if "block_list" in network_keys or not isinstance(levels, int):
-        return {}
-    lists = ("block_list", "num_blocks", "num_heads")
-    entries = zip(*(getattr(plan.network, name) for name in lists), strict=True)
-    kept = [entry for entry in entries if entry[0] <= levels]
-    return {f"network.{name}": [entry[place] for entry in kept] for place, name in enumerate(lists)}
+        if key not in known:
+            raise unknown_key(key, [key for key in known if not key.startswith(PREPROCESSING_PREFIX)])
+    of_recipe = {key: value for key, value in settings.items() if key in own}
+    of_plan = {key: value for key, value in settings.items() if key not in own}
+    return with_settings(recipe, of_recipe), override(plan, of_plan)

@@ -39,7 +39,7 @@ class InitialWeights(Settings):
 
 
 class RunRecord(Settings):
-    """All settings of a run. `plan` is the plan with `--set` applied; `network_settings` are the arguments of `build_network`.
+    """All settings of a run. `plan` is the plan for the run's network, with `--set` applied.
 
     `initial_weights`: None where training began from random ones.
     `training_cases` and `validation_cases` are case ids. `data_sha256` covers the preprocessed slices of both.
@@ -48,10 +48,6 @@ class RunRecord(Settings):
 
     format: Literal["utseg-run-1"] = "utseg-run-1"
     model: str
-    network: str
-    network_settings: dict[str, Any]
-    in_channels: int
-    num_classes: int
     plan: Plan
     recipe: dict[str, Any]
     initial_weights: InitialWeights | None = None

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from utseg.networks import build_network
 from utseg.networks.layers.synchronised_norm import synchronise_norms
 from utseg.networks.network import SegmentationNetwork
+from utseg.planning.task import planned_task
 from utseg.training.average import WeightAverage
 from utseg.training.checkpoint import BEST, restore_random_state
 from utseg.training.log import Epoch
@@ -78,12 +78,7 @@ def _random_state(run: Run) -> State:
     torch.manual_seed(record.seed)
     random.seed(record.seed)
     np.random.seed(record.seed % 2**32)  # noqa: NPY002 — for libraries that draw from it
-    network = build_network(
-        record.network,
-        in_channels=record.in_channels,
-        num_classes=record.num_classes,
-        **record.network_settings,
-    ).to(run.device)
+    network = planned_task(record.plan).build().to(run.device)
     if processes.total is not None:
         synchronise_norms(network, processes.total)
     if not processes.is_first:

@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from utseg.networks.layers.device_path import on_cpu
 from utseg.networks.layers.dropout import Mask, draw_seed
 
 # Queries of a tile: logits of 4096 × 64 are 1 MiB, so that three such buffers stay in the second-level caches of two cores.
@@ -49,7 +50,7 @@ def attend(
     if bias_ECK is not None:
         columns = coarse_cells(size_HW[1], R, q_BEND.device)
         bias_ERWK = bias_ECK.unflatten(1, (R, R))[:, :, columns]
-    if q_BEND.device.type == "cpu" and not torch.compiler.is_compiling():
+    if on_cpu(q_BEND) and not torch.compiler.is_compiling():
         s_h, s_w = rows_columns or (None, None)
         seed = draw_seed(q_BEND) if dropout else 0
         with torch.autocast("cpu", enabled=False):
@@ -65,8 +66,14 @@ def attend(
     if rows_columns is not None:
         mask = (rows_columns[0][..., :, None] + rows_columns[1][..., None, :]).flatten(3)
     mask = None if mask is None else (mask * q_BEND.shape[-1] ** -0.5).to(q_BEND.dtype)
-    out_BEND = F.scaled_dot_product_attention(q_BEND, k_BEKD, v_BEKD, attn_mask=mask, dropout_p=dropout)
-    return out_BEND.transpose(1, 2).contiguous()
+    if isinstance(q_BEND, FakeTensor):  # what the fused one runs on a GPU, which CPUs do not have
+        mask = None if mask is None else mask.expand(*q_BEND.shape[:3], -1)
+        efficient = torch.ops.aten._scaled_dot_product_efficient_attention
+        out_BEND = efficient(q_BEND, k_BEKD, v_BEKD, mask, torch.is_grad_enabled(), dropout)[0]
+    else:
+        out_BEND = F.scaled_dot_product_attention(q_BEND, k_BEKD, v_BEKD, attn_mask=mask, dropout_p=dropout)
+    result_BNED: Tensor = out_BEND.transpose(1, 2).contiguous()
+    return result_BNED
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from utseg.networks.layers.device_path import on_cpu
 from utseg.networks.layers.norm_relu_conv import norm_relu_conv
 
 # The `foldable` of a block: its convolutions, each with the normalisation that alone reads the result. Subclasses say their own.
@@ -110,7 +111,7 @@ class InstanceNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        if x_BCHW.device.type == "cpu":
+        if on_cpu(x_BCHW):
             return F.group_norm(x_BCHW, x_BCHW.shape[1], self.weight, self.bias, self.eps)
         return F.instance_norm(x_BCHW, weight=self.weight, bias=self.bias, eps=self.eps)
 

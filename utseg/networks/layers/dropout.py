@@ -12,6 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from utseg.networks.layers.device_path import on_cpu
+
 _AT_ONCE = 2**18
 
 
@@ -73,7 +75,7 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     """Each value is set to 0 with probability `rate`, else divided by 1 - rate; `x` itself when not training or at rate 0."""
     if not training or not rate or not x.numel():
         return x
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if not on_cpu(x) or torch.compiler.is_compiling():
         return F.dropout(x, rate)
     dropped: Tensor = _Dropout.apply(x, rate, draw_seed(x))
     return dropped

@@ -83,7 +83,8 @@ def settings_table(entries: Sequence[Entry]) -> Table | None:
     rows: dict[tuple[str, str, str], None] = {}
     for entry in entries:
         for record in (run.record for run in entry.runs):
-            whole = {"network": record.network, **record.network_settings, "recipe": record.recipe}
+            plan = record.plan
+            whole = {"network": plan.network_name, **plan.network, "recipe": record.recipe}
             rows |= dict.fromkeys((entry.name, key, text(value)) for key, value in leaves(whole))
     return Table("Network and recipe", ["model", "setting", "value"], list(rows)) if rows else None
 

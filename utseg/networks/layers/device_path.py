@@ -1,0 +1,24 @@
+"""Which formulation of a layer runs: some have one for CPUs and one for GPUs. A dry run on tensors without values asks for either."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from torch import Tensor
+
+_AS_ON_GPU = ContextVar("as_on_gpu", default=False)
+
+
+def on_cpu(x: Tensor) -> bool:
+    """Whether the formulation for CPUs is to run."""
+    return x.device.type == "cpu" and not _AS_ON_GPU.get()
+
+
+@contextmanager
+def as_on_gpu() -> Iterator[None]:
+    """Layers run as on a GPU, whatever device their tensors are on."""
+    token = _AS_ON_GPU.set(True)
+    try:
+        yield
+    finally:
+        _AS_ON_GPU.reset(token)

@@ -1,0 +1,54 @@
+"""`--set` on a plan: values by dotted key, checked; those of its network by the network itself."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from utseg.errors import SettingError
+from utseg.networks import network_class, network_settings
+from utseg.planning.plan import IDENTITY_KEYS, NETWORK_PREFIX, Plan
+from utseg.planning.task import planned_task
+from utseg.settings import setting_keys, unknown_key, with_settings
+
+
+def settable_keys(plan: Plan) -> list[str]:
+    """What may be set of a plan: all but what says what the plan is of (dataset, labels, …), and the settings of its network."""
+    keys = [key for key in setting_keys(Plan) if key not in IDENTITY_KEYS]
+    return keys + [NETWORK_PREFIX + key for key in network_settings(plan.network_name)]
+
+
+def override(plan: Plan, values: Mapping[str, Any]) -> Plan:
+    """The plan with values that the user set; their reasons say so. Nothing else is planned or estimated again.
+
+    Raises SettingError for a key that cannot be set and for a wrong value.
+    """
+    if not values:
+        return plan
+    known = settable_keys(plan)
+    for key in values:
+        if key not in known:
+            raise unknown_key(key, known)
+    given = {key: value for key, value in values.items() if key.startswith(NETWORK_PREFIX)}
+    changed = with_settings(plan, {key: value for key, value in values.items() if key not in given})
+    before = plan.model_dump(mode="json")
+    why = {key: f"set by the user; the planner had {_value_at(before, key)}" for key in values}
+    if given:
+        own = {key.removeprefix(NETWORK_PREFIX): value for key, value in given.items()}
+        network = network_class(plan.network_name).completed_settings(plan.network, own)
+        changed = with_settings(changed, {"network": network})
+        for key, value in changed.network.items():
+            if key not in own and value != plan.network.get(key):
+                had = plan.network.get(key)
+                why[NETWORK_PREFIX + key] = (
+                    f"follows {', '.join(given)}, set by the user; the planner had {had}"
+                )
+        try:
+            planned_task(changed).build("meta")
+        except SettingError as error:
+            raise SettingError(f"--set: network.{error}") from None
+    return changed.model_copy(update={"reasons": {**plan.reasons, **why}})
+
+
+def _value_at(tree: Any, key: str) -> Any:
+    for part in key.split("."):
+        tree = tree.get(part, "its default")
+    return tree
