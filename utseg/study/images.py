@@ -19,13 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.case import Case, Dataset
-from utseg.compute.pool import process_pool, run_each
-from utseg.errors import CaseErrors, InputError
+from utseg.compute.pool import process_pool, run_all
+from utseg.errors import InputError
 from utseg.evaluate.metrics import Row
 from utseg.evaluate.records import to_csv
 from utseg.files import sha256, write_text
 from utseg.fingerprint.model import PERCENTILES
-from utseg.progress import progress
 from utseg.study.record import IMAGES_FILE, read_study
 
 IMAGES_FORMAT = "2"
@@ -100,18 +99,7 @@ def measure_images(
         for case in dataset.cases
         if case.label is not None
     ]
-    measured: dict[tuple[str, str], Row] = {}
-    problems: list[str] = []
-    with progress("measuring images", len(tasks)) as advance:
-        for outcome in run_each(_measure, tasks, executor, name=_task_name, workers=workers):
-            if outcome.result is not None:
-                measured[outcome.item.dataset, outcome.item.case.case_id] = outcome.result
-            elif outcome.error is not None:
-                problems += outcome.error.lines()
-            advance()
-    if problems:
-        raise CaseErrors(sorted(problems))
-    return [measured[task.dataset, task.case.case_id] for task in tasks]
+    return run_all(_measure, tasks, executor, "measuring images", name=_task_name, workers=workers)
 
 
 def read_images(path: Path) -> list[Row]:

@@ -94,5 +94,5 @@ def _clause(claim: Claim) -> str:
     if one.p_holm is not None:
         evidence.append(f"p = {p_text(one.p_holm)}".replace("= <", "< "))
     said = one.verdict(claim.if_more, claim.if_less)
-    text = said.format(size) if one.significant else f"{claim.of}: {said}, {size}"
+    text = said.replace("{}", size, 1) if one.significant else f"{claim.of}: {said}, {size}"
     return f"{text} ({'; '.join(evidence)})"
