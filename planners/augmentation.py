@@ -10,7 +10,6 @@ import numpy as np
 from planners.decision import Decision
 from planners.geometry import Pair
 from utseg.fingerprint import Fingerprint
-from utseg.planning.plan import AugmentationSettings
 
 ROTATION_RANGE_DEG = (15.0, 90.0)
 ROTATION_OF_SPREAD = 1.5
@@ -20,76 +19,57 @@ SMALLEST_RANGE, LARGEST_RANGE = (0.85, 1.15), (0.7, 1.4)
 ENOUGH_SUBJECTS = 5
 FLIPPED_SHARE = 0.05
 
-NOT_USED: dict[str, str] = {
-    "blur_sd_mm_range": "blurred by {0:g} to {1:g} mm",
-    "blur_probability": "{0:g}: no blur",
-    "resolution_range": "{0:g} to {1:g} of the resolution left",
-    "resolution_probability": "{0:g}: no coarser pixels",
-    "histogram_share_range": "{0:g} to {1:g} of the way to the histogram of another subject's slice",
-    "histogram_probability": "{0:g}: histograms stay",
-    "amplitude_share_range": "{0:g} to {1:g} of the way to the amplitudes of another subject's slice",
-    "amplitude_wavelength_mm_range": "waves of {0:g} to {1:g} mm and longer change their amplitude",
-    "amplitude_probability": "{0:g}: amplitudes stay",
-}
-"""Kinds that are there for training sets of few scanners, off unless asked for, at the values that the plan has for them."""
-
 PUBLISHED = (
     "the kind as published for UTNet (Gao, Zhou, Metaxas, MICCAI 2021), the figure ours: the paper gives none"
 )
+WIDE = "wide rather than realistic, since other scanners than the training ones will come"
+NOT_USED = "not used unless asked for with --set augmentation.KIND_probability"
+Named = dict[str, tuple[Any, str]]
+INTENSITY: Named = {
+    "noise_sd_range": ((0.0, 0.1), "noise of up to 0.1 standard deviations of the volume"),
+    "noise_probability": (0.2, "noise on 0.2 of the patches"),
+    "brightness_range": ((-0.3, 0.3), "shifts of up to 0.3 standard deviations"),
+    "brightness_probability": (0.3, "brightness on 0.3 of the patches"),
+    "contrast_range": ((0.65, 1.5), "contrast from 0.65 to 1.5, as much as scanners of other vendors differ"),
+    "contrast_probability": (0.3, "contrast on 0.3 of the patches"),
+    "gamma_range": ((0.7, 1.5), "gamma from 0.7 to 1.5, as much as scanners of other vendors differ"),
+    "gamma_probability": (0.3, "gamma on 0.3 of the patches"),
+}
+PUBLISHED_SPATIAL: Named = {
+    "rotation_deg": (30.0, "up to 30 degrees either way"),
+    "rotation_probability": (0.5, "on 0.5 of the patches"),
+    "scale_range": ((0.7, 1.3), "factors from 0.7 to 1.3"),
+    "scale_probability": (0.5, "on 0.5 of the patches"),
+    "mirror_axes": ((), "() is no mirroring: the publication has none"),
+    "foreground_fraction": (0.33, "0.33 of the patches are centred on a label, the others are random crops"),
+}
+# For training sets of few scanners: the ranges are there, the probabilities 0.
+FEW_SCANNERS: Named = {
+    "blur_sd_mm_range": ((0.5, 2.0), "blurred by 0.5 to 2 mm"),
+    "blur_probability": (0.0, "0: no blur"),
+    "resolution_range": ((0.5, 1.0), "0.5 to 1 of the resolution left"),
+    "resolution_probability": (0.0, "0: no coarser pixels"),
+    "histogram_share_range": ((0.0, 1.0), "0 to 1 of the way to the histogram of another subject's slice"),
+    "histogram_probability": (0.0, "0: histograms stay"),
+    "amplitude_share_range": ((0.0, 1.0), "0 to 1 of the way to the amplitudes of another subject's slice"),
+    "amplitude_wavelength_mm_range": (
+        (40.0, 150.0),
+        "waves of 40 to 150 mm and longer change their amplitude",
+    ),
+    "amplitude_probability": (0.0, "0: amplitudes stay"),
+}
 
 
-def _intensity() -> dict[str, tuple[Any, str]]:
+def _explained(values: Named, why: str, join: str) -> dict[str, Decision[Any]]:
     return {
-        "noise_sd_range": ((0.0, 0.1), "noise of up to 0.1 standard deviations of the volume"),
-        "noise_probability": (0.2, "noise on 0.2 of the patches"),
-        "brightness_range": ((-0.3, 0.3), "shifts of up to 0.3 standard deviations"),
-        "brightness_probability": (0.3, "brightness on 0.3 of the patches"),
-        "contrast_range": (
-            (0.65, 1.5),
-            "contrast from 0.65 to 1.5, as much as scanners of other vendors differ",
-        ),
-        "contrast_probability": (0.3, "contrast on 0.3 of the patches"),
-        "gamma_range": ((0.7, 1.5), "gamma from 0.7 to 1.5, as much as scanners of other vendors differ"),
-        "gamma_probability": (0.3, "gamma on 0.3 of the patches"),
+        f"augmentation.{key}": Decision(value, f"{words}{join}{why}")
+        for key, (value, words) in values.items()
     }
 
 
-INTENSITY_AUGMENTATION: dict[str, Decision[Any]] = {
-    f"augmentation.{key}": Decision(
-        value, f"{text}: wide rather than realistic, since other scanners than the training ones will come"
-    )
-    for key, (value, text) in _intensity().items()
-}
-
-
-def _not_used() -> dict[str, Decision[Any]]:
-    decisions = {}
-    for key, text in NOT_USED.items():
-        value = AugmentationSettings.model_fields[key].default
-        words = text.format(*(value if isinstance(value, tuple) else (value,)))
-        why = "not used unless asked for with --set augmentation.KIND_probability"
-        decisions[f"augmentation.{key}"] = Decision(value, f"{words}; {why}")
-    return decisions
-
-
-KINDS_NOT_USED = _not_used()
-PUBLISHED_AUGMENTATION: dict[str, Decision[Any]] = KINDS_NOT_USED | {
-    f"augmentation.{key}": Decision(value, f"{text}; {PUBLISHED}")
-    for key, (value, text) in (
-        _intensity()
-        | {
-            "rotation_deg": (30.0, "up to 30 degrees either way"),
-            "rotation_probability": (0.5, "on 0.5 of the patches"),
-            "scale_range": ((0.7, 1.3), "factors from 0.7 to 1.3"),
-            "scale_probability": (0.5, "on 0.5 of the patches"),
-            "mirror_axes": ((), "() is no mirroring: the publication has none"),
-            "foreground_fraction": (
-                0.33,
-                "0.33 of the patches are centred on a label, the others are random crops",
-            ),
-        }
-    ).items()
-}
+KINDS_NOT_USED = _explained(FEW_SCANNERS, NOT_USED, "; ")
+INTENSITY_AUGMENTATION = _explained(INTENSITY, WIDE, ": ")
+PUBLISHED_AUGMENTATION = KINDS_NOT_USED | _explained(INTENSITY | PUBLISHED_SPATIAL, PUBLISHED, "; ")
 
 
 def planned_augmentation(

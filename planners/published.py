@@ -21,7 +21,14 @@ SOURCE = "as published for UTNet (Gao, Zhou, Metaxas, MICCAI 2021)"
 SPACING_MM = (1.2, 1.2)
 PATCH_SIZE = (256, 256)
 BATCH_SIZE = 32
-EPOCHS = 150
+PUBLISHED: dict[str, tuple[Any, str]] = {
+    "preprocessing.spacing_yx_mm": (SPACING_MM, "1.2 × 1.2 mm in-plane, slices untouched"),
+    "preprocessing.clip_percentiles": ((5.0, 98.0), "5th and 98th percentile of each volume"),
+    "preprocessing.normalisation": ("z-score", "z-score: zero mean and unit variance of each volume"),
+    "patch_size": (PATCH_SIZE, "256 × 256 pixels"),
+    "batch_size": (BATCH_SIZE, "32 slices"),
+    "epochs": (150, "150 epochs"),
+}
 
 
 def plan(fingerprint: Fingerprint, target: Target) -> Plan:
@@ -29,31 +36,18 @@ def plan(fingerprint: Fingerprint, target: Target) -> Plan:
     slices = training_slices(fingerprint)
     iterations = -(-slices.value // BATCH_SIZE)
     defaults = network_settings(target.network_name)
-    published = known_settings(target.network_name, network_class(target.network_name).published)
+    told = known_settings(target.network_name, network_class(target.network_name).published)
+    network = {key: (defaults[key], words) for key, words in told.items()}
+    published = PUBLISHED | {f"network.{key}": value for key, value in network.items()}
     decisions: dict[str, Decision[Any]] = {
-        "preprocessing.spacing_yx_mm": Decision(
-            (1.2, 1.2), f"1.2 × 1.2 mm in-plane, slices untouched, {SOURCE}"
-        ),
-        "preprocessing.clip_percentiles": Decision(
-            (5.0, 98.0), f"5th and 98th percentile of each volume, {SOURCE}"
-        ),
-        "preprocessing.normalisation": Decision(
-            "z-score", f"z-score: zero mean and unit variance of each volume, {SOURCE}"
-        ),
-        "patch_size": Decision(PATCH_SIZE, f"256 × 256 pixels, {SOURCE}"),
-        "batch_size": Decision(BATCH_SIZE, f"32 slices, {SOURCE}"),
-        "epochs": Decision(EPOCHS, f"150 epochs, {SOURCE}"),
+        **{key: Decision(value, f"{words}, {SOURCE}") for key, (value, words) in published.items()},
         "iterations_per_epoch": Decision(
             iterations,
             f"{iterations}: an epoch is one pass over the training slices; {slices.reason}, in batches of 32",
         ),
-        **{
-            f"network.{key}": Decision(defaults[key], f"{words}, {SOURCE}")
-            for key, words in published.items()
-        },
         **PUBLISHED_AUGMENTATION,
     }
-    settings = {key: defaults[key] for key in published}
+    settings = {key: value for key, (value, _) in network.items()}
     decisions |= _memory(fingerprint, target, settings, decisions["batch_size"])
     return assemble(fingerprint, "published", target, decisions)
 

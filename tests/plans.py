@@ -5,10 +5,23 @@ from typing import Any
 from utseg.planning.plan import AugmentationSettings, Plan, Preprocessing
 
 LABELS = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
-KINDS = ("rotation", "scale", "noise", "brightness", "contrast", "gamma")
+KINDS = (
+    *("rotation", "scale", "noise", "brightness", "contrast", "gamma"),
+    *("blur", "resolution", "histogram", "amplitude"),
+)
+RANGES = (
+    "scale",
+    "noise_sd",
+    "brightness",
+    "contrast",
+    "gamma",
+    "blur_sd_mm",
+    "resolution",
+    "histogram_share",
+)
 NO_AUGMENTATION = AugmentationSettings.model_validate(
     {f"{kind}_probability": 0.0 for kind in KINDS}
-    | {f"{kind}_range": (1, 1) for kind in ("scale", "noise_sd", "brightness", "contrast", "gamma")}
+    | {f"{kind}_range": (1, 1) for kind in (*RANGES, "amplitude_share", "amplitude_wavelength_mm")}
     | {"rotation_deg": 0, "mirror_axes": (), "foreground_fraction": 0.5}
 )
 TINY_NETWORK = {

@@ -25,7 +25,7 @@ AUGMENTATION = plans.NO_AUGMENTATION.model_copy(
         "contrast_range": (0.9, 1.1),
         "gamma_range": (0.8, 1.2),
     }
-    | {f"{kind}_probability": 0.5 if kind in ("rotation", "scale") else 0.3 for kind in plans.KINDS}
+    | {f"{kind}_probability": 0.5 if kind in ("rotation", "scale") else 0.3 for kind in plans.KINDS[:6]}
 )
 make_plan = partial(
     plans.make_plan,

@@ -35,9 +35,9 @@ EVERYTHING = AugmentationSettings(
     amplitude_wavelength_mm_range=(10.0, 60.0),
     amplitude_probability=0.7,
 )
-KINDS = (*plans.KINDS, "blur", "resolution", "histogram", "amplitude")
 NOTHING = EVERYTHING.model_copy(
-    update={f"{kind}_probability": 0.0 for kind in KINDS} | {"mirror_axes": (), "foreground_fraction": 0.0}
+    update={f"{kind}_probability": 0.0 for kind in plans.KINDS}
+    | {"mirror_axes": (), "foreground_fraction": 0.0}
 )
 
 

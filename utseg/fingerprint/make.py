@@ -4,9 +4,7 @@ All bad cases are reported at once. Workers never import torch, so that they sta
 """
 
 import logging
-from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,11 +87,8 @@ def summarise(dataset: Dataset, cases: tuple[CaseFingerprint, ...]) -> Fingerpri
 
 def _reusable(dataset: Dataset, previous: Fingerprint | None) -> dict[str, CaseFingerprint]:
     """What is known of cases measured before; nothing where labels or channels, which the gate checks against, are others."""
-    if (
-        previous is None
-        or previous.labels != dict(dataset.labels)
-        or previous.channel_names != dataset.channel_names
-    ):
+    checked_against = dict(dataset.labels), dataset.channel_names
+    if previous is None or (previous.labels, previous.channel_names) != checked_against:
         return {}
     return {case.case_id: case for case in previous.cases}
 
@@ -105,39 +100,20 @@ def _measure(task: _Task) -> CaseFingerprint:
     case, known = task.case, task.known
     if not all(path.is_file() for path in case.files):
         read_case(case, task.labels)  # says what is missing
-    names = {path: relative_name(path, task.folder) for path in case.files}
-    stamps = {
-        name: _stamp(path, case) for path, name in names.items()
-    }  # before the content, which may change meanwhile
-    checksums = {name: _checksum(path, case) for path, name in names.items()}
+    stamps, checksums = {}, {}
+    for path in case.files:
+        name = relative_name(path, task.folder)
+        try:
+            stamps[name] = stamp(path)  # before the content, which may change meanwhile
+            checksums[name] = sha256(path)
+        except OSError as error:
+            raise InputError(
+                f"case {case.case_id}: {path}: cannot be read ({error.strerror or error})"
+            ) from None
     if known is not None and known.checksums == checksums and known.frame == case.frame:
-        return known.model_copy(
-            update={
-                "subject": case.subject,
-                "phase": case.phase,
-                "groups": dict(case.groups),
-                "stamps": stamps,
-            }
-        )
+        told = {"subject": case.subject, "phase": case.phase, "groups": dict(case.groups)}
+        return known.model_copy(update={**told, "stamps": stamps})
     return measure_case(read_case(case, task.labels), task.labels, task.channel_names, checksums, stamps)
-
-
-def _checksum(path: Path, case: Case) -> str:
-    with _readable(path, case):
-        return sha256(path)
-
-
-def _stamp(path: Path, case: Case) -> tuple[int, int]:
-    with _readable(path, case):
-        return stamp(path)
-
-
-@contextmanager
-def _readable(path: Path, case: Case) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"case {case.case_id}: {path}: cannot be read ({error.strerror or error})") from None
 
 
 def relative_name(path: Path, folder: Path) -> str:

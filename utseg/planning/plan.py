@@ -1,10 +1,11 @@
 """The Plan: everything that the stages after planning need, each planned value with its reason. Behaviour lives elsewhere."""
 
+from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from utseg.files import write_text
 from utseg.home import PLAN_FILE
@@ -13,8 +14,6 @@ from utseg.settings import Settings, read_model
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
-FACTOR_RANGES = ("scale_range", "contrast_range", "gamma_range", "resolution_range")
-SHARE_RANGES = ("histogram_share_range", "amplitude_share_range")
 PREPROCESSING_PREFIX = "preprocessing."
 NETWORK_PREFIX = "network."
 # What a plan is of, and was made by: nothing to set.
@@ -33,6 +32,29 @@ IDENTITY_KEYS = (
 )
 
 
+def _range(expected: str, fits: Callable[[float, float], bool]) -> AfterValidator:
+    def check(value: tuple[float, float]) -> tuple[float, float]:
+        low, high = value
+        if not (isfinite(low) and isfinite(high) and low <= high):
+            raise ValueError("expected finite numbers (low, high), low not above high")
+        if not fits(low, high):
+            raise ValueError(f"expected {expected}")
+        return value
+
+    return AfterValidator(check)
+
+
+Pair = tuple[float, float]
+Shifts = Annotated[Pair, _range("", lambda low, high: True)]
+Factors = Annotated[Pair, _range("factors or exponents above 0", lambda low, high: low > 0)]
+Deviations = Annotated[Pair, _range("standard deviations of at least 0", lambda low, high: low >= 0)]
+Resolutions = Annotated[
+    Pair, _range("shares of the resolution above 0, at most 1", lambda low, high: 0 < low <= high <= 1)
+]
+Shares = Annotated[Pair, _range("shares from 0 to 1", lambda low, high: 0 <= low <= high <= 1)]
+Wavelengths = Annotated[Pair, _range("wavelengths above 0 mm", lambda low, high: low > 0)]
+
+
 class AugmentationSettings(Settings):
     """Ranges that augmentation parameters are drawn from (uniformly), each kind applied with its probability.
 
@@ -42,7 +64,7 @@ class AugmentationSettings(Settings):
     `gamma_range`: exponents on the range of values, mean and deviation kept.
     `foreground_fraction`: share of the patches that are centred on a pixel of a label, labels taking turns; the others lie anywhere.
 
-    The kinds below it are off by default. `blur_sd_mm_range`: standard deviation of a Gaussian.
+    `blur_sd_mm_range`: standard deviation of a Gaussian.
     `resolution_range`: the share of the resolution that is left, 0.5 is pixels twice as wide.
     Two kinds take the look of a slice of another subject, preferably of another vendor, by a share from nothing to all of it:
     `histogram_…` its histogram; `amplitude_…` the amplitudes (not the phases) of its waves as long as `amplitude_wavelength_mm_range` and
@@ -51,61 +73,32 @@ class AugmentationSettings(Settings):
 
     rotation_deg: Annotated[float, Field(ge=0, le=180)]
     rotation_probability: Probability
-    scale_range: tuple[float, float]
+    scale_range: Factors
     scale_probability: Probability
-    noise_sd_range: tuple[float, float]
+    noise_sd_range: Deviations
     noise_probability: Probability
-    brightness_range: tuple[float, float]
+    brightness_range: Shifts
     brightness_probability: Probability
-    contrast_range: tuple[float, float]
+    contrast_range: Factors
     contrast_probability: Probability
-    gamma_range: tuple[float, float]
+    gamma_range: Factors
     gamma_probability: Probability
     mirror_axes: tuple[Literal["y", "x"], ...]
     foreground_fraction: Probability
-    blur_sd_mm_range: tuple[float, float] = (0.5, 2.0)
-    blur_probability: Probability = 0.0
-    resolution_range: tuple[float, float] = (0.5, 1.0)
-    resolution_probability: Probability = 0.0
-    histogram_share_range: tuple[float, float] = (0.0, 1.0)
-    histogram_probability: Probability = 0.0
-    amplitude_share_range: tuple[float, float] = (0.0, 1.0)
-    amplitude_wavelength_mm_range: tuple[float, float] = (40.0, 150.0)
-    amplitude_probability: Probability = 0.0
+    blur_sd_mm_range: Deviations
+    blur_probability: Probability
+    resolution_range: Resolutions
+    resolution_probability: Probability
+    histogram_share_range: Shares
+    histogram_probability: Probability
+    amplitude_share_range: Shares
+    amplitude_wavelength_mm_range: Wavelengths
+    amplitude_probability: Probability
 
     @property
     def needs_partners(self) -> bool:
         """Whether a patch may take the look of a slice of another subject."""
         return self.histogram_probability > 0 or self.amplitude_probability > 0
-
-    @field_validator(
-        "scale_range",
-        "noise_sd_range",
-        "brightness_range",
-        "contrast_range",
-        "gamma_range",
-        "blur_sd_mm_range",
-        "resolution_range",
-        "histogram_share_range",
-        "amplitude_share_range",
-        "amplitude_wavelength_mm_range",
-    )
-    @classmethod
-    def _a_range(cls, value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
-        low, high = value
-        if not (isfinite(low) and isfinite(high) and low <= high):
-            raise ValueError("expected finite numbers (low, high), low not above high")
-        if info.field_name in FACTOR_RANGES and low <= 0:
-            raise ValueError("expected factors or exponents above 0")
-        if info.field_name in ("noise_sd_range", "blur_sd_mm_range") and low < 0:
-            raise ValueError("expected standard deviations of at least 0")
-        if info.field_name == "resolution_range" and high > 1:
-            raise ValueError("expected shares of the resolution, at most 1")
-        if info.field_name in SHARE_RANGES and not 0 <= low <= high <= 1:
-            raise ValueError("expected shares from 0 to 1")
-        if info.field_name == "amplitude_wavelength_mm_range" and low <= 0:
-            raise ValueError("expected wavelengths above 0 mm")
-        return value
 
 
 class Preprocessing(Settings):

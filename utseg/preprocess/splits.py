@@ -109,14 +109,16 @@ def _problem(split: Any) -> str | None:
 
 def check_splits(splits: Sequence[Split], cases: Sequence[HasSubject], folder: Path) -> None:
     """Raises InputError where a fold names a subject which no case has."""
-    there = {case.subject for case in cases}
     for number, split in enumerate(splits):
-        unknown = sorted({*split["training"], *split["validation"]} - there)
-        if unknown:
+        if unknown := _unknown(split, cases):
             raise InputError(
                 f"{folder / SPLITS_FILE}: fold{number} names subjects that the dataset does not have: {_some(unknown)}; "
                 "fix the file, or delete it to split anew (models trained on the old folds are then not comparable)"
             )
+
+
+def _unknown(split: Split, cases: Sequence[HasSubject]) -> list[str]:
+    return sorted({*split["training"], *split["validation"]} - {case.subject for case in cases})
 
 
 def check_same_scans(splits: Sequence[Split], same: Mapping[str, str], folder: Path) -> None:
@@ -135,13 +137,11 @@ def held_back_twice(splits: Sequence[Split]) -> list[str]:
     """A line for subjects that several folds hold back: their out-of-fold scores would count twice."""
     counts = Counter(subject for split in splits for subject in set(split["validation"]))
     twice = sorted(subject for subject, count in counts.items() if count > 1)
-    return (
-        [
-            f"{SPLITS_FILE}: several folds hold back {_some(twice)}; scores over all folds need each subject in one"
-        ]
-        if twice
-        else []
-    )
+    if not twice:
+        return []
+    return [
+        f"{SPLITS_FILE}: several folds hold back {_some(twice)}; scores over all folds need each subject in one"
+    ]
 
 
 def left_out(
@@ -169,21 +169,14 @@ def label_gaps(
 
     folds: the case ids that train and validate, by the fold's name. present: the labels of each case.
     """
+    consequences = "it cannot be learnt there", "its score there stays undefined"
     lines = []
     for label in labels:
-        lacking = [
-            [
-                name
-                for name, ids in folds.items()
-                if ids[side] and not any(label in present[one] for one in ids[side])
-            ]
-            for side in range(len(SIDES))
-        ]
-        for names, side, so in zip(
-            lacking, SIDES, ("it cannot be learnt there", "its score there stays undefined"), strict=True
-        ):
-            if names:
-                lines.append(f"label {label}: no {side} case of {_some(names)} has it; {so}")
+        for side, (side_name, so) in enumerate(zip(SIDES, consequences, strict=True)):
+            sides = {name: ids[side] for name, ids in folds.items() if ids[side]}
+            lacking = [name for name, ids in sides.items() if not any(label in present[one] for one in ids)]
+            if lacking:
+                lines.append(f"label {label}: no {side_name} case of {_some(lacking)} has it; {so}")
     return lines
 
 
@@ -206,7 +199,11 @@ def select_cases(
     fold = re.fullmatch(r"fold(\d+)", selection)
     if fold:
         split = _fold(int(fold[1]), splits)
-        check_known(split, records, selection)
+        if unknown := _unknown(split, records):
+            raise InputError(
+                f"{SPLITS_FILE}: {selection} names subjects that are not preprocessed: {_some(unknown)}; "
+                "run utseg_plan_and_preprocess again"
+            )
         return cases_of(records, split)
     condition = re.fullmatch(r"([^=!]+)(!?=)(.+)", selection)
     if not condition:
@@ -222,15 +219,6 @@ def select_cases(
             f"{selection}: only subject {chosen[0].subject} is left, at least two are needed to hold one back for validation"
         )
     return cases_of(chosen, held_back[0])
-
-
-def check_known(split: Split, records: Sequence[HasSubject], selection: str) -> None:
-    """Raises InputError where a fold names a subject that no record has."""
-    unknown = sorted({*split["training"], *split["validation"]} - {record.subject for record in records})
-    if unknown:
-        raise InputError(
-            f"{SPLITS_FILE}: {selection} names subjects that are not preprocessed: {_some(unknown)}; run utseg_plan_and_preprocess again"
-        )
 
 
 def _fold(number: int, splits: Sequence[Split]) -> Split:
