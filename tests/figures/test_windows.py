@@ -26,9 +26,9 @@ def test_tall_stacks_are_thinned_out_evenly_from_one_end_of_what_is_labelled_to_
         assert max(np.diff(found), default=1) - min(np.diff(found), default=1) <= 1
 
 
-@given(masks, st.floats(0.3, 40), st.floats(0.3, 40))
-def test_a_window_keeps_all_that_is_labelled_with_its_margin(mask, dy, dx):
-    rows, columns = window_around(mask, (dy, dx), MARGIN_MM)
+@given(masks, st.floats(0.3, 40), st.floats(0.3, 40), st.booleans())
+def test_a_window_keeps_all_that_is_labelled_with_its_margin(mask, dy, dx, square):
+    rows, columns = window_around(mask, (dy, dx), MARGIN_MM, square=square)
     cut = mask[rows, columns]
     assert cut.size
     assert cut.sum() == mask.sum()

@@ -28,17 +28,21 @@ def largest_slice(label_ZYX: NDArray[np.uint8]) -> int:
 
 
 def window_around(
-    labelled_YX: NDArray[np.bool_], spacing_yx_mm: tuple[float, float], margin_mm: float
+    labelled_YX: NDArray[np.bool_],
+    spacing_yx_mm: tuple[float, float],
+    margin_mm: float,
+    *,
+    square: bool = True,
 ) -> tuple[slice, slice]:
-    """A square in mm around what is labelled, moved or cut where the image ends; the whole image where nothing is labelled."""
+    """A square (in mm) or rectangle around what is labelled, moved or cut where the image ends; all of it where nothing is labelled."""
     labelled = np.argwhere(labelled_YX)
     if not len(labelled):
         return slice(None), slice(None)
     low, high = labelled.min(axis=0), labelled.max(axis=0) + 1
-    side_mm = ((high - low) * spacing_yx_mm).max() + 2 * margin_mm
+    sides_mm = (high - low) * spacing_yx_mm + 2 * margin_mm
     window = []
     for axis, (size, step) in enumerate(zip(labelled_YX.shape, spacing_yx_mm, strict=True)):
-        side = min(round(side_mm / step), size)
+        side = min(round((sides_mm.max() if square else sides_mm[axis]) / step), size)
         first = min(max(round((low[axis] + high[axis] - side) / 2), 0), size - side)
         window.append(slice(first, first + side))
     return window[0], window[1]

@@ -88,7 +88,8 @@ def _drawn(
 ) -> dict[str, Any]:
     """The slices as one picture, cropped to what is labelled in them, with the outlines and Dice of each."""
     step = case.spacing_zyx_mm[1:]
-    rows, columns = window_around(np.any(case.labelled[slices], axis=0), step, margin_mm)
+    labelled_YX = np.any(case.labelled[slices], axis=0)
+    rows, columns = window_around(labelled_YX, step, margin_mm, square=len(slices) == 1)
     grey = grey_values(case.image[slices, rows, columns])
     reference = case.reference[slices, rows, columns]
     masks = {name: mask[slices, rows, columns] for name, mask in case.predictions.items()}
