@@ -118,12 +118,11 @@ def _groups(comparison: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _compared(group: Mapping[str, Any], label: str, one: bool) -> tuple[str, str]:
-    """Subjects and cases of a row: of one model all, of several those that their means are over, slashes where these differ."""
+    """Subjects and cases of a row: of one model all, of several those that their means are over."""
     if one:
         return str(group["subjects"]), str(group["cases"])
     found = [model for model in group["labels"][label]["models"].values() if model["n"]]
-    subjects, cases = (list(dict.fromkeys(str(model[key]) for model in found)) for key in ("n", "cases"))
-    return "/".join(subjects) or "0", "/".join(cases) or "0"
+    return (str(found[0]["n"]), str(found[0]["cases"])) if found else ("0", "0")
 
 
 def _cell(label: Mapping[str, Any], metric: str, model: str) -> str:
