@@ -9,7 +9,7 @@ from utseg.evaluate.subjects import by_subject, mean_defined
 from utseg.postprocess import Postprocessing, postprocess
 from utseg.postprocess.rules import FillHoles, KeepLargest, KeepLargestOfLabel
 from utseg.selection.scores import dice_by_label
-from utseg.selection.trials import Volume, choose_postprocessing
+from utseg.selection.trials import OutOfFoldMask, choose_postprocessing
 
 LABELS = {"background": 0, "LV": 1, "RV": 3}
 
@@ -21,7 +21,7 @@ def heart() -> np.ndarray:
     return reference
 
 
-def volumes(damage, subjects: int, every: int = 1) -> list[Volume]:
+def volumes(damage, subjects: int, every: int = 1) -> list[OutOfFoldMask]:
     """Two cases a subject; `damage` changes the mask of each `every`th subject."""
     made = []
     for number in range(subjects):
@@ -29,7 +29,7 @@ def volumes(damage, subjects: int, every: int = 1) -> list[Volume]:
             mask = heart()
             if number % every == 0:
                 damage(mask)
-            made.append(Volume(f"s{number:02d}", mask, heart()))
+            made.append(OutOfFoldMask(f"s{number:02d}", mask, heart()))
     return made
 
 
@@ -98,7 +98,7 @@ def test_the_order_is_everything_then_labels_then_holes():
 def test_the_scores_after_are_those_of_the_stored_rules(seed, subjects):
     rng = np.random.default_rng(seed)
     made = [
-        Volume(
+        OutOfFoldMask(
             f"s{number}",
             rng.choice([0, 1, 3], (2, 9, 8), p=[0.5, 0.3, 0.2]).astype(np.uint8),
             rng.choice([0, 1, 3], (2, 9, 8), p=[0.5, 0.3, 0.2]).astype(np.uint8),

@@ -12,7 +12,7 @@ An outline is the pixel edges in the plane between the label and anything else; 
 range is the slices from the first to the last with LV or MYO; mid-ventricular is the middle third of them (`thirds.py`), or all of them
 where that is none. At the base the outflow tract opens the ring of muscle, and
 observers differ there, so `enclosed` does not look at it. A label that is missing fails `volume_ml` and leaves out what cannot be asked of
-nothing. Labels other than the heart's three have no checks.
+nothing. MaskArray other than the heart's three have no checks.
 
 Nothing is read, written, repaired or scored here.
 """
@@ -28,7 +28,7 @@ from utseg.cardiac.structures import find_structures
 from utseg.cardiac.thirds import thirds
 from utseg.settings import Settings
 
-Labels = NDArray[np.uint8]
+MaskArray = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 CONNECTIVITY = 26
 DIGITS = 4
@@ -62,7 +62,7 @@ class Check(Settings):
 
 
 def check_anatomy(
-    mask_ZYX: Labels,
+    mask_ZYX: MaskArray,
     spacing_zyx_mm: tuple[float, float, float],
     labels: Mapping[str, int],
     limits: AnatomyLimits | None = None,

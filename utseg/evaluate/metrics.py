@@ -63,7 +63,7 @@ WORST_MM = 1e6
 EMPTIES = {"missed": "prediction_empty", "extra": "reference_empty", "neither": "both_empty"}
 """In words for tables, and the status: structures that only the reference has, only the prediction, or none of both."""
 Row = dict[str, Any]
-Scores = dict[str, Any]
+LabelScores = dict[str, Any]
 """By key of the registry; undefined values are NaN, `status` says why."""
 
 
@@ -258,7 +258,7 @@ def evaluate_pair(
     surface: SurfaceKind = "voxels",
     percentile: PercentileKind = "pooled",
     tolerance_mm: float = TOLERANCE_MM,
-) -> dict[str, Scores]:
+) -> dict[str, LabelScores]:
     """Scores of the whole volume per label name; background (value 0) is left out.
 
     Both label maps are (Z, Y, X) integers of the same shape on the same grid, spacing is in mm. surface, percentile, tolerance_mm: see
@@ -332,16 +332,18 @@ class LabelPair:
         )
         return distances_between(prediction, reference, self.spacing_zyx_mm, planar=planar)
 
-    def scores(self) -> Scores:
+    def scores(self) -> LabelScores:
         """Those of the whole volume."""
         counts = self.counts.sum(axis=1).tolist()
         return self.score(counts, self.directed if counts[0] and counts[1] else ())
 
-    def score(self, counts: Sequence[int], directed: tuple[Directed, ...], place: Place = "volume") -> Scores:
+    def score(
+        self, counts: Sequence[int], directed: tuple[Directed, ...], place: Place = "volume"
+    ) -> LabelScores:
         """From counts of voxels (prediction, reference, both) and distances in both directions, none where a mask is empty."""
         predicted, referenced, shared = counts
         measured = Measured(predicted, referenced, shared, self.spacing_zyx_mm, directed, self.definition)
-        found: Scores = {
+        found: LabelScores = {
             metric.key: metric.score(measured)
             for metric in METRICS
             if metric.of_masks and place in metric.places

@@ -21,7 +21,7 @@ PREDICTION_FILE = "prediction.json"
 AS_IT_IS, AS_MATCHED = 0.1, 0.5
 """Dice over all voxels of the labels in question: below the first as they are numbered, and at least the second as they lie."""
 
-Side = Literal["masks", "references"]
+UnrecordedSide = Literal["masks", "references"]
 
 
 def labels_of_masks(folder: Path) -> tuple[Labels, Path] | None:
@@ -55,7 +55,7 @@ def count_overlap(
 
 
 def require_plausible(
-    overlaps: Sequence[NDArray[np.int64]], labels: Labels, predictions: Path, assumed: Side
+    overlaps: Sequence[NDArray[np.int64]], labels: Labels, predictions: Path, assumed: UnrecordedSide
 ) -> None:
     """Raises InputError where two labels or more hardly overlap themselves, and each lies on another one.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from utseg.case import Case, Dataset
 from utseg.errors import CaseErrors, InputError, explained_by, listing
-from utseg.evaluate.numbering import DESCRIPTION_FILE, Side, labels_of_masks
+from utseg.evaluate.numbering import DESCRIPTION_FILE, UnrecordedSide, labels_of_masks
 from utseg.evaluate.pairs import files_by_case
 from utseg.files import require_no_broken_link
 from utseg.labels import Labels, in_words, match_labels, same_numbering
@@ -31,7 +31,7 @@ class References:
     cases: tuple[Case, ...]
     labels: Labels
     mask_labels: Labels
-    assumed: Side | None = None
+    assumed: UnrecordedSide | None = None
     warnings: tuple[str, ...] = ()
 
 

@@ -21,7 +21,7 @@ from utseg.case import Case
 from utseg.compute.pool import InlineExecutor, process_pool, run_all
 from utseg.evaluate.clinical import clinical_measures, summarise_clinical
 from utseg.evaluate.metrics import Definition, Row
-from utseg.evaluate.numbering import Side, count_overlap, require_plausible
+from utseg.evaluate.numbering import UnrecordedSide, count_overlap, require_plausible
 from utseg.evaluate.official import OFFICIAL_METRICS, official_means, official_utnet_scores
 from utseg.evaluate.pairs import MaskPair, match
 from utseg.evaluate.records import (
@@ -79,7 +79,7 @@ def evaluate_cases(
     refuse_extra: bool = False,
     reference_labels: Labels | None = None,
     mask_labels: Labels | None = None,
-    assumed: Side | None = None,
+    assumed: UnrecordedSide | None = None,
     executor: Executor | None = None,
     workers: int | None = None,
 ) -> dict[str, Any]:

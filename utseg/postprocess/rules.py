@@ -5,7 +5,6 @@ A component is 26-connected: voxels that share a face, an edge or a corner belon
 a structure that moves between two of them touches itself at corners only). What is empty stays empty, and no rule adds a label.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import numpy as np
@@ -13,10 +12,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from utseg.errors import SettingError
+from utseg.labels import Labels
 from utseg.settings import Settings
 
 MaskArray = NDArray[np.uint8]
-Labels = Mapping[str, int]
 
 
 class KeepLargest(Settings):

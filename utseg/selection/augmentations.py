@@ -30,7 +30,7 @@ from utseg.predict.stages import MASK_SUFFIX
 from utseg.progress import progress
 from utseg.selection.choose import Candidate, Names, choose
 from utseg.selection.gain import BeforeAfter, Gain, measure_gain, too_few
-from utseg.selection.masks import Inputs, load_runs, missing, quietly
+from utseg.selection.masks import InputChecksums, load_runs, missing, quietly
 from utseg.selection.models import FoldRun, TrainedModel
 from utseg.selection.scores import dice_by_label, mask_pairs, read_cut
 from utseg.settings import Settings
@@ -142,7 +142,7 @@ def measure_augmentation(
     chosen: Chosen,
     subjects: Sequence[str],
     most_subjects: int,
-    inputs: Inputs,
+    inputs: InputChecksums,
     *,
     device: "torch.device",
     workers: int | None = None,
@@ -198,7 +198,7 @@ def _predict_missing(
     chosen: Chosen,
     wanted: Sequence[TestTimeAugmentation],
     cases: Mapping[str, Sequence[Case]],
-    inputs: Inputs,
+    inputs: InputChecksums,
     device: "torch.device",
     workers: int | None,
 ) -> None:

@@ -42,12 +42,12 @@ from utseg.selection.choose import Candidate, Choice, Standing, choose
 from utseg.selection.cost import gmac_of_slice
 from utseg.selection.gain import label_means
 from utseg.selection.leakage import check_leakage, one_subject_a_scan
-from utseg.selection.masks import Inputs, validation_masks
+from utseg.selection.masks import InputChecksums, validation_masks
 from utseg.selection.models import Comparable, FoldRun, TrainedModel, comparable_cases, find_models
-from utseg.selection.pairs import Pair, make_pairs, pair_folder
+from utseg.selection.pairs import PairOfModels, make_pairs, pair_folder
 from utseg.selection.record import Against, Best, BestMember, CandidateRecord, Compared, write_best
 from utseg.selection.scores import mask_pairs, read_cut, score_all
-from utseg.selection.trials import RULE_IN_WORDS, Volume, choose_postprocessing
+from utseg.selection.trials import RULE_IN_WORDS, OutOfFoldMask, choose_postprocessing
 from utseg.training.record import VALIDATION_FOLDER
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class SelectionRequest:
 
 
 @dataclass(frozen=True)
-class Entry:
+class CandidateMasks:
     """A candidate with the out-of-fold mask of every case, in the order of the cases, and the runs that would predict."""
 
     name: str
@@ -98,7 +98,7 @@ class _Work:
     comparable: Comparable
     selection: Path
     executor: Executor
-    inputs: Inputs = field(default_factory=Inputs)
+    inputs: InputChecksums = field(default_factory=InputChecksums)
 
     @property
     def device(self) -> "torch.device":
@@ -184,11 +184,11 @@ def _say_what_is_compared(trained: Sequence[TrainedModel], comparable: Comparabl
         )
 
 
-def _entries(work: _Work, trained: Sequence[TrainedModel]) -> list[Entry]:
+def _entries(work: _Work, trained: Sequence[TrainedModel]) -> list[CandidateMasks]:
     """All candidates with their out-of-fold masks; those of pairs are made here."""
     by_fold = work.comparable.cases
     entries = [
-        Entry(
+        CandidateMasks(
             model.name,
             (model,),
             tuple(
@@ -200,7 +200,7 @@ def _entries(work: _Work, trained: Sequence[TrainedModel]) -> list[Entry]:
         )
         for model in trained
     ]
-    pairs: list[Pair] = list(combinations(trained, 2)) if work.request.pairs else []
+    pairs: list[PairOfModels] = list(combinations(trained, 2)) if work.request.pairs else []
     if pairs:
         make_pairs(
             *(pairs, by_fold, work.selection, work.inputs),
@@ -216,11 +216,11 @@ def _entries(work: _Work, trained: Sequence[TrainedModel]) -> list[Entry]:
         )
         both = [fold for fold in pair[0].folds if fold in pair[1].folds]  # so that each model counts the same
         runs = tuple(model.folds[fold] for model in pair for fold in both)
-        entries.append(Entry(f"{pair[0].name} + {pair[1].name}", pair, tuple(masks), runs))
+        entries.append(CandidateMasks(f"{pair[0].name} + {pair[1].name}", pair, tuple(masks), runs))
     return entries
 
 
-def _best(work: _Work, entries: Sequence[Entry]) -> tuple[Best, Entry]:
+def _best(work: _Work, entries: Sequence[CandidateMasks]) -> tuple[Best, CandidateMasks]:
     """The choice and its postprocessing, and the candidate that was chosen."""
     request, comparable = work.request, work.comparable
     cases = comparable.all_cases
@@ -232,7 +232,7 @@ def _best(work: _Work, entries: Sequence[Entry]) -> tuple[Best, Entry]:
     chosen = next(entry for entry in entries if entry.name == choice.chosen.candidate.name)
     own_labels = chosen.runs[0].record.plan.preprocessing.labels
     volumes = [
-        Volume(pair.case.subject, *read_cut(pair))
+        OutOfFoldMask(pair.case.subject, *read_cut(pair))
         for pair in mask_pairs(cases, chosen.masks, own_labels, comparable.labels)
     ]
     rules = choose_postprocessing(volumes, own_labels)
@@ -263,7 +263,7 @@ def _best(work: _Work, entries: Sequence[Entry]) -> tuple[Best, Entry]:
     return best, chosen
 
 
-def _measured(work: _Work, best: Best, chosen: Entry) -> MeasuredAugmentation | None:
+def _measured(work: _Work, best: Best, chosen: CandidateMasks) -> MeasuredAugmentation | None:
     """What test-time augmentation gains for what was chosen."""
     if not work.request.tta_subjects:
         return None
@@ -290,7 +290,7 @@ def _measured(work: _Work, best: Best, chosen: Entry) -> MeasuredAugmentation | 
 
 
 def _choose(
-    entries: Sequence[Entry], dice_ECL: Sequence[Floats], subjects_C: NDArray[np.str_]
+    entries: Sequence[CandidateMasks], dice_ECL: Sequence[Floats], subjects_C: NDArray[np.str_]
 ) -> tuple[Choice, tuple[str, ...]]:
     """The choice, and the subjects that are left out as some candidate has no score of them."""
     subjects_S = np.unique(subjects_C)

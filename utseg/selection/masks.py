@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("utseg")
 
 
-class Inputs:
+class InputChecksums:
     """SHA-256 of the cases' images, each computed when it is first asked for."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Inputs:
         return self._known[case.case_id]
 
 
-def validation_masks(run: FoldRun, cases: Sequence[Case], inputs: Inputs) -> list[Path]:
+def validation_masks(run: FoldRun, cases: Sequence[Case], inputs: InputChecksums) -> list[Path]:
     """The masks of the run's validation. Raises ArtefactError where one is not on record, by these weights and this image."""
     folder = run.folder / VALIDATION_FOLDER
     if absent := missing(folder, (run,), cases, inputs):
@@ -59,7 +59,7 @@ def missing(
     folder: Path,
     runs: Sequence[FoldRun],
     cases: Sequence[Case],
-    inputs: Inputs,
+    inputs: InputChecksums,
     suffix: str = MASK_SUFFIX,
     tta: TestTimeAugmentation = AS_MIRRORED_IN_TRAINING,
 ) -> list[Case]:

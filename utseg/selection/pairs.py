@@ -16,30 +16,30 @@ from utseg.case import Case
 from utseg.predict.ensemble import ensemble_folders
 from utseg.predict.stages import PROBABILITIES_SUFFIX
 from utseg.progress import progress
-from utseg.selection.masks import Inputs, load_runs, missing, quietly
+from utseg.selection.masks import InputChecksums, load_runs, missing, quietly
 from utseg.selection.models import FoldRun, TrainedModel
 from utseg.training.record import VALIDATION_FOLDER
 
 if TYPE_CHECKING:
     import torch
 
-Pair = tuple[TrainedModel, TrainedModel]
+PairOfModels = tuple[TrainedModel, TrainedModel]
 PAIRS = "pairs"
 PROBABILITIES = "probabilities"
 CASES_AT_ONCE = 24
 """So many have probabilities on disk at once, of each model: 24 of 10 × 256 × 256 with four classes take a few hundred MB at most."""
 
 
-def pair_folder(selection: Path, pair: Pair, fold: str) -> Path:
+def pair_folder(selection: Path, pair: PairOfModels, fold: str) -> Path:
     """Where the masks of a pair's fold are."""
     return selection / PAIRS / "+".join(model.name.replace("/", "-") for model in pair) / fold
 
 
 def make_pairs(
-    pairs: Sequence[Pair],
+    pairs: Sequence[PairOfModels],
     cases: Mapping[str, Sequence[Case]],
     selection: Path,
-    inputs: Inputs,
+    inputs: InputChecksums,
     *,
     device: "torch.device",
     executor: Executor,
@@ -86,7 +86,7 @@ def make_pairs(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _runs(pair: Pair, fold: str) -> list[FoldRun]:
+def _runs(pair: PairOfModels, fold: str) -> list[FoldRun]:
     return [model.folds[fold] for model in pair]
 
 
@@ -94,7 +94,7 @@ def _probabilities(
     run: FoldRun,
     cases: Sequence[Case],
     scratch: Path,
-    inputs: Inputs,
+    inputs: InputChecksums,
     device: "torch.device",
     workers: int | None,
 ) -> Path:

@@ -5,7 +5,6 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from utseg.case import Case
 from utseg.compute.pool import run_all
@@ -14,9 +13,8 @@ from utseg.evaluate.numbering import count_overlap
 from utseg.evaluate.pairs import MaskPair
 from utseg.evaluate.subjects import Floats
 from utseg.labels import structures
+from utseg.postprocess.rules import MaskArray
 from utseg.selection.masks import labels_in
-
-MaskArray = NDArray[np.uint8]
 
 
 def dice_by_label(mask_ZYX: MaskArray, reference_ZYX: MaskArray, labels: Mapping[str, int]) -> Floats:

@@ -13,9 +13,9 @@ from utseg.evaluate.compare import ALPHA, LEAST_SUBJECTS
 from utseg.evaluate.subjects import Floats, Interval
 from utseg.labels import structures
 from utseg.postprocess import Postprocessing, Rule, in_words, postprocess
-from utseg.postprocess.rules import FillHoles, KeepLargest, KeepLargestOfLabel, RemoveIslands
+from utseg.postprocess.rules import FillHoles, KeepLargest, KeepLargestOfLabel, MaskArray, RemoveIslands
 from utseg.selection.gain import BeforeAfter, Gain, measure_gain
-from utseg.selection.scores import MaskArray, dice_by_label
+from utseg.selection.scores import dice_by_label
 from utseg.settings import Settings
 
 ISLANDS_BELOW = 0.1
@@ -43,7 +43,7 @@ class Trial(Settings):
 
 
 @dataclass(frozen=True)
-class Volume:
+class OutOfFoldMask:
     """An out-of-fold mask and its reference, both (Z, Y, X), and whose they are. May be cut to what is labelled in either."""
 
     subject: str
@@ -60,7 +60,7 @@ class ChosenRules:
     dice_CL: Floats
 
 
-def choose_postprocessing(volumes: Sequence[Volume], labels: Mapping[str, int]) -> ChosenRules:
+def choose_postprocessing(volumes: Sequence[OutOfFoldMask], labels: Mapping[str, int]) -> ChosenRules:
     """Tries all rules, in their order, each on top of those kept. Holds all volumes in memory."""
     names = list(structures(labels))
     subjects_C = np.array([volume.subject for volume in volumes])
@@ -96,7 +96,7 @@ def _stages(names: Sequence[str]) -> list[tuple[Rule, ...]]:
 
 def _try(
     rule: Rule,
-    volumes: Sequence[Volume],
+    volumes: Sequence[OutOfFoldMask],
     masks: Sequence[MaskArray],
     dice_CL: Floats,
     labels: Mapping[str, int],

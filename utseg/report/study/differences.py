@@ -23,7 +23,7 @@ from utseg.report.study.words import (
 from utseg.study.findings.data import StudyData
 from utseg.study.findings.difference import Difference
 from utseg.study.findings.unseen import LOSS, ON_ALL, ON_UNSEEN, Loss, ModelPair
-from utseg.study.findings.variants import Ablation, SeedSpread, Step, Variant, pooled_sd
+from utseg.study.findings.variants import Ablation, SeedSpread, Step, TriedVariant, pooled_sd
 from utseg.study.record import MEAN_LABEL, StudyRun
 
 REFERENCE = "reference"
@@ -190,7 +190,7 @@ def ablation_finding(data: StudyData, ablation: Ablation) -> Finding:
     return Finding(table, Charts(caption, [chart]), sentence(f"{start} against {against}", claims))
 
 
-def _variant_row(data: StudyData, variant: Variant, several: bool) -> list[str]:
+def _variant_row(data: StudyData, variant: TriedVariant, several: bool) -> list[str]:
     cells = [
         variant.name,
         *([variant.network] if several else []),

@@ -12,7 +12,7 @@ from utseg.report.scores.provenance import leaves, text
 from utseg.report.study.differences import Finding, capacity
 from utseg.report.study.words import mean_cell, plural
 from utseg.study.findings.data import StudyData, each_run
-from utseg.study.findings.runs import Cost, costs, on_unseen
+from utseg.study.findings.runs import ModelCost, costs, on_unseen
 from utseg.study.record import CASES_FILE, DEFINITION_FILE, IMAGES_FILE, RESULTS_FILE, STUDY_FILE
 
 CHECKED = "disjoint, checked"
@@ -109,7 +109,7 @@ def cost_finding(data: StudyData) -> Finding:
     return Finding(table, Charts(caption, charts) if charts else None)
 
 
-def _cost_points(costs_: Sequence[Cost]) -> dict[str, list[Point]]:
+def _cost_points(costs_: Sequence[ModelCost]) -> dict[str, list[Point]]:
     points: dict[str, list[Point]] = {"parameters, millions": [], "GMAC": [], "training, minutes": []}
     for colour, cost in enumerate(costs_):
         values = (cost.run.parameters or 0) / 1e6, cost.run.gmac, (cost.training_seconds or 0) / 60

@@ -40,7 +40,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Point:
+class CloudPoint:
     """A subject under one training set: its mean Dice, distance by kind, group, and whether that was seen (1, 0 or −1)."""
 
     subject: str
@@ -56,7 +56,7 @@ class Cloud:
     """The points of a model."""
 
     model: str
-    points: list[Point] = field(default_factory=list)
+    points: list[CloudPoint] = field(default_factory=list)
 
     def of_kind(self, kind: str) -> tuple[Floats, Floats, NDArray[np.str_]]:
         """Distance, Dice and subject of the points that have a distance of this kind."""
@@ -147,7 +147,7 @@ def clouds(data: StudyData, images: Images) -> list[Cloud]:
             distance = {kind: float(values[its].mean()) for kind, values in far.items()}
             group = data.cases[first].tested_on
             found[model].points.append(
-                Point(subject, trained_on, group, int(saw[first]), float(dice[its].mean()), distance)
+                CloudPoint(subject, trained_on, group, int(saw[first]), float(dice[its].mean()), distance)
             )
     return [
         cloud

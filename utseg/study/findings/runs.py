@@ -16,7 +16,7 @@ from utseg.study.record import CASES_FILE, STUDY_FILE, StudyRun
 
 
 @dataclass(frozen=True)
-class Cost:
+class ModelCost:
     """A model's first run (its parameters and GMAC), statistics of its Dice, and means over its runs of times and memory."""
 
     model: str
@@ -55,7 +55,7 @@ def on_unseen(data: StudyData) -> bool:
     return bool(data.record.by) and bool(data.side(saw=False).any())
 
 
-def costs(data: StudyData) -> tuple[list[Cost], bool]:
+def costs(data: StudyData) -> tuple[list[ModelCost], bool]:
     """Each model's Dice beside what it costs; and whether all are of the same cases.
 
     Of the training sets, seeds and folds that all models have.
@@ -71,11 +71,11 @@ def costs(data: StudyData) -> tuple[list[Cost], bool]:
     return found, same
 
 
-def _cost(data: StudyData, model: str, dice: Mapping[str, Any]) -> Cost:
+def _cost(data: StudyData, model: str, dice: Mapping[str, Any]) -> ModelCost:
     runs: Sequence[StudyRun] = data.runs_of(model)
     testing = [run.testing_seconds for run in runs if run.testing_seconds is not None]
     cases = int(data.side(runs).sum())
-    return Cost(
+    return ModelCost(
         model,
         runs[0],
         dice,

@@ -18,7 +18,7 @@ SIZED = re.compile(r"(.*) · \d+ subjects")
 
 
 @dataclass(frozen=True)
-class Variant:
+class TriedVariant:
     """A variant and its reference: their scores over all groups and over unseen ones, and the differences; none of the reference itself."""
 
     name: str
@@ -34,7 +34,7 @@ class Ablation:
     """The variants of a part. `unseen`: whether they are compared on unseen groups too."""
 
     part: str
-    variants: Sequence[Variant]
+    variants: Sequence[TriedVariant]
     unseen: bool
 
     @property
@@ -45,28 +45,28 @@ class Ablation:
 
 def ablations(data: StudyData) -> list[Ablation]:
     """The parts with at least two variants that have scores."""
-    parts: dict[str, dict[tuple[str, str], Variant]] = {}
+    parts: dict[str, dict[tuple[str, str], TriedVariant]] = {}
     by_id = {run.id: run for run in data.runs}
     for run in data.record.runs:
         if run.id not in by_id or not (run.part or run.variant):
             continue
         name = run.variant or DEFAULT
         variants = parts.setdefault(run.part, {})
-        new = Variant(name, run.network, [], data.is_default(run))
+        new = TriedVariant(name, run.network, [], data.is_default(run))
         runs = variants.setdefault((name, run.network), new).runs
         if all(run.id != known.id for known in runs):
             runs.append(by_id[run.id])
     return [_ablation(data, part, [*some.values()]) for part, some in parts.items() if len(some) > 1]
 
 
-def _reference(variant: Variant, every: Sequence[Variant]) -> Variant:
+def _reference(variant: TriedVariant, every: Sequence[TriedVariant]) -> TriedVariant:
     """The default, else the first: of the same network where it has one."""
     same = [other for other in every if other.network == variant.network]
     candidates = [other for other in same if other.default] or [other for other in every if other.default]
     return (candidates or (same if len(same) > 1 else list(every)))[0]
 
 
-def _ablation(data: StudyData, part: str, variants: Sequence[Variant]) -> Ablation:
+def _ablation(data: StudyData, part: str, variants: Sequence[TriedVariant]) -> Ablation:
     unseen = bool((data.saw == 0).any() and (data.saw == 1).any())
     found = []
     for variant in variants:
