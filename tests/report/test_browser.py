@@ -2,15 +2,9 @@
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from made_scores import HOSTILE_CASE, HOSTILE_SCRIPT
-from made_study import make_pictured_study
-
-from utseg.compute.pool import InlineExecutor
-from utseg.home import Home
-from utseg.report import write_report, write_study_report
 
 selenium = pytest.importorskip("selenium")
 FLAGS = (
@@ -43,18 +37,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["selenium.webd
     found.quit()
 
 
-@pytest.fixture(scope="module")
-def address(cohort, tmp_path_factory) -> str:
-    folder: Path = tmp_path_factory.mktemp("report")
-    scores = [cohort / "good" / "scores", cohort / "poor" / "scores"]
-    home = Home.locate(folder / "home")
-    return write_report(scores, folder / "report.html", home=home, executor=InlineExecutor()).path.as_uri()
-
-
 @pytest.fixture
-def page(browser, address):
+def page(browser, compared):
     """The report, freshly opened. Whatever a test does, the console stays empty and no hostile name has run."""
-    browser.get(address)
+    browser.get(compared.path.as_uri())
     yield browser
     assert browser.get_log("browser") == []
     assert browser.execute_script("return window.hacked") is None
@@ -187,17 +173,8 @@ def test_everything_is_open_in_print(page):
     assert css(page, "details:not([open])")
 
 
-@pytest.fixture(scope="module")
-def study_address(tmp_path_factory) -> str:
-    folder = make_pictured_study(tmp_path_factory.mktemp("study"))
-    home = Home.locate(folder / "home")
-    return write_study_report(
-        folder, folder / "report.html", home=home, executor=InlineExecutor()
-    ).path.as_uri()
-
-
-def test_the_report_of_a_study_chooses_its_matrix_and_opens_its_cases(browser, study_address):
-    browser.get(study_address)
+def test_the_report_of_a_study_chooses_its_matrix_and_opens_its_cases(browser, pictured):
+    browser.get(pictured.path.as_uri())
 
     def shown():
         return [block for block in css(browser, ".choice") if block.is_displayed()]

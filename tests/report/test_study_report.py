@@ -5,7 +5,7 @@ import re
 
 import pytest
 from made_scores import HOSTILE_CASE, HOSTILE_SCRIPT, HOSTILE_VENDOR
-from made_study import MadeStudy, make_pictured_study, write_study_folder
+from made_study import MadeStudy, write_study_folder
 from test_write_report import Elements
 
 from utseg.commands.report import main
@@ -27,12 +27,6 @@ def vendors(tmp_path_factory):
     made = MadeStudy(networks={"UTNet": 0.06, "UNet": 0.02}, failed=("UNet · vendor=B · seed 0",))
     write_study_folder(folder, made, images=True)
     return report(folder, folder / "report.html")
-
-
-@pytest.fixture(scope="module")
-def pictured(tmp_path_factory):
-    study = make_pictured_study(tmp_path_factory.mktemp("pictured"))
-    return report(study, study / "report.html")
 
 
 def sections(found) -> list[str]:

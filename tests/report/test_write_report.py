@@ -52,12 +52,6 @@ def report(paths, output: Path, **settings):
 
 
 @pytest.fixture(scope="module")
-def compared(cohort, tmp_path_factory):
-    output = tmp_path_factory.mktemp("report") / "report.html"
-    return report([cohort / "good" / "scores", cohort / "poor" / "scores"], output)
-
-
-@pytest.fixture(scope="module")
 def page(compared):
     return Elements(compared.path.read_text())
 
