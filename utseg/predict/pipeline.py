@@ -28,8 +28,8 @@ from utseg.predict.model import LoadedModel, in_one_numbering
 from utseg.predict.overlays import OverlayJob, write_overlay
 from utseg.predict.parts import Part, folder_of_masks
 from utseg.predict.record import ModelUse, PredictionRecord
-from utseg.predict.run import Extras, PredictionRun
-from utseg.predict.stages import Array, Predicted, Preprocessed, Volume, prepare, restore
+from utseg.predict.run import PredictionRun
+from utseg.predict.stages import Array, Outputs, Predicted, Preprocessed, Volume, prepare, restore
 from utseg.progress import progress
 from utseg.quality import QualitySettings
 
@@ -77,17 +77,23 @@ def predict_cases(
     SIGTERM (as the commands set it), with what is done on record.
     """
     numbered = in_one_numbering(models)
-    postprocessing = postprocessing or Postprocessing()
-    check_labels(postprocessing, models[0].record.plan.preprocessing.labels)
-    extras = Extras(probabilities=save_probabilities, overlays=overlays, entropy=save_entropy)
+    outputs = Outputs(
+        output,
+        save_probabilities,
+        overlays,
+        save_entropy,
+        postprocessing or Postprocessing(),
+        quality or QualitySettings(),
+    )
+    check_labels(outputs.postprocessing, models[0].record.plan.preprocessing.labels)
     trained = {model.name: frozenset(model.record.training_scans) for model in models}
-    run = PredictionRun(output, _new_record(models, tta, postprocessing), cases, extras, part, trained)
+    run = PredictionRun(outputs, _new_record(models, tta, outputs.postprocessing), cases, part, trained)
     for folder in [folder for folder, wanted in run.folders.items() if wanted]:
         require_writable(folder)
     # In the order of their checksums: sums of probabilities are then the same, bit for bit, in whatever order models are named.
     groups = _group_by_preprocessing(sorted(numbered, key=lambda model: model.sha256), tta)
     with folder_of_masks(output, part, list(run.folders), run.join):
-        _predict(run, groups, run.start(resume), workers, quality or QualitySettings())
+        _predict(run, groups, run.start(resume), workers)
     return run.masks()
 
 
@@ -96,7 +102,6 @@ def _predict(
     groups: Sequence[Sequence[LoadedModel]],
     todo: Sequence[Case],
     workers: int | None,
-    quality: QualitySettings,
 ) -> None:
     """Predicts the cases that are not kept. What is known is on record whatever happens."""
     volumes = list(run.volumes(todo, tuple(group[0].record.plan.preprocessing for group in groups)))
@@ -109,10 +114,10 @@ def _predict(
     )
     try:
         with (
-            _executor(len(volumes) + len(run.kept) * run.extras.overlays, workers) as executor,
+            _executor(len(volumes) + len(run.kept) * run.outputs.overlays, workers) as executor,
             progress("predicted", len(volumes)) as advance,
         ):
-            _work(run, volumes, groups, executor, advance, quality)
+            _work(run, volumes, groups, executor, advance)
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted after {run.number_done} of {len(run.cases)} masks; run again with --resume to go on"
@@ -131,7 +136,6 @@ def _work(
     groups: Sequence[Sequence[LoadedModel]],
     executor: Executor,
     advance: Callable[[], None],
-    quality: QualitySettings,
 ) -> None:
     """Moves all volumes through the three stages, and has pictures made behind them."""
 
@@ -144,7 +148,7 @@ def _work(
 
     restored = run_each(
         restore,
-        _predictions(run, groups, preprocessed(), quality),
+        _predictions(run, groups, preprocessed()),
         executor,
         name=lambda item: item.source.volume.name,
         costly_items=True,
@@ -169,10 +173,7 @@ def _work(
 
 
 def _predictions(
-    run: PredictionRun,
-    groups: Sequence[Sequence[LoadedModel]],
-    sources: Iterator[Preprocessed],
-    quality: QualitySettings,
+    run: PredictionRun, groups: Sequence[Sequence[LoadedModel]], sources: Iterator[Preprocessed]
 ) -> Iterator[Predicted]:
     """What the models of all preprocessings say of each volume, one volume after the other."""
     tta = run.provenance.test_time_augmentation
@@ -193,11 +194,7 @@ def _predictions(
                 tuple(each.probabilities_KZYX for each in found),
                 members,
                 tuple(each.agreement for each in found),
-                run.output,
-                run.extras.probabilities,
-                run.extras.entropy,
-                quality,
-                run.provenance.postprocessing,
+                run.outputs,
             )
 
 

@@ -39,6 +39,7 @@ from utseg.predict.stages import (
     ENTROPY_SUFFIX,
     MASK_SUFFIX,
     PROBABILITIES_SUFFIX,
+    Outputs,
     Restored,
     Volume,
     entropy_path,
@@ -52,15 +53,6 @@ from utseg.rawdata.ways import AS_IT_LIES
 logger = logging.getLogger("utseg")
 SHARE_OF_RECORDS = 0.02
 """Of the time, which goes into writing the record again and again: it grows with the number of cases."""
-
-
-@dataclass(frozen=True)
-class Extras:
-    """What is written beside the masks."""
-
-    probabilities: bool = False
-    overlays: bool = False
-    entropy: bool = False
 
 
 @dataclass
@@ -77,10 +69,9 @@ class PredictionRun:
 
     def __init__(
         self,
-        output: Path,
+        outputs: Outputs,
         provenance: PredictionRecord,
         cases: Sequence[Case],
-        extras: Extras,
         part: Part | None = None,
         trained: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
@@ -89,9 +80,9 @@ class PredictionRun:
         trained: the scans that each model trained on, by its name.
         """
         self._trained = trained or {}
-        self.output = output
+        self.output = outputs.folder
+        self.outputs = outputs
         self.provenance = provenance
-        self.extras = extras
         self.part = part
         self.kept: list[Case] = []
         self.problems: list[str] = []
@@ -110,8 +101,8 @@ class PredictionRun:
         """Those that a prediction may write to, and whether this one does."""
         return {
             self.output: True,
-            self.output / OVERLAYS_FOLDER: self.extras.overlays,
-            self.output / ENTROPY_FOLDER: self.extras.entropy,
+            self.output / OVERLAYS_FOLDER: self.outputs.overlays,
+            self.output / ENTROPY_FOLDER: self.outputs.entropy,
         }
 
     def start(self, resume: bool) -> list[Case]:
@@ -135,8 +126,8 @@ class PredictionRun:
 
     def _suffixes(self, case_id: str) -> tuple[str, ...]:
         """What the files of a finished case end in."""
-        probabilities = (PROBABILITIES_SUFFIX,) if self.extras.probabilities else ()
-        entropy = (f"{ENTROPY_FOLDER}/{case_id}{ENTROPY_SUFFIX}",) if self.extras.entropy else ()
+        probabilities = (PROBABILITIES_SUFFIX,) if self.outputs.probabilities else ()
+        entropy = (f"{ENTROPY_FOLDER}/{case_id}{ENTROPY_SUFFIX}",) if self.outputs.entropy else ()
         return (MASK_SUFFIX, *probabilities, *entropy)
 
     def volumes(self, cases: Sequence[Case], preprocessings: tuple[Preprocessing, ...]) -> Iterator[Volume]:
@@ -216,13 +207,13 @@ class PredictionRun:
             scans=scans,
             trained_by=tuple(sorted(name for name, seen in self._trained.items() if known_by & seen)),
         )
-        if not self.extras.entropy:
+        if not self.outputs.entropy:
             entropy_path(self.output, case.case_id).unlink(missing_ok=True)  # of an earlier mask
         overlay_path(self.output, case.case_id).unlink(missing_ok=True)  # of an earlier mask
 
     def overlay_jobs(self, case: Case) -> Iterator[OverlayJob]:
         """The picture of a case whose mask is there, where pictures are wanted."""
-        if self.extras.overlays:
+        if self.outputs.overlays:
             name = f"{case.case_id}{MASK_SUFFIX}"
             checksum = self._recorded[case.case_id].files[name]
             yield OverlayJob(case, self.output / name, checksum, self.provenance.labels)

@@ -35,6 +35,18 @@ ENTROPY_STEPS = 255
 
 
 @dataclass(frozen=True)
+class Outputs:
+    """What a prediction writes into `folder` beside the masks, and what is done to these before."""
+
+    folder: Path
+    probabilities: bool
+    overlays: bool
+    entropy: bool
+    postprocessing: Postprocessing
+    quality: QualitySettings
+
+
+@dataclass(frozen=True)
 class Volume:
     """One 3-D volume to predict: a case, or one frame of its cine (`frames` > 1). `preprocessings`: the distinct ones of the models."""
 
@@ -74,11 +86,7 @@ class Predicted:
     probabilities: tuple[Array, ...]
     members: tuple[int, ...]
     agreements: tuple[Agreement, ...]
-    output: Path
-    save_probabilities: bool
-    save_entropy: bool
-    quality: QualitySettings
-    postprocessing: Postprocessing
+    outputs: Outputs
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,7 @@ def restore(predicted: Predicted) -> Restored:
     volume = source.volume
     native_KZYX: Array | None = None
     agreement = predicted.agreements[0]
-    if predicted.save_probabilities or predicted.save_entropy or len(predicted.probabilities) > 1:
+    if predicted.outputs.probabilities or predicted.outputs.entropy or len(predicted.probabilities) > 1:
         natives_KZYX = [
             restore_probabilities(probabilities, properties)
             for probabilities, properties in zip(predicted.probabilities, source.properties, strict=True)
@@ -129,7 +137,7 @@ def restore(predicted: Predicted) -> Restored:
             agreement = _agreement_of_several(predicted, natives_KZYX)
     else:
         likeliest_ZYX = restore_labels(predicted.probabilities[0], source.properties[0])
-    mask_ZYX = postprocess(likeliest_ZYX, predicted.postprocessing, volume.preprocessings[0].labels)
+    mask_ZYX = postprocess(likeliest_ZYX, predicted.outputs.postprocessing, volume.preprocessings[0].labels)
     quality = assess(
         mask_ZYX,
         source.geometry.spacing_zyx_mm,
@@ -137,10 +145,10 @@ def restore(predicted: Predicted) -> Restored:
         _expected_dice(predicted, native_KZYX, mask_ZYX, changed=not np.array_equal(mask_ZYX, likeliest_ZYX)),
         agreement.dice(),
         agreement.members,
-        predicted.quality,
+        predicted.outputs.quality,
     )
     entropy_ZYX: NDArray[np.uint8] | None = None
-    if predicted.save_entropy and native_KZYX is not None:
+    if predicted.outputs.entropy and native_KZYX is not None:
         entropy_ZYX = np.rint(entropy(native_KZYX) * ENTROPY_STEPS).astype(np.uint8)
     files = _write(predicted, native_KZYX, mask_ZYX, entropy_ZYX)
     return Restored(source, mask_ZYX, entropy_ZYX, quality, files)
@@ -155,14 +163,14 @@ def _write(
     """Writes what of a volume is a file of its own; returns the SHA-256 of each by name."""
     volume, geometry = predicted.source.volume, predicted.source.geometry
     files: dict[str, str] = {}
-    if predicted.save_probabilities and native_KZYX is not None:
-        path = predicted.output / probabilities_name(volume.case.case_id, volume.frame, volume.frames)
+    if predicted.outputs.probabilities and native_KZYX is not None:
+        path = predicted.outputs.folder / probabilities_name(volume.case.case_id, volume.frame, volume.frames)
         write_probabilities(path, native_KZYX, geometry)
         files[path.name] = sha256(path)
     if volume.frames == 1:
-        files |= write_case_mask(predicted.output, volume.case, mask_ZYX, geometry)
+        files |= write_case_mask(predicted.outputs.folder, volume.case, mask_ZYX, geometry)
         if entropy_ZYX is not None:
-            files |= write_case_entropy(predicted.output, volume.case, entropy_ZYX, geometry)
+            files |= write_case_entropy(predicted.outputs.folder, volume.case, entropy_ZYX, geometry)
     return files
 
 
