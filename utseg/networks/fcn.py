@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.networks.layers.blocks import conv_norm_relu
-from utseg.networks.layers.checks import check_fraction, check_whole
+from utseg.networks.layers.checks import check_counts, check_fraction
 from utseg.networks.layers.dropout import dropout as drop
 from utseg.networks.network import SegmentationNetwork, prefer_channels_last
 
@@ -54,8 +54,7 @@ class FCN(SegmentationNetwork):
             levels=len(_STAGES),
             aux_loss=aux_loss,
         )
-        check_whole("in_channels", in_channels)
-        check_whole("base_channels", base_channels)
+        check_counts(in_channels=in_channels, base_channels=base_channels)
         self.dropout = check_fraction("dropout", dropout)
         channels = [base_channels * multiple for _, multiple in _STAGES]
         self.stages = nn.ModuleList(

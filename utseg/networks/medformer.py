@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from utseg.errors import SettingError
 from utseg.networks.layers.blocks import DepthwiseSeparable, PreActivationBlock
-from utseg.networks.layers.checks import check_whole
+from utseg.networks.layers.checks import check_counts, check_whole
 from utseg.networks.layers.norm_relu_conv import norm_relu_conv
 from utseg.networks.layers.sizes import upsample
 from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last
@@ -258,14 +258,13 @@ class MedFormer(SegmentationNetwork):
 
         Raises SettingError.
         """
-        check_whole("base_channels", base_channels)
+        check_counts(base_channels=base_channels)
         channels = [base_channels * 2**level for level in range(LEVELS + 1)]
         super().__init__(
             num_classes=num_classes, map_channels=channels[:-1], levels=LEVELS, aux_loss=aux_loss
         )
-        sizes = {"semantic_map_size": semantic_map_size, "attention_blocks": attention_blocks}
-        for name, value in (sizes | {"in_channels": in_channels, "expansion": expansion}).items():
-            check_whole(name, value)
+        check_counts(semantic_map_size=semantic_map_size, attention_blocks=attention_blocks)
+        check_counts(in_channels=in_channels, expansion=expansion, fusion_depth=fusion_depth)
         heads = {level: self._heads(level, channels[level], dim_head) for level in ATTENDING}
 
         def attending(level: int, *, update_last: bool = True) -> list[BidirectionalBlock]:
@@ -291,7 +290,7 @@ class MedFormer(SegmentationNetwork):
             [channels[level] for level in ATTENDING],
             width=channels[-1],
             heads=heads[LEVELS],
-            depth=check_whole("fusion_depth", fusion_depth),
+            depth=fusion_depth,
         )
         self.attending_up = nn.ModuleList(
             AttendingUp(channels[level], attending(level, update_last=level > ATTENDING[0]))

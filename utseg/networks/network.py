@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from utseg.networks.layers.blocks import decode, encode
-from utseg.networks.layers.checks import check_flag, check_whole
+from utseg.networks.layers.checks import check_counts, check_flag
 from utseg.networks.layers.sizes import crop_to_size, pad_to_multiple, upsample
 
 
@@ -75,7 +75,7 @@ class SegmentationNetwork(nn.Module):
         `head_kernel`: size of the convolutions that make logits of the maps, 1 or 3.
         """
         super().__init__()
-        check_whole("num_classes", num_classes)
+        check_counts(num_classes=num_classes)
         supervised = map_channels if check_flag("aux_loss", aux_loss) else map_channels[:1]
         self.aux_loss = aux_loss
         self.multiple: int | tuple[int, int] = 2**levels
@@ -160,13 +160,12 @@ class UShapedNetwork(SegmentationNetwork):
     def __init__(
         self, *, in_channels: int, num_classes: int, base_channels: int, levels: int, aux_loss: bool
     ) -> None:
-        check_whole("levels", levels)
-        check_whole("base_channels", base_channels)
+        check_counts(levels=levels, base_channels=base_channels)
         channels = tuple(base_channels * 2**level for level in range(levels + 1))
         super().__init__(
             num_classes=num_classes, map_channels=channels[:-1], levels=levels, aux_loss=aux_loss
         )
-        check_whole("in_channels", in_channels)
+        check_counts(in_channels=in_channels)
         self.channels = channels
 
     def encode(self, x_BCHW: Tensor) -> list[Tensor]:

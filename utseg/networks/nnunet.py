@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from utseg.errors import SettingError
 from utseg.networks.layers.blocks import InstanceNorm, decode, encode
-from utseg.networks.layers.checks import check_choice, check_whole
+from utseg.networks.layers.checks import check_choice, check_counts
 from utseg.networks.network import SegmentationNetwork, prefer_channels_last
 from utseg.networks.nnunet_topology import Pair, plan_topology
 
@@ -170,13 +170,11 @@ class NnUNet(SegmentationNetwork):
                 f"patch_size is {patch}, at spacing_yx_mm {spacing} too small to be halved once; it must be at least (8, 8), "
                 "or 12 along one axis"
             )
-        check_whole("base_channels", base_channels)
-        check_whole("max_features", max_features)
+        check_counts(base_channels=base_channels, max_features=max_features, in_channels=in_channels)
         channels = [min(base_channels * 2**stage, max_features) for stage in range(stages)]
         super().__init__(
             num_classes=num_classes, map_channels=channels[: max(1, stages - 2)], levels=0, aux_loss=aux_loss
         )
-        check_whole("in_channels", in_channels)
         self.multiple = topology.multiple
         residual = check_choice("architecture", architecture, ARCHITECTURES) == "residual"
         self.stem = ConvNorm(in_channels, channels[0], topology.kernels[0]) if residual else None

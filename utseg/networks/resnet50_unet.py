@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from utseg.networks.layers.blocks import PreActivationBlock, decode, macs_of_projecting_late
+from utseg.networks.layers.blocks import PreActivationBlock, UpsampledProjection, decode
 from utseg.networks.layers.checks import check_whole
 from utseg.networks.layers.resnet50 import LEVELS, ResNet50, check_resnet
 from utseg.networks.layers.sizes import upsample
@@ -19,24 +19,17 @@ from utseg.networks.pretrained.r50_vit_weights import import_r50_vit, resnet_lay
 
 
 class ResNetUpStage(nn.Module):
-    """Bring the coarser map to the skip's size and channels, join them, one pre-activation block.
-
-    The 1×1 convolution runs before the upsampling, on a quarter of the pixels. The two commute: bilinear weights sum to one.
-    """
+    """Bring the coarser map to the skip's size and channels, join them, one pre-activation block."""
 
     def __init__(self, low_channels: int, channels: int) -> None:
         super().__init__()
-        self.project = nn.Conv2d(low_channels, channels, 1)
+        self.project = UpsampledProjection(low_channels, channels)
         self.block = PreActivationBlock(2 * channels, channels)
 
     def forward(self, low_BCHW: Tensor, skip_BCHW: Tensor) -> Tensor:
-        up = upsample(self.project(low_BCHW), skip_BCHW.shape[-2:])
+        up = self.project(low_BCHW, skip_BCHW.shape[-2:])
         x: Tensor = self.block(torch.cat([skip_BCHW, up], dim=1))
         return x
-
-    def macs_spared(self, low_BCHW: Tensor, skip_BCHW: Tensor) -> int:
-        """What the published order costs more."""
-        return macs_of_projecting_late(low_BCHW, skip_BCHW)
 
 
 class ResNet50UNet(SegmentationNetwork):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from utseg.errors import SettingError
-from utseg.networks.layers.checks import check_divides, check_fraction, check_whole, check_wholes
+from utseg.networks.layers.checks import check_counts, check_divides, check_fraction, check_wholes
 from utseg.networks.layers.swin import (
     PatchEmbedding,
     PatchExpanding,
@@ -97,11 +97,10 @@ class SwinUNet(SegmentationNetwork):
 
         Raises SettingError.
         """
-        check_whole("embed_channels", embed_channels)
+        check_counts(in_channels=in_channels, embed_channels=embed_channels)
+        check_counts(window_size=window_size, mlp_ratio=mlp_ratio)
         depths, window_heads = _check_stages(depths, window_heads, embed_channels)
         channels = [embed_channels * 2**stage for stage in range(len(depths))]
-        check_whole("window_size", window_size)
-        check_whole("mlp_ratio", mlp_ratio)
         super().__init__(
             num_classes=num_classes,
             map_channels=[embed_channels, *channels[:-1]],
@@ -120,7 +119,7 @@ class SwinUNet(SegmentationNetwork):
                 mlp_ratio=mlp_ratio,
             )
 
-        self.embed = PatchEmbedding(check_whole("in_channels", in_channels), embed_channels)
+        self.embed = PatchEmbedding(in_channels, embed_channels)
         self.encoder = nn.ModuleList(
             SwinDownStage(blocks(stage), PatchMerging(width) if width < channels[-1] else None)
             for stage, width in enumerate(channels)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from utseg.errors import SettingError
 from utseg.networks.layers.blocks import conv_norm_relu
-from utseg.networks.layers.checks import check_choice, check_fraction, check_whole, check_wholes
+from utseg.networks.layers.checks import check_choice, check_counts, check_fraction, check_wholes
 from utseg.networks.layers.resnet50 import LEVELS, ResNet50, check_resnet
 from utseg.networks.layers.sizes import upsample
 from utseg.networks.layers.vit import VisionTransformer
@@ -65,11 +65,10 @@ class TransUNet(SegmentationNetwork):
         of the Transformer. decoder_channels: at 1/16, ⅛, ¼, ½ and full size. dropout: of the Transformer, in training. aux_loss: heads at
         ½, ¼ and ⅛ too. Raises SettingError.
         """
-        check_whole("in_channels", in_channels)
+        check_counts(in_channels=in_channels, hidden_size=hidden_size, attention_heads=attention_heads)
+        check_counts(transformer_layers=transformer_layers, mlp_size=mlp_size)
         check_choice("backbone", backbone, BACKBONES)
         width, units = check_resnet(resnet_width, resnet_units)
-        check_whole("hidden_size", hidden_size)
-        check_whole("attention_heads", attention_heads)
         if hidden_size % attention_heads:
             raise SettingError(
                 f"attention_heads is {attention_heads}; it must divide hidden_size, which is {hidden_size}"
@@ -92,9 +91,9 @@ class TransUNet(SegmentationNetwork):
             self.resnet.channels[-1] if self.resnet else in_channels * self.repeat,
             patch=1 if self.resnet else 2**LEVELS,
             hidden=hidden_size,
-            layers=check_whole("transformer_layers", transformer_layers),
+            layers=transformer_layers,
             heads=attention_heads,
-            mlp_size=check_whole("mlp_size", mlp_size),
+            mlp_size=mlp_size,
             dropout=check_fraction("dropout", dropout),
         )
         skips = (0, *self.resnet.channels[:-1]) if self.resnet else (0, 0, 0, 0)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from utseg.errors import SettingError
 from utseg.networks.layers.attention import AttentionSettings, EfficientAttention
-from utseg.networks.layers.blocks import PreActivationBlock, PreActivationBottleneck, macs_of_projecting_late
+from utseg.networks.layers.blocks import PreActivationBlock, PreActivationBottleneck, UpsampledProjection
 from utseg.networks.layers.checks import (
     check_choice,
     check_divides,
@@ -95,24 +95,17 @@ def residual_encoder(in_channels: int, channels: Sequence[int], block: Block) ->
 
 
 class PlainUpStage(nn.Module):
-    """Bring the coarser map to the skip's size and channels, join them, two convolutional blocks.
-
-    The 1×1 convolution runs before the upsampling, on a quarter of the pixels. The two commute: bilinear weights sum to one.
-    """
+    """Bring the coarser map to the skip's size and channels, join them, two convolutional blocks."""
 
     def __init__(self, channels: int, block: Block = PreActivationBlock) -> None:
         super().__init__()
-        self.project = nn.Conv2d(2 * channels, channels, 1)
+        self.project = UpsampledProjection(2 * channels, channels)
         self.blocks = nn.Sequential(block(2 * channels, channels), block(channels, channels))
 
     def forward(self, low_BCHW: Tensor, skip_BCHW: Tensor) -> Tensor:
-        up = upsample(self.project(low_BCHW), skip_BCHW.shape[-2:])
+        up = self.project(low_BCHW, skip_BCHW.shape[-2:])
         x: Tensor = self.blocks(torch.cat([skip_BCHW, up], dim=1))
         return x
-
-    def macs_spared(self, low_BCHW: Tensor, skip_BCHW: Tensor) -> int:
-        """What the published order costs more."""
-        return macs_of_projecting_late(low_BCHW, skip_BCHW)
 
 
 class AttentionUpStage(nn.Module):

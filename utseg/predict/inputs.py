@@ -14,8 +14,8 @@ from utseg.errors import CaseErrors, InputError, explained_by, listing
 from utseg.files import require_no_broken_link
 from utseg.rawdata import acdc, is_dataset, mnms, open_dataset
 from utseg.rawdata.content import dicom_in, dicom_refusal
-from utseg.rawdata.gate import ENDINGS, not_an_image
-from utseg.rawdata.names import name_problems
+from utseg.rawdata.gate import not_an_image
+from utseg.rawdata.names import IMAGE_ENDINGS, image_stem, name_problems
 from utseg.rawdata.nnunet import CHANNEL_SUFFIX, hidden_images
 
 LABEL_OF_MNMS = "_gt"
@@ -63,14 +63,6 @@ def check_output(path: Path, output: Path) -> None:
         )
 
 
-def without_suffix(path: Path) -> str | None:
-    """The name of an image file without its suffix, None for a file that is no image by its name."""
-    for suffix in ENDINGS:
-        if path.name.endswith(suffix):
-            return path.name[: -len(suffix)]
-    return None
-
-
 def _dataset_inputs(folder: Path) -> Inputs:
     """All cases of a raw dataset, of every partition. Of a subject whose ED and ES are not known the whole cine, as one case."""
     dataset = open_dataset(folder)
@@ -102,7 +94,7 @@ def _folder_inputs(folder: Path, channels: int) -> Inputs:
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     # A link counts wherever it leads: the gate says where it leads nowhere.
     files = [entry for entry in entries if entry.is_file() or entry.is_symlink()]
-    stems = {entry: stem for entry in files if not entry.is_dir() and (stem := without_suffix(entry))}
+    stems = {entry: stem for entry in files if not entry.is_dir() and (stem := image_stem(entry.name))}
     labels = [entry for entry, stem in stems.items() if _is_mnms_label(stem, set(stems.values()))]
     ignored = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries if entry not in stems]
     warnings = hidden_images(folder)
@@ -117,7 +109,7 @@ def _folder_inputs(folder: Path, channels: int) -> Inputs:
         if dicom_in(folder) is not None:
             raise dicom_refusal(folder)
         raise InputError(
-            f"{folder}: no image is there; expected files that end in {', '.join(ENDINGS)}, or a raw dataset"
+            f"{folder}: no image is there; expected files that end in {', '.join(IMAGE_ENDINGS)}, or a raw dataset"
             + (f"; found {listing(ignored)}" if ignored else "")
         )
     return Inputs(_cases(images, channels), tuple(warnings))
@@ -130,14 +122,14 @@ def _is_mnms_label(stem: str, stems: set[str]) -> bool:
 
 def _file_inputs(path: Path, channels: int) -> Inputs:
     """One image; with further channels beside it where it ends in _0000 and the model has several."""
-    stem = without_suffix(path)
+    stem = image_stem(path.name)
     if stem is None:
         raise not_an_image(path)
     images = {path: stem}
     match = CHANNEL_SUFFIX.fullmatch(stem)
     if match and channels > 1:
         beside = (
-            (entry, without_suffix(entry)) for entry in sorted(path.parent.iterdir()) if entry.is_file()
+            (entry, image_stem(entry.name)) for entry in sorted(path.parent.iterdir()) if entry.is_file()
         )
         for entry, other in beside:
             same = other and CHANNEL_SUFFIX.fullmatch(other)
@@ -190,5 +182,5 @@ def _check_cases(cases: Sequence[Case], channel_names: Sequence[str], where: Pat
 
 
 def _channel_number(path: Path) -> int | None:
-    match = CHANNEL_SUFFIX.fullmatch(without_suffix(path) or "")
+    match = CHANNEL_SUFFIX.fullmatch(image_stem(path.name) or "")
     return int(match[2]) if match else None

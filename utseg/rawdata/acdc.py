@@ -12,8 +12,8 @@ from pathlib import Path
 from utseg.case import Case, Dataset, Partition
 from utseg.errors import CaseErrors, InputError, listing
 from utseg.files import require_no_broken_link
-from utseg.rawdata.cine import CHANNEL_NAMES, ENDINGS, find_file, unlabelled_frames
-from utseg.rawdata.names import name_problems
+from utseg.rawdata.cine import CHANNEL_NAMES, find_file, unlabelled_frames
+from utseg.rawdata.names import NIFTI_ENDINGS, name_problems
 
 LABELS: Mapping[str, int] = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
 PARTITIONS: Mapping[str, Partition] = {"training": "training", "testing": "testing"}
@@ -117,7 +117,7 @@ def _cases(folder: Path, partition: Partition, notes: dict[str, list[str]]) -> l
     for phase, number in numbers.items():
         if number not in images:
             raise InputError(
-                f"{folder / f'{name}_frame{number:02d}{ENDINGS[0]}'}: not found, but {INFO_FILE} says {phase}: {number} "
+                f"{folder / f'{name}_frame{number:02d}{NIFTI_ENDINGS[0]}'}: not found, but {INFO_FILE} says {phase}: {number} "
                 f"(counted from 1); found {_there(folder)}"
             )
         label = labels.get(number)
@@ -135,7 +135,7 @@ def _cases(folder: Path, partition: Partition, notes: dict[str, list[str]]) -> l
 def _frames(folder: Path, suffix: str) -> dict[int, Path]:
     """The files NAME_frameXX and a suffix, by their number. Raises InputError where two have one."""
     pattern = re.compile(
-        rf"{re.escape(folder.name)}_frame(\d+){suffix}(?:{'|'.join(map(re.escape, ENDINGS))})"
+        rf"{re.escape(folder.name)}_frame(\d+){suffix}(?:{'|'.join(map(re.escape, NIFTI_ENDINGS))})"
     )
     found: dict[int, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():

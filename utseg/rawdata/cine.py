@@ -9,9 +9,9 @@ from pathlib import Path
 
 from utseg.case import Case
 from utseg.errors import InputError, listing
+from utseg.rawdata.names import NIFTI_ENDINGS
 
 CHANNEL_NAMES = ("cine-MRI",)
-ENDINGS = (".nii.gz", ".nii")
 
 
 def find_file(folder: Path, stem: str) -> Path | None:
@@ -19,7 +19,7 @@ def find_file(folder: Path, stem: str) -> Path | None:
 
     A link counts wherever it leads, and a folder of that name: the gate says what is wrong with them.
     """
-    paths = [folder / f"{stem}{ending}" for ending in ENDINGS]
+    paths = [folder / f"{stem}{ending}" for ending in NIFTI_ENDINGS]
     return next((path for path in paths if path.exists() or path.is_symlink()), None)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from utseg.errors import InputError, SettingError, listing
 from utseg.files import require_no_broken_link
+from utseg.rawdata.names import IMAGE_ENDINGS
 
 DESCRIPTION_FILE = "dataset.json"
-FILE_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd")
 REQUIRED_KEYS = ("channel_names", "labels", "file_ending")
 OPTIONAL_KEYS = ("numTraining", "dataset", "overwrite_image_reader_writer", "regions_class_order")
 FREE_TEXT = frozenset({
@@ -121,12 +121,14 @@ def _check_reader(path: Path, name: Any) -> None:
 
 
 def _file_ending(path: Path, ending: Any) -> str:
-    if ending in FILE_ENDINGS:
+    if ending in IMAGE_ENDINGS:
         return str(ending)
     meant = f".{ending}".casefold().replace("..", ".")
-    hint = f"; did you mean {meant!r}? It is written as the files are called" if meant in FILE_ENDINGS else ""
+    hint = (
+        f"; did you mean {meant!r}? It is written as the files are called" if meant in IMAGE_ENDINGS else ""
+    )
     raise SettingError(
-        f"{path}: file_ending: expected one of {', '.join(FILE_ENDINGS)}, found {ending!r}{hint}"
+        f"{path}: file_ending: expected one of {', '.join(IMAGE_ENDINGS)}, found {ending!r}{hint}"
     )
 
 

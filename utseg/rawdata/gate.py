@@ -21,11 +21,11 @@ from utseg.rawdata import itk, nifti
 from utseg.rawdata.cine import frames_text, labelled_frames
 from utseg.rawdata.content import dicom_refusal, is_dicom
 from utseg.rawdata.geometry import Geometry
+from utseg.rawdata.names import IMAGE_ENDINGS, ITK_ENDINGS
 from utseg.rawdata.nifti import Volume
 from utseg.rawdata.write import write_mask
 
 __all__ = [
-    "ENDINGS",
     "Geometry",
     "LoadedCase",
     "frame_count",
@@ -36,7 +36,6 @@ __all__ = [
     "write_mask",
 ]
 
-ENDINGS = (*nifti.ENDINGS, *itk.ENDINGS)
 VALUES_SHOWN = 6
 # Slices of the heart are about as high as wide and have a hundred pixels a side; what is beyond these lies along another axis, or is cut.
 SMALLEST_SIDE_PIXELS = 16
@@ -59,7 +58,7 @@ class LoadedCase:
 def frame_count(path: Path) -> int:
     """Frames of a cine file, 1 for a 3-D one. Reads and checks the header only. Raises InputError."""
     _require_known_ending(path)
-    return itk.frame_count(path) if path.name.endswith(itk.ENDINGS) else nifti.read_header(path).frames
+    return itk.frame_count(path) if path.name.endswith(ITK_ENDINGS) else nifti.read_header(path).frames
 
 
 def read_image(path: Path, frame: int | None = None) -> tuple[NDArray[np.float32], Geometry]:
@@ -121,18 +120,20 @@ def not_an_image(path: Path) -> InputError:
     """The error for a file that is no image by its name."""
     if is_dicom(path):
         return dicom_refusal(path)
-    return InputError(f"{path}: not an image by its name; expected one that ends in {', '.join(ENDINGS)}")
+    return InputError(
+        f"{path}: not an image by its name; expected one that ends in {', '.join(IMAGE_ENDINGS)}"
+    )
 
 
 def _require_known_ending(path: Path) -> None:
     require_no_broken_link(path)
-    if not path.name.endswith(ENDINGS):
+    if not path.name.endswith(IMAGE_ENDINGS):
         raise not_an_image(path)
 
 
 def _read_volume(path: Path, frame: int | None) -> Volume:
     _require_known_ending(path)
-    return itk.read_volume(path, frame) if path.name.endswith(itk.ENDINGS) else nifti.read_volume(path, frame)
+    return itk.read_volume(path, frame) if path.name.endswith(ITK_ENDINGS) else nifti.read_volume(path, frame)
 
 
 def _image_values(path: Path, volume: Volume) -> NDArray[np.float32]:
@@ -198,7 +199,7 @@ def _label_values(path: Path, volume: Volume, labels: Mapping[str, int]) -> NDAr
 
 def _check_labelled(path: Path, frame: int | None, label: NDArray[np.uint8]) -> None:
     """Refuses a frame of a cine that holds no label where several others do: at most one of those is the other phase's."""
-    if frame is None or label.any() or path.name.endswith(itk.ENDINGS):
+    if frame is None or label.any() or path.name.endswith(ITK_ENDINGS):
         return
     labelled = labelled_frames(path)
     if len(labelled) > 1:

@@ -18,7 +18,6 @@ from utseg.rawdata.content import CHUNK_BYTES, LARGEST_RATIO, PIECE_BYTES, dicom
 from utseg.rawdata.geometry import Geometry, affine_of_itk, affine_problem
 from utseg.rawdata.nifti import LARGEST_VOXELS, ONE_NUMBER, Volume, frame_index
 
-ENDINGS = (".mha", ".nrrd")
 LONGEST_HEADER = 2**16
 
 

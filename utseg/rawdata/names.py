@@ -1,4 +1,4 @@
-"""Which names a case may have: they become file and folder names, on any system.
+"""Which names a case may have, since they become file and folder names on any system; and by which endings a file is an image.
 
 Nothing is renamed here; a name that does not do is refused.
 """
@@ -9,8 +9,16 @@ from collections.abc import Collection, Iterable
 
 from utseg.errors import listing
 
+NIFTI_ENDINGS = (".nii.gz", ".nii")
+ITK_ENDINGS = (".mha", ".nrrd")
+IMAGE_ENDINGS = (*NIFTI_ENDINGS, *ITK_ENDINGS)
 FORBIDDEN = frozenset("/\\:\0")
 LONGEST = 200
+
+
+def image_stem(name: str) -> str | None:
+    """The name of an image file without its ending, None where it is no image by its name."""
+    return next((name.removesuffix(ending) for ending in IMAGE_ENDINGS if name.endswith(ending)), None)
 
 
 def name_problem(name: str) -> str | None:

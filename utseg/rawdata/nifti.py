@@ -20,7 +20,6 @@ from utseg.notices import Notice
 from utseg.rawdata.content import GZIP_MAGIC, Content, GzipContent, PlainContent, dicom_refusal, kind_of
 from utseg.rawdata.geometry import SPACING_RANGE_MM, Geometry, Matrix, affine_problem
 
-ENDINGS = (".nii.gz", ".nii")
 HEAD_BYTES = 540  # NIfTI-2's header, the longer one
 LARGEST_VOXELS = 2**30  # of one frame: 1024³
 DISAGREEMENT_MM = 0.1  # between two positions of one corner that a header gives

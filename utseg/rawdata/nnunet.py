@@ -15,14 +15,13 @@ from utseg.errors import CaseErrors, InputError, listing
 from utseg.files import require_no_broken_link
 from utseg.rawdata.description import (
     DESCRIPTION_FILE,
-    FILE_ENDINGS,
     Description,
     ListedCase,
     lists_cases,
     read_description,
     require_normalisation_of_mr,
 )
-from utseg.rawdata.names import letter_case_differs, name_problems
+from utseg.rawdata.names import image_stem, letter_case_differs, name_problems
 from utseg.rawdata.tables import Table, is_empty, read_table
 
 TABLE_FILE = "cases.csv"
@@ -181,14 +180,14 @@ def hidden_images(folder: Path) -> list[str]:
 
 
 def _is_image(name: str) -> bool:
-    return name.casefold().endswith(FILE_ENDINGS)
+    return image_stem(name.casefold()) is not None
 
 
 def _why_lone(labels: Sequence[str], unlabelled: Sequence[str], ending: str) -> str:
     """Which image without a label a label may be meant for, and what it should then be called; nothing where there is none."""
     folded = {case.casefold(): case for case in unlabelled}
     for name in labels:
-        stem = next(name[: -len(known)] for known in FILE_ENDINGS if name.casefold().endswith(known))
+        stem = name[: len(image_stem(name.casefold()) or "")]
         numbered = CHANNEL_SUFFIX.fullmatch(stem)
         reasons = ((numbered["case"], "a label has no channel number"),) if numbered else ()
         for meant, reason in (

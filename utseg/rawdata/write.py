@@ -14,6 +14,7 @@ from utseg.errors import ArtefactError, InputError
 from utseg.files import atomic_path
 from utseg.rawdata import nifti
 from utseg.rawdata.geometry import Geometry
+from utseg.rawdata.names import NIFTI_ENDINGS
 
 COMPRESSION = 6
 EMPTIED = ("descrip", "aux_file", "intent_name", "db_name")  # free text that may name a patient
@@ -36,7 +37,7 @@ def write_mask(
     `path` ends in .nii.gz or .nii. slope: readers multiply the stored values by it (scl_slope), for maps of other things than labels.
     Raises InputError where the mask does not fit, UtsegError where it cannot be written.
     """
-    if not path.name.endswith(nifti.ENDINGS):
+    if not path.name.endswith(NIFTI_ENDINGS):
         raise InputError(f"{path}: masks are written as NIfTI; expected a name ending in .nii.gz or .nii")
     if mask.dtype != np.uint8 or mask.ndim not in (3, 4) or mask.shape[-3:] != geometry.size_zyx:
         raise InputError(
@@ -67,7 +68,7 @@ def write_mask(
 
 def _mask_header(mask: NDArray[np.uint8], geometry: Geometry, like: Path | None) -> Any:
     source = geometry.header
-    if not source and like is not None and like.name.endswith(nifti.ENDINGS):
+    if not source and like is not None and like.name.endswith(NIFTI_ENDINGS):
         source = nifti.read_header(like).geometry.header
     header = nifti.parse_header(source) if source else _new_header(geometry)
     sizes = mask.shape[::-1]

@@ -1,5 +1,6 @@
 """Blocks that several networks are made of."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from utseg.networks.layers.device_path import on_cpu
 from utseg.networks.layers.norm_relu_conv import norm_relu_conv
+from utseg.networks.layers.sizes import upsample
 
 # The `foldable` of a block: its convolutions, each with the normalisation that alone reads the result. Subclasses say their own.
 Pairs = tuple[tuple[str, str], ...]
@@ -116,10 +118,21 @@ class InstanceNorm(nn.Module):
         return F.instance_norm(x_BCHW, weight=self.weight, bias=self.bias, eps=self.eps)
 
 
-def macs_of_projecting_late(low_BCHW: Tensor, skip_BCHW: Tensor) -> int:
-    """How many more multiply-accumulates a 1×1 convolution to the skip's channels takes after upsampling to its size than before it."""
-    batch, channels, height, width = skip_BCHW.shape
-    return batch * (height * width - low_BCHW.shape[2] * low_BCHW.shape[3]) * low_BCHW.shape[1] * channels
+class UpsampledProjection(nn.Conv2d):
+    """A 1×1 convolution, then bilinear upsampling. Publications do it the other way round, on four times as many pixels: the two commute,
+    since bilinear weights sum to one.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, low_BCHW: Tensor, size_HW: Sequence[int]) -> Tensor:  # type: ignore[override]
+        return upsample(super().forward(low_BCHW), size_HW)
+
+    def macs_spared(self, low_BCHW: Tensor, size_HW: Sequence[int]) -> int:
+        """What the published order costs more."""
+        batch, _, height, width = low_BCHW.shape
+        return batch * (size_HW[0] * size_HW[1] - height * width) * self.in_channels * self.out_channels
 
 
 def conv_norm_relu(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Sequential:

@@ -16,6 +16,12 @@ def check_whole(name: str, value: Any, *, least: int = 1) -> int:
     return value
 
 
+def check_counts(**values: Any) -> None:
+    """Settings that are whole numbers of at least 1, by name."""
+    for name, value in values.items():
+        check_whole(name, value)
+
+
 def check_choice(name: str, value: Any, allowed: Collection[str]) -> str:
     """One of a few words."""
     if value not in allowed:
