@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rawfiles import make_affine
 
 from utseg.rawdata.geometry import Geometry
-from utseg.rawdata.ways import AS_IT_LIES, Arrangement, Way, group_ways, place, unit_vector
+from utseg.rawdata.ways import AS_IT_LIES, Arrangement, Way, arrange, group_ways, unit_vector
 
 SIZE_XYZ = (36, 40, 6)
 LPS = np.diag([-1.4, -1.4, 10.0, 1.0])
@@ -64,11 +64,11 @@ def test_copies_of_a_truly_oriented_scan_are_turned_back_for_certain(
 ) -> None:
     ways = (way(OBLIQUE),)
     scan = copied(OBLIQUE, swap, flip_y, flip_x)
-    placing = place(scan, ways)
-    back = turned(scan, placing.arrangement)
+    placement = arrange(scan, ways)
+    back = turned(scan, placement.arrangement)
     np.testing.assert_allclose((back.y, back.x), (ways[0].y, ways[0].x), atol=2e-6)
-    assert placing.doubt == ""
-    assert (placing.arrangement == AS_IT_LIES) is ((swap, flip_y, flip_x) == (False, 1, 1))
+    assert placement.doubt == ""
+    assert (placement.arrangement == AS_IT_LIES) is ((swap, flip_y, flip_x) == (False, 1, 1))
 
 
 @pytest.mark.parametrize("swap, flip_y, flip_x", SWAPS)
@@ -78,46 +78,46 @@ def test_copies_of_a_scan_without_orientation_are_turned_and_doubted(
 ) -> None:
     ways = (way(affine),)
     scan = copied(affine, swap, flip_y, flip_x)
-    placing = place(scan, ways)
-    back = turned(scan, placing.arrangement)
+    placement = arrange(scan, ways)
+    back = turned(scan, placement.arrangement)
     assert (back.y, back.x) == (ways[0].y, ways[0].x)
-    assert bool(placing.doubt) is ((swap, flip_y, flip_x) != (False, 1, 1))
+    assert bool(placement.doubt) is ((swap, flip_y, flip_x) != (False, 1, 1))
 
 
 def test_headers_without_orientation_turn_nothing() -> None:
-    placing = place(way(RAS), (way(LPS),))  # two republished datasets, with hearts in one arrangement
-    assert placing.arrangement == AS_IT_LIES and "holds no orientation" in placing.doubt
-    placing = place(way(LPS), (way(OBLIQUE),))
-    assert placing.arrangement == AS_IT_LIES and "holds no orientation" in placing.doubt
-    placing = place(way(OBLIQUE), (way(LPS),))
-    assert placing.arrangement == AS_IT_LIES and "training scans' headers hold no" in placing.doubt
+    placement = arrange(way(RAS), (way(LPS),))  # two republished datasets, with hearts in one arrangement
+    assert placement.arrangement == AS_IT_LIES and "holds no orientation" in placement.doubt
+    placement = arrange(way(LPS), (way(OBLIQUE),))
+    assert placement.arrangement == AS_IT_LIES and "holds no orientation" in placement.doubt
+    placement = arrange(way(OBLIQUE), (way(LPS),))
+    assert placement.arrangement == AS_IT_LIES and "training scans' headers hold no" in placement.doubt
 
 
 def test_the_same_header_is_no_doubt_and_nothing_known_neither() -> None:
-    assert place(way(LPS), (way(RAS), way(LPS))).doubt == ""
-    assert place(way(LPS), ()) == place(way(OBLIQUE), (way(OBLIQUE),))
+    assert arrange(way(LPS), (way(RAS), way(LPS))).doubt == ""
+    assert arrange(way(LPS), ()) == arrange(way(OBLIQUE), (way(OBLIQUE),))
     cropped = LPS + np.outer([5, 5, 0, 0], [0, 0, 0, 1])
-    assert place(way(cropped), (way(LPS),)).doubt == ""
+    assert arrange(way(cropped), (way(LPS),)).doubt == ""
 
 
 def test_a_scan_of_another_plane_is_left_and_doubted() -> None:
     sagittal = Way(y=unit_vector(np.array([0, 0, -1])), x=unit_vector(np.array([0, 1, 0])))
     axial = Way(y=unit_vector(np.array([0, -1, 0])), x=unit_vector(np.array([-1, 0, 0])))
-    placing = place(sagittal, (axial,))
-    assert placing.arrangement == AS_IT_LIES and "another plane" in placing.doubt
+    placement = arrange(sagittal, (axial,))
+    assert placement.arrangement == AS_IT_LIES and "another plane" in placement.doubt
     between = Way(y=unit_vector(np.array([1, -1, 0])), x=unit_vector(np.array([-1, -1, 0])))
     just_beyond = Way(y=unit_vector(np.array([1.05, -1, 0])), x=unit_vector(np.array([-1, -1.05, 0])))
-    assert place(between, (axial,)).doubt == ""
-    assert place(just_beyond, (axial,)).arrangement == AS_IT_LIES and place(just_beyond, (axial,)).doubt
+    assert arrange(between, (axial,)).doubt == ""
+    assert arrange(just_beyond, (axial,)).arrangement == AS_IT_LIES and arrange(just_beyond, (axial,)).doubt
 
 
 def test_a_way_never_seen_is_doubted_where_the_training_scans_lay_several() -> None:
     quarter = way(OBLIQUE @ np.diag([1, -1, 1, 1])[:, [1, 0, 2, 3]])  # 90° in the plane
     ways = tuple(found for found, _ in group_ways([way(OBLIQUE)] * 3 + [quarter]))
     assert len(ways) == 2
-    assert place(quarter, ways).doubt == "" and place(way(OBLIQUE), ways).doubt == ""
-    placing = place(copied(OBLIQUE, False, 1, -1), ways)
-    assert placing.arrangement != AS_IT_LIES and "2 ways" in placing.doubt
+    assert arrange(quarter, ways).doubt == "" and arrange(way(OBLIQUE), ways).doubt == ""
+    placement = arrange(copied(OBLIQUE, False, 1, -1), ways)
+    assert placement.arrangement != AS_IT_LIES and "2 ways" in placement.doubt
 
 
 @given(st.lists(st.tuples(*[st.floats(-1.2, 1.2)] * 3), min_size=1, max_size=12))
@@ -125,7 +125,7 @@ def test_every_scan_lies_in_a_way_of_its_group(angles: list[tuple[float, float, 
     scans = [way(make_affine(angles=each)) for each in angles] + [way(LPS)]
     grouped = group_ways(scans)
     assert sum(count for _, count in grouped) == len(scans)
-    assert all(place(scan, [found for found, _ in grouped]) == place(scans[0], ()) for scan in scans)
+    assert all(arrange(scan, [found for found, _ in grouped]) == arrange(scans[0], ()) for scan in scans)
     assert [count for _, count in grouped] == sorted((count for _, count in grouped), reverse=True)
     assert sorted(map(repr, group_ways(scans[::-1]))) == sorted(map(repr, grouped))
 

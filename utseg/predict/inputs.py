@@ -82,8 +82,8 @@ def _partition_inputs(folder: Path) -> Inputs | None:
             found = _dataset_inputs(root)
             return Inputs(tuple(case for case in found.cases if inside in case.images[0].parents))
         for root in inside.parents[:LEVELS_UP]:
-            is_partition = inside in (root / place for place, _, _ in mnms.PARTITIONS)
-            if is_partition and mnms.is_place(inside, root):
+            is_partition = inside in (root / name for name, _, _ in mnms.PARTITIONS)
+            if is_partition and mnms.is_partition(inside, root):
                 found = _dataset_inputs(root)
                 cases = (case for case in found.cases if inside in case.images[0].parents)
                 return Inputs(tuple(cases), found.warnings)

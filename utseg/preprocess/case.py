@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from utseg.errors import InputError
 from utseg.planning.plan import Preprocessing
-from utseg.rawdata.ways import AS_IT_LIES, Arrangement, place
+from utseg.rawdata.ways import AS_IT_LIES, Arrangement, arrange
 from utseg.settings import Settings
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def preprocess_case(loaded: "LoadedCase", wanted: Preprocessing) -> Preprocessed
 
     A channel without variance becomes all zeros. Raises InputError where the spacing leads to a grid that no scan has.
     """
-    placing = place(loaded.geometry.way, wanted.ways)
-    turned = placing.arrangement
+    placement = arrange(loaded.geometry.way, wanted.ways)
+    turned = placement.arrangement
     native = loaded.geometry.size_zyx
     step_yx_mm = turned_sizes(loaded.geometry.spacing_zyx_mm[1:], turned)
     size = target_size(turned_sizes(native[1:], turned), step_yx_mm, wanted.spacing_yx_mm)
@@ -100,7 +100,7 @@ def preprocess_case(loaded: "LoadedCase", wanted: Preprocessing) -> Preprocessed
         native_size_zyx=native,
         size_zyx=(native[0], *size),
         arrangement=turned,
-        orientation_doubt=placing.doubt if wanted.ways else None,
+        orientation_doubt=placement.doubt if wanted.ways else None,
         normalisation=tuple(normalisations),
         geometry=loaded.geometry.to_json(),
     )

@@ -27,7 +27,7 @@ PHASES = ("ED", "ES")
 
 def looks_like(folder: Path) -> bool:
     """Whether a folder has patients of this layout, or `training` or `testing` with such."""
-    return any(_patients(place) for place, _ in _places(folder))
+    return any(_patients(part) for part, _ in _partitions(folder))
 
 
 def root_of(folder: Path) -> Path | None:
@@ -58,8 +58,8 @@ def open_acdc(folder: Path, name: str) -> Dataset:
     notes: dict[str, list[str]] = defaultdict(list)
     for part in PARTITIONS:
         require_no_broken_link(_root(folder) / part)
-    for place, partition in _places(folder):
-        for patient in _patients(place):
+    for top, partition in _partitions(folder):
+        for patient in _patients(top):
             try:
                 cases += _cases(patient, partition, notes)
             except InputError as error:
@@ -80,17 +80,17 @@ def _root(folder: Path) -> Path:
     return folder / NESTED if (folder / NESTED).is_dir() else folder
 
 
-def _places(folder: Path) -> list[tuple[Path, Partition]]:
+def _partitions(folder: Path) -> list[tuple[Path, Partition]]:
     root = _root(folder)
-    places = [(root / name, partition) for name, partition in PARTITIONS.items()]
-    return [place for place in places if place[0].is_dir()] or [(root, "training")]
+    partitions = [(root / name, partition) for name, partition in PARTITIONS.items()]
+    return [(part, name) for part, name in partitions if part.is_dir()] or [(root, "training")]
 
 
-def _patients(place: Path) -> list[Path]:
+def _patients(folder: Path) -> list[Path]:
     """The patients' folders; where there is one, also folders that are called like one and lack what makes one."""
-    if not place.is_dir():
+    if not folder.is_dir():
         return []
-    entries = sorted(entry for entry in place.iterdir() if not entry.name.startswith("."))
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     if not any(is_patient(entry) for entry in entries):
         return []
     return [entry for entry in entries if PATIENT.fullmatch(entry.name) or is_patient(entry)]

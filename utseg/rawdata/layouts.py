@@ -35,9 +35,9 @@ def dataset_around(folder: Path) -> Path | None:
         if is_dataset(start):
             return start
         for root in start.parents[:LEVELS_UP]:
-            if nnunet.has_images(root) and start.parent == root and start.name in nnunet.PLACES:
+            if nnunet.has_images(root) and start.parent == root and start.name in nnunet.FOLDERS:
                 return root
-            if mnms.looks_like(root) and mnms.is_place(start, root):
+            if mnms.looks_like(root) and mnms.is_partition(start, root):
                 return root
     return None
 

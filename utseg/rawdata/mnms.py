@@ -59,10 +59,10 @@ class _Misplaced:
     labelled: list[int]
 
 
-def is_place(folder: Path, root: Path) -> bool:
+def is_partition(folder: Path, root: Path) -> bool:
     """Whether a folder below `root` is a partition with folders in it, holds such ones, or is a subject's folder in one."""
     top = _root(root)
-    partitions = [top / place for place, _, _ in PARTITIONS]
+    partitions = [top / name for name, _, _ in PARTITIONS]
     if folder.parent in partitions and find_file(folder, f"{folder.name}_sa") is not None:
         return True
     known = folder in partitions or folder in (partition.parent for partition in partitions)
@@ -73,14 +73,14 @@ def looks_like(folder: Path) -> bool:
     """Whether a folder has the sub-folders of this layout."""
     root = _root(folder)
     # By the exact name, also where the file system takes ACDC's `training` for `Training`.
-    places = {place.split("/")[0] for place, _, _ in PARTITIONS}
-    return root.is_dir() and any(entry.name in places and entry.is_dir() for entry in root.iterdir())
+    names = {name.split("/")[0] for name, _, _ in PARTITIONS}
+    return root.is_dir() and any(entry.name in names and entry.is_dir() for entry in root.iterdir())
 
 
 def has_subjects(folder: Path) -> bool:
     """Whether a folder has a cine of a subject where this layout has them."""
     root = _root(folder)
-    return any(next(root.glob(f"{place}/*/*_sa.nii*"), None) is not None for place, _, _ in PARTITIONS)
+    return any(next(root.glob(f"{name}/*/*_sa.nii*"), None) is not None for name, _, _ in PARTITIONS)
 
 
 def open_mnms(folder: Path, name: str) -> Dataset:
@@ -88,9 +88,9 @@ def open_mnms(folder: Path, name: str) -> Dataset:
     root = _root(folder)
     subjects = list(_subjects(root))
     if not subjects:
-        places = ", ".join(place for place, _, _ in PARTITIONS)
+        names = ", ".join(name for name, _, _ in PARTITIONS)
         raise InputError(
-            f"{root}: no subject folders in {places}; expected for example Training/Labeled/CODE/CODE_sa.nii.gz"
+            f"{root}: no subject folders in {names}; expected for example Training/Labeled/CODE/CODE_sa.nii.gz"
         )
     table = _find_table(_table_folders(folder, root))
     rows = _read_rows(table)
@@ -128,8 +128,8 @@ def _table_folders(folder: Path, root: Path) -> list[Path]:
 
 
 def _subjects(root: Path) -> Iterator[_Subject]:
-    for place, partition, may_be_labelled in PARTITIONS:
-        parent = root / place
+    for name, partition, may_be_labelled in PARTITIONS:
+        parent = root / name
         for part in (parent.parent, parent):
             require_no_broken_link(part)
         if parent.is_dir():

@@ -25,7 +25,7 @@ from utseg.rawdata.names import image_stem, letter_case_differs, name_problems
 from utseg.rawdata.tables import Table, is_empty, read_table
 
 TABLE_FILE = "cases.csv"
-PLACES = ("imagesTr", "imagesTs", "labelsTr", "labelsTs")
+FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "labelsTs")
 GROUPS = {
     "phase": ("phase",),
     "vendor": ("vendor",),
@@ -54,8 +54,8 @@ def has_images(folder: Path) -> bool:
 
 def open_nnunet(folder: Path, name: str) -> Dataset:
     """Reads a folder in this layout. Raises SettingError (`dataset.json`), InputError, CaseErrors (names, rows of `cases.csv`)."""
-    for place in (*PLACES, TABLE_FILE):
-        require_no_broken_link(folder / place)
+    for part in (*FOLDERS, TABLE_FILE):
+        require_no_broken_link(folder / part)
     about = read_description(folder / DESCRIPTION_FILE)
     require_normalisation_of_mr(folder / DESCRIPTION_FILE, about.channel_names)
     in_folder = _partition_cases(folder, "Tr", "training", about)

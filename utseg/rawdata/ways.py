@@ -82,35 +82,35 @@ ARRANGEMENTS = tuple(
 
 
 @dataclass(frozen=True)
-class Placing:
+class Placement:
     """How a scan is arranged for the network, and why that may be wrong; "" where it is certain."""
 
     arrangement: Arrangement = AS_IT_LIES
     doubt: str = ""
 
 
-def place(scan: Way, ways: Sequence[Way]) -> Placing:
+def arrange(scan: Way, ways: Sequence[Way]) -> Placement:
     """As it lies, where training scans lay so. Else turned to the nearest of their ways, if headers say enough; else with a doubt.
 
     No ways: nothing is known of the training scans, and nothing is turned or doubted.
     """
     if not ways or any(way.includes(scan) for way in ways):
-        return Placing()
+        return Placement()
     if scan.nominal:
         doubt = (
             "its header holds no orientation (axes along R, A, S, origin 0) and is not as the training scans'"
         )
-        return Placing(doubt=f"{doubt}; it is segmented as it lies")
+        return Placement(doubt=f"{doubt}; it is segmented as it lies")
     real = [way for way in ways if not way.nominal]
     if not real and not scan.is_exact:
-        return Placing(doubt="the training scans' headers hold no orientation; it is segmented as it lies")
+        return Placement(doubt="the training scans' headers hold no orientation; it is segmented as it lies")
     found = [_scores(scan, way) for way in real or ways]
     (best, arrangement), (second, _), *_ = max(found, key=lambda scores: scores[0][0])
     if best < CERTAIN or best - second < CLEARLY_BETTER:
         doubt = (
             "it lies between the ways of the training scans or in another plane; it is segmented as it lies"
         )
-        return Placing(doubt=doubt)
+        return Placement(doubt=doubt)
     if not real:
         doubt = (
             "it is turned to lie as the training scans' headers say, which hold no orientation for certain"
@@ -119,7 +119,7 @@ def place(scan: Way, ways: Sequence[Way]) -> Placing:
         doubt = f"the training scans lie {len(ways)} ways and it lies in none of them; it is turned to the nearest"
     else:
         doubt = ""
-    return Placing(arrangement, doubt)
+    return Placement(arrangement, doubt)
 
 
 def group_ways(scans: Sequence[Way]) -> list[tuple[Way, int]]:
