@@ -7,7 +7,7 @@ An undefined value is an empty field; `status` says why.
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,30 +59,42 @@ def read_metrics(path: Path, more: Sequence[str] = ()) -> list[Row]:
 
     more: columns that it must have besides. Raises InputError, naming file and line, where it is not one.
     """
+    required = {*more, "case", "subject", "label_name", "dice", "status"}
+    return read_rows(
+        path, required, {"label": lambda text: int(text) if text else ""} | dict.fromkeys(METRICS, _number)
+    )
+
+
+def read_rows(
+    path: Path, required: set[str], values: Mapping[str, Callable[[str], Any]] | None = None
+) -> list[Row]:
+    """The rows of a CSV file that `to_csv` wrote, as text; `values`: how columns are read, None: all after `checksum` as numbers.
+
+    Raises InputError, naming file and line, where a column is lacking or a value cannot be read.
+    """
     try:
         with path.open(newline="", encoding="utf-8") as handle:
             reader = csv.DictReader(handle)
-            lacking = {*more, "case", "subject", "label_name", "dice", "status"} - set(
-                reader.fieldnames or ()
-            )
-            if lacking:
+            columns = list(reader.fieldnames or ())
+            if lacking := required - set(columns):
                 raise InputError(f"{path}: not a {path.name}: no column {', '.join(sorted(lacking))}")
-            return [_read(row, path, line) for line, row in enumerate(reader, start=2)]
+            if values is None:
+                values = dict.fromkeys(columns[columns.index("checksum") + 1 :], _number)
+            return [_read(row, values, f"{path}: line {line}") for line, row in enumerate(reader, start=2)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: could not be read ({error})") from None
 
 
-def _read(row: dict[str, str], path: Path, line: int) -> Row:
-    read: Row = dict(row)
+def _read(row: dict[str, str], values: Mapping[str, Callable[[str], Any]], where: str) -> Row:
     try:
-        for metric in METRICS:
-            if metric in row:
-                read[metric] = float(row[metric]) if row[metric] else math.nan
-        if row.get("label"):
-            read["label"] = int(row["label"])
+        return {key: values[key](text) if key in values else text for key, text in row.items()}
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: line {line}: {error}") from None
-    return read
+        raise InputError(f"{where}: {error}") from None
+
+
+def _number(text: str) -> float:
+    """NaN where nothing is written."""
+    return float(text) if text else math.nan
 
 
 def _field(value: Any) -> Any:

@@ -5,7 +5,6 @@ units, which networks never see (images are normalised one by one). All but `spa
 deviation. How far they are apart, and whether that goes with scores, is worked out by the report.
 """
 
-import csv
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -22,7 +21,7 @@ from utseg.case import Case, Dataset
 from utseg.compute.pool import process_pool, run_all
 from utseg.errors import InputError
 from utseg.evaluate.metrics import Row
-from utseg.evaluate.records import to_csv
+from utseg.evaluate.records import read_rows, to_csv
 from utseg.files import sha256, write_text
 from utseg.fingerprint.model import PERCENTILES
 from utseg.study.record import IMAGES_FILE, read_study
@@ -104,15 +103,7 @@ def measure_images(
 
 def read_images(path: Path) -> list[Row]:
     """The rows of an `images.csv`: features as numbers (none: NaN), everything else as text. Raises InputError naming file and line."""
-    try:
-        with path.open(newline="", encoding="utf-8") as handle:
-            reader = csv.DictReader(handle)
-            lacking = {"dataset", "case", "subject", "checksum"} - set(reader.fieldnames or ())
-            if lacking:
-                raise InputError(f"{path}: not an images.csv: no column {', '.join(sorted(lacking))}")
-            return [_read(row, path, line) for line, row in enumerate(reader, start=2)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: could not be read ({error})") from None
+    return read_rows(path, {"dataset", "case", "subject", "checksum"})
 
 
 def features_of(rows: Sequence[Row]) -> list[str]:
@@ -130,16 +121,6 @@ def _split(row: Row) -> tuple[list[str], list[str]]:
 def kind_of(feature: str) -> str:
     """What a feature describes: one of KINDS."""
     return feature.partition("_")[0]
-
-
-def _read(row: dict[str, str], path: Path, line: int) -> Row:
-    read: Row = dict(row)
-    try:
-        for name in _split(row)[1]:
-            read[name] = float(row[name]) if row[name] else float("nan")
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: line {line}: {error}") from None
-    return read
 
 
 def _task_name(task: _Task) -> str:
