@@ -47,7 +47,7 @@ def test_length_of_a_rectangle_in_each_slice():
     mask = np.zeros((3, 30, 30), bool)
     mask[:2, 5:25, 5:15] = True
     found = extract(mask, SPACING, "area", planar=True)
-    lengths = np.bincount(found.places_N3[:, 0], found.weights_N, minlength=3)
+    lengths = np.bincount(found.indices_N3[:, 0], found.weights_N, minlength=3)
     corner = np.hypot(1.5, 1.25) / 2 - (1.5 + 1.25) / 2
     expected = 2 * (20 * 1.5 + 10 * 1.25) + 4 * corner
     assert lengths == pytest.approx([expected, expected, 0])

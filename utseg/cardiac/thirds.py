@@ -66,9 +66,9 @@ def short_axis_regions(
     if one_end == other_end:
         return None
     basal_first = one_end > other_end
-    places = np.arange(count) if basal_first else np.arange(count)[::-1]
+    order = np.arange(count) if basal_first else np.arange(count)[::-1]
     of_slice = np.full(len(reference_ZYX), OUTSIDE)
-    of_slice[first : first + count] = thirds(count)[places]
+    of_slice[first : first + count] = thirds(count)[order]
     return Regions(of_slice, basal_first)
 
 

@@ -40,23 +40,23 @@ def clinical_measures(rows: Sequence[Row], columns: Sequence[str]) -> Clinical |
     if not names or not any(row.get("phase") in PHASES for row in rows):
         return None
     found = Clinical([], [], [])
-    for subject, own in by_value(rows, "subject").items():
-        cases = {phase: {row["case"] for row in own if row.get("phase") == phase} for phase in PHASES}
+    for subject, of_subject in by_value(rows, "subject").items():
+        cases = {phase: {row["case"] for row in of_subject if row.get("phase") == phase} for phase in PHASES}
         if any(len(there) > 1 for there in cases.values()):
             found.ambiguous.append(subject)
         elif not all(cases.values()):
             found.incomplete.append(subject)
         else:
             shared = {
-                column: own[0].get(column, "")
+                column: of_subject[0].get(column, "")
                 for column in columns
-                if column != "phase" and len({str(row.get(column, "")) for row in own}) == 1
+                if column != "phase" and len({str(row.get(column, "")) for row in of_subject}) == 1
             }
-            found.rows.extend(_of_subject(subject, shared, own, names))
+            found.rows.extend(_rows_of(subject, shared, of_subject, names))
     return found
 
 
-def _of_subject(subject: str, groups: Row, rows: Sequence[Row], names: dict[str, str]) -> list[Row]:
+def _rows_of(subject: str, groups: Row, rows: Sequence[Row], names: dict[str, str]) -> list[Row]:
     volumes = {(row["label_name"], row["phase"]): row for row in rows}
     measured: dict[str, dict[str, float]] = {}
     for source in SOURCES:
@@ -99,7 +99,7 @@ def summarise_clinical(clinical: Clinical, columns: Sequence[str]) -> dict[str, 
         "ambiguous": clinical.ambiguous,
         "all": _by_measure(clinical.rows),
         "groups": {
-            column: {value: _by_measure(own) for value, own in by_value(clinical.rows, column).items()}
+            column: {value: _by_measure(some) for value, some in by_value(clinical.rows, column).items()}
             for column in columns
             if column != "phase"
         },
@@ -108,8 +108,8 @@ def summarise_clinical(clinical: Clinical, columns: Sequence[str]) -> dict[str, 
 
 def _by_measure(rows: Sequence[Row]) -> dict[str, Any]:
     measures = {}
-    for measure, own in by_value(rows, "measure").items():
-        sides = (np.array([row[source] for row in own], dtype=float) for source in SOURCES)
+    for measure, of_measure in by_value(rows, "measure").items():
+        sides = (np.array([row[source] for row in of_measure], dtype=float) for source in SOURCES)
         measures[measure] = {"unit": UNITS[measure], **agreement(*sides)}
     return {measure: measures[measure] for measure in UNITS if measure in measures}
 
@@ -131,7 +131,7 @@ def agreement(reference_S: NDArray[np.float64], prediction_S: NDArray[np.float64
     found |= dict(
         zip(
             ("reference_mean", "prediction_mean", "bias", "mae"),
-            (float(own.mean()) for own in means),
+            (float(values.mean()) for values in means),
             strict=True,
         )
     )

@@ -153,8 +153,8 @@ def _of_label(
     models: Sequence[str], values_MC: Floats, tested_MC: Floats, owners: NDArray[np.str_], metric: Metric
 ) -> dict[str, Any]:
     values_MC = _defined_for_all(values_MC)
-    found = {model: statistics(own, owners) for model, own in zip(models, values_MC, strict=True)}
-    means = {model: metric.better * own["mean"] for model, own in found.items() if own["mean"] is not None}
+    found = {model: statistics(values, owners) for model, values in zip(models, values_MC, strict=True)}
+    means = {model: metric.better * some["mean"] for model, some in found.items() if some["mean"] is not None}
     pairs = [
         {"a": models[a], "b": models[b]}
         | compare_pair(
@@ -188,7 +188,9 @@ def compare_pair(
     counted_S = signed_ranks(tested_S) if ranked else tested_S
     spread = float(difference_S.std(ddof=1)) if len(difference_S) > 1 else 0.0
     means = [
-        float(subject_means(own[defined], subjects_C[defined]).mean()) for own in (a_C, b_C) if defined.any()
+        float(subject_means(some[defined], subjects_C[defined]).mean())
+        for some in (a_C, b_C)
+        if defined.any()
     ]
     return {
         "cases": int(defined.sum()),
@@ -265,7 +267,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     order = np.argsort(p_values, kind="stable")
     corrected = np.empty(len(p_values))
     largest = 0.0
-    for place, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         corrected[index] = largest
     return [float(p) for p in corrected]

@@ -52,7 +52,7 @@ from utseg.evaluate.surfaces import (
 )
 
 PercentileKind = Literal["pooled", "directed"]
-Place = Literal["volume", "region", "slice"]
+Scope = Literal["volume", "region", "slice"]
 Status = Literal["ok", "both_empty", "prediction_empty", "reference_empty"]
 ROBUST_PERCENT = 95.0
 TOLERANCE_MM = 2.0
@@ -165,7 +165,7 @@ def _with(rows: Sequence[Row], status: str) -> list[Row]:
 class Metric:
     """A metric: its column, its name and unit in tables, and how it is computed.
 
-    of_masks: from the masks of a label, in a volume, a region or a slice (`places`); of_slices: of a case, from the rows of its slices.
+    of_masks: from the masks of a label, in a volume, a region or a slice (`scopes`); of_slices: of a case, from the rows of its slices.
     better: 1 where more is better, −1 where less is, 0 where neither: it is not compared. Where less is better, tests are of ranks.
     missed: the value where one mask is empty, for what needs both and is then undefined where both are; None: the formula says.
     summary: "statistics" over subjects, the "sum" over cases, or none. least_range: below it means differ by noise.
@@ -180,7 +180,7 @@ class Metric:
     better: Literal[1, 0, -1] = 1
     missed: float | None = None
     summary: Literal["statistics", "sum", ""] = "statistics"
-    places: tuple[Place, ...] = ("volume", "region", "slice")
+    scopes: tuple[Scope, ...] = ("volume", "region", "slice")
     least_range: float = 0.05
 
     def score(self, measured: Measured) -> float:
@@ -212,8 +212,8 @@ class Metric:
 
 
 _in_mm = partial(Metric, unit="mm", digits=2, better=-1, missed=NAN, least_range=1.0)
-_in_ml = partial(Metric, unit="ml", digits=2, better=0, places=("volume", "region"))
-_in_mm2 = partial(Metric, unit="mm²", digits=2, better=0, summary="", places=("slice",))
+_in_ml = partial(Metric, unit="ml", digits=2, better=0, scopes=("volume", "region"))
+_in_mm2 = partial(Metric, unit="mm²", digits=2, better=0, summary="", scopes=("slice",))
 _count = partial(Metric, digits=0, better=0, summary="sum")
 METRICS = (
     Metric("dice", "Dice", lambda m: dice(m.predicted, m.referenced, m.shared)),
@@ -338,7 +338,7 @@ class LabelPair:
         return self.score(counts, self.directed if counts[0] and counts[1] else ())
 
     def score(
-        self, counts: Sequence[int], directed: tuple[Directed, ...], place: Place = "volume"
+        self, counts: Sequence[int], directed: tuple[Directed, ...], scope: Scope = "volume"
     ) -> LabelScores:
         """From counts of voxels (prediction, reference, both) and distances in both directions, none where a mask is empty."""
         predicted, referenced, shared = counts
@@ -346,7 +346,7 @@ class LabelPair:
         found: LabelScores = {
             metric.key: metric.score(measured)
             for metric in METRICS
-            if metric.of_masks and place in metric.places
+            if metric.of_masks and scope in metric.scopes
         }
         return found | {"status": status_of(predicted, referenced)}
 

@@ -89,11 +89,11 @@ def official_means(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     names = list(dict.fromkeys(str(row["label_name"]) for row in rows))
     means: dict[str, Any] = {"cases": len({row["case"] for row in rows}), "labels": {}}
     for name in names:
-        own = [row for row in rows if row["label_name"] == name]
+        of_label = [row for row in rows if row["label_name"] == name]
         means["labels"][name] = {
-            metric: float(np.mean([row[metric] for row in own])) for metric in OFFICIAL_METRICS
+            metric: float(np.mean([row[metric] for row in of_label])) for metric in OFFICIAL_METRICS
         }
-        means["labels"][name]["worst_distances"] = sum(row["official_hd_mm"] >= WORST_MM for row in own)
+        means["labels"][name]["worst_distances"] = sum(row["official_hd_mm"] >= WORST_MM for row in of_label)
     return means
 
 

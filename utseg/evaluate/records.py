@@ -21,9 +21,9 @@ REGIONS_FILE = "regions.csv"
 CLINICAL_FILE = "clinical.csv"
 OFFICIAL_FILE = "official_utnet.csv"
 
-METRICS = tuple(metric.key for metric in REGISTRY if metric.of_slices or "volume" in metric.places)
-SLICE_METRICS = tuple(metric.key for metric in REGISTRY if metric.of_masks and "slice" in metric.places)
-REGION_METRICS = tuple(metric.key for metric in REGISTRY if metric.of_masks and "region" in metric.places)
+METRICS = tuple(metric.key for metric in REGISTRY if metric.of_slices or "volume" in metric.scopes)
+SLICE_METRICS = tuple(metric.key for metric in REGISTRY if metric.of_masks and "slice" in metric.scopes)
+REGION_METRICS = tuple(metric.key for metric in REGISTRY if metric.of_masks and "region" in metric.scopes)
 
 
 def to_csv(rows: Iterable[Row], columns: Sequence[str]) -> str:
@@ -50,8 +50,8 @@ def group_columns_of(row: Iterable[str]) -> tuple[str, ...]:
 
 def clinical_columns(groups: Sequence[str]) -> list[str]:
     """The columns of `clinical.csv`."""
-    own = [column for column in groups if column != "phase"]
-    return ["subject", *own, "measure", "unit", "reference", "prediction", "difference"]
+    without_phase = [column for column in groups if column != "phase"]
+    return ["subject", *without_phase, "measure", "unit", "reference", "prediction", "difference"]
 
 
 def read_metrics(path: Path, more: Sequence[str] = ()) -> list[Row]:

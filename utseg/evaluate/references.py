@@ -48,27 +48,27 @@ def find_references(folder: Path, predictions: Path, dataset: Dataset | None = N
         )
     if not require_no_broken_link(folder).is_dir():
         raise InputError(f"{folder}: no folder with reference labels is there")
-    own = dataset if dataset is not None and _contains(dataset.folder, folder) else _own_dataset(folder)
-    source = dataset or own
+    around = dataset if dataset is not None and _contains(dataset.folder, folder) else _dataset_around(folder)
+    source = dataset or around
     warnings = source.warnings if source else ()
     known = {case.case_id: case for case in source.cases} if source else {}
-    cases = () if own is None else _inside(own, folder)
+    cases = () if around is None else _inside(around, folder)
     if not cases:
         with explained_by(warnings):
             files = _label_files(folder)
         cases = tuple(Case(name, name, (), path) for name, path in files.items())
     cases = tuple(_as_known(case, known.get(case.case_id)) for case in cases)
-    beside = (own.labels, own.folder) if own is not None else _labels_beside(folder)
+    beside = (around.labels, around.folder) if around is not None else _labels_beside(folder)
     if dataset is not None and beside is not None and not same_numbering(dataset.labels, beside[0]):
         raise InputError(
             f"-d {dataset.name}: its labels are {in_words(dataset.labels)}, those of the references are {in_words(beside[0])} by "
             f"{beside[1]}; leave -d out (if it is the masks that are numbered so, put its {DESCRIPTION_FILE} beside them)"
         )
     others = [case.case_id for case in cases if case.case_id not in known]
-    if others and dataset and own and own.folder.resolve() != dataset.folder.resolve():
+    if others and dataset and around and around.folder.resolve() != dataset.folder.resolve():
         raise InputError(
             f"-d {dataset.name}: {len(others)} of the {len(cases)} reference cases are not in it ({listing(others)}), they are of "
-            f"{own.folder}; leave -d out, or name the dataset that they are of"
+            f"{around.folder}; leave -d out, or name the dataset that they are of"
         )
     found = beside if source is None else (source.labels, source.folder)
     references = _with_labels(cases, found, labels_of_masks(predictions), folder, predictions)
@@ -152,7 +152,7 @@ def _contains(folder: Path, path: Path) -> bool:
     return (path.parent.resolve() / path.name).is_relative_to(folder.resolve())
 
 
-def _own_dataset(folder: Path) -> Dataset | None:
+def _dataset_around(folder: Path) -> Dataset | None:
     from utseg.rawdata import dataset_around, open_dataset
 
     root = dataset_around(folder)
@@ -164,7 +164,7 @@ def _labels_beside(folder: Path) -> tuple[Labels, Path] | None:
     from utseg.rawdata.description import read_description
 
     beside = (folder, folder.absolute().parent) if folder.absolute().name in LABEL_FOLDERS else (folder,)
-    for place in beside:
-        if (place / DESCRIPTION_FILE).is_file():
-            return read_description(place / DESCRIPTION_FILE).labels, place / DESCRIPTION_FILE
+    for where in beside:
+        if (where / DESCRIPTION_FILE).is_file():
+            return read_description(where / DESCRIPTION_FILE).labels, where / DESCRIPTION_FILE
     return None

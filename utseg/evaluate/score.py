@@ -171,17 +171,17 @@ def _official_summary(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, 
     if not rows:
         return None
     groups = {
-        column: {value: official_means(own) for value, own in by_value(rows, column).items()}
+        column: {value: official_means(some) for value, some in by_value(rows, column).items()}
         for column in columns
     }
     return {"all": official_means(rows), "groups": groups}
 
 
 def group_columns(cases: Sequence[Case]) -> tuple[str, ...]:
-    """The columns to group by: phase where one is known, then the cases' own."""
-    own = dict.fromkeys(column for case in cases for column in case.groups if column != "phase")
+    """The columns to group by: phase where one is known, then the groups of the cases."""
+    groups = dict.fromkeys(column for case in cases for column in case.groups if column != "phase")
     phase = ("phase",) if any(case.phase for case in cases) else ()
-    return (*phase, *own)
+    return (*phase, *groups)
 
 
 def score_pair(pair: ScoredPair) -> tuple[dict[str, list[Row]], NDArray[np.int64]]:

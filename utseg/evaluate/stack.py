@@ -71,8 +71,8 @@ def slice_scores(pair: LabelPair, regions: Regions | None = None) -> list[dict[s
                 side.where(slice(ends[z], ends[z + 1]))
                 for side, ends in zip(pair.directed_in_slices, bounds, strict=True)
             )
-        place = pair.first_slice + z
-        where = {"slice": place, "region": regions.name(place) if regions else ""}
+        z_in_volume = pair.first_slice + z
+        where = {"slice": z_in_volume, "region": regions.name(z_in_volume) if regions else ""}
         rows.append(where | pair.score(counts, directed, "slice"))
     return rows
 

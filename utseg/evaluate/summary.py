@@ -20,7 +20,8 @@ SUMMARY_FORMAT = "utseg-summary-1"
 def summarise(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, Any]:
     """The content of `summary.json` for the rows of `metrics.csv`, over all cases and for each value of each group column."""
     groups = {
-        column: {value: _of_group(own) for value, own in by_value(rows, column).items()} for column in columns
+        column: {value: _of_group(some) for value, some in by_value(rows, column).items()}
+        for column in columns
     }
     return {"format": SUMMARY_FORMAT, "unit": UNIT, "all": _of_group(rows), "groups": groups}
 
@@ -63,10 +64,10 @@ def mean_over_labels(rows: Sequence[Row], metric: str) -> dict[str, float]:
     """By case: the mean over its labels, undefined ones left out; NaN where none is defined."""
     values: dict[str, list[float]] = {}
     for row in rows:
-        own = values.setdefault(str(row["case"]), [])
+        of_case = values.setdefault(str(row["case"]), [])
         if not np.isnan(row[metric]):
-            own.append(float(row[metric]))
-    return {case: sum(own) / len(own) if own else float("nan") for case, own in values.items()}
+            of_case.append(float(row[metric]))
+    return {case: sum(some) / len(some) if some else float("nan") for case, some in values.items()}
 
 
 def _of_label(rows: Sequence[Row]) -> dict[str, Any]:

@@ -32,11 +32,11 @@ class Surface:
     """Elements of the surface of one mask (Z, Y, X).
 
     there_ZYX: where elements are, on the grid of voxels or (one longer along each axis that is cut) on that of corners.
-    places_N3: their indices in it, in ascending order. weights_N: area in mm² (length in mm) of each; None where all count the same.
+    indices_N3: their indices in it, in ascending order. weights_N: area in mm² (length in mm) of each; None where all count the same.
     """
 
     there_ZYX: Mask
-    places_N3: NDArray[np.intp]
+    indices_N3: NDArray[np.intp]
     weights_N: Floats | None
 
 
@@ -85,7 +85,7 @@ def distances_between(
 ) -> tuple[Directed, Directed]:
     """From each element of the first surface to the nearest of the second, and the other way round.
 
-    Both have elements. planar: the nearest in the same slice; only elements in slices where both have some are kept.
+    Both have elements. planar: the nearest in the same slice; only elements in slices where both have some are used.
     """
     scale = np.array(spacing_zyx_mm, dtype=float)
     if planar:
@@ -99,19 +99,19 @@ def distances_between(
 def _directed(start: Surface, end: Surface, scale: Floats) -> Directed:
     from scipy.spatial import cKDTree
 
-    places = start.places_N3
-    distances = np.zeros(len(places))
-    apart = ~end.there_ZYX[places[:, 0], places[:, 1], places[:, 2]]
-    if apart.any():
-        tree = cKDTree(end.places_N3 * scale, balanced_tree=False, compact_nodes=False)
-        distances[apart], _ = tree.query(places[apart] * scale)
-    return Directed(distances, start.weights_N, places[:, 0])
+    indices = start.indices_N3
+    distances = np.zeros(len(indices))
+    elsewhere = ~end.there_ZYX[indices[:, 0], indices[:, 1], indices[:, 2]]
+    if elsewhere.any():
+        tree = cKDTree(end.indices_N3 * scale, balanced_tree=False, compact_nodes=False)
+        distances[elsewhere], _ = tree.query(indices[elsewhere] * scale)
+    return Directed(distances, start.weights_N, indices[:, 0])
 
 
-def _in_planes(surface: Surface, kept_Z: Mask) -> Surface:
-    kept = kept_Z[surface.places_N3[:, 0]]
-    weights = None if surface.weights_N is None else surface.weights_N[kept]
-    return Surface(surface.there_ZYX, surface.places_N3[kept], weights)
+def _in_planes(surface: Surface, chosen_Z: Mask) -> Surface:
+    chosen = chosen_Z[surface.indices_N3[:, 0]]
+    weights = None if surface.weights_N is None else surface.weights_N[chosen]
+    return Surface(surface.there_ZYX, surface.indices_N3[chosen], weights)
 
 
 def _indices(there_ZYX: Mask) -> NDArray[np.intp]:

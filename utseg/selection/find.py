@@ -226,7 +226,7 @@ def _best(work: _Work, entries: Sequence[CandidateMasks]) -> tuple[Best, Candida
     cases = comparable.all_cases
     subjects_C = np.array([case.subject for case in cases])
     labels = entries[0].runs[0].record.plan.preprocessing.labels
-    pairs = [pair for own in entries for pair in mask_pairs(cases, own.masks, labels, comparable.labels)]
+    pairs = [pair for entry in entries for pair in mask_pairs(cases, entry.masks, labels, comparable.labels)]
     dice_ECL = np.split(score_all(pairs, work.executor, request.workers), len(entries))
     choice, undefined = _choose(entries, dice_ECL, subjects_C)
     chosen = next(entry for entry in entries if entry.name == choice.chosen.candidate.name)

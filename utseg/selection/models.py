@@ -89,10 +89,10 @@ def find_models(
         else:
             logger.warning("%s: left out, its training has not finished", folder)
     trained = tuple(TrainedModel(name, folds) for name, folds in sorted(found.items()))
-    for place, what, wanted in ((0, "plan", plans), (1, "model", models)):
-        missing = [name for name in wanted if name not in {one.name.split("/")[place] for one in trained}]
+    for part, what, wanted in ((0, "plan", plans), (1, "model", models)):
+        missing = [name for name in wanted if name not in {one.name.split("/")[part] for one in trained}]
         if missing:
-            there = ", ".join(sorted({folder.parts[place - 3] for folder in finished}))
+            there = ", ".join(sorted({folder.parts[part - 3] for folder in finished}))
             raise InputError(
                 f"{dataset}: no {what} {', '.join(missing)} with a finished cross-validation fold; there are: {there or 'none'}"
             )

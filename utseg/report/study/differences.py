@@ -179,12 +179,15 @@ def ablation_finding(data: StudyData, ablation: Ablation) -> Finding:
     chart = forest(part or "Variants", "Dice, variant − reference", _forest_rows(ablation))
     claims = [
         Claim(
-            f"“{own.name}”", own.differences[0], f"“{own.name}” is {{}} better", f"“{own.name}” is {{}} worse"
+            f"“{variant.name}”",
+            variant.differences[0],
+            f"“{variant.name}” is {{}} better",
+            f"“{variant.name}” is {{}} worse",
         )
-        for own in ablation.variants
-        if own.differences
+        for variant in ablation.variants
+        if variant.differences
     ]
-    references = [own.name for own in ablation.variants if not own.differences]
+    references = [variant.name for variant in ablation.variants if not variant.differences]
     against = f"“{references[0]}”" if len(references) == 1 else "their reference"
     start = f"{part[:1].upper()}{part[1:]}" if part else "Variants"
     return Finding(table, Charts(caption, [chart]), sentence(f"{start} against {against}", claims))

@@ -130,5 +130,5 @@ def _compared(data: StudyData, a: str, b: str, what: str, metric: str) -> Differ
         return paired(data, unseen[0], unseen[1], metric)
     seen = [side & (data.saw == 1) for side in sides]
     found = [data.averaged([*seen, *unseen], metric, tested=counting) for counting in (False, True)]
-    lost, tested = (METRIC[metric].better * (own.values[:2] - own.values[2:]) for own in found)
+    lost, tested = (METRIC[metric].better * (sides.values[:2] - sides.values[2:]) for sides in found)
     return of_pair(lost, tested, found[0].subjects, metric, MEAN_LABEL)
