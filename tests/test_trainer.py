@@ -9,14 +9,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tiny_runs import make_home, make_request
 
-from trainers.convolutional import recipe as convolutional_recipe
-from trainers.hybrid import recipe as hybrid_recipe
+from trainers.utnet import recipe
 from utseg import trainer
 from utseg.errors import Interrupted
 from utseg.trainer import final_scores, train_by_recipe, write_scores
 
 LABELS = ["LV", "MYO", "RV"]
-RECIPES = {"UTNet": hybrid_recipe("UTNet"), "UNet": convolutional_recipe("UNet")}
+RECIPES = {"UTNet": recipe("UTNet"), "UNet": recipe("UNet")}
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +27,8 @@ def runs(tmp_path_factory):
     root = home / "results" / "Tiny" / "tiny_2d"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("utseg.training.log.draw_progress", lambda history: b"")  # as slow as a tiny run
-        for model, recipe in RECIPES.items():
-            train_by_recipe(make_request(home, root / model / "fold0", model=model, epochs=2), recipe)
+        for model, its_recipe in RECIPES.items():
+            train_by_recipe(make_request(home, root / model / "fold0", model=model, epochs=2), its_recipe)
     yield home, root
     torch.set_num_threads(threads)
 

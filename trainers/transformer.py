@@ -6,12 +6,11 @@ al., ICCV 2021). Layer-wise decay .75 where the run starts from weights: BEiT (B
 fine-tune ViT-B so. Warm-up of 20 epochs: Swin; that it is at most a tenth of the schedule is ours, for runs of few epochs.
 """
 
-from utseg.trainer import Trainer
 from utseg.training.recipe import OptimizerSettings, Recipe, ScheduleSettings
 
 
 def recipe(network_name: str) -> Recipe:
-    """The recipe for one network of the family."""
+    """The recipe for one network."""
     return Recipe(
         network_name=network_name,
         optimizer=OptimizerSettings(
@@ -22,4 +21,4 @@ def recipe(network_name: str) -> Recipe:
     )
 
 
-train = Trainer(recipe)
+train = recipe

@@ -6,12 +6,11 @@ settings of the run are one line in TensorBoard's table of runs (HParams), in an
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utseg.errors import Interrupted, UsageError
-from utseg.extensions import find, names
+from utseg.errors import Interrupted
 from utseg.files import read_json, write_json
 from utseg.training.record import (
     SCORES_SUFFIX,
@@ -30,49 +29,33 @@ if TYPE_CHECKING:
     from utseg.training.state import State
 
 logger = logging.getLogger("utseg")
+Trainer = Callable[[TrainRequest], TrainResult]
 MEAN = "mean"
 MISSED = "native_missed/total"
 
 
-@dataclass(frozen=True)
-class Trainer:
-    """Trains the network that is called as the model by the recipe of its family. An entry point `utseg.trainers` is one of these."""
-
-    recipe: "Callable[[str], Recipe]"
-
-    def __call__(self, request: TrainRequest) -> TrainResult:
-        """Trains as the request says, or goes on with `request.resume`, and validates at native resolution.
-
-        In several processes of torchrun, all return when training ends, and rank 0 alone validates at native resolution and has the Dice.
-        Raises UtsegError in one line for all that a person can fix; Interrupted after SIGTERM or SIGINT, with everything saved.
-        """
-        return train_by_recipe(request, self.recipe(request.model))
-
-
 def find_trainer(model: str) -> Trainer:
-    """What trains the model of that name, by the recipe of that name or of the network's family. UsageError lists the names."""
-    if model in names("trainers"):
-        family = model
-    elif model in names("networks"):
-        family = find("networks", model).family
-    else:
-        raise UsageError(
-            f"no network is called {model!r}; there are: {', '.join(names('networks'))} (and trainers: {', '.join(names('trainers'))})"
-        )
-    trainer: Trainer = find("trainers", family)
-    return trainer
+    """What trains the model of that name by its recipe. UsageError lists the names."""
+    from utseg.training.recipe import find_recipe
+
+    return partial(train_by_recipe, recipe=find_recipe(model))
 
 
 def planned_step(network_name: str, device: str = "auto") -> "StepKind":
     """How the network of a name will be trained, as far as a plan's memory depends on it."""
     from utseg.device import resolve_device
     from utseg.training.memory import step_kind
+    from utseg.training.recipe import find_recipe
 
-    return step_kind(find_trainer(network_name).recipe(network_name), resolve_device(device))
+    return step_kind(find_recipe(network_name), resolve_device(device))
 
 
 def train_by_recipe(request: TrainRequest, recipe: "Recipe") -> TrainResult:
-    """`Trainer`'s work, by this recipe."""
+    """Trains as the request and the recipe say, or goes on with `request.resume`, and validates at native resolution.
+
+    In several processes of torchrun, all return when training ends, and rank 0 alone validates at native resolution and has the Dice.
+    Raises UtsegError in one line for all that a person can fix; Interrupted after SIGTERM or SIGINT, with everything saved.
+    """
     from utseg.training.loop import train
 
     return train(request, recipe, finish)

@@ -12,8 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_runs import make_home, make_request
 
-from trainers.convolutional import recipe as convolutional_recipe
-from trainers.hybrid import recipe as hybrid_recipe
+from trainers.utnet import recipe
 from utseg import trainer
 from utseg.errors import ArtefactError, InputError, Interrupted, SettingError, UtsegError
 from utseg.trainer import train_by_recipe
@@ -21,7 +20,7 @@ from utseg.training import checkpoint, loop, time_limit
 from utseg.training.record import is_finished, read_run, read_weights
 
 SAVED_AT_ONCE = {"save_minutes": 1e-5}
-RECIPE, UNET = hybrid_recipe("UTNet"), convolutional_recipe("UNet")
+RECIPE, UNET = recipe("UTNet"), recipe("UNet")
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from plans import make_plan
 
-from trainers.convolutional import recipe as convolutional
 from trainers.transformer import recipe as transformer
+from trainers.utnet import recipe as convolutional
 from utseg.errors import SettingError
 from utseg.planning.memory import USABLE_SHARE, StepKind, training_memory
 from utseg.planning.task import for_network, planned_task

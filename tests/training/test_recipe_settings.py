@@ -1,16 +1,37 @@
-"""`--set` on levels and what belongs to each of them: what is not said follows."""
+"""Recipes by name, and `--set` on them: of levels and what belongs to each, what is not said follows."""
 
 import pytest
 from tiny_runs import make_plan
 
-from trainers.convolutional import recipe as convolutional_recipe
-from trainers.hybrid import recipe as hybrid_recipe
-from utseg.errors import SettingError
-from utseg.training.recipe import apply_settings
+from trainers.utnet import recipe
+from utseg.errors import SettingError, UsageError
+from utseg.training import recipe as recipes
+from utseg.training.recipe import apply_settings, find_recipe
+
+
+def test_a_package_of_somebody_else_adds_a_recipe(monkeypatch):
+    """By an entry point that makes a recipe of a network's name; `-m` may be the recipe's name too."""
+    found = {"mine": lambda name: recipe("UNet"), "old": lambda name: None}
+    monkeypatch.setattr(recipes, "names", lambda kind: [*found] if kind == "trainers" else ["UNet"])
+    monkeypatch.setattr(recipes, "find", lambda kind, name: found[name])
+    assert find_recipe("mine").network_name == "UNet"
+    with pytest.raises(
+        UsageError, match=r"trainer old: expected a utseg\.training\.recipe\.Recipe, got NoneType"
+    ):
+        find_recipe("old")
+    with pytest.raises(
+        UsageError, match=r"no network is called 'UNett'; there are: UNet \(and trainers: mine, old\)"
+    ):
+        find_recipe("UNett")
+
+
+@pytest.mark.parametrize(("model", "optimizer"), [("UTNet", "sgd"), ("UNet", "sgd"), ("SwinUNet", "adamw")])
+def test_a_network_is_trained_by_the_recipe_of_its_family(model, optimizer):
+    assert (find_recipe(model).network_name, find_recipe(model).optimizer.name) == (model, optimizer)
 
 
 def test_a_network_without_attention_may_have_fewer_levels_than_the_plan():
-    _, plan = apply_settings(convolutional_recipe("UNet"), make_plan(), {"network.levels": 1})
+    _, plan = apply_settings(recipe("UNet"), make_plan(), {"network.levels": 1})
     assert (plan.network_name, plan.network) == ("UNet", {"base_channels": 4, "levels": 1})
 
 
@@ -18,7 +39,7 @@ def test_with_attention_the_levels_have_to_be_said_too():
     with pytest.raises(
         SettingError, match=r"network\.block_list has the entry 2; allowed are levels from 0 to 1"
     ):
-        apply_settings(hybrid_recipe("UTNet"), make_plan(), {"network.levels": 1})
+        apply_settings(recipe("UTNet"), make_plan(), {"network.levels": 1})
 
 
 @pytest.mark.parametrize(
@@ -36,7 +57,7 @@ def test_with_attention_the_levels_have_to_be_said_too():
 )
 def test_blocks_and_heads_follow_the_levels(settings, expected):
     planned = make_plan(network={"base_channels": 8, "num_blocks": (1, 3), "num_heads": (4, 2)})
-    found = apply_settings(hybrid_recipe("UTNet"), planned, settings)[1]
+    found = apply_settings(recipe("UTNet"), planned, settings)[1]
     assert tuple(found.network[key] for key in ("block_list", "num_blocks", "num_heads")) == expected
     if found.network["num_blocks"] != [1, 3] and "network.num_blocks" not in settings:
         assert found.reasons["network.num_blocks"].startswith("follows network.block_list")
@@ -50,4 +71,4 @@ def test_wrong_lists_are_refused_in_one_line():
         ({"network.num_heads": True}, "num_heads"),
     ):
         with pytest.raises(SettingError, match=message):
-            apply_settings(hybrid_recipe("UTNet"), make_plan(), settings)
+            apply_settings(recipe("UTNet"), make_plan(), settings)

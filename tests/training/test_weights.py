@@ -7,7 +7,7 @@ from networks.small import build_small
 from safetensors.torch import save_file
 from tiny_runs import make_home, make_request
 
-from trainers.convolutional import recipe
+from trainers.utnet import recipe
 from utseg.errors import ArtefactError, InputError
 from utseg.networks.pretrained.official import export_official_state_dict
 from utseg.trainer import train_by_recipe

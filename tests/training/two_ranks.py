@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from tiny_runs import make_request
 
-from trainers.hybrid import recipe
+from trainers.utnet import recipe
 from utseg.errors import CaseErrors, InputError, UsageError, UtsegError
 from utseg.networks.losses import LossSettings, training_loss
 from utseg.trainer import train_by_recipe

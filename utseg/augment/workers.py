@@ -3,8 +3,8 @@
 Worker `w` of `n` makes the batches `first + w`, `first + w + n`, … and waits in `send` until the one before was taken.
 
 Not an executor pool: there, all workers share one result pipe and its lock, and one that is killed while it sends a batch of megabytes
-leaves the others, and the reader, waiting forever. Not torch's DataLoader: a dead worker there is a RuntimeError in the middle of
-whatever the main thread is doing, a checkpoint for example, in torch's words.
+leaves the others, and the reader, waiting forever. torch's DataLoader notices a dead worker by polling, and says neither by which signal
+it ended nor which batch is missing.
 """
 
 import signal

@@ -41,13 +41,13 @@ def _networks(arguments: argparse.Namespace) -> int:
     from utseg.networks import network_names
     from utseg.planning.memory import StepKind
     from utseg.planning.survey import survey
-    from utseg.trainer import find_trainer
+    from utseg.training.recipe import find_recipe
 
     names = list(dict.fromkeys(arguments.models or network_names()))
     for name in names:
         find("networks", name)
     tasks, title = _tasks(arguments, names)
-    kinds = [StepKind(find_trainer(name).recipe(name).optimizer.name) for name in names]
+    kinds = [StepKind(find_recipe(name).optimizer.name) for name in names]
     workers = min(arguments.workers or available_cores(), len(names))
     with process_pool(workers) as executor:
         rows = list(executor.map(survey, tasks, kinds))

@@ -18,7 +18,6 @@ from utseg.study.data import measured, own_fingerprint, preview, train_settings
 from utseg.study.jobs import finished_outcome
 from utseg.study.resolve import ResolvedRun, ResolvedStudy, StudyRequest
 from utseg.study.speed import Cost, Speed, expected_cost, measure
-from utseg.trainer import find_trainer
 
 logger = logging.getLogger("utseg")
 
@@ -40,7 +39,7 @@ def estimate(study: ResolvedStudy, request: StudyRequest, executor: Executor | N
 
     from utseg.device import resolve_device
     from utseg.training.memory import step_kind
-    from utseg.training.recipe import apply_settings
+    from utseg.training.recipe import apply_settings, find_recipe
 
     device = resolve_device(request.device)
     torch.set_num_threads(max(1, available_cores() // request.parallel))
@@ -56,7 +55,7 @@ def estimate(study: ResolvedStudy, request: StudyRequest, executor: Executor | N
             if place not in plans:
                 plans[place] = preview(run.data, known, inline)
             try:
-                recipe = find_trainer(run.planned.network).recipe(run.planned.network)
+                recipe = find_recipe(run.planned.network)
                 recipe, plan = apply_settings(recipe, plans[place], train_settings(run.planned))
                 key = (planned_task(plan), recipe.amp)
                 if key not in speeds:

@@ -63,7 +63,7 @@ class Job(Settings):
 class RunOutcome(Settings):
     """What became of a run. `error` is one line where it failed. `gmac`: 10⁹ multiply-accumulates of one patch.
 
-    `peak_memory_gb`: the most that the run's own process held in main memory (10⁹ bytes), in its last attempt.
+    `peak_memory_gb` (10⁹ bytes): the most that the run held of its GPU's memory, on a CPU its process of main memory, in its last attempt.
     """
 
     format: Literal["utseg-study-outcome-1"] = "utseg-study-outcome-1"

@@ -46,6 +46,10 @@ def run_job(job: Job, folder: Path) -> RunOutcome:
     from utseg.device import resolve_device
 
     device = resolve_device(job.device)
+    if device.type == "cuda":
+        from torch import cuda
+
+        cuda.reset_peak_memory_stats(device)
     check_disjoint(job.subjects, job.dataset, str(folder))
     train = folder / TRAIN_FOLDER
     _train(job, train, device, began)
@@ -65,7 +69,7 @@ def run_job(job: Job, folder: Path) -> RunOutcome:
         iterations=record.epochs * record.iterations_per_epoch,
         training_seconds=_training_seconds(train),
         testing_seconds=time.monotonic() - began,
-        peak_memory_gb=_peak_memory_gb(),
+        peak_memory_gb=_peak_memory_gb(device),
     )
     write_outcome(outcome, folder)
     return outcome
@@ -111,9 +115,9 @@ def _train(job: Job, train: Path, device: "torch.device", began: float) -> None:
 
 
 def _testing_estimate(job: Job, device: "torch.device") -> float:
-    from utseg.training.recipe import apply_settings
+    from utseg.training.recipe import apply_settings, find_recipe
 
-    recipe = find_trainer(job.network).recipe(job.network)
+    recipe = find_recipe(job.network)
     recipe, plan = apply_settings(recipe, read_plan(Path(job.plan_folder)), job.settings)
     speed = measure(plan, recipe, device, training=False)
     fingerprint = read_fingerprint(Path(job.preprocessed) / FINGERPRINT_FILE)
@@ -186,6 +190,11 @@ def _training_seconds(train: Path) -> float | None:
         raise UtsegError(f"{train / TRAINING_LOG}: could not be read ({error})") from None
 
 
-def _peak_memory_gb() -> float:
+def _peak_memory_gb(device: "torch.device") -> float:
+    """The most that was held: of a GPU's memory, else by this process."""
+    if device.type == "cuda":
+        from torch import cuda
+
+        return cuda.max_memory_reserved(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from utseg.errors import SettingError
+from utseg.errors import SettingError, UsageError
+from utseg.extensions import find, names
 from utseg.networks.losses import LossSettings
 from utseg.planning.override import override, settable_keys
 from utseg.planning.plan import PREPROCESSING_PREFIX, Plan
@@ -64,6 +65,23 @@ class Recipe(Settings):
     validate_every: Annotated[int, Field(ge=1)] = 1
     save_minutes: Positive = 10.0
     weight_average: Annotated[float, Field(ge=0, le=0.28)] = 0.0
+
+
+def find_recipe(model: str) -> Recipe:
+    """The recipe of that name, or that of the family of the network of that name. UsageError lists the names."""
+    family = model
+    if model not in names("trainers"):
+        if model not in names("networks"):
+            raise UsageError(
+                f"no network is called {model!r}; there are: {', '.join(names('networks'))} (and trainers: {', '.join(names('trainers'))})"
+            )
+        family = find("networks", model).family
+    recipe = find("trainers", family)(model)
+    if not isinstance(recipe, Recipe):
+        raise UsageError(
+            f"trainer {family}: expected a utseg.training.recipe.Recipe, got {type(recipe).__name__}"
+        )
+    return recipe
 
 
 def apply_settings(recipe: Recipe, plan: Plan, settings: Mapping[str, Any]) -> tuple[Recipe, Plan]:

@@ -53,7 +53,8 @@ def runs_table(data: StudyData) -> Table:
     ]
     note = (
         "Subjects: how many train, validate (they choose nothing) and are tested. Checked: no subject of a dataset is in two of them, "
-        f"and every score is of a subject named for testing; the lists by name are in {STUDY_FILE}. Memory: peak of the run's process."
+        f"and every score is of a subject named for testing; the lists by name are in {STUDY_FILE}. "
+        "Memory: peak of the run's GPU, on a CPU of its process."
     )
     return Table("Runs", columns, rows, note)
 
