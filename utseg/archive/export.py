@@ -42,7 +42,7 @@ TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold
 
 
 @dataclass(frozen=True)
-class _Run:
+class _RunToExport:
     """A run to export. `origin`: the manifest that it was imported with, if it is still the same; `scores`: None before its end."""
 
     name: str
@@ -96,7 +96,7 @@ def export_model(
     return manifest
 
 
-def _load(folder: Path) -> _Run:
+def _load(folder: Path) -> _RunToExport:
     import torch
 
     from utseg.predict.model import load_model
@@ -109,10 +109,10 @@ def _load(folder: Path) -> _Run:
     if origin and origin.files.get(f"{name}/{WEIGHTS_FILE}") != weights:
         origin = None
     scores = run_scores(folder) if is_finished(folder) else None
-    return _Run(name, folder, model.record, weights, origin, scores)
+    return _RunToExport(name, folder, model.record, weights, origin, scores)
 
 
-def _member(run: _Run, cases: Mapping[str, CaseFingerprint]) -> Member:
+def _member(run: _RunToExport, cases: Mapping[str, CaseFingerprint]) -> Member:
     came = (
         next((member for member in run.origin.members if member.name == run.name), None)
         if run.origin
@@ -137,7 +137,7 @@ def _merged_terms(terms: Terms, origins: Sequence[Manifest]) -> Terms:
     return Terms(**given)
 
 
-def _scores(runs: Sequence[_Run]) -> tuple[ScoreTable, ...]:
+def _scores(runs: Sequence[_RunToExport]) -> tuple[ScoreTable, ...]:
     """By model; tables that came with an imported model stand for the runs that they are of."""
     imported = {run.name for run in runs if run.origin}
     came = {table.runs: table for run in runs if run.origin for table in run.origin.scores}
@@ -151,7 +151,7 @@ def _scores(runs: Sequence[_Run]) -> tuple[ScoreTable, ...]:
     return tuple(sorted(tables, key=lambda table: table.runs))
 
 
-def _small_files(run: _Run, *, with_case_ids: bool) -> list[tuple[str, bytes]]:
+def _small_files(run: _RunToExport, *, with_case_ids: bool) -> list[tuple[str, bytes]]:
     """Everything but weights, by name in the archive."""
     without = {} if with_case_ids else {"training_cases": (), "validation_cases": ()}
     files = [(f"{run.name}/{RUN_FILE}", as_json(run.record.model_copy(update=without)))]

@@ -57,7 +57,7 @@ SUM_WITHIN = 1e-3
 
 
 @dataclass(frozen=True)
-class Member:
+class EnsembleMember:
     """A folder of probabilities, what its record says, and how much it counts. `order`: its channels in the order of the joined labels."""
 
     folder: Path
@@ -233,13 +233,13 @@ def _checked(path: Path, order: Sequence[int]) -> tuple[Array, Geometry]:
     return probabilities_KZYX, geometry
 
 
-def _members(folders: Sequence[Path], weights: Sequence[float] | None) -> list[Member]:
+def _members(folders: Sequence[Path], weights: Sequence[float] | None) -> list[EnsembleMember]:
     if weights is not None and len(weights) != len(folders):
         raise UsageError(f"{len(weights)} weights for {len(folders)} folders; give one for each")
     for weight in weights or ():
         if not 0 < weight < math.inf:
             raise UsageError(f"weight {weight:g}: expected a number above 0")
-    members: list[Member] = []
+    members: list[EnsembleMember] = []
     for folder, weight in sorted(zip(folders, weights or [1.0] * len(folders), strict=True)):
         record = read_record(folder)
         if record is None:
@@ -250,10 +250,12 @@ def _members(folders: Sequence[Path], weights: Sequence[float] | None) -> list[M
     return members
 
 
-def _numbered_as(first: Member | None, folder: Path, record: PredictionRecord, weight: float) -> Member:
+def _numbered_as(
+    first: EnsembleMember | None, folder: Path, record: PredictionRecord, weight: float
+) -> EnsembleMember:
     """A member that goes with the first one: channels in the order of its labels, matched by name."""
     if first is None:
-        return Member(folder, record, weight, tuple(range(max(record.labels.values()) + 1)))
+        return EnsembleMember(folder, record, weight, tuple(range(max(record.labels.values()) + 1)))
     ours, theirs = first.record, record
     if ours.channel_names != theirs.channel_names:
         raise InputError(
@@ -262,10 +264,10 @@ def _numbered_as(first: Member | None, folder: Path, record: PredictionRecord, w
     matching = match_labels(ours.labels, theirs.labels, we=str(first.folder), they=str(folder))
     if not same_numbering(ours.labels, theirs.labels):
         logger.info("%s and %s: labels matched by name: %s", first.folder, folder, matching.in_words())
-    return Member(folder, record, weight, tuple(matching.channel_order()))
+    return EnsembleMember(folder, record, weight, tuple(matching.channel_order()))
 
 
-def _cases(members: Sequence[Member], case_ids: Sequence[str] | None) -> list[str]:
+def _cases(members: Sequence[EnsembleMember], case_ids: Sequence[str] | None) -> list[str]:
     """The cases to join. Raises CaseErrors for all that some folder lacks, has without probabilities, or has from other images."""
     there = {case_id for member in members for case_id in member.record.cases}
     wanted = sorted(there if case_ids is None else set(case_ids))
@@ -296,8 +298,8 @@ def _has_probabilities(case_id: str, entry: PredictedCase) -> bool:
     )
 
 
-def _other_input(case_id: str, members: Sequence[Member]) -> list[str]:
-    def what(member: Member) -> tuple[Any, ...]:
+def _other_input(case_id: str, members: Sequence[EnsembleMember]) -> list[str]:
+    def what(member: EnsembleMember) -> tuple[Any, ...]:
         entry = member.record.cases[case_id]
         return sorted(entry.inputs.values()), entry.frame, entry.frames
 
@@ -308,7 +310,7 @@ def _other_input(case_id: str, members: Sequence[Member]) -> list[str]:
     ]
 
 
-def _new_record(members: Sequence[Member]) -> PredictionRecord:
+def _new_record(members: Sequence[EnsembleMember]) -> PredictionRecord:
     whole = math.fsum(member.weight for member in members)
     used = [
         model.model_copy(update={"share": _share(model, member) / whole})
@@ -328,7 +330,7 @@ def _new_record(members: Sequence[Member]) -> PredictionRecord:
     )
 
 
-def _share(model: ModelUse, member: Member) -> float:
+def _share(model: ModelUse, member: EnsembleMember) -> float:
     of_member = 1 / len(member.record.models) if model.share is None else model.share
     return of_member * member.weight
 

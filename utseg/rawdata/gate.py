@@ -22,7 +22,7 @@ from utseg.rawdata.cine import frames_text, labelled_frames
 from utseg.rawdata.content import dicom_refusal, is_dicom
 from utseg.rawdata.geometry import Geometry
 from utseg.rawdata.names import IMAGE_ENDINGS, ITK_ENDINGS
-from utseg.rawdata.nifti import Volume
+from utseg.rawdata.nifti import ImageFrame
 from utseg.rawdata.write import write_mask
 
 __all__ = [
@@ -131,12 +131,12 @@ def _require_known_ending(path: Path) -> None:
         raise not_an_image(path)
 
 
-def _read_volume(path: Path, frame: int | None) -> Volume:
+def _read_volume(path: Path, frame: int | None) -> ImageFrame:
     _require_known_ending(path)
     return itk.read_volume(path, frame) if path.name.endswith(ITK_ENDINGS) else nifti.read_volume(path, frame)
 
 
-def _image_values(path: Path, volume: Volume) -> NDArray[np.float32]:
+def _image_values(path: Path, volume: ImageFrame) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         image = np.ascontiguousarray(volume.values, dtype=np.float32)
     low, high = image.min(), image.max()  # NaN if any voxel is
@@ -177,7 +177,7 @@ def _narrow_slices(path: Path, geometry: Geometry) -> list[Notice]:
     return [Notice("has narrow slices: check the order of the spacings in the header", str(path), detail)]
 
 
-def _label_values(path: Path, volume: Volume, labels: Mapping[str, int]) -> NDArray[np.uint8]:
+def _label_values(path: Path, volume: ImageFrame, labels: Mapping[str, int]) -> NDArray[np.uint8]:
     values = volume.values
     known = np.zeros(256, dtype=bool)
     known[list(labels.values())] = True

@@ -16,12 +16,12 @@ import numpy as np
 from utseg.errors import InputError
 from utseg.rawdata.content import CHUNK_BYTES, LARGEST_RATIO, PIECE_BYTES, dicom_refusal, is_dicom, wrong_size
 from utseg.rawdata.geometry import Geometry, affine_of_itk, affine_problem
-from utseg.rawdata.nifti import LARGEST_VOXELS, ONE_NUMBER, Volume, frame_index
+from utseg.rawdata.nifti import LARGEST_VOXELS, ONE_NUMBER, ImageFrame, frame_index
 
 LONGEST_HEADER = 2**16
 
 
-def read_volume(path: Path, frame: int | None) -> Volume:
+def read_volume(path: Path, frame: int | None) -> ImageFrame:
     """Reads one frame, ZYX. `frame` None is for files of one frame. Raises InputError."""
     size, geometry = _information(path)
     index = frame_index(path, frame, size[3] if len(size) > 3 else 1)
@@ -29,7 +29,7 @@ def read_volume(path: Path, frame: int | None) -> Volume:
 
     with _itk_errors(path):
         values = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
-    return Volume(geometry.from_file(values[index] if values.ndim == 4 else values), geometry)
+    return ImageFrame(geometry.from_file(values[index] if values.ndim == 4 else values), geometry)
 
 
 def frame_count(path: Path) -> int:

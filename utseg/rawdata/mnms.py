@@ -15,7 +15,7 @@ from utseg.errors import CaseErrors, InputError, listing
 from utseg.files import require_no_broken_link
 from utseg.rawdata.cine import CHANNEL_NAMES, find_file, frames_text, labelled_frames, unlabelled_frames
 from utseg.rawdata.names import letter_case_differs, name_problem, name_problems
-from utseg.rawdata.tables import Table, is_empty, read_table
+from utseg.rawdata.tables import CsvTable, is_empty, read_table
 
 LABELS: Mapping[str, int] = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
 PARTITIONS: tuple[tuple[str, Partition, bool], ...] = (
@@ -42,7 +42,7 @@ class _Row:
 
 
 @dataclass(frozen=True)
-class _Subject:
+class _SubjectFolder:
     code: str
     folder: Path
     partition: Partition
@@ -127,7 +127,7 @@ def _table_folders(folder: Path, root: Path) -> list[Path]:
     return [folder, folder.absolute().parent] if folder.absolute().name == "OpenDataset" else [folder]
 
 
-def _subjects(root: Path) -> Iterator[_Subject]:
+def _subjects(root: Path) -> Iterator[_SubjectFolder]:
     for name, partition, may_be_labelled in PARTITIONS:
         parent = root / name
         for part in (parent.parent, parent):
@@ -135,10 +135,10 @@ def _subjects(root: Path) -> Iterator[_Subject]:
         if parent.is_dir():
             for entry in sorted(parent.iterdir()):
                 if require_no_broken_link(entry).is_dir() and not entry.name.startswith("."):
-                    yield _Subject(entry.name, entry, partition, may_be_labelled)
+                    yield _SubjectFolder(entry.name, entry, partition, may_be_labelled)
 
 
-def _find_table(folders: list[Path]) -> Table:
+def _find_table(folders: list[Path]) -> CsvTable:
     """The CSV that has the columns, whatever it is called."""
     tables = [
         read_table(path)
@@ -168,7 +168,7 @@ def _find_table(folders: list[Path]) -> Table:
     )
 
 
-def _read_rows(table: Table) -> dict[str, _Row]:
+def _read_rows(table: CsvTable) -> dict[str, _Row]:
     """Rows by subject code. Raises CaseErrors for codes that are no names or there twice, and for frames that are no numbers."""
     code_column = table.column(*CODE_COLUMN)
     assert code_column is not None, "the table was chosen by this column"
@@ -194,7 +194,7 @@ def _read_rows(table: Table) -> dict[str, _Row]:
     return rows
 
 
-def _frames(table: Table, row: Mapping[str, str]) -> tuple[int, int] | None:
+def _frames(table: CsvTable, row: Mapping[str, str]) -> tuple[int, int] | None:
     found = []
     for name in ("ED", "ES"):
         text = row[table.column(name) or name]
@@ -211,7 +211,7 @@ def _frames(table: Table, row: Mapping[str, str]) -> tuple[int, int] | None:
 
 
 def _cases(
-    subject: _Subject, row: _Row, notes: dict[str, list[str]], misplaced: list[_Misplaced]
+    subject: _SubjectFolder, row: _Row, notes: dict[str, list[str]], misplaced: list[_Misplaced]
 ) -> list[Case]:
     image = find_file(subject.folder, f"{subject.code}_sa") or subject.folder / f"{subject.code}_sa.nii.gz"
     label = find_file(subject.folder, f"{subject.code}_sa_gt") if subject.may_be_labelled else None
@@ -271,7 +271,7 @@ def _frame_problems(misplaced: Sequence[_Misplaced]) -> Iterator[str]:
         yield f"subject {one.code}: {text}; correct ED and ES"
 
 
-def _warnings(table: Table, notes: Mapping[str, list[str]]) -> Iterator[str]:
+def _warnings(table: CsvTable, notes: Mapping[str, list[str]]) -> Iterator[str]:
     texts = {
         "absent": "subjects in the CSV have no folder and are left out",
         "no row": "subject folders have no row in the CSV: unlabelled, every frame a case, no vendor or centre",

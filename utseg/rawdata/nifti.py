@@ -72,7 +72,7 @@ class Header:
 
 
 @dataclass(frozen=True)
-class Volume:
+class ImageFrame:
     """One frame: `values` ZYX of any real dtype, and what the user should know about the file."""
 
     values: NDArray[Any]
@@ -86,7 +86,7 @@ def read_header(path: Path) -> Header:
         return _checked_header(path, content)
 
 
-def read_volume(path: Path, frame: int | None) -> Volume:
+def read_volume(path: Path, frame: int | None) -> ImageFrame:
     """Reads one frame and checks the whole file. `frame` None is for files of one frame. Raises InputError."""
     with _opened(path) as content:
         header = _checked_header(path, content)
@@ -97,7 +97,7 @@ def read_volume(path: Path, frame: int | None) -> Volume:
     values = header.geometry.from_file(
         np.frombuffer(data, header.dtype).reshape(header.geometry.file_size_xyz[::-1])
     )
-    return Volume(_scaled(values, header.scale), header.geometry, header.warnings)
+    return ImageFrame(_scaled(values, header.scale), header.geometry, header.warnings)
 
 
 def read_bytes(path: Path, total: int) -> bytearray:

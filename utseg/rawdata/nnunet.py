@@ -22,7 +22,7 @@ from utseg.rawdata.description import (
     require_normalisation_of_mr,
 )
 from utseg.rawdata.names import image_stem, letter_case_differs, name_problems
-from utseg.rawdata.tables import Table, is_empty, read_table
+from utseg.rawdata.tables import CsvTable, is_empty, read_table
 
 TABLE_FILE = "cases.csv"
 FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "labelsTs")
@@ -199,7 +199,7 @@ def _why_lone(labels: Sequence[str], unlabelled: Sequence[str], ending: str) -> 
     return ""
 
 
-def _with_rows(cases: Iterable[Case], table: Table, warnings: list[str]) -> list[Case]:
+def _with_rows(cases: Iterable[Case], table: CsvTable, warnings: list[str]) -> list[Case]:
     """Subject, phase and groups from `cases.csv`. A training case without a row is an error: its subject decides on its fold."""
     columns = {key: _required_column(table, key) for key in ("case", "subject")}
     problems = name_problems((row[columns["case"]] for row in table.rows), "case")
@@ -241,7 +241,7 @@ def _with_rows(cases: Iterable[Case], table: Table, warnings: list[str]) -> list
     return complete
 
 
-def _group_columns(table: Table, others: set[str]) -> dict[str, str]:
+def _group_columns(table: CsvTable, others: set[str]) -> dict[str, str]:
     """The columns to group by, as they are called in the file, by the name of the group. Columns without any value are left out."""
     canonical = {alias: group for group, aliases in GROUPS.items() for alias in aliases}
     found: dict[str, str] = {}
@@ -255,7 +255,7 @@ def _group_columns(table: Table, others: set[str]) -> dict[str, str]:
     return found
 
 
-def _required_column(table: Table, key: str) -> str:
+def _required_column(table: CsvTable, key: str) -> str:
     column = table.column(key)
     if column is None:
         raise InputError(

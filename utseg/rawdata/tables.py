@@ -21,7 +21,7 @@ SEPARATOR_LINE = re.compile(r'"?sep=(.)"?(?:\1|[;,\t ])*\r?(?:\n|$)', re.IGNOREC
 
 
 @dataclass(frozen=True)
-class Table:
+class CsvTable:
     """`rows` map column names, as written, to values without surrounding blanks; `lines` holds each row's line in the file."""
 
     path: Path
@@ -44,7 +44,7 @@ def is_empty(value: str) -> bool:
     return value.strip().casefold() in EMPTY
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> CsvTable:
     """Reads a CSV file. Raises InputError that names file and line: unreadable, a column twice, a row with more cells than columns."""
     try:
         if path.stat().st_size > LARGEST_BYTES:
@@ -85,7 +85,7 @@ def _decoded(path: Path, data: bytes) -> str:
     return text
 
 
-def _collect(path: Path, text: str, separator: str, lines_before: int) -> Table:
+def _collect(path: Path, text: str, separator: str, lines_before: int) -> CsvTable:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     columns = [cell.strip() for cell in next(reader, [])]
     named = [column for column in columns if column]
@@ -104,4 +104,4 @@ def _collect(path: Path, text: str, separator: str, lines_before: int) -> Table:
         padded = cells + [""] * (len(columns) - len(cells))
         rows.append({column: padded[i].strip() for i, column in enumerate(columns) if column})
         lines.append(reader.line_num + lines_before)
-    return Table(path, tuple(named), tuple(rows), tuple(lines))
+    return CsvTable(path, tuple(named), tuple(rows), tuple(lines))
