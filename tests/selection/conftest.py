@@ -8,6 +8,9 @@ import pytest
 import torch
 from made_folds import make_folds
 
+from utseg.commands.find_best_configuration import main as find
+from utseg.selection import pairs
+
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
@@ -29,6 +32,18 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Never write there."""
     return make_folds(tmp_path_factory.mktemp("folds") / "home")
+
+
+@pytest.fixture(scope="session")
+def chosen(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which the choice was made once, pairs two cases at a time. Leave it as it was."""
+    home = Path(shutil.copytree(made, tmp_path_factory.mktemp("chosen") / "home"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pairs, "CASES_AT_ONCE", 2)
+        patch.setattr("utseg.predict.pipeline.WITHOUT_POOL", 100)
+        patch.setattr("utseg.selection.find.INLINE", 100)
+        assert find(["-d", "Tiny", "--home", str(home), "--device", "cpu", "-np", "1", "--quiet"]) == 0
+    return home
 
 
 @pytest.fixture()

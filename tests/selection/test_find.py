@@ -36,14 +36,6 @@ def find(home: Path, *words: object) -> int:
     return main([*map(str, words), "--home", str(home), "--device", "cpu", "-np", "1"])
 
 
-@pytest.fixture(scope="module")
-def chosen(made, tmp_path_factory) -> Path:
-    """A home in which the choice was made once."""
-    home = Path(shutil.copytree(made, tmp_path_factory.mktemp("chosen") / "home"))
-    assert find(home, "-d", "Tiny", "--quiet") == 0
-    return home
-
-
 def results(home: Path) -> Path:
     return home / "results" / "Tiny"
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from made_folds import edit_json
 
-from utseg.commands.find_best_configuration import main as find
 from utseg.commands.predict import main
 from utseg.errors import SettingError
 from utseg.postprocess import Postprocessing, postprocess
@@ -21,10 +20,9 @@ RULES = Postprocessing(rules=(KeepLargestOfLabel(label="RV"), FillHoles(label="R
 
 
 @pytest.fixture(scope="module")
-def chosen(made, tmp_path_factory) -> Path:
+def both(chosen, tmp_path_factory) -> Path:
     """A home with a best.json: both networks together, and rules that change masks of random weights."""
-    home = Path(shutil.copytree(made, tmp_path_factory.mktemp("best") / "home"))
-    assert find(["--home", str(home), "--device", "cpu", "-np", "1", "--quiet"]) == 0
+    home = Path(shutil.copytree(chosen, tmp_path_factory.mktemp("best") / "home"))
     best = read_best(home / "results/Tiny")
     every = sorted(path.parent for path in (home / "results/Tiny").glob("auto_2d/*/fold*/run.json"))
     known = {member.run: member for member in best.members}
@@ -48,10 +46,10 @@ def sha(folder: Path) -> str:
 
 
 @pytest.fixture()
-def predict(chosen, tmp_path, capfd):
+def predict(both, tmp_path, capfd):
     """Runs the command on the raw cases, in this process; exit code, error lines, all output."""
 
-    def call(*words: object, home: Path = chosen, out: str = "out") -> tuple[int, list[str], str]:
+    def call(*words: object, home: Path = both, out: str = "out") -> tuple[int, list[str], str]:
         source = home / "raw" / "Tiny"
         arguments = ["-i", source, "-o", tmp_path / out, "--home", home, "--device", "cpu", *words]
         code = main([str(word) for word in arguments])
@@ -66,7 +64,7 @@ def masks(folder: Path) -> dict[str, np.ndarray]:
     return {path.name: np.asarray(nibabel.load(path).dataobj).T for path in sorted(folder.glob("*.nii.gz"))}
 
 
-def test_without_a_model_the_best_ones_predict_and_masks_are_postprocessed(predict, chosen, tmp_path):
+def test_without_a_model_the_best_ones_predict_and_masks_are_postprocessed(predict, both, tmp_path):
     code, errors, output = predict("--save-probabilities")
     assert (code, errors) == (0, [])
     assert (
@@ -101,7 +99,7 @@ def test_a_named_model_or_fold_overrides_it_and_that_is_said(predict, tmp_path):
     assert record["postprocessing"]["rules"] == []
 
 
-def test_masks_of_another_postprocessing_are_not_kept(predict, chosen, tmp_path):
+def test_masks_of_another_postprocessing_are_not_kept(predict, both, tmp_path):
     words = ("-m", "UNet", "UTNet")
     assert predict(*words)[0] == 0
     plain = masks(tmp_path / "out")
@@ -113,8 +111,8 @@ def test_masks_of_another_postprocessing_are_not_kept(predict, chosen, tmp_path)
     assert "8 masks there and verified, 0 to be made" in predict("--resume")[2]
 
 
-def test_a_member_that_was_trained_again_is_one_clear_error(predict, chosen, tmp_path):
-    home = Path(shutil.copytree(chosen, tmp_path / "home"))
+def test_a_member_that_was_trained_again_is_one_clear_error(predict, both, tmp_path):
+    home = Path(shutil.copytree(both, tmp_path / "home"))
     weights = home / "results/Tiny/auto_2d/UTNet/fold0/model.safetensors"
     shutil.copy(home / "results/Tiny/auto_2d/UTNet/fold1/model.safetensors", weights)
     code, errors, _ = predict(home=home)
@@ -129,8 +127,8 @@ def test_a_member_that_was_trained_again_is_one_clear_error(predict, chosen, tmp
     assert predict("-m", "UTNet", home=home)[0] == 0
 
 
-def test_a_damaged_choice_names_the_file_and_the_key(predict, chosen, tmp_path):
-    home = Path(shutil.copytree(chosen, tmp_path / "home"))
+def test_a_damaged_choice_names_the_file_and_the_key(predict, both, tmp_path):
+    home = Path(shutil.copytree(both, tmp_path / "home"))
     edit_json(home / "results/Tiny/best.json", lambda value: value.update(postprocesing={}))
     code, errors, _ = predict(home=home)
     assert code == 1
