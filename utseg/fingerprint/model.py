@@ -1,13 +1,16 @@
 """The Fingerprint: what was measured on a dataset's training cases. Planners decide on it alone; nothing is measured or decided here."""
 
+import logging
 from pathlib import Path
 from typing import Literal
 
+from utseg.errors import UtsegError
 from utseg.files import sha256_json, write_text
 from utseg.notices import Notice
 from utseg.rawdata.ways import Way
 from utseg.settings import Settings, read_model
 
+logger = logging.getLogger("utseg")
 FINGERPRINT_FILE = "fingerprint.json"
 PERCENTILES = (0.5, 1.0, 2.0, 5.0, 25.0, 50.0, 75.0, 95.0, 98.0, 99.0, 99.5)
 
@@ -153,3 +156,12 @@ def write_fingerprint(fingerprint: Fingerprint, path: Path) -> None:
 def read_fingerprint(path: Path) -> Fingerprint:
     """Reads a fingerprint; a wrong value or unknown key raises SettingError naming the path of the key."""
     return read_model(Fingerprint, path)
+
+
+def previous_fingerprint(path: Path) -> Fingerprint | None:
+    """What was measured before; None, with a warning, where that cannot be read."""
+    try:
+        return read_fingerprint(path) if path.is_file() else None
+    except UtsegError as error:
+        logger.warning("%s; measuring all cases again", error)
+        return None

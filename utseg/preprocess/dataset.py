@@ -18,8 +18,8 @@ from utseg.compute.pool import process_pool
 from utseg.errors import InputError, UtsegError
 from utseg.extensions import find
 from utseg.files import folder_lock, remove_leftovers, require_writable, write_text
-from utseg.fingerprint import Fingerprint, make_fingerprint, read_fingerprint, write_fingerprint
-from utseg.fingerprint.model import FINGERPRINT_FILE
+from utseg.fingerprint import Fingerprint, make_fingerprint, write_fingerprint
+from utseg.fingerprint.model import FINGERPRINT_FILE, previous_fingerprint
 from utseg.fingerprint.same_scan import same_scans
 from utseg.home import PLAN_FILE, plan_folder_name
 from utseg.planning.memory import StepKind, training_memory
@@ -154,7 +154,7 @@ def _look_and_plan(
 ) -> tuple[Fingerprint, Plan]:
     plan_file = folder / request.folder_name / PLAN_FILE
     existing = read_plan(plan_file.parent) if plan_file.is_file() and not request.replan else None
-    previous = _previous_fingerprint(folder / FINGERPRINT_FILE)
+    previous = previous_fingerprint(folder / FINGERPRINT_FILE)
     with ThreadPoolExecutor(1) as thread:
         if existing is None and previous is None and len(dataset.training_cases()) >= WARM_UP_FROM_CASES:
             thread.submit(_warm_up)
@@ -188,16 +188,6 @@ def _warm_up() -> None:
     training_memory(NetworkTask(DEFAULT_NETWORK, 1, 2, (16, 16), 1, {"base_channels": 4}), AS_BY_DEFAULT)
 
 
-def _previous_fingerprint(file: Path) -> Fingerprint | None:
-    if not file.is_file():
-        return None
-    try:
-        return read_fingerprint(file)
-    except UtsegError as error:
-        logger.warning("%s; measuring all cases again", error)
-        return None
-
-
 def _require_same_data(plan: Plan, fingerprint: Fingerprint, plan_file: Path) -> None:
     """A plan that was edited may not contradict the data in what is no choice."""
     for key, planned, found in (
@@ -213,16 +203,15 @@ def _require_same_data(plan: Plan, fingerprint: Fingerprint, plan_file: Path) ->
 
 def _write_changed(fingerprint: Fingerprint, plan: Plan, folder: Path, plan_folder: Path) -> None:
     """Writes what differs from what is there. The plan that is replaced stays beside it, and so do those replaced before."""
-    if _previous_fingerprint(folder / FINGERPRINT_FILE) != fingerprint:
+    if previous_fingerprint(folder / FINGERPRINT_FILE) != fingerprint:
         write_fingerprint(fingerprint, folder / FINGERPRINT_FILE)
     file = plan_folder / PLAN_FILE
     plan_folder.mkdir(exist_ok=True)
     if file.is_file():
-        before = file.read_text(encoding="utf-8", errors="replace")
-        if before == plan.model_dump_json(indent=2) + "\n" or _is_plan(plan, plan_folder):
+        if _is_plan(plan, plan_folder):
             return
         kept = _previous_plan_file(plan_folder)
-        write_text(kept, before)
+        write_text(kept, file.read_text(encoding="utf-8", errors="replace"))
         logger.info("the plan before is kept in %s", kept)
     write_plan(plan, plan_folder)
 

@@ -41,7 +41,7 @@ def make_splits(
 ) -> list[Split]:
     """Folds of subjects: each validates in exactly one, and trains in the others. Sizes differ by one at most.
 
-    Subjects are shuffled within vendor and pathology (as far as the cases have these columns), then dealt out in that order: so the
+    Subjects are shuffled within vendor and pathology (as far as the cases have these columns), then handed out in that order: so the
     subjects of one vendor, and of one vendor and pathology, differ by one at most between folds too. With fewer subjects than `folds`
     there are as many folds as subjects; with a single one there is none. same: subjects who share a scan (`same_scans`) count as one.
     """
@@ -52,17 +52,15 @@ def make_splits(
     strata = {same.get(case.subject, case.subject): _stratum(case) for case in reversed(cases)}
     subjects = np.array(sorted(strata), dtype=object)
     np.random.default_rng(seed).shuffle(subjects)
-    dealt = sorted(subjects, key=lambda subject: strata[subject])
-    count = min(folds, len(dealt))
+    ordered = sorted(subjects, key=lambda subject: strata[subject])
+    count = min(folds, len(ordered))
     if count < 2:
         return []
-    by_own_names = [sorted(names[subject]) for subject in dealt]
+    groups = [names[subject] for subject in ordered]
     return [
         {
-            "training": sorted(
-                name for i, own in enumerate(by_own_names) if i % count != fold for name in own
-            ),
-            "validation": sorted(name for own in by_own_names[fold::count] for name in own),
+            "training": sorted(name for i, group in enumerate(groups) if i % count != fold for name in group),
+            "validation": sorted(name for group in groups[fold::count] for name in group),
         }
         for fold in range(count)
     ]

@@ -14,11 +14,10 @@ from typing import Any
 
 from utseg.case import Case, Dataset
 from utseg.compute.pool import process_pool
-from utseg.errors import UtsegError
 from utseg.files import sha256_json
-from utseg.fingerprint import Fingerprint, make_fingerprint, read_fingerprint, write_fingerprint
+from utseg.fingerprint import Fingerprint, make_fingerprint, write_fingerprint
 from utseg.fingerprint.make import summarise
-from utseg.fingerprint.model import FINGERPRINT_FILE
+from utseg.fingerprint.model import FINGERPRINT_FILE, previous_fingerprint
 from utseg.fingerprint.same_scan import in_words
 from utseg.home import PLAN_FILE, plan_folder_name
 from utseg.planning.plan import PREPROCESSING_PREFIX, Plan
@@ -27,6 +26,7 @@ from utseg.preprocess.splits import SPLITS_FILE, write_splits
 from utseg.study.checksums import Checksums
 from utseg.study.definition import Definition
 from utseg.study.expand import PlannedRun, StudyPlan, expand
+from utseg.trainer import planned_step
 
 logger = logging.getLogger("utseg")
 DATA_FOLDER = "study_data"
@@ -52,7 +52,7 @@ class RunData:
     @property
     def request(self) -> PlanRequest:
         """What is asked of planning."""
-        return PlanRequest(planner=self.planner, settings=self.plan_settings)
+        return PlanRequest(planner=self.planner, settings=self.plan_settings, step_kind=planned_step)
 
 
 def run_data(run: PlannedRun, dataset: Dataset, checksums: Checksums, root: Path) -> RunData:
@@ -93,28 +93,13 @@ def measured(
 ) -> Fingerprint:
     """All labelled training cases of a dataset, measured; those that were before are not again. `root` is `preprocessed`."""
     file = root / DATA_FOLDER / f"{dataset.name}.{FINGERPRINT_FILE}"
-    previous = next(
-        (
-            found
-            for place in (file, root / dataset.name / FINGERPRINT_FILE)
-            if (found := _readable(place)) is not None
-        ),
-        None,
-    )
+    previous = previous_fingerprint(file) or previous_fingerprint(root / dataset.name / FINGERPRINT_FILE)
     with nullcontext(executor) if executor else process_pool(workers) as pool:
         fingerprint = make_fingerprint(dataset, pool, workers=workers, previous=previous)
     if keep and fingerprint != previous:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_fingerprint(fingerprint, file)
     return fingerprint
-
-
-def _readable(file: Path) -> Fingerprint | None:
-    try:
-        return read_fingerprint(file) if file.is_file() else None
-    except UtsegError as error:
-        logger.warning("%s; measuring all cases again", error)
-        return None
 
 
 def prepare(
