@@ -69,7 +69,7 @@ def finish(run: "Run", state: "State", was_complete: bool) -> dict[str, float | 
         logger.info("%s: this run has finished, nothing is left to do", folder)
     else:
         # Weights of the end, whatever validation said on the way: whoever is to score a model must not choose it.
-        write_weights(state.outcome.state_dict(), folder)
+        write_weights(state.model.state_dict(), folder)
         state.say_which_model()
         try:
             validate_at_native_resolution(run)

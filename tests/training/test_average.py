@@ -56,7 +56,7 @@ def test_what_is_packed_is_restored() -> None:
     network = nn.Linear(2, 2)
     average, other = WeightAverage(network, 0.1), WeightAverage(nn.Linear(2, 2), 0.1)
     average.add(network)
-    other.restore(average.packed())
+    other.load_state_dict(average.state_dict())
     with torch.no_grad():
         network.weight.add_(1)
     average.add(network)

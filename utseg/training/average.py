@@ -26,12 +26,12 @@ class WeightAverage(Generic[Network]):
         self.steps = 0
         self._exponent = exponent(width)
 
-    def packed(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """As tensors and plain types."""
         return {"steps": self.steps, "network": dict(self.network.state_dict())}
 
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Takes over what was packed."""
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Takes over what `state_dict` gave."""
         self.network.load_state_dict(saved["network"])
         self.steps = saved["steps"]
 

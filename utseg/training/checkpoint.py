@@ -28,7 +28,7 @@ FORMAT = "utseg-checkpoint-1"
 
 def save_latest(state: dict[str, Any], folder: Path) -> None:
     """Writes the state as the latest checkpoint and keeps the one before. A failure leaves both old files as they were."""
-    data = _packed(state)
+    data = _as_bytes(state)
     latest = folder / LATEST
     with atomic_path(latest) as temporary:
         temporary.write_bytes(data)
@@ -39,7 +39,7 @@ def save_latest(state: dict[str, Any], folder: Path) -> None:
 
 def save_best(state: dict[str, Any], folder: Path) -> None:
     """Writes the state as the best checkpoint: a mark for people, and what is left of a run that came to grief. It is not the model."""
-    write_bytes(folder / BEST, _packed(state))
+    write_bytes(folder / BEST, _as_bytes(state))
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -67,8 +67,8 @@ def load(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as members:
             damaged = members.testzip()
-        packed = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
-        state: dict[str, Any] = packed["state"] if packed and packed["format"] == FORMAT else {}
+        content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = content["state"] if content and content["format"] == FORMAT else {}
     except OSError as error:
         raise ArtefactError(f"{path}: could not be read ({error.strerror or error})") from error
     except Exception as error:  # a damaged file can fail anywhere inside torch, with any type
@@ -103,7 +103,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
     np.random.set_state((name, np.array(keys, np.uint32), position, has_gauss, cached))  # noqa: NPY002
 
 
-def _packed(state: dict[str, Any]) -> bytes:
+def _as_bytes(state: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "state": state}, buffer)
     return buffer.getvalue()

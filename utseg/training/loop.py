@@ -26,7 +26,7 @@ from utseg.training.recipe import Recipe
 from utseg.training.record import RUN_FILE, write_run
 from utseg.training.request import TrainRequest, TrainResult
 from utseg.training.run_folder import claim, require_run, unfinish
-from utseg.training.state import State, best_packed, new_state, packed, restored
+from utseg.training.state import State, best_checkpoint, latest_checkpoint, new_state, resumed_state
 from utseg.training.step import LossNotFinite, Sums, precision, train_step
 from utseg.training.time_limit import fit_run_to_time, keep_to_time
 from utseg.training.validation import Validation, validate
@@ -47,7 +47,7 @@ def train(request: TrainRequest, recipe: Recipe, finish: Finish) -> TrainResult:
     processes = join_processes()
     with processes.naming_errors(), ExitStack() as held:
         request = after_restart(request, processes)
-        run = processes.fail_together(lambda: claimed(request, recipe, processes, held))
+        run = processes.fail_together(lambda: claim_folder(request, recipe, processes, held))
         check_same_everywhere(run)
         record, recipe = processes.on_first(lambda: (run.record, run.recipe))
         run = replace(run, record=record, recipe=recipe)
@@ -56,7 +56,7 @@ def train(request: TrainRequest, recipe: Recipe, finish: Finish) -> TrainResult:
             is_complete = state.is_complete
             if not is_complete:
                 processes.on_first(lambda: unfinish(request.output))
-                fit(run, state, interruption)
+                run_schedule(run, state, interruption)
         dice = finish(run, state, is_complete) if processes.is_first else {}
     if processes.is_first:
         report(dice, request)
@@ -72,7 +72,7 @@ def after_restart(request: TrainRequest, processes: Processes) -> TrainRequest:
     return replace(request, resume=is_there, overwrite=False)
 
 
-def claimed(request: TrainRequest, recipe: Recipe, processes: Processes, held: ExitStack) -> Run:
+def claim_folder(request: TrainRequest, recipe: Recipe, processes: Processes, held: ExitStack) -> Run:
     """The run to work on, checked; rank 0 holds its folder."""
     run = prepare(request, recipe, processes)
     if not processes.is_first:
@@ -95,7 +95,7 @@ def start(run: Run, started: float, interruption: Interruption) -> tuple[Run, St
         if saved is None:
             logger.info("%s: the run was stopped before its first checkpoint and begins anew", folder)
             return run, new_state(run)
-        state = restored(run, saved)
+        state = resumed_state(run, saved)
         logger.info("resuming after iteration %d of %d", state.iteration, state.schedule.iterations)
         return run, state
     if run.request.max_time_s is not None:
@@ -109,7 +109,7 @@ def start(run: Run, started: float, interruption: Interruption) -> tuple[Run, St
     return run, new_state(run)
 
 
-def fit(run: Run, state: State, interruption: Interruption) -> None:
+def run_schedule(run: Run, state: State, interruption: Interruption) -> None:
     """Trains until the schedule is complete. After a signal the state is saved and Interrupted raised."""
     folder, processes = run.request.output, run.processes
     began = saved = processes.now()
@@ -152,7 +152,9 @@ def fit(run: Run, state: State, interruption: Interruption) -> None:
 def save(run: Run, state: State) -> None:
     """Writes the latest checkpoint, with the random states of all processes; they go on when it is there."""
     generators = run.processes.gather(random_state())
-    run.processes.on_first(lambda: checkpoint.save_latest(packed(state, generators), run.request.output))
+    run.processes.on_first(
+        lambda: checkpoint.save_latest(latest_checkpoint(state, generators), run.request.output)
+    )
 
 
 def iterate(run: Run, state: State, batches: Iterator[Batch]) -> None:
@@ -201,7 +203,7 @@ def end_epoch(run: Run, state: State, log: RunLog | None, interruption: Interrup
         pictures = shows_pictures(number, record.epochs, run.recipe.validate_every)
         with precision(run.recipe.amp, run.device):
             validation = validate(
-                state.outcome,
+                state.model,
                 run.store,
                 run.validation,
                 run.plan,
@@ -214,7 +216,7 @@ def end_epoch(run: Run, state: State, log: RunLog | None, interruption: Interrup
     is_best = validation is not None and is_at_least(validation.mean_dice, state.best_score)
     if validation is not None and is_best:
         processes.on_first(
-            lambda: checkpoint.save_best(best_packed(state, validation.mean_dice), run.request.output)
+            lambda: checkpoint.save_best(best_checkpoint(state, validation.mean_dice), run.request.output)
         )
         state.best_score, state.best_epoch = validation.mean_dice, number
     keep_to_time(run, state, number, processes.now() - began)

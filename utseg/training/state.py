@@ -39,7 +39,7 @@ class State:
     average: WeightAverage[SegmentationNetwork] | None = None
 
     @property
-    def outcome(self) -> SegmentationNetwork:
+    def model(self) -> SegmentationNetwork:
         """The network that is validated and saved: the averaged one where the recipe averages."""
         return self.average.network if self.average else self.network
 
@@ -94,7 +94,7 @@ def _on_cpu(network: SegmentationNetwork) -> dict[str, Any]:
     return {name: value.cpu() for name, value in network.state_dict().items()}
 
 
-def packed(state: State, generators: list[dict[str, Any]]) -> dict[str, Any]:
+def latest_checkpoint(state: State, generators: list[dict[str, Any]]) -> dict[str, Any]:
     """The state with those of all random generators of each process, as tensors and plain types."""
     return {
         "epoch": state.epoch,
@@ -108,22 +108,22 @@ def packed(state: State, generators: list[dict[str, Any]]) -> dict[str, Any]:
         "seconds": state.seconds,
         "sums": asdict(state.sums),
         "history": state.history,
-        "average": state.average.packed() if state.average else None,
+        "average": state.average.state_dict() if state.average else None,
     }
 
 
-def best_packed(state: State, score: float | None) -> dict[str, Any]:
+def best_checkpoint(state: State, score: float | None) -> dict[str, Any]:
     """What the best checkpoint holds: the weights that were validated, and where they come from."""
     return {
         "epoch": state.epoch + 1,
         "iteration": state.iteration,
-        "network": dict(state.outcome.state_dict()),
+        "network": dict(state.model.state_dict()),
         "best_score": score,
     }
 
 
-def restored(run: Run, saved: dict[str, Any]) -> State:
-    """The state that was packed. All random generators are put where they were, of a process that was not there as in a new run."""
+def resumed_state(run: Run, saved: dict[str, Any]) -> State:
+    """The state of a checkpoint. Random generators are where they were; those of a process that was not there are as in a new run."""
     state = _random_state(run)
     state.network.load_state_dict(saved["network"])
     state.optimizer.load_state_dict(saved["optimizer"])
@@ -134,7 +134,7 @@ def restored(run: Run, saved: dict[str, Any]) -> State:
     state.sums = Sums(**saved["sums"])
     state.history = list(saved["history"])
     if state.average:
-        state.average.restore(saved["average"])
+        state.average.load_state_dict(saved["average"])
     if run.processes.rank < len(saved["random"]):
         restore_random_state(saved["random"][run.processes.rank])
     return state
