@@ -9,6 +9,7 @@ import time
 from functools import partial
 
 import pytest
+from rawfiles import make_nnunet
 
 import utseg.compute.cluster as cluster_module
 from utseg.commands import evaluate, plan_and_preprocess
@@ -114,7 +115,9 @@ def test_leaving_early_takes_back_what_waits_and_stops_what_runs(cluster, tmp_pa
     ):
         for file in files:
             executor.submit(wait_for, file)
+        deadline = time.monotonic() + 60
         while len(list(tmp_path.glob("*.begun"))) < 2:
+            assert time.monotonic() < deadline, "nothing was begun"
             time.sleep(0.02)
         raise KeyboardInterrupt
     begun, done = len(list(tmp_path.glob("*.begun"))), len(list(tmp_path.glob("*.done")))
@@ -133,7 +136,7 @@ def test_a_cluster_that_is_gone_ends_the_work(tmp_path, monkeypatch):
         dask_executor(lost.scheduler_address, writes=tmp_path) as executor,
     ):
         future = executor.submit(wait_for, tmp_path / "stop")
-        lost.close()
+        lost.sync(lost.scheduler.close)  # not the workers, which would wait for what they do
         with pytest.raises(WorkerError, match=r"tcp://.*scheduler of the cluster is gone; start it again"):
             list(run_each(abs, [1], executor))
         assert future.exception(timeout=20) is not None
@@ -234,23 +237,15 @@ def contents(folder):
     }
 
 
-def test_commands_write_the_same_bytes_on_a_cluster_as_here(cluster, tiny_phantom, tmp_path, monkeypatch):
+def test_commands_write_the_same_bytes_on_a_cluster_as_here(cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # not the workers' folder
-    raw = shutil.copytree(tiny_phantom, tmp_path / "home" / "raw" / "Phantom")
-    masks = tmp_path / "masks"
-    masks.mkdir()
-    from utseg.rawdata import open_dataset
-    from utseg.rawdata.gate import read_label, write_mask
-
-    dataset = open_dataset(raw)
-    cases = [case for case in dataset.cases if case.partition == "testing" and case.label][:4]
-    for case in cases:
-        mask, geometry = read_label(case.label, dataset.labels, case.frame)
-        mask[: len(mask) // 2] = 0
-        write_mask(masks / f"{case.case_id}.nii.gz", mask, geometry, case.images[0])
+    labels = make_nnunet(tmp_path / "home" / "raw" / "Tiny", size_zyx=(4, 36, 32)) / "labelsTr"
+    (tmp_path / "masks").mkdir()
+    for case, other in (("s00_ED", "s00_ES"), ("s00_ES", "s00_ED"), ("s01_ED", "s01_ED")):
+        shutil.copy(labels / f"{other}.nii.gz", tmp_path / "masks" / f"{case}.nii.gz")
     here, there = ["-np", "1"], ["--dask", cluster.scheduler_address]
-    planning = ["--home", "home", "-d", "Phantom", "-pl", "cpu", "--quiet"]
-    scoring = ["-p", "masks", "-g", "home/raw/Phantom", "--only-predicted", "--quiet", "-o"]
+    planning = ["--home", "home", "-d", "Tiny", "-pl", "cpu", "--quiet"]
+    scoring = ["-p", "masks", "-g", "home/raw/Tiny", "--only-predicted", "--quiet", "-o"]
     made = {}
     for name, engine in (("here", here), ("there", there)):
         assert plan_and_preprocess.main([*planning, *engine]) == 0
@@ -262,7 +257,8 @@ def test_commands_write_the_same_bytes_on_a_cluster_as_here(cluster, tiny_phanto
     assert len(made["here"][0]) > 20 and len(made["here"][1]) > 5
 
 
-def test_workers_of_this_machine_and_a_cluster_are_not_both_asked_for(tiny_phantom, capsys):
-    words = ["--home", str(tiny_phantom.parents[1]), "-np", "2", "--dask", "tcp://127.0.0.1:9"]
-    assert plan_and_preprocess.main([*words, "--dry-run"]) == 2
+def test_workers_of_this_machine_and_a_cluster_are_not_both_asked_for(tmp_path, capsys):
+    make_nnunet(tmp_path / "raw" / "Tiny", subjects=1)
+    words = ["--home", str(tmp_path), "-np", "2", "--dask", "tcp://127.0.0.1:9", "--dry-run"]
+    assert plan_and_preprocess.main(words) == 2
     assert "-np and --dask" in capsys.readouterr().err

@@ -7,15 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commandline import SCRIPTS
 
-from utseg.compute.children import stop_children
-from utseg.errors import ArtefactError, Interrupted, UtsegError
+from utseg.errors import ArtefactError, UtsegError
 from utseg.evaluate.records import METRICS_FILE
 from utseg.files import read_json
 from utseg.home import Home
@@ -31,10 +29,10 @@ from utseg.study.record import read_study
 from utseg.study.resolve import StudyRequest, resolve
 from utseg.study.run import run_study
 from utseg.study.walk import check_trained
-from utseg.training.record import is_finished, read_run
+from utseg.training.record import read_run
 
 pytestmark = pytest.mark.slow
-EPOCHS = 30
+EPOCHS = 16
 
 
 @pytest.fixture
@@ -190,21 +188,13 @@ def test_a_killed_worker_leaves_no_orphan_and_its_run_goes_on(long_job):
     folder, job = long_job
     words = f"from utseg.study.execute import execute_job; execute_job({str(folder)!r})"
     worker = subprocess.Popen([sys.executable, "-c", words])
-    wait_for(lambda: epochs_done(folder) >= 3)
+    wait_for(lambda: epochs_done(folder) >= 1)
     child = int((folder / ".lock").read_text().split()[-1])
     assert is_alive(child) and child != worker.pid
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     wait_for(lambda: not is_alive(child), 60)
-    before = epochs_done(folder)
-    assert before < EPOCHS and read_outcome(folder, job.checksum) is None
-
-    stopped = ThreadPoolExecutor(1).submit(execute_job, str(folder))
-    wait_for(lambda: epochs_done(folder) >= before + 3)
-    stop_children()  # as on Ctrl-C: it saves and ends
-    assert isinstance(stopped.exception(300), Interrupted) and not is_finished(folder / "train")
-    assert before < epochs_done(folder) < EPOCHS
-
+    assert epochs_done(folder) < EPOCHS and read_outcome(folder, job.checksum) is None
     execute_job(str(folder))
     epochs = [json.loads(line)["epoch"] for line in (folder / "train" / "training.jsonl").open()]
     assert epochs == list(range(1, EPOCHS + 1))
