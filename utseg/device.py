@@ -25,3 +25,10 @@ def resolve_device(name: str) -> "torch.device":
     if device.type not in {"cpu", "cuda"}:
         raise UsageError(f"--device {name}: not supported; expected auto, cpu, cuda or cuda:N")
     return device
+
+
+def device_name(device: "torch.device") -> str:
+    """The kind of a device, and the model of a GPU."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,5 +1,6 @@
 """What a run is known by: the checksum of all that determines it, and of nothing else. And how time is shared out."""
 
+import importlib
 import math
 import os
 import shutil
@@ -11,10 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_studies import cohort
+from plans import make_plan
 from rawfiles import change_voxels, make_nifti
 
+import utseg.study.resolve as resolve_module
 from utseg.errors import InputError
 from utseg.home import Home
+from utseg.study import code_identity
+from utseg.study.code_identity import code_sha256
 from utseg.study.definition import parse_definition
 from utseg.study.expand import expand
 from utseg.study.resolve import SHARED_OUT, StudyRequest, resolve, slot_seconds
@@ -31,7 +36,9 @@ def write_files(dataset):
 
 
 @pytest.fixture
-def place(tmp_path):
+def place(tmp_path, monkeypatch):
+    """Cases of noise, which no planner would take: all are planned alike."""
+    monkeypatch.setattr(resolve_module, "planned", lambda data, known: make_plan())
     write_files(cohort("ABABABAB", "ABC", folder=tmp_path / "raw"))
     return tmp_path
 
@@ -58,7 +65,7 @@ def test_the_same_study_has_the_same_checksums_wherever_its_files_lie(place):
 
 def test_numbers_of_equal_value_are_equal(place):
     one, same = (
-        TEXT + f'settings = {{ "augmentation.rotation_probability" = {value} }}\n' for value in ("0", "0.0")
+        TEXT + f'settings = {{ "augmentation.rotation_probability" = {value} }}\n' for value in ("1", "1.0")
     )
     assert ids(place, one) == ids(place, same) != ids(place)
 
@@ -70,7 +77,7 @@ def test_numbers_of_equal_value_are_equal(place):
         'plans = ["cpu"]',
         "seeds = [1]",
         "epochs = 3",
-        'settings = { "batch_size" = 4 }',
+        'settings = { "batch_size" = 3 }',
         "[train]\nfolds = [1]",
         '[train]\nselections = ["vendor=A"]',
     ],
@@ -98,7 +105,7 @@ def test_a_file_that_looks_unchanged_is_not_read_again(place):
 
 def test_equal_runs_of_two_parts_are_one(place):
     variants = '[[variants]]\npart = "a"\nname = "1"\n[[variants]]\npart = "b"\nname = "2"\n'
-    variants += 'settings = { "batch_size" = 4 }\n[[variants]]\npart = "b"\nname = "1"\n'
+    variants += 'settings = { "batch_size" = 3 }\n[[variants]]\npart = "b"\nname = "1"\n'
     study = resolved(place, TEXT + variants)
     assert len(study.runs) == 3 and study.distinct == [*study.runs[:2]]
     assert study.runs[0].folder == study.runs[2].folder
@@ -154,3 +161,45 @@ def test_every_run_gets_the_same_time_and_it_belongs_to_the_run(place):
     assert ids(place, text, max_time_s=1000) == ids(place, TEXT + "seeds = [0, 1, 2]\n", max_time_s=1000)
     with pytest.raises(InputError, match="--max-time: 3 s are less than a second for each of 3 runs"):
         resolved(place, text, max_time_s=3)
+
+
+def test_an_edited_plan_is_another_run(place, monkeypatch):
+    before = ids(place)
+    for changes, same in (({"reasons": {}, "memory_gb": 9.0}, True), ({"batch_size": 3}, False)):
+        edited = make_plan().model_copy(update=changes)
+        monkeypatch.setattr(resolve_module, "planned", lambda data, known, edited=edited: edited)
+        assert (ids(place) == before) is same
+
+
+def test_edited_code_and_other_versions_are_another_run(place, monkeypatch):
+    before = ids(place, TEXT + 'plans = ["cpu"]')
+    monkeypatch.setattr(resolve_module, "version", {"utseg": "0.0.9", "torch": "9.9"}.get)
+    assert set(ids(place, TEXT + 'plans = ["cpu"]')).isdisjoint(before)
+
+
+def test_the_code_of_a_plugin_is_its_module_and_what_it_imports_of_its_package(tmp_path, monkeypatch):
+    package = tmp_path / "hearts"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "network.py").write_text("import json\nfrom .parts import size\nclass Net: pass\n")
+    (package / "parts.py").write_text("size = 3\n")
+    (package / "other.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    network = importlib.import_module("hearts.network").Net
+
+    def sha256():
+        code_identity._code_sha256.cache_clear()
+        return code_sha256(network)
+
+    before = sha256()
+    (package / "other.py").write_text("unused = 1\n")
+    assert sha256() == before
+    (package / "parts.py").write_text("size = 4\n")
+    assert sha256() != before
+
+
+def test_with_a_time_the_device_belongs_to_a_run(place, monkeypatch):
+    before, timed = ids(place), ids(place, max_time_s=900)
+    monkeypatch.setattr(resolve_module, "device_name", lambda device: "another")
+    assert ids(place) == before
+    assert set(ids(place, max_time_s=900)).isdisjoint(timed)

@@ -23,7 +23,7 @@ from utseg.study.data import DATA_FOLDER
 from utseg.study.definition import read_definition, with_values
 from utseg.study.execute import execute_job
 from utseg.study.expand import expand
-from utseg.study.jobs import Job, read_job, read_outcome, write_job
+from utseg.study.jobs import OUTCOME_FILE, Job, read_job, read_outcome, write_job, write_outcome
 from utseg.study.jobs import test_folder as folder_of_test
 from utseg.study.record import read_study
 from utseg.study.resolve import StudyRequest, resolve
@@ -126,10 +126,10 @@ def test_a_run_that_saw_a_test_subject_is_refused(ran, side):
         check_trained(leaky, job, dataset, Path("train"))
 
 
-def test_what_has_finished_is_not_run_again_and_what_failed_is(ran, executed):
+def test_what_has_finished_is_not_run_again(ran, executed):
     before = (ran.output / "results.csv").read_bytes()
     record = again(ran, ran.output)
-    assert executed == [record.runs[1].folder]
+    assert executed == [] and [one.state for one in record.runs] == ["finished", "failed", "finished"]
     assert (ran.output / "results.csv").read_bytes() == before
 
 
@@ -142,15 +142,23 @@ def test_a_finished_run_is_known_to_other_studies(ran, executed, tmp_path):
     assert len(list((ran.home / "preprocessed" / DATA_FOLDER).glob("*/cpu_2d"))) == 1  # one plan for one list
 
 
-def test_scores_that_are_gone_are_made_again(ran, executed):
-    metrics = folder_of_test(Path(ran.record.runs[0].folder), "Tiny") / METRICS_FILE
-    text = metrics.read_bytes()
-    metrics.unlink()
+@pytest.mark.parametrize("lost", ["scores", "outcome"])
+def test_scores_that_are_gone_are_made_again_and_what_failed_is_tried_again(ran, executed, lost):
+    folder = Path(ran.record.runs[0].folder)
+    outcome, metrics = folder / OUTCOME_FILE, folder_of_test(folder, "Tiny") / METRICS_FILE
+    texts = {file: file.read_bytes() for file in (outcome, metrics)}
+    if lost == "scores":
+        metrics.unlink()
+    else:
+        write_outcome(
+            read_outcome(folder, read_job(folder).checksum).model_copy(update={"state": "failed"}), folder
+        )
     try:
         again(ran, ran.output)
-        assert ran.record.runs[0].folder in executed
+        assert executed == [str(folder)]
     finally:
-        metrics.write_bytes(text)
+        for file, text in texts.items():
+            file.write_bytes(text)
 
 
 @pytest.fixture(scope="module")

@@ -123,7 +123,7 @@ def _study(arguments: argparse.Namespace) -> None:
             device=arguments.device,
             threads=executor.cores_each if executor else None,
         )
-        resolved = resolve(plan, request, checksums)
+        resolved = resolve(plan, request, checksums, executor, keep=not arguments.dry_run)
         if arguments.dry_run:
             _dry_run(resolved, request)
         else:

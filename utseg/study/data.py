@@ -5,7 +5,7 @@ known of it from the whole dataset is taken over, case by case; what is conclude
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -14,16 +14,18 @@ from typing import Any
 
 from utseg.case import Case, Dataset
 from utseg.compute.pool import process_pool
+from utseg.extensions import find
 from utseg.files import sha256_json
 from utseg.fingerprint import Fingerprint, make_fingerprint, write_fingerprint
 from utseg.fingerprint.make import summarise
 from utseg.fingerprint.model import FINGERPRINT_FILE, previous_fingerprint
 from utseg.fingerprint.same_scan import in_words
 from utseg.home import PLAN_FILE, plan_folder_name
-from utseg.planning.plan import PREPROCESSING_PREFIX, Plan
-from utseg.preprocess.dataset import PlanRequest, prepare_dataset, preview_plan
+from utseg.planning.plan import PREPROCESSING_PREFIX, Plan, read_plan
+from utseg.preprocess.dataset import PlanRequest, prepare_dataset
 from utseg.preprocess.splits import SPLITS_FILE, write_splits
 from utseg.study.checksums import Checksums
+from utseg.study.code_identity import code_sha256
 from utseg.study.definition import Definition
 from utseg.study.expand import PlannedRun, StudyPlan, expand
 from utseg.trainer import planned_step
@@ -68,6 +70,7 @@ def run_data(run: PlannedRun, dataset: Dataset, checksums: Checksums, root: Path
         "channels": list(dataset.channel_names),
         "cases": sides,
         "plan": plan_settings,
+        "planner": code_sha256(find("planners", run.planner)),
     }
     folder = root / DATA_FOLDER / sha256_json(identity)[:12]
     # In one order, however the set was made: fingerprint and plan are those of the subjects.
@@ -115,13 +118,11 @@ def prepare(
     return prepare_dataset(data.own, data.folder, data.request, workers, executor).plan
 
 
-def preview(
-    data: RunData, known: Fingerprint, executor: Executor | None = None, workers: int | None = None
-) -> Plan:
-    """The plan that `prepare` would work with. Nothing is written."""
+def planned(data: RunData, known: Callable[[], Fingerprint]) -> Plan:
+    """The plan of a run's data: as it is on disk, where a person may have changed it, else as `prepare` will make it."""
     if (data.plan_folder / PLAN_FILE).is_file():
-        return preview_plan(data.own, data.folder, data.request, workers, executor)[1]
-    return data.request.new_plan(own_fingerprint(data.own, known))
+        return read_plan(data.plan_folder)
+    return data.request.new_plan(own_fingerprint(data.own, known()))
 
 
 def own_fingerprint(own: Dataset, known: Fingerprint) -> Fingerprint:

@@ -5,16 +5,15 @@ Nothing is written.
 """
 
 import logging
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
 from utseg.compute.pool import available_cores
-from utseg.errors import SettingError
-from utseg.planning.plan import Plan
+from utseg.errors import UtsegError
 from utseg.planning.task import planned_task
 from utseg.progress import progress
-from utseg.study.data import measured, own_fingerprint, preview, train_settings
+from utseg.study.data import measured, own_fingerprint
 from utseg.study.jobs import finished_outcome
 from utseg.study.resolve import ResolvedRun, ResolvedStudy, StudyRequest
 from utseg.study.speed import Cost, Speed, expected_cost, measure
@@ -39,24 +38,20 @@ def estimate(study: ResolvedStudy, request: StudyRequest, executor: Executor | N
 
     from utseg.device import resolve_device
     from utseg.training.memory import step_kind
-    from utseg.training.recipe import apply_settings, find_recipe
 
     device = resolve_device(request.device)
     torch.set_num_threads(max(1, available_cores() // request.parallel))
     known = measured(study.plan.dataset, request.home.preprocessed, executor, request.workers, keep=False)
-    plans: dict[Any, Plan] = {}
     speeds: dict[Any, Speed] = {}
     found = []
-    with progress("estimating runs", len(study.distinct)) as advance, ThreadPoolExecutor(1) as inline:
+    with progress("estimating runs", len(study.distinct)) as advance:
         for run in study.distinct:
             same = sum(other.checksum == run.checksum for other in study.runs)
             finished = finished_outcome(run.folder, run.checksum) is not None
-            place = run.data.plan_folder
-            if place not in plans:
-                plans[place] = preview(run.data, known, inline)
-            try:
-                recipe = find_recipe(run.planned.network)
-                recipe, plan = apply_settings(recipe, plans[place], train_settings(run.planned))
+            if isinstance(run.setup, UtsegError):
+                found.append(Estimate(run, same, finished, None, str(run.setup)))
+            else:
+                recipe, plan = run.setup
                 key = (planned_task(plan), recipe.amp)
                 if key not in speeds:
                     speeds[key] = measure(plan, recipe, device)
@@ -70,8 +65,6 @@ def estimate(study: ResolvedStudy, request: StudyRequest, executor: Executor | N
                     tested=sum(len(cases) for cases in run.planned.testing.values()),
                 )
                 found.append(Estimate(run, same, finished, cost))
-            except SettingError as error:
-                found.append(Estimate(run, same, finished, None, str(error)))
             advance()
     return found
 

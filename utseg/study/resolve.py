@@ -1,18 +1,39 @@
 """What each run of a study is: a checksum of all that determines it, which names its folder. Equal runs of any study are one."""
 
 import math
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from utseg.errors import InputError
+from utseg.device import device_name, resolve_device
+from utseg.errors import CaseErrors, InputError, SettingError, UtsegError
+from utseg.extensions import find
+from utseg.fingerprint import Fingerprint
 from utseg.home import Home
 from utseg.study.checksums import Checksums
-from utseg.study.data import DATA_FOLDER, RunData, cases_of, run_data
+from utseg.study.code_identity import code_sha256
+from utseg.study.data import DATA_FOLDER, RunData, cases_of, measured, planned, run_data, train_settings
 from utseg.study.expand import PlannedRun, StudyPlan
 from utseg.study.jobs import identity_checksum, run_folder
 from utseg.study.record import STUDY_FILE, read_study
 
+if TYPE_CHECKING:
+    from utseg.planning.plan import Plan
+    from utseg.training.recipe import Recipe
+
+NOT_TRAINED_BY = {
+    "format",
+    "dataset",
+    "planner",
+    "fingerprint_sha256",
+    "memory_gb",
+    "estimated_memory_gb",
+    "reasons",
+}
 SHARED_OUT = 0.9  # of the whole study's time: the rest is for preparing the data and for the report
 
 
@@ -34,10 +55,14 @@ class StudyRequest:
 
 @dataclass(frozen=True)
 class ResolvedRun:
-    """A planned run with its checksum, its folder, and where its data are."""
+    """A planned run with its checksum, its folder, and where its data are.
+
+    `setup`: the recipe and plan that it trains by, with its settings; or why it cannot be done.
+    """
 
     planned: PlannedRun
     data: RunData
+    setup: "tuple[Recipe, Plan] | UtsegError"
     checksum: str
     folder: Path
 
@@ -74,10 +99,18 @@ def slot_seconds(max_time_s: float, runs: int, parallel: int) -> float:
     return float(slot)
 
 
-def resolve(plan: StudyPlan, request: StudyRequest, checksums: Checksums | None = None) -> ResolvedStudy:
-    """What each run is, by the content of all files that it needs. Raises InputError where a scan is on two sides of a run.
+def resolve(
+    plan: StudyPlan,
+    request: StudyRequest,
+    checksums: Checksums | None = None,
+    executor: Executor | None = None,
+    *,
+    keep: bool = True,
+) -> ResolvedStudy:
+    """What each run is, by the content of all files that it needs and of the code that trains it.
 
-    checksums: of files that are known already.
+    checksums: of files that are known already. executor: measures cases. keep: what is measured is written down.
+    Raises InputError where a scan is on two sides of a run, CaseErrors for scans that cannot be read.
     """
     checksums = checksums or Checksums(request.home.preprocessed / DATA_FOLDER)
     checksums.learn(cases_of(plan))
@@ -85,18 +118,56 @@ def resolve(plan: StudyPlan, request: StudyRequest, checksums: Checksums | None 
         sides = {side: run.trained_on.of(side) for side in ("training", "validation")}
         tested = [case for cases in run.testing.values() for case in cases]
         checksums.check_apart({**sides, "testing": tested}, run.name)
-    identities = [_identity(run, plan, checksums) for run in plan.runs]
+
+    @cache
+    def known() -> Fingerprint:
+        return measured(plan.dataset, request.home.preprocessed, executor, request.workers, keep=keep)
+
+    plans: dict[Path, Plan | UtsegError] = {}
+    found = []
+    for run in plan.runs:
+        data = run_data(run, plan.dataset, checksums, request.home.preprocessed)
+        if data.plan_folder not in plans:
+            plans[data.plan_folder] = _plan_or_error(data, known)
+        setup = _setup(run, plans[data.plan_folder])
+        found.append((run, data, setup, _identity(run, plan, setup, checksums)))
     slot_s = None
     if request.max_time_s is not None:
-        count = len({identity_checksum(identity) for identity in identities})
+        count = len({identity_checksum(identity) for *_, identity in found})
         slot_s = _slot_on_record(plan, request) or slot_seconds(request.max_time_s, count, request.parallel)
-    epochs = plan.definition.epochs if slot_s is None else None
+    length = _length(plan, request, slot_s)
     runs = []
-    for run, identity in zip(plan.runs, identities, strict=True):
-        checksum = identity_checksum({**identity, "epochs": epochs, "slot_s": slot_s})
-        data = run_data(run, plan.dataset, checksums, request.home.preprocessed)
-        runs.append(ResolvedRun(run, data, checksum, run_folder(request.home.results, checksum)))
+    for run, data, setup, identity in found:
+        checksum = identity_checksum(identity | length)
+        runs.append(ResolvedRun(run, data, setup, checksum, run_folder(request.home.results, checksum)))
     return ResolvedStudy(plan, tuple(runs), slot_s)
+
+
+def _plan_or_error(data: RunData, known: Callable[[], Fingerprint]) -> "Plan | UtsegError":
+    try:
+        return planned(data, known)
+    except CaseErrors:
+        raise
+    except UtsegError as error:
+        return error
+
+
+def _setup(run: PlannedRun, plan: "Plan | UtsegError") -> "tuple[Recipe, Plan] | UtsegError":
+    from utseg.training.recipe import apply_settings, find_recipe
+
+    if isinstance(plan, UtsegError):
+        return plan
+    try:
+        return apply_settings(find_recipe(run.network), plan, train_settings(run))
+    except SettingError as error:
+        return error
+
+
+def _length(plan: StudyPlan, request: StudyRequest, slot_s: float | None) -> dict[str, Any]:
+    """What of a run's identity says how long it trains: with a time, the device too, whose speed decides."""
+    if slot_s is None:
+        return {"epochs": plan.definition.epochs}
+    return {"slot_s": slot_s, "device": device_name(resolve_device(request.device))}
 
 
 def _slot_on_record(plan: StudyPlan, request: StudyRequest) -> float | None:
@@ -108,8 +179,19 @@ def _slot_on_record(plan: StudyPlan, request: StudyRequest) -> float | None:
     return before.slot_s if same and before.max_time_s == request.max_time_s else None
 
 
-def _identity(run: PlannedRun, plan: StudyPlan, checksums: Checksums) -> dict[str, Any]:
-    return {
+def _identity(
+    run: PlannedRun, plan: StudyPlan, setup: "tuple[Recipe, Plan] | UtsegError", checksums: Checksums
+) -> dict[str, Any]:
+    network = find("networks", run.network)
+    if isinstance(setup, UtsegError):
+        trained_by: dict[str, Any] = {"settings": dict(run.settings)}
+    else:
+        recipe, run_plan = setup
+        trained_by = {
+            "recipe": recipe.model_dump(mode="json"),
+            "plan": run_plan.model_dump(mode="json", exclude=NOT_TRAINED_BY),
+        }
+    return trained_by | {
         "dataset": plan.trained,
         "labels": dict(plan.dataset.labels),
         "training": checksums.identity(run.trained_on.of("training")),
@@ -117,6 +199,11 @@ def _identity(run: PlannedRun, plan: StudyPlan, checksums: Checksums) -> dict[st
         "testing": {name: checksums.identity(cases) for name, cases in run.testing.items()},
         "network": run.network,
         "planner": run.planner,
-        "settings": dict(run.settings),
         "seed": run.seed,
+        "versions": {package: version(package) for package in ("utseg", "torch")},
+        "code": {
+            "planner": code_sha256(find("planners", run.planner)),
+            "recipe": code_sha256(find("trainers", network.family)),
+            "network": code_sha256(network),
+        },
     }

@@ -13,6 +13,7 @@ from utseg.compute.children import stop_children
 from utseg.compute.pool import available_cores, run_each
 from utseg.errors import FolderBusy, InputError, Interrupted, UtsegError
 from utseg.files import folder_lock, remove_leftovers, require_writable, write_text
+from utseg.fingerprint import Fingerprint
 from utseg.study.data import measured, prepare, train_settings
 from utseg.study.definition import to_toml
 from utseg.study.execute import execute_job
@@ -76,20 +77,28 @@ def _prepared(
     known = measured(study.plan.dataset, request.home.preprocessed, executor, request.workers)
     made: dict[Path, UtsegError | None] = {}
     for run in todo:
-        place = run.data.plan_folder
-        if place not in made:
-            logger.info("preparing the data of %s: %s", run.planned.trained_on.name, place)
-            try:
-                prepare(run.data, known, executor, request.workers)
-                made[place] = None
-            except UtsegError as error:
-                made[place] = error
-        problem = made[place]
+        folder = run.data.plan_folder
+        problem = run.setup if isinstance(run.setup, UtsegError) else None
+        if problem is None:
+            if folder not in made:
+                logger.info("preparing the data of %s: %s", run.planned.trained_on.name, folder)
+                made[folder] = _prepare(run, known, request, executor)
+            problem = made[folder]
         write_job(_job(run, study, request), run.folder)
         if problem is None:
             yield run
         else:
             _failed(run, problem, progress)
+
+
+def _prepare(
+    run: ResolvedRun, known: Fingerprint, request: StudyRequest, executor: Executor | None
+) -> UtsegError | None:
+    try:
+        prepare(run.data, known, executor, request.workers)
+    except UtsegError as error:
+        return error
+    return None
 
 
 def _job(run: ResolvedRun, study: ResolvedStudy, request: StudyRequest) -> Job:
