@@ -74,11 +74,11 @@ def sampling_grid(
     """Positions in the source for each patch pixel, (H, W, 2) in x, y order, where −1 and 1 are the outer borders of the source."""
     grid = np.empty((*patch_size, 2), dtype=np.float32)
     rows, columns = np.arange(patch_size[0]), np.arange(patch_size[1])
-    for axis, place in ((0, 1), (1, 0)):
+    for axis, column in ((0, 1), (1, 0)):
         unit = 2 / source_shape[axis]
         along_rows = (matrix[axis, 0] * rows + offset[axis] + 0.5) * unit - 1
         along_columns = matrix[axis, 1] * columns * unit
-        np.add.outer(along_rows.astype(np.float32), along_columns.astype(np.float32), out=grid[..., place])
+        np.add.outer(along_rows.astype(np.float32), along_columns.astype(np.float32), out=grid[..., column])
     return grid
 
 

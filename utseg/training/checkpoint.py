@@ -1,8 +1,8 @@
 """Checkpoints: everything that a run needs to go on as if it had never stopped, in one file.
 
 A checkpoint is tensors and plain types only, and is only ever loaded with weights_only=True. torch writes a zip with a checksum of each
-member and does not look at it when it reads, so that is done here. The one before the latest stays as `checkpoint_previous.pt`: a
-damaged latest costs what came after it, not the run.
+member and does not check it on reading, so `load` does. The one before the latest stays as `checkpoint_previous.pt`: a damaged latest
+costs what came after it, not the run.
 """
 
 import io

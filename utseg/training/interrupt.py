@@ -10,8 +10,8 @@ from types import FrameType
 
 logger = logging.getLogger("utseg")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# A cluster signals every process of a job, and parents pass it on: signals so close to the first are the same request.
 SAME_S = 1.0
-"""A cluster signals every process of a job, and parents pass it on: signals so close to the first are the same request."""
 
 
 class Stopped(Exception):

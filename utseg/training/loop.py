@@ -174,15 +174,15 @@ def iterate(run: Run, state: State, batches: Iterator[Batch]) -> None:
         )
     except LossNotFinite as error:
         slices = ", ".join(name for part in run.processes.gather(batch.names) for name in part)
-        kept = (
+        best = (
             f"the best checkpoint (epoch {state.best_epoch}) is kept"
             if state.best_epoch
-            else "no checkpoint was chosen yet"
+            else "there is no best checkpoint yet"
         )
         raise run.processes.for_all(
             UtsegError(
                 f"{run.request.output}: iteration {state.iteration + 1} (epoch {state.epoch + 1}): {error} on {slices}; "
-                f"stopped before the step, {kept}; look at these slices, or lower the learning rate (--set optimizer.learning_rate=…)"
+                f"stopped before the step, {best}; look at these slices, or lower the learning rate (--set optimizer.learning_rate=…)"
             )
         ) from None
     if state.average:

@@ -50,8 +50,7 @@ class Recipe(Settings):
     """All of how a network is trained.
 
     `gradient_clip_norm` 0 is no clipping. `amp` "auto" is bfloat16 where the processor computes in it. `validate_every` is in epochs.
-    `save_minutes` is the most that a killed run loses; the end and a signal are always saved. Memory layout (channels last) is the
-    network's own affair.
+    `save_minutes` is the most that a killed run loses; the end and a signal are always saved.
     `weight_average` is the width of the running average of the weights that is validated and saved in place of the last ones, as a share
     of the training so far (`utseg.training.average`); 0 is none.
     """
@@ -90,8 +89,8 @@ def apply_settings(recipe: Recipe, plan: Plan, settings: Mapping[str, Any]) -> t
     An unknown key, a wrong value, or a key that shapes the slices already on disk, raises SettingError.
     """
     plan = for_network(plan, recipe.network_name)
-    own = [key for key in setting_keys(Recipe) if key != "network_name"]
-    known = [*own, *(key for key in settable_keys(plan) if key != "estimated_memory_gb")]
+    recipe_keys = [key for key in setting_keys(Recipe) if key != "network_name"]
+    known = [*recipe_keys, *(key for key in settable_keys(plan) if key != "estimated_memory_gb")]
     for key in settings:
         if key.startswith(PREPROCESSING_PREFIX):
             raise SettingError(
@@ -99,6 +98,6 @@ def apply_settings(recipe: Recipe, plan: Plan, settings: Mapping[str, Any]) -> t
             )
         if key not in known:
             raise unknown_key(key, [key for key in known if not key.startswith(PREPROCESSING_PREFIX)])
-    of_recipe = {key: value for key, value in settings.items() if key in own}
-    of_plan = {key: value for key, value in settings.items() if key not in own}
+    of_recipe = {key: value for key, value in settings.items() if key in recipe_keys}
+    of_plan = {key: value for key, value in settings.items() if key not in recipe_keys}
     return with_settings(recipe, of_recipe), override(plan, of_plan)
