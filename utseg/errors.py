@@ -26,6 +26,10 @@ class SettingError(InputError):
     """A setting (of a plan, a recipe, a network) has a wrong key or value."""
 
 
+class TimeTooShort(InputError):
+    """Not even one iteration fits into `--max-time`."""
+
+
 class ArtefactError(UtsegError):
     """An artefact of ours is damaged, missing, or belongs to something else."""
 

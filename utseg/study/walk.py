@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utseg.case import Case, Dataset
-from utseg.errors import ArtefactError, InputError, UtsegError, explained_by
+from utseg.errors import ArtefactError, InputError, TimeTooShort, UtsegError, explained_by
 from utseg.fingerprint import read_fingerprint
 from utseg.fingerprint.model import FINGERPRINT_FILE
 from utseg.networks import count_parameters
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("utseg")
 FOLD = "fold0"
 TRAINING_LOG = "training.jsonl"
-TOO_SHORT = "--max-time is too short"
 LEAST_TRAINING_SHARE = 0.2
 """Of a slot, training gets at least this much, and testing takes longer than shared out, which is better than a run of nothing."""
 
@@ -105,12 +104,9 @@ def _train(job: Job, train: Path, device: "torch.device", began: float) -> None:
     )
     try:
         find_trainer(job.network)(request)
-    except InputError as error:
-        if max_time_s is None or TOO_SHORT not in str(error):
-            raise
-        raise InputError(
-            f"{job.slot_s:.0f} s, this run's share of the study's --max-time, are too few: {str(error).partition(': ')[2]}; "
-            "give the study more time, or fewer runs"
+    except TimeTooShort as error:
+        raise TimeTooShort(
+            f"this run's share of the study's --max-time is {job.slot_s:.0f} s: {error}; give the study more time, or fewer runs"
         ) from None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from utseg.augment.loader import Batch
-from utseg.errors import InputError
+from utseg.errors import TimeTooShort
 from utseg.training.interrupt import Interruption
 from utseg.training.optimizer import set_learning_rate
 from utseg.training.prepare import Run
@@ -146,13 +146,13 @@ def fit_to_time(
     """The longest run whose iterations, validations and final validation take no more than the available seconds.
 
     There are at least LEAST_EPOCHS epochs where there are that many iterations, so that a short run too has a curve; validation takes at
-    most VALIDATION_SHARE. Raises InputError where not even one iteration fits.
+    most VALIDATION_SHARE. Raises TimeTooShort where not even one iteration fits.
     """
     usable = available_s * (1 - SAFETY) - native_validation_s - validation_s
     most = int(usable / iteration_s)
     if most < 1:
         least = (native_validation_s + validation_s + 2 * iteration_s) / (1 - SAFETY)
-        raise InputError(
+        raise TimeTooShort(
             f"--max-time is too short: an iteration takes {iteration_s:.2g} s, validation {validation_s:.2g} s, "
             f"at native resolution about {native_validation_s:.2g} s; {max(available_s, 0):.0f} s are left, {least:.0f} s are needed"
         )
