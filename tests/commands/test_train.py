@@ -182,7 +182,7 @@ def test_all_folds_trains_what_has_not_finished(home, asked, tmp_path, words, se
 
 
 @pytest.mark.slow
-def test_all_folds_goes_on_where_it_stopped(home, tmp_path):
+def test_all_folds_goes_on_where_it_stopped(home, tmp_path, capsys):
     """The same command again: what has finished stays, the fold that was killed goes on, the others begin."""
     rest = ("-d", "Tiny", "-m", "UNet", "--epochs", 2, "--device", "cpu", *SAVED_AT_ONCE)
     words = ("2d", "all-folds", *rest)
@@ -190,7 +190,7 @@ def test_all_folds_goes_on_where_it_stopped(home, tmp_path):
     for copy in homes:
         shutil.copytree(home, copy)
     whole, killed = (copy / "results" / "Tiny" / "tiny_2d" / "UNet" for copy in homes)
-    assert run_command("utseg_train", "2d", "fold1", *rest, home=homes[0]).returncode == 0
+    assert call(homes[0], "2d", "fold1", *rest) == 0
     command = [SCRIPTS / "utseg_train", *words, "--home", homes[1]]
     process = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL)
     wait_for_checkpoint(killed / "fold1", process)
@@ -198,16 +198,14 @@ def test_all_folds_goes_on_where_it_stopped(home, tmp_path):
     process.wait()
     finished = (killed / "fold0" / "checkpoint_latest.pt").stat().st_mtime_ns
     assert is_finished(killed / "fold0") and not is_finished(killed / "fold1")
-    result = run_command("utseg_train", *words, home=homes[1])
-    assert result.returncode == 0, result.stderr
-    assert "fold0: has finished" in result.stdout
-    assert re.search("resuming after iteration [1-9] of 10", result.stdout)
+    assert not list(killed.rglob("validation/*.npz"))
+    capsys.readouterr()
+    assert call(homes[1], *words, "--save-probabilities") == 0
+    out = capsys.readouterr().out
+    assert re.search("resuming after iteration [1-9] of 10", out)
     assert (killed / "fold0" / "checkpoint_latest.pt").stat().st_mtime_ns == finished
     expected, found = (read_weights(folder / "fold1") for folder in (whole, killed))
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    assert not list(killed.rglob("validation/*.npz"))
-    result = run_command("utseg_train", *words, "--save-probabilities", home=homes[1])
-    assert result.returncode == 0, result.stderr
     for index in range(5):
         cases = read_run(killed / f"fold{index}").validation_cases
         found = sorted(path.stem for path in (killed / f"fold{index}" / "validation").glob("*.npz"))
@@ -224,8 +222,7 @@ def test_killed_at_any_moment_and_resumed_it_ends_with_the_very_same_weights(hom
         homes.append(tmp_path / name)
         shutil.copytree(home, homes[-1])
     whole, killed = homes
-    result = run_command("utseg_train", *WORDS, home=whole)
-    assert result.returncode == 0, result.stderr
+    assert call(whole, *WORDS) == 0
     folder = killed / "results" / "Tiny" / "tiny_2d" / "UTNet" / "fold0"
     rng = random.Random(0)
     for _ in range(2):
@@ -237,8 +234,7 @@ def test_killed_at_any_moment_and_resumed_it_ends_with_the_very_same_weights(hom
         process.wait()
         if is_finished(folder):
             break
-    result = run_command("utseg_train", *WORDS, "--resume", home=killed)
-    assert result.returncode == 0, result.stderr
+    assert call(killed, *WORDS, "--resume") == 0
     expected, found = (
         read_weights(place / "results" / "Tiny" / "tiny_2d" / "UTNet" / "fold0") for place in (whole, killed)
     )

@@ -18,7 +18,7 @@ from utseg.errors import SettingError, UsageError
 from utseg.networks import build_network, forward_macs, network_names, network_settings
 
 NAMES = network_names()
-SIZES = [(35, 50), (97, 130), (224, 224), (256, 192), (5, 7), (72, 40)]
+SIZES = [(35, 50), (97, 130), (256, 192), (5, 7), (72, 40)]
 
 
 def all_outputs(y: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
