@@ -15,7 +15,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from commandline import SCRIPTS, run_command, temporary_files
+from commandline import SCRIPTS, temporary_files
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_runs import make_home
