@@ -19,6 +19,3 @@ def recipe(network_name: str) -> Recipe:
         schedule=ScheduleSettings(warmup_epochs=20, warmup_largest_share=0.1),
         gradient_clip_norm=5.0,
     )
-
-
-train = recipe
