@@ -9,8 +9,9 @@ from pydantic import AfterValidator, Field, field_validator
 
 from utseg.files import write_text
 from utseg.home import PLAN_FILE
+from utseg.networks import network_settings
 from utseg.rawdata.ways import Way
-from utseg.settings import Settings, read_model
+from utseg.settings import Settings, read_model, unknown_key
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -174,8 +175,17 @@ def write_plan(plan: Plan, folder: Path) -> None:
 
 
 def read_plan(folder: Path) -> Plan:
-    """Reads `plan.json` from the folder; a wrong value or unknown key raises SettingError naming the path of the key."""
-    return read_model(Plan, folder / PLAN_FILE)
+    """Reads `plan.json` from the folder; a wrong value or unknown key raises SettingError naming the path of the key.
+
+    Imports torch: the network says which settings it has.
+    """
+    path = folder / PLAN_FILE
+    plan = read_model(Plan, path)
+    known = network_settings(plan.network_name)
+    for key in plan.network:
+        if key not in known:
+            raise unknown_key(NETWORK_PREFIX + key, [NETWORK_PREFIX + each for each in known], str(path))
+    return plan
 
 
 def _as_read(value: Any) -> Any:
