@@ -7,7 +7,7 @@ from utseg.errors import number_of
 from utseg.fingerprint import Fingerprint
 from utseg.planning.plan import Plan
 from utseg.planning.target import Target
-from utseg.rawdata.ways import Way, group_ways
+from utseg.rawdata.ways import SELDOM, Way, group_ways
 
 Value = TypeVar("Value")
 
@@ -51,4 +51,9 @@ def training_ways(fingerprint: Fingerprint) -> Decision[tuple[Way, ...]]:
     ]
     number = "1 way" if len(grouped) == 1 else f"{len(grouped)} ways"
     rule = "a scan that lies otherwise is turned where headers say how for certain, else flagged"
-    return Decision(tuple(way for way, _ in grouped), f"{number}: {'; '.join(told)}; {rule}")
+    if len(grouped) > 1:
+        rule += f", as is one that lies as fewer than {SELDOM} cases do"
+    ways = tuple(
+        way.model_copy(update={"seldom": len(grouped) > 1 and count < SELDOM}) for way, count in grouped
+    )
+    return Decision(ways, f"{number}: {'; '.join(told)}; {rule}")

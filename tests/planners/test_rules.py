@@ -7,6 +7,7 @@ from synthetic import hearts, make_case, make_fingerprint_of
 
 from planners import cpu
 from planners.augmentation import foreground_fraction, mirror_axes, rotation_deg
+from planners.decision import training_ways
 from planners.geometry import native_spacing, patch_shape, smallest_structure, wished_patch
 from planners.intensity import clip_percentiles
 from planners.schedule import epochs, iterations_per_epoch
@@ -93,6 +94,16 @@ def test_mirrors_only_where_files_do():
     )
     assert mirror_axes(mixed).value == ("x",)
     assert "4 of 20 cases" in mirror_axes(mixed).reason
+
+
+def test_a_way_in_which_few_scans_lie_is_marked_where_there_are_several():
+    one_case = {"size_yx": (9, 9), "spacing_yx_mm": (1.0, 1.0), "structures_mm": {}, "foreground_mm": 1.0}
+    cases = [make_case(number, **one_case, normal=(0, 0, 1 if number < 10 else -1)) for number in range(13)]
+    decision = training_ways(make_fingerprint_of(cases))
+    assert [way.seldom for way in decision.value] == [False, True]
+    assert "10 cases with" in decision.reason and "3 cases with" in decision.reason
+    (alone,) = training_ways(make_fingerprint_of(cases[-3:])).value
+    assert not alone.seldom
 
 
 def test_rotation_follows_the_spread_of_poses():

@@ -95,6 +95,8 @@ def test_headers_without_orientation_turn_nothing() -> None:
 
 def test_the_same_header_is_no_doubt_and_nothing_known_neither() -> None:
     assert arrange(way(LPS), (way(RAS), way(LPS))).doubt == ""
+    seldom = way(LPS).model_copy(update={"seldom": True})
+    assert arrange(way(LPS), (way(RAS), seldom)).doubt.startswith("the training scans lie 2 ways and fewer")
     assert arrange(way(LPS), ()) == arrange(way(OBLIQUE), (way(OBLIQUE),))
     cropped = LPS + np.outer([5, 5, 0, 0], [0, 0, 0, 1])
     assert arrange(way(cropped), (way(LPS),)).doubt == ""

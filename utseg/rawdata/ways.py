@@ -28,17 +28,19 @@ Floats = NDArray[np.float64]
 BELONGS = 1.0
 CERTAIN = 1.4
 CLEARLY_BETTER = 0.25
+SELDOM = 10  # scans: ED and ES of five hearts
 
 
 class Way(Settings):
     """Unit vectors in RAS along the array's Y axis (from row to row) and X axis (from column to column).
 
-    `nominal`: the header that says so has nothing to say it from.
+    `nominal`: the header that says so has nothing to say it from. `seldom`: of several ways of a training set, one of few scans.
     """
 
     y: Vector
     x: Vector
     nominal: bool = False
+    seldom: bool = False
 
     @property
     def normal(self) -> tuple[float, float, float]:
@@ -94,7 +96,11 @@ def arrange(scan: Way, ways: Sequence[Way]) -> Placement:
 
     No ways: nothing is known of the training scans, and nothing is turned or doubted.
     """
-    if not ways or any(way.includes(scan) for way in ways):
+    met = next((way for way in ways if way.includes(scan)), None)
+    if met is not None and met.seldom:
+        few = f"the training scans lie {len(ways)} ways and fewer than {SELDOM} of them as it does"
+        return Placement(doubt=f"{few}; it is segmented as it lies")
+    if met is not None or not ways:
         return Placement()
     if scan.nominal:
         doubt = (
