@@ -55,8 +55,12 @@ def test_headers_like_acdcs_are_read_by_pixdim_and_that_is_said_once(tmp_path, t
         assert itk.GetSpacing() == pytest.approx((1.25, 1.5, 8))
     plan_file = tmp_path / "preprocessed" / "Heart" / "cpu_2d" / "plan.json"
     made = json.loads(plan_file.read_text())
-    assert made["preprocessing"]["ways"] == [{"y": [0, -1, 0], "x": [-1, 0, 0], "nominal": True, "seldom": False}]
-    assert made["reasons"]["preprocessing.ways"].startswith("1 way: 6 cases with rows towards P and columns towards L, by")
+    assert made["preprocessing"]["ways"] == [
+        {"y": [0, -1, 0], "x": [-1, 0, 0], "nominal": True, "seldom": False}
+    ]
+    assert made["reasons"]["preprocessing.ways"].startswith(
+        "1 way: 6 cases with rows towards P and columns towards L, by"
+    )
     again = predict(tiny_model, tmp_path / "raw" / "Heart", tmp_path / "out")
     assert again.returncode == 0, again.stderr
     assert len(warnings(again, "pixdim")) == 1 and "6 files: " in warnings(again, "pixdim")[0]

@@ -111,7 +111,7 @@ def _(raw: Raw, drawn: Any) -> None:
 
     for path in case_files(raw, drawn[0]):
         change(path, lambda scan: edit(scan.header))
-    raw.say.append("contradicts")
+    raw.say.append("pixdim")
 
 
 @mutation("sheared axes", REFUSE, whole=False, last=True)
