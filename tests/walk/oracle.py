@@ -136,10 +136,13 @@ def own_scores(
     scores = {}
     for name in names:
         case = raw.cases[name]
-        if case.label.name.endswith((".nii", ".nii.gz")):
-            reference, spacing = read(case.label, case.frame)
-        else:
-            reference, spacing = _read_itk(case.label)
+        try:
+            if case.label.name.endswith((".nii", ".nii.gz")):
+                reference, spacing = read(case.label, case.frame)
+            else:
+                reference, spacing = _read_itk(case.label)
+        except nib.filebasedimages.ImageFileError:
+            continue  # another format under this name: to be refused
         spacing = spacing * raw.unit_mm
         prediction, _ = read(masks / f"{name}.nii.gz")
         if case.label.name.endswith((".nii", ".nii.gz")):
