@@ -48,6 +48,8 @@ def _(raw: Raw, names: Any) -> None:
     for value in sorted(raw.labels.values()):
         if value:
             new[names[value]] = value
+    renamed = {name: names[value] for name, value in raw.labels.items()}
+    raw.say = [renamed.get(word, word) for word in raw.say]
     raw.labels = new
     edit_description(raw, lambda about: about.update(labels=new))
 

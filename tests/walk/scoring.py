@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from rawfiles import corrupt, write_json
 
@@ -144,7 +145,9 @@ def _(scored: Scored, _index: int) -> None:
 def _(scored: Scored, index: int) -> None:
     axes = [(1, 0, 2), (0, 1, 2), (2, 1, 0)][index % 3]
     for path in _masks(scored):
-        change(path, lambda scan: turned(scan, axes, (True, False, bool(index % 2))))
+        header = nib.load(path).header
+        if int(header["sform_code"]) or int(header["qform_code"]):  # else nothing in the file can match
+            change(path, lambda scan: turned(scan, axes, (True, False, bool(index % 2))))
 
 
 @scoring("masks as float, or scaled", SAME)
