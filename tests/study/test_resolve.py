@@ -178,14 +178,14 @@ def test_edited_code_and_other_versions_are_another_run(place, monkeypatch):
 
 
 def test_the_code_of_a_plugin_is_its_module_and_what_it_imports_of_its_package(tmp_path, monkeypatch):
-    package = tmp_path / "hearts"
+    package = tmp_path / "plugin_of_hearts"
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "network.py").write_text("import json\nfrom .parts import size\nclass Net: pass\n")
     (package / "parts.py").write_text("size = 3\n")
     (package / "other.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    network = importlib.import_module("hearts.network").Net
+    network = importlib.import_module("plugin_of_hearts.network").Net
 
     def sha256():
         code_identity._code_sha256.cache_clear()

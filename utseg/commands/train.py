@@ -9,7 +9,6 @@ from pathlib import Path
 from utseg.commands import options
 from utseg.commands.cli import home_of, make_parser, run
 from utseg.home import Home, choose_plan_folder, selection_folder_name
-from utseg.trainer import find_trainer
 from utseg.training.request import TrainRequest
 
 logger = logging.getLogger("utseg")
@@ -92,6 +91,8 @@ def _train(arguments: argparse.Namespace) -> int:
     from utseg.training.record import RUN_FILE, is_finished
 
     options.check_configuration(arguments.configuration, " (as in utseg_train 2d fold0)")
+    from utseg.trainer import find_trainer
+
     trainer = find_trainer(arguments.model)
     request = _request(arguments, home_of(arguments))
     if arguments.selection != ALL_FOLDS:

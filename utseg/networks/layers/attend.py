@@ -66,7 +66,9 @@ def attend(
     if rows_columns is not None:
         mask = (rows_columns[0][..., :, None] + rows_columns[1][..., None, :]).flatten(3)
     mask = None if mask is None else (mask * q_BEND.shape[-1] ** -0.5).to(q_BEND.dtype)
-    if isinstance(q_BEND, FakeTensor):  # what the fused one runs on a GPU, which CPUs do not have
+    if isinstance(q_BEND, FakeTensor) and not on_cpu(
+        q_BEND
+    ):  # what the fused one runs on a GPU, which CPUs do not have
         mask = None if mask is None else mask.expand(*q_BEND.shape[:3], -1)
         efficient = torch.ops.aten._scaled_dot_product_efficient_attention
         out_BEND = efficient(q_BEND, k_BEKD, v_BEKD, mask, torch.is_grad_enabled(), dropout)[0]
