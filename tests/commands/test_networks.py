@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from commandline import assert_refused, run_command
+from commandline import assert_refused, run_command, run_here
 from networks.small import SMALL
 from tiny_runs import make_home
 
@@ -70,14 +70,13 @@ def test_unknown_names_are_one_line(home):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", network_names())
-def test_every_network_trains_two_epochs_and_predicts(home, name, with_plugin, tmp_path):
+def test_every_network_trains_two_epochs_and_predicts(home, name, tmp_path):
     small = {key: value for key, value in SMALL.get(name, {}).items() if key != "base_channels"}
     settings = [f"network.{key}={json.dumps(value)}" for key, value in small.items()]
-    trained = run_command(
+    trained = run_here(
         *("utseg_train", "2d", "fold0", "-m", name, "--epochs", 2, "--device", "cpu"),
         *(("--set", *settings) if settings else ()),
         home=home,
-        environment=with_plugin,
     )
     assert trained.returncode == 0, trained.stderr
     run = home / "results" / "Tiny" / "tiny_2d" / name / "fold0"
@@ -86,10 +85,9 @@ def test_every_network_trains_two_epochs_and_predicts(home, name, with_plugin, t
     assert len(lines) == 2
     assert all(np.isfinite(line["loss"]) for line in lines)
     image = sorted((home / "raw" / "Tiny" / "imagesTr").iterdir())[0]
-    predicted = run_command(
+    predicted = run_here(
         *("utseg_predict", "-i", image, "-o", tmp_path / "out", "-m", name, "-f", "fold0", "--no-tta"),
         home=home,
-        environment=with_plugin,
     )
     assert predicted.returncode == 0, predicted.stderr
     (mask,) = (tmp_path / "out").glob("*.nii.gz")
@@ -149,7 +147,7 @@ def test_a_wrong_setting_of_a_network_is_one_line_and_leaves_no_run(home):
     }.items():
         model, setting = words
         output = home / "results" / "Tiny" / "tiny_2d" / model / "vendor=A"
-        result = run_command("utseg_train", "2d", "vendor=A", "-m", model, "--set", setting, home=home)
+        result = run_here("utseg_train", "2d", "vendor=A", "-m", model, "--set", setting, home=home)
         assert_refused(result, expected)
         assert not output.exists()
 
@@ -159,12 +157,12 @@ def test_weights_of_a_run_are_taken_and_misfits_refused(home, tmp_path):
     brief = ("-m", "UNet", "--epochs", 1, "--device", "cpu")
     common = ("utseg_train", "2d", "vendor=B", *brief)
     start = home / "results" / "Tiny" / "tiny_2d" / "UNet" / "fold1"
-    assert run_command("utseg_train", "2d", "fold1", *brief, home=home).returncode == 0
-    refused = run_command(*common, "--set", "network.base_channels=8", "--weights", start, home=home)
+    assert run_here("utseg_train", "2d", "fold1", *brief, home=home).returncode == 0
+    refused = run_here(*common, "--set", "network.base_channels=8", "--weights", start, home=home)
     assert_refused(refused, "of another shape", "--allow-mismatch")
-    assert_refused(run_command(*common, "--weights", tmp_path / "no.pth", home=home), "no such file")
-    taken = run_command(*common, "--weights", start, home=home)
+    assert_refused(run_here(*common, "--weights", tmp_path / "no.pth", home=home), "no such file")
+    taken = run_here(*common, "--weights", start, home=home)
     assert taken.returncode == 0, taken.stderr
     assert "100 % of the values" in taken.stdout
-    again = run_command(*common, "--weights", start, "--resume", home=home)
+    again = run_here(*common, "--weights", start, "--resume", home=home)
     assert again.returncode == 0, again.stderr

@@ -88,11 +88,10 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from utseg.trainer import find_trainer
     from utseg.training.record import RUN_FILE, is_finished
 
     options.check_configuration(arguments.configuration, " (as in utseg_train 2d fold0)")
-    from utseg.trainer import find_trainer
-
     trainer = find_trainer(arguments.model)
     request = _request(arguments, home_of(arguments))
     if arguments.selection != ALL_FOLDS:
