@@ -31,7 +31,6 @@ TINY_NETWORK = {
     "num_blocks": (1, 1),
     "num_heads": (1, 1),
     "reduce_size": 2,
-    "aux_loss": True,
 }
 
 

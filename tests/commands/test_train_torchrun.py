@@ -51,6 +51,7 @@ def wait_for_epochs(folder, count, process):
 def test_two_processes_train_as_one(home, tmp_path):
     """The losses of the first 20 iterations. Each process would draw its own dropout: of a network without."""
     settings = ("iterations_per_epoch=1", "validate_every=10", "optimizer.learning_rate=0.02", "amp=off")
+    settings += ("network.aux_loss=true",)
     words = (*WORDS, "-m", "UNet", "--epochs", 20, "--set", *settings)
     one, two = (copied(home, tmp_path / name) for name in ("one", "two"))
     result = torchrun.finish(started(two, *words))

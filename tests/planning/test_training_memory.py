@@ -125,7 +125,7 @@ def test_the_largest_batch_is_the_last_that_fits(step: int):
 
 def test_other_networks_take_the_settings_that_they_have():
     plan = for_network(make_plan(network={"base_channels": 8}), "UNet")
-    assert plan.network == {"base_channels": 8, "levels": 2, "aux_loss": True}
+    assert plan.network == {"base_channels": 8, "levels": 2}
     task = planned_task(plan)
     assert (
         0 < training_memory(task, SGD).total_gb < training_memory(replace(task, batch_size=8), SGD).total_gb
