@@ -157,5 +157,5 @@ def _too_little(task: NetworkTask, fingerprint: Fingerprint, target: Target) -> 
     height, width = task.patch_size
     return InputError(
         f"{fingerprint.dataset}: the smallest sensible plan (patch {height} × {width}, {WIDTHS[-1]} channels, batch {task.batch_size}) "
-        f"needs {least / USABLE_SHARE:.1f} GB to train, and {target.memory_gb:g} GB are allowed; raise --memory-gb"
+        f"needs {least / USABLE_SHARE:.3g} GB to train, and {target.memory_gb:g} GB are allowed; raise --memory-gb"
     )

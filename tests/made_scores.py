@@ -62,22 +62,26 @@ def rename(folder: Path, old: str, new: str) -> None:
     sources.write_text(sources.read_text().replace(f'"{old}": {{', f'"{new}": {{'))
 
 
+def pictured_cases(folder: Path) -> list[Case]:
+    """Six cases of vendors A, B and a hostile one, with files in `raw/`; the reference is `heart` of the case's number."""
+    cases = []
+    for seed, name in enumerate(("a_ED", "a_ES", "b_ED", "b_ES", HOSTILE_CASE, "c_ES")):
+        image, label = (folder / "raw" / f"{seed}{suffix}.nii.gz" for suffix in ("_0000", ""))
+        bright = 300 * (heart(seed) > 0)
+        make_nifti(image, np.random.default_rng(seed).integers(0, 200, (5, 40, 36)).astype(np.int16) + bright)
+        make_nifti(label, heart(seed))
+        groups = {"vendor": ("A", "B", HOSTILE_VENDOR)[seed // 2]}
+        phase = ("ED", "ES")[seed % 2]
+        cases.append(Case(name, f"subject {seed // 2}", (image,), label, None, phase, groups=groups))
+    return cases
+
+
 def make_cohort(folder: Path) -> Path:
     """`good` and `poor`: two models' scores of six cases with images, of vendors A, B and a hostile one; case names are hostile, too."""
-    names = ("a_ED", "a_ES", "b_ED", "b_ES", HOSTILE_CASE, "c_ES")
-    cases = []
-    for seed, name in enumerate(names):
-        image = np.random.default_rng(seed).integers(0, 200, (5, 40, 36)).astype(np.int16) + 300 * (
-            heart(seed) > 0
-        )
-        make_nifti(folder / "raw" / f"{seed}_0000.nii.gz", image)
-        make_nifti(folder / "raw" / f"{seed}.nii.gz", heart(seed))
+    cases = pictured_cases(folder)
+    for seed, case in enumerate(cases):
         for model, shift in (("good", seed % 2), ("poor", 2 + seed % 3)):
-            make_nifti(folder / model / "masks" / f"{name}.nii.gz", heart(seed, shift))
-        vendor = ("A", "B", HOSTILE_VENDOR)[seed // 2]
-        files = (folder / "raw" / f"{seed}_0000.nii.gz",), folder / "raw" / f"{seed}.nii.gz"
-        phase = ("ED", "ES")[seed % 2]
-        cases.append(Case(name, f"subject {seed // 2}", *files, None, phase, groups={"vendor": vendor}))
+            make_nifti(folder / model / "masks" / f"{case.case_id}.nii.gz", heart(seed, shift))
     for model in ("good", "poor"):
         scores = folder / model / "scores"
         evaluate_cases(cases, folder / model / "masks", LABELS, scores, executor=InlineExecutor())

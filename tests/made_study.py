@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from made_scores import HOSTILE_CASE, HOSTILE_SCRIPT, HOSTILE_VENDOR, heart, rename
+from made_scores import HOSTILE_SCRIPT, heart, pictured_cases, rename
 from rawfiles import LABELS, make_nifti
 
-from utseg.case import Case
 from utseg.compute.pool import InlineExecutor
 from utseg.evaluate import evaluate_cases
 from utseg.evaluate.records import METRICS, read_metrics, to_csv
@@ -221,18 +220,7 @@ def write_images_of(folder: Path, made: MadeStudy, subjects: dict[str, str], rng
 
 def make_pictured_study(folder: Path) -> Path:
     """One network trained on A and on B, tested on six cases of three vendors with images; names of cases and a vendor are hostile."""
-    names = ("a_ED", "a_ES", "b_ED", "b_ES", HOSTILE_CASE, "c_ES")
-    vendors = ("A", "A", "B", "B", HOSTILE_VENDOR, HOSTILE_VENDOR)
-    cases = []
-    for seed, name in enumerate(names):
-        image = np.random.default_rng(seed).integers(0, 200, (5, 40, 36)).astype(np.int16) + 300 * (
-            heart(seed) > 0
-        )
-        make_nifti(folder / "raw" / f"{seed}_0000.nii.gz", image)
-        make_nifti(folder / "raw" / f"{seed}.nii.gz", heart(seed))
-        files = (folder / "raw" / f"{seed}_0000.nii.gz",), folder / "raw" / f"{seed}.nii.gz"
-        groups = {"vendor": vendors[seed]}
-        cases.append(Case(name, f"subject {seed // 2}", *files, None, PHASES[seed % 2], groups=groups))
+    cases = pictured_cases(folder)
     runs, rows = [], []
     for vendor, shift in (("A", 0), ("B", 1)):
         run = _run(folder, MadeStudy(), "UTNet", f"vendor={vendor}", vendor, {}, 0)
@@ -247,8 +235,8 @@ def make_pictured_study(folder: Path) -> Path:
             }
         )
         scores = Path(run.folder) / "test" / "MnM"
-        for seed, name in enumerate(names):
-            make_nifti(scores / f"{name}.nii.gz", heart(seed, (seed + shift) % 3))
+        for seed, case in enumerate(cases):
+            make_nifti(scores / f"{case.case_id}.nii.gz", heart(seed, (seed + shift) % 3))
         evaluate_cases(cases, scores, LABELS, scores, executor=InlineExecutor())
         rename(scores, "b_ES", HOSTILE_SCRIPT)
         runs.append(run)

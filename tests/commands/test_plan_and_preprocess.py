@@ -199,3 +199,11 @@ def test_help_is_quick():
             after.children_user + after.children_system - before.children_user - before.children_system
         )
     assert min(seconds) < 0.5
+
+
+def test_a_wrong_network_is_refused_before_a_scan_is_read(home):
+    for image in (home / "raw" / "Heart" / "imagesTr").iterdir():
+        image.write_bytes(b"no scan")
+    result = run_command(NAME, "-d", "Heart", "-m", "Nope", home=home)
+    assert_refused(result, "Nope", "UTNet")
+    assert "no scan" not in result.stderr and "imagesTr" not in result.stderr

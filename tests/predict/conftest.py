@@ -3,18 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-import torch
+from threads import one_thread  # noqa: F401 — used by being there
 
 from utseg.predict import ensemble, pipeline
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other cost more than such small arrays."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

@@ -1,24 +1,14 @@
 """One home of two models and two folds for the whole room, and copies of it to change."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from made_folds import make_folds
+from threads import one_thread  # noqa: F401 — used by being there
 
 from utseg.commands.find_best_configuration import main as find
 from utseg.selection import pairs
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other cost more than such small arrays."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

@@ -102,17 +102,20 @@ def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
 
 
 def _request(arguments: argparse.Namespace) -> "PlanRequest":
+    from utseg.planning.target import DEFAULT_NETWORK
     from utseg.preprocess.dataset import PlanRequest
     from utseg.settings import parse_settings
     from utseg.trainer import planned_step
 
     options.check_configuration(arguments.configuration)
+    step_kind = partial(planned_step, device=arguments.device)
+    step_kind(arguments.network or DEFAULT_NETWORK)  # a wrong name or device is refused before scans are read
     return PlanRequest(
         planner=arguments.planner,
         configuration=arguments.configuration,
         memory_gb=arguments.memory_gb,
         network_name=arguments.network,
-        step_kind=partial(planned_step, device=arguments.device),
+        step_kind=step_kind,
         settings=parse_settings(arguments.settings),
         replan=arguments.replan,
     )
