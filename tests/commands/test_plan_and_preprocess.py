@@ -205,5 +205,5 @@ def test_a_wrong_network_is_refused_before_a_scan_is_read(home):
     for image in (home / "raw" / "Heart" / "imagesTr").iterdir():
         image.write_bytes(b"no scan")
     result = run_command(NAME, "-d", "Heart", "-m", "Nope", home=home)
-    assert_refused(result, "Nope", "UTNet")
+    assert_refused(result, "Nope", "UTNet", code=2)
     assert "no scan" not in result.stderr and "imagesTr" not in result.stderr
