@@ -3,7 +3,7 @@
 import io
 import subprocess
 import sys
-from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, nullcontext, redirect_stderr, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from unittest.mock import patch
@@ -11,6 +11,7 @@ from unittest.mock import patch
 from utseg.compute.pool import InlineExecutor
 
 SCRIPTS = Path(sys.executable).parent
+POOLS = ("preprocess.dataset", "evaluate.score", "study.data", "report.cases", "compute.pool")
 
 
 def run_command(
@@ -36,14 +37,14 @@ def run_here(name: str, *words: object, home: Path | None = None) -> subprocess.
     """The same in this process alone, which spares the start of others."""
     place = [] if home is None else ["--home", str(home)]
     main = import_module(f"utseg.commands.{name.removeprefix('utseg_')}").main
-    inline = "utseg.preprocess.dataset.process_pool", lambda workers=None: nullcontext(InlineExecutor())
     out, err = io.StringIO(), io.StringIO()
-    with (
-        patch(*inline),
-        patch("utseg.predict.pipeline.WITHOUT_POOL", 1000),
-        redirect_stdout(out),
-        redirect_stderr(err),
-    ):
+    with ExitStack() as stack:
+        for module in POOLS:
+            pool = f"utseg.{module}.process_pool"
+            stack.enter_context(patch(pool, lambda workers=None: nullcontext(InlineExecutor())))
+        stack.enter_context(patch("utseg.predict.pipeline.WITHOUT_POOL", 1000))
+        stack.enter_context(redirect_stdout(out))
+        stack.enter_context(redirect_stderr(err))
         code = main([*map(str, words), *place])
     return subprocess.CompletedProcess([name, *map(str, words)], code, out.getvalue(), err.getvalue())
 

@@ -5,7 +5,8 @@ import signal
 import pytest
 
 from utseg.commands import demo, make_phantom, predict
-from utseg.commands.cli import make_parser, run
+from utseg.commands.cli import run
+from utseg.commands.options import Parser
 from utseg.errors import CaseErrors, InputError, Interrupted, UsageError
 
 ERRORS = [
@@ -32,7 +33,7 @@ def test_debug_adds_a_traceback_and_changes_no_exit_code(capsys, error, code, li
     def body(arguments):
         raise error
 
-    parser = make_parser("utseg_x", "Does x.", "utseg_x")
+    parser = Parser("utseg_x", "Does x.", "utseg_x")
     assert run(parser, body, ["--debug"] if debug else []) == code
     written = capsys.readouterr().err
     found = [line for line in written.splitlines() if line.startswith("error: ")]

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from commandline import assert_refused, run_command
+from commandline import assert_refused, run_command, run_here
 from made_scores import make_cohort
 
 
@@ -28,7 +28,7 @@ def test_writes_a_page_and_its_tables(scored, tmp_path):
 def test_missing_images_are_a_warning(scored, tmp_path):
     shutil.copytree(scored, tmp_path / "moved")
     shutil.rmtree(tmp_path / "moved" / "raw")
-    result = run_command("utseg_report", tmp_path / "moved" / "good" / "scores", "-o", tmp_path / "r.html")
+    result = run_here("utseg_report", tmp_path / "moved" / "good" / "scores", "-o", tmp_path / "r.html")
     assert result.returncode == 0 and (tmp_path / "r.html").is_file()
     assert "warning: 6 cases without pictures: the reference is not where it was scored" in result.stderr
 
@@ -36,17 +36,15 @@ def test_missing_images_are_a_warning(scored, tmp_path):
 def test_wrong_inputs_have_a_line_each(tmp_path):
     (tmp_path / "empty").mkdir()
     words = tmp_path / "none", tmp_path / "empty", "-o", tmp_path / "r.html"
-    assert_refused(
-        run_command("utseg_report", *words), "none: not found", "empty: nothing to report", lines=2
-    )
+    assert_refused(run_here("utseg_report", *words), "none: not found", "empty: nothing to report", lines=2)
     assert not (tmp_path / "r.html").exists()
 
 
 def test_an_unknown_dataset_and_a_wrong_output_are_refused(scored, tmp_path):
     scores = scored / "good" / "scores"
     (tmp_path / "raw" / "Other").mkdir(parents=True)
-    wrong = run_command("utseg_report", scores, "-d", "MnM", "-o", tmp_path / "r.html", home=tmp_path)
+    wrong = run_here("utseg_report", scores, "-d", "MnM", "-o", tmp_path / "r.html", home=tmp_path)
     assert_refused(wrong, "no raw dataset called 'MnM'", "Other")
-    assert_refused(run_command("utseg_report", scores, "-o", tmp_path / "r.pdf"), "ends in .html")
+    assert_refused(run_here("utseg_report", scores, "-o", tmp_path / "r.pdf"), "ends in .html")
     (tmp_path / "file").touch()
-    assert_refused(run_command("utseg_report", scores, "-o", tmp_path / "file" / "r.html"), "not writable")
+    assert_refused(run_here("utseg_report", scores, "-o", tmp_path / "file" / "r.html"), "not writable")

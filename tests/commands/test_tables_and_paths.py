@@ -1,11 +1,13 @@
 """Tables as spreadsheets save them, paths as people type them, and warnings that explain an error: through the commands."""
 
 import shutil
+from contextlib import nullcontext
 
 import pytest
 from rawfiles import MNMS_CSV, make_mnms, make_nnunet
 
 from utseg.commands import evaluate, plan_and_preprocess, report, study, train
+from utseg.compute.pool import InlineExecutor
 
 PLAN = ("-pl", "cpu", "-np", "1", "--dry-run")
 
@@ -24,8 +26,11 @@ def home(tmp_path, pristine):
 
 
 @pytest.fixture
-def plan(capfd):
-    """Runs the command in this process; returns exit code and what it wrote."""
+def plan(capfd, monkeypatch):
+    """Runs the command in this process alone; returns exit code and what it wrote."""
+    monkeypatch.setattr(
+        "utseg.preprocess.dataset.process_pool", lambda workers: nullcontext(InlineExecutor())
+    )
 
     def call(*words: object, home: object, dataset: str = "MnM") -> tuple[int, str]:
         words = ("-d", dataset, *PLAN, "--home", home, *words)

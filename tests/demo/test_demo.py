@@ -1,13 +1,16 @@
 """The demo's table and choice of pictures; and, slow, the whole walk on a tiny cohort."""
 
 import csv
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from commandline import POOLS
 from PIL import Image
 
 from utseg.case import Case
 from utseg.commands import demo
+from utseg.compute.pool import InlineExecutor
 from utseg.demo.results import median_case, read_dice, score_table
 
 
@@ -56,6 +59,11 @@ def test_the_case_in_the_middle_is_pictured(tmp_path):
 def test_the_whole_walk_on_a_tiny_cohort_and_again(tmp_path: Path, monkeypatch, capsys):
     cohort = ("--subjects", "6", "--frames", "2", "--matrix", "48", "--slices", "4")
     settings = ("network.base_channels=4", "iterations_per_epoch=2", "batch_size=4")
+    for module in POOLS:
+        monkeypatch.setattr(
+            f"utseg.{module}.process_pool", lambda workers=None: nullcontext(InlineExecutor())
+        )
+    monkeypatch.setattr("utseg.predict.pipeline.WITHOUT_POOL", 1000)
     monkeypatch.setattr(demo, "COHORT", cohort)
     monkeypatch.setattr(demo, "TRAINING", ("--epochs", "1", *(w for s in settings for w in ("--set", s))))
     words = ["--home", str(tmp_path), "-np", "1"]

@@ -48,7 +48,7 @@ def test_a_logarithmic_scale_lies_around_its_limits(low, factor):
     assert found(low) <= found(low * factor)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.text(max_size=30), st.lists(st.floats(0, 1), max_size=8))
 def test_charts_are_whole_svg_whatever_the_names(name, values):
     name = "".join(c for c in name if c.isprintable())  # XML has no control characters
@@ -85,7 +85,7 @@ def test_a_box_has_its_quartiles():
     assert float(box.get("x")) == x(0.25) and float(box.get("width")) == round(x(0.75) - x(0.25), 1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.recursive(
         st.text() | st.integers() | st.none(),

@@ -172,7 +172,7 @@ def three_models(draw):
 dice, hd95 = st.floats(0, 1), st.integers(0, 100).map(float)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(three_models(), st.sampled_from(["dice", "hd95_mm"]))
 def test_the_difference_of_two_means_is_the_mean_difference(models, metric):
     labels = compare_models(models, metric=metric)["all"]["labels"]
@@ -189,7 +189,7 @@ def test_the_difference_of_two_means_is_the_mean_difference(models, metric):
                 assert pair["better"] == (pair["a"] if ahead else pair["b"]) and ns.pop()[0] >= LEAST_SUBJECTS
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(three_models())
 def test_a_summary_is_over_subjects(models):
     rows = [row | {"difference_ml": 0.0} for row in models["a"]]
@@ -205,7 +205,7 @@ def test_a_summary_is_over_subjects(models):
             assert label["dice"]["median"] == pytest.approx(float(np.median(means)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(three_models())
 def test_a_miss_in_the_place_of_a_score_makes_no_distance_better(models):
     """Turning one of a's found structures into a miss moves no test in its favour."""

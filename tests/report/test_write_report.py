@@ -306,12 +306,12 @@ def read_csv(folder: Path, name: str) -> list[dict[str, str]]:
     ("count", "expected"), [(1, ["worst"]), (2, ["best", "worst"]), (5, ["best", "median", "worst"])]
 )
 def test_figures_are_chosen_by_their_place_in_the_order(tmp_path, count, expected):
-    from utseg.report.cases import choose_figures, rows_by_case, worst_first
+    from utseg.report.cases import choose_figures, show_cases
 
     write_scores(tmp_path / "s", {f"{n}_ED": {"LV": 0.1 * n} for n in range(count)})
     entries = find_entries([tmp_path / "s"], Home.locate(tmp_path))
-    order = worst_first(rows_by_case(entries))
-    chosen = choose_figures(entries, "", order, order)
+    cases = show_cases(entries, ())
+    chosen = choose_figures(cases, "", cases.order)
     assert [figure.why.split()[0] for figure in chosen] == expected
     assert [int(figure.case_id[0]) for figure in chosen] == sorted(
         {count - 1, (count - 1) // 2 if count > 2 else 0, 0}

@@ -1,7 +1,6 @@
-"""What all commands share: parser, logging, exit codes, one `error: …` line for each thing that is wrong.
+"""What all commands share: logging, exit codes, one `error: …` line for each thing that is wrong.
 
-A command module makes a parser with `make_parser`, and its `main` hands parser and body to `run`. Heavy imports belong into the body, so
-that `--help` stays quick.
+A command's `main` makes a `Parser` and hands it to `run` with a body. Heavy imports belong into the body, so that `--help` stays quick.
 """
 
 import argparse
@@ -10,19 +9,17 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from utseg.commands.options import file_or_folder
 from utseg.errors import UsageError, UtsegError
 from utseg.home import Home
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from utseg.case import Dataset
     from utseg.compute.cluster import DaskExecutor
 
@@ -32,32 +29,6 @@ PIPE_WIDTH = 200
 INTERRUPTED_MESSAGE = (
     "interrupted; run the command again to go on (utseg_train and utseg_predict: with --resume)"
 )
-
-
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults that mean something: not those of flags, nor None or nothing."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if isinstance(action.default, bool) or action.default in (None, "", (), []):
-            return action.help
-        return super()._get_help_string(action)
-
-
-def make_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
-    """A parser with the options that every command has."""
-    parser = argparse.ArgumentParser(
-        prog=name,
-        description=description,
-        epilog=f"example: {example}",
-        allow_abbrev=False,
-        formatter_class=_Formatter,
-    )
-    parser.add_argument(
-        "--home", type=file_or_folder, metavar="DIR", help="home folder; else UTSEG_HOME, else ./utseg_data"
-    )
-    parser.add_argument("--debug", action="store_true", help="full traceback on errors")
-    parser.add_argument("--quiet", action="store_true", help="errors and warnings only")
-    return parser
 
 
 def home_of(arguments: argparse.Namespace) -> Home:
@@ -78,6 +49,22 @@ def named_dataset(arguments: argparse.Namespace) -> "Dataset | None":
 
     name, folder = home_of(arguments).raw_dataset(arguments.dataset)
     return open_dataset(folder, name)
+
+
+def chosen_runs(arguments: argparse.Namespace, dataset: Path) -> list[Path]:
+    """The runs that `Parser.model_choice` names, below `results/NAME`."""
+    from utseg.predict.model import choose_runs
+
+    models, folds = arguments.models or (), arguments.folds or ()
+    return choose_runs(dataset, planner=arguments.planner, models=models, folds=folds)
+
+
+def values_for(request: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of the fields of a dataclass, by name."""
+    given = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in vars(arguments).items()
+    }
+    return {field.name: given[field.name] for field in fields(request) if field.name in given}
 
 
 @contextmanager
@@ -106,12 +93,23 @@ def cluster_of(
         yield executor
 
 
-def console() -> "Console":
-    """The terminal; a file or pipe has no width to keep to."""
+def show_table(
+    title: str, heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Container[int], note: str = ""
+) -> None:
+    """Prints a table and a note; columns in `numbers` are aligned right. A file or pipe has no width to keep to."""
     from rich.console import Console
+    from rich.table import Table
 
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for index, head in enumerate(heads):
+        table.add_column(head, justify="right" if index in numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
     terminal = Console()
-    return terminal if terminal.is_terminal else Console(width=PIPE_WIDTH)
+    terminal = terminal if terminal.is_terminal else Console(width=PIPE_WIDTH)
+    terminal.print(table)
+    if note:
+        terminal.print(note)
 
 
 def run(
@@ -129,29 +127,25 @@ def run(
     try:
         _require_outside_raw_data(arguments)
         return body(arguments) or 0
-    except UtsegError as error:
-        if arguments.debug:
-            traceback.print_exc()
-        for note in getattr(error, "__notes__", ()):
-            logger.warning("%s", note)
-        for line in error.lines():
-            sys.stderr.write(f"error: {' '.join(line.split())}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        if arguments.debug:
-            traceback.print_exc()
-        sys.stderr.write(f"error: {INTERRUPTED_MESSAGE}\n")
-        return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:  # noqa: BLE001 — a defect of ours, whatever it is: one line and exit code 1
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 — a defect of ours too is one line and exit code 1
         if arguments.debug:
             traceback.print_exc()
-        sys.stderr.write(
-            f"error: unexpected {type(error).__name__}: {' '.join(str(error).split())}; run again with --debug and report it\n"
-        )
-        return 1
+        code, lines = _code_and_lines(error)
+        for note in getattr(error, "__notes__", ()):
+            logger.warning("%s", note)
+        sys.stderr.writelines(f"error: {' '.join(line.split())}\n" for line in lines)
+        return code
+
+
+def _code_and_lines(error: BaseException) -> tuple[int, list[str]]:
+    if isinstance(error, UtsegError):
+        return error.exit_code, error.lines()
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, [INTERRUPTED_MESSAGE]
+    return 1, [f"unexpected {type(error).__name__}: {error}; run again with --debug and report it"]
 
 
 def _require_outside_raw_data(arguments: argparse.Namespace) -> None:
@@ -168,14 +162,9 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 
 
 def _configure_logging(quiet: bool) -> None:
-    class BelowWarning(logging.Filter):
-        def filter(self, record: logging.LogRecord) -> bool:
-            return record.levelno < logging.WARNING
-
-    plain = logging.StreamHandler(sys.stdout)
-    plain.addFilter(BelowWarning())
+    plain, warnings = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    plain.addFilter(lambda record: record.levelno < logging.WARNING)
     plain.setFormatter(logging.Formatter("%(message)s"))
-    warnings = logging.StreamHandler(sys.stderr)
     warnings.setLevel(logging.WARNING)
     warnings.setFormatter(logging.Formatter("warning: %(message)s"))
     logger.handlers[:] = [plain, warnings]

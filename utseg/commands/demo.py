@@ -7,14 +7,13 @@ people: nothing (the phantom's README).
 import argparse
 import logging
 import shlex
-import sys
 import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from utseg.commands.cli import home_of, home_words, make_parser, run
-from utseg.commands.options import add_seed, add_workers, duration
+from utseg.commands.cli import home_of, home_words, run
+from utseg.commands.options import Parser, duration
 
 logger = logging.getLogger("utseg")
 NAME = "Phantom"
@@ -27,22 +26,16 @@ TRAINING: tuple[str, ...] = ()
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
-    parser = make_parser(
+    parser = Parser(
         "utseg_demo",
         "Make a synthetic cine cohort of four vendors, train on two of them, segment and score all four. Six minutes on two cores. "
         "Run again, it keeps what is finished.",
         "utseg_demo --home utseg_data",
     )
-    parser.add_argument(
-        "--max-time",
-        dest="max_time_s",
-        type=duration,
-        default=285.0,
-        metavar="TIME",
-        help="of the training, as 285s or 10m; default: 285s",
-    )
-    add_seed(parser, "seed of the cohort and of the training")
-    add_workers(parser)
+    max_time = "of the training, as 285s or 10m; default: 285s"
+    parser.value("--max-time", "max_time_s", "TIME", max_time, type=duration, default=285.0)
+    parser.seed("seed of the cohort and of the training")
+    parser.workers()
     return run(parser, _demo, argv)
 
 
@@ -66,18 +59,16 @@ def _demo(arguments: argparse.Namespace) -> int:
     dataset = open_dataset(home.raw / NAME, NAME)
     cases = [case for case in dataset.cases if case.partition == "testing" and case.label is not None]
     pictures = draw_pictures(cases, dataset.labels, testing)
-    if not logger.isEnabledFor(logging.INFO):
-        return 0
     vendors = read_json(testing / "scores" / SUMMARY_FILE)["groups"]["vendor"]
     names = {case.groups["vendor"]: case.groups["vendor_name"] for case in cases}
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
-    sys.stdout.write(
+    logger.info(
         f"\nDice on the test subjects (synthetic: it says that the software works, nothing about patients)\n"
         f"{score_table(vendors, names)}\n\n"
         f"pictures: {_shown(testing / 'pictures')} ({', '.join(path.name for path in pictures)}: each vendor's test case of median Dice)\n"
         f"scores:   {_shown(testing / 'scores')}\n"
         f"report:   {_shown(testing / 'report.html')}\n"
-        f"time:     {minutes} min {seconds} s\n"
+        f"time:     {minutes} min {seconds} s"
     )
     return 0
 
@@ -88,39 +79,26 @@ def _steps(arguments: argparse.Namespace) -> list[tuple[str, list[str | Path]]]:
 
     home, where = home_of(arguments), home_words(arguments)
     raw, results = home.raw / NAME, home.results / NAME
-    masks, scores = results / "testing" / "masks", results / "testing" / "scores"
     workers = [] if arguments.workers is None else ["-np", str(arguments.workers)]
     seed = ["--seed", str(arguments.seed)]
     begun = (results / f"{PLANNER}_2d" / MODEL / SELECTION / RUN_FILE).is_file()
     model = ["-d", NAME, "-m", MODEL, "-pl", PLANNER]
     length = TRAINING or ("--max-time", f"{arguments.max_time_s:g}s")
     training = [*model, *length, *seed, *(["--resume"] if begun else [])]
-    predicting = [*model, "-f", SELECTION, "--resume"]
+    masks, scores = results / "testing" / "masks", results / "testing" / "scores"
+    ending = [*workers, *where]
+    planning = ["-d", NAME, "-pl", PLANNER, *ending]
+    predicting = [*model, "-f", SELECTION, "--resume", *ending]
+    report = results / "testing" / "report.html"
+    predict: list[str | Path] = ["utseg_predict", "-i", raw / "Testing", "-o", masks, *predicting]
+    evaluate: list[str | Path] = ["utseg_evaluate", "-p", masks, "-g", raw / "Testing", "-o", scores, *ending]
     return [
-        (
-            "a synthetic cine cohort of four vendors",
-            ["utseg_make_phantom", raw, *COHORT, *seed, *workers],
-        ),
-        (
-            "look at every scan, plan the training, make the slices",
-            ["utseg_plan_and_preprocess", "-d", NAME, "-pl", PLANNER, *workers, *where],
-        ),
-        (
-            f"train {MODEL} on vendors A and B",
-            ["utseg_train", "2d", SELECTION, *training, *where],
-        ),
-        (
-            "segment the test subjects of all four vendors",
-            ["utseg_predict", "-i", raw / "Testing", "-o", masks, *predicting, *workers, *where],
-        ),
-        (
-            "score the masks against the references",
-            ["utseg_evaluate", "-p", masks, "-g", raw / "Testing", "-o", scores, *workers, *where],
-        ),
-        (
-            "all of it in one page",
-            ["utseg_report", scores, "-o", results / "testing" / "report.html", *workers, *where],
-        ),
+        ("a synthetic cine cohort of four vendors", ["utseg_make_phantom", raw, *COHORT, *seed, *workers]),
+        ("look at every scan, plan the training, make the slices", ["utseg_plan_and_preprocess", *planning]),
+        (f"train {MODEL} on vendors A and B", ["utseg_train", "2d", SELECTION, *training, *where]),
+        ("segment the test subjects of all four vendors", predict),
+        ("score the masks against the references", evaluate),
+        ("all of it in one page", ["utseg_report", scores, "-o", report, *ending]),
     ]
 
 

@@ -4,8 +4,8 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from utseg.commands.cli import make_parser, run
-from utseg.commands.options import add_flag, add_path, add_workers
+from utseg.commands.cli import run
+from utseg.commands.options import Parser
 from utseg.errors import number_of
 
 logger = logging.getLogger("utseg")
@@ -13,30 +13,18 @@ logger = logging.getLogger("utseg")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
-    parser = make_parser(
+    parser = Parser(
         "utseg_ensemble",
         "Join folders that utseg_predict --save-probabilities wrote: each mask is the likeliest label by the mean of their probabilities.",
         "utseg_ensemble -i utnet unet -o joined",
     )
-    add_path(
-        parser,
-        "-i",
-        "inputs",
-        "folders with CASE.npz and prediction.json; their order changes nothing",
-        nargs="+",
-    )
-    add_path(parser, "-o", "output", "folder for the masks and prediction.json")
-    parser.add_argument(
-        "-w",
-        "--weights",
-        dest="weights",
-        type=float,
-        nargs="+",
-        metavar="WEIGHT",
-        help="how much each folder counts, in their order; left out: all the same",
-    )
-    add_flag(parser, "--save-probabilities", "also write CASE.npz, the mean, float32 (class, z, y, x)")
-    add_workers(parser)
+    inputs = "folders with CASE.npz and prediction.json; their order changes nothing"
+    weights = "how much each folder counts, in their order; left out: all the same"
+    parser.path("-i", "inputs", inputs, nargs="+")
+    parser.path("-o", "output", "folder for the masks and prediction.json")
+    parser.add_argument("-w", "--weights", type=float, nargs="+", metavar="WEIGHT", help=weights)
+    parser.flag("--save-probabilities", "also write CASE.npz, the mean, float32 (class, z, y, x)")
+    parser.workers()
     return run(parser, _ensemble, argv)
 
 
@@ -50,10 +38,6 @@ def _ensemble(arguments: argparse.Namespace) -> None:
         save_probabilities=arguments.save_probabilities,
         workers=arguments.workers,
     )
-    logger.info(
-        "%s, the mean of %s (%s), in %s",
-        number_of(len(record.cases), "case"),
-        number_of(len(arguments.inputs), "folder"),
-        number_of(len(record.models), "model"),
-        arguments.output,
-    )
+    folders, models = number_of(len(arguments.inputs), "folder"), number_of(len(record.models), "model")
+    cases = number_of(len(record.cases), "case")
+    logger.info("%s, the mean of %s (%s), in %s", cases, folders, models, arguments.output)

@@ -4,34 +4,32 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from utseg.commands.cli import home_of, make_parser, run
-from utseg.commands.options import add_flag, add_model_choice, add_path, chosen_runs
+from utseg.commands.cli import chosen_runs, home_of, run
+from utseg.commands.options import Parser
 
 logger = logging.getLogger("utseg")
+TERMS = {
+    "licence": "under which terms others may use the models",
+    "citation": "what to cite",
+    "contact": "whom to ask",
+    "description": "what else a reader of the model card should know",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
-    parser = make_parser(
+    parser = Parser(
         "utseg_export_model",
         "Write trained models as one zip: weights as safetensors, plan, recipe, labels, a model card with validation scores, checksums. "
         "The same models give the same bytes. Names of cases are left out, since they can point at people.",
         'utseg_export_model -d MnM -o model.zip --licence "CC BY 4.0" --citation "Doe et al. 2026"',
     )
-    add_path(parser, "-o", "output", "the archive to write", metavar="FILE.zip")
-    add_model_choice(parser)
-    for name, what in (
-        ("licence", "under which terms others may use the models"),
-        ("citation", "what to cite"),
-        ("contact", "whom to ask"),
-        ("description", "what else a reader of the model card should know"),
-    ):
-        parser.add_argument(f"--{name}", metavar="TEXT", default="", help=what)
-    add_flag(
-        parser,
-        "--with-case-ids",
-        "keep the names of the training and validation cases in run.json; by default they are left out and counts are kept",
-    )
+    names = "keep the names of the training and validation cases in run.json; by default they are left out and counts are kept"
+    parser.path("-o", "output", "the archive to write", "FILE.zip")
+    parser.model_choice()
+    for name, what in TERMS.items():
+        parser.value(f"--{name}", name, "TEXT", what, default="")
+    parser.flag("--with-case-ids", names)
     return run(parser, _export, argv)
 
 
@@ -40,9 +38,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from utseg.archive.manifest import text_problem
     from utseg.errors import UsageError
 
-    given = {
-        name: getattr(arguments, name).strip() for name in ("licence", "citation", "contact", "description")
-    }
+    given = {name: getattr(arguments, name).strip() for name in TERMS}
     for name, text in given.items():
         if problem := text_problem(text):
             raise UsageError(f"--{name}: {problem} is in it; leave it out")
@@ -56,15 +52,9 @@ def _export(arguments: argparse.Namespace) -> None:
         with_case_ids=arguments.with_case_ids,
     )
     if not manifest.terms.licence:
-        logger.warning(
-            "%s: no licence is stated, so nobody knows what they may do with it; say --licence",
-            arguments.output,
-        )
+        no_licence = "no licence is stated, so nobody knows what they may do with it; say --licence"
+        logger.warning("%s: %s", arguments.output, no_licence)
     logger.info("models: %s", ", ".join(f"{name}/{member.name}" for member in manifest.members))
     names = "with the names" if manifest.with_case_ids else "without the names"
-    logger.info(
-        "%s: %.1f MB, %s of the cases; read MODEL_CARD.md in it before you hand it on",
-        arguments.output,
-        arguments.output.stat().st_size / 1e6,
-        names,
-    )
+    said = "%s: %.1f MB, %s of the cases; read MODEL_CARD.md in it before you hand it on"
+    logger.info(said, arguments.output, arguments.output.stat().st_size / 1e6, names)

@@ -2,12 +2,11 @@
 
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from utseg.commands.cli import home_of, home_words, make_parser, run
-from utseg.commands.options import add_device, add_flag, add_trained_dataset, add_workers
+from utseg.commands.cli import home_of, home_words, run, values_for
+from utseg.commands.options import Parser
 from utseg.errors import number_of
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ DEFAULT_TTA_SUBJECTS = 20
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
-    parser = make_parser(
+    parser = Parser(
         "utseg_find_best_configuration",
         "Compare all trained models and their pairs on the subjects that their folds held back, choose one, its postprocessing and "
         "test-time augmentation (mirrored and turned images, where training had them), and write best.json, which utseg_predict follows. "
@@ -28,29 +27,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "results/NAME/selection and are not made twice.",
         "utseg_find_best_configuration -d MnM",
     )
-    add_trained_dataset(parser)
-    parser.add_argument(
-        "-pl",
-        dest="planners",
-        nargs="+",
-        metavar="PLAN",
-        default=(),
-        help="models of these plans only; left out: of all",
+    views = (
+        "measure test-time augmentation on at most so many subjects, which are predicted again for it (default: %(default)s; 0: "
+        "do not, then prediction mirrors as training did)"
     )
-    parser.add_argument(
-        "-m", dest="models", nargs="+", metavar="MODEL", default=(), help="these networks only; left out: all"
-    )
-    add_flag(parser, "--no-pairs", "compare single models only")
-    parser.add_argument(
-        "--tta-subjects",
-        type=_subjects,
-        default=DEFAULT_TTA_SUBJECTS,
-        metavar="N",
-        help="measure test-time augmentation on at most so many subjects, which are predicted again for it (default: %(default)s; 0: "
-        "do not, then prediction mirrors as training did)",
-    )
-    add_device(parser)
-    add_workers(parser)
+    several = {"nargs": "+", "default": ()}
+    parser.trained_dataset()
+    parser.value("-pl", "planners", "PLAN", "models of these plans only; left out: of all", **several)
+    parser.value("-m", "models", "MODEL", "these networks only; left out: all", **several)
+    parser.flag("--no-pairs", "compare single models only")
+    parser.value("--tta-subjects", "tta_subjects", "N", views, type=_subjects, default=DEFAULT_TTA_SUBJECTS)
+    parser.device()
+    parser.workers()
     return run(parser, _find, argv)
 
 
@@ -65,23 +53,15 @@ def _find(arguments: argparse.Namespace) -> None:
 
     home = home_of(arguments)
     name, results = home.trained_dataset(arguments.dataset)
-    best = find_best_configuration(
-        SelectionRequest(
-            dataset=name,
-            raw=home.raw / name,
-            preprocessed=home.preprocessed / name,
-            results=results,
-            planners=tuple(arguments.planners),
-            models=tuple(arguments.models),
-            pairs=arguments.pairs,
-            tta_subjects=arguments.tta_subjects,
-            device=arguments.device,
-            workers=arguments.workers,
-            options=home_words(arguments),
-        )
-    )
-    if logger.isEnabledFor(logging.INFO):
-        sys.stdout.write(f"{in_words(best)}\n\nwritten: {results / BEST_FILE}\n")
+    given = values_for(SelectionRequest, arguments) | {
+        "dataset": name,
+        "raw": home.raw / name,
+        "preprocessed": home.preprocessed / name,
+        "results": results,
+        "options": home_words(arguments),
+    }
+    best = find_best_configuration(SelectionRequest(**given))
+    logger.info("%s\n\nwritten: %s", in_words(best), results / BEST_FILE)
 
 
 def in_words(best: "Best") -> str:
@@ -99,10 +79,8 @@ def in_words(best: "Best") -> str:
     for one in best.candidates:
         mark = "*" if one.name == best.chosen else "=" if one.tied else " "
         p = one.against_best.p if one.against_best else None
-        lines.append(
-            f"{mark} {one.name:<{width}}{one.mean_dice:>7.4f}{interval(one.interval95, 4):>18}{one.gmac:>9.3g}"
-            f"{'' if p is None else f'{p:.3g}':>8}"
-        )
+        figures = f"{one.mean_dice:>7.4f}{interval(one.interval95, 4):>18}{one.gmac:>9.3g}"
+        lines.append(f"{mark} {one.name:<{width}}{figures}{'' if p is None else f'{p:.3g}':>8}")
     lines += [
         "* chosen; = tied with the best; p: of the paired test against the best; GMAC: for a slice of 320 × 320 mm, all members",
         "",
@@ -110,9 +88,8 @@ def in_words(best: "Best") -> str:
     ]
     for trial in best.postprocessing_tried:
         change = f"{trial.gain:+.4f} in {trial.cases_changed} changed cases" if trial.cases_changed else ""
-        lines.append(
-            f"{'*' if trial.kept else ' '} {trial.words:<{width}}{change:<{CHANGE_WIDTH}}{trial.why}"
-        )
+        mark = "*" if trial.kept else " "
+        lines.append(f"{mark} {trial.words:<{width}}{change:<{CHANGE_WIDTH}}{trial.why}")
     lines += _augmentation_in_words(best, width)
     lines += [
         "",

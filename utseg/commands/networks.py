@@ -3,39 +3,43 @@
 import argparse
 import csv
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from utseg.commands.cli import console, home_of, make_parser, run
-from utseg.commands.options import add_dataset, add_flag, add_plan, add_workers
+from utseg.commands.cli import home_of, run, show_table
+from utseg.commands.options import Parser
+from utseg.errors import UsageError, number_of
 
 if TYPE_CHECKING:
     from utseg.planning.survey import NetworkFigures
     from utseg.planning.task import NetworkTask
 
+HEADS = ("network", "parameters", "GMAC", "published", "training GB", "recipe", "what it is")
+LEGEND = (
+    "GMAC: 10⁹ multiply-accumulates of one forward pass as computed here; published: in the publication's order of operations.\n"
+    "training GB: peak of a float32 step at this batch with the recipe's optimizer, as on a CPU, without the device's own overhead."
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
-    parser = make_parser(
+    parser = Parser(
         "utseg_networks",
         "The networks that utseg_train -m knows: parameters, multiply-accumulates of a forward pass, peak memory of a training step. "
         "Without a dataset: at the setting of UTNet's publication, one channel, four classes, 256 × 256, batch 32, no auxiliary outputs.",
         "utseg_networks -d MnM -pl cpu",
     )
-    add_dataset(
-        parser,
-        "preprocessed dataset: as the network would be with its plan's patch, batch and sizes",
-        or_the_only_one=False,
-    )
-    add_plan(parser)
-    parser.add_argument("-m", dest="models", nargs="+", metavar="NETWORK", help="these only")
-    add_flag(parser, "--csv", "comma-separated values in place of the table")
-    add_workers(parser)
+    dataset = "preprocessed dataset: as the network would be with its plan's patch, batch and sizes"
+    parser.dataset(dataset, or_the_only_one=False)
+    parser.plan()
+    parser.value("-m", "models", "NETWORK", "these only", nargs="+")
+    parser.flag("--csv", "comma-separated values in place of the table")
+    parser.workers()
     return run(parser, _networks, argv)
 
 
-def _networks(arguments: argparse.Namespace) -> int:
+def _networks(arguments: argparse.Namespace) -> None:
     from utseg.compute.pool import available_cores, process_pool
     from utseg.extensions import find
     from utseg.networks import network_names
@@ -53,67 +57,40 @@ def _networks(arguments: argparse.Namespace) -> int:
         rows = list(executor.map(survey, tasks, kinds))
     rows.sort(key=lambda row: (row.parameters, row.name))
     if arguments.csv:
-        _write_csv(rows)
+        writer = csv.DictWriter(sys.stdout, list(asdict(rows[0])), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(map(asdict, rows))
     else:
-        _print_table(rows, title)
-    return 0
+        show_table(title, HEADS, map(_row, rows), range(1, 5), LEGEND)
 
 
 def _tasks(arguments: argparse.Namespace, names: Sequence[str]) -> "tuple[list[NetworkTask], str]":
     """What each network is sized for, and in words."""
-    from utseg.errors import UsageError
     from utseg.home import choose_plan_folder
     from utseg.planning.plan import read_plan
     from utseg.planning.survey import published_task
     from utseg.planning.task import for_network, planned_task
 
-    if arguments.dataset is None:
-        if arguments.planner is not None:
-            raise UsageError(f"-pl {arguments.planner}: say with -d which dataset's plan that is")
+    where = ""
+    if arguments.dataset is not None:
+        dataset, preprocessed = home_of(arguments).preprocessed_dataset(arguments.dataset)
+        folder = choose_plan_folder(preprocessed, arguments.planner, "2d")
+        plan = read_plan(folder)
+        tasks = [planned_task(for_network(plan, name)) for name in names]
+        where = f"{dataset}, {folder.name}: "
+    elif arguments.planner is None:
         tasks = [published_task(name) for name in names]
-        return tasks, _in_words(tasks[0])
-    dataset, preprocessed = home_of(arguments).preprocessed_dataset(arguments.dataset)
-    folder = choose_plan_folder(preprocessed, arguments.planner, "2d")
-    plan = read_plan(folder)
-    tasks = [planned_task(for_network(plan, name)) for name in names]
-    return tasks, f"{dataset}, {folder.name}: {_in_words(tasks[0])}"
-
-
-def _in_words(task: "NetworkTask") -> str:
-    height, width = task.patch_size
-    channels = "1 channel" if task.in_channels == 1 else f"{task.in_channels} channels"
-    return f"{channels}, {task.num_classes} classes, {height} × {width} pixels, batch {task.batch_size}"
-
-
-def _write_csv(rows: "Sequence[NetworkFigures]") -> None:
-    writer = csv.DictWriter(sys.stdout, list(asdict(rows[0])), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(asdict(row))
-
-
-def _print_table(rows: "Iterable[NetworkFigures]", title: str) -> None:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("network", no_wrap=True)
-    for heading in ("parameters", "GMAC", "published", "training GB"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("recipe", no_wrap=True)
-    table.add_column("what it is")
-    for row in rows:
-        table.add_row(
-            row.name,
-            f"{row.parameters:,}",
-            f"{row.gmac:.1f}",
-            f"{row.published_gmac:.1f}",
-            f"{row.memory_gb:.1f}",
-            row.recipe,
-            row.what,
-        )
-    terminal = console()
-    terminal.print(table)
-    terminal.print(
-        "GMAC: 10⁹ multiply-accumulates of one forward pass as computed here; published: in the publication's order of operations.\n"
-        "training GB: peak of a float32 step at this batch with the recipe's optimizer, as on a CPU, without the device's own overhead."
+    else:
+        raise UsageError(f"-pl {arguments.planner}: say with -d which dataset's plan that is")
+    one = tasks[0]
+    height, width = one.patch_size
+    channels = number_of(one.in_channels, "channel")
+    return (
+        tasks,
+        f"{where}{channels}, {one.num_classes} classes, {height} × {width} pixels, batch {one.batch_size}",
     )
+
+
+def _row(row: "NetworkFigures") -> list[str]:
+    figures = f"{row.gmac:.1f}", f"{row.published_gmac:.1f}", f"{row.memory_gb:.1f}"
+    return [row.name, f"{row.parameters:,}", *figures, row.recipe, row.what]

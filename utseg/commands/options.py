@@ -1,146 +1,109 @@
-"""The options that several commands have, one function each, so that all of them say the same.
+"""The parser of every command: options that several commands have are its methods, so that all of them say the same.
 
 What is not given is None, or an empty tuple where said. Only the standard library is imported here: `--help` stays quick.
 """
 
 import argparse
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from utseg.errors import UsageError
 from utseg.home import typed_path
 
 CONFIGURATIONS = ("2d",)
 SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
+Group = argparse._MutuallyExclusiveGroup
 
 
-def add_path(
-    parser: argparse.ArgumentParser,
-    flag: str,
-    dest: str,
-    help: str,
-    *,
-    metavar: str = "DIR",
-    nargs: str | None = None,
-    required: bool = True,
-) -> None:
-    """Adds an option that names a file or folder."""
-    parser.add_argument(
-        flag, dest=dest, type=file_or_folder, nargs=nargs, required=required, metavar=metavar, help=help
-    )
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults that mean something: not those of flags, nor None or nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if isinstance(action.default, bool) or action.default in (None, "", (), []):
+            return action.help
+        return super()._get_help_string(action)
 
 
-def add_flag(parser: argparse.ArgumentParser, flag: str, help: str) -> None:
-    """Adds a flag. `--no-x` switches x off, which else is on."""
-    on = not flag.startswith("--no-")
-    name = flag.removeprefix("--" if on else "--no-").replace("-", "_")
-    parser.add_argument(flag, dest=name, action="store_true" if on else "store_false", help=help)
+class Parser(argparse.ArgumentParser):
+    """A parser with the options that every command has, and a method for each that several have."""
 
+    def __init__(self, name: str, description: str, example: str) -> None:
+        epilog = f"example: {example}"
+        super().__init__(name, None, description, epilog, allow_abbrev=False, formatter_class=_Formatter)
+        self.path("--home", "home", "home folder; else UTSEG_HOME, else ./utseg_data", required=False)
+        self.flag("--debug", "full traceback on errors")
+        self.flag("--quiet", "errors and warnings only")
 
-def add_dataset(parser: argparse.ArgumentParser, help: str, *, or_the_only_one: bool = True) -> None:
-    """Adds `-d NAME`."""
-    more = "; may be left out where there is only one" if or_the_only_one else ""
-    parser.add_argument("-d", dest="dataset", metavar="NAME", help=help + more)
+    def value(self, flag: str, dest: str, metavar: str, help: str, **settings: Any) -> None:
+        """Adds an option with a value; `settings` are those of argparse."""
+        self.add_argument(flag, dest=dest, metavar=metavar, help=help, **settings)
 
+    def path(self, flag: str, dest: str, help: str, metavar: str = "DIR", **settings: Any) -> None:
+        """Adds an option that names a file or folder, which has to be given."""
+        self.value(flag, dest, metavar, help, type=file_or_folder, **{"required": True} | settings)
 
-def add_plan(parser: argparse.ArgumentParser) -> None:
-    """Adds `-pl PLAN`, which `choose_plan_folder` follows."""
-    parser.add_argument(
-        "-pl",
-        dest="planner",
-        metavar="PLAN",
-        help="plan of the dataset; default: auto, or the only one there",
-    )
+    def paths(self, dest: str, metavar: str, help: str, nargs: str | None = None) -> None:
+        """Adds a file or folder, or several, without a flag."""
+        self.add_argument(dest, type=file_or_folder, metavar=metavar, help=help, nargs=nargs)
 
+    def flag(self, flag: str, help: str, group: Group | None = None) -> None:
+        """Adds a flag; `--no-x` switches x off, which else is on. `group`: those of which one may be given."""
+        on = not flag.startswith("--no-")
+        name = flag.removeprefix("--" if on else "--no-").replace("-", "_")
+        (group or self).add_argument(flag, dest=name, action="store_true" if on else "store_false", help=help)
 
-def add_model_choice(parser: argparse.ArgumentParser, *, or_where: str = "") -> None:
-    """Adds -d, -m, -f and -pl, which `chosen_runs` follows. `or_where`: when else -m may be left out, in words."""
-    add_trained_dataset(parser)
-    parser.add_argument(
-        "-m",
-        dest="models",
-        nargs="+",
-        metavar="MODEL",
-        help=f"one or more networks; may be left out where one is trained{or_where}",
-    )
-    parser.add_argument(
-        "-f",
-        dest="folds",
-        nargs="+",
-        metavar="FOLD",
-        help="what they were trained on, as fold0 or vendor=A; left out: all folds that are trained",
-    )
-    parser.add_argument(
-        "-pl", dest="planner", metavar="PLAN", help="plan; may be left out where one has trained models"
-    )
+    def dataset(self, help: str, *, or_the_only_one: bool = True) -> None:
+        """Adds `-d NAME`."""
+        more = "; may be left out where there is only one" if or_the_only_one else ""
+        self.value("-d", "dataset", "NAME", help + more)
 
+    def trained_dataset(self) -> None:
+        """Adds `-d NAME`, a dataset with results."""
+        self.dataset("dataset that the models were trained on")
 
-def add_trained_dataset(parser: argparse.ArgumentParser) -> None:
-    """Adds `-d NAME`, a dataset with results."""
-    add_dataset(parser, "dataset that the models were trained on")
+    def plan(self, help: str = "plan of the dataset; default: auto, or the only one there") -> None:
+        """Adds `-pl PLAN`, which `choose_plan_folder` follows."""
+        self.value("-pl", "planner", "PLAN", help)
 
+    def model_choice(self, or_where: str = "") -> None:
+        """Adds -d, -m, -f and -pl, which `chosen_runs` follows. `or_where`: when else -m may be left out, in words."""
+        self.trained_dataset()
+        models = f"one or more networks; may be left out where one is trained{or_where}"
+        folds = "what they were trained on, as fold0 or vendor=A; left out: all folds that are trained"
+        self.value("-m", "models", "MODEL", models, nargs="+")
+        self.value("-f", "folds", "FOLD", folds, nargs="+")
+        self.plan("plan; may be left out where one has trained models")
 
-def chosen_runs(arguments: argparse.Namespace, dataset: Path) -> list[Path]:
-    """The runs that `add_model_choice` names, below `results/NAME`."""
-    from utseg.predict.model import choose_runs
+    def settings(self, of: str, example: str) -> None:
+        """Adds `--set KEY=VALUE …`, as one list of words. `of`: of what a value is changed."""
+        help = f"change a value of {of}, as {example}"
+        self.value("--set", "settings", "KEY=VALUE", help, action="extend", nargs="+", default=[])
 
-    return choose_runs(
-        dataset, planner=arguments.planner, models=arguments.models or (), folds=arguments.folds or ()
-    )
+    def length(self, *, epochs: str, max_time: str) -> None:
+        """Adds `--epochs N` and `--max-time TIME`, of which one may be given. The texts: what is as long as that."""
+        length = self.add_mutually_exclusive_group()
+        length.add_argument("--epochs", type=at_least(1), metavar="N", help=epochs)
+        length.add_argument("--max-time", dest="max_time_s", type=duration, metavar="TIME", help=max_time)
 
+    def device(self) -> None:
+        """Adds `--device NAME`."""
+        help = "auto (CUDA where it is there), cpu, cuda or cuda:N"
+        self.value("--device", "device", "NAME", help, default="auto")
 
-def add_settings(parser: argparse.ArgumentParser, of: str, example: str) -> None:
-    """Adds `--set KEY=VALUE …`, as one list of words. `of`: of what a value is changed."""
-    parser.add_argument(
-        "--set",
-        dest="settings",
-        action="extend",
-        nargs="+",
-        metavar="KEY=VALUE",
-        default=[],
-        help=f"change a value of {of}, as {example}",
-    )
+    def seed(self, help: str) -> None:
+        """Adds `--seed S`."""
+        self.value("--seed", "seed", "S", help, type=at_least(0), default=0)
 
+    def workers(self, help: str = "worker processes; default: one a core", least: int = 1) -> None:
+        """Adds `-np N`."""
+        self.value("-np", "workers", "N", help, type=at_least(least))
 
-def add_length(parser: argparse.ArgumentParser, *, epochs: str, max_time: str) -> None:
-    """Adds `--epochs N` and `--max-time TIME`, of which one may be given. The texts: what is as long as that."""
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=at_least(1), metavar="N", help=epochs)
-    length.add_argument("--max-time", dest="max_time_s", type=duration, metavar="TIME", help=max_time)
-
-
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """Adds `--device NAME`."""
-    parser.add_argument(
-        "--device", default="auto", metavar="NAME", help="auto (CUDA where it is there), cpu, cuda or cuda:N"
-    )
-
-
-def add_seed(parser: argparse.ArgumentParser, help: str) -> None:
-    """Adds `--seed S`."""
-    parser.add_argument("--seed", type=at_least(0), default=0, metavar="S", help=help)
-
-
-def add_workers(
-    parser: argparse.ArgumentParser, help: str = "worker processes; default: one a core", least: int = 1
-) -> None:
-    """Adds `-np N`."""
-    parser.add_argument("-np", dest="workers", type=at_least(least), metavar="N", help=help)
-
-
-def add_dask(parser: argparse.ArgumentParser) -> None:
-    """Adds `--dask ADDRESS`, which `cli.cluster_of` follows."""
-    parser.add_argument(
-        "--dask",
-        metavar="ADDRESS",
-        help="work on a Dask cluster that shares these paths: its scheduler as tcp://HOST:8786, or the scheduler's file",
-    )
-
-
-def flags_given(arguments: argparse.Namespace, flags: Mapping[str, str]) -> list[str]:
-    """Those of the flags (with the names of their values) that are on the command line."""
-    return [flag for flag, name in flags.items() if getattr(arguments, name) is not None]
+    def dask(self) -> None:
+        """Adds `--dask ADDRESS`, which `cli.cluster_of` follows."""
+        help = "work on a Dask cluster that shares these paths: its scheduler as tcp://HOST:8786, or the scheduler's file"
+        self.value("--dask", "dask", "ADDRESS", help)
 
 
 def check_configuration(name: str, hint: str = "") -> None:

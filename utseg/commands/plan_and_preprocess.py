@@ -4,15 +4,15 @@ import argparse
 import logging
 import math
 import shutil
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
+from operator import getitem
 from typing import TYPE_CHECKING, Any
 
-from utseg.commands import options
-from utseg.commands.cli import cluster_of, home_of, make_parser, run
+from utseg.commands.cli import cluster_of, home_of, run, values_for
+from utseg.commands.options import Parser, check_configuration
 from utseg.errors import explained_by, number_of
 from utseg.home import DEFAULT_PLANNER
 
@@ -28,35 +28,26 @@ VALUES_SHOWN = 8
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
-    parser = make_parser(
+    parser = Parser(
         "utseg_plan_and_preprocess",
         "Check every scan of a raw dataset, plan the training from what they look like, and make the slices to train from. "
         "Run again, it keeps what is finished and whole.",
         "utseg_plan_and_preprocess -d MnM",
     )
-    options.add_dataset(parser, "raw dataset")
-    parser.add_argument(
-        "-pl", dest="planner", metavar="PLAN", help="planner: auto, published or cpu", default=DEFAULT_PLANNER
-    )
-    parser.add_argument("-c", dest="configuration", metavar="CONFIG", help="configuration", default="2d")
-    parser.add_argument(
-        "--memory-gb",
-        type=_gigabytes,
-        metavar="GB",
-        help="memory of the device that will train, for which a new plan is made; default: 8",
-    )
-    parser.add_argument(
-        "-m",
-        dest="network",
-        metavar="NETWORK",
-        help="the network to plan for, one of utseg_networks; default: UTNet. Others train on its plan too, with the settings they share",
-    )
-    options.add_device(parser)
-    options.add_settings(parser, "the plan", "patch_size=128,128 or network.base_channels=16")
-    options.add_flag(parser, "--replan", "plan anew where a plan is there, which else is kept")
-    options.add_flag(parser, "--dry-run", "show the plan, write nothing")
-    options.add_workers(parser)
-    options.add_dask(parser)
+    memory = "memory of the device that will train, for which a new plan is made; default: 8"
+    network = "the network to plan for, one of utseg_networks; default: UTNet. Others train on its plan too, with the settings they share"
+    planner = "planner: auto, published or cpu"
+    parser.dataset("raw dataset")
+    parser.value("-pl", "planner", "PLAN", planner, default=DEFAULT_PLANNER)
+    parser.value("-c", "configuration", "CONFIG", "configuration", default="2d")
+    parser.value("--memory-gb", "memory_gb", "GB", memory, type=_gigabytes)
+    parser.value("-m", "network_name", "NETWORK", network)
+    parser.device()
+    parser.settings("the plan", "patch_size=128,128 or network.base_channels=16")
+    parser.flag("--replan", "plan anew where a plan is there, which else is kept")
+    parser.flag("--dry-run", "show the plan, write nothing")
+    parser.workers()
+    parser.dask()
     return run(parser, _plan_and_preprocess, argv)
 
 
@@ -89,16 +80,12 @@ def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
             fingerprint, plan, counts = prepared.fingerprint, prepared.plan, prepared.counts
     for warning in fingerprint.warnings:
         logger.warning("%s", warning)
-    if not logger.isEnabledFor(logging.INFO):
-        return
-    sys.stdout.write(f"plan {request.folder_name}\n{describe_plan(plan, everything=arguments.dry_run)}\n")
+    logger.info("plan %s\n%s", request.folder_name, describe_plan(plan, everything=arguments.dry_run))
     if arguments.dry_run:
-        sys.stdout.write("dry run: nothing was written\n")
+        logger.info("dry run: nothing was written")
     else:
-        sys.stdout.write(
-            f"{number_of(counts.made, 'case')} made, {counts.kept} kept, {number_of(len(prepared.splits), 'fold')}: "
-            f"{prepared.plan_folder}\n"
-        )
+        cases, folds = number_of(counts.made, "case"), number_of(len(prepared.splits), "fold")
+        logger.info("%s made, %d kept, %s: %s", cases, counts.kept, folds, prepared.plan_folder)
 
 
 def _request(arguments: argparse.Namespace) -> "PlanRequest":
@@ -107,18 +94,11 @@ def _request(arguments: argparse.Namespace) -> "PlanRequest":
     from utseg.settings import parse_settings
     from utseg.trainer import planned_step
 
-    options.check_configuration(arguments.configuration)
+    check_configuration(arguments.configuration)
     step_kind = partial(planned_step, device=arguments.device)
-    step_kind(arguments.network or DEFAULT_NETWORK)  # a wrong name or device is refused before scans are read
-    return PlanRequest(
-        planner=arguments.planner,
-        configuration=arguments.configuration,
-        memory_gb=arguments.memory_gb,
-        network_name=arguments.network,
-        step_kind=step_kind,
-        settings=parse_settings(arguments.settings),
-        replan=arguments.replan,
-    )
+    step_kind(arguments.network_name or DEFAULT_NETWORK)  # wrong names are refused before scans are read
+    settings = parse_settings(arguments.settings)
+    return PlanRequest(**values_for(PlanRequest, arguments) | {"step_kind": step_kind, "settings": settings})
 
 
 def describe_dataset(dataset: "Dataset") -> str:
@@ -128,17 +108,15 @@ def describe_dataset(dataset: "Dataset") -> str:
     """
     cases = dataset.training_cases()
     subjects = {case.subject: case for case in reversed(cases)}
-    parts = [
-        f"{dataset.name}: {number_of(len(cases), 'case')} of {number_of(len(subjects), 'subject')} to train on"
-    ]
+    said = f"{number_of(len(cases), 'case')} of {number_of(len(subjects), 'subject')} to train on"
+    parts = [f"{dataset.name}: {said}"]
     for column in dataset.group_columns:
         pairs = {(case.subject, case.groups.get(column, "?")) for case in cases}
         counted = subjects.values() if len(pairs) == len(subjects) else cases
         counts = Counter(case.groups.get(column, "?") for case in counted)
         if len(counts) <= VALUES_SHOWN:
-            parts.append(
-                f"{column} " + ", ".join(f"{value} {count}" for value, count in sorted(counts.items()))
-            )
+            shares = ", ".join(f"{value} {count}" for value, count in sorted(counts.items()))
+            parts.append(f"{column} {shares}")
     return "; ".join(parts)
 
 
@@ -150,18 +128,11 @@ def describe_plan(plan: "Plan", *, everything: bool = False) -> str:
     for key, reason in plan.reasons.items():
         if key.startswith("augmentation.") and not everything:
             continue
-        value = _shown(_value_at(values, key))
+        value = _shown(reduce(getitem, key.split("."), values))
         said = reason if reason.startswith(value) else f"{value}: {reason}"
-        lines += textwrap.wrap(
-            f"  {key:<{KEY_COLUMNS}} {said}", width, subsequent_indent=" " * (KEY_COLUMNS + 3)
-        )
+        indent = " " * (KEY_COLUMNS + 3)
+        lines += textwrap.wrap(f"  {key:<{KEY_COLUMNS}} {said}", width, subsequent_indent=indent)
     return "\n".join(lines)
-
-
-def _value_at(tree: Any, key: str) -> Any:
-    for part in key.split("."):
-        tree = tree[part]
-    return tree
 
 
 def _shown(value: Any) -> str:

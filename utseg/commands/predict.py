@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utseg.commands import options
-from utseg.commands.cli import cluster_of, home_of, make_parser, run
+from utseg.commands.cli import chosen_runs, cluster_of, home_of, run
+from utseg.commands.options import Parser
 from utseg.errors import UsageError
 
 if TYPE_CHECKING:
     from utseg.inference.views import TestTimeAugmentation
     from utseg.postprocess import Postprocessing
-    from utseg.predict.parts import Part
 
 logger = logging.getLogger("utseg")
 
@@ -26,84 +25,56 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(make_predict_parser(), partial(predict, words=words), argv)
 
 
-def make_predict_parser() -> argparse.ArgumentParser:
+def make_predict_parser() -> Parser:
     """The command's options."""
-    parser = make_parser(
+    parser = Parser(
         "utseg_predict",
         "Segment images with trained models; each mask CASE.nii.gz has the geometry of its image. Several models or folds: the mean of "
         "their probabilities.",
         "utseg_predict -i scans -o masks -d MnM -m UTNet",
     )
-    options.add_path(
-        parser,
-        "-i",
-        "input",
+    images = (
         "an image, a cine file (every frame is segmented), a folder of images (CASE.nii.gz, or CASE_0000.nii.gz, … for several "
-        "channels), or a raw dataset (nnU-Net, M&Ms, ACDC)",
-        metavar="PATH",
+        "channels), or a raw dataset (nnU-Net, M&Ms, ACDC)"
     )
-    options.add_path(
-        parser,
-        "-o",
-        "output",
-        "folder for the masks, prediction.json, and quality.csv: how far each mask can be trusted",
-    )
-    options.add_model_choice(parser, or_where=", or where utseg_find_best_configuration chose")
-    _add_choices(parser)
-    _add_outputs(parser)
-    _add_work(parser)
-    return parser
-
-
-def _add_choices(parser: argparse.ArgumentParser) -> None:
-    options.add_flag(
-        parser,
-        "--no-tta",
+    tta = (
         "no mean over mirrored or turned images (done where utseg_find_best_configuration saw it pay; where it was not asked, images "
-        "are mirrored as in training)",
+        "are mirrored as in training)"
     )
-
-
-def _add_outputs(parser: argparse.ArgumentParser) -> None:
-    options.add_flag(parser, "--save-probabilities", "also write CASE.npz, float32 (class, z, y, x)")
-    options.add_flag(
-        parser,
-        "--overlays",
-        "also write overlays/CASE.png: the slices with the labels' outlines, to look through",
+    entropy = (
+        "also write entropy/CASE_entropy.nii.gz: how undecided the models are at each voxel, from 0 to 1"
     )
-    options.add_flag(
-        parser,
-        "--save-entropy",
-        "also write entropy/CASE_entropy.nii.gz: how undecided the models are at each voxel, from 0 to 1",
+    part = (
+        "predict only part I of N, counted from 1, each on a machine of its own, into the same folder or several; the last one to "
+        "finish joins the records"
     )
-
-
-def _add_work(parser: argparse.ArgumentParser) -> None:
-    options.add_device(parser)
-    options.add_flag(
-        parser,
-        "--resume",
-        "keep masks that are there and verify; without it, masks of the same names are replaced",
-    )
-    parser.add_argument(
-        "--part",
-        metavar="I/N",
-        help="predict only part I of N, counted from 1, each on a machine of its own, into the same folder or several; the last one to "
-        "finish joins the records",
-    )
-    options.add_workers(parser)
-    options.add_dask(parser)
+    resume = "keep masks that are there and verify; without it, masks of the same names are replaced"
+    output = "folder for the masks, prediction.json, and quality.csv: how far each mask can be trusted"
+    overlays = "also write overlays/CASE.png: the slices with the labels' outlines, to look through"
+    parser.path("-i", "input", images, "PATH")
+    parser.path("-o", "output", output)
+    parser.model_choice(", or where utseg_find_best_configuration chose")
+    parser.flag("--no-tta", tta)
+    parser.flag("--save-probabilities", "also write CASE.npz, float32 (class, z, y, x)")
+    parser.flag("--overlays", overlays)
+    parser.flag("--save-entropy", entropy)
+    parser.device()
+    parser.flag("--resume", resume)
+    parser.value("--part", "part", "I/N", part)
+    parser.workers()
+    parser.dask()
+    return parser
 
 
 def predict(arguments: argparse.Namespace, words: Sequence[str]) -> None:
     """Does what the words ask, whose `arguments` they are."""
-    part = _part(arguments)
-
     from utseg.files import require_writable
     from utseg.predict.inputs import check_output, find_inputs
     from utseg.predict.model import load_model
+    from utseg.predict.parts import Part
     from utseg.training.record import read_run
 
+    part = None if arguments.part is None else Part.parse(arguments.part)
     _, dataset = home_of(arguments).trained_dataset(arguments.dataset)
     runs, postprocessing, tta = _runs(arguments, dataset)
     inputs = find_inputs(arguments.input, read_run(runs[0]).plan.preprocessing.channel_names)
@@ -157,12 +128,6 @@ def _predict_on_cluster(
         predict_on_cluster(executor, without_dask(words), cases)
 
 
-def _part(arguments: argparse.Namespace) -> "Part | None":
-    from utseg.predict.parts import Part
-
-    return None if arguments.part is None else Part.parse(arguments.part)
-
-
 def _runs(
     arguments: argparse.Namespace, dataset: Path
 ) -> "tuple[list[Path], Postprocessing, TestTimeAugmentation]":
@@ -172,19 +137,16 @@ def _runs(
     from utseg.postprocess import Postprocessing, in_words
     from utseg.selection.record import BEST_FILE, best_augmentation, best_runs, read_best
 
-    named = options.flags_given(arguments, {"-m": "models", "-f": "folds", "-pl": "planner"})
+    choices = {"-m": arguments.models, "-f": arguments.folds, "-pl": arguments.planner}
+    named = [flag for flag, value in choices.items() if value is not None]
     if (dataset / BEST_FILE).is_file():
         if not named:
             best = read_best(dataset)
             rules = ", ".join(map(in_words, best.postprocessing.rules)) or "none"
             tta = best_augmentation(best)
-            logger.info(
-                "as %s says: %s; postprocessing: %s; test-time augmentation: %s",
-                dataset / BEST_FILE,
-                best.chosen,
-                rules,
-                "as training mirrored" if best.augmentation is None else tta.in_words(),
-            )
+            views = "as training mirrored" if best.augmentation is None else tta.in_words()
+            said = "as %s says: %s; postprocessing: %s; test-time augmentation: %s"
+            logger.info(said, dataset / BEST_FILE, best.chosen, rules, views)
             return best_runs(best, dataset), best.postprocessing, tta
         logger.info("%s is not followed: models are chosen by %s", dataset / BEST_FILE, ", ".join(named))
-    return options.chosen_runs(arguments, dataset), Postprocessing(), AS_MIRRORED_IN_TRAINING
+    return chosen_runs(arguments, dataset), Postprocessing(), AS_MIRRORED_IN_TRAINING

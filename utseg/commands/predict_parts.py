@@ -38,11 +38,11 @@ class PartOfCommand:
 
 def without_dask(words: Sequence[str]) -> list[str]:
     """The words of the command, the cluster's address left out."""
-    kept = [word for word in words if not word.startswith(f"{DASK}=")]
-    if DASK in kept:
-        place = kept.index(DASK)
-        del kept[place : place + 2]
-    return kept
+    return [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if not word.startswith(f"{DASK}=") and DASK not in (before, word)
+    ]
 
 
 def predict_on_cluster(executor: DaskExecutor, words: Sequence[str], cases: int) -> None:

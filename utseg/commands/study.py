@@ -4,16 +4,15 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utseg.commands import options
-from utseg.commands.cli import cluster_of, console, home_of, make_parser, run
+from utseg.commands.cli import cluster_of, home_of, run, show_table
+from utseg.commands.options import Parser
 from utseg.errors import CaseErrors, InputError, Interrupted, UsageError, UtsegError
 
 if TYPE_CHECKING:
-    from utseg.compute.cluster import DaskExecutor
     from utseg.study.checksums import Checksums
     from utseg.study.definition import Definition
     from utseg.study.expand import StudyPlan
@@ -29,78 +28,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(make_study_parser(), _study, argv)
 
 
-def make_study_parser() -> argparse.ArgumentParser:
+def make_study_parser() -> Parser:
     """The command's options."""
-    parser = make_parser(
+    parser = Parser(
         "utseg_study",
         "Train on some subjects, test on others, with several networks: what is lost on unseen vendors, and what makes the difference. "
         "Each run is planned and trained from its own subjects alone. The same command goes on where it stopped; runs that have finished, "
         "in any study, are not run again.",
         "utseg_study vendors -d MnM -o studies/vendors --max-time 6h",
     )
-    parser.add_argument(
-        "study",
-        help="vendors, leave-one-out, ablation, networks, data-size, seeds, generalization, or a file like those (--print shows one)",
-    )
-    options.add_dataset(parser, "raw dataset to train on, where the file names none")
-    options.add_path(
-        parser, "-o", "output", "folder for study.json, cases.csv, results.csv and the report", required=False
-    )
-    _add_changes(parser)
-    _add_how(parser)
-    return parser
-
-
-def _add_changes(parser: argparse.ArgumentParser) -> None:
-    for flag, dest, metavar in (("-m", "networks", "NETWORK"), ("-pl", "plans", "PLAN")):
-        parser.add_argument(flag, dest=dest, nargs="+", metavar=metavar, help="instead of the study's")
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="S", help="instead of the study's")
-    parser.add_argument(
-        "--test",
-        dest="tested",
-        nargs="+",
-        metavar="NAME",
-        help="raw datasets to test on, with the same label names; default: the one that is trained on",
-    )
-    parser.add_argument(
-        "--by",
-        metavar="COLUMN",
-        help="the column that tells seen from unseen, and by which sets are made, as centre",
-    )
-    parser.add_argument(
-        "--part",
-        dest="parts",
-        action="append",
-        metavar="NAME",
-        help="only the variants of this part; may be given again",
-    )
-    options.add_settings(parser, "the plan or recipe in all runs", "network.base_channels=16")
-    options.add_length(
-        parser,
+    study = "vendors, leave-one-out, ablation, networks, data-size, seeds, generalization, or a file like those (--print shows one)"
+    tested = "raw datasets to test on, with the same label names; default: the one that is trained on"
+    by = "the column that tells seen from unseen, and by which sets are made, as centre"
+    output = "folder for study.json, cases.csv, results.csv and the report"
+    instead = "instead of the study's"
+    parser.add_argument("study", help=study)
+    parser.dataset("raw dataset to train on, where the file names none")
+    parser.path("-o", "output", output, required=False)
+    parser.value("-m", "networks", "NETWORK", instead, nargs="+")
+    parser.value("-pl", "plans", "PLAN", instead, nargs="+")
+    parser.value("--seeds", "seeds", "S", instead, nargs="+", type=int)
+    parser.value("--test", "tested", "NAME", tested, nargs="+")
+    parser.value("--by", "by", "COLUMN", by)
+    part = "only the variants of this part; may be given again"
+    parser.value("--part", "parts", "NAME", part, action="append")
+    parser.settings("the plan or recipe in all runs", "network.base_channels=16")
+    parser.length(
         epochs="length of each training; default: the study's, else the plan's",
         max_time="of the whole study, as 90m or 6h: shared out equally, tests included",
     )
-
-
-def _add_how(parser: argparse.ArgumentParser) -> None:
-    options.add_workers(parser, "runs at once, which share the cores; default: 1")
-    options.add_dask(parser)
-    options.add_device(parser)
+    parser.workers("runs at once, which share the cores; default: 1")
+    parser.dask()
+    parser.device()
     what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="list the runs with estimated time and memory, and write nothing",
-    )
-    what.add_argument(
-        "--print", dest="show", action="store_true", help="write the study file to the terminal, to copy"
-    )
+    parser.flag("--dry-run", "list the runs with estimated time and memory, and write nothing", what)
+    parser.flag("--print", "write the study file to the terminal, to copy", what)
+    return parser
 
 
 def _study(arguments: argparse.Namespace) -> None:
+    from utseg.compute.children import stop_children
     from utseg.study.definition import definition_text, read_definition
 
-    if arguments.show:
+    if arguments.print:
         sys.stdout.write(definition_text(arguments.study)[1])
         return
     if not arguments.dry_run and arguments.output is None:
@@ -111,13 +81,17 @@ def _study(arguments: argparse.Namespace) -> None:
     plan, checksums = _opened(definition, arguments, where)
     for remark in plan.remarks:
         logger.info("%s", remark)
-    with _cluster(arguments) as executor:
+    home = home_of(arguments)
+    writes, reads = None if arguments.dry_run else home.results, [home.raw, home.preprocessed]
+    gpu = arguments.device != "cpu"
+    # runs on a cluster save and end when this command is interrupted
+    with cluster_of(arguments, writes=writes, reads=reads, gpu=gpu, stop_work=stop_children) as executor:
         from utseg.study.resolve import StudyRequest, resolve
         from utseg.study.run import run_study
 
         request = StudyRequest(
             output=(arguments.output or Path()).absolute(),
-            home=home_of(arguments),
+            home=home,
             max_time_s=arguments.max_time_s,
             parallel=executor.tasks_at_once if executor else arguments.workers or 1,
             device=arguments.device,
@@ -130,39 +104,24 @@ def _study(arguments: argparse.Namespace) -> None:
             _finish(run_study(resolved, request, executor), request.output)
 
 
-def _cluster(arguments: argparse.Namespace) -> "AbstractContextManager[DaskExecutor | None]":
-    """The executor of data and runs where `--dask` names one. Runs there save and end when this command is interrupted."""
-    from utseg.compute.children import stop_children
-
-    home = home_of(arguments)
-    return cluster_of(
-        arguments,
-        writes=None if arguments.dry_run else home.results,
-        reads=[home.raw, home.preprocessed],
-        gpu=arguments.device != "cpu",
-        stop_work=stop_children,
-    )
-
-
 def with_arguments(definition: "Definition", arguments: argparse.Namespace, where: str) -> "Definition":
     """The study with what the command line says instead."""
     from utseg.settings import parse_settings
     from utseg.study.definition import with_values
 
     values: dict[str, Any] = {
-        key: value
-        for key in ("networks", "plans", "seeds", "epochs")
-        if (value := getattr(arguments, key)) is not None
+        "networks": arguments.networks,
+        "plans": arguments.plans,
+        "seeds": arguments.seeds,
+        "epochs": arguments.epochs,
+        "test.datasets": arguments.tested,
+        "test.by": arguments.by,
+        "train.each": arguments.by if definition.train.each else None,
+        "train.leave_out": arguments.by if definition.train.leave_out else None,
     }
-    if arguments.tested is not None:
-        values["test.datasets"] = arguments.tested
+    values = {key: value for key, value in values.items() if value is not None}
     if arguments.max_time_s is not None:
         values["epochs"] = None
-    if arguments.by is not None:
-        values["test.by"] = arguments.by
-        for key in ("each", "leave_out"):
-            if getattr(definition.train, key):
-                values[f"train.{key}"] = arguments.by
     if arguments.parts is not None:
         for part in arguments.parts:
             if part not in definition.parts():
@@ -220,31 +179,18 @@ def _dry_run(study: "ResolvedStudy", request: "StudyRequest") -> None:
     heads = ["run", "train + validate", "test", "state", "train", "test", "memory GB", "parameters", "GMAC"]
     rows = []
     for one in estimates:
-        subjects, cost = one.run.planned.subjects, one.cost
-        tested = ", ".join(f"{name} {len(names)}" for name, names in subjects.testing.items())
+        planned, cost = one.run.planned, one.cost
+        subjects = planned.subjects
+        name = planned.name + (f" (and {one.same - 1} equal)" if one.same > 1 else "")
+        trained = f"{len(subjects.training)} + {len(subjects.validation)}"
+        tested = ", ".join(f"{dataset} {len(names)}" for dataset, names in subjects.testing.items())
         state = "finished" if one.finished else "to do" if cost else "wrong"
-        figures = (
-            [
-                duration_text(cost.training_s),
-                duration_text(cost.testing_s),
-                f"{cost.memory_gb:.1f}",
-                f"{cost.parameters:,}",
-                f"{cost.gmac:.2f}",
-            ]
-            if cost
-            else ["–"] * 5
-        )
-        more = f" (and {one.same - 1} equal)" if one.same > 1 else ""
-        rows.append(
-            [
-                one.run.planned.name + more,
-                f"{len(subjects.training)} + {len(subjects.validation)}",
-                tested,
-                state,
-                *figures,
-            ]
-        )
-    _print_table(heads, rows, f"{len(rows)} runs", left=4)
+        figures = ["–"] * 5
+        if cost:
+            figures = [duration_text(cost.training_s), duration_text(cost.testing_s), f"{cost.memory_gb:.1f}"]
+            figures += [f"{cost.parameters:,}", f"{cost.gmac:.2f}"]
+        rows.append([name, trained, tested, state, *figures])
+    show_table(f"{len(rows)} runs", heads, rows, range(4, len(heads)))
     for one in estimates:
         if one.problem:
             logger.warning("%s: %s", one.run.planned.name, one.problem)
@@ -257,16 +203,24 @@ def _dry_run(study: "ResolvedStudy", request: "StudyRequest") -> None:
 
 def _finish(record: "StudyRecord", output: Path) -> None:
     """Shows mean Dice, writes the report, and raises an error for each run that failed or was stopped."""
+    from utseg.report import write_study_report
+    from utseg.report.study.matrix import means_table
+    from utseg.study.findings.data import read_study_data
+    from utseg.study.findings.matrix import mean_dice_matrix
+    from utseg.study.images import measure_study
+
     states = [run.state for run in record.runs]
     if "finished" in states:
         if logger.isEnabledFor(logging.INFO):
-            from utseg.report.study.matrix import means_table
-            from utseg.study.findings.data import read_study_data
-            from utseg.study.findings.matrix import mean_dice_matrix
-
             table = means_table(mean_dice_matrix(read_study_data(output)))
-            _print_table(table.columns, table.rows, table.title, left=2)
-        _report(output)
+            show_table(table.title, table.columns, table.rows, range(2, len(table.columns)))
+        try:
+            measure_study(output)
+        except UtsegError as error:
+            for line in error.lines():
+                logger.warning("%s; the report lacks what images are like", line)
+        write_study_report(output, output / REPORT_FILE)
+        sys.stdout.write(f"report: {output / REPORT_FILE}\ntables: {output}\n")
     failed = {run.id: run for run in reversed(record.runs) if run.state == "failed"}
     if failed:
         raise CaseErrors(
@@ -274,28 +228,3 @@ def _finish(record: "StudyRecord", output: Path) -> None:
         )
     if "waiting" in states:
         raise Interrupted(f"{states.count('waiting')} runs were stopped; run the same command again to go on")
-
-
-def _report(output: Path) -> None:
-    from utseg.report import write_study_report
-    from utseg.study.images import measure_study
-
-    try:
-        measure_study(output)
-    except UtsegError as error:
-        for line in error.lines():
-            logger.warning("%s; the report lacks what images are like", line)
-    write_study_report(output, output / REPORT_FILE)
-    sys.stdout.write(f"report: {output / REPORT_FILE}\ntables: {output}\n")
-
-
-def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str, *, left: int) -> None:
-    """`left`: so many columns are aligned left."""
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for number, head in enumerate(heads):
-        table.add_column(head, justify="left" if number < left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    console().print(table)

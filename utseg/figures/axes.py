@@ -4,19 +4,15 @@ All text is escaped.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 TOP = 26
 BOTTOM = 34
 COLOURS = 6
 LEAST_SPAN = 1e-6
-
-
-def _linear(value: float) -> float:
-    return value
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,7 @@ class Scale:
     ticks: Sequence[float]
     start: float
     end: float
-    warp: Callable[[float], float] = _linear
+    warp: Callable[[float], float] = float
 
     @property
     def high(self) -> float:
@@ -71,11 +67,9 @@ def number_text(value: float) -> str:
 
 def element(name: str, kind: str, content: object = "", **attributes: object) -> Markup:
     """An SVG element of a CSS class with attributes; `_` in their names stands for `-`."""
-    shown = {"class": kind, **attributes}
-    words = [
-        Markup(' {}="{}"').format(key.replace("_", "-"), value) for key, value in shown.items() if value != ""
-    ]
-    return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), Markup("").join(words), content)
+    shown = {"class": kind, **attributes}.items()
+    words = "".join(f' {key.replace("_", "-")}="{escape(value)}"' for key, value in shown if value != "")
+    return Markup(f"<{name}{words}>{escape(content)}</{name}>")
 
 
 def text(kind: str, x: float, y: float, content: object) -> Markup:
@@ -86,6 +80,12 @@ def text(kind: str, x: float, y: float, content: object) -> Markup:
 def path(kind: str, d: str) -> Markup:
     """A path."""
     return element("path", kind, d=d)
+
+
+def polyline(kind: str, x: Scale, y: Scale, points: Iterable[tuple[float, float]]) -> Markup:
+    """A line through the points that are finite."""
+    words = [f"{x(a)},{y(b)}" for a, b in points if math.isfinite(b)]
+    return element("polyline", kind, points=" ".join(words))
 
 
 def circle(x: float, y: float, radius: float, title: str, kind: str = "", **attributes: object) -> Markup:
@@ -108,10 +108,8 @@ def x_axis(x: Scale, bottom: float, unit: str, top: float = TOP) -> Markup:
     """Grid, ticks and unit below."""
     parts = [path("axis", f"M{x.start} {bottom}H{x.end}")]
     for tick in x.ticks:
-        parts += [
-            path("grid", f"M{x(tick)} {top}V{bottom}"),
-            text("tick", x(tick), bottom + 13, number_text(tick)),
-        ]
+        parts.append(path("grid", f"M{x(tick)} {top}V{bottom}"))
+        parts.append(text("tick", x(tick), bottom + 13, number_text(tick)))
     return Markup("").join([*parts, text("unit", (x.start + x.end) / 2, bottom + 28, unit)])
 
 

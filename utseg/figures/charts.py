@@ -13,22 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from utseg.figures.axes import (
-    BOTTOM,
-    TOP,
-    Scale,
-    chart,
-    circle,
-    coloured,
-    element,
-    logarithmic_scale,
-    path,
-    row_name,
-    scale,
-    text,
-    x_axis,
-    y_axis,
-)
+from utseg.figures import axes as svg
 
 LEFT = 44
 WIDTH = 360
@@ -38,7 +23,7 @@ ROW = 15
 POINTS_SHOWN = 160
 LONGEST_NAME = 15
 BEYOND = "missed or extra"
-POINTS_WIDTH, POINTS_HEIGHT, POINTS_TOP = 380, 250, TOP + 10
+POINTS_WIDTH, POINTS_HEIGHT, POINTS_TOP = 380, 250, svg.TOP + 10
 NAME_HEIGHT = 11
 LETTER = 5.2
 FOREST_ROW = 20
@@ -99,22 +84,22 @@ def distribution(
     title: str, unit: str, rows: Sequence[Dots], limits: tuple[float, float], *, logarithmic: bool = False
 ) -> Markup:
     """Rows of points with a box each, values along x, n at the right."""
-    height = TOP + BOTTOM + sum(ROW + (5 if row.name else 0) for row in rows)
-    x = (logarithmic_scale if logarithmic else scale)(*limits, NAMES, WIDTH - COUNTS)
-    parts = [x_axis(x, height - BOTTOM, unit)]
-    y = TOP - 2.0
+    height = svg.TOP + svg.BOTTOM + sum(ROW + (5 if row.name else 0) for row in rows)
+    x = (svg.logarithmic_scale if logarithmic else svg.scale)(*limits, NAMES, WIDTH - COUNTS)
+    parts = [svg.x_axis(x, height - svg.BOTTOM, unit)]
+    y = svg.TOP - 2.0
     for row in rows:
         if row.name:
             y += 5
-            parts.append(row_name(row.name, NAMES - 8, y + ROW / 2, LONGEST_NAME))
+            parts.append(svg.row_name(row.name, NAMES - 8, y + ROW / 2, LONGEST_NAME))
         parts += _dots(row, x, y + ROW / 2)
         y += ROW
-    return chart(title, WIDTH, height, parts)
+    return svg.chart(title, WIDTH, height, parts)
 
 
-def _dots(row: Dots, x: Scale, y: float) -> list[Markup]:
+def _dots(row: Dots, x: svg.Scale, y: float) -> list[Markup]:
     count = len(row.values)
-    note = text("count", x.end + 6, y + 3.5, f"{count}" + (f"+{row.undefined}∅" if row.undefined else ""))
+    note = svg.text("count", x.end + 6, y + 3.5, f"{count}" + (f"+{row.undefined}∅" if row.undefined else ""))
     if not count:
         return [note]
     values = np.minimum(row.values, x.high)
@@ -125,16 +110,14 @@ def _dots(row: Dots, x: Scale, y: float) -> list[Markup]:
     parts = []
     if count >= 4:
         left, right = x(q1), x(q3)
-        parts = [
-            path("whisker", f"M{x(low)} {y}H{left}M{right} {y}H{x(high)}"),
-            element("rect", "box", x=left, y=y - 4.5, width=round(right - left, 1), height=9, rx=1),
-        ]
+        box = svg.element("rect", "box", x=left, y=y - 4.5, width=round(right - left, 1), height=9, rx=1)
+        parts = [svg.path("whisker", f"M{x(low)} {y}H{left}M{right} {y}H{x(high)}"), box]
     for index, (value, case) in enumerate(zip(row.values.tolist(), row.cases, strict=True)):
         if count <= POINTS_SHOWN or not low <= values[index] <= high:
             at = round(y + ((index * 7919) % 11 - 5) * 0.62, 1)
             shown = f"{value:.4g}" if math.isfinite(value) else BEYOND
-            parts.append(circle(x(value), at, 1.8, f"{case}: {shown}", data_case=case))
-    return [note, coloured(row.colour, [*parts, path("median", f"M{x(median)} {y - 5.5}v11")])]
+            parts.append(svg.circle(x(value), at, 1.8, f"{case}: {shown}", data_case=case))
+    return [note, svg.coloured(row.colour, [*parts, svg.path("median", f"M{x(median)} {y - 5.5}v11")])]
 
 
 def agreement(
@@ -151,34 +134,33 @@ def agreement(
     mean, difference = (prediction + reference) / 2, prediction - reference
     lines = [found["bias"], *(found["limits"] or ())]
     spread = float(np.abs([*difference, *lines, 1e-6]).max())
-    x = scale(float(mean.min()), float(mean.max()), LEFT, right, wanted=4)
-    y = scale(-spread, spread, height - BOTTOM, TOP, wanted=4)
-    parts = [x_axis(x, height - BOTTOM, f"mean of both, {unit}"), y_axis(y, LEFT, right)]
+    x = svg.scale(float(mean.min()), float(mean.max()), LEFT, right, wanted=4)
+    y = svg.scale(-spread, spread, height - svg.BOTTOM, svg.TOP, wanted=4)
+    parts = [svg.x_axis(x, height - svg.BOTTOM, f"mean of both, {unit}"), svg.y_axis(y, LEFT, right)]
     for value, kind in zip(lines, ("bias", "limit", "limit"), strict=False):
-        parts.append(path(kind, f"M{LEFT} {y(value)}H{right}"))
-        parts.append(text("side", right + 5, y(value) + 3.5, _signed(value)))
-    points = zip(names, mean.tolist(), difference.tolist(), strict=True)
+        parts.append(svg.path(kind, f"M{LEFT} {y(value)}H{right}"))
+        parts.append(svg.text("side", right + 5, y(value) + 3.5, _signed(value)))
     dots = [
-        circle(x(m), y(d), 2.2, f"{name}: {_signed(d)} {unit}", data_subject=name) for name, m, d in points
+        svg.circle(x(m), y(d), 2.2, f"{name}: {_signed(d)} {unit}", data_subject=name)
+        for name, m, d in zip(names, mean.tolist(), difference.tolist(), strict=True)
     ]
-    return chart(title, WIDTH, height, [*parts, coloured(colour, dots)])
+    return svg.chart(title, WIDTH, height, [*parts, svg.coloured(colour, dots)])
 
 
 def curves(title: str, unit: str, lines: Sequence[Curve], limits: tuple[float, float]) -> Markup:
     """Lines over epochs, with a legend below in two columns."""
-    width, bottom = 460, 250 - BOTTOM
+    width, bottom = 460, 250 - svg.BOTTOM
     right = width - 12
     last = max((max(line.x) for line in lines if len(line.x)), default=1.0)
-    x, y = scale(0, last, LEFT, right), scale(*limits, bottom, TOP)
-    parts = [x_axis(x, bottom, unit), y_axis(y, LEFT, right)]
+    x, y = svg.scale(0, last, LEFT, right), svg.scale(*limits, bottom, svg.TOP)
+    parts = [svg.x_axis(x, bottom, unit), svg.y_axis(y, LEFT, right)]
     for number, line in enumerate(lines):
         kind = "curve dashed" if line.dashed else "curve"
-        points = " ".join(f"{x(a)},{y(b)}" for a, b in zip(line.x, line.y, strict=True) if math.isfinite(b))
-        at_x, at_y = LEFT + (number % 2) * (width - LEFT) / 2, bottom + BOTTOM + 8 + 16 * (number // 2)
-        key = path(kind, f"M{at_x} {at_y - 3.5}h18")
-        parts.append(coloured(line.colour, [element("polyline", kind, points=points), key]))
-        parts.append(text("key", at_x + 24, at_y, line.name))
-    return chart(title, width, 250 + 16 * math.ceil(len(lines) / 2), parts)
+        at_x, at_y = LEFT + (number % 2) * (width - LEFT) / 2, bottom + svg.BOTTOM + 8 + 16 * (number // 2)
+        drawn = svg.polyline(kind, x, y, zip(line.x, line.y, strict=True))
+        parts.append(svg.coloured(line.colour, [drawn, svg.path(kind, f"M{at_x} {at_y - 3.5}h18")]))
+        parts.append(svg.text("key", at_x + 24, at_y, line.name))
+    return svg.chart(title, width, 250 + 16 * math.ceil(len(lines) / 2), parts)
 
 
 def points_chart(
@@ -194,23 +176,23 @@ def points_chart(
     """Points over x; `lines` join some of them. `units`: of x, which may be logarithmic, and y; `limits`: y values that have to fit in."""
     width, height = POINTS_WIDTH, POINTS_HEIGHT
     values = [point.x for point in points]
-    spread = logarithmic_scale if logarithmic and min(values) > 0 else scale
+    spread = svg.logarithmic_scale if logarithmic and min(values) > 0 else svg.scale
     x = spread(min(values), max(values), LEFT, width - 14)
     bounds = [*limits, *(value for point in points for value in (point.y, *(point.interval or ())))]
-    y = scale(min(bounds), max(bounds), height - BOTTOM, POINTS_TOP)
-    parts = [x_axis(x, height - BOTTOM, units[0], POINTS_TOP), y_axis(y, LEFT, width - 14)]
-    parts.append(text("side", 0, TOP + 2, units[1]))
+    y = svg.scale(min(bounds), max(bounds), height - svg.BOTTOM, POINTS_TOP)
+    parts = [svg.x_axis(x, height - svg.BOTTOM, units[0], POINTS_TOP), svg.y_axis(y, LEFT, width - 14)]
+    parts.append(svg.text("side", 0, svg.TOP + 2, units[1]))
     for line in lines:
-        joined = " ".join(f"{x(point.x)},{y(point.y)}" for point in line)
-        parts.append(coloured(line[0].colour, [element("polyline", "curve", points=joined)]))
+        joined = svg.polyline("curve", x, y, [(point.x, point.y) for point in line])
+        parts.append(svg.coloured(line[0].colour, [joined]))
     for point in points:
-        drawn = [circle(x(point.x), y(point.y), radius, point.title, "ring" if point.hollow else "")]
+        drawn = [svg.circle(x(point.x), y(point.y), radius, point.title, "ring" if point.hollow else "")]
         if point.interval:
             low, high = map(y, point.interval)
-            drawn.insert(0, path("whisker", f"M{x(point.x)} {low}V{high}"))
-        parts.append(coloured(point.colour, drawn))
+            drawn.insert(0, svg.path("whisker", f"M{x(point.x)} {low}V{high}"))
+        parts.append(svg.coloured(point.colour, drawn))
     named = sorted((y(point.y), x(point.x), point.name) for point in points if point.name)
-    return chart(title, width, height, [*parts, *_names(named)])
+    return svg.chart(title, width, height, [*parts, *_names(named)])
 
 
 def _names(placed: Sequence[tuple[float, float, str]]) -> list[Markup]:
@@ -222,14 +204,12 @@ def _names(placed: Sequence[tuple[float, float, str]]) -> list[Markup]:
         at_left = at_x + 7 + width > POINTS_WIDTH
         start = max(at_x - 7 - width, 0) if at_left else at_x + 7
         y = at_y - 5
-        while any(
-            abs(y - other) < NAME_HEIGHT and start < end and first < start + width
-            for other, first, end in taken
-        ):
+        beside = [other for other, first, end in taken if start < end and first < start + width]
+        while any(abs(y - other) < NAME_HEIGHT for other in beside):
             y += 2
         taken.append((y, start, start + width))
         x = round(start + width if at_left else start, 1)
-        parts.append(text("label end" if at_left else "label", x, round(y + 3.5, 1), name))
+        parts.append(svg.text("label end" if at_left else "label", x, round(y + 3.5, 1), name))
     return parts
 
 
@@ -237,21 +217,24 @@ def forest(title: str, unit: str, rows: Sequence[ForestRow]) -> Markup:
     """Rows of differences around 0, with their intervals; the reference is the row without one."""
     bounds = [value for row in rows for value in (row.difference or 0.0, *(row.interval or ()))]
     width, right = 460, 460 - 92
-    height = TOP + BOTTOM + FOREST_ROW * len(rows)
-    x = scale(min(0.0, *bounds), max(0.0, *bounds), FOREST_NAMES, right, wanted=4)
-    parts = [x_axis(x, height - BOTTOM, unit), path("bias", f"M{x(0.0)} {TOP}V{height - BOTTOM}")]
+    height = svg.TOP + svg.BOTTOM + FOREST_ROW * len(rows)
+    x = svg.scale(min(0.0, *bounds), max(0.0, *bounds), FOREST_NAMES, right, wanted=4)
+    parts = [
+        svg.x_axis(x, height - svg.BOTTOM, unit),
+        svg.path("bias", f"M{x(0.0)} {svg.TOP}V{height - svg.BOTTOM}"),
+    ]
     for number, row in enumerate(rows):
-        y = TOP + FOREST_ROW * (number + 0.5)
-        parts.append(row_name(row.name, FOREST_NAMES - 8, y, LONGEST_FOREST_NAME))
-        parts.append(text("count", right + 8, y + 3.5, row.note))
+        y = svg.TOP + FOREST_ROW * (number + 0.5)
+        parts.append(svg.row_name(row.name, FOREST_NAMES - 8, y, LONGEST_FOREST_NAME))
+        parts.append(svg.text("count", right + 8, y + 3.5, row.note))
         if row.difference is None:
-            parts.append(path("bias", f"M{x(0.0)} {y - 5}v10"))
+            parts.append(svg.path("bias", f"M{x(0.0)} {y - 5}v10"))
             continue
         low, high = row.interval or (row.difference, row.difference)
         kind, said = "" if row.significant else "ring", f"{row.name}: {row.difference:+.4f}"
-        dot = circle(x(row.difference), y, 3.4, said, kind)
-        parts.append(coloured(0, [path("whisker", f"M{x(low)} {y}H{x(high)}"), dot]))
-    return chart(title, width, height, parts)
+        dot = svg.circle(x(row.difference), y, 3.4, said, kind)
+        parts.append(svg.coloured(0, [svg.path("whisker", f"M{x(low)} {y}H{x(high)}"), dot]))
+    return svg.chart(title, width, height, parts)
 
 
 def _signed(value: float) -> str:

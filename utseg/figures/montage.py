@@ -8,19 +8,17 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from PIL.Image import Image as Picture
+from PIL.ImageFont import load_default
+from PIL.PngImagePlugin import PngInfo
 
 from utseg.figures.colours import grey_values, label_colour
 from utseg.figures.outlines import contours, drawing_order
 from utseg.figures.windows import bar_length_mm, shown_slices, window_around
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
-    from PIL.ImageDraw import ImageDraw
-    from PIL.ImageFont import FreeTypeFont, ImageFont
 
 MARGIN_MM = 45.0
 PIXELS = 1_500_000
@@ -52,7 +50,7 @@ def stack_montage(
     spacing_zyx_mm: tuple[float, float, float],
     labels: Mapping[str, int],
     title: str,
-) -> "Picture":
+) -> Picture:
     """The slices of a volume, each with its labels; a tall stack is thinned out evenly."""
     slices = shown_slices(np.any(label_ZYX > 0, axis=(1, 2)))
     captions = [f"{z + 1}/{len(label_ZYX)}" for z in slices]
@@ -68,7 +66,7 @@ def comparison_montage(
     title: str,
     scores: str = "",
     magnification: float = MAGNIFICATION,
-) -> "Picture":
+) -> Picture:
     """One slice three times: the image, with its reference, with the prediction, below which its scores stand."""
     label_NYX = np.stack([np.zeros_like(reference_YX), reference_YX, prediction_YX])
     captions = ["image", "reference", f"prediction {scores}".strip()]
@@ -85,10 +83,8 @@ def montage(
     title: str,
     columns: int | None = None,
     magnification: float = MAGNIFICATION,
-) -> "Picture":
+) -> Picture:
     """The labelled part of all slices with some margin, or whole slices where nothing is labelled; `columns` None fills a screen."""
-    from PIL import Image
-
     rows, width = window_around(np.any(label_NYX > 0, axis=0), spacing_yx_mm, MARGIN_MM)
     grey_NYX = grey_values(image_NYX[:, rows, width])
     size_mm = grey_NYX.shape[1] * spacing_yx_mm[0], grey_NYX.shape[2] * spacing_yx_mm[1]
@@ -106,10 +102,8 @@ def montage(
     return sheet
 
 
-def png(picture: "Picture", texts: Mapping[str, str]) -> bytes:
+def png(picture: Picture, texts: Mapping[str, str]) -> bytes:
     """The bytes of a PNG with texts in its metadata."""
-    from PIL.PngImagePlugin import PngInfo
-
     info = PngInfo()
     for key, text in texts.items():
         info.add_itxt(key, text)
@@ -141,9 +135,7 @@ def _cell(
     labels: Mapping[str, int],
     grid: CellGrid,
     caption: str,
-) -> "Picture":
-    from PIL import Image, ImageDraw
-
+) -> Picture:
     fine = grid.width * FINER, grid.height * FINER
     picture = Image.fromarray(grey_YX).resize(fine, Image.Resampling.BICUBIC).convert("RGB")
     pen = ImageDraw.Draw(picture)
@@ -158,26 +150,22 @@ def _cell(
     return picture
 
 
-def _draw_bar(picture: "Picture", length_mm: int, pixels: float) -> None:
+def _draw_bar(picture: Picture, length_mm: int, pixels: float) -> None:
     """A scale bar at the bottom left, with its length."""
-    from PIL import ImageDraw
-
     pen = ImageDraw.Draw(picture)
     x, y = max(4, round(0.04 * picture.width)), picture.height - 8
     pen.rectangle((x, y, x + round(pixels) - 1, y + 2), FOREGROUND)
     _write(pen, (x, y - FONT - 5), f"{length_mm} mm")
 
 
-def _write(pen: "ImageDraw", at: tuple[int, int], text: str) -> None:
+def _write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str) -> None:
     """Text that is legible on bright tissue, too."""
-    pen.text(at, text, FOREGROUND, _font(), stroke_width=1, stroke_fill=BACKGROUND)
+    pen.text(at, text, FOREGROUND, load_default(FONT), stroke_width=1, stroke_fill=BACKGROUND)
 
 
-def _header(title: str, labels: Mapping[str, int], width: int) -> "Picture":
+def _header(title: str, labels: Mapping[str, int], width: int) -> Picture:
     """The title and, at the right, the labels' names in their colours. Wider than asked for where the text is."""
-    from PIL import Image, ImageDraw
-
-    font = _font()
+    font = load_default(FONT)
     colours = {name: label_colour(value) for name, value in labels.items() if value > 0}
     widths = {name: math.ceil(font.getlength(name)) + 34 for name in colours}
     least = math.ceil(font.getlength(title)) + 20 + sum(widths.values())
@@ -190,9 +178,3 @@ def _header(title: str, labels: Mapping[str, int], width: int) -> "Picture":
         pen.text((x + 18, 7), name, FOREGROUND, font)
         x += widths[name]
     return picture
-
-
-def _font() -> "FreeTypeFont | ImageFont":
-    from PIL.ImageFont import load_default
-
-    return load_default(FONT)

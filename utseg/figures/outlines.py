@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 TOLERANCE_PIXELS = 0.5
 SHORT = (
-    12  # points of outlines that stay as they are: simplified, a structure of one or two pixels would vanish
+    12  # outlines of fewer points stay as they are: simplified, a structure of a pixel or two would vanish
 )
 TENTHS = 10
 Points = NDArray[np.float64]
@@ -26,19 +26,20 @@ def contours(mask_YX: NDArray[np.bool_]) -> list[Points]:
     inside = mask_YX[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     corner = (
         np.array([rows[0], columns[0]]) - 0.5
-    )  # one pixel of padding less, half a pixel from centre to corner
+    )  # a pixel of padding less, half a one from centre to corner
     return [outline_N2 + corner for outline_N2 in find_contours(np.pad(inside, 1).astype(float), 0.5)]
 
 
 def drawing_order(label: NDArray[np.uint8], values: Sequence[int]) -> list[int]:
     """Indices of the values, the one that spans most (…, Y, X) first: a cavity's outline is drawn over that of its wall."""
-    return sorted(range(len(values)), key=lambda index: -_span(label == values[index]))
+    label_ZYX = label.reshape(-1, *label.shape[-2:])
 
+    def span(index: int) -> int:
+        """Rows times columns in which the value has a pixel."""
+        mask_YX = np.any(label_ZYX == values[index], axis=0)
+        return int(mask_YX.any(axis=1).sum()) * int(mask_YX.any(axis=0).sum())
 
-def _span(mask: NDArray[np.bool_]) -> int:
-    """Rows times columns in which the mask has a pixel."""
-    mask_YX = np.any(mask.reshape(-1, *mask.shape[-2:]), axis=0)
-    return int(mask_YX.any(axis=1).sum()) * int(mask_YX.any(axis=0).sum())
+    return sorted(range(len(values)), key=span, reverse=True)
 
 
 def outline_paths(label_ZYX: NDArray[np.uint8], labels: Mapping[str, int]) -> list[list[str]]:

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 
 def sprite(grey_ZYX: NDArray[np.uint8], pixels: int, quality: int) -> dict[str, Any]:
     """Slices in a grid as one WebP: {"data": base64, "columns", "cell": [width, height]}. Shrunk where they have more than `pixels`."""
-    from PIL import Image
-
     count, height, width = grey_ZYX.shape
     factor = min(1.0, math.sqrt(pixels / (count * height * width)))
     cell = max(1, round(width * factor)), max(1, round(height * factor))

@@ -15,6 +15,7 @@ from utseg.evaluate.sources import SOURCES_FILE, CaseSource
 from utseg.files import sha256
 from utseg.home import Home
 from utseg.labels import Labels
+from utseg.rawdata import open_dataset
 from utseg.report.entries import Entry, Scores
 
 NO_IMAGE = "the image is not there; name its raw dataset with -d"
@@ -114,8 +115,6 @@ def _dataset_names(entry: Entry, scores: Scores) -> list[str]:
 
 def _cases(folder: Path, name: str) -> Mapping[str, Case]:
     """The cases of a raw dataset; none where it is not there or cannot be opened, for then there are just no pictures."""
-    from utseg.rawdata import open_dataset
-
     try:
         return {case.case_id: case for case in open_dataset(folder, name).cases}
     except UtsegError:

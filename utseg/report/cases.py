@@ -6,15 +6,24 @@ order is that of the mean Dice over labels and models; cases without any Dice co
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Executor
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 
+from utseg.case import Dataset
+from utseg.compute.pool import process_pool, run_each
 from utseg.evaluate.compare import WRONG
 from utseg.evaluate.metrics import Row
 from utseg.evaluate.tables import NOTHING, Table, mean_of, number
+from utseg.home import Home
+from utseg.progress import progress
+from utseg.report.case_files import CaseFiles, find_case_files
 from utseg.report.entries import Entry
-from utseg.report.stacks import Stack
+from utseg.report.stacks import PIXELS_PER_CASE, Stack, StackRequest, make_stack
 
 LABELS_FOR_MODELS = 3  # with more models than this, the table has their mean Dice only
+STACKS_SHOWN = 400
+CASES_AT_FULL_SIZE = 500
 FIGURES = ("best", "median", "worst")
 FLAGS = {"prediction_empty": "missed", "reference_empty": "extra", "both_empty": "neither has"}
 CASES_NOTE = (
@@ -35,7 +44,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownCases:
-    """The scored models of a page and their cases. `order`: cases worst first, with their mean Dice; `rows`: as of `rows_by_case`.
+    """The scored models of a page and their cases. `order`: cases worst first, with their mean Dice; `rows`: by case, entry, label.
 
     `lacking`: what stands where a model has no mask of a case. `notices`: what is left out of the pictures, and why.
     """
@@ -74,20 +83,14 @@ class ShownCases:
 
 def show_cases(entries: Sequence[Entry], columns: Sequence[str], lacking: str = "not scored") -> ShownCases:
     """All cases of the entries, without pictures."""
-    rows = rows_by_case(entries)
+    rows: dict[str, dict[str, dict[str, Row]]] = {}
+    for entry in entries:
+        for row in entry.rows:
+            of_entry = rows.setdefault(str(row["case"]), {}).setdefault(entry.name, {})
+            of_entry[str(row["label_name"])] = row
     order = worst_first(rows)
     table = case_table(entries, columns, {case: rows[case] for case in order})
     return ShownCases(entries=entries, columns=columns, order=order, rows=rows, table=table, lacking=lacking)
-
-
-def rows_by_case(entries: Sequence[Entry]) -> dict[str, dict[str, dict[str, Row]]]:
-    """By case, entry and label: the row of scores."""
-    found: dict[str, dict[str, dict[str, Row]]] = {}
-    for entry in entries:
-        for row in entry.rows:
-            of_entry = found.setdefault(str(row["case"]), {}).setdefault(entry.name, {})
-            of_entry[str(row["label_name"])] = row
-    return found
 
 
 def dice_of(row: Row) -> float | None:
@@ -146,27 +149,77 @@ def case_table(
 
 
 def choose_figures(
-    entries: Sequence[Entry],
-    column: str,
-    order: Mapping[str, float],
-    shown: Collection[str],
-    which: Collection[str] = FIGURES,
+    cases: ShownCases, column: str, shown: Collection[str], which: Collection[str] = FIGURES
 ) -> list[Figure]:
     """Best, median (the lower of two) and worst of the cases that can be shown, or `which` of them, for each value of a column, or of
     all (column "")."""
     groups: dict[str, list[str]] = {}
-    value_of = {str(row["case"]): str(row.get(column, "")) for entry in entries for row in entry.rows}
-    for case, mean in order.items():
+    value_of = _group_of_case(cases.entries, column)
+    for case, mean in cases.order.items():
         if case in shown and not math.isnan(mean):
             groups.setdefault(value_of[case], []).append(case)
     chosen = []
-    for value, cases in sorted(groups.items()):
-        name = f"{column} {value}" if column and value else "all cases"
-        last = len(cases) - 1
+    for value, names in sorted(groups.items()):
+        group = f"{column} {value}" if column and value else "all cases"
+        last = len(names) - 1
         reasons = {last: "best", last // 2: "median", 0: "worst"} if last > 1 else {last: "best", 0: "worst"}
-        chosen += [
-            Figure(cases[index], name, f"{why} of {len(cases)}")
-            for index, why in reasons.items()
-            if why in which
-        ]
+        for index, why in reasons.items():
+            if why in which:
+                chosen.append(Figure(names[index], group, f"{why} of {len(names)}"))
     return chosen
+
+
+def _group_of_case(entries: Sequence[Entry], column: str) -> dict[str, str]:
+    return {str(row["case"]): str(row.get(column, "")) for entry in entries for row in entry.rows}
+
+
+def with_pictures(
+    cases: ShownCases,
+    column: str,
+    *,
+    home: Home,
+    dataset: Dataset | None = None,
+    which: Collection[str] = FIGURES,
+    most: int = STACKS_SHOWN,
+    executor: Executor | None = None,
+    workers: int | None = None,
+) -> ShownCases:
+    """The cases with these figures of each value of the group column ("": of all), and stacks of at most so many cases.
+
+    Drawn in parallel; what cannot be drawn is left out with the reason.
+    """
+    files, notices = find_case_files(cases.entries, home, dataset)
+    figures = choose_figures(cases, column, _fullest(cases, files, column), which)
+    in_figures = dict.fromkeys(figure.case_id for figure in figures)
+    wanted = [case for case in cases.order if case in files]
+    shown = dict.fromkeys([*wanted[:most], *in_figures])
+    if len(wanted) > len(shown):
+        notices.append(
+            f"Only the {len(shown)} worst cases and those of the figures have their stack of slices."
+        )
+    # fewer pixels each where there are very many cases
+    pixels = min(PIXELS_PER_CASE, PIXELS_PER_CASE * CASES_AT_FULL_SIZE // max(len(shown), 1))
+    requests = [StackRequest(files[case], cases.labels, case in in_figures, pixels) for case in shown]
+    stacks: dict[str, Stack] = {}
+    if requests:
+        with (
+            nullcontext(executor) if executor else process_pool(workers) as pool,
+            progress("pictures", len(requests)) as advance,
+        ):
+            for outcome in run_each(make_stack, requests, pool, workers=workers):
+                if outcome.result is not None:
+                    stacks[outcome.result.case_id] = outcome.result
+                elif outcome.error is not None:
+                    notices += [f"No picture: {line}" for line in outcome.error.lines()]
+                advance()
+    drawn = [figure for figure in figures if figure.case_id in stacks]
+    return replace(cases, stacks=stacks, figures=drawn, notices=notices)
+
+
+def _fullest(cases: ShownCases, files: Mapping[str, CaseFiles], column: str) -> set[str]:
+    """Of each group the cases that as many models have as any of its cases."""
+    group = _group_of_case(cases.entries, column)
+    most: dict[str, int] = {}
+    for case, found in files.items():
+        most[group[case]] = max(most.get(group[case], 0), len(found.predictions))
+    return {case for case, found in files.items() if len(found.predictions) == most[group[case]]}

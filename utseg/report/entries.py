@@ -85,25 +85,24 @@ def find_entries(paths: Sequence[Path], home: Home) -> list[Entry]:
     problems: list[str] = []
     found: dict[Path, Entry] = {}
     for path in paths:
-        try:
-            for entry in _below(path, home):
-                found.setdefault(entry.folder.resolve(), entry)
-        except UtsegError as error:
-            problems += error.lines()
+        entries, of_path = _below(path, home)
+        problems += of_path
+        for entry in entries:
+            found.setdefault(entry.folder.resolve(), entry)
     if problems:
         raise CaseErrors(problems)
-    return _named(_folds_together(list(found.values())))
+    return _named(_folds_together(found.values()))
 
 
 def on_shared_cases(entries: Sequence[Entry]) -> list[Entry]:
     """The entries with the rows of those cases that all have; as they are where there are none."""
     shared = set.intersection(*(entry.cases for entry in entries)) if entries else set()
+    if not shared:
+        return list(entries)
 
     def only_shared(scores: Scores) -> Scores:
         return replace(scores, rows=[row for row in scores.rows if str(row["case"]) in shared])
 
-    if not shared:
-        return list(entries)
     return [replace(entry, scores=tuple(map(only_shared, entry.scores))) for entry in entries]
 
 
@@ -119,63 +118,58 @@ def group_columns(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(kept.values())
 
 
-def _below(path: Path, home: Home) -> list[Entry]:
-    if not path.exists():
-        raise InputError(f"{path}: not found; expected {EXPECTED}")
+def _below(path: Path, home: Home) -> tuple[list[Entry], list[str]]:
+    """The models at or below a path, and a line for each problem."""
     if not path.is_dir():
-        raise InputError(f"{path}: not a folder; expected {EXPECTED}")
-    entries, problems = [], []
+        what = "not a folder" if path.exists() else "not found"
+        return [], [f"{path}: {what}; expected {EXPECTED}"]
+    entries: list[Entry] = []
+    problems: list[str] = []
     for folder, inner, files in os.walk(path):
         inner[:] = sorted(name for name in inner if not name.startswith(".") and name not in SKIPPED)
-        here = Path(folder)
+        if RUN_FILE not in files and METRICS_FILE not in files:
+            continue
+        inner.clear()
         try:
-            if RUN_FILE in files or METRICS_FILE in files:
-                inner.clear()
-                entries.append(_of_run(here) if RUN_FILE in files else _of_scores(here, home))
+            entries.append(_entry(Path(folder), home))
         except UtsegError as error:
             problems += error.lines()
-    if problems:
-        raise CaseErrors(problems)
-    if not entries:
-        raise InputError(f"{path}: nothing to report; expected {EXPECTED}")
-    return entries
+    if not entries and not problems:
+        problems = [f"{path}: nothing to report; expected {EXPECTED}"]
+    return entries, problems
 
 
-def _of_run(folder: Path) -> Entry:
-    validation = folder / VALIDATION_FOLDER
-    scores = (read_scores(validation),) if (validation / METRICS_FILE).is_file() else ()
-    return Entry("", scores, (read_one_run(folder),), folder)
-
-
-def _of_scores(folder: Path, home: Home) -> Entry:
+def _entry(folder: Path, home: Home) -> Entry:
+    """A run with the scores of its validation, or scores with the runs that made the masks."""
     if folder.name == VALIDATION_FOLDER and (folder.parent / RUN_FILE).is_file():
-        return _of_run(folder.parent)
-    scores = read_scores(folder)
+        folder = folder.parent
+    if (folder / RUN_FILE).is_file():
+        validation = folder / VALIDATION_FOLDER
+        scores = (read_scores(validation),) if (validation / METRICS_FILE).is_file() else ()
+        return Entry("", scores, (read_one_run(folder),), folder)
+    found = read_scores(folder)
     runs = []
-    for use in scores.prediction.models if scores.prediction else ():
+    for use in found.prediction.models if found.prediction else ():
         run = home.results / use.name
         inside = run.resolve().is_relative_to(home.results.resolve())
         weights = run / WEIGHTS_FILE
         if inside and weights.is_file() and sha256(weights) == use.weights_sha256:
             runs.append(read_one_run(run))
-    return Entry("", (scores,), tuple(runs), folder)
+    return Entry("", (found,), tuple(runs), folder)
 
 
 def read_one_run(folder: Path) -> Run:
     """A run's record and history. Raises UtsegError naming the damaged file."""
-    return Run(folder, read_run(folder), _history(folder / HISTORY_FILE))
-
-
-def _history(path: Path) -> tuple[dict[str, Any], ...]:
+    record, path = read_run(folder), folder / HISTORY_FILE
     if not path.is_file():
-        return ()
+        return Run(folder, record, ())
     try:
         epochs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         for epoch in epochs:
             epoch["epoch"] + epoch["loss"] + epoch["seconds"]
     except (OSError, UnicodeDecodeError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not a {HISTORY_FILE}: {type(error).__name__} {error}") from None
-    return tuple(epochs)
+    return Run(folder, record, tuple(epochs))
 
 
 def read_scores(folder: Path) -> Scores:
@@ -211,10 +205,8 @@ def _folds_together(entries: Iterable[Entry]) -> list[Entry]:
     """Runs of one model that differ in the fold, on different cases, become one entry, in the order of the folds."""
     merged: dict[Path, Entry] = {}
     for entry in entries:
-        is_fold = any(
-            run.folder == entry.folder and FOLD.fullmatch(run.record.selection) for run in entry.runs
-        )
-        key = (entry.folder.parent if is_fold else entry.folder).resolve()
+        trained = [run.record.selection for run in entry.runs if run.folder == entry.folder]
+        key = (entry.folder.parent if any(map(FOLD.fullmatch, trained)) else entry.folder).resolve()
         before = merged.get(key)
         if before is None:
             merged[key] = entry

@@ -59,27 +59,20 @@ def made_now() -> dict[str, str]:
 def export_tables(tables: Sequence[Table], folder: Path) -> None:
     """Writes `NN_TITLE.csv`, `.md` and `.tex` for each table into the folder; those of an earlier report are removed, other files stay."""
     contents = {MARKDOWN_FILE: to_markdown(tables), LATEX_FILE: to_latex(tables)}
-    for name, table in zip(file_names([table.title for table in tables]), tables, strict=True):
-        contents |= {
-            f"{name}.csv": to_csv(table),
-            f"{name}.md": to_markdown([table]),
-            f"{name}.tex": to_latex([table]),
-        }
+    width = len(str(len(tables)))
+    for number, table in enumerate(tables, start=1):
+        # a number, so that all names differ and stand in their order, then letters and digits of the title
+        plain = re.sub(r"[^a-z0-9]+", "_", table.title.lower())[:50].strip("_")
+        name = f"{number:0{width}d}_{plain}"
+        contents[f"{name}.csv"] = to_csv(table)
+        contents[f"{name}.md"] = to_markdown([table])
+        contents[f"{name}.tex"] = to_latex([table])
     require_writable(folder)
     for name, content in contents.items():
         write_text(folder / name, content)
     for path in folder.iterdir():
         if OWN_NAME.fullmatch(path.name) and path.name not in contents:
             path.unlink()
-
-
-def file_names(titles: Sequence[str]) -> list[str]:
-    """A plain name for each title: a number, so that all differ and stand in their order, then its letters and digits."""
-    width = len(str(len(titles)))
-    return [
-        f"{number:0{width}d}_{re.sub(r'[^a-z0-9]+', '_', title.lower())[:50].strip('_')}"
-        for number, title in enumerate(titles, start=1)
-    ]
 
 
 def to_csv(table: Table) -> str:

@@ -10,9 +10,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from utseg.evaluate.tables import Table
@@ -137,38 +139,46 @@ def provenance_section(provenance: Table, settings: Table | None, commands: Sequ
 
 def render(page: Page) -> str:
     """The page as HTML."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("utseg.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    script, style = (
+        (files("utseg.report") / name).read_text(encoding="utf-8") for name in ("report.js", "report.css")
     )
-    environment.filters["json"] = json_in_html
-    script, style = _text_of("report.js"), _text_of("report.css")
     cases = page.cases
     numbers = {case: number for number, case in enumerate(cases.order)} if cases else {}
     colours = {name: label_colour(max(value, 1)) for name, value in cases.labels.items()} if cases else {}
-    return environment.get_template("page.html").render(
-        page=page,
-        sections=[section for section in page.sections if not section.is_empty],
-        script=Markup(script),
-        style=Markup(style),
-        policy=f"default-src 'none'; img-src data:; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
-        "base-uri 'none'; form-action 'none'",
-        label_colours=colours,
-        colours=COLOURS,
-        mark=MARK,
-        numbers=numbers,
-        filters=_filters(cases) if cases else [],
-        stacks={numbers[case]: _stack(cases, stack) for case, stack in cases.stacks.items()} if cases else {},
-        viewer={
-            "labels": [{"name": name, "colour": colour} for name, colour in colours.items()],
-            "models": [entry.name for entry in cases.entries] if cases else [],
-        },
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            page=page,
+            sections=[section for section in page.sections if not section.is_empty],
+            script=Markup(script),
+            style=Markup(style),
+            policy=f"default-src 'none'; img-src data:; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
+            "base-uri 'none'; form-action 'none'",
+            label_colours=colours,
+            colours=COLOURS,
+            mark=MARK,
+            numbers=numbers,
+            filters=_filters(cases) if cases else [],
+            stacks={numbers[case]: _stack(cases, stack) for case, stack in cases.stacks.items()}
+            if cases
+            else {},
+            viewer={
+                "labels": [{"name": name, "colour": colour} for name, colour in colours.items()],
+                "models": [entry.name for entry in cases.entries] if cases else [],
+            },
+        )
     )
+
+
+@cache
+def _environment() -> Environment:
+    loader = PackageLoader("utseg.report", ".")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["json"] = json_in_html
+    return environment
 
 
 def json_in_html(value: Any) -> Markup:
@@ -177,10 +187,6 @@ def json_in_html(value: Any) -> Markup:
     for character, escape in UNSAFE.items():
         text = text.replace(character, escape)
     return Markup(text)
-
-
-def _text_of(name: str) -> str:
-    return (files("utseg.report") / name).read_text(encoding="utf-8")
 
 
 def _hash(content: str) -> str:

@@ -19,6 +19,7 @@ from utseg.figures.outlines import drawing_order, outline_paths
 from utseg.figures.sprite import sprite
 from utseg.figures.windows import bar_length_mm, largest_slice, shown_slices, window_around
 from utseg.labels import Labels, match_labels
+from utseg.rawdata.gate import read_image, read_label
 from utseg.report.case_files import CaseFiles
 
 MARGIN_MM = 14.0
@@ -38,6 +39,9 @@ class StackRequest:
     labels: Mapping[str, int]
     figure: bool = False
     pixels: int = PIXELS_PER_CASE
+
+    def __str__(self) -> str:
+        return self.files.case_id
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,8 @@ class CaseArrays:
     @property
     def labelled(self) -> NDArray[np.bool_]:
         """Where reference or a prediction has a label."""
-        masks = np.stack([self.reference, *self.predictions.values()])
-        labelled: NDArray[np.bool_] = np.any(masks > 0, axis=0)
+        masks = self.reference, *self.predictions.values()
+        labelled: NDArray[np.bool_] = np.any([mask > 0 for mask in masks], axis=0)
         return labelled
 
 
@@ -116,8 +120,6 @@ def _drawn(
 
 
 def _read(request: StackRequest) -> CaseArrays:
-    from utseg.rawdata.gate import read_image, read_label
-
     files = request.files
     image, geometry = read_image(files.image, files.image_frame)
 
@@ -141,12 +143,9 @@ def slice_dice(
     prediction_YX: NDArray[np.uint8], reference_YX: NDArray[np.uint8], labels: Mapping[str, int]
 ) -> list[float | None]:
     """2|P∩R| / (|P|+|R|) of each label in one slice; None where both lack it."""
-    found: list[float | None] = []
-    for value in labels.values():
-        p, r = prediction_YX == value, reference_YX == value
-        total = int(p.sum()) + int(r.sum())
-        found.append(round(2 * int((p & r).sum()) / total, 3) if total else None)
-    return found
+    pairs = [(prediction_YX == value, reference_YX == value) for value in labels.values()]
+    sizes = [(2 * int((p & r).sum()), int(p.sum()) + int(r.sum())) for p, r in pairs]
+    return [round(shared / total, 3) if total else None for shared, total in sizes]
 
 
 def representative_slice(reference_ZYX: NDArray[np.uint8], predictions: Sequence[NDArray[np.uint8]]) -> int:
@@ -157,11 +156,9 @@ def representative_slice(reference_ZYX: NDArray[np.uint8], predictions: Sequence
     areas = np.count_nonzero(reference_ZYX, axis=(1, 2))
     if not areas.any() or not predictions:
         return largest_slice(reference_ZYX)
-    shared = np.zeros((len(predictions), len(reference_ZYX)))
-    total = np.zeros_like(shared)
-    for row, label_ZYX in enumerate(predictions):
-        shared[row] = np.count_nonzero((label_ZYX == reference_ZYX) & (reference_ZYX > 0), axis=(1, 2))
-        total[row] = np.count_nonzero(label_ZYX, axis=(1, 2)) + areas
+    label_NZYX = np.stack(predictions)
+    shared = np.count_nonzero((label_NZYX == reference_ZYX) & (reference_ZYX > 0), axis=(2, 3))
+    total = np.count_nonzero(label_NZYX, axis=(2, 3)) + areas
     of_volume = (2 * shared.sum(axis=1) / total.sum(axis=1)).mean()
     of_slices = (2 * shared / np.maximum(total, 1)).mean(axis=0)
     distance = np.where(areas >= REPRESENTATIVE_AREA * areas.max(), np.abs(of_slices - of_volume), np.inf)

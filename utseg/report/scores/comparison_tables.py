@@ -37,9 +37,7 @@ def compare_entries(entries: Sequence[Entry], columns: Sequence[str]) -> tuple[l
     """
     rows = {entry.name: entry.rows for entry in entries}
     _require_same_labels(rows)
-    metrics = [
-        metric for metric in AT_A_GLANCE if all(metric in row for some in rows.values() for row in some[:1])
-    ]
+    metrics = [metric for metric in AT_A_GLANCE if all(metric in some[0] for some in rows.values())]
 
     def compared(models: Mapping[str, Sequence[Row]]) -> Comparisons:
         return {
@@ -96,11 +94,8 @@ def _table(
     for name, group in next(iter(groups.values())).items():
         labels = list(group["labels"])
         for label in labels if detailed or name == "all" else labels[-1:]:
-            cells = [
-                _cell(groups[metric][name]["labels"][label], metric, model)
-                for metric in comparisons
-                for model in models
-            ]
+            every = [(some[name]["labels"][label], metric) for metric, some in groups.items()]
+            cells = [_cell(*found, model) for found in every for model in models]
             empties = [_empties(group, label, model) for model in models]
             counts = empties[0] if one else ["/".join(some) for some in empties]
             rows.append([name, label, *_compared(group, label, one), *cells, *counts])
@@ -168,18 +163,9 @@ def _pair_row(group: Mapping[str, Any], label: str, pair: Mapping[str, Any], dig
     digits = digits_apart((a, b), digits)
     difference = with_interval(number(pair["difference"], digits), pair["interval95"], digits, " to ")
     wrong = [sum(map(int, _empties(group, label, pair[side])[:2])) for side in ("a", "b")]
-    return [
-        pair["a"],
-        pair["b"],
-        str(pair["subjects"]),
-        number(a, digits),
-        number(b, digits),
-        difference + (MARK if pair["significant"] else ""),
-        "/".join(map(str, wrong)),
-        str(pair["tested_subjects"]),
-        p_text(pair["p"]),
-        p_text(pair["p_holm"]),
-        pair["better"] or why_none(pair["difference"], pair["p_holm"], pair["subjects"]),
-        number(pair["cohen_dz"], 2),
-        number(pair["rank_biserial"], 2),
-    ]
+    better = pair["better"] or why_none(pair["difference"], pair["p_holm"], pair["subjects"])
+    sizes = number(pair["cohen_dz"], 2), number(pair["rank_biserial"], 2)
+    means = [str(pair["subjects"]), number(a, digits), number(b, digits)]
+    apart = [difference + (MARK if pair["significant"] else ""), "/".join(map(str, wrong))]
+    tested = [str(pair["tested_subjects"]), p_text(pair["p"]), p_text(pair["p_holm"])]
+    return [pair["a"], pair["b"], *means, *apart, *tested, better, *sizes]

@@ -35,25 +35,20 @@ def _training_row(entry: Entry, run: Run) -> list[str]:
     seconds = sum(epoch["seconds"] for epoch in epochs)
     waited = sum(epoch.get("data_wait_seconds") or 0 for epoch in epochs)
     dice = {epoch["epoch"]: epoch["mean_dice"] for epoch in epochs if epoch.get("mean_dice") is not None}
-    best = max(dice, key=lambda epoch: dice[epoch], default=None)
-    last = epochs[-1] if epochs else {}
-    return [
-        entry.name,
-        record.selection,
-        str(len(record.training_cases)),
-        str(len(record.validation_cases)),
-        f"{last['epoch']}/{last.get('epochs', record.epochs)}" if last else NOTHING,
-        f"{last['iteration']:,}" if "iteration" in last else NOTHING,
-        str(record.plan.batch_size),
-        duration_text(seconds if epochs else None),
-        number(seconds / len(epochs) if epochs else None, 1),
-        f"{100 * waited / seconds:.1f} %" if seconds else NOTHING,
-        number([*dice.values()][-1] if dice else None, 3),
-        number(None if best is None else dice[best], 3),
-        NOTHING if best is None else str(best),
-        f"{record.plan.estimated_memory_gb:g} GB",
-        record.device,
-    ]
+    cases = [str(len(some)) for some in (record.training_cases, record.validation_cases)]
+    done, times, scores = [NOTHING] * 2, [NOTHING] * 3, [NOTHING] * 3
+    if epochs:
+        last = epochs[-1]
+        done[0] = f"{last['epoch']}/{last.get('epochs', record.epochs)}"
+        done[1] = f"{last['iteration']:,}" if "iteration" in last else NOTHING
+        times[:2] = duration_text(seconds), number(seconds / len(epochs), 1)
+        times[2] = f"{100 * waited / seconds:.1f} %" if seconds else NOTHING
+    if dice:
+        best = max(dice, key=lambda epoch: dice[epoch])
+        scores = [number([*dice.values()][-1], 3), number(dice[best], 3), str(best)]
+    plan = record.plan
+    step = [f"{plan.estimated_memory_gb:g} GB", record.device]
+    return [entry.name, record.selection, *cases, *done, str(plan.batch_size), *times, *scores, *step]
 
 
 def plan_tables(entries: Sequence[Entry]) -> list[Table]:
@@ -71,9 +66,8 @@ def plan_tables(entries: Sequence[Entry]) -> list[Table]:
         for key, value in leaves(values):
             shown = text(value)  # with which a reason often begins
             rows.append([key, shown, reasons.get(key, "").removeprefix(f"{shown}: ")])
-        title = (
-            f"Plan {values['planner']}_{values['configuration']} of {values['dataset']}: {', '.join(names)}"
-        )
+        plan_name = f"{values['planner']}_{values['configuration']}"
+        title = f"Plan {plan_name} of {values['dataset']}: {', '.join(names)}"
         tables.append(Table(title, ["key", "value", "reason"], rows))
     return tables
 
@@ -163,11 +157,8 @@ def _scoring_commands(scores: Scores) -> list[list[str]]:
     masks = masks.relative_to(Path.cwd()) if masks.is_relative_to(Path.cwd()) else masks
     evaluate = ["utseg_evaluate", "-p", str(masks), "-g", "REFERENCES", "-o", str(scores.folder)]
     names = [use.name.split("/") for use in record.models] if record else []
-    if (
-        not record
-        or any(len(name) != RESULTS_DEPTH for name in names)
-        or len({(*name[:2],) for name in names}) != 1
-    ):
+    one_plan = len({tuple(name[:2]) for name in names}) == 1
+    if not record or not one_plan or any(len(name) != RESULTS_DEPTH for name in names):
         return [evaluate]
     dataset, plan = names[0][:2]
     models, folds = (list(dict.fromkeys(name[index] for name in names)) for index in (2, 3))

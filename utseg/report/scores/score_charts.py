@@ -37,17 +37,14 @@ def distributions(entries: Sequence[Entry], columns: Sequence[str]) -> list[Char
         for metric in (METRIC[key] for key in SHOWN[:2]):
             if not all(metric.key in entry.rows[0] for entry in scored):
                 continue
+            name, far = metric.name, bool(metric.unit)
+            unit = f"{name}, {metric.unit} (logarithmic)" if far else name
+            rows = {label: _rows(scored, label, metric, column) for label in labels}
             charts = [
-                distribution(
-                    f"{label}: {metric.name}",
-                    f"{metric.name}, {metric.unit} (logarithmic)" if metric.unit else metric.name,
-                    *_rows(scored, label, metric, column),
-                    logarithmic=bool(metric.unit),
-                )
-                for label in labels
+                distribution(f"{label}: {name}", unit, *some, logarithmic=far) for label, some in rows.items()
             ]
-            caption = f"{metric.name} of every case" + (f" by {column}" if column else "")
-            caption += "; at the far end where a structure is missed or extra" if metric.unit else ""
+            caption = f"{name} of every case" + (f" by {column}" if column else "")
+            caption += "; at the far end where a structure is missed or extra" if far else ""
             values = {str(row.get(column, "")) for entry in scored for row in entry.rows} - {""}
             if len(values) > MOST_VALUES:
                 caption += f" (the first {MOST_VALUES} of {len(values)})"
@@ -92,12 +89,10 @@ def agreements(entry: Entry, clinical: Clinical | None, colour: int) -> list[Cha
         _agreement(f"{label} volume", "ml", rows, "case", "_ml", colour)
         for label, rows in by_value(entry.rows, "label_name").items()
     ]
+    found = {"Clinical measures of every subject": of_subjects, "Volumes of every case": of_cases}
     return [
         Charts(f"{caption}: {entry.name}", drawn)
-        for caption, charts in (
-            ("Clinical measures of every subject", of_subjects),
-            ("Volumes of every case", of_cases),
-        )
+        for caption, charts in found.items()
         if (drawn := [chart for chart in charts if chart])
     ]
 
@@ -126,10 +121,12 @@ def training_curves(entries: Sequence[Entry]) -> Charts | None:
     for colour, entry, run in runs:
         name = f"{entry.name} {run.record.selection}" if len(entry.runs) > 1 else entry.name
         validated = [epoch for epoch in run.epochs if epoch.get("mean_dice") is not None]
-        losses += _curves(run.epochs, "loss", "total" if single else name, colour, "terms" if single else "")
-        dices += _curves(
-            validated, "mean_dice", "mean" if single else name, colour, "validation_dice" if single else ""
-        )
+        if single:
+            losses += _curves(run.epochs, "loss", "total", colour, "terms")
+            dices += _curves(validated, "mean_dice", "mean", colour, "validation_dice")
+        else:
+            losses += _curves(run.epochs, "loss", name, colour)
+            dices += _curves(validated, "mean_dice", name, colour)
     highest = max(value for line in losses for value in line.y if math.isfinite(value))
     charts = [curves("Training loss", "epoch", losses, (0.0, highest))]
     if any(line.x for line in dices):
@@ -137,7 +134,9 @@ def training_curves(entries: Sequence[Entry]) -> Charts | None:
     return Charts("Training curves", charts)
 
 
-def _curves(epochs: Sequence[Mapping[str, Any]], key: str, name: str, colour: int, parts: str) -> list[Curve]:
+def _curves(
+    epochs: Sequence[Mapping[str, Any]], key: str, name: str, colour: int, parts: str = ""
+) -> list[Curve]:
     """A value over epochs, and dashed lines of its parts, which the epochs have under the key `parts`."""
     x = [epoch["epoch"] for epoch in epochs]
     lines = [Curve(name, colour, x, [epoch[key] for epoch in epochs])]

@@ -13,8 +13,7 @@ from utseg.evaluate.clinical import Clinical, clinical_measures, over_same_subje
 from utseg.evaluate.summary import summarise
 from utseg.evaluate.tables import CLINICAL_TITLE, Table, summary_tables
 from utseg.home import Home
-from utseg.report.add_pictures import with_pictures
-from utseg.report.cases import ShownCases, show_cases
+from utseg.report.cases import ShownCases, show_cases, with_pictures
 from utseg.report.entries import Entry, find_entries, group_columns, on_shared_cases
 from utseg.report.export import Report, made_now, require_output, write_page
 from utseg.report.page import (
@@ -29,19 +28,8 @@ from utseg.report.page import (
     note,
     provenance_section,
 )
-from utseg.report.scores.comparison_tables import (
-    Comparisons,
-    compare_entries,
-    comparison_tables,
-    pair_table,
-)
-from utseg.report.scores.provenance import (
-    commands,
-    plan_tables,
-    provenance_table,
-    settings_table,
-    training_table,
-)
+from utseg.report.scores import provenance
+from utseg.report.scores.comparison_tables import Comparisons, compare_entries, comparison_tables, pair_table
 from utseg.report.scores.score_charts import MODELS_SHOWN, agreements, distributions, training_curves
 
 AGREEMENT_MODELS = 4
@@ -115,45 +103,36 @@ def write_report(
 def _score_sections(cases: ShownCases, comparisons: Sequence[Comparisons]) -> list[Section]:
     shared = on_shared_cases(cases.entries)
     clinical = _clinical(shared)
-    legend = models_legend([entry.name for entry in cases.entries])
+    legend: list[AnyBlock] = [*models_legend([entry.name for entry in cases.entries])]
     glance = [table for some in comparisons for table in comparison_tables(some)]
     pairs = [table for some in comparisons if (table := pair_table(some))]
     detailed = [table for some in comparisons for table in comparison_tables(some, detailed=True)]
     in_sight = [TableBlock(table, noted=table is glance[:IN_SIGHT][-1]) for table in glance[:IN_SIGHT]]
     charts = distributions(cases.entries, cases.columns)
-    agreeing = [
-        plots
-        for number, entry in enumerate(shared[:AGREEMENT_MODELS])
-        for plots in agreements(entry, clinical.get(entry.name), number)
-    ]
+    agreement: list[AnyBlock] = [note(AGREEMENT_NOTE), *legend]
+    for number, entry in enumerate(shared[:AGREEMENT_MODELS]):
+        agreement += agreements(entry, clinical.get(entry.name), number)
     return [
         Section("glance", "At a glance", [*in_sight, *folded(glance[IN_SIGHT:]), *folded(pairs)]),
         figures_section(cases, "Best, median and worst cases", FIGURES_NOTE),
         Section("distributions", "Distributions", [note(DISTRIBUTIONS_NOTE), *legend, *charts]),
-        Section(
-            "agreement",
-            "Agreement with the reference",
-            [note(AGREEMENT_NOTE), *legend, *agreeing],
-            "Agreement",
-        ),
+        Section("agreement", "Agreement with the reference", agreement, "Agreement"),
         cases_section(cases),
         Section("details", "Details", folded([*detailed, *_summaries(shared, clinical)])),
     ]
 
 
 def _training_sections(entries: Sequence[Entry], made: Mapping[str, str]) -> list[Section]:
-    curves, training = training_curves(entries), training_table(entries)
+    curves, training = training_curves(entries), provenance.training_table(entries)
     blocks: list[AnyBlock] = [curves] if curves else []
     blocks += [TableBlock(training, titled=False)] if training else []
-    plans = [
-        TableBlock(plan, "closed" if number else "open", prose=True)
-        for number, plan in enumerate(plan_tables(entries))
-    ]
-    provenance, settings = provenance_table(entries, made), settings_table(entries)
+    plans = [TableBlock(plan, "closed", prose=True) for plan in provenance.plan_tables(entries)]
+    plans[:1] = [replace(plan, fold="open") for plan in plans[:1]]
+    origin = provenance.provenance_table(entries, made), provenance.settings_table(entries)
     return [
         Section("training", "Training", blocks),
         Section("plan", "The plan, with its reasons", plans, "Plan"),
-        provenance_section(provenance, settings, commands(entries, made["command"])),
+        provenance_section(*origin, provenance.commands(entries, made["command"])),
     ]
 
 

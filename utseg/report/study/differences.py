@@ -19,6 +19,7 @@ from utseg.report.study.words import (
     plain,
     plural,
     sentence,
+    slashed,
 )
 from utseg.study.findings.data import StudyData
 from utseg.study.findings.difference import Difference
@@ -43,18 +44,20 @@ def loss_table(data: StudyData, losses: Sequence[Loss]) -> Table:
     """The losses of all models by label."""
     metric, by = METRIC[losses[0].difference.metric], data.record.by
     of = {False: f"{plural(by)} seen and not (paired)", True: f"{plural(by)} never seen (unpaired)"}
-    rows = [
-        [
-            loss.model,
-            of[loss.never],
-            loss.difference.label,
-            "/".join(map(str, loss.difference.subjects)),
-            *_loss_means(data, loss),
-            *difference_cells(loss.difference, "loses", "gains"),
-            "/".join(map(str, data.empties(loss.seen | loss.unseen, loss.difference.label))),
+    rows = []
+    for loss in losses:
+        one, seen, unseen = loss.difference, loss.seen, loss.unseen
+        means = [
+            mean_cell(
+                data.statistics(side, one.metric, one.label, beside=[other] if one.paired else ()), one.metric
+            )
+            for side, other in ((seen, unseen), (unseen, seen))
         ]
-        for loss in losses
-    ]
+        empties = slashed(data.empties(seen | unseen, one.label))
+        compared = difference_cells(one, "loses", "gains")
+        rows.append(
+            [loss.model, of[loss.never], one.label, slashed(one.subjects), *means, *compared, empties]
+        )
     note = (
         f"{metric.title}. Means over the subjects compared; loss: mean over subjects of "
         f"{'seen − unseen' if metric.better > 0 else 'unseen − seen'}; bootstrap 95 % intervals. Paired: of each subject the mean over "
@@ -67,49 +70,32 @@ def loss_table(data: StudyData, losses: Sequence[Loss]) -> Table:
     return Table(f"Loss of {metric.name} on unseen {plural(by)}", [*columns, "empties"], rows, note)
 
 
-def _loss_means(data: StudyData, loss: Loss) -> list[str]:
-    sides = ((loss.seen, loss.unseen), (loss.unseen, loss.seen))
-    one = loss.difference
-    return [
-        mean_cell(
-            data.statistics(side, one.metric, one.label, beside=[other] if one.paired else ()), one.metric
-        )
-        for side, other in sides
-    ]
-
-
 def loss_sentences(data: StudyData, losses: Sequence[Loss]) -> list[str]:
     """What each model loses in the mean over labels."""
     by = plural(data.record.by)
-    where = {
-        False: f"On unseen {by}",
-        True: f"On {by} that no run saw, whose scans may be harder in themselves",
-    }
-    return [
-        line
-        for never, start in where.items()
-        for line in sentence(
-            start,
-            [
-                Claim(loss.model, loss.difference, f"{loss.model} loses {{}}", f"{loss.model} gains {{}}")
-                for loss in losses
-                if loss.never is never and loss.difference.label == MEAN_LABEL
-            ],
-        )
-    ]
+    never_seen = f"On {by} that no run saw, whose scans may be harder in themselves"
+    lines = []
+    for never, start in ((False, f"On unseen {by}"), (True, never_seen)):
+        claims = [
+            Claim(loss.model, loss.difference, f"{loss.model} loses {{}}", f"{loss.model} gains {{}}")
+            for loss in losses
+            if loss.never is never and loss.difference.label == MEAN_LABEL
+        ]
+        lines += sentence(start, claims)
+    return lines
 
 
 def loss_by_group_table(data: StudyData, found: dict[str, list[Difference]]) -> Table:
     """The paired loss on each group, a column a model."""
-    rows = []
-    for group, differences in found.items():
-        subjects = dict.fromkeys(str(one.subjects[0]) for one in differences)
-        rows.append([plain(group), "/".join(subjects), *map(difference_cell, differences)])
-    by, head = data.record.by, METRIC["dice"].name
+    rows = [
+        [plain(group), slashed(dict.fromkeys(one.subjects[0] for one in some)), *map(difference_cell, some)]
+        for group, some in found.items()
+    ]
+    by = data.record.by
     note = (
         f"Paired over subjects, mean over labels: what is lost by runs that did not see the {by}. {HOLM_NOTE}"
     )
-    return Table(f"Loss of {head} by {by}", ["tested on", "subjects", *data.models], rows, note)
+    return Table(f"Loss of Dice by {by}", ["tested on", "subjects", *data.models], rows, note)
 
 
 def pair_table(data: StudyData, pairs: Sequence[ModelPair]) -> Table:
@@ -120,15 +106,11 @@ def pair_table(data: StudyData, pairs: Sequence[ModelPair]) -> Table:
         LOSS: "loss, seen to unseen",
         ON_ALL: "score on all test cases",
     }
-    rows = [
-        [
-            *(names[pair.what], pair.a, pair.b, str(pair.difference.subjects[0])),
-            *means_cells(pair.difference),
-            *difference_cells(pair.difference, "", "")[:-1],
-            pair.verdict,
-        ]
-        for pair in pairs
-    ]
+    rows = []
+    for pair in pairs:
+        compared = [str(pair.difference.subjects[0]), *means_cells(pair.difference)]
+        tested = [*difference_cells(pair.difference, "", "")[:-1], pair.verdict]
+        rows.append([names[pair.what], pair.a, pair.b, *compared, *tested])
     note = (
         f"{metric.title}, mean over labels, paired over subjects; of each pair only runs with the same training set, seed and fold. "
         f"Means are of these subjects and runs. Two-sided permutation test{RANKED if metric.ranked else ''}. {HOLM_NOTE}"
@@ -139,22 +121,18 @@ def pair_table(data: StudyData, pairs: Sequence[ModelPair]) -> Table:
 
 def pair_sentences(data: StudyData, pairs: Sequence[ModelPair]) -> list[str]:
     """How the model that is ahead of most others compares with them."""
-    where = {
-        ON_UNSEEN: f"On unseen {plural(data.record.by)}",
-        LOSS: "From seen to unseen",
-        ON_ALL: "On all test cases",
-    }
+    on_unseen = f"On unseen {plural(data.record.by)}"
+    where = {ON_UNSEEN: on_unseen, LOSS: "From seen to unseen", ON_ALL: "On all test cases"}
     lines = []
     for what, start in where.items():
         some = [pair for pair in pairs if pair.what == what]
-        wins = Counter(pair.ahead for pair in some).most_common(1)
+        first = [model for model, _ in Counter(pair.ahead for pair in some).most_common(1)]
+        said = "{} loses {{}} less than {}" if what == LOSS else "{} is {{}} ahead of {}"
         claims = []
         for pair in some:
-            if wins[0][0] not in (pair.a, pair.b):
-                continue
-            loses = f"{pair.ahead} loses {{}} less than {pair.behind}"
-            words = loses if what == LOSS else f"{pair.ahead} is {{}} ahead of {pair.behind}"
-            claims.append(Claim(f"{pair.a} and {pair.b}", pair.difference, words, words))
+            if {pair.a, pair.b}.intersection(first):
+                words = said.format(pair.ahead, pair.behind)
+                claims.append(Claim(f"{pair.a} and {pair.b}", pair.difference, words, words))
         lines += sentence(start, claims)
     return lines
 
@@ -178,38 +156,34 @@ def ablation_finding(data: StudyData, ablation: Ablation) -> Finding:
     caption = "Difference to the reference, filled where it is beyond chance; at the right the parameters"
     chart = forest(part or "Variants", "Dice, variant − reference", _forest_rows(ablation))
     claims = [
-        Claim(
-            f"“{variant.name}”",
-            variant.differences[0],
-            f"“{variant.name}” is {{}} better",
-            f"“{variant.name}” is {{}} worse",
-        )
+        Claim(name, variant.differences[0], f"{name} is {{}} better", f"{name} is {{}} worse")
         for variant in ablation.variants
         if variant.differences
+        for name in [f"“{variant.name}”"]
     ]
-    references = [variant.name for variant in ablation.variants if not variant.differences]
-    against = f"“{references[0]}”" if len(references) == 1 else "their reference"
+    references = [f"“{variant.name}”" for variant in ablation.variants if not variant.differences]
+    against = references[0] if len(references) == 1 else "their reference"
     start = f"{part[:1].upper()}{part[1:]}" if part else "Variants"
     return Finding(table, Charts(caption, [chart]), sentence(f"{start} against {against}", claims))
 
 
 def _variant_row(data: StudyData, variant: TriedVariant, several: bool) -> list[str]:
-    cells = [
-        variant.name,
-        *([variant.network] if several else []),
-        *capacity(variant.runs[0]),
-        duration_text(mean_of(run.training_seconds for run in variant.runs)),
-    ]
+    time = duration_text(mean_of(run.training_seconds for run in variant.runs))
+    cells = [variant.name, *([variant.network] if several else []), *capacity(variant.runs[0]), time]
     for number_, (side, reference) in enumerate(variant.sides):
         found = data.statistics(side, beside=[reference])
         cells += [mean_cell(found)] if number_ else [str(found["n"]), mean_cell(found)]
-        if not variant.differences:
-            cells += ["", REFERENCE, "", ""]
+        if variant.differences:
+            cells += _against_other(variant.differences[number_], 1, "better", "worse")
         else:
-            one = variant.differences[number_]
-            difference, _, *tested = difference_cells(one, "better", "worse")
-            cells += [means_cells(one)[1], difference, *tested]
-    return [*cells, "/".join(map(str, data.empties(data.side(variant.runs))))]
+            cells += ["", REFERENCE, "", ""]
+    return [*cells, slashed(data.empties(data.side(variant.runs)))]
+
+
+def _against_other(one: Difference, side: int, if_more: str, if_less: str) -> list[str]:
+    """The mean of the other side, the difference, p after Holm, and the verdict."""
+    difference, _, *tested = difference_cells(one, if_more, if_less)
+    return [means_cells(one)[side], difference, *tested]
 
 
 def capacity(run: StudyRun) -> tuple[str, str]:
@@ -236,24 +210,16 @@ def learning_finding(data: StudyData, steps: Sequence[Step]) -> Finding:
     lines: dict[tuple[str, str], list[Point]] = {}
     several = len({step.base for step in steps}) > 1
     for step in steps:
-        found = data.statistics(step.side, beside=[step.whole])
-        cells = [
-            step.model,
-            plain(step.base),
-            str(step.size),
-            str(len(step.runs)),
-            str(found["n"]),
-            mean_cell(found),
-        ]
+        found, base = data.statistics(step.side, beside=[step.whole]), plain(step.base)
+        gained = ["", "", "", "all of them"]
         if step.gain:
-            difference, _, *tested = difference_cells(step.gain, "more is better", "fewer is better")
-            rows.append([*cells, means_cells(step.gain)[0], difference, *tested])
-        else:
-            rows.append([*cells, "", "", "", "all of them"])
+            gained = _against_other(step.gain, 0, "more is better", "fewer is better")
+        counts = map(str, (step.size, len(step.runs), found["n"]))
+        rows.append([step.model, base, *counts, mean_cell(found), *gained])
         found = data.statistics(data.side(step.runs))
         if found["mean"] is not None:
-            title = f"{step.model}, {plain(step.base)}, {step.size} subjects: {found['mean']:.3f}"
-            name = f"{step.model}, {plain(step.base)}" if several else step.model
+            title = f"{step.model}, {base}, {step.size} subjects: {found['mean']:.3f}"
+            name = f"{step.model}, {base}" if several else step.model
             colour = data.models.index(step.model)
             point = Point(step.size, found["mean"], colour, title, name, found["interval95"])
             lines.setdefault((step.model, step.base), []).append(point)
@@ -273,15 +239,13 @@ def learning_finding(data: StudyData, steps: Sequence[Step]) -> Finding:
 
 def chance_finding(spreads: Sequence[SeedSpread]) -> Finding:
     """How far runs spread that differ in nothing but the seed."""
-    rows = [
-        [
-            *(spread.model, plain(spread.trained_on), str(spread.fold)),
-            *(str(len(spread.means)), str(spread.subjects), number(float(spread.means.mean()), 3)),
-            number(spread.sd, 4),
-            *(number(float(end), 3) for end in (spread.means.min(), spread.means.max())),
-        ]
-        for spread in spreads
-    ]
+    rows = []
+    for one in spreads:
+        counts = map(str, (one.fold, len(one.means), one.subjects))
+        mean, *ends = (
+            number(float(value), 3) for value in (one.means.mean(), one.means.min(), one.means.max())
+        )
+        rows.append([one.model, plain(one.trained_on), *counts, mean, number(one.sd, 4), *ends])
     sd, (low, high), freedom = pooled_sd(spreads)
     said = (
         f"Chance: runs that differ in the seed only have a standard deviation of {sd:.4f} Dice (95 % {low:.4f} … {high:.4f}, "

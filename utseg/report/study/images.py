@@ -1,5 +1,6 @@
 """Dice over the distance from the training images, and how images of groups differ: tables, charts, a sentence."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from utseg.evaluate.compare import ALPHA
@@ -47,17 +48,13 @@ def cloud_charts(clouds: Sequence[Cloud], tested_on: Sequence[str]) -> Charts:
     charts = []
     limits = [point.dice for cloud in clouds for point in cloud.points]
     for cloud in clouds[:CHARTS_SHOWN]:
-        points = [
-            Point(
-                point.distance[OVERALL],
-                point.dice,
-                tested_on.index(point.tested_on),
-                f"{point.subject.partition('/')[2]} ({plain(point.tested_on)}), trained on {plain(point.trained_on)}: {point.dice:.3f}",
-                hollow=point.saw == 1,
-            )
-            for point in cloud.points
-            if point.distance[OVERALL] == point.distance[OVERALL]
-        ]
+        points = []
+        for one in cloud.points:
+            subject, at = one.subject.partition("/")[2], one.distance[OVERALL]
+            title = f"{subject} ({plain(one.tested_on)}), trained on {plain(one.trained_on)}: {one.dice:.3f}"
+            if not math.isnan(at):
+                colour = tested_on.index(one.tested_on)
+                points.append(Point(at, one.dice, colour, title, hollow=one.saw == 1))
         units = "distance from the training images", "mean Dice"
         charts.append(points_chart(cloud.model, units, points, limits=limits, radius=2.2))
     return Charts("Dice over distance; rings: the run saw this group in training", charts)
@@ -65,15 +62,11 @@ def cloud_charts(clouds: Sequence[Cloud], tested_on: Sequence[str]) -> Charts:
 
 def feature_table(by: str, groups: Mapping[str, int], found: Sequence[FeatureDifference]) -> Table:
     """In which features the groups of a column differ most."""
-    rows = [
-        [
-            one.feature.replace("_", " "),
-            *(f"{value:.3g}" for value in one.medians),
-            f"{one.between:.2f}",
-            p_text(one.p_holm) + (MARK if one.p_holm < ALPHA else ""),
-        ]
-        for one in found
-    ]
+    rows = []
+    for one in found:
+        medians = [f"{value:.3g}" for value in one.medians]
+        p = p_text(one.p_holm) + (MARK if one.p_holm < ALPHA else "")
+        rows.append([one.feature.replace("_", " "), *medians, f"{one.between:.2f}", p])
     note = (
         f"Medians over subjects (n). Between: share of the variance over subjects that lies between {plural(by)} (η²). p: Kruskal–Wallis, "
         "after Holm over all features; † below 0.05. Intensity, contrast and texture are in units of each image's own standard deviation, "

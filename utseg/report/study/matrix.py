@@ -39,15 +39,10 @@ def subjects_text(row: MatrixRow) -> str:
 def matrix_table(matrix: Matrix, by: str) -> Table:
     """The matrix as a plain table."""
     metric = METRIC[matrix.metric]
-    rows = [
-        [
-            row.model,
-            plain(row.trained_on),
-            subjects_text(row),
-            *(_cell_text(matrix, cell) for cell in row.cells),
-        ]
-        for row in matrix.rows
-    ]
+    rows = []
+    for row in matrix.rows:
+        cells = [_cell_text(matrix, cell) for cell in row.cells]
+        rows.append([row.model, plain(row.trained_on), subjects_text(row), *cells])
     label = OVER_ALL if matrix.label == MEAN_LABEL else matrix.label
     note = (
         f"{metric.title}, {label}: mean over subjects with bootstrap 95 % interval, and subjects (n). Seeds and folds are "
@@ -59,12 +54,17 @@ def matrix_table(matrix: Matrix, by: str) -> Table:
 
 def means_table(matrix: Matrix) -> Table:
     """The means alone, for a terminal."""
-    rows = [
-        [row.model, plain(row.trained_on), *(mean_text(matrix, cell) for cell in row.cells)]
-        for row in matrix.rows
-    ]
+    rows = []
+    for row in matrix.rows:
+        means = [mean_text(matrix, cell) for cell in row.cells]
+        rows.append([row.model, plain(row.trained_on), *means])
     columns = ["model", "trained on", *map(plain, matrix.columns)]
     return Table("mean Dice over labels, by what was tested on", columns, rows)
+
+
+def _with_interval(matrix: Matrix, cell: Cell) -> str:
+    bounds = interval_text(matrix, cell)
+    return mean_text(matrix, cell) + (f" ({bounds})" if bounds else "")
 
 
 def _cell_text(matrix: Matrix, cell: Cell) -> str:
@@ -76,21 +76,16 @@ def _cell_text(matrix: Matrix, cell: Cell) -> str:
 
 def scores_table(data: StudyData, every: Sequence[Matrix]) -> Table:
     """All cells of all matrices, tidy: a row for each training set, column and label, metrics beside each other."""
-    by_label: dict[str, list[Matrix]] = {}
-    for matrix in every:
-        by_label.setdefault(matrix.label, []).append(matrix)
+    labels = dict.fromkeys(matrix.label for matrix in every)
     columns = ["model", "trained on", "tested on", "label", "seen", "subjects", "cases"]
     columns += [METRIC[metric].title for metric in data.metrics] + ["missed", "extra", "neither"]
     rows = []
     for r, row in enumerate(every[0].rows):
         for c, name in enumerate(every[0].columns):
-            for label, matrices in by_label.items():
-                cells = [(matrix, matrix.rows[r].cells[c]) for matrix in matrices]
+            for label in labels:
+                cells = [(one, one.rows[r].cells[c]) for one in every if one.label == label]
                 first = cells[0][1]
-                texts = [
-                    f"{mean_text(*one)} ({interval_text(*one)})" if one[1].interval95 else mean_text(*one)
-                    for one in cells
-                ]
+                texts = [_with_interval(*one) for one in cells]
                 seen = first.seen or (UNSEEN if first.cases and data.record.by else "")
                 where = [row.model, plain(row.trained_on), plain(name), label, seen]
                 counts = map(str, (first.subjects, first.cases))

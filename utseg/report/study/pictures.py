@@ -3,6 +3,7 @@
 Of each case the first such run. What the figures and the viewer then do is that of every report.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -75,12 +76,6 @@ def _renamed(scores: Scores, names: Mapping[str, str]) -> Scores:
 
 def _names(data: StudyData) -> dict[tuple[str, str], str]:
     """Names of cases (dataset, case) that differ between datasets."""
-    datasets: dict[str, set[str]] = {}
-    for case in data.cases:
-        datasets.setdefault(case.case, set()).add(case.dataset)
-    return {
-        (case.dataset, case.case): f"{case.dataset}: {case.case}"
-        if len(datasets[case.case]) > 1
-        else case.case
-        for case in data.cases
-    }
+    known = {(case.dataset, case.case) for case in data.cases}
+    times = Counter(case for _, case in known)
+    return {(dataset, case): f"{dataset}: {case}" if times[case] > 1 else case for dataset, case in known}

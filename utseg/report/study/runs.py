@@ -35,22 +35,19 @@ def runs_table(data: StudyData) -> Table:
     tested = list(dict.fromkeys(name for run in data.record.runs for name in run.subjects.testing))
     columns = ["run", "state", "training", "testing", "iterations", "memory GB", "train on", "validate on"]
     columns += [f"test on {name}" for name in tested] + ["subjects", "note"]
-    rows = [
-        [
-            run.run,
-            run.state,
-            duration_text(run.training_seconds),
-            duration_text(run.testing_seconds),
-            NOTHING if run.iterations is None else f"{run.iterations:,}",
-            number(run.peak_memory_gb, 1),
-            str(len(run.subjects.training)),
-            str(len(run.subjects.validation)),
-            *(str(len(run.subjects.testing.get(name, ()))) for name in tested),
-            CHECKED,
-            run.error or "",
+    rows = []
+    for run in each_run(data.record):
+        times = duration_text(run.training_seconds), duration_text(run.testing_seconds)
+        iterations = NOTHING if run.iterations is None else f"{run.iterations:,}"
+        subjects = run.subjects
+        groups = [
+            subjects.training,
+            subjects.validation,
+            *(subjects.testing.get(name, ()) for name in tested),
         ]
-        for run in each_run(data.record)
-    ]
+        sizes = [str(len(group)) for group in groups]
+        cost = [*times, iterations, number(run.peak_memory_gb, 1)]
+        rows.append([run.run, run.state, *cost, *sizes, CHECKED, run.error or ""])
     note = (
         "Subjects: how many train, validate (they choose nothing) and are tested. Checked: no subject of a dataset is in two of them, "
         f"and every score is of a subject named for testing; the lists by name are in {STUDY_FILE}. "
@@ -76,18 +73,11 @@ def cost_finding(data: StudyData) -> Finding:
     found, same = costs(data)
     what = f"unseen {plural(data.record.by)}" if on_unseen(data) else "all test cases"
     columns = ["model", "parameters M", "GMAC", "training", "s a test case", "memory GB", "subjects"]
-    rows = [
-        [
-            cost.model,
-            *capacity(cost.run),
-            duration_text(cost.training_seconds),
-            number(cost.seconds_a_case, 1),
-            number(cost.memory_gb, 1),
-            str(cost.dice["n"]),
-            mean_cell(cost.dice),
-        ]
-        for cost in found
-    ]
+    rows = []
+    for cost in found:
+        times = duration_text(cost.training_seconds), number(cost.seconds_a_case, 1)
+        dice = str(cost.dice["n"]), mean_cell(cost.dice)
+        rows.append([cost.model, *capacity(cost.run), *times, number(cost.memory_gb, 1), *dice])
     note = (
         f"Dice: mean over labels and subjects, {what}, with bootstrap 95 % intervals"
         f"{'; of the same cases for all models' if same else ''}. GMAC: 10⁹ multiply–adds for one "
@@ -96,16 +86,11 @@ def cost_finding(data: StudyData) -> Finding:
     if len(data.shared_runs) < len(data.runs):
         note += " Scores: of the training sets, seeds and folds that all models have."
     table = Table("Score and cost", [*columns, f"Dice, {what}"], rows, note)
-    charts = [
-        points_chart(
-            f"Dice over {unit.split(',')[0]}",
-            (f"{unit} (logarithmic)", f"mean Dice, {what}"),
-            points,
-            logarithmic=True,
-        )
-        for unit, points in _cost_points(found).items()
-        if len(points) > 1
-    ]
+    charts = []
+    for unit, points in _cost_points(found).items():
+        units = f"{unit} (logarithmic)", f"mean Dice, {what}"
+        if len(points) > 1:
+            charts.append(points_chart(f"Dice over {unit.split(',')[0]}", units, points, logarithmic=True))
     caption = f"Mean Dice on {what}, with 95 % intervals over subjects"
     return Finding(table, Charts(caption, charts) if charts else None)
 

@@ -1,6 +1,6 @@
 """Cells and sentences that say what a difference is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from utseg.evaluate.metrics import METRIC
@@ -32,6 +32,11 @@ def plain(selection: str) -> str:
     if column.endswith("!"):
         return f"all but {column[:-1]} {value}"
     return f"{column} {value}" if equals else selection
+
+
+def slashed(values: Iterable[object]) -> str:
+    """Counts that belong together, as 1/0/2."""
+    return "/".join(map(str, values))
 
 
 def mean_cell(found: Mapping[str, Any], metric: str = "dice") -> str:
@@ -73,9 +78,8 @@ class Claim(NamedTuple):
 def sentence(where: str, claims: Sequence[Claim]) -> list[str]:
     """All claims, the least difference first; of many the least, the most, and how many are beyond chance."""
     known = [claim for claim in claims if claim.difference.difference is not None]
-    clauses = [
-        _clause(claim) for claim in sorted(known, key=lambda claim: claim.difference.difference or 0.0)
-    ]
+    known.sort(key=lambda claim: claim.difference.difference or 0.0)
+    clauses = [_clause(claim) for claim in known]
     if len(clauses) > MOST_CLAUSES:
         beyond = sum(claim.difference.significant for claim in known)
         where = f"{where}, of {len(clauses)} the least and the most"
@@ -88,9 +92,8 @@ def _clause(claim: Claim) -> str:
     assert one.difference is not None
     size = f"{number(abs(one.difference), 3)} Dice"
     evidence = [f"95 % {interval(one.interval95, 3)}".replace("-", "−")] if one.interval95 else []
-    evidence.append(
-        f"{' and '.join(map(str, one.subjects))} subjects, {'paired' if one.paired else 'unpaired'}"
-    )
+    subjects = " and ".join(map(str, one.subjects))
+    evidence.append(f"{subjects} subjects, {'paired' if one.paired else 'unpaired'}")
     if one.p_holm is not None:
         evidence.append(f"p = {p_text(one.p_holm)}".replace("= <", "< "))
     said = one.verdict(claim.if_more, claim.if_less)

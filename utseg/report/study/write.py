@@ -5,17 +5,17 @@ subject took part in training is checked before anything is shown.
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 from markupsafe import Markup
 
 from utseg.home import Home
-from utseg.report.add_pictures import with_pictures
-from utseg.report.cases import ShownCases, show_cases
+from utseg.report.cases import ShownCases, show_cases, with_pictures
 from utseg.report.entries import group_columns
 from utseg.report.export import Report, made_now, require_output, write_page
 from utseg.report.page import (
@@ -31,29 +31,10 @@ from utseg.report.page import (
     note,
     provenance_section,
 )
-from utseg.report.study.differences import (
-    Finding,
-    ablation_finding,
-    chance_finding,
-    learning_finding,
-    loss_by_group_table,
-    loss_sentences,
-    loss_table,
-    pair_sentences,
-    pair_table,
-)
+from utseg.report.study import differences, runs
 from utseg.report.study.images import cloud_charts, correlation_sentence, correlation_table, feature_table
 from utseg.report.study.matrix import MatrixBlock, matrix_table, scores_table
 from utseg.report.study.pictures import FIGURES_SHOWN, STACKS_SHOWN, picture_entries
-from utseg.report.study.runs import (
-    cost_finding,
-    counts,
-    dataset_table,
-    definition_table,
-    provenance_table,
-    run_notices,
-    runs_table,
-)
 from utseg.report.study.words import plural
 from utseg.study.findings.data import StudyData, read_study_data
 from utseg.study.findings.images import clouds, correlations, feature_differences, read_image_table
@@ -107,29 +88,32 @@ def write_study_report(
     data = read_study_data(folder)
     check_subjects(data)
     made = made_now() | {"command": command or shlex.join(["utseg_report", str(folder), "-o", str(output)])}
-    notices = [*run_notices(data), *([] if data.runs else [NO_RUNS])]
+    notices = [*runs.run_notices(data), *([] if data.runs else [NO_RUNS])]
     cases = None
     if data.runs:
-        cases, lines = _cases(data, pictures, home or Home.locate(), executor, workers)
+        home = home or Home.locate()
+        draw = partial(with_pictures, home=home, executor=executor, workers=workers) if pictures else None
+        cases, lines = _cases(data, draw)
         notices += lines
     record = data.record
     again = shlex.join(["utseg_study", str(data.folder / DEFINITION_FILE), "-o", str(data.folder)])
-    datasets = TableBlock(dataset_table(data))
+    datasets = TableBlock(runs.dataset_table(data))
     checked = Block("text", CHECKED.format(_link(data.folder / STUDY_FILE, output)))
-    runs: list[AnyBlock] = [checked, TableBlock(runs_table(data), titled=False)]
-    if not data.runs:
-        runs.insert(1, datasets)
+    about_runs: list[AnyBlock] = [
+        checked,
+        *([] if data.runs else [datasets]),
+        TableBlock(runs.runs_table(data), titled=False),
+    ]
+    provenance = runs.provenance_table(data, made), runs.definition_table(data), [again, made["command"]]
     page = Page(
         kind="Study report",
         title=record.question or record.name,
-        made=[record.name, counts(data), *(f"{what} {made[what]}" for what in ("made", "by"))],
+        made=[record.name, runs.counts(data), *(f"{what} {made[what]}" for what in ("made", "by"))],
         notices=notices,
         sections=[
             *(_score_sections(data, cases, datasets) if data.runs else ()),
-            Section("runs", "Runs and subjects", runs),
-            provenance_section(
-                provenance_table(data, made), definition_table(data), [again, made["command"]]
-            ),
+            Section("runs", "Runs and subjects", about_runs),
+            provenance_section(*provenance),
         ],
         cases=cases,
     )
@@ -149,54 +133,46 @@ def _score_sections(data: StudyData, cases: ShownCases | None, datasets: TableBl
     every = matrices(data)
     found = [losses(data, metric) for metric in data.metrics[:2]]
     pairs = [model_pairs(data, metric) for metric in data.metrics[:2]]
-    parts = [ablation_finding(data, ablation) for ablation in ablations(data)]
+    parts = [differences.ablation_finding(data, ablation) for ablation in ablations(data)]
     steps, spreads = learning_curve(data), seed_spreads(data)
-    chance = [chance_finding(spreads)] if spreads else []
+    learning = [differences.learning_finding(data, steps)] if steps else []
+    chance = [differences.chance_finding(spreads)] if spreads else []
     images, about_images = _images(data)
     sentences = [line for finding in (*parts, *chance) for line in finding.sentences]
-    answers = [*loss_sentences(data, found[0]), *pair_sentences(data, pairs[0]), *sentences, *about_images]
-    answer = (
-        [Block("answers", answers), note(ANSWER_NOTE + ("" if chance else SINGLE_NOTE))] if answers else []
-    )
-    matrix_note = MATRIX_NOTE.format(f" Framed: the {by} was trained on." if by else "")
+    answers = [
+        *differences.loss_sentences(data, found[0]),
+        *differences.pair_sentences(data, pairs[0]),
+        *sentences,
+        *about_images,
+    ]
+    said = ANSWER_NOTE + ("" if chance else SINGLE_NOTE)
+    answer = [Block("answers", answers), note(said)] if answers else []
+    matrix_note = note(MATRIX_NOTE.format(f" Framed: the {by} was trained on." if by else ""))
+    matrix = MatrixBlock(matrix_table(every[0], by), matrices=every)
     seen = f"Seen, unseen: the mask of the first run that was, or was not, trained on the case's {by}. "
-    pair_tables = [pair_table(data, some) for some in pairs if some]
-    short = [table for table in pair_tables[:1] if len(table.rows) <= MOST_ROWS_IN_SIGHT]
+    compared = [differences.pair_table(data, some) for some in pairs if some]
+    short = [table for table in compared[:1] if len(table.rows) <= MOST_ROWS_IN_SIGHT]
+    models = [*map(TableBlock, short), *folded(compared[len(short) :])]
+    pictured = "A median and the worst case" + (f" of each {by}" if by else "")
     return [
         Section("answer", "The answer", [*answer, datasets]),
-        Section(
-            "matrix",
-            "Trained on, tested on",
-            [MatrixBlock(matrix_table(every[0], by), matrices=every), note(matrix_note)],
-        ),
+        Section("matrix", "Trained on, tested on", [matrix, matrix_note]),
         Section("loss", f"What is lost on unseen {plural(by)}", _loss_blocks(data, found), "Loss"),
-        Section(
-            "models",
-            "Which model is better",
-            [*map(TableBlock, short), *folded(pair_tables[len(short) :])],
-            "Models",
-        ),
+        Section("models", "Which model is better", models, "Models"),
         Section("ablation", "What each part is worth", _blocks(parts, titled=False, headed=True), "Ablation"),
-        Section(
-            "learning",
-            "How many subjects are needed",
-            _blocks([learning_finding(data, steps)] if steps else []),
-            "Learning curve",
-        ),
+        Section("learning", "How many subjects are needed", _blocks(learning), "Learning curve"),
         Section("chance", "How much is chance", _blocks(chance), "Chance"),
-        Section("cost", "Score and cost", _blocks([cost_finding(data)], titled=False), "Cost"),
+        Section("cost", "Score and cost", _blocks([runs.cost_finding(data)], titled=False), "Cost"),
         images,
-        figures_section(
-            cases,
-            "A median and the worst case" + (f" of each {by}" if by else ""),
-            FIGURES_NOTE.format(seen if by else ""),
-        ),
+        figures_section(cases, pictured, FIGURES_NOTE.format(seen if by else "")),
         cases_section(cases),
         Section("details", "Details", folded([scores_table(data, every)])),
     ]
 
 
-def _blocks(findings: Sequence[Finding], *, titled: bool = True, headed: bool = False) -> list[AnyBlock]:
+def _blocks(
+    findings: Sequence[differences.Finding], *, titled: bool = True, headed: bool = False
+) -> list[AnyBlock]:
     blocks: list[AnyBlock] = []
     for finding in findings:
         blocks += [Block("heading", finding.table.title)] if headed else []
@@ -207,7 +183,7 @@ def _blocks(findings: Sequence[Finding], *, titled: bool = True, headed: bool = 
 
 def _loss_blocks(data: StudyData, found: Sequence[Sequence[Loss]]) -> list[TableBlock]:
     """The first two are in sight, others are folded: of a long table first its rows of the mean over labels."""
-    tables = [loss_table(data, some) for some in found if some]
+    tables = [differences.loss_table(data, some) for some in found if some]
     if not tables:
         return []
     first, *others = tables
@@ -217,7 +193,7 @@ def _loss_blocks(data: StudyData, found: Sequence[Sequence[Loss]]) -> list[Table
         others = [replace(first, title=f"{first.title}, by label"), *others]
         first = replace(first, rows=short, note=corrected)
     by_group = losses_by_group(data)
-    groups = [TableBlock(loss_by_group_table(data, by_group))] if by_group else []
+    groups = [TableBlock(differences.loss_by_group_table(data, by_group))] if by_group else []
     return [TableBlock(first), *groups, *folded(others)]
 
 
@@ -226,38 +202,30 @@ def _images(data: StudyData) -> tuple[Section, list[str]]:
     blocks: list[AnyBlock] = []
     related = []
     if (images := read_image_table(data.folder)) is not None:
-        found = clouds(data, images)
+        found, by = clouds(data, images), data.record.by
         related = [one for cloud in found for one in correlations(cloud)]
-        groups, differing = feature_differences(images, data.record.by) if data.record.by else ({}, [])
+        groups, differing = feature_differences(images, by) if by else ({}, [])
         if found:
             legend = models_legend([name.replace("=", " ") for name in data.tested_on])
             blocks = [*legend, cloud_charts(found, data.tested_on)]
         tables = [correlation_table(related)] if related else []
-        tables += [feature_table(data.record.by, groups, differing)] if groups else []
-        for table in tables:
-            blocks.append(TableBlock(table, "closed" if len(table.rows) > MOST_ROWS_IN_SIGHT else ""))
+        tables += [feature_table(by, groups, differing)] if groups else []
+        long = [len(table.rows) > MOST_ROWS_IN_SIGHT for table in tables]
+        blocks += [
+            TableBlock(table, "closed" if fold else "") for table, fold in zip(tables, long, strict=True)
+        ]
     section = Section("images", "Do different images explain it?", blocks, "Images")
     return section, correlation_sentence(related)
 
 
-def _cases(
-    data: StudyData, pictures: bool, home: Home, executor: Executor | None, workers: int | None
-) -> tuple[ShownCases | None, list[str]]:
-    """All cases, and the pictures of some; lines about what is left out."""
+def _cases(data: StudyData, draw: Callable[..., ShownCases] | None) -> tuple[ShownCases | None, list[str]]:
+    """All cases, and the pictures of some where they are drawn; lines about what is left out."""
     entries, lines = picture_entries(data)
     if not entries:
         return None, lines
     columns = group_columns([row for entry in entries for row in entry.rows])
     cases = show_cases(entries, columns, lacking="no such run")
-    if pictures:
+    if draw:
         column = data.record.by if data.record.by in columns else ""
-        cases = with_pictures(
-            cases,
-            column,
-            home=home,
-            which=FIGURES_SHOWN,
-            most=STACKS_SHOWN,
-            executor=executor,
-            workers=workers,
-        )
+        cases = draw(cases, column, which=FIGURES_SHOWN, most=STACKS_SHOWN)
     return cases, [*lines, *cases.notices]
