@@ -37,11 +37,18 @@ def layer(kind: str, channels: int, heads: int, reduce_size: int) -> Callable[..
     from torch import nn
     from torch.nn import functional as F
 
-    from utseg.networks.layers.attention import AttentionSettings, EfficientAttention
+    from utseg.networks.layers.attention import EfficientAttention
     from utseg.networks.layers.blocks import DepthwiseSeparable
 
     if kind == "efficient":
-        return EfficientAttention(channels, heads, AttentionSettings(reduce_size, "interp", "2d-bias", 0.0))
+        return EfficientAttention(
+            channels,
+            heads,
+            reduce_size=reduce_size,
+            projection="interp",
+            relative_position="2d-bias",
+            dropout=0.0,
+        )
 
     def written_out(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         return torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, -1) @ v

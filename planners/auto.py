@@ -1,13 +1,14 @@
 """Plans from the fingerprint and a memory target: native resolution, a patch that shows the structures in their place, full width."""
 
-from planners.capacity import Fitted
-from planners.composition import Wishes, compose
+from planners.capacity import Wishes
+from planners.composition import compose
 from planners.decision import Decision
 from planners.geometry import native_spacing, wished_patch
 from planners.schedule import epochs, iterations_per_epoch, training_slices
 from utseg.fingerprint import Fingerprint
 from utseg.planning.plan import Plan
 from utseg.planning.target import Target
+from utseg.planning.task import NetworkTask
 
 PATCH_MARGIN = 2.5
 LEAST_PATCH_MARGIN = 1.25
@@ -21,9 +22,9 @@ def plan(fingerprint: Fingerprint, target: Target) -> Plan:
     """The plan for the memory of the device that trains. Raises InputError where even the smallest sensible plan needs more."""
     spacing = native_spacing(fingerprint)
 
-    def schedule(fitted: Fitted) -> tuple[Decision[int], Decision[int]]:
-        iterations = iterations_per_epoch(fingerprint, fitted.task.batch_size)
-        return iterations, epochs(fingerprint, fitted.task.batch_size, iterations.value)
+    def schedule(task: NetworkTask) -> tuple[Decision[int], Decision[int]]:
+        iterations = iterations_per_epoch(fingerprint, task.batch_size)
+        return iterations, epochs(fingerprint, task.batch_size, iterations.value)
 
     wishes = Wishes(
         spacing=spacing,

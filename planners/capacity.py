@@ -5,8 +5,10 @@ run of the network's training step, not on a formula.
 """
 
 from bisect import bisect_left
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, NamedTuple
 
 from planners.decision import Decision
 from planners.geometry import (
@@ -31,63 +33,71 @@ PATCH_STEPS = tuple(round(1 - 0.1 * step, 1) for step in range(10))
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One way to size the network: everything that memory depends on, except the batch. `network`: its settings with their reasons."""
+class Wishes:
+    """What a planner would take if memory allowed, and its rule for how long to train what fits: (iterations per epoch, epochs)."""
 
-    patch: PatchShape
-    base_channels: int
+    spacing: Decision[Pair]
+    patch: PatchWish
+    base_channels: Decision[int]
+    batch_size: Decision[int]
+    schedule: Callable[[NetworkTask], tuple[Decision[int], Decision[int]]]
+
+
+class Candidate(NamedTuple):
+    """One way to size the network: its task with the smallest batch, its settings with their reasons."""
+
+    task: NetworkTask
+    levels: int
     network: dict[str, Decision[Any]]
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """What fits: the candidate, its task and memory; and what was wished for, with its need."""
+class Fitted(NamedTuple):
+    """What fits, with its batch and memory; and what was wished for, with its need."""
 
-    candidate: Candidate
     task: NetworkTask
+    candidate: Candidate
     estimate: MemoryEstimate
-    wished: Candidate
+    wished: NetworkTask
     wished_gb: float
 
-    @property
-    def patch_shrunk(self) -> bool:
-        return self.candidate.patch != self.wished.patch
 
-
-def candidates(
-    fingerprint: Fingerprint,
-    spacing_yx_mm: Pair,
-    wish: PatchWish,
-    base_channels: Decision[int],
-    target: Target,
-) -> list[Candidate]:
+def candidates(fingerprint: Fingerprint, wishes: Wishes, target: Target) -> list[Candidate]:
     """From the wish down: smaller patches until the least that makes sense, then narrower networks."""
     patches: list[PatchShape] = []
     for step in PATCH_STEPS:
-        sides = [max(least, step * side) for least, side in zip(wish.least_px, wish.wish_px, strict=True)]
-        patch = patch_shape((sides[0], sides[1]))
-        if not patches or patch.pixels < patches[-1].pixels:
+        wished = zip(wishes.patch.least_px, wishes.patch.wish_px, strict=True)
+        height, width = (max(least, step * side) for least, side in wished)
+        patch = patch_shape((height, width))
+        if not patches or prod(patch.size) < prod(patches[-1].size):
             patches.append(patch)
-    sizes = [(patch, base_channels.value) for patch in patches]
-    sizes += [(patches[-1], width) for width in WIDTHS if width < base_channels.value]
+    sizes = [(patch, wishes.base_channels.value) for patch in patches]
+    sizes += [(patches[-1], width) for width in WIDTHS if width < wishes.base_channels.value]
     structure = smallest_structure(fingerprint)
-
-    def candidate(patch: PatchShape, width: int) -> Candidate:
-        decisions: dict[str, Decision[Any]] = {
-            "base_channels": _width(width, base_channels, target.memory_gb),
-            "levels": _levels(patch),
-        }
-        own = network_class(target.network_name).plan_settings(
+    found = []
+    for patch, channels in sizes:
+        planned = network_class(target.network_name).plan_settings(
             patch_size=patch.size,
-            spacing_yx_mm=spacing_yx_mm,
+            spacing_yx_mm=wishes.spacing.value,
             levels=patch.levels,
-            base_channels=width,
+            base_channels=channels,
             structure=structure,
         )
-        decisions |= {key: Decision(*planned) for key, planned in own.items()}
-        return Candidate(patch, width, known_settings(target.network_name, decisions))
-
-    return [candidate(patch, width) for patch, width in sizes]
+        decisions: dict[str, Decision[Any]] = {
+            "base_channels": _width(channels, wishes.base_channels, target.memory_gb),
+            "levels": _levels(patch.size, patch.levels),
+            **{key: Decision(*value) for key, value in planned.items()},
+        }
+        network = known_settings(target.network_name, decisions)
+        task = network_task(
+            fingerprint,
+            target.network_name,
+            {key: decision.value for key, decision in network.items()},
+            patch_size=patch.size,
+            spacing_yx_mm=wishes.spacing.value,
+            batch_size=MIN_BATCH,
+        )
+        found.append(Candidate(task, patch.levels, network))
+    return found
 
 
 def _width(width: int, wished: Decision[int], memory_gb: float) -> Decision[int]:
@@ -99,57 +109,35 @@ def _width(width: int, wished: Decision[int], memory_gb: float) -> Decision[int]
     return Decision(width, reason)
 
 
-def _levels(patch: PatchShape) -> Decision[int]:
-    coarsest = " × ".join(str(side // 2**patch.levels) for side in patch.size)
+def _levels(patch_size: tuple[int, int], levels: int) -> Decision[int]:
+    coarsest = " × ".join(str(side // 2**levels) for side in patch_size)
     return Decision(
-        patch.levels,
-        f"{patch.levels}: at most {MAX_LEVELS}, as published, as long as the coarsest map keeps {MIN_BOTTLENECK} pixels a side; "
+        levels,
+        f"{levels}: at most {MAX_LEVELS}, as published, as long as the coarsest map keeps {MIN_BOTTLENECK} pixels a side; "
         f"it is {coarsest}",
     )
 
 
-def fit(
-    fingerprint: Fingerprint,
-    spacing_yx_mm: Pair,
-    wish: PatchWish,
-    *,
-    base_channels: Decision[int],
-    batch_size: int,
-    target: Target,
-) -> Fitted:
+def fit(fingerprint: Fingerprint, wishes: Wishes, target: Target) -> Fitted:
     """The first candidate that fits with a batch of two, with the largest even batch up to the wished one. InputError where none does."""
-    listed = candidates(fingerprint, spacing_yx_mm, wish, base_channels, target)
+    listed = candidates(fingerprint, wishes, target)
 
-    def task(candidate: Candidate, batch: int) -> NetworkTask:
-        return network_task(
-            fingerprint,
-            target.network_name,
-            {key: decision.value for key, decision in candidate.network.items()},
-            patch_size=candidate.patch.size,
-            spacing_yx_mm=spacing_yx_mm,
-            batch_size=batch,
-        )
+    def largest(task: NetworkTask) -> int:
+        return largest_batch(task, target.kind, target.memory_gb, step=MIN_BATCH)
 
     def fits(candidate: Candidate) -> bool:
-        return largest_batch(task(candidate, MIN_BATCH), target.kind, target.memory_gb, step=MIN_BATCH) > 0
+        return largest(candidate.task) > 0
 
     chosen = listed[0]
     if not fits(chosen):
         if not fits(listed[-1]):
-            raise _too_little(task(listed[-1], MIN_BATCH), fingerprint, target)
+            raise _too_little(listed[-1].task, fingerprint, target)
         chosen = listed[bisect_left(listed, True, lo=1, key=fits)]  # later ones need less
-    wished = task(listed[0], batch_size)
-    batch = MIN_BATCH
-    if chosen is listed[0]:
-        batch = largest_batch(wished, target.kind, target.memory_gb, step=MIN_BATCH)
-    fitted = task(chosen, batch)
-    return Fitted(
-        chosen,
-        fitted,
-        training_memory(fitted, target.kind),
-        listed[0],
-        training_memory(wished, target.kind).total_gb,
-    )
+    wished = replace(listed[0].task, batch_size=wishes.batch_size.value)
+    batch = largest(wished) if chosen is listed[0] else MIN_BATCH
+    task = replace(chosen.task, batch_size=batch)
+    estimate = training_memory(task, target.kind)
+    return Fitted(task, chosen, estimate, wished, training_memory(wished, target.kind).total_gb)
 
 
 def _too_little(task: NetworkTask, fingerprint: Fingerprint, target: Target) -> InputError:

@@ -1,13 +1,11 @@
 """Puts the rules together into a plan: what `auto` and `cpu` share."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from planners.augmentation import planned_augmentation
-from planners.capacity import Fitted, fit
+from planners.capacity import Fitted, Wishes, fit
 from planners.decision import Decision, assemble
-from planners.geometry import Pair, PatchWish, image_size
+from planners.geometry import image_size
 from planners.intensity import clip_percentiles
 from utseg.fingerprint import Fingerprint
 from utseg.planning.memory import USABLE_SHARE
@@ -17,29 +15,11 @@ from utseg.planning.target import Target, recorded_memory
 PUBLISHED = "as published for UTNet"
 
 
-@dataclass(frozen=True)
-class Wishes:
-    """What a planner would take if memory allowed, and its rule for how long to train (given what was fitted)."""
-
-    spacing: Decision[Pair]
-    patch: PatchWish
-    base_channels: Decision[int]
-    batch_size: Decision[int]
-    schedule: Callable[[Fitted], tuple[Decision[int], Decision[int]]]
-
-
 def compose(fingerprint: Fingerprint, planner: str, target: Target, wishes: Wishes) -> Plan:
-    """Fits the wishes into the memory and gives every value its reason. `schedule` returns (iterations per epoch, epochs)."""
-    spacing = wishes.spacing.value
-    fitted = fit(
-        fingerprint,
-        spacing,
-        wishes.patch,
-        base_channels=wishes.base_channels,
-        batch_size=wishes.batch_size.value,
-        target=target,
-    )
-    iterations, epochs = wishes.schedule(fitted)
+    """Fits the wishes into the memory and gives every value its reason."""
+    fitted = fit(fingerprint, wishes, target)
+    iterations, epochs = wishes.schedule(fitted.task)
+    patch_size = fitted.task.patch_size
     decisions: dict[str, Decision[Any]] = {
         "preprocessing.spacing_yx_mm": wishes.spacing,
         "preprocessing.clip_percentiles": clip_percentiles(fingerprint),
@@ -54,31 +34,29 @@ def compose(fingerprint: Fingerprint, planner: str, target: Target, wishes: Wish
         "iterations_per_epoch": iterations,
         "estimated_memory_gb": _memory(fitted, target),
         **{f"network.{key}": decision for key, decision in fitted.candidate.network.items()},
-        **planned_augmentation(fingerprint, fitted.candidate.patch.size, image_size(fingerprint, spacing)),
+        **planned_augmentation(fingerprint, patch_size, image_size(fingerprint, wishes.spacing.value)),
     }
     return assemble(fingerprint, planner, target, decisions)
 
 
 def _patch_size(wishes: Wishes, fitted: Fitted, memory_gb: float) -> Decision[tuple[int, int]]:
-    patch = fitted.candidate.patch
-    height, width = patch.size
-    step = 2**patch.levels
-    reason = f"{height} × {width}: {wishes.patch.reason}, in multiples of 2^{patch.levels} = {step} and at most a twentieth smaller"
-    if fitted.patch_shrunk:
-        full_height, full_width = fitted.wished.patch.size
+    (height, width), levels = fitted.task.patch_size, fitted.candidate.levels
+    reason = f"{height} × {width}: {wishes.patch.reason}, in multiples of 2^{levels} = {2**levels} and at most a twentieth smaller"
+    if fitted.task.patch_size != fitted.wished.patch_size:
+        full_height, full_width = fitted.wished.patch_size
         reason += f"; {full_height} × {full_width} was wished for and does not fit into {memory_gb:g} GB even with a batch of 2"
-    return Decision(patch.size, reason)
+    return Decision(fitted.task.patch_size, reason)
 
 
 def _batch_size(wishes: Wishes, fitted: Fitted, memory_gb: float) -> Decision[int]:
-    wished = wishes.batch_size
-    reason = f"{fitted.task.batch_size}: {wished.reason}"
-    if fitted.task.batch_size < wished.value:
+    batch, wished = fitted.task.batch_size, wishes.batch_size
+    reason = f"{batch}: {wished.reason}"
+    if batch < wished.value:
         reason += (
             f"; {wished.value} at the wished patch and width would need {fitted.wished_gb:.2f} GB, and {USABLE_SHARE:.0%} of "
-            f"{memory_gb:g} GB hold {fitted.task.batch_size}"
+            f"{memory_gb:g} GB hold {batch}"
         )
-    return Decision(fitted.task.batch_size, reason)
+    return Decision(batch, reason)
 
 
 def _memory(fitted: Fitted, target: Target) -> Decision[float]:

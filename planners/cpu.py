@@ -5,8 +5,8 @@ The knobs are the constants: pixels across the thinnest structure, pixels of a p
 
 import math
 
-from planners.capacity import Fitted
-from planners.composition import Wishes, compose
+from planners.capacity import Wishes
+from planners.composition import compose
 from planners.decision import Decision
 from planners.geometry import Pair, PatchWish, native_spacing, thickness_quartile_mm, wished_patch
 from planners.schedule import training_slices
@@ -14,6 +14,7 @@ from utseg.fingerprint import Fingerprint
 from utseg.planning.memory import forward_gmac
 from utseg.planning.plan import Plan
 from utseg.planning.target import Target
+from utseg.planning.task import NetworkTask
 
 PIXELS_ACROSS = 5.5
 COARSEST_FACTOR = 2.0
@@ -41,7 +42,7 @@ def plan(fingerprint: Fingerprint, target: Target) -> Plan:
             BASE_CHANNELS, "16 channels at full resolution, half the published 32, for two cores without GPU"
         ),
         batch_size=Decision(BATCH_SIZE, "8, for many steps in little time"),
-        schedule=lambda fitted: budget(fingerprint, fitted),
+        schedule=lambda task: budget(fingerprint, task),
     )
     return compose(fingerprint, "cpu", target, wishes)
 
@@ -89,19 +90,19 @@ def affordable_patch(fingerprint: Fingerprint, spacing_yx_mm: Pair) -> PatchWish
     )
 
 
-def budget(fingerprint: Fingerprint, fitted: Fitted) -> tuple[Decision[int], Decision[int]]:
+def budget(fingerprint: Fingerprint, task: NetworkTask) -> tuple[Decision[int], Decision[int]]:
     """Iterations of an epoch (one pass, or what fits into its time), and epochs in the whole time."""
-    gmac = forward_gmac(fitted.task)
-    step_seconds = STEP_PER_FORWARD * gmac * fitted.task.batch_size / GMAC_PER_SECOND
+    gmac = forward_gmac(task)
+    step_seconds = STEP_PER_FORWARD * gmac * task.batch_size / GMAC_PER_SECOND
     slices = training_slices(fingerprint)
-    one_pass = math.ceil(slices.value / fitted.task.batch_size)
+    one_pass = math.ceil(slices.value / task.batch_size)
     affordable = max(1, int(SECONDS_PER_EPOCH / step_seconds))
     iterations = min(max(one_pass, MIN_ITERATIONS), affordable)
     epoch_seconds = iterations * step_seconds
     low, high = EPOCHS_RANGE
     epochs = min(max(round(SECONDS_IN_ALL / epoch_seconds), low), high)
     cost = (
-        f"a step of batch {fitted.task.batch_size} costs {STEP_PER_FORWARD} × {gmac:.2f} GMAC a patch, {step_seconds:.2f} s at the "
+        f"a step of batch {task.batch_size} costs {STEP_PER_FORWARD} × {gmac:.2f} GMAC a patch, {step_seconds:.2f} s at the "
         f"{GMAC_PER_SECOND:g} GMAC/s that two cores do"
     )
     return (

@@ -4,12 +4,12 @@ Sizes are (y, x) in pixels, spacings (y, x) in mm. Slices are never resampled ac
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from planners.decision import Decision
-from utseg.fingerprint import CaseFingerprint, Fingerprint
+from utseg.fingerprint import Fingerprint
 
 BALANCED_COLUMN = "vendor"
 ANISOTROPY_LIMIT = 1.5
@@ -72,16 +72,11 @@ def labelled_extent_mm(fingerprint: Fingerprint) -> float | None:
     return float(np.percentile(longest, 95)) if longest else None
 
 
-@dataclass(frozen=True)
-class PatchShape:
+class PatchShape(NamedTuple):
     """A patch and its halvings: every side is a multiple of 2^levels."""
 
     size: tuple[int, int]
     levels: int
-
-    @property
-    def pixels(self) -> int:
-        return self.size[0] * self.size[1]
 
 
 def patch_shape(wish_px: Pair) -> PatchShape:
@@ -95,8 +90,7 @@ def patch_shape(wish_px: Pair) -> PatchShape:
     raise AssertionError("MAX_LEVELS is at least 1")
 
 
-@dataclass(frozen=True)
-class PatchWish:
+class PatchWish(NamedTuple):
     """The size wished for, the least that still makes sense (both in pixels, not rounded), and why."""
 
     wish_px: Pair
@@ -126,23 +120,13 @@ def wished_patch(
 def smallest_structure(fingerprint: Fingerprint) -> tuple[str, float] | None:
     """The label with the smallest median in-plane diameter (mm, of the disc of equal area), None where nothing is labelled."""
     diameters = [(spread.median, name) for name, spread in fingerprint.overall.diameter_mm.items()]
-    if not diameters:
-        return None
-    diameter, name = min(diameters)
-    return name, diameter
+    return min(diameters)[::-1] if diameters else None
 
 
 def thickness_quartile_mm(fingerprint: Fingerprint) -> tuple[str, float] | None:
     """The thinnest label, and the in-plane thickness that a quarter of its cases are below; None where nothing is labelled."""
-    quartiles = [
-        (float(np.percentile(_thicknesses(fingerprint.cases, name), 25)), name)
-        for name in fingerprint.overall.label_cases
-    ]
-    if not quartiles:
-        return None
-    value, name = min(quartiles)
-    return name, value
-
-
-def _thicknesses(cases: tuple[CaseFingerprint, ...], name: str) -> list[float]:
-    return [case.labels[name].thickness_mm for case in cases if name in case.labels]
+    quartiles = []
+    for name in fingerprint.overall.label_cases:
+        thicknesses = [case.labels[name].thickness_mm for case in fingerprint.cases if name in case.labels]
+        quartiles.append((float(np.percentile(thicknesses, 25)), name))
+    return min(quartiles)[::-1] if quartiles else None

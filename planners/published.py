@@ -37,8 +37,7 @@ def plan(fingerprint: Fingerprint, target: Target) -> Plan:
     iterations = -(-slices.value // BATCH_SIZE)
     defaults = network_settings(target.network_name)
     told = known_settings(target.network_name, network_class(target.network_name).published)
-    network = {key: (defaults[key], words) for key, words in told.items()}
-    published = PUBLISHED | {f"network.{key}": value for key, value in network.items()}
+    published = PUBLISHED | {f"network.{key}": (defaults[key], words) for key, words in told.items()}
     decisions: dict[str, Decision[Any]] = {
         **{key: Decision(value, f"{words}, {SOURCE}") for key, (value, words) in published.items()},
         "iterations_per_epoch": Decision(
@@ -47,31 +46,23 @@ def plan(fingerprint: Fingerprint, target: Target) -> Plan:
         ),
         **PUBLISHED_AUGMENTATION,
     }
-    settings = {key: value for key, (value, _) in network.items()}
-    decisions |= _memory(fingerprint, target, settings, decisions["batch_size"])
-    return assemble(fingerprint, "published", target, decisions)
-
-
-def _memory(
-    fingerprint: Fingerprint, target: Target, settings: dict[str, Any], batch: Decision[int]
-) -> dict[str, Decision[Any]]:
     task = network_task(
         fingerprint,
         target.network_name,
-        settings,
+        {key: defaults[key] for key in told},
         patch_size=PATCH_SIZE,
         spacing_yx_mm=SPACING_MM,
         batch_size=BATCH_SIZE,
     )
     total, counted = recorded_memory(training_memory(task, target.kind), target.network_name, target.kind)
-    if total <= target.memory_gb:
-        return {
-            "estimated_memory_gb": Decision(total, f"{counted}; within the {target.memory_gb:g} GB asked for")
-        }
-    warning = f"more than the {target.memory_gb:g} GB asked for; the published batch of {BATCH_SIZE} is kept"
-    advice = "set a smaller batch_size, or use the planner auto, which fits the memory"
-    logger.warning("planner published: the training step needs %s GB, %s; %s", total, warning, advice)
-    return {
-        "estimated_memory_gb": Decision(total, f"{counted}; {warning}: {advice}"),
-        "batch_size": Decision(batch.value, f"{batch.reason}; it needs {total} GB, {warning}"),
-    }
+    fits, batch = f"within the {target.memory_gb:g} GB asked for", decisions["batch_size"]
+    if total > target.memory_gb:
+        warning = (
+            f"more than the {target.memory_gb:g} GB asked for; the published batch of {BATCH_SIZE} is kept"
+        )
+        advice = "set a smaller batch_size, or use the planner auto, which fits the memory"
+        logger.warning("planner published: the training step needs %s GB, %s; %s", total, warning, advice)
+        fits = f"{warning}: {advice}"
+        decisions["batch_size"] = batch._replace(reason=f"{batch.reason}; it needs {total} GB, {warning}")
+    decisions["estimated_memory_gb"] = Decision(total, f"{counted}; {fits}")
+    return assemble(fingerprint, "published", target, decisions)

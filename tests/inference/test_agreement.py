@@ -29,7 +29,7 @@ def agreement_of(members_MKZYX: np.ndarray) -> Agreement:
     return Agreement(len(members), (members**2).sum((0, 2, 3, 4)), np.sum(products, axis=0))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(SHAPES, st.integers(0, 1000), st.integers(1, 4), st.integers(1, 3))
 def test_groups_join_as_if_all_members_were_one_group(shape, seed, first, second):
     members = random_members(seed, first + second, shape)
@@ -47,7 +47,7 @@ def test_groups_join_as_if_all_members_were_one_group(shape, seed, first, second
     np.testing.assert_allclose(joined.scaled(0.3).dice(), joined.dice())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(SHAPES, st.integers(0, 1000), st.integers(1, 4))
 def test_members_may_come_one_by_one(shape, seed, count):
     members = random_members(seed, count, shape)
@@ -63,7 +63,7 @@ def test_members_may_come_one_by_one(shape, seed, count):
         np.testing.assert_array_equal(found.products_K, 0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(SHAPES, st.integers(0, 1000), st.integers(2, 4))
 def test_equal_members_agree_wholly_others_less(shape, seed, members):
     one = random_members(seed, 1, shape)
@@ -72,7 +72,7 @@ def test_equal_members_agree_wholly_others_less(shape, seed, members):
     assert ((dice >= 0) & (dice <= 1 + 1e-6)).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     hnp.arrays(np.uint8, (2, 2, 5, 4), elements=st.integers(0, 2)),
 )
@@ -102,7 +102,7 @@ def test_expected_dice_is_that_with_masks_drawn_from_the_probabilities():
     assert expected_dice(probabilities, mask)[1] == pytest.approx(true.mean(), abs=0.005)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(hnp.arrays(np.uint8, (2, 4, 5), elements=st.integers(0, 2)))
 def test_whoever_is_sure_expects_a_dice_of_one_where_there_is_something(mask):
     sure = np.stack([mask == k for k in range(3)]).astype(np.float32)
@@ -111,7 +111,7 @@ def test_whoever_is_sure_expects_a_dice_of_one_where_there_is_something(mask):
         assert found[k] == 1 if (mask == k).any() else np.isnan(found[k])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(SHAPES, st.integers(0, 1000), st.floats(0.1, 60))
 def test_entropy_lies_between_sure_and_undecided(shape, seed, sharpness):
     from scipy.stats import entropy as reference

@@ -82,7 +82,7 @@ def random_image(seed: int, shape: tuple[int, int, int], channels: int = 1) -> n
 shapes = st.tuples(st.integers(1, 6), st.integers(1, 50), st.integers(1, 50))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(shapes, max_size=5),
     st.integers(1, 9),
@@ -99,7 +99,7 @@ def test_a_pixelwise_network_gives_the_same_however_it_is_cut(image_shapes, batc
         np.testing.assert_allclose(result, oracle(image), atol=2e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(shapes, min_size=1, max_size=3),
     st.integers(1, 9),
@@ -123,7 +123,7 @@ def test_the_members_agreement_is_that_of_the_volume_however_it_is_cut(
         np.testing.assert_allclose(agreement.products_K, expected, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.tuples(st.integers(1, 300), st.integers(1, 300)), st.tuples(st.integers(8, 128), st.integers(8, 128))
 )
@@ -377,7 +377,7 @@ def test_a_turned_member_is_taken_to_say_of_corners_that_it_did_not_see_what_all
             )
             logits = network.eval().main_logits(view.show(torch.from_numpy(around[:, None]), (16, 16)))
             members.append(view.restore(logits.softmax(1)).numpy().transpose(1, 0, 2, 3).astype(np.float64))
-            seen.append(view.coverage((16, 16)))
+            seen.append(views.coverage(view, (16, 16)))
     mean = np.sum(members, 0) / np.sum(seen, 0)
     completed = np.stack([member + (1 - part) * mean for member, part in zip(members, seen, strict=True)])
     assert np.min(seen) == 0

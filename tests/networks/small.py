@@ -38,6 +38,25 @@ SMALL: dict[str, dict[str, Any]] = {
     "FCN": {"base_channels": 4},
 }
 
+# Every part of a network once, where depth does not matter and work is done node by node.
+_ONE_LEVEL = {"block_list": (0, 1), "num_heads": (2,), "num_blocks": (1,)}
+FLAT: dict[str, dict[str, Any]] = {
+    "UTNet": _ONE_LEVEL,
+    "UTNet_encoder": _ONE_LEVEL,
+    "AttentionUNet": {"levels": 2},
+    "ResNet50_UNet": {"resnet_units": (1, 1, 1)},
+    "ResNet50_UTNet": {"resnet_units": (1, 1, 1), "attention_blocks": (3,)},
+    "TransUNet": {"resnet_units": (1, 1, 1), "transformer_layers": 1},
+    "SwinUNet": {"depths": (1, 2)},
+    "nnUNet": {"patch_size": (16, 16)},
+}
+
+
+def build_flat(name: str, **settings: object) -> nn.Module:
+    """A small network with one level, or with as few layers as it can have."""
+    levels = {"levels": 1} if "levels" in network_settings(name) else {}
+    return build_small(name, **{**levels, **FLAT.get(name, {}), **settings})
+
 
 def build_small(name: str, **settings: object) -> nn.Module:
     """A small network with seeded weights, for one channel and four classes unless said otherwise. `settings` come on top."""

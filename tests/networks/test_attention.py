@@ -6,7 +6,7 @@ from torch import Tensor
 
 from utseg.networks import build_network, import_official_state_dict
 from utseg.networks.layers.attend import attend, coarse_cells
-from utseg.networks.layers.attention import AttentionSettings, EfficientAttention
+from utseg.networks.layers.attention import EfficientAttention
 from utseg.networks.pretrained.official import export_official_state_dict
 
 from .oracle import OracleUTNet
@@ -159,8 +159,15 @@ def test_coarse_cells_are_floor_i_r_over_size(size: int) -> None:
 @pytest.mark.parametrize("relative_position", ["2d-bias", "1d-qk", "none"])
 @pytest.mark.parametrize("projection", ["interp", "maxpool"])
 def test_decoder_attention_takes_maps_of_any_two_sizes(relative_position: str, projection: str) -> None:
-    settings = AttentionSettings(4, projection, relative_position, 0.0)
-    module = EfficientAttention(8, 2, settings, key_channels=16)
+    module = EfficientAttention(
+        8,
+        2,
+        reduce_size=4,
+        projection=projection,
+        relative_position=relative_position,
+        dropout=0.0,
+        key_channels=16,
+    )
     for size, other in (((3, 10), (2, 5)), ((16, 8), (1, 1)), ((9, 9), (5, 20))):
         y = module(torch.randn(2, 8, *size), torch.randn(2, 16, *other))
         assert y.shape == (2, 8, *size)

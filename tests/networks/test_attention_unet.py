@@ -51,8 +51,8 @@ def test_it_is_the_unet_and_gates_at_all_skips_but_the_finest() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"norm": "layer"}, "norm is 'layer'; allowed are 'batch', 'instance'"),
-        ({"upsampling": "nearest"}, "upsampling is 'nearest'; allowed are 'transposed', 'bilinear'"),
+        ({"norm": "layer"}, "norm is 'layer'; it must be 'batch' or 'instance'"),
+        ({"upsampling": "nearest"}, "upsampling is 'nearest'; it must be 'transposed' or 'bilinear'"),
         ({"levels": 0}, "levels is 0"),
     ],
 )

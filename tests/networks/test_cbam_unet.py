@@ -72,5 +72,5 @@ def test_it_is_the_residual_unet_and_attention_in_every_block() -> None:
 
 @pytest.mark.parametrize("reduction", [0, 2.0, "16"])
 def test_wrong_reduction(reduction: object) -> None:
-    with pytest.raises(SettingError, match=r"^reduction is [^\n]*whole number of at least 1$"):
+    with pytest.raises(SettingError, match=r"^reduction is [^\n]*; it must be [^\n]*$"):
         build_small("CBAM_UNet", reduction=reduction)

@@ -102,5 +102,5 @@ def test_it_is_the_residual_unet_and_attention_at_the_bottleneck() -> None:
 
 
 def test_wrong_settings() -> None:
-    with pytest.raises(SettingError, match=r"^levels is 0; it must be a whole number of at least 1$"):
+    with pytest.raises(SettingError, match=r"^levels is 0; it must be greater than or equal to 1$"):
         build_small("DualAttention_UNet", levels=0)

@@ -64,7 +64,7 @@ def test_dropout_acts_in_training_only() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"dropout": 1.0}, "dropout is 1.0; it must be a number from 0 to less than 1"),
+        ({"dropout": 1.0}, "dropout is 1.0; it must be less than 1"),
         ({"base_channels": 0}, "base_channels is 0"),
         ({"levels": 4}, "network FCN has no setting 'levels'"),
     ],

@@ -57,7 +57,14 @@ def test_published_counts_equal_those_of_the_plain_form(settings: dict[str, obje
 
 def test_the_position_of_the_paper_adds_a_product_with_each_offset() -> None:
     x = torch.empty(1, 1, 64, 64)
-    settings = {"base_channels": 8, "block_list": (1,), "num_heads": (2,), "attention_in": "encoder"}
+    settings = {
+        "base_channels": 8,
+        "levels": 1,
+        "block_list": (1,),
+        "num_blocks": (1,),
+        "num_heads": (2,),
+        "attention_in": "encoder",
+    }
     without = forward_macs(on_meta("UTNet", **settings, relative_position="none"), x)
     with_it = forward_macs(on_meta("UTNet", **settings, relative_position="1d-qk"), x)
     places, channels, offsets = 32 * 32, 16, 15
@@ -66,20 +73,21 @@ def test_the_position_of_the_paper_adds_a_product_with_each_offset() -> None:
 
 
 def test_work_grows_with_the_batch_and_the_pixels() -> None:
-    network = on_meta("ResUNet", base_channels=4)
+    network = on_meta("ResUNet", base_channels=4, levels=1)
     one = forward_macs(network, torch.empty(1, 1, 64, 64))
     assert forward_macs(network, torch.empty(3, 1, 64, 64)) == tuple(3 * macs for macs in one)
     assert forward_macs(network, torch.empty(1, 1, 128, 64)) == tuple(2 * macs for macs in one)
 
 
 def test_counting_leaves_a_real_network_as_it_was() -> None:
-    network = build_network("UTNet", in_channels=1, num_classes=2, base_channels=4)
+    small = {"base_channels": 4, "levels": 1, "block_list": (1,), "num_blocks": (1,), "num_heads": (4,)}
+    network = build_network("UTNet", in_channels=1, num_classes=2, **small)
     network.decoder[0].eval()
     modes = [module.training for module in network.modules()]
     state = copy.deepcopy(network.state_dict())
     macs = forward_macs(network, torch.zeros(2, 1, 32, 48))
     assert macs == forward_macs(
-        on_meta("UTNet", num_classes=2, base_channels=4, aux_loss=True), torch.empty(2, 1, 32, 48)
+        on_meta("UTNet", num_classes=2, aux_loss=True, **small), torch.empty(2, 1, 32, 48)
     )
     assert [module.training for module in network.modules()] == modes
     assert not any(module._forward_hooks for module in network.modules())

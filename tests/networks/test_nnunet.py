@@ -175,13 +175,13 @@ def test_each_axis_is_padded_to_its_own_multiple() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"architecture": "resenc"}, "architecture is 'resenc'; allowed are 'plain', 'residual'"),
-        ({"patch_size": (256,)}, "patch_size is (256,); it must be two whole numbers of pixels"),
+        ({"architecture": "resenc"}, "architecture is 'resenc'; it must be 'plain' or 'residual'"),
+        ({"patch_size": (256,)}, "patch_size.1 is (256,); Field required"),
         ({"patch_size": 256}, "patch_size is 256"),
         ({"patch_size": "99"}, "patch_size is '99'"),
         ({"patch_size": (7, 7)}, "patch_size is (7, 7), at spacing_yx_mm (1.0, 1.0) too small"),
-        ({"spacing_yx_mm": (1.0, 0.0)}, "spacing_yx_mm is (1.0, 0.0); it must be two positive numbers of mm"),
-        ({"spacing_yx_mm": (1.0, math.nan)}, "spacing_yx_mm is (1.0, nan)"),
+        ({"spacing_yx_mm": (1.0, 0.0)}, "spacing_yx_mm.1 is 0.0; it must be greater than 0"),
+        ({"spacing_yx_mm": (1.0, math.nan)}, "spacing_yx_mm.1 is nan; it must be a finite number"),
         ({"spacing_yx_mm": (1.0, 1.0, 8.0)}, "spacing_yx_mm is (1.0, 1.0, 8.0)"),
         ({"max_features": 0}, "max_features is 0"),
         ({"base_channels": True}, "base_channels is True"),

@@ -155,11 +155,23 @@ def test_layers_of_the_encoder_are_complete_and_apart(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("ResNet50_UNet", {"resnet_width": 1}, "resnet_width is 1; it must be a whole number of at least 2"),
-        ("ResNet50_UNet", {"resnet_units": (3, 4)}, "resnet_units is (3, 4); it must be three whole numbers"),
-        ("ResNet50_UNet", {"resnet_units": (3, 4, 0)}, "resnet_units has the entry 0"),
+        (
+            "ResNet50_UNet",
+            {"resnet_width": 1},
+            "resnet_width is 1; it must be greater than or equal to 2",
+        ),
+        ("ResNet50_UNet", {"resnet_units": (3, 4)}, "resnet_units.2 is (3, 4); Field required"),
+        (
+            "ResNet50_UNet",
+            {"resnet_units": (3, 4, 0)},
+            "resnet_units.2 is 0; it must be greater than or equal to 1",
+        ),
         ("ResNet50_UNet", {"in_channels": 0}, "in_channels is 0"),
-        ("ResNet50_UTNet", {"attention_blocks": "123"}, "attention_blocks is '123'; it must be a list"),
+        (
+            "ResNet50_UTNet",
+            {"attention_blocks": "123"},
+            "attention_blocks is '123'; it must be a valid tuple",
+        ),
         (
             "ResNet50_UTNet",
             {"attention_blocks": (1, 4)},
@@ -176,8 +188,16 @@ def test_layers_of_the_encoder_are_complete_and_apart(name: str) -> None:
             {"attention_heads": (3,)},
             "attention_heads has 3 for block 1; it must divide the 16",
         ),
-        ("ResNet50_UTNet", {"transformer_blocks": 1}, "transformer_blocks is 1; it must be a list"),
-        ("ResNet50_UTNet", {"projection": "nearest"}, "allowed are 'interp', 'maxpool'"),
+        (
+            "ResNet50_UTNet",
+            {"transformer_blocks": 1},
+            "transformer_blocks is 1; it must be a valid tuple",
+        ),
+        (
+            "ResNet50_UTNet",
+            {"projection": "nearest"},
+            "projection is 'nearest'; it must be 'interp' or 'maxpool'",
+        ),
         ("ResNet50_UTNet", {"reduce_size": 1}, "reduce_size is 1"),
     ],
     ids=str,

@@ -365,12 +365,12 @@ WRONG = [
         {"window_heads": (2, 4, 4)},
         "window_heads is (2, 4, 4), 3 entries; it must have one for each stage, and depths has 2",
     ),
-    ({"depths": ()}, "depths is (); it must have an entry for each stage"),
-    ({"depths": (2, 0)}, "depths has the entry 0"),
+    ({"depths": ()}, "depths is (); Tuple should have at least 1 item after validation, not 0"),
+    ({"depths": (2, 0)}, "depths.1 is 0; it must be greater than or equal to 1"),
     ({"embed_channels": 0}, "embed_channels is 0"),
     ({"window_size": 0}, "window_size is 0"),
     ({"mlp_ratio": 4.0}, "mlp_ratio is 4.0"),
-    ({"drop_path": 1}, "drop_path is 1; it must be a number from 0 to less than 1"),
+    ({"drop_path": 1}, "drop_path is 1; it must be less than 1"),
     ({"in_channels": 0}, "in_channels is 0"),
 ]
 

@@ -15,7 +15,7 @@ from utseg.errors import InputError
 from utseg.networks.layers.norm_relu_conv import norm_relu_conv
 from utseg.networks.layers.synchronised_norm import SynchronisedBatchNorm, synchronise_norms
 
-from .small import SMALL, build_small
+from .small import SMALL, build_flat
 
 
 class Ranks:
@@ -127,7 +127,7 @@ def test_bfloat16_maps_are_normalised_in_full_precision() -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_every_network_learns_from_parts_as_from_the_whole(name: str) -> None:
     """Nothing else in a network looks beyond one image, and no normalisation is left out."""
-    network = build_small(name, aux_loss=True).double()
+    network = build_flat(name, aux_loss=True).double()
     for module in network.modules():
         for chance in ("dropout", "drop_path"):
             if isinstance(getattr(module, chance, None), float):

@@ -153,15 +153,15 @@ def test_dropout_is_for_training_only() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"backbone": "r101"}, "backbone is 'r101'; allowed are 'r50', 'none'"),
+        ({"backbone": "r101"}, "backbone is 'r101'; it must be 'r50' or 'none'"),
         ({"attention_heads": 3}, "attention_heads is 3; it must divide hidden_size, which is 16"),
         ({"attention_heads": 0}, "attention_heads is 0"),
         ({"hidden_size": 16.0}, "hidden_size is 16.0"),
         ({"transformer_layers": 0}, "transformer_layers is 0"),
         ({"mlp_size": "4x"}, "mlp_size is '4x'"),
         ({"dropout": 1}, "dropout is 1"),
-        ({"decoder_channels": (8, 8)}, "decoder_channels is (8, 8); it must be five whole numbers"),
-        ({"resnet_units": (1, 1)}, "resnet_units is (1, 1); it must be three whole numbers"),
+        ({"decoder_channels": (8, 8)}, "decoder_channels.2 is (8, 8); Field required"),
+        ({"resnet_units": (1, 1)}, "resnet_units.2 is (1, 1); Field required"),
     ],
     ids=str,
 )

@@ -87,7 +87,7 @@ def check_reasons(plan: Plan) -> None:
         assert "\n" not in reason
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(fingerprint=fingerprints(), memory_gb=st.sampled_from([1.0, 2.0, 4.0, 8.0, 24.0, 80.0]))
 @pytest.mark.parametrize("planner", FITTING)
 def test_any_dataset_gets_a_valid_plan(planner: str, fingerprint: Fingerprint, memory_gb: float):
@@ -103,7 +103,7 @@ def test_any_dataset_gets_a_valid_plan(planner: str, fingerprint: Fingerprint, m
         assert plan.preprocessing.spacing_yx_mm[axis] <= 2.01 * max(max(pair) for pair in native)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(fingerprint=fingerprints())
 @pytest.mark.parametrize("planner", FITTING)
 def test_more_memory_never_gives_less(planner: str, fingerprint: Fingerprint):

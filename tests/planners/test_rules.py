@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import hearts, make_case, make_fingerprint_of
+from synthetic import formula_memory, hearts, make_case, make_fingerprint_of
 
-from planners import cpu
+from planners import capacity, cpu
 from planners.augmentation import foreground_fraction, mirror_axes, rotation_deg
 from planners.decision import training_ways
 from planners.geometry import native_spacing, patch_shape, smallest_structure, wished_patch
@@ -13,6 +13,7 @@ from planners.intensity import clip_percentiles
 from planners.schedule import epochs, iterations_per_epoch
 from utseg.fingerprint import Fingerprint
 from utseg.networks.utnet_planning import plan_attention
+from utseg.planning import memory
 from utseg.planning.target import Target
 
 HEART = {"size_yx": (256, 256), "structures_mm": {"LV": 40.0}, "foreground_mm": 100.0}
@@ -139,7 +140,9 @@ def test_the_cpu_planner_goes_as_coarse_as_the_thinnest_structure_allows():
     assert cpu.coarser_spacing(hearts(structures_mm={"LV": 45.0})).value == (2.8, 2.8)
 
 
-def test_an_epoch_on_two_cores_takes_a_minute_or_two():
+def test_an_epoch_on_two_cores_takes_a_minute_or_two(monkeypatch: pytest.MonkeyPatch):
+    for module in (capacity, memory):
+        monkeypatch.setattr(module, "training_memory", formula_memory)
     plan = cpu.plan(hearts(structures_mm={"MYO": 9.7, "LV": 45.0}), Target(8))
     assert plan.network["base_channels"] == 16
     assert plan.batch_size == 8

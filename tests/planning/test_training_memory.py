@@ -22,10 +22,10 @@ from utseg.planning.task import NetworkTask, for_network, planned_task
 
 SMALL = {
     "base_channels": 8,
-    "levels": 2,
-    "block_list": (1, 2),
-    "num_blocks": (1, 1),
-    "num_heads": (2, 2),
+    "levels": 1,
+    "block_list": (1,),
+    "num_blocks": (1,),
+    "num_heads": (2,),
     "reduce_size": 4,
 }
 TASK = NetworkTask("UTNet", 2, 3, (32, 48), 2, SMALL)
@@ -106,7 +106,8 @@ def test_the_optimizer_the_average_and_the_precision_count():
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_the_attention_of_gpus_is_another(bfloat16: bool):
     """It holds the position bias of every query and key, which the tiles of CPUs do not."""
-    large = replace(TASK, patch_size=(128, 128), settings=SMALL | {"reduce_size": 16})
+    deep = SMALL | {"levels": 2, "block_list": (1, 2), "reduce_size": 16}
+    large = replace(TASK, patch_size=(128, 128), settings=deep)
     plain = replace(large, settings=SMALL | {"block_list": ()})
     cpu, gpu = (dry_run(large, bfloat16=bfloat16, gpu=gpu).peak_bytes for gpu in (False, True))
     assert gpu > cpu
@@ -134,4 +135,4 @@ def test_other_networks_take_the_settings_that_they_have():
 
 def test_a_wrong_setting_is_refused_in_one_line():
     with pytest.raises(SettingError, match="num_heads"):
-        training_memory(replace(TASK, settings=SMALL | {"num_heads": (3, 3)}), SGD)
+        training_memory(replace(TASK, settings=SMALL | {"num_heads": (3,)}), SGD)

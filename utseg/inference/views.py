@@ -73,11 +73,8 @@ class TestTimeAugmentation(Settings):
 
     def views(self, spacing_yx_mm: tuple[float, float]) -> "tuple[View, ...]":
         """All views of a window with pixels of that size; the window as it is comes first."""
-        flips = [
-            flip
-            for count in range(len(self.mirror_axes) + 1)
-            for flip in combinations(self.mirror_axes, count)
-        ]
+        counts = range(len(self.mirror_axes) + 1)
+        flips = [flip for count in counts for flip in combinations(self.mirror_axes, count)]
         return tuple(
             View(flip, angle, spacing_yx_mm) for angle in (0.0, *self.rotation_degrees) for flip in flips
         )
@@ -143,26 +140,18 @@ class View:
                 (size - window) // 2 for size, window in zip(x_BCHW.shape[2:], window_yx, strict=True)
             )
             shown = x_BCHW[:, :, top : top + window_yx[0], left : left + window_yx[1]]
-        if self.mirror_axes:
-            shown = shown.flip(self._flipped)
-        return shown.contiguous(memory_format=torch.channels_last)
+        return self._flip(shown).contiguous(memory_format=torch.channels_last)
 
     def restore(self, p_BKhw: "Tensor") -> "Tensor":
         """What was said of the shown window, brought back to the window itself; 0 where the view did not see it."""
-        if self.mirror_axes:
-            p_BKhw = p_BKhw.flip(self._flipped)
-        if self.rotation_deg:
-            height, width = p_BKhw.shape[2:]
-            p_BKhw = _sampled(p_BKhw, -self.rotation_deg, self.spacing_yx_mm, (height, width))
-        return p_BKhw
+        p_BKhw = self._flip(p_BKhw)
+        if not self.rotation_deg:
+            return p_BKhw
+        height, width = p_BKhw.shape[2:]
+        return _sampled(p_BKhw, -self.rotation_deg, self.spacing_yx_mm, (height, width))
 
-    def coverage(self, window_yx: Pixels) -> NDArray[np.float32]:
-        """How much of each pixel (h, w) the view saw, from 0 to 1: what `restore` makes of ones."""
-        return _coverage(self, window_yx)
-
-    @property
-    def _flipped(self) -> list[int]:
-        return [DIMENSIONS[axis] for axis in self.mirror_axes]
+    def _flip(self, x: "Tensor") -> "Tensor":
+        return x.flip([DIMENSIONS[axis] for axis in self.mirror_axes]) if self.mirror_axes else x
 
 
 def _sampled(
@@ -174,13 +163,8 @@ def _sampled(
 
     height, width = x_BCHW.shape[2:]
     grid_hw2 = torch.from_numpy(_grid(angle_deg, spacing_yx_mm, (height, width), window_yx)).to(x_BCHW.device)
-    return grid_sample(
-        x_BCHW,
-        grid_hw2.expand(len(x_BCHW), *grid_hw2.shape),
-        mode="bilinear",
-        padding_mode="zeros",
-        align_corners=False,
-    )
+    grid_Bhw2 = grid_hw2.expand(len(x_BCHW), *grid_hw2.shape)
+    return grid_sample(x_BCHW, grid_Bhw2, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 @lru_cache(maxsize=32)
@@ -194,7 +178,8 @@ def _grid(
 
 
 @lru_cache(maxsize=32)
-def _coverage(view: View, window_yx: Pixels) -> NDArray[np.float32]:
+def coverage(view: View, window_yx: Pixels) -> NDArray[np.float32]:
+    """How much of each pixel (h, w) the view saw, from 0 to 1: what `restore` makes of ones."""
     import torch
 
     seen: NDArray[np.float32] = view.restore(torch.ones(1, 1, *window_yx))[0, 0].numpy()

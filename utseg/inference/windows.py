@@ -13,9 +13,8 @@ Axes: B batch, C channels, K classes, Z slices, Y rows, X columns; h, w: rows an
 """
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
 
@@ -25,8 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from utseg.errors import UtsegError
-from utseg.inference.agreement import Agreement, Sums
-from utseg.inference.views import Pixels, View
+from utseg.inference.agreement import Agreement
+from utseg.inference.views import Pixels, View, coverage
 
 logger = logging.getLogger("utseg")
 
@@ -125,75 +124,51 @@ def predict_volumes(
         for network in networks:
             network.eval()
         for image_CZYX in images:
-            volume = _Volume.start(image_CZYX, patch_size, num_classes, overlap)
-            windows = deque(volume.windows())
-            while windows:
-                _run_batch(forward, windows)
-            yield volume.predicted(forward.members)
+            grid = window_grid(image_CZYX.shape[2:], patch_size, overlap)
+            yield _predict(forward, image_CZYX, grid, num_classes)
     finally:
         for network, training in zip(networks, modes, strict=True):
             network.train(training)
             network.to(device)
 
 
-@dataclass
-class _Volume:
-    """One image, and the sums over its windows that were predicted."""
-
-    image_CZYX: Array
-    grid: Grid
-    sum_KZYX: Array
-    agreement_2K: Sums = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.agreement_2K = np.zeros((2, len(self.sum_KZYX)))
-
-    @classmethod
-    def start(
-        cls, image_CZYX: Array, patch_yx: tuple[int, int], num_classes: int, overlap: float
-    ) -> "_Volume":
-        _, slices, height, width = image_CZYX.shape
-        grid = window_grid((height, width), (patch_yx[0], patch_yx[1]), overlap)
-        return cls(image_CZYX, grid, np.zeros((num_classes, slices, height, width), np.float32))
-
-    @property
-    def slices(self) -> int:
-        return int(self.image_CZYX.shape[1])
-
-    def windows(self) -> "Iterator[_Window]":
-        return (_Window(self, z, start) for z in range(self.slices) for start in self.grid.starts_yx)
-
-    def predicted(self, members: int) -> PredictedVolume:
-        if len(self.grid.starts_yx) > 1:
-            self.sum_KZYX /= _weight_sum(self.grid)
-        return PredictedVolume(self.sum_KZYX, Agreement(members, *self.agreement_2K))
+def _predict(forward: "_Forward", image_CZYX: Array, grid: Grid, num_classes: int) -> PredictedVolume:
+    _, slices, height, width = image_CZYX.shape
+    several = len(grid.starts_yx) > 1
+    sum_KZYX = np.zeros((num_classes, slices, height, width), np.float32)
+    agreement_2K = np.zeros((2, num_classes))
+    margin_yx = forward.margin_yx(grid.window_yx)
+    windows = [(z, start_yx) for z in range(slices) for start_yx in grid.starts_yx]
+    done = 0
+    while done < len(windows):
+        batch = windows[done : done + forward.batch_size]
+        parts = [_cut(image_CZYX[:, z], grid, start_yx, margin_yx) for z, start_yx in batch]
+        shares_Bhw = np.stack([_shares(grid, start_yx) for _, start_yx in batch])
+        found = forward(np.stack(parts, dtype=np.float32), shares_Bhw)
+        if found is None:
+            continue
+        done += len(batch)
+        for (z, start_yx), probabilities_Khw, sums_2K in zip(batch, *found, strict=True):
+            on_slice, in_window = _overlap(grid, start_yx)
+            weights = gaussian_weights(grid.window_yx)[in_window] if several else 1
+            sum_KZYX[:, z, *on_slice] += probabilities_Khw[:, *in_window] * weights
+            agreement_2K += sums_2K
+    if several:
+        sum_KZYX /= _weight_sum(grid)
+    return PredictedVolume(sum_KZYX, Agreement(forward.members, *agreement_2K))
 
 
-@dataclass(frozen=True)
-class _Window:
-    volume: _Volume
-    z: int
-    start_yx: tuple[int, int]
-
-    def cut(self, out_CHW: Array, margin_yx: Pixels) -> None:
-        """Writes the pixels of the window and of a margin on all sides into `out_CHW`."""
-        image_CYX = self.volume.image_CZYX[:, self.z]
-        on_slice, in_window = _overlap(self.volume.grid, self.start_yx, margin_yx)
-        part = image_CYX[:, *on_slice]
-        if part.shape != out_CHW.shape:
-            out_CHW[:] = image_CYX.min(axis=(1, 2), keepdims=True)
-        out_CHW[:, *in_window] = part
-
-    def add(self, probabilities_Khw: Array, agreement_2K: Array) -> None:
-        """Adds the window's probabilities and sums to those of its volume."""
-        on_slice, in_window = _overlap(self.volume.grid, self.start_yx)
-        part = probabilities_Khw[:, *in_window]
-        target = self.volume.sum_KZYX[:, self.z]
-        if len(self.volume.grid.starts_yx) > 1:
-            target[:, *on_slice] += part * gaussian_weights(self.volume.grid.window_yx)[in_window]
-        else:
-            target[:, *on_slice] = part
-        self.volume.agreement_2K += agreement_2K
+def _cut(image_CYX: Array, grid: Grid, start_yx: Pixels, margin_yx: Pixels) -> Array:
+    """The pixels of a window and of a margin on all sides, the image's minimum beside the slice."""
+    on_slice, in_window = _overlap(grid, start_yx, margin_yx)
+    part = image_CYX[:, *on_slice]
+    sizes_yx = tuple(size + 2 * margin for size, margin in zip(grid.window_yx, margin_yx, strict=True))
+    if part.shape[1:] == sizes_yx:
+        return part
+    cut_CHW = np.empty((len(part), *sizes_yx), np.float32)
+    cut_CHW[:] = image_CYX.min(axis=(1, 2), keepdims=True)
+    cut_CHW[:, *in_window] = part
+    return cut_CHW
 
 
 def _overlap(
@@ -228,33 +203,14 @@ def _shares(grid: Grid, start_yx: tuple[int, int]) -> Array:
     return shares
 
 
-def _run_batch(forward: "_Forward", queue: "deque[_Window]") -> None:
-    windows = [queue.popleft() for _ in range(min(len(queue), forward.batch_size))]
-    channels, window_yx = windows[0].volume.image_CZYX.shape[0], windows[0].volume.grid.window_yx
-    margin_yx = forward.margin_yx(window_yx)
-    sizes_yx = (size + 2 * margin for size, margin in zip(window_yx, margin_yx, strict=True))
-    batch_BCHW = np.empty((len(windows), channels, *sizes_yx), np.float32)
-    for window, out_CHW in zip(windows, batch_BCHW, strict=True):
-        window.cut(out_CHW, margin_yx)
-    shares_Bhw = np.stack([_shares(window.volume.grid, window.start_yx) for window in windows])
-    for window, *found in zip(windows, *forward(batch_BCHW, shares_Bhw), strict=True):
-        window.add(*found)
-
-
+@dataclass
 class _Forward:
     """Mean probabilities of a batch and sums over its members, whatever memory allows: `batch_size`, `device` shrink when it runs out."""
 
-    def __init__(
-        self,
-        networks: Sequence[nn.Module],
-        device: torch.device,
-        batch_size: int,
-        views: Sequence[View],
-    ) -> None:
-        self.networks = networks
-        self.device = device
-        self.batch_size = batch_size
-        self.views = views
+    networks: Sequence[nn.Module]
+    device: torch.device
+    batch_size: int
+    views: Sequence[View]
 
     @property
     def members(self) -> int:
@@ -265,25 +221,19 @@ class _Forward:
         ys, xs = zip(*(view.margin_yx(window_yx) for view in self.views), strict=True)
         return max(ys), max(xs)
 
-    def __call__(self, batch_BCHW: Array, shares_Bhw: Array) -> tuple[Array, Array]:
-        """Mean probabilities (B, K, h, w), and what `_agreement_sums` says of each window and class (B, 2, K), of windows with margin."""
-        parts: list[tuple[Array, Array]] = []
-        done = 0
-        while done < len(batch_BCHW):
-            now = slice(done, done + self.batch_size)
-            part = batch_BCHW[now]
-            try:
-                parts.append(self._mean_softmax(part, shares_Bhw[now]))
-                done += len(part)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = error.with_traceback(None)  # its frames hold the memory of the failed attempt
-            else:
-                continue
-            self._shrink(len(part), reason)
-        means, sums = zip(*parts, strict=True)
-        return (means[0], sums[0]) if len(parts) == 1 else (np.concatenate(means), np.concatenate(sums))
+    def __call__(self, batch_BCHW: Array, shares_Bhw: Array) -> tuple[Array, Array] | None:
+        """Mean probabilities (B, K, h, w) of windows with margin, and what `_agreement_sums` says of each window and class (B, 2, K).
+
+        None where memory was short and a smaller batch may be tried.
+        """
+        try:
+            return self._mean_softmax(batch_BCHW, shares_Bhw)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = error.with_traceback(None)  # its frames hold the memory of the failed attempt
+        self._shrink(len(batch_BCHW), reason)
+        return None
 
     @torch.inference_mode()
     def _mean_softmax(self, batch_BCHW: Array, shares_Bhw: Array) -> tuple[Array, Array]:
@@ -295,7 +245,7 @@ class _Forward:
             for view in self.views:
                 logits_BKhw = main_logits(view.show(x_BCHW, window_yx))
                 probabilities_BKhw = view.restore(logits_BKhw.float().softmax(1))
-                sums.add(probabilities_BKhw, view.coverage(window_yx) if view.rotation_deg else None)
+                sums.add(probabilities_BKhw, coverage(view, window_yx) if view.rotation_deg else None)
         total_BKhw, squares_BKhw = sums.result()
         sums_B2K = _agreement_sums(total_BKhw, squares_BKhw, torch.from_numpy(shares_Bhw).to(self.device))
         if self.members > 1:
@@ -308,12 +258,8 @@ class _Forward:
             torch.cuda.empty_cache()
         if tried > 1:
             self.batch_size = tried // 2
-            logger.warning(
-                "out of memory with %d slices at a time on %s: going on with %d",
-                tried,
-                self.device,
-                self.batch_size,
-            )
+            words = "out of memory with %d slices at a time on %s: going on with %d"
+            logger.warning(words, tried, self.device, self.batch_size)
         elif self.device.type != "cpu":
             logger.warning("%s has not the memory for one slice: going on on the CPU, slowly", self.device)
             self.device = torch.device("cpu")

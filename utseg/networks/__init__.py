@@ -8,8 +8,11 @@ does not import torch. It does not train, and knows no checkpoints of ours: thos
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from utseg.errors import SettingError
 from utseg.extensions import find, names
@@ -20,19 +23,6 @@ if TYPE_CHECKING:
     from utseg.networks.macs import Macs
     from utseg.networks.network import SegmentationNetwork
 
-__all__ = [
-    "build_network",
-    "count_parameters",
-    "forward_macs",
-    "import_official_state_dict",
-    "known_settings",
-    "network_class",
-    "network_names",
-    "network_settings",
-]
-
-_GIVEN_BY_DATA = ("in_channels", "num_classes")
-
 
 def network_names() -> list[str]:
     """The registered names, sorted."""
@@ -42,7 +32,7 @@ def network_names() -> list[str]:
 def network_settings(name: str) -> dict[str, Any]:
     """What `--set network.KEY=VALUE` may set, with each default. UsageError for an unknown network."""
     network = find("networks", name)
-    given = {*_GIVEN_BY_DATA, *getattr(network, "fixed", ())}
+    given = {"in_channels", "num_classes", *getattr(network, "fixed", ())}
     parameters = inspect.signature(network).parameters.values()
     settable = (p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in given)
     return {p.name: None if p.default is p.empty else p.default for p in settable}
@@ -68,8 +58,8 @@ def network_class(name: str) -> type[SegmentationNetwork]:
 def build_network(name: str, *, in_channels: int, num_classes: int, **settings: Any) -> SegmentationNetwork:
     """A freshly initialised network, in training mode, on the CPU.
 
-    Settings are those that `network_settings(name)` lists. Raises UsageError for an unknown name, SettingError for a wrong
-    key or value; both say what there is instead.
+    Settings are those that `network_settings(name)` lists, checked by the types that the network gives them. Raises UsageError for an
+    unknown name, SettingError for a wrong key or value; both say what there is instead.
     """
     known = network_settings(name)
     for key in settings:
@@ -77,9 +67,30 @@ def build_network(name: str, *, in_channels: int, num_classes: int, **settings: 
             raise SettingError(
                 f"network {name} has no setting {key!r}; there are: {', '.join(sorted(known)) or 'none'}"
             )
+    network, checked = network_class(name), {}
+    for key, value in {"in_channels": in_channels, "num_classes": num_classes, **settings}.items():
+        try:
+            checked[key] = _setting_types(name)[key].validate_python(value)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            path, found = ".".join(map(str, (key, *problem["loc"]))), problem["input"]
+            expected = problem["msg"].replace("Input should be", "it must be")
+            raise SettingError(f"{path} is {found!r}; {expected}") from None
+    built: SegmentationNetwork = network(**checked, **network.fixed)  # type: ignore[call-arg]
+    built.prefer_channels_last()
+    return built
+
+
+@cache
+def _setting_types(name: str) -> dict[str, TypeAdapter[Any]]:
     network = network_class(name)
-    make: Callable[..., SegmentationNetwork] = network
-    return make(in_channels=in_channels, num_classes=num_classes, **settings, **network.fixed)
+    try:
+        hints = get_type_hints(network.__init__, include_extras=True)
+    except NameError:  # a package of somebody else may import its types for type checkers only
+        hints = {}
+    config = ConfigDict(arbitrary_types_allowed=True)
+    parameters = inspect.signature(network).parameters
+    return {key: TypeAdapter(hints.get(key, Any), config=config) for key in parameters}
 
 
 def import_official_state_dict(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:

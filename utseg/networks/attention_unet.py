@@ -46,11 +46,8 @@ class GatedUpStage(nn.Module):
 
 
 class AttentionUNet(UNet):
-    """U-Net with additive attention gates on its skips (Oktay et al., 2018).
-
-    See the module. Settings as the U-Net's; skips of levels 1 … levels - 1 have gates.
-    """
+    """U-Net with additive attention gates on its skips (Oktay et al., 2018)."""
 
     def up_stage(self, level: int) -> type[nn.Module]:
-        """A gated stage, at full resolution a plain one."""
+        """A gated stage; at full resolution a plain one."""
         return GatedUpStage if level else UNetUpStage

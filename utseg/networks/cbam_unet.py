@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.networks.layers.blocks import PreActivationBlock
-from utseg.networks.layers.checks import check_whole
-from utseg.networks.network import UShapedNetwork, prefer_channels_last
-from utseg.networks.utnet import PlainUpStage, residual_encoder
+from utseg.networks.layers.checks import Count, Flag
+from utseg.networks.network import UShapedNetwork
+from utseg.networks.utnet import residual_decoder, residual_encoder
 
 # Channels inside the weighing of channels, at least: what the narrowest stage of the paper's ResNets has at reduction 16.
 _LEAST_INSIDE = 4
@@ -74,32 +74,20 @@ class CBAMBlock(PreActivationBlock):
 
 
 class CBAMUNet(UShapedNetwork):
-    """Residual U-Net, channel and spatial attention in every block (CBAM: Woo et al., 2018).
-
-    See the module. Channels at level L are base_channels · 2^L.
-    """
+    """Residual U-Net, channel and spatial attention in every block (CBAM: Woo et al., 2018)."""
 
     def __init__(
         self,
         *,
-        in_channels: int = 1,
-        num_classes: int = 4,
-        base_channels: int = 32,
-        levels: int = 4,
-        reduction: int = 16,
-        aux_loss: bool = False,
+        in_channels: Count = 1,
+        num_classes: Count = 4,
+        base_channels: Count = 32,
+        levels: Count = 4,
+        reduction: Count = 16,
+        aux_loss: Flag = False,
     ) -> None:
-        """levels: halvings. reduction: how many times fewer channels there are inside the weighing of channels; four at least are left.
-        aux_loss: heads at ½, ¼, … too. Raises SettingError.
-        """
-        super().__init__(
-            in_channels=in_channels,
-            num_classes=num_classes,
-            base_channels=base_channels,
-            levels=levels,
-            aux_loss=aux_loss,
-        )
-        block = partial(CBAMBlock, reduction=check_whole("reduction", reduction))
+        """reduction: how many times fewer channels there are inside the weighing of channels; four at least are left."""
+        super().__init__(num_classes, base_channels, levels, aux_loss)
+        block = partial(CBAMBlock, reduction=reduction)
         self.encoder = residual_encoder(in_channels, self.channels, block)
-        self.decoder = nn.ModuleList(PlainUpStage(channels, block) for channels in self.channels[:-1])
-        prefer_channels_last(self)
+        self.decoder = residual_decoder(self.channels, block)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utseg.networks.layers.blocks import PreActivationBlock, without_autocast
-from utseg.networks.network import UShapedNetwork, prefer_channels_last
-from utseg.networks.utnet import PlainUpStage, residual_encoder
+from utseg.networks.layers.blocks import PreActivationBlock, join_heads, without_autocast
+from utseg.networks.layers.checks import Count, Flag
+from utseg.networks.network import UShapedNetwork
+from utseg.networks.utnet import residual_decoder, residual_encoder
 
 _PARTS = 8  # queries and keys have an eighth of the channels of the values
 _FIRST_GAMMA = 0.1
@@ -41,12 +42,10 @@ class PositionAttention(nn.Module):
         return x_BPND
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        height, width = x_BCHW.shape[-2:]
         q, k, v = (self._parts(project(x_BCHW)) for project in (self.query, self.key, self.value))
         q_BPND, k_BPND = (x.expand(-1, _PARTS, -1, -1) for x in (q, k))
         out_BPND = F.scaled_dot_product_attention(q_BPND, k_BPND, v, scale=1.0)
-        out_BCHW = out_BPND.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width))
-        return torch.addcmul(x_BCHW, self.gamma[:, None, None], out_BCHW)
+        return torch.addcmul(x_BCHW, self.gamma[:, None, None], join_heads(out_BPND, x_BCHW.shape[-2:]))
 
 
 class ChannelAttention(nn.Module):
@@ -97,34 +96,21 @@ class DualAttention(nn.Module):
 
 
 class DualAttentionUNet(UShapedNetwork):
-    """Residual U-Net, position and channel attention at its bottleneck (DANet: Fu et al., 2019).
-
-    See the module. Channels at level L are base_channels · 2^L.
-    """
+    """Residual U-Net, position and channel attention at its bottleneck (DANet: Fu et al., 2019)."""
 
     def __init__(
         self,
         *,
-        in_channels: int = 1,
-        num_classes: int = 4,
-        base_channels: int = 32,
-        levels: int = 4,
-        aux_loss: bool = False,
+        in_channels: Count = 1,
+        num_classes: Count = 4,
+        base_channels: Count = 32,
+        levels: Count = 4,
+        aux_loss: Flag = False,
     ) -> None:
-        """levels: halvings. aux_loss: heads at ½, ¼, … too. Raises SettingError."""
-        super().__init__(
-            in_channels=in_channels,
-            num_classes=num_classes,
-            base_channels=base_channels,
-            levels=levels,
-            aux_loss=aux_loss,
-        )
+        super().__init__(num_classes, base_channels, levels, aux_loss)
         self.encoder = residual_encoder(in_channels, self.channels, PreActivationBlock)
         self.attention = DualAttention(self.channels[-1])
-        self.decoder = nn.ModuleList(
-            PlainUpStage(channels, PreActivationBlock) for channels in self.channels[:-1]
-        )
-        prefer_channels_last(self)
+        self.decoder = residual_decoder(self.channels, PreActivationBlock)
 
     def encode(self, x_BCHW: Tensor) -> list[Tensor]:
         """Encoder maps at levels 0 … levels, the coarsest after attention."""

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.networks.layers.blocks import conv_norm_relu
-from utseg.networks.layers.checks import check_counts, check_fraction
+from utseg.networks.layers.checks import Count, Flag, Fraction
 from utseg.networks.layers.dropout import dropout as drop
-from utseg.networks.network import SegmentationNetwork, prefer_channels_last
+from utseg.networks.network import SegmentationNetwork
 
 # VGG-16: convolutions of a stage, and its channels in multiples of the first stage's. Each stage ends in max-pooling.
 _STAGES = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))
@@ -33,29 +33,25 @@ def learnt_upsampling(channels: int, factor: int) -> nn.ConvTranspose2d:
 class FCN(SegmentationNetwork):
     """FCN-8s: scores of a VGG at 1/32, 1/16 and 1/8, upsampled and summed (Long et al., 2015).
 
-    See the module. `heads` upsample to full size: the sum at 1/8 (FCN-8s), that at 1/16 (FCN-16s), the scores at 1/32 (FCN-32s).
+    `heads` upsample to full size: the sum at 1/8 (FCN-8s), that at 1/16 (FCN-16s), the scores at 1/32 (FCN-32s).
     """
 
     def __init__(
         self,
         *,
-        in_channels: int = 1,
-        num_classes: int = 4,
-        base_channels: int = 32,
-        dropout: float = 0.5,
-        aux_loss: bool = False,
+        in_channels: Count = 1,
+        num_classes: Count = 4,
+        base_channels: Count = 32,
+        dropout: Fraction = 0.5,
+        aux_loss: Flag = False,
     ) -> None:
         """base_channels: 64 in the paper. dropout: after each of the classifier's layers, in training. aux_loss: the logits of FCN-16s
-        and FCN-32s too. Raises SettingError.
+        and FCN-32s too.
         """
         super().__init__(
-            num_classes=num_classes,
-            map_channels=[num_classes] * 3,
-            levels=len(_STAGES),
-            aux_loss=aux_loss,
+            num_classes=num_classes, map_channels=[num_classes] * 3, levels=len(_STAGES), aux_loss=aux_loss
         )
-        check_counts(in_channels=in_channels, base_channels=base_channels)
-        self.dropout = check_fraction("dropout", dropout)
+        self.dropout = dropout
         channels = [base_channels * multiple for _, multiple in _STAGES]
         self.stages = nn.ModuleList(
             nn.Sequential(
@@ -73,7 +69,6 @@ class FCN(SegmentationNetwork):
         self.heads = nn.ModuleList(
             learnt_upsampling(num_classes, factor) for factor in (8, 16, 32)[: len(self.heads)]
         )
-        prefer_channels_last(self)
 
     def class_axes(self) -> dict[str, tuple[int, ...]]:
         """The scores, and the upsampling of each class into each."""

@@ -10,6 +10,7 @@ of the convolutional decoder levels. They supervise level 2 besides the logits; 
 Axes: B batch, C channels, E heads, D dim_head, N = H·W pixels, S side of a semantic map, M = S² entries of it.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -18,27 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.errors import SettingError
-from utseg.networks.layers.blocks import DepthwiseSeparable, PreActivationBlock
-from utseg.networks.layers.checks import check_counts, check_whole
+from utseg.networks.layers.blocks import DepthwiseSeparable, PreActivationBlock, join_heads, split_heads
+from utseg.networks.layers.checks import Count, Flag
 from utseg.networks.layers.norm_relu_conv import norm_relu_conv
 from utseg.networks.layers.sizes import upsample
-from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last
+from utseg.networks.network import Family, SegmentationNetwork
 
 LEVELS = 4
 ATTENDING = (2, 3, 4)
 _CONV_BLOCKS = 2  # of a level that does not attend
-
-
-def split_heads(x_BCHW: Tensor, heads: int) -> Tensor:
-    """(B, C, H, W) → (B, E, H·W, D); a view of a channels-last map."""
-    x_BNED: Tensor = x_BCHW.permute(0, 2, 3, 1).flatten(1, 2).unflatten(2, (heads, -1))
-    return x_BNED.transpose(1, 2)
-
-
-def join_heads(x_BEND: Tensor, size_HW: Sequence[int]) -> Tensor:
-    """The inverse of `split_heads`, channels last."""
-    x_BCHW: Tensor = x_BEND.transpose(1, 2).flatten(2).unflatten(1, tuple(size_HW)).permute(0, 3, 1, 2)
-    return x_BCHW
 
 
 class BidirectionalAttention(nn.Module):
@@ -164,17 +153,10 @@ class MapFusion(nn.Module):
         return [back(part).mT.unflatten(2, tuple(size)) for back, part in zip(self.back, fused, strict=True)]
 
 
-class ConvPatchMerging(nn.Module):
+def conv_patch_merging(in_channels: int, channels: int) -> nn.Sequential:
     """Halve the resolution: 2×2 pixels side by side as channels, BN, a depthwise separable convolution."""
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(4 * in_channels)
-        self.reduce = DepthwiseSeparable(4 * in_channels, channels)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        y: Tensor = self.reduce(self.norm(F.pixel_unshuffle(x_BCHW, 2)))
-        return y
+    norm, reduce = nn.BatchNorm2d(4 * in_channels), DepthwiseSeparable(4 * in_channels, channels)
+    return nn.Sequential(OrderedDict(unshuffle=nn.PixelUnshuffle(2), norm=norm, reduce=reduce))
 
 
 class Join(nn.Module):
@@ -196,7 +178,7 @@ class AttendingDown(nn.Module):
 
     def __init__(self, in_channels: int, blocks: Sequence[BidirectionalBlock], map_size: int) -> None:
         super().__init__()
-        self.merge = ConvPatchMerging(in_channels, 2 * in_channels)
+        self.merge = conv_patch_merging(in_channels, 2 * in_channels)
         self.semantic_map = SemanticMap(2 * in_channels, map_size)
         self.blocks = nn.ModuleList(blocks)
 
@@ -234,7 +216,7 @@ def _conv_blocks(channels: int) -> nn.Sequential:
 class MedFormer(SegmentationNetwork):
     """UTNetV2: U-Net with bidirectional attention and semantic maps (Gao et al. 2022).
 
-    Channels at level L are base_channels · 2^L. See the module.
+    Channels at level L are base_channels · 2^L.
     """
 
     family: ClassVar[Family] = "transformer"
@@ -242,75 +224,56 @@ class MedFormer(SegmentationNetwork):
     def __init__(
         self,
         *,
-        in_channels: int = 1,
-        num_classes: int = 4,
-        base_channels: int = 32,
-        semantic_map_size: int = 3,
-        attention_blocks: int = 2,
-        expansion: int = 2,
-        dim_head: int = 32,
-        fusion_depth: int = 2,
-        aux_loss: bool = False,
+        in_channels: Count = 1,
+        num_classes: Count = 4,
+        base_channels: Count = 32,
+        semantic_map_size: Count = 3,
+        attention_blocks: Count = 2,
+        expansion: Count = 2,
+        dim_head: Count = 32,
+        fusion_depth: Count = 2,
+        aux_loss: Flag = False,
     ) -> None:
         """semantic_map_size: side of the semantic maps. attention_blocks: of each attending level, encoder and decoder. expansion: of
         the inverted residuals. dim_head: channels of a head; a level with fewer channels has one head. fusion_depth: layers of the
         Transformer that fuses the maps, as wide as the coarsest level. aux_loss: heads at ½, ¼, ⅛.
-
-        Raises SettingError.
         """
-        check_counts(base_channels=base_channels)
         channels = [base_channels * 2**level for level in range(LEVELS + 1)]
+        for level in ATTENDING:
+            if channels[level] > dim_head and channels[level] % dim_head:
+                raise SettingError(
+                    f"dim_head is {dim_head}; it must divide the {channels[level]} channels of level {level} "
+                    f"(base_channels · {2**level})"
+                )
         super().__init__(
             num_classes=num_classes, map_channels=channels[:-1], levels=LEVELS, aux_loss=aux_loss
         )
-        check_counts(semantic_map_size=semantic_map_size, attention_blocks=attention_blocks)
-        check_counts(in_channels=in_channels, expansion=expansion, fusion_depth=fusion_depth)
-        heads = {level: self._heads(level, channels[level], dim_head) for level in ATTENDING}
+        heads = [max(1, width // dim_head) for width in channels]
 
         def attending(level: int, *, update_last: bool = True) -> list[BidirectionalBlock]:
+            updates = [True] * (attention_blocks - 1) + [update_last]
             return [
-                BidirectionalBlock(
-                    channels[level],
-                    heads[level],
-                    expansion,
-                    update_map=update_last or position + 1 < attention_blocks,
-                )
-                for position in range(attention_blocks)
+                BidirectionalBlock(channels[level], heads[level], expansion, update_map=update)
+                for update in updates
             ]
 
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, base_channels, 3, padding=1, bias=False),
             PreActivationBlock(base_channels, base_channels),
         )
-        self.down = nn.Sequential(ConvPatchMerging(base_channels, channels[1]), _conv_blocks(channels[1]))
+        self.down = nn.Sequential(conv_patch_merging(base_channels, channels[1]), _conv_blocks(channels[1]))
         self.attending_down = nn.ModuleList(
             AttendingDown(channels[level - 1], attending(level), semantic_map_size) for level in ATTENDING
         )
         self.fusion = MapFusion(
-            [channels[level] for level in ATTENDING],
-            width=channels[-1],
-            heads=heads[LEVELS],
-            depth=fusion_depth,
+            [channels[level] for level in ATTENDING], width=channels[-1], heads=heads[-1], depth=fusion_depth
         )
         self.attending_up = nn.ModuleList(
             AttendingUp(channels[level], attending(level, update_last=level > ATTENDING[0]))
             for level in ATTENDING[:-1]
         )
-        self.joins = nn.ModuleList(Join(channels[level]) for level in range(ATTENDING[0]))
-        self.up = nn.ModuleList(_conv_blocks(channels[level]) for level in range(ATTENDING[0]))
-        prefer_channels_last(self)
-
-    @staticmethod
-    def _heads(level: int, channels: int, dim_head: int) -> int:
-        """Heads of a level, or SettingError."""
-        if channels <= check_whole("dim_head", dim_head):
-            return 1
-        if channels % dim_head:
-            raise SettingError(
-                f"dim_head is {dim_head}; it must divide the {channels} channels of level {level} "
-                f"(base_channels · {2**level})"
-            )
-        return channels // dim_head
+        self.joins = nn.ModuleList(Join(width) for width in channels[: ATTENDING[0]])
+        self.up = nn.ModuleList(_conv_blocks(width) for width in channels[: ATTENDING[0]])
 
     def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
         """Decoder maps at levels 0 to 3."""

@@ -10,17 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from utseg.networks.layers.blocks import decode, encode
-from utseg.networks.layers.checks import check_counts, check_flag
 from utseg.networks.layers.sizes import crop_to_size, pad_to_multiple, upsample
-
-
-def prefer_channels_last(network: nn.Module) -> None:
-    """Store convolution weights channels-last; feature maps follow the weights. Loading a state dict keeps it so."""
-    for module in network.modules():  # one by one: network.to(…) cannot be planned with fake tensors
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            weight = module.weight.detach().contiguous(memory_format=torch.channels_last)
-            module.weight = nn.Parameter(weight)
-
 
 Family = Literal["convolutional", "hybrid", "transformer"]
 
@@ -75,12 +65,11 @@ class SegmentationNetwork(nn.Module):
         `head_kernel`: size of the convolutions that make logits of the maps, 1 or 3.
         """
         super().__init__()
-        check_counts(num_classes=num_classes)
-        supervised = map_channels if check_flag("aux_loss", aux_loss) else map_channels[:1]
         self.aux_loss = aux_loss
-        self.multiple: int | tuple[int, int] = 2**levels
+        self.multiple = (2**levels, 2**levels)
         self.heads = nn.ModuleList(
-            nn.Conv2d(channels, num_classes, head_kernel, padding=head_kernel // 2) for channels in supervised
+            nn.Conv2d(channels, num_classes, head_kernel, padding=head_kernel // 2)
+            for channels in (map_channels if aux_loss else map_channels[:1])
         )
 
     def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
@@ -129,6 +118,12 @@ class SegmentationNetwork(nn.Module):
             for table in getattr(layer, "position_table_names", ())
         }
 
+    def prefer_channels_last(self) -> None:
+        """Store convolution weights channels-last; feature maps follow the weights. Loading a state dict keeps it so."""
+        for module in self.modules():  # one by one: network.to(…) cannot be planned with fake tensors
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                module.weight.data = module.weight.detach().contiguous(memory_format=torch.channels_last)
+
     def _logits(self, x_BCHW: Tensor, heads: int) -> list[Tensor]:
         size_HW = (x_BCHW.shape[-2], x_BCHW.shape[-1])
         padded = pad_to_multiple(x_BCHW, self.multiple)
@@ -151,21 +146,18 @@ class SegmentationNetwork(nn.Module):
 class UShapedNetwork(SegmentationNetwork):
     """An encoder and a decoder with a stage a level, finest first; level L has base_channels · 2^L channels after L halvings.
 
-    A network that derives from it makes the stages. Those of the decoder take the coarser map and the skip.
+    A network that derives from it makes the stages. Those of the decoder take the coarser map and the skip. Of the settings of all of
+    them, `levels` is the number of halvings, and `aux_loss` gives heads at ½, ¼, … too.
     """
 
     encoder: nn.ModuleList
     decoder: nn.ModuleList
 
-    def __init__(
-        self, *, in_channels: int, num_classes: int, base_channels: int, levels: int, aux_loss: bool
-    ) -> None:
-        check_counts(levels=levels, base_channels=base_channels)
+    def __init__(self, num_classes: int, base_channels: int, levels: int, aux_loss: bool) -> None:
         channels = tuple(base_channels * 2**level for level in range(levels + 1))
         super().__init__(
             num_classes=num_classes, map_channels=channels[:-1], levels=levels, aux_loss=aux_loss
         )
-        check_counts(in_channels=in_channels)
         self.channels = channels
 
     def encode(self, x_BCHW: Tensor) -> list[Tensor]:

@@ -5,22 +5,22 @@ L and XL share it and differ in patch and batch. Depth, strides and kernels foll
 Only the network: planning, augmentation and recipe are this package's, so that what is compared is the network.
 """
 
-import math
-from collections.abc import Collection
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field, Strict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.errors import SettingError
 from utseg.networks.layers.blocks import InstanceNorm, decode, encode
-from utseg.networks.layers.checks import check_choice, check_counts
-from utseg.networks.network import SegmentationNetwork, prefer_channels_last
+from utseg.networks.layers.checks import Count, Flag
+from utseg.networks.network import SegmentationNetwork
 from utseg.networks.nnunet_topology import Pair, plan_topology
 
-ARCHITECTURES = ("plain", "residual")
+Millimetres = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 _PLAIN_CONVS = 2
 _RESIDUAL_BLOCKS = (1, 3, 4, 6)  # of the first stages; 6 in all others
 _SLOPE = 0.01
@@ -74,35 +74,30 @@ class ResidualBlock(nn.Module):
         return F.leaky_relu_(self.second(self.first(x_BCHW)).add_(kept), _SLOPE)
 
 
+def _stage(
+    block: Callable[..., nn.Module],
+    count: int,
+    in_channels: int,
+    channels: int,
+    kernel: Pair,
+    stride: Pair = (1, 1),
+) -> nn.Sequential:
+    """So many blocks, the first of which takes the input's channels and the stride."""
+    others = (block(channels, channels, kernel) for _ in range(count - 1))
+    return nn.Sequential(block(in_channels, channels, kernel, stride), *others)
+
+
 class NnUNetUpStage(nn.Module):
     """A transposed convolution to the skip's size and channels, join with the skip, convolutions."""
 
     def __init__(self, low_channels: int, channels: int, kernel: Pair, stride: Pair, convs: int) -> None:
         super().__init__()
         self.up = nn.ConvTranspose2d(low_channels, channels, stride, stride)
-        self.convs = nn.Sequential(
-            ConvNorm(2 * channels, channels, kernel),
-            *(ConvNorm(channels, channels, kernel) for _ in range(convs - 1)),
-        )
+        self.convs = _stage(ConvNorm, convs, 2 * channels, channels, kernel)
 
     def forward(self, low_BCHW: Tensor, skip_BCHW: Tensor) -> Tensor:
         x: Tensor = self.convs(torch.cat([self.up(low_BCHW), skip_BCHW], dim=1))
         return x
-
-
-def _plain_stage(stage: int, in_channels: int, channels: int, kernel: Pair, stride: Pair) -> nn.Sequential:
-    return nn.Sequential(
-        ConvNorm(in_channels, channels, kernel, stride),
-        *(ConvNorm(channels, channels, kernel) for _ in range(_PLAIN_CONVS - 1)),
-    )
-
-
-def _residual_stage(stage: int, in_channels: int, channels: int, kernel: Pair, stride: Pair) -> nn.Sequential:
-    blocks = _RESIDUAL_BLOCKS[min(stage, len(_RESIDUAL_BLOCKS) - 1)]
-    return nn.Sequential(
-        ResidualBlock(in_channels, channels, kernel, stride),
-        *(ResidualBlock(channels, channels, kernel) for _ in range(blocks - 1)),
-    )
 
 
 def _initialise(module: nn.Module) -> None:
@@ -116,79 +111,53 @@ def _initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.second.norm.bias)
 
 
-def _check_patch_size(value: Any) -> Pair:
-    whole = isinstance(value, Collection) and all(
-        isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in value
-    )
-    if not whole or len(value) != 2:
-        raise SettingError(
-            f"patch_size is {value!r}; it must be two whole numbers of pixels, (y, x), such as (256, 256)"
-        )
-    height, width = value
-    return height, width
-
-
-def _check_spacing(value: Any) -> tuple[float, float]:
-    positive = isinstance(value, Collection) and all(
-        isinstance(mm, int | float) and not isinstance(mm, bool) and 0 < mm < math.inf for mm in value
-    )
-    if not positive or len(value) != 2:
-        raise SettingError(
-            f"spacing_yx_mm is {value!r}; it must be two positive numbers of mm, (y, x), such as (1.25, 1.25)"
-        )
-    y, x = value
-    return float(y), float(x)
-
-
 class NnUNet(SegmentationNetwork):
     """nnU-Net's 2-D U-Net, plain or residual, planned by its own rule (Isensee et al., 2021).
 
-    See the module. Channels of stage S are base_channels · 2^S, but no more than max_features.
+    Channels of stage S are base_channels · 2^S, but no more than max_features.
     """
 
     def __init__(
         self,
         *,
-        in_channels: int = 1,
-        num_classes: int = 4,
-        architecture: str = "plain",
-        patch_size: Collection[int] = (256, 256),
-        spacing_yx_mm: Collection[float] = (1.0, 1.0),
-        base_channels: int = 32,
-        max_features: int = 512,
-        aux_loss: bool = False,
+        in_channels: Count = 1,
+        num_classes: Count = 4,
+        architecture: Literal["plain", "residual"] = "plain",
+        patch_size: tuple[Count, Count] = (256, 256),
+        spacing_yx_mm: tuple[Millimetres, Millimetres] = (1.0, 1.0),
+        base_channels: Count = 32,
+        max_features: Count = 512,
+        aux_loss: Flag = False,
     ) -> None:
-        """architecture: "plain" or "residual". patch_size in pixels and spacing_yx_mm in mm, both (y, x), decide depth, strides and
-        kernels; images of any size are taken. aux_loss: heads at all decoder stages but the coarsest (of whose loss nnU-Net takes
-        nothing). Raises SettingError.
+        """patch_size in pixels and spacing_yx_mm in mm, both (y, x), decide depth, strides and kernels; images of any size are taken.
+        aux_loss: heads at all decoder stages but the coarsest (of whose loss nnU-Net takes nothing).
         """
-        patch, spacing = _check_patch_size(patch_size), _check_spacing(spacing_yx_mm)
-        topology = plan_topology(patch, spacing)
+        topology = plan_topology(patch_size, spacing_yx_mm)
         stages = len(topology.strides)
         if stages < 2:
             raise SettingError(
-                f"patch_size is {patch}, at spacing_yx_mm {spacing} too small to be halved once; it must be at least (8, 8), "
+                f"patch_size is {patch_size}, at spacing_yx_mm {spacing_yx_mm} too small to be halved once; it must be at least (8, 8), "
                 "or 12 along one axis"
             )
-        check_counts(base_channels=base_channels, max_features=max_features, in_channels=in_channels)
         channels = [min(base_channels * 2**stage, max_features) for stage in range(stages)]
         super().__init__(
             num_classes=num_classes, map_channels=channels[: max(1, stages - 2)], levels=0, aux_loss=aux_loss
         )
         self.multiple = topology.multiple
-        residual = check_choice("architecture", architecture, ARCHITECTURES) == "residual"
+        residual = architecture == "residual"
         self.stem = ConvNorm(in_channels, channels[0], topology.kernels[0]) if residual else None
-        make_stage = _residual_stage if residual else _plain_stage
+        make_stage = partial(_stage, ResidualBlock if residual else ConvNorm)
+        deepest = _RESIDUAL_BLOCKS[-1]
+        counts = (*_RESIDUAL_BLOCKS, *[deepest] * stages) if residual else [_PLAIN_CONVS] * stages
         inputs = [channels[0] if residual else in_channels, *channels]
         self.encoder = nn.ModuleList(
-            map(make_stage, range(stages), inputs, channels, topology.kernels, topology.strides)
+            map(make_stage, counts, inputs, channels, topology.kernels, topology.strides)
         )
         make_up = partial(NnUNetUpStage, convs=1 if residual else _PLAIN_CONVS)
         self.decoder = nn.ModuleList(
             map(make_up, channels[1:], channels, topology.kernels, topology.strides[1:])
         )
         self.apply(_initialise)
-        prefer_channels_last(self)
 
     def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
         """Decoder maps of all stages, finest first; of those, all but the coarsest can have heads."""

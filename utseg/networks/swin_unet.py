@@ -4,14 +4,16 @@ Cao et al., *Swin-Unet: Unet-like Pure Transformer for Medical Image Segmentatio
 4·2^S pixels. The defaults are the tiny network of the publication; its head has no bias and the one here has.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from utseg.errors import SettingError
-from utseg.networks.layers.checks import check_counts, check_divides, check_fraction, check_wholes
+from utseg.networks.layers.checks import Count, Counts, Flag, Fraction, check_divides
 from utseg.networks.layers.swin import (
     PatchEmbedding,
     PatchExpanding,
@@ -20,21 +22,8 @@ from utseg.networks.layers.swin import (
     initialise,
     swin_blocks,
 )
-from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last
+from utseg.networks.network import Family, SegmentationNetwork
 from utseg.networks.pretrained.swin import import_swin
-
-
-class SwinDownStage(nn.Module):
-    """Blocks, then, except in the last stage, merging of patches."""
-
-    def __init__(self, blocks: nn.Sequential, merge: PatchMerging | None) -> None:
-        super().__init__()
-        self.blocks = blocks
-        self.merge = merge
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        x: Tensor = self.blocks(x_BHWC)
-        return x if self.merge is None else self.merge(x)
 
 
 class SwinUpStage(nn.Module):
@@ -51,28 +40,11 @@ class SwinUpStage(nn.Module):
         return x
 
 
-def _check_stages(
-    depths: object, window_heads: object, embed_channels: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Blocks and heads, one entry a stage. Raises SettingError."""
-    blocks, heads = check_wholes("depths", depths), check_wholes("window_heads", window_heads)
-    if not blocks:
-        raise SettingError("depths is (); it must have an entry for each stage, such as (2, 2, 2, 2)")
-    if len(heads) != len(blocks):
-        raise SettingError(
-            f"window_heads is {heads!r}, {len(heads)} entries; it must have one for each stage, "
-            f"and depths has {len(blocks)}"
-        )
-    for stage, entry in enumerate(heads):
-        check_divides("window_heads", entry, embed_channels * 2**stage, f"stage {stage}")
-    return blocks, heads
-
-
 class SwinUNet(SegmentationNetwork):
     """Swin-Unet: shifted-window Transformer as encoder and decoder (Cao et al. 2022).
 
     Channels of stage S are embed_channels · 2^S. Images are padded to a multiple of 4 · 2^(stages - 1), 32 by default; windows need no
-    more than that. See the modules.
+    more than that.
     """
 
     family: ClassVar[Family] = "transformer"
@@ -80,27 +52,29 @@ class SwinUNet(SegmentationNetwork):
     def __init__(
         self,
         *,
-        in_channels: int = 1,
-        num_classes: int = 4,
-        embed_channels: int = 96,
-        depths: Sequence[int] = (2, 2, 2, 2),
-        window_heads: Sequence[int] = (3, 6, 12, 24),
-        window_size: int = 7,
-        mlp_ratio: int = 4,
-        drop_path: float = 0.2,
-        aux_loss: bool = False,
+        in_channels: Count = 1,
+        num_classes: Count = 4,
+        embed_channels: Count = 96,
+        depths: Annotated[Counts, Field(min_length=1)] = (2, 2, 2, 2),
+        window_heads: Counts = (3, 6, 12, 24),
+        window_size: Count = 7,
+        mlp_ratio: Count = 4,
+        drop_path: Fraction = 0.2,
+        aux_loss: Flag = False,
     ) -> None:
         """depths, window_heads: blocks and heads of each stage, finest first; the decoder mirrors them. window_size: tokens along each
         side of a window; 8 divides every map of a patch that is a multiple of 256. mlp_ratio: hidden channels of the MLPs to their
         input. drop_path: stochastic depth of the last block, rising linearly from none in the first. aux_loss: heads on the expanded
         tokens of 4, 8, 16 … pixels. One channel is taken three times; any other number has a patch embedding of its own.
-
-        Raises SettingError.
         """
-        check_counts(in_channels=in_channels, embed_channels=embed_channels)
-        check_counts(window_size=window_size, mlp_ratio=mlp_ratio)
-        depths, window_heads = _check_stages(depths, window_heads, embed_channels)
+        if len(window_heads) != len(depths):
+            raise SettingError(
+                f"window_heads is {window_heads!r}, {len(window_heads)} entries; it must have one for each stage, "
+                f"and depths has {len(depths)}"
+            )
         channels = [embed_channels * 2**stage for stage in range(len(depths))]
+        for stage, heads in enumerate(window_heads):
+            check_divides("window_heads", heads, channels[stage], f"stage {stage}")
         super().__init__(
             num_classes=num_classes,
             map_channels=[embed_channels, *channels[:-1]],
@@ -108,22 +82,18 @@ class SwinUNet(SegmentationNetwork):
             aux_loss=aux_loss,
         )
         self.depths = depths
-        rates = drop_paths(check_fraction("drop_path", drop_path), depths)
+        rates = drop_paths(drop_path, depths)
 
         def blocks(stage: int) -> nn.Sequential:
-            return swin_blocks(
-                channels[stage],
-                rates[stage],
-                heads=window_heads[stage],
-                window=window_size,
-                mlp_ratio=mlp_ratio,
-            )
+            sizes = {"heads": window_heads[stage], "window": window_size, "mlp_ratio": mlp_ratio}
+            return swin_blocks(channels[stage], rates[stage], **sizes)
 
         self.embed = PatchEmbedding(in_channels, embed_channels)
-        self.encoder = nn.ModuleList(
-            SwinDownStage(blocks(stage), PatchMerging(width) if width < channels[-1] else None)
-            for stage, width in enumerate(channels)
-        )
+        self.encoder = nn.ModuleList()
+        for stage, width in enumerate(channels):
+            self.encoder.append(nn.Sequential(OrderedDict(blocks=blocks(stage))))
+            if width < channels[-1]:
+                self.encoder[-1].add_module("merge", PatchMerging(width))
         self.norm = nn.LayerNorm(channels[-1])
         self.decoder = nn.ModuleList(
             SwinUpStage(width, blocks(stage)) for stage, width in enumerate(channels[:-1])
@@ -131,7 +101,6 @@ class SwinUNet(SegmentationNetwork):
         self.norm_up = nn.LayerNorm(embed_channels)
         self.final = PatchExpanding(embed_channels, embed_channels, 4)
         initialise(self)
-        prefer_channels_last(self)
 
     def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
         """The full-resolution map, then the expanded tokens of stages 0, 1, … before they meet their skips."""

@@ -4,22 +4,20 @@ Chen et al.: *TransUNet: Transformers Make Strong Encoders for Medical Image Seg
 ViT-only variant: 16 × 16 patches of the image, and a decoder without skips. Takes the public weights `R50+ViT-B_16.npz` or `ViT-B_16.npz`.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from utseg.errors import SettingError
 from utseg.networks.layers.blocks import conv_norm_relu
-from utseg.networks.layers.checks import check_choice, check_counts, check_fraction, check_wholes
-from utseg.networks.layers.resnet50 import LEVELS, ResNet50, check_resnet
+from utseg.networks.layers.checks import Count, Flag, Fraction
+from utseg.networks.layers.resnet50 import LEVELS, ResNet50, Units, Width
 from utseg.networks.layers.sizes import upsample
 from utseg.networks.layers.vit import VisionTransformer
-from utseg.networks.network import Family, SegmentationNetwork, prefer_channels_last
+from utseg.networks.network import Family, SegmentationNetwork
 from utseg.networks.pretrained.r50_vit_weights import import_r50_vit, resnet_layers, transformer_layers
-
-BACKBONES = ("r50", "none")
 
 
 class TransUNetUpStage(nn.Module):
@@ -38,55 +36,43 @@ class TransUNetUpStage(nn.Module):
 
 
 class TransUNet(SegmentationNetwork):
-    """Vision Transformer on a ResNet-50, U-Net decoder: R50-ViT-B/16 (Chen et al. 2021).
-
-    See the module.
-    """
+    """Vision Transformer on a ResNet-50, U-Net decoder: R50-ViT-B/16 (Chen et al. 2021)."""
 
     family: ClassVar[Family] = "transformer"
 
     def __init__(
         self,
         *,
-        in_channels: int = 1,
-        num_classes: int = 4,
-        backbone: str = "r50",
-        resnet_width: int = 64,
-        resnet_units: Sequence[int] = (3, 4, 9),
-        hidden_size: int = 768,
-        transformer_layers: int = 12,
-        attention_heads: int = 12,
-        mlp_size: int = 3072,
-        decoder_channels: Sequence[int] = (512, 256, 128, 64, 16),
-        dropout: float = 0.1,
-        aux_loss: bool = False,
+        in_channels: Count = 1,
+        num_classes: Count = 4,
+        backbone: Literal["r50", "none"] = "r50",
+        resnet_width: Width = 64,
+        resnet_units: Units = (3, 4, 9),
+        hidden_size: Count = 768,
+        transformer_layers: Count = 12,
+        attention_heads: Count = 12,
+        mlp_size: Count = 3072,
+        decoder_channels: tuple[Count, Count, Count, Count, Count] = (512, 256, 128, 64, 16),
+        dropout: Fraction = 0.1,
+        aux_loss: Flag = False,
     ) -> None:
-        """backbone: "r50", or "none" for the ViT-only variant. resnet_width, resnet_units: as in ResNet50UNet. hidden_size, …, mlp_size:
+        """backbone: "r50", or "none" for the ViT-only variant. resnet_width, resnet_units: as in ResNet50UTNet. hidden_size, …, mlp_size:
         of the Transformer. decoder_channels: at 1/16, ⅛, ¼, ½ and full size. dropout: of the Transformer, in training. aux_loss: heads at
-        ½, ¼ and ⅛ too. Raises SettingError.
+        ½, ¼ and ⅛ too.
         """
-        check_counts(in_channels=in_channels, hidden_size=hidden_size, attention_heads=attention_heads)
-        check_counts(transformer_layers=transformer_layers, mlp_size=mlp_size)
-        check_choice("backbone", backbone, BACKBONES)
-        width, units = check_resnet(resnet_width, resnet_units)
         if hidden_size % attention_heads:
             raise SettingError(
                 f"attention_heads is {attention_heads}; it must divide hidden_size, which is {hidden_size}"
             )
-        channels = check_wholes("decoder_channels", decoder_channels)
-        if len(channels) != LEVELS + 1:
-            raise SettingError(
-                f"decoder_channels is {channels!r}; it must be five whole numbers, such as (512, 256, 128, 64, 16)"
-            )
         super().__init__(
             num_classes=num_classes,
-            map_channels=channels[:0:-1],
+            map_channels=decoder_channels[:0:-1],
             levels=LEVELS,
             aux_loss=aux_loss,
             head_kernel=3,
         )
         self.repeat = 3 if in_channels == 1 else 1
-        self.resnet = ResNet50(in_channels, width, units) if backbone == "r50" else None
+        self.resnet = ResNet50(in_channels, resnet_width, resnet_units) if backbone == "r50" else None
         self.vit = VisionTransformer(
             self.resnet.channels[-1] if self.resnet else in_channels * self.repeat,
             patch=1 if self.resnet else 2**LEVELS,
@@ -94,15 +80,13 @@ class TransUNet(SegmentationNetwork):
             layers=transformer_layers,
             heads=attention_heads,
             mlp_size=mlp_size,
-            dropout=check_fraction("dropout", dropout),
+            dropout=dropout,
         )
         skips = (0, *self.resnet.channels[:-1]) if self.resnet else (0, 0, 0, 0)
-        self.narrow = conv_norm_relu(hidden_size, channels[0])
+        self.narrow = conv_norm_relu(hidden_size, decoder_channels[0])
         self.decoder = nn.ModuleList(
-            TransUNetUpStage(low, skip, own)
-            for low, skip, own in zip(channels[:-1], skips[::-1], channels[1:], strict=True)
+            map(TransUNetUpStage, decoder_channels, skips[::-1], decoder_channels[1:])
         )
-        prefer_channels_last(self)
 
     def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
         """Decoder maps at full size, ½, ¼ and ⅛."""

@@ -7,30 +7,35 @@ after L halvings. `utnet_encoder` and `resunet` are this with attention in the e
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.errors import SettingError
-from utseg.networks.layers.attention import AttentionSettings, EfficientAttention
+from utseg.networks.layers.attention import EfficientAttention
 from utseg.networks.layers.blocks import PreActivationBlock, PreActivationBottleneck, UpsampledProjection
 from utseg.networks.layers.checks import (
-    check_choice,
+    Count,
+    Counts,
+    Flag,
+    Fraction,
+    Levels,
+    Projection,
+    ReduceSize,
+    RelativePosition,
     check_divides,
-    check_flag,
     check_listed,
     entries_by_level,
 )
 from utseg.networks.layers.norm_relu_conv import norm_relu_conv
 from utseg.networks.layers.sizes import upsample
-from utseg.networks.network import Family, UShapedNetwork, prefer_channels_last
+from utseg.networks.network import Family, UShapedNetwork
 from utseg.networks.utnet_planning import plan_attention, with_entries_by_level
 
-DOWNSAMPLINGS = ("maxpool", "strided")
-ATTENTION_IN = ("both", "encoder", "decoder")
 Block = Callable[..., nn.Module]
+Attention = Callable[..., EfficientAttention]
 
 
 class FeedForward(nn.Module):
@@ -48,10 +53,11 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     """x + attention(BN(x)), then the feed-forward."""
 
-    def __init__(self, channels: int, heads: int, attention: AttentionSettings) -> None:
+    def __init__(self, channels: int, heads: int, attention: Attention) -> None:
+        """`attention` makes the attention of so many channels and heads."""
         super().__init__()
         self.norm = nn.BatchNorm2d(channels)
-        self.attention = EfficientAttention(channels, heads, attention)
+        self.attention = attention(channels, heads)
         self.feed_forward = FeedForward(channels)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -70,11 +76,10 @@ class DownStage(nn.Module):
         in_channels: int,
         channels: int,
         block: Block,
-        *,
         halving: str | None,
-        transformer: Sequence[Callable[[], nn.Module]] = (),
+        transformer: Sequence[Block] = (),
     ) -> None:
-        """`halving`: one of DOWNSAMPLINGS, or None. `transformer`: makes each transformer block."""
+        """`halving`: "maxpool", "strided", or None. `transformer`: makes each transformer block."""
         super().__init__()
         self.pool = halving == "maxpool"
         self.first = block(in_channels, channels, 2 if halving == "strided" else 1)
@@ -89,7 +94,7 @@ class DownStage(nn.Module):
 def residual_encoder(in_channels: int, channels: Sequence[int], block: Block) -> nn.ModuleList:
     """The stages of an encoder without attention, max-pooling between them."""
     return nn.ModuleList(
-        DownStage(before, after, block, halving="maxpool" if level else None)
+        DownStage(before, after, block, "maxpool" if level else None)
         for level, (before, after) in enumerate(pairwise((in_channels, *channels)))
     )
 
@@ -97,7 +102,7 @@ def residual_encoder(in_channels: int, channels: Sequence[int], block: Block) ->
 class PlainUpStage(nn.Module):
     """Bring the coarser map to the skip's size and channels, join them, two convolutional blocks."""
 
-    def __init__(self, channels: int, block: Block = PreActivationBlock) -> None:
+    def __init__(self, channels: int, block: Block) -> None:
         super().__init__()
         self.project = UpsampledProjection(2 * channels, channels)
         self.blocks = nn.Sequential(block(2 * channels, channels), block(channels, channels))
@@ -108,17 +113,20 @@ class PlainUpStage(nn.Module):
         return x
 
 
+def residual_decoder(channels: Sequence[int], block: Block) -> nn.ModuleList:
+    """The stages of a decoder without attention, finest first."""
+    return nn.ModuleList(PlainUpStage(width, block) for width in channels[:-1])
+
+
 class AttentionUpStage(nn.Module):
     """The skip asks the coarser map; the answer plus the upsampled coarser map, the feed-forward, join with the skip, one block."""
 
-    def __init__(
-        self, channels: int, heads: int, attention: AttentionSettings, block: Block = PreActivationBlock
-    ) -> None:
+    def __init__(self, channels: int, heads: int, attention: Attention, block: Block) -> None:
         super().__init__()
         self.low_norm = nn.BatchNorm2d(2 * channels)
         self.skip_norm = nn.BatchNorm2d(channels)
         self.project = nn.Conv2d(2 * channels, channels, 1)
-        self.attention = EfficientAttention(channels, heads, attention, key_channels=2 * channels)
+        self.attention = attention(channels, heads, key_channels=2 * channels)
         self.feed_forward = FeedForward(channels)
         self.blocks = nn.Sequential(block(2 * channels, channels))
 
@@ -129,51 +137,27 @@ class AttentionUpStage(nn.Module):
         return x
 
 
-class _AttentionLevels:
-    """At which levels there is attention, with how many blocks and heads. Raises SettingError for UTNet's settings of those names."""
+def _heads_by_level(
+    channels: Sequence[int], attended: Levels, num_heads: Counts, attention_in: str
+) -> tuple[dict[int, int], dict[int, int]]:
+    """Heads at the attending levels of encoder and decoder, which uses those of the level below where there is an entry."""
+    deepest = len(channels) - 1
+    entries = entries_by_level("num_heads", num_heads, attended, deepest)
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        block_list: Sequence[int],
-        num_blocks: Sequence[int],
-        num_heads: Sequence[int],
-        attention_in: str,
-    ) -> None:
-        levels = len(channels) - 1
-        allowed = f"levels from 0 to {levels} (levels is {levels}), each once"
-        self.channels = channels
-        self.attended = check_listed("block_list", block_list, levels, allowed)
-        self.blocks = {0: 1} | entries_by_level("num_blocks", num_blocks, self.attended, levels)
-        self.heads = entries_by_level("num_heads", num_heads, self.attended, levels)
-        self.attention_in = check_choice("attention_in", attention_in, ATTENTION_IN)
+    def heads(level: int, entry: int) -> int:
+        if entry not in entries:
+            raise SettingError(f"num_heads is {num_heads}; level {entry} in block_list needs an entry too")
+        return check_divides("num_heads", entries[entry], channels[level], f"level {level}")
 
-    def encoder(self, level: int, attention: AttentionSettings) -> list[Callable[[], nn.Module]]:
-        """What makes each transformer block of an encoder level; none where it has no attention."""
-        if level not in self.attended or self.attention_in == "decoder":
-            return []
-        heads = self._heads_at(level, level)
-        return [partial(TransformerBlock, self.channels[level], heads, attention)] * self.blocks[level]
-
-    def decoder(self, level: int, attention: AttentionSettings, block: Block) -> nn.Module:
-        """A decoder level. It uses the heads of the encoder level below it where there is an entry, else its own."""
-        if level not in self.attended or self.attention_in == "encoder":
-            return PlainUpStage(self.channels[level], block)
-        heads = self._heads_at(level, level + 1 if level + 1 in self.heads else level)
-        return AttentionUpStage(self.channels[level], heads, attention, block)
-
-    def _heads_at(self, level: int, entry: int) -> int:
-        if entry not in self.heads:
-            given = tuple(self.heads.values())
-            raise SettingError(f"num_heads is {given!r}; level {entry} in block_list needs an entry too")
-        return check_divides("num_heads", self.heads[entry], self.channels[level], f"level {level}")
+    of_encoder = () if attention_in == "decoder" else attended
+    of_decoder = [level for level in attended if level < deepest and attention_in != "encoder"]
+    encoder = {level: heads(level, level) for level in of_encoder}
+    decoder = {level: heads(level, level + 1 if level + 1 in entries else level) for level in of_decoder}
+    return encoder, decoder
 
 
 class UTNet(UShapedNetwork):
-    """U-Net with efficient attention in encoder and decoder (Gao, Zhou, Metaxas, 2021).
-
-    See the module. Channels at level L are base_channels · 2^L.
-    """
+    """U-Net with efficient attention in encoder and decoder (Gao, Zhou, Metaxas, 2021)."""
 
     family: ClassVar[Family] = "hybrid"
     published: ClassVar[Mapping[str, str]] = {
@@ -188,79 +172,67 @@ class UTNet(UShapedNetwork):
         "aux_loss": "deep supervision at ½, ¼ and ⅛ of the resolution",
     }
 
-    @classmethod
-    def plan_settings(cls, **sizes: Any) -> dict[str, tuple[Any, str]]:
-        """See `utnet_planning.plan_attention`."""
-        return plan_attention(**sizes)
-
-    @classmethod
-    def completed_settings(cls, planned: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """See `utnet_planning.with_entries_by_level`."""
-        return with_entries_by_level(planned, given)
+    plan_settings = staticmethod(plan_attention)
+    completed_settings = staticmethod(with_entries_by_level)
 
     def __init__(
         self,
         *,
-        in_channels: int = 1,
-        num_classes: int = 4,
-        base_channels: int = 32,
-        levels: int = 4,
-        block_list: Sequence[int] = (1, 2, 3, 4),
-        num_blocks: Sequence[int] = (1, 1, 1, 1),
-        num_heads: Sequence[int] = (4, 4, 4, 4),
-        reduce_size: int = 8,
-        projection: str = "interp",
-        relative_position: str = "2d-bias",
-        attention_in: str = "both",
-        downsampling: str = "maxpool",
-        bottleneck: bool = False,
-        dropout: float = 0.1,
-        aux_loss: bool = True,
+        in_channels: Count = 1,
+        num_classes: Count = 4,
+        base_channels: Count = 32,
+        levels: Count = 4,
+        block_list: Levels = (1, 2, 3, 4),
+        num_blocks: Counts = (1, 1, 1, 1),
+        num_heads: Counts = (4, 4, 4, 4),
+        reduce_size: ReduceSize = 8,
+        projection: Projection = "interp",
+        relative_position: RelativePosition = "2d-bias",
+        attention_in: Literal["both", "encoder", "decoder"] = "both",
+        downsampling: Literal["maxpool", "strided"] = "maxpool",
+        bottleneck: Flag = False,
+        dropout: Fraction = 0.1,
+        aux_loss: Flag = True,
     ) -> None:
-        """levels: halvings. block_list: levels that carry attention. num_blocks, num_heads: an entry for each of them, or for
-        levels 1 … `levels`, or 0 … `levels`, or one for all; a decoder level uses the heads of the level below it, as in the official
-        code. reduce_size: keys and values are resized to reduce_size². projection: how, "interp" (bilinear) or "maxpool".
-        relative_position: "2d-bias" (a table), "1d-qk" (the paper's S_H + S_W) or "none". attention_in: "both", "encoder" or
-        "decoder". downsampling: "maxpool", or "strided" (a stride in the first block of a level). bottleneck: bottleneck blocks in
-        place of basic ones, except in the stem. dropout: of attention weights and of the attention's output, in training.
-        Raises SettingError.
+        """block_list: levels that carry attention. num_blocks, num_heads: an entry for each of them, or for levels 1 … `levels`, or
+        0 … `levels`, or one for all; a decoder level uses the heads of the level below it, as in the official code.
+        reduce_size, projection, relative_position: as in `EfficientAttention`. downsampling: "strided" is a stride in the first block of
+        a level. bottleneck: bottleneck blocks in place of basic ones, except in the stem. dropout: of attention weights and of the
+        attention's output, in training.
         """
-        super().__init__(
-            in_channels=in_channels,
-            num_classes=num_classes,
-            base_channels=base_channels,
-            levels=levels,
-            aux_loss=aux_loss,
-        )
-        check_choice("downsampling", downsampling, DOWNSAMPLINGS)
-        where = _AttentionLevels(self.channels, block_list, num_blocks, num_heads, attention_in)
-        attention = AttentionSettings(reduce_size, projection, relative_position, dropout)
-        block = _block(bottleneck, base_channels)
-        self.encoder = nn.ModuleList(
-            DownStage(
-                before,
-                after,
-                block if level else PreActivationBlock,
-                halving=downsampling if level else None,
-                transformer=where.encoder(level, attention),
+        super().__init__(num_classes, base_channels, levels, aux_loss)
+        if bottleneck and base_channels % 4:
+            raise SettingError(
+                f"base_channels is {base_channels}; with bottleneck blocks it must be a multiple of 4"
             )
-            for level, (before, after) in enumerate(pairwise((in_channels, *self.channels)))
+        block = PreActivationBottleneck if bottleneck else PreActivationBlock
+        attention = partial(
+            EfficientAttention,
+            reduce_size=reduce_size,
+            projection=projection,
+            relative_position=relative_position,
+            dropout=dropout,
         )
-        self.decoder = nn.ModuleList(where.decoder(level, attention, block) for level in range(levels))
-        prefer_channels_last(self)
+        attended = check_listed("block_list", block_list, levels, "levels")
+        blocks = {0: 1} | entries_by_level("num_blocks", num_blocks, attended, levels)
+        encoder_heads, decoder_heads = _heads_by_level(self.channels, attended, num_heads, attention_in)
+        self.encoder = nn.ModuleList()
+        for level, (before, after) in enumerate(pairwise((in_channels, *self.channels))):
+            heads = encoder_heads.get(level)
+            transformer = (
+                [partial(TransformerBlock, after, heads, attention)] * blocks[level] if heads else []
+            )
+            first, halving = (block, downsampling) if level else (PreActivationBlock, None)
+            self.encoder.append(DownStage(before, after, first, halving, transformer))
+        self.decoder = nn.ModuleList(
+            AttentionUpStage(width, decoder_heads[level], attention, block)
+            if level in decoder_heads
+            else PlainUpStage(width, block)
+            for level, width in enumerate(self.channels[:-1])
+        )
 
     def from_public_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """Those of the official UTNet; see `utseg.networks.pretrained.official`."""
         from utseg.networks.pretrained.official import from_official, is_official  # which knows this class
 
         return from_official(self, weights) if is_official(weights) else None
-
-
-def _block(bottleneck: bool, base_channels: int) -> Block:
-    if not check_flag("bottleneck", bottleneck):
-        return PreActivationBlock
-    if base_channels % 4:
-        raise SettingError(
-            f"base_channels is {base_channels}; with bottleneck blocks it must be a multiple of 4"
-        )
-    return PreActivationBottleneck

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from utseg.errors import SettingError
 from utseg.networks import build_network, known_settings
 from utseg.planning.plan import Plan
 
 if TYPE_CHECKING:
+    from utseg.fingerprint import Fingerprint
     from utseg.networks.network import SegmentationNetwork
 
 
@@ -42,17 +43,8 @@ class NetworkTask:
             )
 
 
-class HasSizes(Protocol):
-    """What a network's input and output follow from: `Plan` and `Fingerprint` have it."""
-
-    @property
-    def in_channels(self) -> int: ...
-    @property
-    def num_classes(self) -> int: ...
-
-
 def network_task(
-    of: HasSizes,
+    of: "Plan | Fingerprint",
     network_name: str,
     settings: Mapping[str, Any],
     *,

@@ -66,9 +66,8 @@ def attend(
     if rows_columns is not None:
         mask = (rows_columns[0][..., :, None] + rows_columns[1][..., None, :]).flatten(3)
     mask = None if mask is None else (mask * q_BEND.shape[-1] ** -0.5).to(q_BEND.dtype)
-    if isinstance(q_BEND, FakeTensor) and not on_cpu(
-        q_BEND
-    ):  # what the fused one runs on a GPU, which CPUs do not have
+    if isinstance(q_BEND, FakeTensor) and not on_cpu(q_BEND):
+        # what the fused one runs on a GPU, which CPUs do not have
         mask = None if mask is None else mask.expand(*q_BEND.shape[:3], -1)
         efficient = torch.ops.aten._scaled_dot_product_efficient_attention
         out_BEND = efficient(q_BEND, k_BEKD, v_BEKD, mask, torch.is_grad_enabled(), dropout)[0]
@@ -89,41 +88,27 @@ class _Tile(NamedTuple):
     heads: slice
     start: int
     stop: int
-    rows: list[
-        tuple[int, int, int, int]
-    ]  # coarse rows first … last of equal height, and their first and last query from `start`
+    rows: list[tuple[int, slice]]  # coarse rows, each with its queries counted from `start`
 
 
 def _tiles(images: int, heads: int, size_HW: tuple[int, int], reduce_size: int) -> Iterator[_Tile]:
     """As many whole coarse rows as `_TILE` queries hold; of a map that is smaller, as many heads."""
-    groups = _row_groups(size_HW, reduce_size)
-    at_once = max(1, min(heads, _TILE // (size_HW[0] * size_HW[1])))
+    height, width = size_HW
+    edges = [-(-row * height // reduce_size) * width for row in range(reduce_size + 1)]
+    groups: list[list[int]] = []  # coarse rows of a tile
+    for row in range(reduce_size):
+        if groups and edges[row + 1] - edges[groups[-1][0]] <= _TILE:
+            groups[-1].append(row)
+        elif edges[row] < edges[row + 1]:
+            groups.append([row])
+    at_once = max(1, min(heads, _TILE // (height * width)))
     for image in range(images):
         for head in range(0, heads, at_once):
-            for start, stop, rows in groups:
+            for group in groups:
+                start, stop = edges[group[0]], edges[group[-1] + 1]
+                rows = [(row, slice(edges[row] - start, edges[row + 1] - start)) for row in group]
+                rows = [(row, queries) for row, queries in rows if queries.start < queries.stop]
                 yield _Tile(image, slice(head, min(head + at_once, heads)), start, stop, rows)
-
-
-def _row_groups(
-    size_HW: tuple[int, int], reduce_size: int
-) -> list[tuple[int, int, list[tuple[int, int, int, int]]]]:
-    H, W = size_HW
-    groups: list[tuple[int, int, list[tuple[int, int, int, int]]]] = []
-    for row in range(reduce_size):
-        first, last = (-(-edge * H // reduce_size) * W for edge in (row, row + 1))
-        if first == last:
-            continue
-        if not groups or last - groups[-1][0] > _TILE:
-            groups.append((first, last, [(row, row + 1, 0, last - first)]))
-            continue
-        start, _, rows = groups.pop()
-        before, row_after, a, b = rows[-1]
-        if row_after == row and (b - a) == (last - first) * (row - before):
-            rows[-1] = (before, row + 1, a, last - start)
-        else:
-            rows.append((row, row + 1, first - start, last - start))
-        groups.append((start, last, rows))
-    return groups
 
 
 class _Scratch:
@@ -166,10 +151,10 @@ class _Scratch:
         h, T, K = self.shape(tile)
         return self._logits[: h * T * K].view(h, T, K)
 
-    def by_cell(self, x_hTK: Tensor, rows: tuple[int, int, int, int]) -> Tensor:
-        """The queries of some coarse rows, (h, coarse rows, pixel rows of one, W, K); a view."""
-        first, last, start, stop = rows
-        return x_hTK[:, start:stop].view(x_hTK.shape[0], last - first, -1, self.W, x_hTK.shape[2])
+    def by_pixel_row(self, x_hTK: Tensor, queries: slice) -> Tensor:
+        """The queries of a coarse row, (h, its pixel rows, W, K); a view."""
+        rows_hYWK: Tensor = x_hTK[:, queries].unflatten(1, (-1, self.W))
+        return rows_hYWK
 
     def weights(self, tile: _Tile) -> Tensor:
         """Attention weights (h, T, K) of a tile, before dropout. Overwritten by the next call."""
@@ -177,8 +162,8 @@ class _Scratch:
         logits = self.logits(tile)
         torch.bmm(self.q[at][:, queries], self.k[at].mT, out=logits)
         if self.bias is not None:
-            for rows in tile.rows:
-                self.by_cell(logits, rows).add_(self.bias[tile.heads, rows[0] : rows[1], None])
+            for row, of_row in tile.rows:
+                self.by_pixel_row(logits, of_row).add_(self.bias[tile.heads, row, None])
         if self.s_h is not None and self.s_w is not None:
             by_row_and_column = logits.unflatten(2, (self.R, self.R))
             by_row_and_column.add_(self.s_h[at][:, queries, :, None], alpha=self.scale)
@@ -243,8 +228,8 @@ class _Tiled(torch.autograd.Function):
             grad_q_BNED[tile.image, queries, tile.heads] = torch.bmm(grad, scratch.k[at]).transpose(0, 1)
             grad_k[at].baddbmm_(grad.mT, q[at][:, queries])
             if grad_bias is not None:
-                for rows in tile.rows:
-                    grad_bias[tile.heads, rows[0] : rows[1]].add_(scratch.by_cell(grad, rows).sum(2))
+                for row, of_row in tile.rows:
+                    grad_bias[tile.heads, row].add_(scratch.by_pixel_row(grad, of_row).sum(1))
             if grad_h is not None and grad_w is not None:
                 by_row_and_column = grad.unflatten(2, (scratch.R, scratch.R))
                 grad_h[at][:, queries] = by_row_and_column.sum(3)

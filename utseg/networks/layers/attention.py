@@ -10,7 +10,6 @@ What is cheaper here than in the plain form, and exactly equal to it:
 Axes: B batch, E heads, D dim_head, N = H·W query pixels, R reduce_size, K = R² keys.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -18,28 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utseg.networks.layers.attend import attend, coarse_cells
-from utseg.networks.layers.blocks import DepthwiseSeparable
-from utseg.networks.layers.checks import check_choice, check_fraction, check_whole
+from utseg.networks.layers.blocks import DepthwiseSeparable, join_heads, split_heads
 from utseg.networks.layers.dropout import dropout as drop
-
-PROJECTIONS = ("interp", "maxpool")
-RELATIVE_POSITIONS = ("2d-bias", "1d-qk", "none")
-
-
-@dataclass(frozen=True)
-class AttentionSettings:
-    """What every efficient attention of a network shares. Raises SettingError for a wrong value."""
-
-    reduce_size: int
-    projection: str
-    relative_position: str
-    dropout: float
-
-    def __post_init__(self) -> None:
-        check_whole("reduce_size", self.reduce_size, least=2)
-        check_choice("projection", self.projection, PROJECTIONS)
-        check_choice("relative_position", self.relative_position, RELATIVE_POSITIONS)
-        check_fraction("dropout", self.dropout)
 
 
 class PositionBias2D(nn.Module):
@@ -93,28 +72,31 @@ class EfficientAttention(nn.Module):
     """Attention from a map (B, C, H, W) to `reduce_size`² resized keys and values of itself or of another map."""
 
     def __init__(
-        self, channels: int, heads: int, settings: AttentionSettings, key_channels: int | None = None
+        self,
+        channels: int,
+        heads: int,
+        *,
+        reduce_size: int,
+        projection: str,
+        relative_position: str,
+        dropout: float,
+        key_channels: int | None = None,
     ) -> None:
-        """`key_channels`: channels of the other map; None is self-attention, where one depthwise convolution serves q, k and v."""
+        """`projection`: how keys and values are resized, "interp" (bilinear) or "maxpool". `relative_position`: "2d-bias" (a table),
+        "1d-qk" (the paper's S_H + S_W) or "none". `key_channels`: channels of the other map; None is self-attention, where one depthwise
+        convolution serves q, k and v.
+        """
         super().__init__()
-        self.heads = heads
-        self.reduce_size = settings.reduce_size
-        self.projection = settings.projection
-        self.dropout = settings.dropout
+        self.heads, self.reduce_size, self.projection, self.dropout = heads, reduce_size, projection, dropout
         if key_channels is None:
             self.to_qkv = DepthwiseSeparable(channels, 3 * channels)
         else:
             self.to_q = DepthwiseSeparable(channels, channels)
             self.to_kv = DepthwiseSeparable(key_channels, 2 * channels)
         self.to_out = DepthwiseSeparable(channels, channels)
-        position, size = settings.relative_position, settings.reduce_size
-        self.bias = PositionBias2D(size, heads) if position == "2d-bias" else None
-        self.logits = PositionLogits1D(size, channels // heads) if position == "1d-qk" else None
-
-    def _split_heads(self, x_BCHW: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, E, H·W, D); a view of a channels-last map."""
-        x_BNED: Tensor = x_BCHW.permute(0, 2, 3, 1).flatten(1, 2).unflatten(2, (self.heads, -1))
-        return x_BNED.transpose(1, 2)
+        self.bias = PositionBias2D(reduce_size, heads) if relative_position == "2d-bias" else None
+        logits = relative_position == "1d-qk"
+        self.logits = PositionLogits1D(reduce_size, channels // heads) if logits else None
 
     def _keys_and_values(self, mixed_BCHW: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Resized keys and values (B, E, K, D) of a map that went through its depthwise convolution."""
@@ -125,7 +107,7 @@ class EfficientAttention(nn.Module):
         else:
             both = F.adaptive_max_pool2d(F.conv2d(mixed_BCHW, weight), size)
         key, value = both.chunk(2, dim=1)
-        return self._split_heads(key), self._split_heads(value)
+        return split_heads(key, self.heads), split_heads(value, self.heads)
 
     def forward(self, x_BCHW: Tensor, other: Tensor | None = None) -> Tensor:
         """`other`: the map that keys and values come from, of any size; None is `x_BCHW` itself. Returns the shape of `x_BCHW`."""
@@ -133,10 +115,10 @@ class EfficientAttention(nn.Module):
         if other is None:
             mixed = self.to_qkv.depthwise(x_BCHW)
             weight = self.to_qkv.pointwise.weight
-            q_BEND = self._split_heads(F.conv2d(mixed, weight[:channels]))
+            q_BEND = split_heads(F.conv2d(mixed, weight[:channels]), self.heads)
             k_BEKD, v_BEKD = self._keys_and_values(mixed, weight[channels:])
         else:
-            q_BEND = self._split_heads(self.to_q(x_BCHW))
+            q_BEND = split_heads(self.to_q(x_BCHW), self.heads)
             k_BEKD, v_BEKD = self._keys_and_values(self.to_kv.depthwise(other), self.to_kv.pointwise.weight)
         dropout = self.dropout if self.training else 0.0
         bias_ECK = None if self.bias is None else self.bias()
@@ -144,7 +126,7 @@ class EfficientAttention(nn.Module):
         out_BNED = attend(
             q_BEND, k_BEKD, v_BEKD, size_HW, bias_ECK=bias_ECK, rows_columns=rows_columns, dropout=dropout
         )
-        out_BCHW = out_BNED.flatten(2).unflatten(1, size_HW).permute(0, 3, 1, 2)
+        out_BCHW = join_heads(out_BNED.transpose(1, 2), size_HW)
         return drop(self.to_out(out_BCHW), dropout, self.training)
 
     def macs_spared(self, x_BCHW: Tensor, other: Tensor | None = None) -> int:

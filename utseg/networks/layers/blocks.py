@@ -36,12 +36,32 @@ class DepthwiseSeparable(nn.Module):
         return x
 
 
-class PreActivationBlock(nn.Module):
-    """(BN → ReLU → 3×3) twice plus a shortcut. Nothing follows the sum.
+class _Residual(nn.Module):
+    """What a block computes plus a shortcut. Nothing follows the sum.
 
-    The shortcut is the identity, or BN → ReLU → 1×1 where channels or resolution change. `stride` is that of the first 3×3 and of the 1×1.
+    The shortcut is the identity, or BN → ReLU → 1×1 where channels or resolution change.
     He et al., *Identity Mappings in Deep Residual Networks*, ECCV 2016.
     """
+
+    def add_shortcut(self, in_channels: int, out_channels: int, stride: int) -> None:
+        self.shortcut: nn.Conv2d | None = None
+        if in_channels != out_channels or stride != 1:
+            self.shortcut_norm = nn.BatchNorm2d(in_channels)
+            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+    def residual(self, x_BCHW: Tensor) -> Tensor:
+        """What is added to the shortcut."""
+        raise NotImplementedError
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        y = self.residual(x_BCHW)
+        if self.shortcut is None:
+            return torch.add(y, x_BCHW)
+        return torch.add(y, norm_relu_conv(self.shortcut_norm, self.shortcut, x_BCHW))
+
+
+class PreActivationBlock(_Residual):
+    """(BN → ReLU → 3×3) twice plus a shortcut. `stride` is that of the first 3×3 and of the shortcut."""
 
     foldable: ClassVar[Pairs] = (("conv1", "norm2"),)
 
@@ -51,28 +71,16 @@ class PreActivationBlock(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.shortcut: nn.Conv2d | None = None
-        if in_channels != out_channels or stride != 1:
-            self.shortcut_norm = nn.BatchNorm2d(in_channels)
-            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+        self.add_shortcut(in_channels, out_channels, stride)
 
     def residual(self, x_BCHW: Tensor) -> Tensor:
-        """What is added to the shortcut."""
-        y = norm_relu_conv(self.norm1, self.conv1, x_BCHW)
-        out: Tensor = norm_relu_conv(self.norm2, self.conv2, y)
-        return out
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        y = self.residual(x_BCHW)
-        if self.shortcut is None:
-            return torch.add(y, x_BCHW)
-        return torch.add(y, norm_relu_conv(self.shortcut_norm, self.shortcut, x_BCHW))
+        return norm_relu_conv(self.norm2, self.conv2, norm_relu_conv(self.norm1, self.conv1, x_BCHW))
 
 
-class PreActivationBottleneck(nn.Module):
-    """BN → ReLU → 1×1, BN → ReLU → 3×3, BN → ReLU → 1×1 plus the shortcut of `PreActivationBlock`; a quarter of the channels inside.
+class PreActivationBottleneck(_Residual):
+    """BN → ReLU → 1×1, BN → ReLU → 3×3, BN → ReLU → 1×1 plus a shortcut; a quarter of the channels, a multiple of 4, inside.
 
-    `stride` is that of the 3×3 and of the shortcut. `out_channels` is a multiple of 4. He et al., ECCV 2016.
+    `stride` is that of the 3×3 and of the shortcut.
     """
 
     foldable: ClassVar[Pairs] = (("conv1", "norm2"), ("conv2", "norm3"))
@@ -86,18 +94,11 @@ class PreActivationBottleneck(nn.Module):
         self.conv2 = nn.Conv2d(inner, inner, 3, stride, padding=1, bias=False)
         self.norm3 = nn.BatchNorm2d(inner)
         self.conv3 = nn.Conv2d(inner, out_channels, 1, bias=False)
-        self.shortcut: nn.Conv2d | None = None
-        if in_channels != out_channels or stride != 1:
-            self.shortcut_norm = nn.BatchNorm2d(in_channels)
-            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+        self.add_shortcut(in_channels, out_channels, stride)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        y = norm_relu_conv(self.norm1, self.conv1, x_BCHW)
-        y = norm_relu_conv(self.norm2, self.conv2, y)
-        y = norm_relu_conv(self.norm3, self.conv3, y)
-        if self.shortcut is None:
-            return torch.add(y, x_BCHW)
-        return torch.add(y, norm_relu_conv(self.shortcut_norm, self.shortcut, x_BCHW))
+    def residual(self, x_BCHW: Tensor) -> Tensor:
+        y = norm_relu_conv(self.norm2, self.conv2, norm_relu_conv(self.norm1, self.conv1, x_BCHW))
+        return norm_relu_conv(self.norm3, self.conv3, y)
 
 
 class InstanceNorm(nn.Module):
@@ -133,6 +134,18 @@ class UpsampledProjection(nn.Conv2d):
         """What the published order costs more."""
         batch, _, height, width = low_BCHW.shape
         return batch * (size_HW[0] * size_HW[1] - height * width) * self.in_channels * self.out_channels
+
+
+def split_heads(x_BCHW: Tensor, heads: int) -> Tensor:
+    """(B, C, H, W) → (B, E, H·W, D); a view of a channels-last map."""
+    x_BNED: Tensor = x_BCHW.permute(0, 2, 3, 1).flatten(1, 2).unflatten(2, (heads, -1))
+    return x_BNED.transpose(1, 2)
+
+
+def join_heads(x_BEND: Tensor, size_HW: Sequence[int]) -> Tensor:
+    """The inverse of `split_heads`, channels last."""
+    x_BCHW: Tensor = x_BEND.transpose(1, 2).flatten(2).unflatten(1, tuple(size_HW)).permute(0, 3, 1, 2)
+    return x_BCHW
 
 
 def conv_norm_relu(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Sequential:

@@ -1,9 +1,7 @@
-"""Batch normalisation → ReLU → convolution that keeps one map for backward instead of two.
+"""Batch normalisation → ReLU → convolution that keeps one map for backward instead of two: that of the convolution is made again.
 
-Plain autograd keeps the input of the normalisation and that of the convolution. The second is cheap to make again from the first: one
-multiply-add and a ReLU, the statistics being known (Chen et al., *Training Deep Nets with Sublinear Memory Cost*, 2016; Rota Bulò,
-Porzi, Kontschieder, *In-Place Activated BatchNorm*, CVPR 2018). Running statistics are updated once, in forward.
-How a batch that lies on several processes is normalised is in `synchronised_norm`.
+Chen et al., *Training Deep Nets with Sublinear Memory Cost*, 2016; Rota Bulò, Porzi, Kontschieder, *In-Place Activated BatchNorm*,
+CVPR 2018. Running statistics are updated once, in forward. A batch that lies on several processes: `synchronised_norm`.
 """
 
 from typing import Any
@@ -61,17 +59,7 @@ class _NormReluConv(torch.autograd.Function):
         y = F.relu_(F.batch_norm(x_BCHW, mean, inverse_deviation.pow(-2), scale, shift, eps=0.0))
         seen, step = _seen(y.to(weight.dtype), weight, stride)
         grad_y, grad_weight, _ = torch.ops.aten.convolution_backward(
-            grad,
-            seen,
-            weight,
-            None,
-            step,
-            padding,
-            [1, 1],
-            False,
-            [0, 0],
-            1,
-            [True, True, False],
+            grad, seen, weight, None, step, padding, [1, 1], False, [0, 0], 1, [True, True, False]
         )
         if step != stride:
             whole = torch.zeros_like(y, dtype=grad_y.dtype)

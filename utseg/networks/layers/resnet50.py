@@ -2,33 +2,25 @@
 
 Kolesnikov et al., *Big Transfer*, ECCV 2020, as it stands before the Transformer in Dosovitskiy et al., *An Image is Worth 16x16 Words*,
 ICLR 2021 ("R50+ViT-B_16"). Everything is as those weights were trained: "same" padding (which puts the odd pixel behind), norm and ReLU
-after each convolution, 32 groups with eps 1e-6 in every norm. The TransUNet code, the usual port, pads
-evenly, gives `gn_proj` one group a channel and leaves the last row and column of the ¼ map zero; parameters are the same.
-
-Does not say what decodes its maps. Weights are loaded by `r50_vit_weights.py`.
+after each convolution, 32 groups with eps 1e-6 in every norm. The TransUNet code, the usual port, differs in padding and groups, not in
+its parameters. Weights are loaded by `r50_vit_weights.py`.
 """
 
-import itertools
 from collections.abc import Sequence
+from itertools import pairwise
 from math import gcd
+from typing import Annotated
 
 import torch
+from pydantic import Field, Strict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utseg.errors import SettingError
-from utseg.networks.layers.checks import check_whole, check_wholes
+from utseg.networks.layers.checks import Count
 
 LEVELS = 4
-
-
-def check_resnet(resnet_width: object, resnet_units: object) -> tuple[int, tuple[int, int, int]]:
-    """The settings of `ResNet50`, checked. Raises SettingError."""
-    width = check_whole("resnet_width", resnet_width, least=2)
-    units = check_wholes("resnet_units", resnet_units)
-    if len(units) != 3:
-        raise SettingError(f"resnet_units is {units!r}; it must be three whole numbers, such as (3, 4, 9)")
-    return width, (units[0], units[1], units[2])
+Width = Annotated[int, Strict(), Field(ge=2)]
+Units = tuple[Count, Count, Count]
 
 
 class StandardisedConv2d(nn.Conv2d):
@@ -94,17 +86,11 @@ class ResNet50(nn.Module):
         self.channels = (width, 4 * width, 8 * width, 16 * width)
         self.conv_root = StandardisedConv2d(in_channels * self.repeat, width, 7, 2)
         self.gn_root = group_norm(width)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                *(
-                    BottleneckUnit(
-                        channels if unit else before, channels // 4, 2 if block and not unit else 1
-                    )
-                    for unit in range(units[block])
-                )
-            )
-            for block, (before, channels) in enumerate(itertools.pairwise(self.channels))
-        )
+        self.blocks = nn.ModuleList()
+        for block, (before, channels) in enumerate(pairwise(self.channels)):
+            first = BottleneckUnit(before, channels // 4, 2 if block else 1)
+            others = (BottleneckUnit(channels, channels // 4) for _ in range(units[block] - 1))
+            self.blocks.append(nn.Sequential(first, *others))
 
     def forward(self, x_BCHW: Tensor) -> list[Tensor]:
         if self.repeat > 1:

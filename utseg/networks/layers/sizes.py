@@ -1,7 +1,7 @@
 """Any image size: pad to what the network's downsamplings divide, and cut the same margin off again.
 
 The border is repeated rather than zero-filled: a z-scored slice has no grey value that means "nothing", and a step at the border would
-be the strongest edge in the image. (Reflection would do as well but is not defined for margins wider than the image.)
+be the strongest edge in the image. Reflection is not defined for margins wider than the image.
 """
 
 from collections.abc import Sequence
@@ -27,22 +27,15 @@ def margins(size: int, multiple: int) -> tuple[int, int]:
     return before, padded - size - before
 
 
-def _by_axis(multiple: int | tuple[int, int]) -> tuple[int, int]:
-    return (multiple, multiple) if isinstance(multiple, int) else multiple
-
-
-def pad_to_multiple(x_BCHW: Tensor, multiple: int | tuple[int, int]) -> Tensor:
-    """Repeat the border evenly on both sides; returns the very same tensor where nothing is to be done.
-
-    `multiple`: of both axes, or (of the height, of the width).
-    """
-    height, width = (margins(x_BCHW.shape[axis - 2], of) for axis, of in enumerate(_by_axis(multiple)))
+def pad_to_multiple(x_BCHW: Tensor, multiple_HW: tuple[int, int]) -> Tensor:
+    """Repeat the border evenly on both sides; returns the very same tensor where nothing is to be done."""
+    height, width = map(margins, x_BCHW.shape[-2:], multiple_HW)
     if not any((*height, *width)):
         return x_BCHW
     return F.pad(x_BCHW, (*width, *height), mode="replicate")
 
 
-def crop_to_size(x_BCHW: Tensor, size_HW: tuple[int, int], multiple: int | tuple[int, int]) -> Tensor:
+def crop_to_size(x_BCHW: Tensor, size_HW: tuple[int, int], multiple_HW: tuple[int, int]) -> Tensor:
     """The inverse of `pad_to_multiple` for an image that had the size `size_HW`; a view."""
-    (top, _), (left, _) = map(margins, size_HW, _by_axis(multiple))
+    (top, _), (left, _) = map(margins, size_HW, multiple_HW)
     return x_BCHW[..., top : top + size_HW[0], left : left + size_HW[1]]

@@ -1,9 +1,8 @@
 """Parts of Swin Transformers: attention in windows that shift from block to block, merging and expanding of patches.
 
-Liu et al., *Swin Transformer*, ICCV 2021; the expanding layers are from Cao et al., *Swin-Unet*, ECCV Workshops 2022. Maps of any
-size: windows that reach over the border hold places that no query sees, and where a map is smaller than a window, the window is as
-small as the map. A shift is a margin of window - shift before the first row and column: the same groups of pixels that the published
-cyclic shift with its masks attends within, and nothing is rolled. No absolute positions, and no dropout of attention weights.
+Liu et al., *Swin Transformer*, ICCV 2021; the expanding layers are from Cao et al., *Swin-Unet*, ECCV Workshops 2022. Maps of any size:
+windows that reach over the border hold positions that no query sees; a map smaller than a window is one window. A shift is a margin of
+window - shift before the first row and column: the groups of pixels of the published cyclic shift with its masks, and nothing is rolled.
 
 Axes: B batch, H and W rows and columns of tokens, C channels, E heads, D channels of a head, G windows, K tokens of a window.
 """

@@ -2,9 +2,7 @@
 
 In parts, its statistics and gradients are those of the whole batch, exactly: moments and the two sums of backward are added over the
 processes, in float64. torch's SyncBatchNorm does so on GPUs only. What adds is handed in; this module knows of no process group.
-
-Ioffe and Szegedy, *Batch Normalization*, ICML 2015. The gradient is that of one loss, which all processes compute alike; gradients of
-scale and shift are those of this process's part, to be added by whoever adds those of all parameters.
+Gradients of scale and shift are those of this process's part, to be added by whoever adds those of all parameters.
 """
 
 from collections.abc import Callable

@@ -11,29 +11,20 @@ from torch import Tensor, nn
 
 from utseg.errors import InputError
 from utseg.networks.layers.attention import EfficientAttention
-from utseg.networks.layers.blocks import PreActivationBlock, PreActivationBottleneck
+from utseg.networks.layers.blocks import PreActivationBottleneck
 from utseg.networks.pretrained.fit import misshapen, require_fit
 from utseg.networks.utnet import AttentionUpStage, DownStage, PlainUpStage, TransformerBlock, UTNet
 
+Names = dict[str, str]  # inside a stage, ours to official
 _BLOCK = {
-    "norm1": "bn1",
-    "conv1": "conv1",
-    "norm2": "bn2",
-    "conv2": "conv2",
-    "norm3": "bn3",
-    "conv3": "conv3",
+    **{f"norm{number}": f"bn{number}" for number in (1, 2, 3)},
+    **{f"conv{number}": f"conv{number}" for number in (1, 2, 3)},
     "shortcut_norm": "shortcut.0",
     "shortcut": "shortcut.2",
 }
-_TRANSFORMER = {"norm": "bn1", "attention": "attn", "feed_forward.norm": "bn2", "feed_forward.conv": "mlp"}
-_DECODER = {
-    "low_norm": "bn_l",
-    "skip_norm": "bn_h",
-    "project": "conv_ch",
-    "attention": "attn",
-    "feed_forward.norm": "bn2",
-    "feed_forward.conv": "mlp",
-}
+_FEED_FORWARD = {"attention": "attn", "feed_forward.norm": "bn2", "feed_forward.conv": "mlp"}
+_TRANSFORMER = {"norm": "bn1", **_FEED_FORWARD}
+_DECODER = {"low_norm": "bn_l", "skip_norm": "bn_h", "project": "conv_ch", **_FEED_FORWARD}
 _ATTENTION = {
     "bias.table": "relative_position_encoding.relative_position_bias_table",
     "logits.key_w": "relative_position_encoding.key_rel_w",
@@ -43,72 +34,54 @@ _ATTENTION = {
 _CONSTANTS = ("relative_position_index",)
 
 
-def _stages(network: UTNet) -> Iterator[tuple[str, str]]:
-    """(our prefix, official prefix) of every block, joining convolution and head."""
+def _stages(network: UTNet) -> Iterator[tuple[str, str, Names]]:
+    """(our prefix, official prefix, names inside) of all that has weights. InputError where the official code has no such network."""
     deepest = len(network.decoder)
     for level, down in enumerate(network.encoder):
         assert isinstance(down, DownStage)
-        plain = not isinstance(down.second[0], TransformerBlock)
-        stage = f"down{level}.{'conv' if plain else 'blocks'}" if level else "inc"
-        first = 1 if down.pool else 0
-        yield f"encoder.{level}.first", f"{stage}.{first}"
-        for position in range(len(down.second)):
-            yield f"encoder.{level}.second.{position}", f"{stage}.{first + 1 + position}"
+        attended = isinstance(down.second[0], TransformerBlock)
+        if level and not attended:
+            if not down.pool:
+                raise _no_form("downsampling is 'strided'", f"the encoder's level {level}")
+            _check_basic(down.first, f"the encoder's level {level}")
+        stage, first = (f"down{level}.{'blocks' if attended else 'conv'}" if level else "inc"), int(down.pool)
+        yield f"encoder.{level}.first", f"{stage}.{first}", _BLOCK
+        for number in range(len(down.second)):
+            inside = _TRANSFORMER if attended else _BLOCK
+            yield f"encoder.{level}.second.{number}", f"{stage}.{first + 1 + number}", inside
     for level, up in enumerate(network.decoder):
         assert isinstance(up, AttentionUpStage | PlainUpStage)
         stage, attended = f"up{deepest - level}", isinstance(up, AttentionUpStage)
-        for position in range(len(up.blocks)):
-            yield (
-                f"decoder.{level}.blocks.{position}",
-                f"{stage}.{'blocks' if attended else 'conv'}.{position}",
-            )
         if attended:
-            yield f"decoder.{level}", f"{stage}.attn_decoder"
+            yield f"decoder.{level}", f"{stage}.attn_decoder", _DECODER
         else:
-            yield f"decoder.{level}.project", f"{stage}.conv_ch"
+            _check_basic(up.blocks[0], f"the decoder's level {level}")
+            yield f"decoder.{level}.project", f"{stage}.conv_ch", {"": ""}
+        for number in range(len(up.blocks)):
+            official = f"{stage}.{'blocks' if attended else 'conv'}.{number}"
+            yield f"decoder.{level}.blocks.{number}", official, _BLOCK
     for level in range(len(network.heads)):
-        yield f"heads.{level}", f"out{deepest - level}" if level else "outc"
+        yield f"heads.{level}", f"out{deepest - level}" if level else "outc", {"": ""}
 
 
-def _check_official_form(network: UTNet) -> None:
-    """InputError where the official code has no such network."""
-    for level, down in list(enumerate(network.encoder))[1:]:
-        assert isinstance(down, DownStage)
-        if isinstance(down.second[0], TransformerBlock):
-            continue
-        if not down.pool:
-            raise InputError(_no_form("downsampling is 'strided'", f"the encoder's level {level}"))
-        if isinstance(down.first, PreActivationBottleneck):
-            raise InputError(_no_form("bottleneck is True", f"the encoder's level {level}"))
-    for level, up in enumerate(network.decoder):
-        assert isinstance(up, AttentionUpStage | PlainUpStage)
-        if isinstance(up, PlainUpStage) and isinstance(up.blocks[0], PreActivationBottleneck):
-            raise InputError(_no_form("bottleneck is True", f"the decoder's level {level}"))
+def _check_basic(block: nn.Module, where: str) -> None:
+    if isinstance(block, PreActivationBottleneck):
+        raise _no_form("bottleneck is True", where)
 
 
-def _no_form(setting: str, place: str) -> str:
-    return (
-        f"{setting}, and {place} has no attention; the official UTNet applies this setting at levels with attention only, "
+def _no_form(setting: str, where: str) -> InputError:
+    return InputError(
+        f"{setting}, and {where} has no attention; the official UTNet applies this setting at levels with attention only, "
         "so its weights do not fit; change block_list or the setting"
     )
 
 
-def _table(module: nn.Module) -> dict[str, str]:
-    """Names inside a stage, ours to official."""
-    if isinstance(module, PreActivationBlock | PreActivationBottleneck):
-        return _BLOCK
-    if isinstance(module, TransformerBlock):
-        return _TRANSFORMER
-    return _DECODER if isinstance(module, AttentionUpStage) else {"": ""}
-
-
 def official_names(network: UTNet) -> dict[str, str]:
     """Every entry of our state dict → its official name. InputError where the official code has no such network."""
-    _check_official_form(network)
     ours = list(network.state_dict())
     found = {}
-    for prefix, official in _stages(network):
-        for part, official_part in _table(network.get_submodule(prefix)).items():
+    for prefix, official, inside in _stages(network):
+        for part, official_part in inside.items():
             start = ".".join(filter(None, (prefix, part))) + "."
             for name in (name for name in ours if name.startswith(start)):
                 leaf = _ATTENTION.get(name.removeprefix(start), name.removeprefix(start))

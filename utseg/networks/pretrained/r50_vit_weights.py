@@ -108,6 +108,8 @@ def import_r50_vit(parts: Mapping[str, Part], weights: Mapping[str, Tensor]) -> 
     if not any(stem in given for stem in _STEMS):
         return None
     with_vit = any(isinstance(part, VisionTransformer) for part in parts.values())
+    # the stem reads the image: the patch embedding does so where there is no ResNet before it
+    image_stem = _STEMS[len(parts) == 1 and with_vit]
     pieces = []
     for piece in (piece for prefix, part in parts.items() for piece in _pieces(part, prefix)):
         value = given.get(piece.public)
@@ -118,13 +120,14 @@ def import_r50_vit(parts: Mapping[str, Part], weights: Mapping[str, Tensor]) -> 
             and _grid_size(value.shape[1])
         ):
             piece = piece._replace(shape=(1, value.shape[1], piece.shape[2]))
-        # the stem reads the image: the patch embedding does so where there is no ResNet before it
-        of_image = len(parts) == 1 or piece.public == _STEMS[0]
-        if not (piece.public in _STEMS and of_image and piece.shape[2] != 3):
+        if piece.public != image_stem or piece.shape[2] == 3:
             pieces.append(piece)
     # scale and bias of some group norms are (1, 1, 1, channels)
-    there = [(piece, given[piece.public]) for piece in pieces if piece.public in given]
-    there = [(piece, value.flatten() if len(piece.shape) == 1 else value) for piece, value in there]
+    there = [
+        (piece, given[piece.public].flatten() if len(piece.shape) == 1 else given[piece.public])
+        for piece in pieces
+        if piece.public in given
+    ]
     wanted = {piece.public for piece in pieces} | {*_STEMS}
     body = _BODY if with_vit else _BLOCK
     problems = {
@@ -132,12 +135,10 @@ def import_r50_vit(parts: Mapping[str, Part], weights: Mapping[str, Tensor]) -> 
         "of another shape": misshapen((piece.public, value, piece.shape) for piece, value in there),
         "without a counterpart": [name for name in given if body.match(name) and name not in wanted],
     }
-    what = " and ".join(
-        "Transformer" if isinstance(p, VisionTransformer) else "ResNet-50" for p in parts.values()
-    )
-    require_fit(
-        f"the public weights do not fit the {what}", problems, "check the network's settings and the file"
-    )
+    kinds = {ResNet50: "ResNet-50", VisionTransformer: "Transformer"}
+    what = " and ".join(kinds[type(part)] for part in parts.values())
+    advice = "check the network's settings and the file"
+    require_fit(f"the public weights do not fit the {what}", problems, advice)
     found: dict[str, list[Tensor]] = {}
     for piece, value in there:
         found.setdefault(piece.ours, []).append(piece.convert(value).float())
