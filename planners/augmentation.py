@@ -1,4 +1,4 @@
-"""Ranges of augmentation: intensities wide enough for other vendors, places and sizes from how much the labelled structures vary.
+"""Ranges of augmentation: intensities wide enough for other vendors, positions and sizes from how much the labelled structures vary.
 
 Left to the recipe of training: nothing. What is drawn from the ranges is the augmentation's business.
 """

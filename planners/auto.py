@@ -1,4 +1,4 @@
-"""Plans from the fingerprint and a memory target: native resolution, a patch that shows the structures in their place, full width."""
+"""Plans from the fingerprint and a memory target: native resolution, a patch with the surroundings of the structures, full width."""
 
 from planners.capacity import Wishes
 from planners.composition import compose

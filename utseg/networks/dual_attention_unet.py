@@ -1,7 +1,7 @@
 """The pre-activation residual U-Net with dual attention at its bottleneck: each position asks all others, each channel all others.
 
 Fu et al.: *Dual Attention Network for Scene Segmentation* (DANet), CVPR 2019, in the network that is UTNet without attention; the
-sum of the two branches takes the place of the bottleneck's map. Convolutions are pre-activation as everywhere in that network.
+sum of the two branches replaces the bottleneck's map. Convolutions are pre-activation as everywhere in that network.
 
 The paper multiplies what attention adds by γ, which is learnt and starts at 0, so that no gradient reaches queries and keys at first.
 Here it starts at 0.1.

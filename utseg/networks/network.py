@@ -85,7 +85,7 @@ class SegmentationNetwork(nn.Module):
         return None
 
     def class_axes(self) -> dict[str, tuple[int, ...]]:
-        """The parameters that have an entry for each class, by name, and along which axes: what changes places with the labels.
+        """The parameters that have an entry for each class, by name, and along which axes: what is reordered with the labels.
 
         Overridden where classes are told apart before the heads.
         """

@@ -110,16 +110,10 @@ def swin_blocks(
     channels: int, drop_paths: Sequence[float], *, heads: int, window: int, mlp_ratio: int
 ) -> nn.Sequential:
     """A block for each rate of stochastic depth; every second one with its windows shifted by half a window."""
+    sizes = {"heads": heads, "window": window, "mlp_ratio": mlp_ratio}
     return nn.Sequential(
         *(
-            SwinBlock(
-                channels,
-                heads=heads,
-                window=window,
-                shift=window // 2 if position % 2 else 0,
-                mlp_ratio=mlp_ratio,
-                drop_path=rate,
-            )
+            SwinBlock(channels, shift=window // 2 if position % 2 else 0, drop_path=rate, **sizes)
             for position, rate in enumerate(drop_paths)
         )
     )
