@@ -8,7 +8,7 @@ from made_folds import make_folds
 from threads import one_thread  # noqa: F401 — used by being there
 
 from utseg.commands.find_best_configuration import main as find
-from utseg.selection import pairs
+from utseg.selection import masks
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def chosen(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which the choice was made once, pairs two cases at a time. Leave it as it was."""
     home = Path(shutil.copytree(made, tmp_path_factory.mktemp("chosen") / "home"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pairs, "CASES_AT_ONCE", 2)
+        patch.setattr(masks, "CASES_AT_ONCE", 2)
         patch.setattr("utseg.predict.pipeline.WITHOUT_POOL", 100)
         patch.setattr("utseg.selection.find.INLINE", 100)
         assert find(["-d", "Tiny", "--home", str(home), "--device", "cpu", "-np", "1", "--quiet"]) == 0

@@ -20,7 +20,8 @@ from utseg.inference.views import TestTimeAugmentation as Augmentation
 from utseg.predict.model import LoadedModel
 from utseg.predict.record import read_record
 from utseg.selection import best_augmentation, read_best
-from utseg.selection.augmentations import DEFAULT_SUBJECTS, draw_subjects
+from utseg.selection.augmentations import draw_subjects
+from utseg.selection.models import DEFAULT_TTA_SUBJECTS
 from utseg.training.record import WEIGHTS_FILE, read_run
 
 SUBJECTS = 8
@@ -206,4 +207,4 @@ def test_the_same_subjects_are_drawn_in_whatever_order_they_come(subjects, most)
 
 
 def test_the_help_says_how_many_subjects():
-    assert command.DEFAULT_TTA_SUBJECTS == DEFAULT_SUBJECTS
+    assert command.DEFAULT_TTA_SUBJECTS == DEFAULT_TTA_SUBJECTS

@@ -17,7 +17,7 @@ from utseg.predict.model import load_model
 from utseg.predict.pipeline import predict_cases
 from utseg.predict.record import read_record
 from utseg.rawdata import open_dataset
-from utseg.selection import best_runs, pairs, read_best
+from utseg.selection import best_runs, masks, read_best
 from utseg.training.record import read_run
 
 NAMES = ("auto_2d/UNet", "auto_2d/UTNet")
@@ -27,7 +27,7 @@ NAMES = ("auto_2d/UNet", "auto_2d/UTNet")
 def small_parts():
     """Cases in parts of two, joined and scored in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pairs, "CASES_AT_ONCE", 2)
+        patch.setattr(masks, "CASES_AT_ONCE", 2)
         patch.setattr("utseg.selection.find.INLINE", 100)
         yield
 

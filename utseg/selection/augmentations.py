@@ -1,17 +1,14 @@
 """Whether test-time augmentation pays for the chosen models: measured on out-of-fold subjects, by the folds that held them back.
 
-Tried are the views that training allows (`views.allowed`), against none at all, on some subjects only, drawn with a fixed seed: each costs
-as many passes through the networks as it has views. Masks are predicted as any others are, at native resolution, and stay in
-`selection/tta/A+B/VIEWS/FOLD/` with their `prediction.json`; they are not made again as long as images, weights and masks are those on
-record. What validation or pairs have already predicted in the same way is taken from there. Scored is what would be written: the masks
-after the chosen postprocessing.
+The views that training allows (`views.allowed`) are tried against none at all, on some subjects only, drawn with a fixed seed: each costs
+as many passes through the networks as it has views. Masks stay in `selection/tta/A+B/VIEWS/FOLD/` with their `prediction.json`, and are
+not made again as long as images, weights and masks are those on record. Scored are the masks after the chosen postprocessing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,21 +23,23 @@ from utseg.inference.views import (
 )
 from utseg.labels import structures
 from utseg.postprocess import Postprocessing, postprocess
-from utseg.predict.stages import MASK_SUFFIX
 from utseg.progress import progress
 from utseg.selection.choose import Candidate, Names, choose
-from utseg.selection.gain import BeforeAfter, Gain, measure_gain, too_few
-from utseg.selection.masks import InputChecksums, load_runs, missing, quietly
-from utseg.selection.models import FoldRun, TrainedModel
-from utseg.selection.scores import dice_by_label, mask_pairs, read_cut
+from utseg.selection.masks import CandidateMasks, Selection, load_runs, mask_file, missing, quietly
+from utseg.selection.models import FoldRun
+from utseg.selection.scores import (
+    BeforeAfter,
+    Gain,
+    dice_by_label,
+    mask_pairs,
+    measure_gain,
+    read_cut,
+    too_few,
+)
 from utseg.settings import Settings
-
-if TYPE_CHECKING:
-    import torch
 
 FOLDER = "tta"
 SEED = 0
-DEFAULT_SUBJECTS = 20
 LEAST_GAIN = 0.001
 """Each view costs a pass through every network; what does not show in the third digit of a Dice is not worth that."""
 RULE_IN_WORDS = (
@@ -87,28 +86,21 @@ class MeasuredAugmentation(Settings):
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The models, cases by the fold that held them back, and their masks by case id, mirrored as in training; what is done to masks.
+class AugmentedMasks:
+    """The masks of what was chosen with these or those views, and what is done to them after."""
 
-    `selection`: the folder below which masks of other views are.
-    """
-
-    models: tuple[TrainedModel, ...]
-    cases: Mapping[str, Sequence[Case]]
-    masks: Mapping[str, Path]
+    work: Selection
+    chosen: CandidateMasks
     postprocessing: Postprocessing
-    labels: Mapping[str, int]
-    reference_labels: Mapping[str, int]
-    selection: Path
 
     def runs(self, fold: str) -> tuple[FoldRun, ...]:
         """The runs of a fold."""
-        return tuple(model.folds[fold] for model in self.models)
+        return tuple(model.folds[fold] for model in self.chosen.models)
 
     @cached_property
     def all_runs(self) -> tuple[FoldRun, ...]:
         """The runs of all folds that held somebody back."""
-        return tuple(run for fold in self.cases for run in self.runs(fold))
+        return tuple(run for fold in self.work.comparable.cases for run in self.runs(fold))
 
     def is_as_validated(self, tta: TestTimeAugmentation) -> bool:
         """Whether the runs' validation, and pairs, were predicted just so."""
@@ -117,41 +109,38 @@ class Chosen:
 
     def folder(self, tta: TestTimeAugmentation, fold: str) -> Path:
         """Where the masks of a fold with these views are."""
-        models = "+".join(model.name.replace("/", "-") for model in self.models)
+        models = "+".join(model.name.replace("/", "-") for model in self.chosen.models)
         turns = "_".join(f"{angle:g}" for angle in tta.rotation_degrees)
         views = [f"mirror_{''.join(tta.mirror_axes)}"] if tta.mirror_axes else []
         views += [f"turn_{turns}"] if turns else []
-        return self.selection / FOLDER / models / ("+".join(views) or "none") / fold
+        return self.work.folder / FOLDER / models / ("+".join(views) or "none") / fold
 
     def dice(self, tta: TestTimeAugmentation, cases: Mapping[str, Sequence[Case]]) -> Floats:
         """(C, L): of the masks with these views after postprocessing, in the order of the cases."""
-        return np.stack([row for fold, some in cases.items() for row in self._dice(tta, fold, some)])
-
-    def _dice(self, tta: TestTimeAugmentation, fold: str, cases: Sequence[Case]) -> Iterator[Floats]:
-        if self.is_as_validated(tta):
-            masks = [self.masks[case.case_id] for case in cases]
-        else:
-            masks = [self.folder(tta, fold) / f"{case.case_id}{MASK_SUFFIX}" for case in cases]
-        for pair in mask_pairs(cases, masks, self.labels, self.reference_labels):
-            mask_ZYX, reference_ZYX = read_cut(pair)
-            mask_ZYX = postprocess(mask_ZYX, self.postprocessing, self.labels)
-            yield dice_by_label(mask_ZYX, reference_ZYX, self.labels)
+        labels, rows = self.chosen.labels, []
+        validated = {
+            case.case_id: mask for case, mask in zip(self.work.cases, self.chosen.masks, strict=True)
+        }
+        for fold, some in cases.items():
+            if self.is_as_validated(tta):
+                masks = [validated[case.case_id] for case in some]
+            else:
+                masks = [mask_file(self.folder(tta, fold), case) for case in some]
+            for pair in mask_pairs(some, masks, labels, self.work.comparable.labels):
+                mask_ZYX, reference_ZYX = read_cut(pair)
+                mask_ZYX = postprocess(mask_ZYX, self.postprocessing, labels)
+                rows.append(dice_by_label(mask_ZYX, reference_ZYX, labels))
+        return np.stack(rows)
 
 
 def measure_augmentation(
-    chosen: Chosen,
-    subjects: Sequence[str],
-    most_subjects: int,
-    inputs: InputChecksums,
-    *,
-    device: "torch.device",
-    workers: int | None = None,
+    masks: AugmentedMasks, subjects: Collection[str], most_subjects: int
 ) -> MeasuredAugmentation | None:
     """What test-time augmentation gains on at most so many of the subjects, which all have a score; none where they are too few to tell.
 
     None where there is nothing to measure: training allows no view, no subjects are wanted, or no score is defined.
     """
-    wanted = allowed([run.record.plan.augmentation for run in chosen.all_runs])
+    wanted = allowed([run.record.plan.augmentation for run in masks.all_runs])
     drawn = draw_subjects(subjects, most_subjects)
     if not wanted or not drawn:
         return None
@@ -160,14 +149,17 @@ def measure_augmentation(
         few = f"{len(drawn)} subjects are too few to tell which of {len(wanted)} pays"
     if few:
         return MeasuredAugmentation(chosen=NO_AUGMENTATION, why=f"{few}, so there is none", subjects=drawn)
-    of_drawn = {fold: [case for case in some if case.subject in drawn] for fold, some in chosen.cases.items()}
+    of_drawn = {
+        fold: [case for case in some if case.subject in drawn]
+        for fold, some in masks.work.comparable.cases.items()
+    }
     of_drawn = {fold: some for fold, some in of_drawn.items() if some}
-    _predict_missing(chosen, (NO_AUGMENTATION, *wanted), of_drawn, inputs, device, workers)
+    _predict_missing(masks, (NO_AUGMENTATION, *wanted), of_drawn)
     subjects_C = np.array([case.subject for some in of_drawn.values() for case in some])
-    plain_CL, *tried_CL = (chosen.dice(tta, of_drawn) for tta in (NO_AUGMENTATION, *wanted))
-    names = list(structures(chosen.labels))
+    plain_CL, *tried_CL = (masks.dice(tta, of_drawn) for tta in (NO_AUGMENTATION, *wanted))
+    names = list(structures(masks.chosen.labels))
     trials = tuple(
-        _trial(tta, chosen, measure_gain(plain_CL, dice_CL, subjects_C, names, len(wanted)))
+        _trial(tta, masks, measure_gain(plain_CL, dice_CL, subjects_C, names, len(wanted)))
         for tta, dice_CL in zip(wanted, tried_CL, strict=True)
     )
     values_TS = np.stack([subject_scores(dice_CL, subjects_C) for dice_CL in (plain_CL, *tried_CL)])
@@ -187,7 +179,7 @@ def measure_augmentation(
     )
 
 
-def draw_subjects(subjects: Sequence[str], most: int) -> tuple[str, ...]:
+def draw_subjects(subjects: Collection[str], most: int) -> tuple[str, ...]:
     """At most so many of the subjects, always the same ones, sorted."""
     ordered = sorted(set(subjects))
     drawn = np.random.default_rng(SEED).permutation(len(ordered))[:most]
@@ -195,19 +187,14 @@ def draw_subjects(subjects: Sequence[str], most: int) -> tuple[str, ...]:
 
 
 def _predict_missing(
-    chosen: Chosen,
-    wanted: Sequence[TestTimeAugmentation],
-    cases: Mapping[str, Sequence[Case]],
-    inputs: InputChecksums,
-    device: "torch.device",
-    workers: int | None,
+    masks: AugmentedMasks, wanted: Sequence[TestTimeAugmentation], cases: Mapping[str, Sequence[Case]]
 ) -> None:
     """Makes the masks that are not there yet."""
     todo: dict[str, list[tuple[TestTimeAugmentation, list[Case]]]] = {}
     for fold, some in cases.items():
         for tta in wanted:
-            if not chosen.is_as_validated(tta) and (
-                absent := missing(chosen.folder(tta, fold), chosen.runs(fold), some, inputs, tta=tta)
+            if not masks.is_as_validated(tta) and (
+                absent := missing(masks.folder(tta, fold), masks.runs(fold), some, masks.work.inputs, tta=tta)
             ):
                 todo.setdefault(fold, []).append((tta, absent))
     parts = sum(map(len, todo.values()))
@@ -215,15 +202,17 @@ def _predict_missing(
         for fold, of_fold in todo.items():
             from utseg.predict.pipeline import predict_cases
 
-            models = load_runs(chosen.runs(fold), device)
+            models = load_runs(masks.runs(fold), masks.work.device)
             for tta, absent in of_fold:
                 with quietly():
-                    predict_cases(absent, models, chosen.folder(tta, fold), tta=tta, workers=workers)
+                    predict_cases(
+                        absent, models, masks.folder(tta, fold), tta=tta, workers=masks.work.request.workers
+                    )
                 advance()
 
 
-def _trial(tta: TestTimeAugmentation, chosen: Chosen, found: Gain) -> AugmentationTrial:
-    passes = [tta.within(run.record.plan.augmentation).forwards for run in chosen.all_runs]
+def _trial(tta: TestTimeAugmentation, masks: AugmentedMasks, found: Gain) -> AugmentationTrial:
+    passes = [tta.within(run.record.plan.augmentation).forwards for run in masks.all_runs]
     doubt = found.doubt("whether it pays")
     if found.subjects >= LEAST_SUBJECTS and found.interval95 and found.interval95[1] < 0:
         doubt = "it costs Dice"
@@ -244,13 +233,13 @@ def _choose(
 ) -> tuple[TestTimeAugmentation, str]:
     """The augmentation to predict with, and why."""
     paying = [
-        Candidate(trial.words, (), 1, trial.passes, values_S)
+        (Candidate(name=trial.words, gmac=trial.passes, mean_dice=float(values_S.mean())), values_S)
         for trial, values_S in zip(trials, values_TS, strict=True)
         if trial.pays
     ]
     if not paying:
         return NO_AUGMENTATION, "none of those tried pays, so there is none"
-    name = choose(paying, subjects_S).chosen.candidate.name
+    name = choose(paying, subjects_S).chosen.name
     taken = next(trial for trial in trials if trial.words == name)
     why = (
         f"{taken.words} gains {taken.gain:.4f} over no augmentation, for {taken.passes:g} passes instead of 1"

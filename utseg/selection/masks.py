@@ -1,8 +1,15 @@
-"""Out-of-fold masks: which are there already, by which weights, shown which views, from which images; and those that are not, made."""
+"""Out-of-fold masks: which are there already, by which weights, views and images; and those of pairs, which are made here.
+
+The masks of a pair are of the mean of both models' probabilities, each of the fold that held the case back. They stay in
+`selection/pairs/A+B/FOLD/` with their `prediction.json`, and are not made again as long as images, weights and masks are those on record.
+"""
 
 import logging
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +17,11 @@ from utseg.case import Case
 from utseg.errors import ArtefactError
 from utseg.files import sha256
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation
-from utseg.predict.record import PREDICTION_FILE, input_checksums, read_record
-from utseg.predict.stages import MASK_SUFFIX
-from utseg.selection.models import FoldRun
+from utseg.predict.ensemble import ensemble_folders
+from utseg.predict.record import PREDICTION_FILE, read_record
+from utseg.predict.stages import MASK_SUFFIX, PROBABILITIES_SUFFIX
+from utseg.progress import progress
+from utseg.selection.models import Comparable, FoldRun, SelectionRequest, TrainedModel
 from utseg.training.record import VALIDATION_FOLDER
 
 if TYPE_CHECKING:
@@ -21,30 +30,72 @@ if TYPE_CHECKING:
     from utseg.predict.model import LoadedModel
 
 logger = logging.getLogger("utseg")
+PairOfModels = tuple[TrainedModel, TrainedModel]
+SELECTION_FOLDER = "selection"
+PAIRS = "pairs"
+PROBABILITIES = "probabilities"
+CASES_AT_ONCE = 24
+"""So many have probabilities on disk at once, of each model: 24 of 10 × 256 × 256 with four classes take a few hundred MB at most."""
 
 
-class InputChecksums:
-    """SHA-256 of the cases' images, each computed when it is first asked for."""
+@dataclass(frozen=True)
+class Selection:
+    """A selection at work: what is asked for and compared, by case id the SHA-256 of each image file, and who works in parallel."""
 
-    def __init__(self) -> None:
-        self._known: dict[str, dict[str, str]] = {}
+    request: SelectionRequest
+    comparable: Comparable
+    inputs: Mapping[str, Mapping[str, str]]
+    executor: Executor
 
-    def of(self, case: Case) -> dict[str, str]:
-        """By file name."""
-        if case.case_id not in self._known:
-            self._known[case.case_id] = input_checksums(case)
-        return self._known[case.case_id]
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """All cases that are compared."""
+        return self.comparable.all_cases
+
+    @property
+    def folder(self) -> Path:
+        """Where masks are kept."""
+        return self.request.results / SELECTION_FOLDER
+
+    @property
+    def device(self) -> "torch.device":
+        """What predicts."""
+        from utseg.device import resolve_device
+
+        return resolve_device(self.request.device)
 
 
-def validation_masks(run: FoldRun, cases: Sequence[Case], inputs: InputChecksums) -> list[Path]:
+@dataclass(frozen=True)
+class CandidateMasks:
+    """One model, or a pair, with its out-of-fold mask of every case, in the order of the cases, and the runs that would predict."""
+
+    name: str
+    models: tuple[TrainedModel, ...]
+    masks: tuple[Path, ...]
+    runs: tuple[FoldRun, ...]
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """How its masks are numbered."""
+        return self.runs[0].record.plan.preprocessing.labels
+
+
+def mask_file(folder: Path, case: Case) -> Path:
+    """The mask of a case in a folder."""
+    return folder / f"{case.case_id}{MASK_SUFFIX}"
+
+
+def validation_masks(
+    run: FoldRun, cases: Sequence[Case], inputs: Mapping[str, Mapping[str, str]]
+) -> list[Path]:
     """The masks of the run's validation. Raises ArtefactError where one is not on record, by these weights and this image."""
     folder = run.folder / VALIDATION_FOLDER
     if absent := missing(folder, (run,), cases, inputs):
         raise ArtefactError(
-            f"{folder / absent[0].case_id}{MASK_SUFFIX}: not there, or not what {PREDICTION_FILE} says of the weights and the image "
+            f"{mask_file(folder, absent[0])}: not there, or not what {PREDICTION_FILE} says of the weights and the image "
             f"that are there now; delete {folder / 'summary.json'} and run utseg_train with --resume: it predicts the held-back cases again"
         )
-    return [folder / f"{case.case_id}{MASK_SUFFIX}" for case in cases]
+    return [mask_file(folder, case) for case in cases]
 
 
 def labels_in(folder: Path) -> dict[str, int]:
@@ -59,7 +110,7 @@ def missing(
     folder: Path,
     runs: Sequence[FoldRun],
     cases: Sequence[Case],
-    inputs: InputChecksums,
+    inputs: Mapping[str, Mapping[str, str]],
     suffix: str = MASK_SUFFIX,
     tta: TestTimeAugmentation = AS_MIRRORED_IN_TRAINING,
 ) -> list[Case]:
@@ -76,7 +127,7 @@ def missing(
 
     def is_made(case: Case) -> bool:
         entry, path = record.cases.get(case.case_id), folder / f"{case.case_id}{suffix}"
-        if entry is None or entry.inputs != inputs.of(case) or entry.frame != case.frame:
+        if entry is None or entry.inputs != inputs[case.case_id] or entry.frame != case.frame:
             return False
         return path.name in entry.files and path.is_file() and sha256(path) == entry.files[path.name]
 
@@ -99,3 +150,59 @@ def quietly() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def pair_folder(selection: Path, pair: PairOfModels, fold: str) -> Path:
+    """Where the masks of a pair's fold are."""
+    return selection / PAIRS / "+".join(model.name.replace("/", "-") for model in pair) / fold
+
+
+def make_pairs(pairs: Sequence[PairOfModels], work: Selection) -> None:
+    """Makes the masks of all pairs that are not there yet.
+
+    Probabilities that `validation/` has are used; else the cases are predicted, a few at a time, into a folder that is removed when all
+    pairs of them are joined: what is on disk at once does not grow with the number of cases.
+    """
+    parts = [
+        (fold, of_fold[first : first + CASES_AT_ONCE])
+        for fold, of_fold in work.comparable.cases.items()
+        for first in range(0, len(of_fold), CASES_AT_ONCE)
+    ]
+    with progress("out-of-fold masks of pairs, parts", len(parts)) as advance:
+        for fold, some in parts:
+            try:
+                _join_part(pairs, fold, some, work)
+            finally:
+                shutil.rmtree(work.folder / PROBABILITIES, ignore_errors=True)
+            advance()
+
+
+def _join_part(pairs: Sequence[PairOfModels], fold: str, cases: Sequence[Case], work: Selection) -> None:
+    from utseg.predict.pipeline import predict_cases
+
+    todo: dict[PairOfModels, list[Case]] = {}
+    wanted: dict[TrainedModel, dict[str, Case]] = {}
+    for pair in pairs:
+        runs = [model.folds[fold] for model in pair]
+        if absent := missing(pair_folder(work.folder, pair, fold), runs, cases, work.inputs):
+            todo[pair] = absent
+            for model in pair:
+                wanted.setdefault(model, {}).update((case.case_id, case) for case in absent)
+    with quietly():
+        folders = {}
+        for model, of_model in wanted.items():
+            run, of_run = model.folds[fold], [*of_model.values()]
+            folders[model] = run.folder / VALIDATION_FOLDER
+            if missing(folders[model], (run,), of_run, work.inputs, PROBABILITIES_SUFFIX):
+                folders[model] = work.folder / PROBABILITIES / run.name.replace("/", "-")
+                loaded = load_runs((run,), work.device)
+                predict_cases(
+                    of_run, loaded, folders[model], save_probabilities=True, workers=work.request.workers
+                )
+        for pair, absent in todo.items():
+            ensemble_folders(
+                [folders[model] for model in pair],
+                pair_folder(work.folder, pair, fold),
+                case_ids=[case.case_id for case in absent],
+                executor=work.executor,
+            )

@@ -14,10 +14,35 @@ from utseg.errors import InputError, listing
 from utseg.files import sha256
 from utseg.home import check_name, plan_folder_name
 from utseg.labels import match_labels
+from utseg.planning.memory import forward_gmac
+from utseg.planning.task import planned_task
 from utseg.training.record import RUN_FILE, WEIGHTS_FILE, RunRecord, is_finished, read_run
 
 logger = logging.getLogger("utseg")
 FOLD = re.compile(r"fold\d+")
+FIELD_MM = 320.0
+DEFAULT_TTA_SUBJECTS = 20
+
+
+@dataclass(frozen=True)
+class SelectionRequest:
+    """`raw`, `preprocessed` and `results` are the dataset's folders. `planners`, `models`: these only; all where empty.
+
+    `pairs`: whether pairs of models are tried too. `tta_subjects`: on how many at most test-time augmentation is measured.
+    `options`: words that `utseg_predict` needs to find the dataset.
+    """
+
+    dataset: str
+    raw: Path
+    preprocessed: Path
+    results: Path
+    planners: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    pairs: bool = True
+    tta_subjects: int = DEFAULT_TTA_SUBJECTS
+    device: str = "auto"
+    workers: int | None = None
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,6 +57,19 @@ class FoldRun:
     def name(self) -> str:
         """PLAN_2d/MODEL/FOLD, below `results/NAME`."""
         return "/".join(self.folder.parts[-3:])
+
+    @property
+    def gmac(self) -> float:
+        """10⁹ multiply-accumulates for a slice of 320 × 320 mm, all mirrorings included, overlap of windows not.
+
+        Plans of other spacings and patches are so compared on the same field of view.
+        """
+        plan = self.record.plan
+        height, width = (
+            size * mm for size, mm in zip(plan.patch_size, plan.preprocessing.spacing_yx_mm, strict=True)
+        )
+        mirrorings: int = 2 ** len(set(plan.augmentation.mirror_axes))
+        return forward_gmac(planned_task(plan)) * (FIELD_MM**2 / (height * width)) * mirrorings
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from utseg.files import sha256, write_text
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation
 from utseg.postprocess import Postprocessing
 from utseg.selection.augmentations import MeasuredAugmentation
+from utseg.selection.choose import Candidate
 from utseg.selection.trials import Trial
 from utseg.settings import Settings, read_model
 from utseg.training.record import RUN_FILE, WEIGHTS_FILE
@@ -25,33 +26,6 @@ class BestMember(Settings):
 
     run: str
     weights_sha256: str
-
-
-class Against(Settings):
-    """How far a candidate is behind the best: mean difference over subjects, its interval, p of the paired test, subjects."""
-
-    difference: float
-    interval95: Interval | None
-    p: float | None
-    subjects: int
-
-
-class CandidateRecord(Settings):
-    """One candidate. `labels`: mean Dice per label over subjects; `undefined` of its case–label pairs have none and are left out.
-
-    `gmac`: 10⁹ multiply-accumulates for a slice of 320 × 320 mm with all members and mirrorings. `tied`: not apart from the best.
-    """
-
-    name: str
-    models: tuple[str, ...]
-    members: int
-    gmac: float
-    mean_dice: float
-    interval95: Interval | None
-    labels: dict[str, float | None]
-    undefined: int
-    against_best: Against | None
-    tied: bool
 
 
 class Compared(Settings):
@@ -88,7 +62,7 @@ class Best(Settings):
     labels: dict[str, int]
     postprocessing: Postprocessing
     compared: Compared
-    candidates: tuple[CandidateRecord, ...]
+    candidates: tuple[Candidate, ...]
     postprocessing_rule: str
     postprocessing_tried: tuple[Trial, ...]
     augmentation: MeasuredAugmentation | None = None

@@ -14,8 +14,7 @@ from utseg.evaluate.subjects import Floats, Interval
 from utseg.labels import structures
 from utseg.postprocess import Postprocessing, Rule, in_words, postprocess
 from utseg.postprocess.rules import FillHoles, KeepLargest, KeepLargestOfLabel, MaskArray, RemoveIslands
-from utseg.selection.gain import BeforeAfter, Gain, measure_gain
-from utseg.selection.scores import dice_by_label
+from utseg.selection.scores import BeforeAfter, Gain, dice_by_label, measure_gain
 from utseg.settings import Settings
 
 ISLANDS_BELOW = 0.1
