@@ -47,10 +47,7 @@ def test_a_tie_is_called_a_tie_and_the_cheaper_one_wins():
         "cheap": True,
         "worse": False,
     }
-    assert (
-        "the cheapest of these wins the tie: cheap" in found.why
-        or found.candidates[0].name == "cheap"
-    )
+    assert "the cheapest of these wins the tie: cheap" in found.why or found.candidates[0].name == "cheap"
 
 
 def test_a_tie_reaches_past_the_runner_up():

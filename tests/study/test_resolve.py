@@ -18,8 +18,8 @@ from rawfiles import change_voxels, make_nifti
 import utseg.study.resolve as resolve_module
 from utseg.errors import InputError
 from utseg.home import Home
-from utseg.study import code_identity
-from utseg.study.code_identity import code_sha256
+from utseg.study import checksums
+from utseg.study.checksums import code_sha256
 from utseg.study.definition import parse_definition
 from utseg.study.expand import expand
 from utseg.study.resolve import SHARED_OUT, StudyRequest, resolve, slot_seconds
@@ -188,7 +188,7 @@ def test_the_code_of_a_plugin_is_its_module_and_what_it_imports_of_its_package(t
     network = importlib.import_module("plugin_of_hearts.network").Net
 
     def sha256():
-        code_identity._code_sha256.cache_clear()
+        checksums._code_sha256.cache_clear()
         return code_sha256(network)
 
     before = sha256()

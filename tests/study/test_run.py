@@ -21,14 +21,13 @@ from utseg.rawdata import open_dataset
 from utseg.study import run
 from utseg.study.data import DATA_FOLDER
 from utseg.study.definition import read_definition, with_values
-from utseg.study.execute import execute_job
 from utseg.study.expand import expand
 from utseg.study.jobs import OUTCOME_FILE, Job, read_job, read_outcome, write_job, write_outcome
 from utseg.study.jobs import test_folder as folder_of_test
 from utseg.study.record import read_study
 from utseg.study.resolve import StudyRequest, resolve
 from utseg.study.run import run_study
-from utseg.study.walk import check_trained
+from utseg.study.walk import check_trained, execute_job
 from utseg.training.record import read_run
 
 pytestmark = pytest.mark.slow
@@ -194,7 +193,7 @@ def is_alive(pid):
 
 def test_a_killed_worker_leaves_no_orphan_and_its_run_goes_on(long_job):
     folder, job = long_job
-    words = f"from utseg.study.execute import execute_job; execute_job({str(folder)!r})"
+    words = f"from utseg.study.walk import execute_job; execute_job({str(folder)!r})"
     worker = subprocess.Popen([sys.executable, "-c", words])
     wait_for(lambda: epochs_done(folder) >= 1)
     child = int((folder / ".lock").read_text().split()[-1])

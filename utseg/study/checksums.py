@@ -1,20 +1,26 @@
-"""SHA-256 of the raw files of cases and of their voxels, kept between studies, and the proof that no scan is on two sides of a run.
+"""What runs are known by: SHA-256 of raw files, of their voxels, and of the code that trains; and that no scan is on two sides of a run.
 
 A file whose size and time of change are those on record is not read again. Checksums are by content: a dataset may be moved or renamed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import ast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
+from typing import Any
 
 from utseg.case import Case
 from utseg.compute.pool import available_cores
 from utseg.errors import CaseErrors, InputError, UtsegError
-from utseg.files import read_json, sha256, stamp, write_json
+from utseg.files import read_json, sha256, sha256_json, stamp, write_json
 from utseg.fingerprint.same_scan import same_subjects
 from utseg.progress import progress
 
 CHECKSUMS_FILE = "checksums.json"
+OUR_PACKAGE = "utseg"
 Stamp = list[int]
 Voxels = dict[str, str]
 """Checksum of the voxels of each frame that was looked at; the key of a file without frames is empty."""
@@ -125,3 +131,43 @@ def _entry(path: Path, frames: Iterable[int | None]) -> Entry | InputError:
         return error
     except OSError as error:
         return InputError(f"{path}: cannot be read ({error.strerror or error})")
+
+
+def code_sha256(thing: Any) -> str:
+    """Of the file of a class or function, and of the files of its own package that it imports (of ours: of its own room)."""
+    return _code_sha256(thing.__module__)
+
+
+@cache
+def _code_sha256(module: str) -> str:
+    package, _, rest = module.partition(".")
+    if package == OUR_PACKAGE:
+        package = f"{package}.{rest.partition('.')[0]}"
+    sources: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        spec = _spec(name) if name == package or name.startswith(f"{package}.") else None
+        if name in sources or spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+            continue
+        sources[name] = Path(spec.origin).read_text(encoding="utf-8")
+        waiting += _imported(sources[name], spec)
+    return sha256_json(sources)
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    try:
+        return find_spec(name)
+    except ModuleNotFoundError:  # what is imported from a module is no module of it
+        return None
+
+
+def _imported(source: str, importer: ModuleSpec) -> Iterator[str]:
+    """The names of modules that a file imports, and of what it imports from them, which may be modules too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), importer.parent)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)

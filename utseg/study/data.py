@@ -24,8 +24,7 @@ from utseg.home import PLAN_FILE, plan_folder_name
 from utseg.planning.plan import PREPROCESSING_PREFIX, Plan, read_plan
 from utseg.preprocess.dataset import PlanRequest, prepare_dataset
 from utseg.preprocess.splits import SPLITS_FILE, write_splits
-from utseg.study.checksums import Checksums
-from utseg.study.code_identity import code_sha256
+from utseg.study.checksums import Checksums, code_sha256
 from utseg.study.definition import Definition
 from utseg.study.expand import PlannedRun, StudyPlan, expand
 from utseg.trainer import planned_step

@@ -1,24 +1,64 @@
-"""What a study will take, before it is run: the cost of each distinct run, from steps that are timed here and plans that are made
-or previewed.
+"""What a study will take, before it is run: the cost of each distinct run, from training steps and predictions that are timed here.
 
-Nothing is written.
+What is timed is the network, which is thrown away: augmentation, reading and writing come on top, as fixed seconds for each case. Nothing
+is written. Axes: B batch, C channels, H and W rows and columns of a patch.
 """
 
 import logging
+import time
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from math import ceil, prod
+from typing import TYPE_CHECKING, Any
 
 from utseg.compute.pool import available_cores
 from utseg.errors import UtsegError
+from utseg.fingerprint import Fingerprint
+from utseg.planning.plan import Plan
+from utseg.planning.survey import survey
 from utseg.planning.task import planned_task
+from utseg.preprocess.case import target_size
 from utseg.progress import progress
 from utseg.study.data import measured, own_fingerprint
 from utseg.study.jobs import finished_outcome
 from utseg.study.resolve import ResolvedRun, ResolvedStudy, StudyRequest
-from utseg.study.speed import Cost, Speed, expected_cost, measure
+
+if TYPE_CHECKING:
+    import torch
+
+    from utseg.training.recipe import Recipe
 
 logger = logging.getLogger("utseg")
+MEASURED_BATCH = 2
+MEASURED_STEPS = 3
+WINDOW_OVERLAP = 0.5
+SECONDS_PER_CASE = 0.2
+SECONDS_PER_MEGAVOXEL = 0.8
+"""Reading, resampling, restoring, judging, writing and scoring, on one core."""
+SECONDS_TO_START = 8.0
+"""Starting Python and torch, and worker processes for prediction and for scoring."""
+VALIDATION_SHARE = 0.1
+"""Of training, at most: validations in between, and at native resolution at the end."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of an iteration with the plan's batch, and of the prediction of one patch."""
+
+    iteration_s: float
+    patch_s: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run is expected to take. `memory_gb` (1024³ bytes) is that of a training step."""
+
+    training_s: float
+    testing_s: float
+    memory_gb: float
+    parameters: int
+    gmac: float
 
 
 @dataclass(frozen=True)
@@ -55,15 +95,15 @@ def estimate(study: ResolvedStudy, request: StudyRequest, executor: Executor | N
                 key = (planned_task(plan), recipe.amp)
                 if key not in speeds:
                     speeds[key] = measure(plan, recipe, device)
-                cost = expected_cost(
-                    plan,
-                    step_kind(recipe, device),
-                    speeds[key],
-                    own_fingerprint(run.data.own, known),
-                    epochs=study.epochs,
-                    slot_s=study.slot_s,
-                    tested=sum(len(cases) for cases in run.planned.testing.values()),
-                )
+                figures = survey(planned_task(plan), step_kind(recipe, device))
+                tested = sum(len(cases) for cases in run.planned.testing.values())
+                own = own_fingerprint(run.data.own, known)
+                testing_s = testing_seconds(speeds[key], plan, own, tested)
+                iterations = (study.epochs or plan.epochs) * plan.iterations_per_epoch
+                training_s = iterations * speeds[key].iteration_s * (1 + VALIDATION_SHARE)
+                if study.slot_s is not None:
+                    training_s = max(0.0, study.slot_s - testing_s)
+                cost = Cost(training_s, testing_s, figures.memory_gb, figures.parameters, figures.gmac)
                 found.append(Estimate(run, same, finished, cost))
             advance()
     return found
@@ -73,3 +113,65 @@ def total_seconds(estimates: list[Estimate], parallel: int) -> float:
     """What is left to do, so many runs at once."""
     left = [one.cost for one in estimates if one.cost is not None and not one.finished]
     return sum(cost.training_s + cost.testing_s for cost in left) / parallel
+
+
+def measure(plan: Plan, recipe: "Recipe", device: "torch.device", *, training: bool = True) -> Speed:
+    """Times a few training steps (unless only predictions matter), in the recipe's precision, and predictions.
+
+    Raises SettingError for a wrong setting.
+    """
+    import torch
+
+    from utseg.training.step import precision
+
+    model = planned_task(plan).build().to(device)
+    image_BCHW = torch.zeros(MEASURED_BATCH, plan.in_channels, *plan.patch_size, device=device)
+
+    def step() -> None:
+        with precision(recipe.amp, device):
+            outputs = model(image_BCHW)
+        outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
+        torch.stack([output.float().square().mean() for output in outputs]).sum().backward()
+
+    def predict() -> None:
+        with torch.inference_mode():
+            model.main_logits(image_BCHW)
+
+    iteration_s = _median_seconds(step, device) * plan.batch_size / MEASURED_BATCH if training else 0.0
+    model.eval()
+    return Speed(iteration_s, _median_seconds(predict, device) / MEASURED_BATCH)
+
+
+def _median_seconds(work: Callable[[], None], device: "torch.device") -> float:
+    import torch
+
+    taken = []
+    for _ in range(MEASURED_STEPS + 1):
+        began = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken.append(time.perf_counter() - began)
+    return sorted(taken[1:])[MEASURED_STEPS // 2]
+
+
+def testing_seconds(speed: Speed, plan: Plan, fingerprint: Fingerprint, cases: int) -> float:
+    """Predicting and scoring so many cases of the size that the training cases have in the middle."""
+    spacing, size = fingerprint.overall.spacing_zyx_mm, fingerprint.overall.size_zyx
+    rows, columns = target_size(
+        (round(size[1].median), round(size[2].median)),
+        (spacing[1].median, spacing[2].median),
+        plan.preprocessing.spacing_yx_mm,
+    )
+    sides = zip((rows, columns), plan.patch_size, strict=True)
+    windows = prod(
+        1 + max(0, ceil((length - patch) / (patch * (1 - WINDOW_OVERLAP)))) for length, patch in sides
+    )
+    views = 1 << len(plan.augmentation.mirror_axes)
+    patches = cases * size[0].median * windows * views
+    megavoxels = size[0].median * size[1].median * size[2].median / 1e6
+    return (
+        patches * speed.patch_s
+        + cases * (SECONDS_PER_CASE + SECONDS_PER_MEGAVOXEL * megavoxels)
+        + SECONDS_TO_START
+    )

@@ -5,6 +5,7 @@ Everything that can be wrong before a pixel is read is found here. What a run co
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 from utseg.case import Case, Dataset
@@ -24,6 +25,7 @@ from utseg.study.subjects import (
 
 SEPARATOR = " · "
 NETWORK_PREFIX = "network."
+AUGMENTATION_PREFIX = "augmentation."
 
 
 @dataclass(frozen=True)
@@ -97,34 +99,41 @@ def expand(
         raise InputError(
             f"{where}: test.datasets: {trained} has to be in it, for train.leave_out tests there"
         )
-    own = held_out_cases(dataset, by, definition.test.share, where) if trained in tested else ()
-    sets, remarks = training_sets(definition, dataset, {case.subject for case in own}, where)
-    runs = []
-    for seed in definition.seeds:
-        for each in sets:
-            testing = _testing(each, own, divided, trained, tested, where)
-            trained_on, testing = _with_own_names(each, testing, datasets, trained)
-            for planner in definition.plans:
-                for variant in definition.variants or (Variant(),):
-                    for network in (variant.network,) if variant.network else definition.networks:
-                        settings = {**definition.settings, **variant.settings}
-                        name = _run_name(definition, network, planner, variant, each, seed)
-                        runs.append(
-                            PlannedRun(
-                                name=name,
-                                network=network,
-                                planner=planner,
-                                variant=variant.name,
-                                part=variant.part,
-                                seed=seed,
-                                settings=settings,
-                                trained_on=trained_on,
-                                testing=testing,
-                            )
-                        )
+    held_out = held_out_cases(dataset, by, definition.test.share, where) if trained in tested else ()
+    sets, remarks = training_sets(definition, dataset, {case.subject for case in held_out}, where)
+    sides = []
+    for each in sets:
+        testing = {name: _tested_cases(each, held_out, divided[name], name == trained) for name in tested}
+        if empty := next((name for name, cases in testing.items() if not cases), None):
+            raise InputError(
+                f"{where}: test.datasets: no case of {empty} has a label; there is nothing to test on"
+            )
+        sides.append(_with_own_names(each, testing, datasets, trained))
+    variants = definition.variants or (Variant(),)
+    runs = [
+        PlannedRun(
+            name=_run_name(definition, network, planner, variant, trained_on, seed),
+            network=network,
+            planner=planner,
+            variant=variant.name,
+            part=variant.part,
+            seed=seed,
+            settings={**definition.settings, **variant.settings},
+            trained_on=trained_on,
+            testing=testing,
+        )
+        for seed, (trained_on, testing), planner, variant in product(
+            definition.seeds, sides, definition.plans, variants
+        )
+        for network in _networks(definition, variant)
+    ]
     for run in runs:
         check_disjoint(run.subjects, trained, f"{where}: {run.name}")
     return StudyPlan(definition, datasets, trained, by, tuple(runs), tuple(remarks))
+
+
+def _networks(definition: Definition, variant: Variant) -> tuple[str, ...]:
+    return (variant.network,) if variant.network else definition.networks
 
 
 def _as_one(dataset: Dataset, same: Mapping[str, str]) -> Dataset:
@@ -161,28 +170,13 @@ def _run_name(
     return SEPARATOR.join([*words, f"seed {seed}"])
 
 
-def _testing(
-    each: TrainingSet,
-    own: Sequence[Case],
-    datasets: Mapping[str, Dataset],
-    trained: str,
-    tested: Sequence[str],
-    where: str,
-) -> dict[str, tuple[Case, ...]]:
-    found = {}
-    for name in tested:
-        if name == trained:
-            left_out = set(each.left_out)
-            extra = [case for case in datasets[name].training_cases() if case.subject in left_out]
-            cases = tuple({case.case_id: case for case in (*own, *extra)}.values())
-        else:
-            cases = labelled(datasets[name])
-        if not cases:
-            raise InputError(
-                f"{where}: test.datasets: no case of {name} has a label; there is nothing to test on"
-            )
-        found[name] = cases
-    return found
+def _tested_cases(
+    each: TrainingSet, held_out: Sequence[Case], dataset: Dataset, is_trained: bool
+) -> tuple[Case, ...]:
+    if not is_trained:
+        return labelled(dataset)
+    left_out = [case for case in dataset.training_cases() if case.subject in each.left_out]
+    return tuple({case.case_id: case for case in (*held_out, *left_out)}.values())
 
 
 def _by_column(definition: Definition, datasets: Mapping[str, Dataset], where: str) -> str:
@@ -219,28 +213,24 @@ def _check_names(definition: Definition, where: str) -> None:
     """Raises UsageError for networks and planners that do not exist, SettingError for keys that a network does not have."""
     from utseg.networks import network_settings
 
-    for number, network in enumerate(definition.networks):
-        _check_known("networks", network, f"{where}: networks.{number}")
-    for number, planner in enumerate(definition.plans):
-        _check_known("planners", planner, f"{where}: plans.{number}")
-    own = [(f"{where}: settings", network, definition.settings) for network in definition.networks]
+    for key, kind in (("networks", "networks"), ("plans", "planners")):
+        for number, name in enumerate(getattr(definition, key)):
+            _check_known(kind, name, f"{where}: {key}.{number}")
+    tried = [(f"{where}: settings", network, definition.settings) for network in definition.networks]
     for number, variant in enumerate(definition.variants, start=1):
-        place = f"{where}: variants, number {number}"
+        which = f"{where}: variants, number {number}"
         if variant.network:
-            _check_known("networks", variant.network, f"{place}: network")
-        networks = (variant.network,) if variant.network else definition.networks
+            _check_known("networks", variant.network, f"{which}: network")
         settings = {**definition.settings, **variant.settings}
-        own += [(f"{place}: settings", network, settings) for network in networks]
-    groups = ("augmentation.",)
-    for place, network, settings in own:
+        tried += [(f"{which}: settings", network, settings) for network in _networks(definition, variant)]
+    for which, network, settings in tried:
         known = [NETWORK_PREFIX + key for key in network_settings(network)]
-        known += [key for key in setting_keys(Plan) if key.startswith(groups)]
+        known += [key for key in setting_keys(Plan) if key.startswith(AUGMENTATION_PREFIX)]
         for key in settings:
-            if key.startswith((NETWORK_PREFIX, *groups)) and key not in known:
+            if key.startswith((NETWORK_PREFIX, AUGMENTATION_PREFIX)) and key not in known:
                 group = key.partition(".")[0]
-                raise unknown_key(
-                    key, [name for name in known if name.startswith(f"{group}.")], f"{place} for {network}"
-                )
+                alike = [name for name in known if name.startswith(f"{group}.")]
+                raise unknown_key(key, alike, f"{which} for {network}")
 
 
 def _check_known(kind: Any, name: str, where: str) -> None:

@@ -14,8 +14,7 @@ from utseg.errors import CaseErrors, InputError, SettingError, UtsegError
 from utseg.extensions import find
 from utseg.fingerprint import Fingerprint
 from utseg.home import Home
-from utseg.study.checksums import Checksums
-from utseg.study.code_identity import code_sha256
+from utseg.study.checksums import Checksums, code_sha256
 from utseg.study.data import DATA_FOLDER, RunData, cases_of, measured, planned, run_data, train_settings
 from utseg.study.expand import PlannedRun, StudyPlan
 from utseg.study.jobs import identity_checksum, run_folder

@@ -12,15 +12,39 @@ from pathlib import Path
 from utseg.compute.children import stop_children
 from utseg.compute.pool import available_cores, run_each
 from utseg.errors import FolderBusy, InputError, Interrupted, UtsegError
+from utseg.evaluate.tables import number
 from utseg.files import folder_lock, remove_leftovers, require_writable, write_text
-from utseg.fingerprint import Fingerprint
 from utseg.study.data import measured, prepare, train_settings
 from utseg.study.definition import to_toml
-from utseg.study.execute import execute_job
-from utseg.study.jobs import LOG_FILE, Job, JobTest, RunOutcome, finished_outcome, write_job, write_outcome
-from utseg.study.progress import StudyProgress
-from utseg.study.record import DEFINITION_FILE, STUDY_FILE, StudyRecord, read_study
+from utseg.study.jobs import (
+    ID_DIGITS,
+    LOG_FILE,
+    Job,
+    JobTest,
+    RunOutcome,
+    finished_outcome,
+    read_outcome,
+    write_job,
+    write_outcome,
+)
+from utseg.study.record import (
+    ALL,
+    DEFINITION_FILE,
+    MEAN_LABEL,
+    SEEN,
+    STUDY_FILE,
+    UNSEEN,
+    Role,
+    StudyDataset,
+    StudyRecord,
+    StudyRun,
+    read_study,
+    write_study,
+)
 from utseg.study.resolve import ResolvedRun, ResolvedStudy, StudyRequest
+from utseg.study.subjects import labelled
+from utseg.study.tables import Tables
+from utseg.study.walk import execute_job
 
 logger = logging.getLogger("utseg")
 
@@ -35,70 +59,102 @@ def run_study(study: ResolvedStudy, request: StudyRequest, executor: Executor | 
     require_writable(request.output)
     with folder_lock(request.output):
         remove_leftovers(request.output, recursive=False)
-        _check_same_study(study, request.output)
+        name = study.plan.definition.name
+        if (request.output / STUDY_FILE).is_file() and (there := read_study(request.output).name) != name:
+            raise InputError(
+                f"{request.output}: the study {there!r} is there, not {name!r}; choose another folder with -o"
+            )
         write_text(request.output / DEFINITION_FILE, to_toml(study.plan.definition))
-        progress = StudyProgress(study, request)
+        running = _Running(study, request, executor)
         todo = [run for run in study.distinct if finished_outcome(run.folder, run.checksum) is None]
         known = len(study.distinct) - len(todo)
         logger.info("%d runs: %d have finished, %d are to be done", len(study.distinct), known, len(todo))
-        progress.write()
+        running.write()
         try:
-            ready = list(_prepared(todo, study, request, progress, executor))
-            with _engine(request, executor) as engine:
-                _execute(ready, engine, progress)
+            ready = list(running.prepared(todo))
+            running.execute(ready)
         except KeyboardInterrupt:
             raise Interrupted(
-                f"interrupted after {progress.done} of {len(study.distinct)} runs, all is saved; run the same command again to go on"
+                f"interrupted after {running.done} of {len(study.distinct)} runs, all is saved; run the same command again to go on"
             ) from None
         finally:
-            progress.write()
-    return progress.record
+            running.write()
+    return running.record
 
 
-def _check_same_study(study: ResolvedStudy, output: Path) -> None:
-    if (output / STUDY_FILE).is_file():
-        name = read_study(output).name
-        if name != study.plan.definition.name:
-            raise InputError(
-                f"{output}: the study {name!r} is there, not {study.plan.definition.name!r}; choose another folder with -o"
-            )
+class _Running:
+    """A study that is running. `done`: distinct runs that had finished before, or have finished or failed since."""
 
+    def __init__(self, study: ResolvedStudy, request: StudyRequest, executor: Executor | None) -> None:
+        self._study, self._request, self._executor = study, request, executor
+        self._tables = Tables(request.output, study.plan.by)
+        self.record = study_record(study, request)
+        self.done = len({run.id for run in self.record.runs if run.state == "finished"})
 
-def _prepared(
-    todo: Sequence[ResolvedRun],
-    study: ResolvedStudy,
-    request: StudyRequest,
-    progress: StudyProgress,
-    executor: Executor | None,
-) -> Iterator[ResolvedRun]:
-    """The runs whose data and jobs are made. Where a plan cannot be made, the runs that need it have failed."""
-    if not todo:
-        return
-    known = measured(study.plan.dataset, request.home.preprocessed, executor, request.workers)
-    made: dict[Path, UtsegError | None] = {}
-    for run in todo:
-        folder = run.data.plan_folder
-        problem = run.setup if isinstance(run.setup, UtsegError) else None
-        if problem is None:
-            if folder not in made:
+    def write(self) -> None:
+        """Writes `study.json` and, once a run has finished, the tables."""
+        self.record = study_record(self._study, self._request)
+        write_study(self.record, self._request.output)
+        if finished := [run for run in self.record.runs if run.state == "finished"]:
+            self._tables.write(finished)
+
+    def prepared(self, todo: Sequence[ResolvedRun]) -> Iterator[ResolvedRun]:
+        """The runs whose data and jobs are made. Where a plan cannot be made, the runs that need it have failed."""
+        if not todo:
+            return
+        preparing = self._executor, self._request.workers
+        known = measured(self._study.plan.dataset, self._request.home.preprocessed, *preparing)
+        problems: dict[Path, UtsegError | None] = {}
+        for run in todo:
+            folder = run.data.plan_folder
+            problem = run.setup if isinstance(run.setup, UtsegError) else problems.get(folder)
+            if problem is None and folder not in problems:
                 logger.info("preparing the data of %s: %s", run.planned.trained_on.name, folder)
-                made[folder] = _prepare(run, known, request, executor)
-            problem = made[folder]
-        write_job(_job(run, study, request), run.folder)
-        if problem is None:
-            yield run
-        else:
-            _failed(run, problem, progress)
+                try:
+                    prepare(run.data, known, *preparing)
+                except UtsegError as error:
+                    problem = error
+                problems[folder] = problem
+            write_job(_job(run, self._study, self._request), run.folder)
+            if problem is None:
+                yield run
+            else:
+                self._failed(run, problem)
 
+    def execute(self, ready: Sequence[ResolvedRun]) -> None:
+        """Does the runs, and writes after each what is known."""
+        runs = {str(run.folder): run for run in ready}
+        with _engine(self._request, self._executor) as engine:
+            for each in run_each(execute_job, runs, engine, name=lambda folder: runs[folder].planned.name):
+                run = runs[each.item]
+                if each.error is None:
+                    self._ended(run)
+                elif isinstance(each.error, FolderBusy | Interrupted):
+                    logger.info("%s: %s; run the study again to go on", run.planned.name, each.error)
+                else:
+                    self._failed(run, each.error)
 
-def _prepare(
-    run: ResolvedRun, known: Fingerprint, request: StudyRequest, executor: Executor | None
-) -> UtsegError | None:
-    try:
-        prepare(run.data, known, executor, request.workers)
-    except UtsegError as error:
-        return error
-    return None
+    def _failed(self, run: ResolvedRun, error: UtsegError) -> None:
+        first, *others = error.lines()
+        more = f" (and {len(others)} more, see {run.folder / LOG_FILE})" if others else ""
+        write_outcome(RunOutcome(checksum=run.checksum, state="failed", error=first + more), run.folder)
+        self._ended(run)
+
+    def _ended(self, run: ResolvedRun) -> None:
+        self.write()
+        self.done += 1
+        entry = next(one for one in self.record.runs if one.id == run.checksum[:ID_DIGITS])
+        count = f"[{self.done}/{len(self._study.distinct)}]"
+        if entry.state == "failed":
+            logger.warning("%s %s: failed: %s", count, entry.run, entry.error)
+            return
+        dice = {
+            row["tested_on"]: row["dice"]
+            for row in self._tables.of(entry)
+            if row["group"] == ALL and row["label"] == MEAN_LABEL and row["dice"] is not None
+        }
+        scores = [f"{kind} {number(dice[kind], 3)}" for kind in (SEEN, UNSEEN) if kind in dice]
+        logger.info("%s %s: mean Dice %s", count, entry.run, ", ".join(scores) or "undefined")
 
 
 def _job(run: ResolvedRun, study: ResolvedStudy, request: StudyRequest) -> Job:
@@ -144,20 +200,54 @@ def _engine(request: StudyRequest, executor: Executor | None) -> Iterator[Execut
         threads.shutdown()
 
 
-def _execute(ready: Sequence[ResolvedRun], engine: Executor, progress: StudyProgress) -> None:
-    by_folder = {str(run.folder): run for run in ready}
-    for each in run_each(execute_job, by_folder, engine, name=lambda folder: by_folder[folder].planned.name):
-        run = by_folder[each.item]
-        if each.error is None:
-            progress.ended(run)
-        elif isinstance(each.error, FolderBusy | Interrupted):
-            logger.info("%s: %s; run the study again to go on", run.planned.name, each.error)
-        else:
-            _failed(run, each.error, progress)
+def study_record(study: ResolvedStudy, request: StudyRequest) -> StudyRecord:
+    """What is known of a study and all its runs now."""
+    plan = study.plan
+    tested = plan.definition.test.datasets or (plan.trained,)
+    datasets = {}
+    for name, dataset in plan.datasets.items():
+        roles: dict[Role, bool] = {"train": name == plan.trained, "test": name in tested}
+        cases = labelled(dataset)
+        datasets[name] = StudyDataset(
+            cases=len(cases),
+            subjects=len({case.subject for case in cases}),
+            role=tuple(role for role, has in roles.items() if has),
+            folder=str(dataset.folder.absolute()),
+        )
+    return StudyRecord(
+        name=plan.definition.name,
+        question=plan.definition.question,
+        by=plan.by,
+        definition=plan.definition.model_dump(mode="json"),
+        datasets=datasets,
+        labels=dict(plan.dataset.labels),
+        max_time_s=request.max_time_s,
+        slot_s=study.slot_s,
+        runs=tuple(_study_run(run, study) for run in study.runs),
+    )
 
 
-def _failed(run: ResolvedRun, error: UtsegError, progress: StudyProgress) -> None:
-    first, *others = error.lines()
-    more = f" (and {len(others)} more, see {run.folder / LOG_FILE})" if others else ""
-    write_outcome(RunOutcome(checksum=run.checksum, state="failed", error=first + more), run.folder)
-    progress.ended(run)
+def _study_run(run: ResolvedRun, study: ResolvedStudy) -> StudyRun:
+    planned, by = run.planned, study.plan.by
+    outcome = read_outcome(run.folder, run.checksum)
+    if outcome is not None and outcome.state == "finished":
+        outcome = finished_outcome(run.folder, run.checksum)  # None where its model or scores are gone
+    return StudyRun(
+        run=planned.name,
+        id=run.checksum[:ID_DIGITS],
+        folder=str(run.folder),
+        network=planned.network,
+        plan=planned.planner,
+        seed=planned.seed,
+        fold=planned.trained_on.fold,
+        dataset=study.plan.trained,
+        trained_on=planned.trained_on.name,
+        variant=planned.variant,
+        part=planned.part,
+        settings=dict(planned.settings),
+        seen=tuple(
+            sorted({value for case in planned.trained_on.cases if (value := case.groups.get(by, ""))})
+        ),
+        subjects=planned.subjects,
+        **(outcome.model_dump(exclude={"format", "checksum"}) if outcome else {}),
+    )

@@ -1,7 +1,8 @@
-"""The walk of one run: train, check who was trained on, predict the test cases, score them, say what came of it.
+"""One run of a study: train, check who was trained on, predict the test cases, score them, write what came of it.
 
-Each step keeps what is finished, so that the same walk again goes on. It is what utseg_train, utseg_predict and utseg_evaluate do, called
-one after the other; `execute.py` gives it a process of its own.
+    python -m utseg.study.walk RUN_FOLDER
+
+A run has a process of its own, here or on a worker of a cluster: a path is all it takes. The same again goes on where it stopped.
 """
 
 import json
@@ -9,12 +10,15 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utseg.case import Case, Dataset
+from utseg.case import Dataset
+from utseg.compute.children import SAVE_S, as_child, run_child
+from utseg.compute.pool import THREAD_VARIABLES
 from utseg.errors import ArtefactError, InputError, TimeTooShort, UtsegError, explained_by
+from utseg.files import folder_lock
 from utseg.fingerprint import read_fingerprint
 from utseg.fingerprint.model import FINGERPRINT_FILE
 from utseg.networks import count_parameters
@@ -22,8 +26,18 @@ from utseg.planning.memory import forward_gmac
 from utseg.planning.plan import read_plan
 from utseg.planning.task import planned_task
 from utseg.rawdata import open_dataset
-from utseg.study.jobs import TRAIN_FOLDER, Job, JobTest, RunOutcome, test_folder, write_outcome
-from utseg.study.speed import measure, testing_seconds
+from utseg.study.estimate import measure, testing_seconds
+from utseg.study.jobs import (
+    LOG_FILE,
+    TRAIN_FOLDER,
+    Job,
+    JobTest,
+    RunOutcome,
+    finished_outcome,
+    read_job,
+    test_folder,
+    write_outcome,
+)
 from utseg.study.subjects import check_disjoint
 from utseg.trainer import find_trainer
 from utseg.training.record import RUN_FILE, RunRecord, is_finished, read_run
@@ -33,10 +47,29 @@ if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger("utseg")
+MODULE = "utseg.study.walk"
 FOLD = "fold0"
 TRAINING_LOG = "training.jsonl"
 LEAST_TRAINING_SHARE = 0.2
 """Of a slot, training gets at least this much, and testing takes longer than shared out, which is better than a run of nothing."""
+
+
+def execute_job(run_folder: str) -> None:
+    """Runs the job in a run's folder to its end, unless it has finished. Its output is appended to `run.log`.
+
+    Raises Interrupted where it was stopped, FolderBusy where another study does this very run, UtsegError where it failed.
+    """
+    folder = Path(run_folder)
+    job = read_job(folder)
+    if finished_outcome(folder, job.checksum) is None:
+        threads = {name: str(job.threads) for name in THREAD_VARIABLES}
+        environment = threads | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+        run_child(MODULE, [str(folder)], folder / LOG_FILE, environment=environment)
+
+
+def _run(folder: Path) -> None:
+    with folder_lock(folder, patience_s=SAVE_S):  # a process whose worker is gone may still be saving
+        run_job(read_job(folder), folder)
 
 
 def run_job(job: Job, folder: Path) -> RunOutcome:
@@ -150,31 +183,18 @@ def _test(job: Job, name: str, test: JobTest, folder: Path, device: "torch.devic
     from utseg.predict.pipeline import predict_cases
 
     dataset = open_dataset(Path(test.raw), name)
-    with explained_by(dataset.warnings):
-        cases = _named(dataset, test.cases)
-    model = load_model(folder / TRAIN_FOLDER, device)
-    labels = model.record.plan.preprocessing.labels
-    output = test_folder(folder, name)
-    predict_cases(cases, [model], output, workers=job.threads, resume=True)
-    evaluate_cases(
-        cases,
-        output,
-        labels,
-        output,
-        reference_labels=dataset.labels,
-        workers=job.threads,
-    )
-
-
-def _named(dataset: Dataset, names: Sequence[str]) -> list[Case]:
     there = {case.case_id: case for case in dataset.cases if case.label is not None}
-    missing = [name for name in names if name not in there]
-    if missing:
-        raise InputError(
-            f"{dataset.folder}: {len(missing)} of {len(names)} test cases are not there any more ({', '.join(missing[:5])}); "
-            "put them back, or run the study again"
-        )
-    return [there[name] for name in names]
+    with explained_by(dataset.warnings):
+        if missing := [name for name in test.cases if name not in there]:
+            raise InputError(
+                f"{dataset.folder}: {len(missing)} of {len(test.cases)} test cases are not there any more "
+                f"({', '.join(missing[:5])}); put them back, or run the study again"
+            )
+    cases = [there[name] for name in test.cases]
+    model = load_model(folder / TRAIN_FOLDER, device)
+    labels, output = model.record.plan.preprocessing.labels, test_folder(folder, name)
+    predict_cases(cases, [model], output, workers=job.threads, resume=True)
+    evaluate_cases(cases, output, labels, output, reference_labels=dataset.labels, workers=job.threads)
 
 
 def _training_seconds(train: Path) -> float | None:
@@ -194,3 +214,7 @@ def _peak_memory_gb(device: "torch.device") -> float:
         return cuda.max_memory_reserved(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+if __name__ == "__main__":
+    sys.exit(as_child(partial(_run, Path(sys.argv[1]))))
