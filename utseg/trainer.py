@@ -147,11 +147,11 @@ def final_scores(summary: Mapping[str, Any], labels: list[str]) -> dict[str, flo
     Distances are defined only where a structure was found: `native_missed/total` counts, over cases and labels, the predictions that are
     empty where the reference is not. None where no case has a defined score: the column is there all the same, for the runs that have.
     """
-    from utseg.evaluate.metrics import MAIN
+    from utseg.evaluate.metrics import metrics_for
 
     found: dict[str, float | None] = {}
     of_labels = summary["all"]["labels"]
-    for metric in MAIN:
+    for metric in metrics_for("interval"):
         tag = f"native_{metric}"
         means = {name: of_labels.get(name, {}).get(metric, {}).get("mean") for name in labels}
         defined = [value for value in means.values() if value is not None]

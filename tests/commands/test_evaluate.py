@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from commandline import assert_refused, run_command
+from commandline import assert_refused
 from rawfiles import change_voxels, corrupt, make_mnms, make_nnunet
 
 
@@ -18,14 +18,17 @@ def folders(tmp_path):
     return tmp_path
 
 
-def evaluate(folders, *words, references="raw/Heart"):
-    return run_command(
-        "utseg_evaluate", "-p", folders / "out", "-g", folders / references, "-o", folders / "scores", *words
-    )
+@pytest.fixture
+def evaluate(typed):
+    def call(folders, *words, references="raw/Heart"):
+        named = ("-p", folders / "out", "-g", folders / references, "-o", folders / "scores")
+        return typed("utseg_evaluate", *named, *words, home=folders)
+
+    return call
 
 
 @pytest.mark.parametrize("references", ["raw/Heart", "raw/Heart/labelsTr"])
-def test_references_against_themselves_are_perfect(folders, references):
+def test_references_against_themselves_are_perfect(folders, references, evaluate):
     result = evaluate(folders, references=references)
     assert result.returncode == 0, result.stderr
     rows = list(csv.DictReader((folders / "scores" / "metrics.csv").open()))
@@ -34,7 +37,7 @@ def test_references_against_themselves_are_perfect(folders, references):
     assert "LV" in result.stdout and "1.000" in result.stdout
 
 
-def test_native_mnms_references(tmp_path):
+def test_native_mnms_references(tmp_path, evaluate):
     import nibabel
 
     make_mnms(tmp_path / "raw" / "MnM", subjects=2)
@@ -51,7 +54,7 @@ def test_native_mnms_references(tmp_path):
     assert summary["all"]["cases"] == 4 and summary["all"]["mean_dice"] == 1
 
 
-def test_missing_predictions_and_references_are_listed(folders):
+def test_missing_predictions_and_references_are_listed(folders, evaluate):
     (folders / "out" / "s00_ED.nii.gz").unlink()
     (folders / "out" / "s01_ES.nii.gz").unlink()
     assert_refused(evaluate(folders), "s00_ED, s01_ES")
@@ -96,7 +99,7 @@ def test_another_dataset_than_that_of_the_references_is_refused(folders, typed):
     assert not (folders / "scores").exists()
 
 
-def test_a_subject_counts_once_however_many_cases_it_has(folders):
+def test_a_subject_counts_once_however_many_cases_it_has(folders, evaluate):
     """Of s01 one of two cases is predicted: s00's cases, of which one lacks LV, weigh half each, s01's one whole."""
     change_voxels(folders / "out" / "s00_ED.nii.gz", lambda v: np.where(v == 1, 0, v).astype(v.dtype))
     (folders / "out" / "s01_ES.nii.gz").unlink()
@@ -113,12 +116,12 @@ def test_a_subject_counts_once_however_many_cases_it_has(folders):
     assert (missed["dice"], missed["hd95_mm"], missed["assd_mm"]) == ("0", "", "")
 
 
-def test_missing_and_extra_predictions_give_a_line_each(folders):
+def test_missing_and_extra_predictions_give_a_line_each(folders, evaluate):
     (folders / "out" / "s00_ED.nii.gz").rename(folders / "out" / "stranger.nii.gz")
     assert_refused(evaluate(folders), "of 4 cases: s00_ED;", "1 predictions: stranger;", lines=2)
 
 
-def test_every_wrong_prediction_gives_its_line(folders):
+def test_every_wrong_prediction_gives_its_line(folders, evaluate):
     for case, kind in (
         ("s00_ED", "size"),
         ("s00_ES", "origin"),
@@ -129,7 +132,7 @@ def test_every_wrong_prediction_gives_its_line(folders):
     assert_refused(evaluate(folders), "s00_ED", "s00_ES", "s01_ED", "s01_ES", lines=4)
 
 
-def test_a_second_run_does_not_write_into_the_same_folder(folders):
+def test_a_second_run_does_not_write_into_the_same_folder(folders, evaluate):
     from utseg.files import folder_lock
 
     with folder_lock(folders / "scores"):
@@ -137,18 +140,18 @@ def test_a_second_run_does_not_write_into_the_same_folder(folders):
 
 
 @pytest.mark.parametrize("kind", ["size", "spacing", "origin", "direction"])
-def test_another_geometry_is_refused(folders, kind):
+def test_another_geometry_is_refused(folders, kind, evaluate):
     corrupt(folders / "out" / "s01_ED.nii.gz", kind)
     assert_refused(evaluate(folders), "s01_ED", kind)
     assert not [path for path in (folders / "scores").iterdir() if path.name[0] != "."]
 
 
-def test_a_mislabelled_prediction_is_refused(folders):
+def test_a_mislabelled_prediction_is_refused(folders, evaluate):
     corrupt(folders / "out" / "s01_ED.nii.gz", "unknown label")
     assert_refused(evaluate(folders), "s01_ED", "7")
 
 
-def test_empty_structures_are_counted_and_not_averaged(folders):
+def test_empty_structures_are_counted_and_not_averaged(folders, evaluate):
     def without(value):
         return lambda voxels: np.where(voxels == value, 0, voxels).astype(voxels.dtype)
 
@@ -171,7 +174,7 @@ def test_empty_structures_are_counted_and_not_averaged(folders):
     assert labels["LV"]["hd95_mm"]["cases"] == 3
 
 
-def test_everything_is_written_and_stale_files_go(folders):
+def test_everything_is_written_and_stale_files_go(folders, evaluate):
     result = evaluate(folders, "--as-official-utnet", "--surface", "area", "--percentile", "directed")
     assert result.returncode == 0, result.stderr
     scores = folders / "scores"
@@ -201,11 +204,11 @@ def test_everything_is_written_and_stale_files_go(folders):
     assert not (scores / "official_utnet.csv").exists() and (scores / "clinical.csv").exists()
 
 
-def test_a_wrong_tolerance_is_refused(folders):
+def test_a_wrong_tolerance_is_refused(folders, evaluate):
     assert_refused(evaluate(folders, "--tolerance-mm", "-1"), "tolerance_mm=-1")
 
 
-def test_clinical_measures_of_real_references_equal_an_independent_computation(shared, tmp_path):
+def test_clinical_measures_of_real_references_equal_an_independent_computation(shared, tmp_path, evaluate):
     """ACDC's first patients against themselves; their volumes counted again from the files."""
     import nibabel
 
@@ -223,9 +226,7 @@ def test_clinical_measures_of_real_references_equal_an_independent_computation(s
             voxels = np.asarray(image.dataobj)
             for name, value in json.loads((raw / "dataset.json").read_text())["labels"].items():
                 counted[row["subject"], row["phase"], name] = np.count_nonzero(voxels == value) * voxel_ml
-    result = run_command(
-        "utseg_evaluate", "-p", tmp_path / "out", "-g", raw, "-o", tmp_path / "scores", "--only-predicted"
-    )
+    result = evaluate(tmp_path, "--only-predicted", references=raw)
     assert result.returncode == 0, result.stderr
     clinical = list(csv.DictReader((tmp_path / "scores" / "clinical.csv").open()))
     found = {(row["subject"], row["measure"]): float(row["reference"]) for row in clinical}

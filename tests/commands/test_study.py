@@ -3,7 +3,6 @@
 import re
 
 import pytest
-from commandline import run_here
 from rawfiles import make_nnunet
 
 from utseg.commands import study
@@ -113,9 +112,9 @@ def test_words_change_the_study():
 
 
 @pytest.mark.slow
-def test_a_dry_run_lists_the_runs_and_writes_nothing(home):
+def test_a_dry_run_lists_the_runs_and_writes_nothing(home, typed):
     words = ("-m", "UTNet", "-pl", "cpu", "--set", "network.base_channels=4", "--dry-run", "--device", "cpu")
-    result = run_here("utseg_study", "vendors", *words, home=home)
+    result = typed("utseg_study", "vendors", *words, home=home)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     for name in ("vendor=A", "vendor=B", "vendor=A,B"):

@@ -13,11 +13,12 @@ package = types.ModuleType("utseg.evaluate")
 package.__path__ = [f"{utseg.__path__[0]}/evaluate"]
 sys.modules["utseg.evaluate"] = package
 from utseg.evaluate import metrics
-missed = metrics.Metric("missed_share", "missed", lambda m: 1 - m.shared / m.referenced, better=-1, missed=1.0)
+missed = metrics.Metric(
+    "missed_share", "missed", lambda m: 1 - m.shared / m.referenced,
+    better=-1, missed=1.0, uses=("study", "comparison"), rank=9,
+)
 metrics.METRICS = (*metrics.METRICS, missed)
 metrics.METRIC[missed.key] = missed
-metrics.SHOWN += (missed.key,)
-metrics.AT_A_GLANCE += (missed.key,)
 del sys.modules["utseg.evaluate"]
 from utseg.commands.evaluate import main
 from utseg.evaluate import compare_models, read_metrics

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utseg.evaluate.compare import LEAST_SUBJECTS
-from utseg.selection.choose import Candidate, differs, choose
+from utseg.selection.choose import Candidate, choose, differs
 
 NAMES = np.array([f"s{number:02d}" for number in range(40)])
 

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commandline import run_command
+from commandline import run_here
 from rawfiles import LABELS, make_nnunet
 
+from utseg.compute.pool import InlineExecutor
 from utseg.files import read_json, write_json
+from utseg.study.jobs import read_job
 from utseg.study.record import StudyRecord, read_study
+from utseg.study.walk import run_job
 
 OTHER_LABELS = {"background": 0, "LV": 3, "MYO": 1, "RV": 2}
 TINY = """
@@ -75,6 +78,19 @@ def make_other(folder: Path) -> None:
         nib.save(nib.Nifti1Image(np.asarray(loaded.dataobj) + 1, loaded.affine, loaded.header), scan)
 
 
+def run_study_here(patch: pytest.MonkeyPatch, *words: object, home: Path):
+    """`utseg_study` with all its runs in this process, which spares the start of others."""
+
+    def execute(folder: str) -> None:
+        run_job(read_job(Path(folder)), Path(folder))
+
+    patch.setattr("utseg.study.run.execute_job", execute)
+    patch.setattr("utseg.study.run.ThreadPoolExecutor", lambda _: InlineExecutor())
+    for module in ("utseg.study.data", "utseg.study.images", "utseg.evaluate.score"):
+        patch.setattr(f"{module}.process_pool", lambda workers=None: InlineExecutor())
+    return run_here("utseg_study", *words, home=home)
+
+
 @pytest.fixture(scope="session")
 def ran(tmp_path_factory) -> RanStudy:
     home = tmp_path_factory.mktemp("study")
@@ -82,7 +98,8 @@ def ran(tmp_path_factory) -> RanStudy:
     make_other(home / "raw" / "Other")
     file, output = home / "tiny.toml", home / "out"
     file.write_text(TINY)
-    result = run_command(
-        "utseg_study", file, "-d", "Tiny", "-o", output, "-np", 2, "--device", "cpu", home=home
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        result = run_study_here(
+            patch, file, "-d", "Tiny", "-o", output, "-np", 2, "--device", "cpu", home=home
+        )
     return RanStudy(home, file, output, result.returncode, result.stdout, result.stderr)

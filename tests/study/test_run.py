@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from commandline import SCRIPTS
 
+from utseg.compute.pool import InlineExecutor
 from utseg.errors import ArtefactError, UtsegError
 from utseg.evaluate.records import METRICS_FILE
 from utseg.files import read_json
 from utseg.home import Home
 from utseg.rawdata import open_dataset
-from utseg.study import run
+from utseg.study import run, walk
 from utseg.study.data import DATA_FOLDER
 from utseg.study.definition import read_definition, with_values
 from utseg.study.expand import expand
@@ -27,7 +28,7 @@ from utseg.study.jobs import test_folder as folder_of_test
 from utseg.study.record import read_study
 from utseg.study.resolve import StudyRequest, resolve
 from utseg.study.run import run_study
-from utseg.study.walk import check_trained, execute_job
+from utseg.study.walk import check_trained
 from utseg.training.record import read_run
 
 pytestmark = pytest.mark.slow
@@ -165,7 +166,9 @@ def long_job(ran, tmp_path_factory) -> tuple[Path, Job]:
     """A run of many short epochs on the data that are there."""
     job = read_job(Path(ran.record.runs[0].folder))
     settings = {**job.settings, "save_minutes": 1e-5}
-    job = job.model_copy(update={"epochs": EPOCHS, "checksum": "f" * 64, "settings": settings})
+    tests = {"Tiny": job.tests["Tiny"]}
+    changes = {"epochs": EPOCHS, "checksum": "f" * 64, "settings": settings, "tests": tests}
+    job = job.model_copy(update=changes)
     folder = tmp_path_factory.mktemp("runs") / "f"
     write_job(job, folder)
     return folder, job
@@ -191,7 +194,7 @@ def is_alive(pid):
         return False
 
 
-def test_a_killed_worker_leaves_no_orphan_and_its_run_goes_on(long_job):
+def test_a_killed_worker_leaves_no_orphan_and_its_run_goes_on(long_job, monkeypatch):
     folder, job = long_job
     words = f"from utseg.study.walk import execute_job; execute_job({str(folder)!r})"
     worker = subprocess.Popen([sys.executable, "-c", words])
@@ -202,7 +205,10 @@ def test_a_killed_worker_leaves_no_orphan_and_its_run_goes_on(long_job):
     worker.wait()
     wait_for(lambda: not is_alive(child), 60)
     assert epochs_done(folder) < EPOCHS and read_outcome(folder, job.checksum) is None
-    execute_job(str(folder))
+    with monkeypatch.context() as patch:
+        patch.setattr("utseg.predict.pipeline.WITHOUT_POOL", 1000)
+        patch.setattr("utseg.evaluate.score.process_pool", lambda workers=None: InlineExecutor())
+        walk._run(folder)  # as the process of the next worker does
     epochs = [json.loads(line)["epoch"] for line in (folder / "train" / "training.jsonl").open()]
     assert epochs == list(range(1, EPOCHS + 1))
     outcome = read_outcome(folder, job.checksum)

@@ -6,7 +6,7 @@ from walk.bases import MADE
 from walk.walk import ACCEPTED, REFUSED, draw_walk, run_walk
 
 SEED = 12
-SAMPLE = range(0, 90, 6)
+SAMPLE = range(0, 90, 10)
 
 
 @pytest.fixture(scope="module")

@@ -53,6 +53,7 @@ from utseg.evaluate.surfaces import (
 
 PercentileKind = Literal["pooled", "directed"]
 Scope = Literal["volume", "region", "slice"]
+Use = Literal["interval", "study", "comparison"]
 Status = Literal["ok", "both_empty", "prediction_empty", "reference_empty"]
 ROBUST_PERCENT = 95.0
 TOLERANCE_MM = 2.0
@@ -169,6 +170,7 @@ class Metric:
     better: 1 where more is better, −1 where less is, 0 where neither: it is not compared. Where less is better, tests are of ranks.
     missed: the value where one mask is empty, for what needs both and is then undefined where both are; None: the formula says.
     summary: "statistics" over subjects, the "sum" over cases, or none. least_range: below it means differ by noise.
+    uses: with an "interval" wherever there is room for few, in reports of a "study", in a "comparison" of models; the lowest rank first.
     """
 
     key: str
@@ -182,6 +184,8 @@ class Metric:
     summary: Literal["statistics", "sum", ""] = "statistics"
     scopes: tuple[Scope, ...] = ("volume", "region", "slice")
     least_range: float = 0.05
+    uses: tuple[Use, ...] = ()
+    rank: int = 0
 
     def score(self, measured: Measured) -> float:
         """Its value for the masks of a label."""
@@ -216,14 +220,20 @@ _in_ml = partial(Metric, unit="ml", digits=2, better=0, scopes=("volume", "regio
 _in_mm2 = partial(Metric, unit="mm²", digits=2, better=0, summary="", scopes=("slice",))
 _count = partial(Metric, digits=0, better=0, summary="sum")
 METRICS = (
-    Metric("dice", "Dice", lambda m: dice(m.predicted, m.referenced, m.shared)),
+    Metric(
+        "dice",
+        "Dice",
+        lambda m: dice(m.predicted, m.referenced, m.shared),
+        uses=("interval", "study", "comparison"),
+        rank=1,
+    ),
     Metric("jaccard", "Jaccard", lambda m: _ratio(m.shared, m.predicted + m.referenced - m.shared)),
     Metric("precision", "precision", lambda m: _ratio(m.shared, m.predicted)),
     Metric("recall", "recall", lambda m: _ratio(m.shared, m.referenced)),
-    Metric("surface_dice", "surface Dice", _surface_dice, missed=0.0),
-    _in_mm("hd95_mm", "HD95", _hd95),
+    Metric("surface_dice", "surface Dice", _surface_dice, missed=0.0, uses=("study", "comparison"), rank=4),
+    _in_mm("hd95_mm", "HD95", _hd95, uses=("interval", "study", "comparison"), rank=2),
     _in_mm("hd_mm", "HD", lambda m: float(max(side.distances_N.max() for side in m.directed))),
-    _in_mm("assd_mm", "ASSD", _assd),
+    _in_mm("assd_mm", "ASSD", _assd, uses=("interval", "study"), rank=3),
     _in_mm("masd_mm", "MASD", _masd),
     Metric("slice_dice", "slice Dice", of_slices=lambda rows: _mean([row["dice"] for row in rows])),
     _in_mm(
@@ -241,12 +251,11 @@ METRICS = (
     _in_mm2("prediction_mm2", "prediction", lambda m: m.predicted * m.pixel_mm2),
 )
 METRIC = {metric.key: metric for metric in METRICS}
-MAIN = ("dice", "hd95_mm", "assd_mm")
-"""Those with an interval wherever there is room for few."""
-SHOWN = (*MAIN, "surface_dice")
-"""Those that reports of studies show, the first the most."""
-AT_A_GLANCE = ("dice", "hd95_mm", "surface_dice")
-"""Those that reports of scores compare models by."""
+
+
+def metrics_for(use: Use) -> tuple[str, ...]:
+    """The keys of the metrics of a use, the most telling first."""
+    return tuple(metric.key for metric in sorted(METRICS, key=lambda one: one.rank) if use in metric.uses)
 
 
 def evaluate_pair(

@@ -8,9 +8,9 @@ import json
 import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from utseg.errors import InputError, SettingError, UsageError
 from utseg.home import typed_path
@@ -18,7 +18,19 @@ from utseg.settings import Settings, validate
 
 SUFFIX = ".toml"
 COMPARED = ("networks", "plans", "seeds")
-Seed = Annotated[int, Field(ge=0)]
+Item = TypeVar("Item")
+
+
+def _distinct(value: tuple[Item, ...]) -> tuple[Item, ...]:
+    twice = next((item for item in value if value.count(item) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{twice!r} is there twice")
+    return value
+
+
+Several = Annotated[tuple[Item, ...], AfterValidator(_distinct)]
+OneOrMore = Annotated[tuple[Item, ...], Field(min_length=1), AfterValidator(_distinct)]
+Count = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(min_length=1)]
 
 
@@ -32,17 +44,12 @@ class TrainOn(Settings):
     """
 
     dataset: Name | None = None
-    selections: tuple[Name, ...] = ()
+    selections: Several[Name] = ()
     each: Name | None = None
     together: bool = False
     leave_out: Name | None = None
-    subjects: tuple[Annotated[int, Field(ge=2)], ...] = ()
-    folds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
-
-    @field_validator("selections", "subjects", "folds")
-    @classmethod
-    def _once_each(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
-        return _distinct(value)
+    subjects: Several[Annotated[int, Field(ge=2)]] = ()
+    folds: OneOrMore[Count] = (0,)
 
     @model_validator(mode="after")
     def _together_with_each(self) -> "TrainOn":
@@ -59,14 +66,9 @@ class TestOn(Settings):
 
     __test__ = False  # no test of pytest's
 
-    datasets: tuple[Name, ...] = ()
+    datasets: Several[Name] = ()
     by: Name = "vendor"
     share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-
-    @field_validator("datasets")
-    @classmethod
-    def _once_each(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return _distinct(value)
 
 
 class Variant(Settings):
@@ -86,19 +88,14 @@ class Definition(Settings):
 
     name: Name
     question: str = ""
-    networks: Annotated[tuple[Name, ...], Field(min_length=1)] = ("UTNet",)
-    plans: Annotated[tuple[Name, ...], Field(min_length=1)] = ("auto",)
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    networks: OneOrMore[Name] = ("UTNet",)
+    plans: OneOrMore[Name] = ("auto",)
+    seeds: OneOrMore[Count] = (0,)
     epochs: Annotated[int, Field(ge=1)] | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     train: TrainOn = TrainOn()
     test: TestOn = TestOn()
     variants: tuple[Variant, ...] = ()
-
-    @field_validator("networks", "plans", "seeds")
-    @classmethod
-    def _once_each(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
-        return _distinct(value)
 
     @field_validator("variants")
     @classmethod
@@ -114,13 +111,6 @@ class Definition(Settings):
     def parts(self) -> tuple[str, ...]:
         """The names of the parts that variants belong to."""
         return tuple(dict.fromkeys(variant.part for variant in self.variants if variant.part))
-
-
-def _distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
-    twice = next((item for item in value if value.count(item) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{twice!r} is there twice")
-    return value
 
 
 def builtin_names() -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from utseg.errors import ArtefactError
-from utseg.evaluate.metrics import EMPTIES, MAIN
+from utseg.evaluate.metrics import EMPTIES, metrics_for
 from utseg.evaluate.records import METRICS, case_columns
 from utseg.files import write_text
 from utseg.settings import Settings, read_model
@@ -26,6 +26,7 @@ MEAN_LABEL = "mean"
 RUN_COLUMNS = ("run", "network", "plan", "variant", "part", "seed", "fold", "trained_on")
 CASES_COLUMNS_FIRST = (*RUN_COLUMNS, "dataset", "tested_on", "seen")
 """The first columns of `cases.csv`; those of `metrics.csv` follow (case, subject, group columns, label, label_name, metrics, status)."""
+MAIN = metrics_for("interval")
 MEANS = tuple(metric for metric in METRICS if metric not in MAIN)
 """The metrics of which `results.csv` has the mean only; of the others it has deviation and interval, too."""
 RESULTS_COLUMNS = (

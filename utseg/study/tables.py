@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from utseg.evaluate.metrics import EMPTIES, MAIN, Row
+from utseg.evaluate.metrics import EMPTIES, Row
 from utseg.evaluate.records import METRICS, METRICS_FILE, read_metrics, to_csv
 from utseg.evaluate.subjects import mean_over_subjects, statistics
 from utseg.files import write_text
@@ -19,6 +19,7 @@ from utseg.study.jobs import test_folder
 from utseg.study.record import (
     ALL,
     CASES_FILE,
+    MAIN,
     MEAN_LABEL,
     MEANS,
     RESULTS_COLUMNS,

@@ -9,7 +9,7 @@ from typing import Any
 
 from utseg.errors import InputError
 from utseg.evaluate.compare import LEAST_SUBJECTS, compare_models, why_none
-from utseg.evaluate.metrics import AT_A_GLANCE, EMPTIES, METRIC, Row
+from utseg.evaluate.metrics import EMPTIES, METRIC, Row, metrics_for
 from utseg.evaluate.tables import NOTHING, Table, digits_apart, number, p_text, with_interval
 from utseg.report.entries import Entry
 
@@ -37,7 +37,7 @@ def compare_entries(entries: Sequence[Entry], columns: Sequence[str]) -> tuple[l
     """
     rows = {entry.name: entry.rows for entry in entries}
     _require_same_labels(rows)
-    metrics = [metric for metric in AT_A_GLANCE if all(metric in some[0] for some in rows.values())]
+    metrics = [key for key in metrics_for("comparison") if all(key in some[0] for some in rows.values())]
 
     def compared(models: Mapping[str, Sequence[Row]]) -> Comparisons:
         return {

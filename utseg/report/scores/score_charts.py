@@ -13,7 +13,7 @@ from markupsafe import Markup
 from utseg.evaluate.clinical import Clinical
 from utseg.evaluate.clinical import agreement as agreement_of
 from utseg.evaluate.compare import WRONG
-from utseg.evaluate.metrics import METRIC, SHOWN, Metric, Row
+from utseg.evaluate.metrics import METRIC, Metric, Row, metrics_for
 from utseg.evaluate.summary import by_value
 from utseg.figures.charts import Curve, Dots, agreement, curves, distribution
 from utseg.report.entries import Entry, on_shared_cases
@@ -34,7 +34,7 @@ def distributions(entries: Sequence[Entry], columns: Sequence[str]) -> list[Char
     labels = list(dict.fromkeys(str(row["label_name"]) for entry in scored for row in entry.rows))
     found: list[Charts] = []
     for column in columns or ("",):
-        for metric in (METRIC[key] for key in SHOWN[:2]):
+        for metric in (METRIC[key] for key in metrics_for("study")[:2]):
             if not all(metric.key in entry.rows[0] for entry in scored):
                 continue
             name, far = metric.name, bool(metric.unit)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from utseg.errors import InputError
 from utseg.evaluate.compare import counted_in_test
-from utseg.evaluate.metrics import EMPTIES, METRIC, SHOWN, Row
+from utseg.evaluate.metrics import EMPTIES, METRIC, Row, metrics_for
 from utseg.evaluate.records import METRICS, read_metrics
 from utseg.evaluate.subjects import mean_defined, statistics
 from utseg.study.record import (
@@ -97,7 +97,7 @@ class StudyData:
     @cached_property
     def metrics(self) -> tuple[str, ...]:
         """The metrics that the report shows and the study has."""
-        return tuple(name for name in SHOWN if name in self.values)
+        return tuple(name for name in metrics_for("study") if name in self.values)
 
     @property
     def labels_and_mean(self) -> list[str]:
