@@ -13,7 +13,6 @@ from utseg.study.images import (
     channel_features,
     features_of,
     kind_of,
-    measure_images,
     noise,
     read_images,
     spacing_features,
@@ -120,11 +119,11 @@ def test_what_is_written_is_read_back_and_not_measured_again(tmp_path, monkeypat
         raise AssertionError("measured again")
 
     monkeypatch.setattr("utseg.study.images.channel_features", refuse)
-    again = measure_images(own, InlineExecutor(), known=back)
+    again = write_images(own, tmp_path / "images.csv", InlineExecutor())
     assert [row["vendor"] for row in again] == ["A", "B", "C"]
     make_nifti(tmp_path / "raw" / "b_0000.nii.gz", label_and_image(9)[1].astype(np.int16))
     with pytest.raises(AssertionError, match="measured again"):
-        measure_images(own, InlineExecutor(), known=back)
+        write_images(own, tmp_path / "images.csv", InlineExecutor())
 
 
 def test_every_damaged_case_has_its_line(tmp_path):
@@ -132,5 +131,5 @@ def test_every_damaged_case_has_its_line(tmp_path):
     for name in "ab":
         (tmp_path / f"{name}_0000.nii.gz").unlink()
     with pytest.raises(CaseErrors) as caught:
-        measure_images(own, InlineExecutor())
+        write_images(own, tmp_path / "images.csv", InlineExecutor())
     assert len(caught.value.lines()) == 3 and all("_0000.nii.gz" in line for line in caught.value.lines())

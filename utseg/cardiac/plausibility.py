@@ -8,13 +8,9 @@
 | `volume_ml` | volume of a label in ml | within the limits |
 | `gaps` | slices between a label's first and last that lack it | at or below |
 
-An outline is the pixel edges in the plane between the label and anything else; the image's own border is anything else. The ventricle's
-range is the slices from the first to the last with LV or MYO; mid-ventricular is the middle third of them (`thirds.py`), or all of them
-where that is none. At the base the outflow tract opens the ring of muscle, and
-observers differ there, so `enclosed` does not look at it. A label that is missing fails `volume_ml` and leaves out what cannot be asked of
-nothing. MaskArray other than the heart's three have no checks.
-
-Nothing is read, written, repaired or scored here.
+An outline is the pixel edges in the plane between the label and anything else. Mid-ventricular slices are the middle third of those from
+the first to the last with LV or MYO (`thirds.py`), or all of them where that is none; at the base the outflow tract opens the ring.
+A label that is missing fails `volume_ml` and leaves out what cannot be asked of nothing. Labels other than these three have no checks.
 """
 
 from collections.abc import Mapping

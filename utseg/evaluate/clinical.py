@@ -1,11 +1,8 @@
-"""How clinical measures of prediction and reference (`utseg.cardiac.volumes`) agree.
+"""How clinical measures of prediction and reference (`utseg.cardiac.volumes`) agree, per subject with one case at ED and one at ES.
 
-Per subject that has one case at ED and one at ES, from the volumes in `metrics.csv`.
-
-Agreement over subjects, d = prediction − reference: bias (mean of d) with its bootstrap interval, sd of d (n−1), limits of agreement
-bias ± 1.96·sd (Bland and Altman, Lancet 1986), mean absolute difference, Pearson's r, and Lin's concordance (Biometrics 1989).
-A structure that the prediction lacks has volume 0, and is thus in the figures; how many there are stands in the empties of the summary.
-Subjects without both phases, or with two cases of one, are named and left out. Nothing is read or written here.
+Over subjects, d = prediction − reference: bias (mean of d) with its bootstrap interval, sd of d (n−1), limits of agreement bias ± 1.96·sd
+(Bland and Altman, Lancet 1986), mean absolute difference, Pearson's r, and Lin's concordance (Biometrics 1989). A structure that the
+prediction lacks has volume 0. Subjects without both phases, or with two cases of one, are named and left out.
 """
 
 from collections.abc import Sequence

@@ -1,18 +1,11 @@
 """Compares models that were scored on the same cases: who is better, by how much, and whether that can be chance.
 
-The unit is the subject: of each subject the mean over its cases (ED and ES of one heart belong together). For each label and group:
-
-- means, and for each pair of models the mean difference with its bootstrap 95 % interval: all over the cases in which every model has a
-  value, so that the difference of two means is the mean difference;
-- a two-sided paired test over all cases in which a structure is or was painted. A structure that a model missed, or painted where there
-  is none, counts as worse than any value, one that it rightly left out as the best. All or 9,999 random changes of sign of the subjects'
-  differences (Fisher; p with 1 added to both counts where it is random, Phipson and Smyth 2010); of distances, of the differences' signed
-  ranks (Wilcoxon's statistic), for a miss has no length in mm;
-- p corrected after Holm (1979) over all pairs and labels of one group;
-- effect sizes: Cohen's d_z (mean / sd of the differences) and the matched-pairs rank-biserial correlation (Kerby 2014), of what is tested.
-
-A model is better than another where the corrected p is below 0.05, there are at least six subjects, and the mean difference and the test
-agree in the sign: fewer misses at longer distances, or the reverse, make nobody better.
+The unit is the subject, with the mean over its cases. Means and differences are over the cases in which every model has a value. The
+two-sided paired test is over all cases in which a structure is or was painted: one that a model missed, or painted where there is none,
+counts as worse than any value, one that it rightly left out as the best. All or 9,999 random changes of sign of the subjects' differences
+(Fisher; Phipson and Smyth 2010), of distances of their signed ranks (Wilcoxon: a miss has no length in mm); p after Holm (1979) over all
+pairs and labels of one group. Effect sizes: Cohen's d_z and the matched-pairs rank-biserial correlation (Kerby 2014). DEFINITIONS.md says
+when a model is better than another.
 """
 
 from collections.abc import Mapping, Sequence

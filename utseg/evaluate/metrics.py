@@ -1,34 +1,10 @@
 """The registry of metrics (`METRICS`), and scores of one prediction against its reference, per label, in native millimetres.
 
-A new metric is an entry of `METRICS` and its function: files, summaries, tests, tables and reports take theirs from there.
+A new metric is an entry of `METRICS` and its function: files, summaries, tests, tables and reports take theirs from there. DEFINITIONS.md
+in this folder has the formulas with their sources, and which other tool computes which of them.
 
-P and R are the sets of voxels of a label in prediction and reference, ∂P and ∂R the elements of their surfaces (`surfaces.py`: voxels, each
-counting 1, or corners weighted by area), d(p, ∂R) the distance in mm from an element p to the nearest of ∂R, w its weight. TP = |P∩R|.
-
-| key | formula | source |
-|---|---|---|
-| dice | 2·TP / (|P| + |R|) | Dice 1945 |
-| jaccard | TP / |P∪R| | Jaccard 1912 |
-| precision | TP / |P| | |
-| recall | TP / |R| | |
-| hd_mm | max over both directions of d | Hausdorff 1914; Huttenlocher et al. 1993 |
-| hd95_mm | `pooled`: 95th percentile of d over ∂P and ∂R together | medpy |
-| | `directed`: the larger of the 95th percentiles over ∂P and over ∂R | Maier-Hein et al. 2024 |
-| assd_mm | (Σ_∂P w·d + Σ_∂R w·d) / (Σ_∂P w + Σ_∂R w): pooled over all elements | Heimann et al., TMI 2009; Maier-Hein et al. 2024 |
-| masd_mm | ½ (Σ_∂P w·d / Σ_∂P w + Σ_∂R w·d / Σ_∂R w): mean of the two directed means | Maier-Hein et al. 2024 |
-| surface_dice | share of w, over ∂P and ∂R together, with d ≤ tolerance (normalised surface Dice) | Nikolov et al., JMIR 2021 |
-| reference_ml, prediction_ml | voxels × volume of a voxel | |
-| difference_ml | prediction_ml − reference_ml | |
-
-A percentile of elements that all count the same is interpolated linearly (numpy's default, as medpy and MONAI); of weighted ones it is the
-smallest distance below or at which 95 % of the weight lies (as surface-distance). Maier-Hein et al.: Metrics Reloaded, Nature Methods 2024.
-
-Empty masks. Both empty (`both_empty`): all ratios and distances are undefined, NaN; nothing is a flattering 1. One empty
-(`prediction_empty`, `reference_empty`): Dice, Jaccard and surface Dice are 0 as their formulas say, precision or recall is 0 where its
-divisor is not and undefined where it is, and distances are undefined: no number of mm stands for a missed structure. Volumes are always
-defined. Whoever averages leaves undefined values out and counts them (`summary.py`).
-
-DEFINITIONS.md in this folder says which other tool computes which of these. Nothing is read or written here, or averaged over cases.
+Where both masks are empty (`both_empty`) all ratios and distances are undefined, NaN. Where one is (`prediction_empty`, `reference_empty`)
+Dice, Jaccard and surface Dice are 0, and distances undefined. Whoever averages leaves undefined values out and counts them (`summary.py`).
 """
 
 from collections.abc import Callable, Mapping, Sequence

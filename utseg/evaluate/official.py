@@ -1,12 +1,8 @@
 """The official UTNet's own way of scoring, under its own name, so that tables made with it can be compared. Not for anything else.
 
-What its code does (Gao, Zhou, Metaxas, MICCAI 2021; facts read off the released evaluation): labels lie on a grid of 1.2 × 1.2 mm in the
-plane, resampled by nearest neighbour from the volume's first voxel on, padded with background to more than 256 pixels where they are
-smaller, and cropped to the middle 256 × 256: what lies outside is not scored. Dice = 2·TP / (|P| + |R| + 10⁻⁷), 0 where both are empty.
-ASD is the mean of the two directed, area-weighted mean distances. The Hausdorff distance is called robust and is taken at the percentile
-100, so it is the maximum. A distance that is undefined (a mask is empty) or larger counts as 500 mm. Scores are averaged over cases.
-
-It predicts on its grid; here a native prediction is resampled onto it as the reference is.
+What its code does (Gao, Zhou, Metaxas, MICCAI 2021) stands in DEFINITIONS.md: labels on a grid of 1.2 × 1.2 mm in the plane, cropped to the
+middle 256 × 256; Dice = 2·TP / (|P| + |R| + 10⁻⁷); ASD the mean of the two directed, area-weighted means; the maximum Hausdorff distance.
+A distance that is undefined or larger counts as 500 mm. Scores are averaged over cases.
 """
 
 from collections.abc import Mapping, Sequence

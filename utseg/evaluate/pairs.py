@@ -1,9 +1,9 @@
-"""Which mask belongs to which reference, and both read in the values of one set of labels."""
+"""Which mask belongs to which reference, both read in the values of one set of labels, and whether they are numbered alike."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +11,18 @@ from numpy.typing import NDArray
 from utseg.case import Case
 from utseg.errors import CaseErrors, InputError, listing
 from utseg.files import require_no_broken_link
-from utseg.labels import Labels, match_labels, structures
+from utseg.labels import Labels, in_words, match_labels, structures
 from utseg.rawdata.names import letter_case_differs, letter_case_pairs
 
 if TYPE_CHECKING:
     from utseg.rawdata.gate import Geometry
 
 SUFFIXES = (".nii.gz", ".nii")
+DESCRIPTION_FILE = "dataset.json"
+AS_IT_IS, AS_MATCHED = 0.1, 0.5
+"""Dice over all voxels of the labels in question: below the first as they are numbered, and at least the second as they lie."""
+
+UnrecordedSide = Literal["masks", "references"]
 
 
 @dataclass(frozen=True)
@@ -119,3 +124,46 @@ def match(cases: Sequence[Case], predictions: Path, *, refuse_extra: bool = Fals
 
 def _is_same(path: Path, other: Path) -> bool:
     return path.exists() and other.exists() and path.samefile(other)
+
+
+def count_overlap(
+    prediction_ZYX: NDArray[np.uint8], reference_ZYX: NDArray[np.uint8], labels: Labels
+) -> NDArray[np.int64]:
+    """Voxels by value in the mask (rows) and in the reference (columns)."""
+    size = max(labels.values()) + 1
+    both = prediction_ZYX.astype(np.intp).ravel() * size + reference_ZYX.ravel()
+    return np.bincount(both, minlength=size * size).reshape(size, size).astype(np.int64)
+
+
+def require_plausible(
+    overlaps: Sequence[NDArray[np.int64]], labels: Labels, predictions: Path, assumed: UnrecordedSide
+) -> None:
+    """Raises InputError where two labels or more hardly overlap themselves, and each lies on another one.
+
+    assumed: the side whose numbering is not on record, and was taken for the other's.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    total = np.sum(overlaps, axis=0)
+    names = {value: name for name, value in structures(labels).items()}
+    values = list(names)
+    inner = total[np.ix_(values, values)]
+    sizes = total[values].sum(1)[:, None] + total[:, values].sum(0)[None]
+    dice = 2 * inner / np.maximum(sizes, 1)
+    rows, columns = linear_sum_assignment(-dice)
+    moved = [
+        (row, column)
+        for row, column in zip(rows, columns, strict=True)
+        if dice[row, row] < AS_IT_IS and dice[row, column] >= AS_MATCHED
+    ]
+    if len(moved) < 2:
+        return
+    found = ", ".join(
+        f"{values[row]} is taken for {names[values[row]]} (Dice {dice[row, row]:.2f}) and lies on {names[values[column]]} "
+        f"({dice[row, column]:.2f})"
+        for row, column in moved
+    )
+    raise InputError(
+        f"{predictions}: masks and references are numbered differently, and how the {assumed} are is not on record: as {in_words(labels)} "
+        f"in the masks {found}; put a {DESCRIPTION_FILE} with the labels of the {assumed} beside them"
+    )

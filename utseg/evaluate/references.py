@@ -1,7 +1,6 @@
 """Finds out what `-g` is: a raw dataset, a part of one (`labelsTr`, `Testing`), or a plain folder of label files.
 
-Names of labels and group columns come from the dataset where one is found; labels are matched with those of the masks by name. Nothing is
-scored here.
+Names of labels and group columns come from the dataset where one is found; labels are matched with those of the masks by name.
 """
 
 import logging
@@ -10,14 +9,16 @@ from pathlib import Path
 
 from utseg.case import Case, Dataset
 from utseg.errors import CaseErrors, InputError, explained_by, listing
-from utseg.evaluate.numbering import DESCRIPTION_FILE, UnrecordedSide, labels_of_masks
-from utseg.evaluate.pairs import files_by_case
-from utseg.files import require_no_broken_link
+from utseg.evaluate.pairs import DESCRIPTION_FILE, UnrecordedSide, files_by_case
+from utseg.files import read_json, require_no_broken_link
 from utseg.labels import Labels, in_words, match_labels, same_numbering
+from utseg.rawdata import dataset_around, open_dataset
 from utseg.rawdata.content import dicom_in, dicom_refusal
+from utseg.rawdata.description import read_description
 
 logger = logging.getLogger("utseg")
 LABEL_FOLDERS = ("labelsTr", "labelsTs")
+PREDICTION_FILE = "prediction.json"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,11 @@ def find_references(folder: Path, predictions: Path, dataset: Dataset | None = N
         )
     if not require_no_broken_link(folder).is_dir():
         raise InputError(f"{folder}: no folder with reference labels is there")
-    around = dataset if dataset is not None and _contains(dataset.folder, folder) else _dataset_around(folder)
+    root = dataset_around(folder)
+    if dataset is not None and _contains(dataset.folder, folder):
+        around: Dataset | None = dataset
+    else:
+        around = open_dataset(root) if root else None
     source = dataset or around
     warnings = source.warnings if source else ()
     known = {case.case_id: case for case in source.cases} if source else {}
@@ -152,17 +157,29 @@ def _contains(folder: Path, path: Path) -> bool:
     return (path.parent.resolve() / path.name).is_relative_to(folder.resolve())
 
 
-def _dataset_around(folder: Path) -> Dataset | None:
-    from utseg.rawdata import dataset_around, open_dataset
+def labels_of_masks(folder: Path) -> tuple[Labels, Path] | None:
+    """The labels of the masks in a folder, and where they stand: its `prediction.json`, `dataset.json`, or the dataset that it belongs to.
 
+    None where none is there. Raises InputError where one is there and cannot be read.
+    """
+    record = folder / PREDICTION_FILE
+    if record.is_file():
+        value = read_json(record)
+        labels = value.get("labels") if isinstance(value, dict) else None
+        if isinstance(labels, dict) and labels and all(type(number) is int for number in labels.values()):
+            return labels, record
+        raise InputError(
+            f"{record}: labels: expected an object with names of labels and whole numbers, found {str(labels)[:80]}; "
+            f"predict again, or put the masks without it into a folder with a {DESCRIPTION_FILE}"
+        )
+    if (folder / DESCRIPTION_FILE).is_file():
+        return read_description(folder / DESCRIPTION_FILE).labels, folder / DESCRIPTION_FILE
     root = dataset_around(folder)
-    return None if root is None else open_dataset(root)
+    return None if root is None else (open_dataset(root).labels, root)
 
 
 def _labels_beside(folder: Path) -> tuple[Labels, Path] | None:
     """The labels' names and values by `dataset.json` beside the references, and that file."""
-    from utseg.rawdata.description import read_description
-
     beside = (folder, folder.absolute().parent) if folder.absolute().name in LABEL_FOLDERS else (folder,)
     for where in beside:
         if (where / DESCRIPTION_FILE).is_file():

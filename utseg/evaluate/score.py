@@ -21,9 +21,8 @@ from utseg.case import Case
 from utseg.compute.pool import InlineExecutor, process_pool, run_all
 from utseg.evaluate.clinical import clinical_measures, summarise_clinical
 from utseg.evaluate.metrics import Definition, Row
-from utseg.evaluate.numbering import UnrecordedSide, count_overlap, require_plausible
 from utseg.evaluate.official import OFFICIAL_METRICS, official_means, official_utnet_scores
-from utseg.evaluate.pairs import MaskPair, match
+from utseg.evaluate.pairs import MaskPair, UnrecordedSide, count_overlap, match, require_plausible
 from utseg.evaluate.records import (
     CLINICAL_FILE,
     METRICS,

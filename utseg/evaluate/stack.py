@@ -1,16 +1,11 @@
 """Scores of parts of a volume, from the same surfaces: every slice on its own, and the basal, mid and apical thirds of a cardiac stack.
 
-Slices. What a stack with slices of 10 mm resolves lies in the plane. In each slice that has the structure in prediction or reference, Dice
-and the others are computed from its pixels, and distances between the two outlines within the slice (the formulas of `metrics.py` with the
-planar surfaces of `surfaces.py`). A case's `slice_dice` is the mean over all those slices, a slice that only one of them has counting 0;
-its `slice_hd95_mm` is the mean over the slices that both have. Beside them stands how many slices both have, how many the prediction
-missed, and how many it has to no purpose: nothing is averaged in silently. A slice that neither has does not appear.
+Slices: in each that has the structure in prediction or reference, scores are of its pixels, distances between the two outlines within it.
+A case's `slice_dice` is the mean over all those slices, one that only one of them has counting 0; its `slice_hd95_mm` the mean over those
+that both have. Beside them stands how many both have, the prediction missed, and has to no purpose.
 
-Regions: the thirds of a cardiac stack (`utseg.cardiac.thirds`). Overlap and volumes count the voxels in a region's slices. Distances run
-from the surface elements in those slices to the whole other surface, so that cutting a stack makes no new surface; a corner between two
-slices belongs to the one in the range, and of two to the more basal.
-
-Not here: the scores of the whole volume (`metrics.py`).
+Regions (`utseg.cardiac.thirds`): overlap and volumes count the voxels in a region's slices; distances run from the surface elements in
+those slices to the whole other surface, so that cutting a stack makes no new surface.
 """
 
 from collections.abc import Mapping

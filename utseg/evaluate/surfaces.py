@@ -1,16 +1,12 @@
 """Surfaces of masks, extracted once, and distances between them: whole volumes (3-D) and every slice on its own (2-D).
 
-Two kinds of surface, chosen by name:
+- `voxels`: the elements are voxels of the mask with one of six face neighbours (in a slice: four), or the outside of the image, out of it.
+  Every element counts the same, as in medpy (connectivity 1) and MONAI.
+- `area`: the elements are the corners between voxels where the 2 × 2 × 2 voxels around (in a slice: 2 × 2) are partly in the mask. Each
+  counts by the area of the surface through it in mm² (in a slice: its length in mm), as marching cubes draw it (Lorensen and Cline,
+  1987; of a configuration and its complement, the one with fewer corners inside is meshed). So does surface-distance (Nikolov et al. 2021).
 
-- `voxels`: the elements are voxel centres. A voxel of the mask is an element where one of its six face neighbours (in a slice: four), or
-  the outside of the image, is out of the mask. Every element counts the same. So do medpy (connectivity 1) and MONAI.
-- `area`: the elements are the corners between voxels where the 2 × 2 × 2 voxels around (in a slice: 2 × 2) are partly in the mask. An
-  element counts by the area of the surface through it in mm² (in a slice: its length in mm), as marching cubes draw it (Lorensen and Cline,
-  SIGGRAPH 1987; of a configuration and its complement, the one with fewer corners inside is meshed). So does surface-distance (Nikolov et
-  al., JMIR 2021).
-
-Distances run from element to element: the nearest by a KD-tree, so their time grows with the surfaces and not with the box around them.
-Elements that both surfaces share are at distance 0 and are not searched for. No score is computed here.
+The nearest element is found by a KD-tree; elements that both surfaces share are at distance 0 and are not searched for.
 """
 
 from dataclasses import dataclass

@@ -13,8 +13,7 @@ from utseg.case import Case
 from utseg.compute.pool import run_all
 from utseg.evaluate.compare import ALPHA, LEAST_SUBJECTS, compare_pair
 from utseg.evaluate.metrics import bounding_box, dice
-from utseg.evaluate.numbering import count_overlap
-from utseg.evaluate.pairs import MaskPair
+from utseg.evaluate.pairs import MaskPair, count_overlap
 from utseg.evaluate.subjects import Floats, Interval, mean_over_subjects, subject_scores
 from utseg.labels import structures
 from utseg.postprocess.rules import MaskArray

@@ -23,7 +23,7 @@ from utseg.fingerprint.same_scan import in_words
 from utseg.home import PLAN_FILE, plan_folder_name
 from utseg.planning.plan import PREPROCESSING_PREFIX, Plan, read_plan
 from utseg.preprocess.dataset import PlanRequest, prepare_dataset
-from utseg.preprocess.splits import SPLITS_FILE, write_splits
+from utseg.preprocess.splits import SPLITS_FILE, Split, write_splits
 from utseg.study.checksums import Checksums, code_sha256
 from utseg.study.definition import Definition
 from utseg.study.expand import PlannedRun, StudyPlan, expand
@@ -41,8 +41,7 @@ class RunData:
     folder: Path
     planner: str
     own: Dataset
-    training: tuple[str, ...]
-    validation: tuple[str, ...]
+    fold: Split
     plan_settings: Mapping[str, Any]
 
     @property
@@ -75,9 +74,11 @@ def run_data(run: PlannedRun, dataset: Dataset, checksums: Checksums, root: Path
     # In one order, however the set was made: fingerprint and plan are those of the subjects.
     cases = tuple(sorted(run.trained_on.cases, key=lambda case: case.case_id))
     own = replace(dataset, cases=cases, warnings=())
-    return RunData(
-        folder, run.planner, own, run.trained_on.training, run.trained_on.validation, plan_settings
-    )
+    fold: Split = {
+        "training": list(run.trained_on.training),
+        "validation": list(run.trained_on.validation),
+    }
+    return RunData(folder, run.planner, own, fold, plan_settings)
 
 
 def train_settings(run: PlannedRun) -> dict[str, Any]:
@@ -112,8 +113,7 @@ def prepare(
     if not (data.folder / FINGERPRINT_FILE).is_file():
         write_fingerprint(own_fingerprint(data.own, known), data.folder / FINGERPRINT_FILE)
     if not (data.folder / SPLITS_FILE).is_file():
-        fold = {"training": list(data.training), "validation": list(data.validation)}
-        write_splits([fold], data.folder)
+        write_splits([data.fold], data.folder)
     return prepare_dataset(data.own, data.folder, data.request, workers, executor).plan
 
 

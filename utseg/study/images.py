@@ -1,14 +1,12 @@
 """What the images of a study are like, a row a case (`images.csv`): spacing, intensities, contrast between labels, noise and sharpness.
 
 A feature's name begins with its kind: `spacing_`, `intensity_`, `contrast_`, `texture_`, and `raw_` for intensities in the scanner's own
-units, which networks never see (images are normalised one by one). All but `spacing_` and `raw_` are in units of the image's own standard
-deviation. How far they are apart, and whether that goes with scores, is worked out by the report.
+units, which networks never see. All but `spacing_` and `raw_` are in units of the image's own standard deviation.
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -37,6 +35,8 @@ BOX_MARGIN_MM = 10.0
 
 @dataclass(frozen=True)
 class _Task:
+    """One case to measure. `known`: rows of before by their checksum."""
+
     case: Case
     dataset: str
     labels: dict[str, int]
@@ -44,7 +44,7 @@ class _Task:
     known: Mapping[str, Row]
 
 
-def measure_study(folder: Path, executor: Executor | None = None, *, workers: int | None = None) -> list[Row]:
+def measure_study(folder: Path) -> list[Row]:
     """Writes `images.csv` into a study's folder: all cases of the subjects that a run trains on, validates on or is tested on.
 
     Raises UtsegError where a raw dataset is not where it was any more, or holds damaged cases.
@@ -54,8 +54,8 @@ def measure_study(folder: Path, executor: Executor | None = None, *, workers: in
     record = read_study(folder)
     involved: dict[str, set[str]] = {}
     for run in record.runs:
-        own = involved.setdefault(run.dataset, set())
-        own.update(run.subjects.training, run.subjects.validation)
+        trained_on = (*run.subjects.training, *run.subjects.validation)
+        involved.setdefault(run.dataset, set()).update(trained_on)
         for name, subjects in run.subjects.testing.items():
             involved.setdefault(name, set()).update(subjects)
     datasets = []
@@ -63,42 +63,26 @@ def measure_study(folder: Path, executor: Executor | None = None, *, workers: in
         dataset = open_dataset(Path(record.datasets[name].folder), name)
         cases = tuple(case for case in dataset.cases if case.subject in wanted)
         datasets.append(replace(dataset, cases=cases))
-    with nullcontext(executor) if executor else process_pool(workers) as pool:
-        return write_images(datasets, folder / IMAGES_FILE, pool, workers=workers)
+    with process_pool() as pool:
+        return write_images(datasets, folder / IMAGES_FILE, pool)
 
 
-def write_images(
-    datasets: Sequence[Dataset], path: Path, executor: Executor, *, workers: int | None = None
-) -> list[Row]:
-    """Measures all labelled cases of the datasets into a CSV file; cases that are in it and have not changed are not read again."""
-    rows = measure_images(
-        datasets, executor, known=read_images(path) if path.is_file() else (), workers=workers
-    )
-    which = dict.fromkeys(column for row in rows for column in _split(row)[0])
-    write_text(path, to_csv(rows, [*which, "checksum", *features_of(rows)]))
-    return rows
+def write_images(datasets: Sequence[Dataset], path: Path, executor: Executor) -> list[Row]:
+    """Measures all labelled cases of the datasets into a CSV file; cases that are in it and have not changed are not read again.
 
-
-def measure_images(
-    datasets: Sequence[Dataset],
-    executor: Executor,
-    *,
-    known: Sequence[Row] = (),
-    workers: int | None = None,
-) -> list[Row]:
-    """A row for each labelled case of the datasets, in their order: dataset, case, subject, phase, groups, checksum, features.
-
-    known: rows of an earlier call; those of files with the same checksums are taken over. Raises CaseErrors with a line for every problem
-    of every case.
+    A row has dataset, case, subject, phase, groups, checksum and features. Raises CaseErrors with a line for every problem of every case.
     """
-    by_checksum = {str(row["checksum"]): row for row in known}
+    known = {str(row["checksum"]): row for row in read_images(path)} if path.is_file() else {}
     tasks = [
-        _Task(case, dataset.name, dict(dataset.labels), dataset.channel_names, by_checksum)
+        _Task(case, dataset.name, dict(dataset.labels), dataset.channel_names, known)
         for dataset in datasets
         for case in dataset.cases
         if case.label is not None
     ]
-    return run_all(_measure, tasks, executor, "measuring images", name=_task_name, workers=workers)
+    rows = run_all(_measure, tasks, executor, "measuring images", name=lambda task: task.case.case_id)
+    which = dict.fromkeys(column for row in rows for column in _split(row)[0])
+    write_text(path, to_csv(rows, [*which, "checksum", *features_of(rows)]))
+    return rows
 
 
 def read_images(path: Path) -> list[Row]:
@@ -121,10 +105,6 @@ def _split(row: Row) -> tuple[list[str], list[str]]:
 def kind_of(feature: str) -> str:
     """What a feature describes: one of KINDS."""
     return feature.partition("_")[0]
-
-
-def _task_name(task: _Task) -> str:
-    return task.case.case_id
 
 
 def _measure(task: _Task) -> Row:

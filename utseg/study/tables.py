@@ -5,7 +5,7 @@ the mean over the labels of a case, undefined ones left out. Nothing is compared
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from utseg.study.record import (
     MEANS,
     RESULTS_COLUMNS,
     RESULTS_FILE,
+    RUN_COLUMNS,
     SEEN,
     UNSEEN,
     StudyRun,
@@ -44,26 +45,15 @@ def case_rows(run: StudyRun, by: str) -> list[Row]:
             where = f"{by}={value}" if value else ALL
             rows.append(
                 {
-                    "run": run.run,
-                    "network": run.network,
-                    "plan": run.plan,
-                    "variant": run.variant,
-                    "part": run.part,
-                    "seed": run.seed,
-                    "fold": run.fold,
-                    "trained_on": run.trained_on,
+                    **{column: getattr(run, column) for column in RUN_COLUMNS},
                     "dataset": dataset,
                     "tested_on": (f"{dataset} {where}" if value else dataset) if several else where,
-                    "seen": SEEN if _is_seen(run, dataset, value) else UNSEEN,
+                    # without a value, a dataset that was trained on is seen
+                    "seen": SEEN if (value in run.seen if value else dataset == run.dataset) else UNSEEN,
                     **scored,
                 }
             )
     return rows
-
-
-def _is_seen(run: StudyRun, dataset: str, value: str) -> bool:
-    """Whether subjects with this value were trained on; without a value, whether the dataset was."""
-    return value in run.seen if value else dataset == run.dataset
 
 
 def group_columns(rows: Sequence[Row]) -> list[str]:
@@ -74,21 +64,13 @@ def group_columns(rows: Sequence[Row]) -> list[str]:
 
 def result_rows(run: StudyRun, rows: Sequence[Row], by: str) -> list[Row]:
     """The rows of `results.csv` of a finished run, from its rows of `cases.csv`."""
-    facts = {
-        key: getattr(run, key)
-        for key in (
-            *("run", "network", "parameters", "gmac", "trained_on", "plan", "variant", "part", "seed"),
-            *("fold", "training_seconds"),
-        )
-    }
-    found = []
-    for tested_on, seen, tested in _by_test(rows):
-        for group, members in _by_group(tested, by):
-            for label, scores in _by_label(members):
-                found.append(
-                    facts | {"tested_on": tested_on, "seen": seen, "group": group, "label": label} | scores
-                )
-    return found
+    facts = {key: getattr(run, key) for key in (*RUN_COLUMNS, "parameters", "gmac", "training_seconds")}
+    return [
+        facts | {"tested_on": tested_on, "seen": seen, "group": group, "label": label} | scores
+        for tested_on, seen, tested in _by_test(rows)
+        for group, members in _by_group(tested, by)
+        for label, scores in _by_label(members)
+    ]
 
 
 def _by_test(rows: Sequence[Row]) -> Iterator[tuple[str, str, list[Row]]]:
@@ -181,8 +163,4 @@ class Tables:
         cases = [row for run in finished for row in self._cases[run.run]]
         results = [row for run in finished for row in self._results[run.run]]
         write_text(self._folder / CASES_FILE, to_csv(cases, cases_columns(group_columns(cases))))
-        write_text(self._folder / RESULTS_FILE, to_csv(map(_fields, results), RESULTS_COLUMNS))
-
-
-def _fields(row: Mapping[str, Any]) -> Row:
-    return {key: "" if value is None else value for key, value in row.items()}
+        write_text(self._folder / RESULTS_FILE, to_csv(results, RESULTS_COLUMNS))

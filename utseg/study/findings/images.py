@@ -1,12 +1,9 @@
 """How far a test scan is from what a run was trained on, and whether scores go down with it; and in what vendors' images differ.
 
-Distance, for a kind of features (spacing, intensity, contrast, texture): the root mean square over its features f of
-z_f = (x_f − m_f) / s_f, where x_f is the test case's value, m_f the mean over the cases that the run was trained on, and
-s_f² = (variance over these + variance over all measured cases) / 2, so that a feature which training had in one value only (a spacing)
-does not count without limit. The distance over all kinds is the root mean square of the four. Raw intensities are left out, for
-networks never see them.
-
-A point is a subject under one training set. Rank correlations are Spearman's, with intervals by drawing subjects.
+Distance, for a kind of features (spacing, intensity, contrast, texture): the root mean square over its features of z = (x − m) / s, where x
+is the test case's value, m the mean over the cases that the run was trained on, and s² the mean of the variance over these and over all
+measured cases, so that a feature which training had in one value only does not count without limit. Over all kinds: the root mean square of
+the four. A point is a subject under one training set. Rank correlations are Spearman's, with intervals by drawing subjects.
 """
 
 from collections.abc import Mapping, Sequence
