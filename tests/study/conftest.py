@@ -5,14 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commandline import run_here
+from made_studies import run_study_here
 from rawfiles import LABELS, make_nnunet
+from threads import one_thread  # noqa: F401 — used by being there
 
-from utseg.compute.pool import InlineExecutor
 from utseg.files import read_json, write_json
-from utseg.study.jobs import read_job
 from utseg.study.record import StudyRecord, read_study
-from utseg.study.walk import run_job
 
 OTHER_LABELS = {"background": 0, "LV": 3, "MYO": 1, "RV": 2}
 TINY = """
@@ -76,19 +74,6 @@ def make_other(folder: Path) -> None:
         scan = folder / "imagesTr" / file.name.replace(".nii.gz", "_0000.nii.gz")
         loaded = nib.load(scan)
         nib.save(nib.Nifti1Image(np.asarray(loaded.dataobj) + 1, loaded.affine, loaded.header), scan)
-
-
-def run_study_here(patch: pytest.MonkeyPatch, *words: object, home: Path):
-    """`utseg_study` with all its runs in this process, which spares the start of others."""
-
-    def execute(folder: str) -> None:
-        run_job(read_job(Path(folder)), Path(folder))
-
-    patch.setattr("utseg.study.run.execute_job", execute)
-    patch.setattr("utseg.study.run.ThreadPoolExecutor", lambda _: InlineExecutor())
-    for module in ("utseg.study.data", "utseg.study.images", "utseg.evaluate.score"):
-        patch.setattr(f"{module}.process_pool", lambda workers=None: InlineExecutor())
-    return run_here("utseg_study", *words, home=home)
 
 
 @pytest.fixture(scope="session")

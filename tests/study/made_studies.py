@@ -2,9 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+from commandline import run_here
 from hypothesis import strategies as st
 
 from utseg.case import Case, Dataset
+from utseg.compute.pool import InlineExecutor
+from utseg.study.jobs import read_job
+from utseg.study.walk import run_job
 
 LABELS = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
 VENDORS = "ABCD"
@@ -50,3 +55,16 @@ def cohorts(*, least_training=4, testing=True):
     return st.builds(
         lambda one, other: cohort("".join([*one, *dict.fromkeys(one)]), "".join(other)), training, tested
     )
+
+
+def run_study_here(patch: pytest.MonkeyPatch, *words: object, home: Path):
+    """`utseg_study` with all its runs in this process, which spares the start of others."""
+
+    def execute(folder: str) -> None:
+        run_job(read_job(Path(folder)), Path(folder))
+
+    patch.setattr("utseg.study.run.execute_job", execute)
+    patch.setattr("utseg.study.run.ThreadPoolExecutor", lambda _: InlineExecutor())
+    for module in ("utseg.study.data", "utseg.study.images", "utseg.evaluate.score"):
+        patch.setattr(f"{module}.process_pool", lambda workers=None: InlineExecutor())
+    return run_here("utseg_study", *words, home=home)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from commandline import SCRIPTS
+from made_studies import run_study_here
 
 pytest.importorskip("dask_jobqueue", reason="the extra `slurm` is not installed")
 pytestmark = pytest.mark.slow
@@ -52,12 +53,12 @@ class Study:
         (place / "two.toml").write_text(FILE)
         (place / "home" / "raw" / "Phantom").symlink_to(raw)
         self.runs = place / "home" / "results" / "study_runs"
+        self.words = (place / "two.toml", *WORDS, "-o", place / "study")
 
     def run(self, *engine):
         return subprocess.run(
             [
-                *(SCRIPTS / "utseg_study", self.place / "two.toml", *WORDS, "--home", self.place / "home"),
-                *("-o", self.place / "study", *engine),
+                *(SCRIPTS / "utseg_study", *self.words, "--home", self.place / "home", *engine),
             ],
             capture_output=True,
             text=True,
@@ -75,7 +76,8 @@ class Study:
 @pytest.fixture(scope="module")
 def here(raw, tmp_path_factory):
     study = Study(tmp_path_factory.mktemp("here"), raw)
-    done = study.run("-np", "2")
+    with pytest.MonkeyPatch.context() as patch:
+        done = run_study_here(patch, *study.words, "-np", "2", home=study.place / "home")
     assert done.returncode == 0, done.stderr
     return study
 

@@ -5,7 +5,7 @@ report says of scores is a mean over a side, or a difference of two, made by `av
 counts where its score is defined in all runs of all sides. Axes of arrays: R runs, C cases, L labels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +59,10 @@ class Averages:
     def subject_count(self) -> int:
         """How many subjects have a defined value."""
         return len(np.unique(self.subjects[~np.isnan(self.values[0])]))
+
+
+def _training_of(run: StudyRun) -> tuple[object, ...]:
+    return run.dataset, run.trained_on, run.seed, run.fold
 
 
 @dataclass(frozen=True)
@@ -206,15 +210,16 @@ class StudyData:
         counts = np.bincount((status * side[..., None]).ravel(), minlength=len(EMPTIES) + 1)
         return int(counts[1]), int(counts[2]), int(counts[3])
 
-    def comparable(self, a: Sequence[StudyRun], b: Sequence[StudyRun]) -> tuple[Side, Side]:
-        """The sides of two sets of runs, of each only those that the other has with the same training set, seed and fold."""
-        shared = {_training_of(run) for run in a} & {_training_of(run) for run in b}
-        first, second = ([run for run in runs if _training_of(run) in shared] for runs in (a, b))
+    def comparable(
+        self,
+        a: Sequence[StudyRun],
+        b: Sequence[StudyRun],
+        same: Callable[[StudyRun], tuple[object, ...]] = _training_of,
+    ) -> tuple[Side, Side]:
+        """The sides of two sets of runs, of each only those that the other has with the `same` training set, seed and fold."""
+        shared = {same(run) for run in a} & {same(run) for run in b}
+        first, second = ([run for run in runs if same(run) in shared] for runs in (a, b))
         return self.side(first), self.side(second)
-
-
-def _training_of(run: StudyRun) -> tuple[object, ...]:
-    return run.dataset, run.trained_on, run.seed, run.fold
 
 
 def read_study_data(folder: Path) -> StudyData:

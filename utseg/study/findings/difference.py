@@ -19,11 +19,11 @@ from utseg.study.findings.data import Side, StudyData
 from utseg.study.record import MEAN_LABEL
 
 
-@dataclass(frozen=True)
+@dataclass
 class Difference:
     """`difference`: mean over subjects of a − b, in the metric's units. `subjects`: of both sides, or of each. None: too few for it.
 
-    `means`: of a and of b, over these subjects. `agree`: whether the difference has the sign of what is tested.
+    `means`: of a and of b, over these subjects. `agree`: whether the difference has the sign of what is tested. `p_holm`: set by `correct`.
     """
 
     metric: str
@@ -118,7 +118,8 @@ def exchange_p(a_S: Floats, b_S: Floats) -> float:
     return (int(np.count_nonzero(np.abs(differences) >= seen)) + 1) / (RANDOM_FLIPS + 1)
 
 
-def corrected(differences: Sequence[Difference]) -> list[Difference]:
-    """With p after Holm over all of them; those without a test stay without."""
-    tested = iter(holm([one.p for one in differences if one.p is not None]))
-    return [one if one.p is None else replace(one, p_holm=next(tested)) for one in differences]
+def correct(differences: Sequence[Difference]) -> None:
+    """Sets p after Holm over all of them; those without a test stay without."""
+    tested = [one for one in differences if one.p is not None]
+    for one, p_holm in zip(tested, holm([one.p for one in tested if one.p is not None]), strict=True):
+        one.p_holm = p_holm

@@ -7,7 +7,7 @@ the four. A point is a subject under one training set. Rank correlations are Spe
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -221,10 +221,7 @@ def feature_differences(images: Images, by: str) -> tuple[dict[str, int], list[F
             p = float(kruskal(*parts).pvalue)
             found.append(FeatureDifference(feature, medians, _between(parts), p))
     adjusted = holm([one.p_holm for one in found])
-    found = [
-        FeatureDifference(one.feature, one.medians, one.between, p)
-        for one, p in zip(found, adjusted, strict=True)
-    ]
+    found = [replace(one, p_holm=p) for one, p in zip(found, adjusted, strict=True)]
     counts = {name: int((owners == name).sum()) for name in names}
     return counts, sorted(found, key=lambda one: -one.between)
 

@@ -5,16 +5,14 @@ subjects that some runs of a model saw the vendor of and others did not. Vendors
 difference to the subjects of seen vendors, unpaired, and harder scans look like a loss.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
-from typing import TypeVar
 
 import numpy as np
 
 from utseg.evaluate.metrics import METRIC
 from utseg.study.findings.data import Side, StudyData
-from utseg.study.findings.difference import Difference, corrected, of_pair, paired, unpaired
+from utseg.study.findings.difference import Difference, correct, of_pair, paired, unpaired
 from utseg.study.record import MEAN_LABEL
 
 ON_UNSEEN, LOSS, ON_ALL = "unseen", "loss", "all"
@@ -59,9 +57,6 @@ class ModelPair:
         return self.difference.verdict(words, words)
 
 
-Found = TypeVar("Found", Loss, ModelPair)
-
-
 def losses(data: StudyData, metric: str = "dice") -> list[Loss]:
     """The losses of all models by label, p after Holm over all of them. None of models that saw all groups, or none."""
     found = []
@@ -79,7 +74,8 @@ def losses(data: StudyData, metric: str = "dice") -> list[Loss]:
                     Loss(model, test is unpaired, a, b, test(data, a, b, metric, label, sign=sign))
                     for label in data.labels_and_mean
                 ]
-    return _corrected(found)
+    correct([one.difference for one in found])
+    return found
 
 
 def losses_by_group(data: StudyData, metric: str = "dice") -> dict[str, list[Difference]]:
@@ -95,8 +91,8 @@ def losses_by_group(data: StudyData, metric: str = "dice") -> dict[str, list[Dif
             found[group] = of_group
     if len(found) < 2:
         return {}
-    after = iter(corrected([one for of_group in found.values() for one in of_group]))
-    return {group: [next(after) for _ in of_group] for group, of_group in found.items()}
+    correct([one for of_group in found.values() for one in of_group])
+    return found
 
 
 def model_pairs(data: StudyData, metric: str = "dice") -> list[ModelPair]:
@@ -112,13 +108,9 @@ def model_pairs(data: StudyData, metric: str = "dice") -> list[ModelPair]:
         for what in ((ON_UNSEEN, LOSS) if (data.saw == 0).any() else (ON_ALL,))
         for a, b in combinations(data.models, 2)
     ]
-    return _corrected([pair for pair in found if pair.difference.difference is not None])
-
-
-def _corrected(found: Sequence[Found]) -> list[Found]:
-    """With p after Holm over all of them."""
-    differences = corrected([one.difference for one in found])
-    return [replace(one, difference=after) for one, after in zip(found, differences, strict=True)]
+    found = [pair for pair in found if pair.difference.difference is not None]
+    correct([pair.difference for pair in found])
+    return found
 
 
 def _compared(data: StudyData, a: str, b: str, what: str, metric: str) -> Difference:

@@ -11,7 +11,7 @@ import numpy as np
 
 from utseg.evaluate.subjects import subject_means
 from utseg.study.findings.data import DEFAULT, Side, StudyData
-from utseg.study.findings.difference import Difference, corrected, paired
+from utseg.study.findings.difference import Difference, correct, paired
 from utseg.study.record import StudyRun
 
 SIZED = re.compile(r"(.*) · \d+ subjects")
@@ -75,12 +75,8 @@ def _ablation(data: StudyData, part: str, variants: Sequence[TriedVariant]) -> A
         sides = [(a, b), (a & (data.saw == 0), b & (data.saw == 0))][: 1 + unseen]
         differences = [] if reference is variant else [paired(data, *pair) for pair in sides]
         found.append(replace(variant, sides=sides, differences=differences))
-    after = iter(corrected([one for variant in found for one in variant.differences]))
-    return Ablation(
-        part,
-        [replace(variant, differences=[next(after) for _ in variant.differences]) for variant in found],
-        unseen,
-    )
+    correct([one for variant in found for one in variant.differences])
+    return Ablation(part, found, unseen)
 
 
 @dataclass(frozen=True)
@@ -110,17 +106,11 @@ def learning_curve(data: StudyData) -> list[Step]:
     for key, by_size in groups.items():
         for size in sorted(by_size) if len(by_size) > 1 else ():
             some, whole = by_size[size], by_size[max(by_size)]
-            a, b = _same_seed(data, some, whole)
+            a, b = data.comparable(some, whole, same=lambda run: (run.seed, run.fold))
             gain = None if some is whole else paired(data, b, a)
             steps.append(Step(*key, size, some, a, b, gain))
-    after = iter(corrected([step.gain for step in steps if step.gain]))
-    return [replace(step, gain=next(after)) if step.gain else step for step in steps]
-
-
-def _same_seed(data: StudyData, a: Sequence[StudyRun], b: Sequence[StudyRun]) -> tuple[Side, Side]:
-    shared = {(run.seed, run.fold) for run in a} & {(run.seed, run.fold) for run in b}
-    first, second = (data.side([run for run in runs if (run.seed, run.fold) in shared]) for runs in (a, b))
-    return first, second
+    correct([step.gain for step in steps if step.gain])
+    return steps
 
 
 @dataclass(frozen=True)
