@@ -4,6 +4,7 @@ The unit of n, mean, sd, median and interval is the subject, each with the mean 
 "empty" count cases. Undefined values (empty structures) are left out of the means.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,19 +56,25 @@ def _of_group(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _mean_dice(rows: Sequence[Row]) -> float | None:
     """Over subjects, of each the mean over its cases, of each case the mean over the labels that have a Dice."""
-    means = mean_over_labels(rows, "dice")
-    subjects = {str(row["case"]): str(row["subject"]) for row in rows}
-    return mean_over_subjects(np.array([*means.values()]), np.array([subjects[case] for case in means]))
+    means = mean_over_labels(rows, ("dice",))
+    subjects_C = np.array([row["subject"] for row in means])
+    return mean_over_subjects(np.array([row["dice"] for row in means]), subjects_C)
 
 
-def mean_over_labels(rows: Sequence[Row], metric: str) -> dict[str, float]:
-    """By case: the mean over its labels, undefined ones left out; NaN where none is defined."""
-    values: dict[str, list[float]] = {}
+def mean_over_labels(rows: Sequence[Row], metrics: Sequence[str]) -> list[Row]:
+    """A row for each case (and dataset): the mean over its labels of each metric that there is, NaN where it is defined for none."""
+    cases: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        of_case = values.setdefault(str(row["case"]), [])
-        if not np.isnan(row[metric]):
-            of_case.append(float(row[metric]))
-    return {case: sum(some) / len(some) if some else float("nan") for case, some in values.items()}
+        cases.setdefault((str(row.get("dataset", "")), str(row["case"])), []).append(row)
+    means = []
+    for (dataset, _), own in cases.items():
+        mean: Row = {"dataset": dataset, "subject": str(own[0]["subject"])}
+        for metric in metrics:
+            if metric in own[0]:
+                values = [float(row[metric]) for row in own if not math.isnan(row[metric])]
+                mean[metric] = sum(values) / len(values) if values else math.nan
+        means.append(mean)
+    return means
 
 
 def _of_label(rows: Sequence[Row]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from utseg.case import Case
-from utseg.compute.pool import available_cores
+from utseg.compute.pool import available_cores, run_each
 from utseg.errors import CaseErrors, InputError, UtsegError
 from utseg.files import read_json, sha256, sha256_json, stamp, write_json
 from utseg.fingerprint.same_scan import same_subjects
@@ -57,17 +57,17 @@ class Checksums:
             progress("checksums of scans", len(unknown)) as advance,
             ThreadPoolExecutor(available_cores()) as pool,
         ):
-            for path, entry in zip(unknown, pool.map(_entry, unknown, map(frames.get, unknown)), strict=True):
-                if isinstance(entry, InputError):
-                    problems.append(str(entry))
-                else:
-                    self._known[str(path)] = entry
+            for each in run_each(lambda path: _entry(path, frames[path]), unknown, pool):
+                if each.result is not None:
+                    self._known[str(each.item)] = each.result
+                elif each.error is not None:
+                    problems += each.error.lines()
                 advance()
         if self._keep:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._file, self._known)
         if problems:
-            raise CaseErrors(problems)
+            raise CaseErrors(sorted(problems))
 
     def of(self, case: Case) -> list[str]:
         """The checksums of the case's files, images first."""
@@ -119,7 +119,7 @@ def _key(frame: int | None) -> str:
     return "" if frame is None else str(frame)
 
 
-def _entry(path: Path, frames: Iterable[int | None]) -> Entry | InputError:
+def _entry(path: Path, frames: Iterable[int | None]) -> Entry:
     from utseg.rawdata.gate import read_image
     from utseg.rawdata.voxels import voxels_sha256
 
@@ -127,10 +127,8 @@ def _entry(path: Path, frames: Iterable[int | None]) -> Entry | InputError:
         found = list(stamp(path))
         voxels = {_key(frame): voxels_sha256(read_image(path, frame)[0][None])[0] for frame in frames}
         return sha256(path), found, voxels
-    except InputError as error:
-        return error
     except OSError as error:
-        return InputError(f"{path}: cannot be read ({error.strerror or error})")
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def code_sha256(thing: Any) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from utseg.evaluate.metrics import EMPTIES, Row
 from utseg.evaluate.records import METRICS, METRICS_FILE, read_metrics, to_csv
 from utseg.evaluate.subjects import mean_over_subjects, statistics
+from utseg.evaluate.summary import mean_over_labels
 from utseg.files import write_text
 from utseg.study.jobs import test_folder
 from utseg.study.record import (
@@ -98,30 +99,11 @@ def _by_label(rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:
     for label in dict.fromkeys(str(row["label_name"]) for row in rows):
         own = [row for row in rows if row["label_name"] == label]
         yield label, _summary(own) | _empties(own)
-    yield MEAN_LABEL, _summary(mean_over_labels(rows)) | _empties(rows)
+    yield MEAN_LABEL, _summary(mean_over_labels(rows, METRICS)) | _empties(rows)
 
 
 def _empties(rows: Sequence[Row]) -> Row:
     return {name: sum(row["status"] == status for row in rows) for name, status in EMPTIES.items()}
-
-
-def mean_over_labels(rows: Sequence[Row]) -> list[Row]:
-    """A row for each case: the mean over its labels of each metric, NaN where it is defined for none."""
-    cases: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        cases.setdefault((str(row["dataset"]), str(row["case"])), []).append(row)
-    means = []
-    for own in cases.values():
-        values = {
-            metric: [row[metric] for row in own if not math.isnan(row[metric])]
-            for metric in METRICS
-            if metric in own[0]
-        }
-        means.append(
-            {"dataset": own[0]["dataset"], "subject": own[0]["subject"]}
-            | {metric: sum(some) / len(some) if some else math.nan for metric, some in values.items()}
-        )
-    return means
 
 
 def _summary(rows: Sequence[Row]) -> Row:
