@@ -22,6 +22,7 @@ from pydantic import Field
 
 from utseg.cardiac.structures import find_structures
 from utseg.cardiac.thirds import thirds
+from utseg.errors import number_of
 from utseg.settings import Settings
 
 MaskArray = NDArray[np.uint8]
@@ -94,16 +95,19 @@ def _enclosed(lv_ZYX: Mask, myo_ZYX: Mask, names: Mapping[str, str], at_least: f
     slices = np.arange(ventricle[0], ventricle[-1] + 1)
     middle = slices[thirds(len(slices)) == 1] if len(slices) > 2 else slices
     share = _touching(lv_ZYX[middle], myo_ZYX[middle]) if lv_ZYX[middle].any() else 0.0
-    lv, myo = names["LV"], names["MYO"]
-    words = f"{myo} lies along {share:.0%} of the outline of {lv} in the mid-ventricular slices, expected {at_least:.0%} or more"
-    return _check("enclosed", lv, share >= at_least, share, at_least, words)
+    found = (
+        f"{names['MYO']} lies along {share:.0%} of the outline of {names['LV']} in the mid-ventricular slices"
+    )
+    words = f"{found}, expected {at_least:.0%} or more"
+    return _check("enclosed", names["LV"], share >= at_least, share, at_least, words)
 
 
 def _apart(lv_ZYX: Mask, rv_ZYX: Mask, names: Mapping[str, str], at_most: float) -> Check:
     share = _touching(lv_ZYX, rv_ZYX)
-    lv, rv = names["LV"], names["RV"]
-    words = f"{rv} touches {share:.0%} of the outline of {lv}, expected {at_most:.0%} or less"
-    return _check("apart", lv, share <= at_most, share, at_most, words)
+    words = (
+        f"{names['RV']} touches {share:.0%} of the outline of {names['LV']}, expected {at_most:.0%} or less"
+    )
+    return _check("apart", names["LV"], share <= at_most, share, at_most, words)
 
 
 def _volume(own_ZYX: Mask, voxel_ml: float, label: str, within_ml: tuple[float, float]) -> Check:
@@ -118,8 +122,7 @@ def _one_component(own_ZYX: Mask, label: str, at_most: float) -> Check:
     import cc3d
 
     around_ZYX = np.pad(own_ZYX, 1)  # cc3d fails on arrays that are one voxel thin in two directions
-    components_ZYX = cc3d.connected_components(around_ZYX, connectivity=CONNECTIVITY)
-    sizes_N = np.bincount(components_ZYX.ravel())[1:]
+    sizes_N = np.bincount(cc3d.connected_components(around_ZYX, connectivity=CONNECTIVITY).ravel())[1:]
     share = 1 - float(sizes_N.max() / sizes_N.sum())
     words = f"{share:.1%} of {label} lies apart from its largest component, expected {at_most:.1%} or less"
     return _check("one_component", label, share <= at_most, share, at_most, words)
@@ -127,10 +130,10 @@ def _one_component(own_ZYX: Mask, label: str, at_most: float) -> Check:
 
 def _gaps(own_ZYX: Mask, label: str, at_most: int) -> Check:
     there = np.flatnonzero(own_ZYX.any(axis=(1, 2)))
-    missing = int(there[-1] - there[0] + 1 - len(there))
-    slices = "slice" if missing == 1 else "slices"
-    words = f"{label} lacks {missing} {slices} between its first and its last, expected {at_most or 'none'}"
-    return _check("gaps", label, missing <= at_most, missing, at_most, words)
+    gaps = int(there[-1] - there[0] + 1 - len(there))
+    lacking = number_of(gaps, "slice")
+    words = f"{label} lacks {lacking} between its first and its last, expected {at_most or 'none'}"
+    return _check("gaps", label, gaps <= at_most, gaps, at_most, words)
 
 
 def _check(name: str, label: str, passed: bool, value: float, limit: Any, words: str) -> Check:

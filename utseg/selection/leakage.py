@@ -44,11 +44,8 @@ def _problems(run: FoldRun, cases: Mapping[str, Case], dataset: Dataset) -> Iter
             if case is None:
                 yield f"{side} case {case_id} is not in {dataset.folder}; put it back, or train again"
             elif case.partition != "training" or case.label is None:
-                of = (
-                    f"of the {case.partition} partition"
-                    if case.partition != "training"
-                    else "without a label"
-                )
+                tested = case.partition != "training"
+                of = f"of the {case.partition} partition" if tested else "without a label"
                 yield (
                     f"subject {case.subject} is among the {side} cases ({case_id}), but {of} of "
                     f"{dataset.folder}; test cases take no part in training or selection: {AGAIN}"

@@ -43,14 +43,6 @@ VALIDATION_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Speed:
-    """Seconds of an iteration with the plan's batch, and of the prediction of one patch."""
-
-    iteration_s: float
-    patch_s: float
-
-
-@dataclass(frozen=True)
 class Cost:
     """What a run is expected to take. `memory_gb` (1024³ bytes) is that of a training step."""
 
@@ -82,7 +74,7 @@ def estimate(study: ResolvedStudy, request: StudyRequest, executor: Executor | N
     device = resolve_device(request.device)
     torch.set_num_threads(max(1, available_cores() // request.parallel))
     known = measured(study.plan.dataset, request.home.preprocessed, executor, request.workers, keep=False)
-    speeds: dict[Any, Speed] = {}
+    speeds: dict[Any, tuple[float, float]] = {}
     found = []
     with progress("estimating runs", len(study.distinct)) as advance:
         for run in study.distinct:
@@ -98,9 +90,10 @@ def estimate(study: ResolvedStudy, request: StudyRequest, executor: Executor | N
                 figures = survey(planned_task(plan), step_kind(recipe, device))
                 tested = sum(len(cases) for cases in run.planned.testing.values())
                 own = own_fingerprint(run.data.own, known)
-                testing_s = testing_seconds(speeds[key], plan, own, tested)
+                iteration_s, patch_s = speeds[key]
+                testing_s = testing_seconds(patch_s, plan, own, tested)
                 iterations = (study.epochs or plan.epochs) * plan.iterations_per_epoch
-                training_s = iterations * speeds[key].iteration_s * (1 + VALIDATION_SHARE)
+                training_s = iterations * iteration_s * (1 + VALIDATION_SHARE)
                 if study.slot_s is not None:
                     training_s = max(0.0, study.slot_s - testing_s)
                 cost = Cost(training_s, testing_s, figures.memory_gb, figures.parameters, figures.gmac)
@@ -115,8 +108,10 @@ def total_seconds(estimates: list[Estimate], parallel: int) -> float:
     return sum(cost.training_s + cost.testing_s for cost in left) / parallel
 
 
-def measure(plan: Plan, recipe: "Recipe", device: "torch.device", *, training: bool = True) -> Speed:
-    """Times a few training steps (unless only predictions matter), in the recipe's precision, and predictions.
+def measure(
+    plan: Plan, recipe: "Recipe", device: "torch.device", *, training: bool = True
+) -> tuple[float, float]:
+    """Seconds of an iteration with the plan's batch, in the recipe's precision (0 unless `training`), and of the prediction of a patch.
 
     Raises SettingError for a wrong setting.
     """
@@ -139,7 +134,7 @@ def measure(plan: Plan, recipe: "Recipe", device: "torch.device", *, training: b
 
     iteration_s = _median_seconds(step, device) * plan.batch_size / MEASURED_BATCH if training else 0.0
     model.eval()
-    return Speed(iteration_s, _median_seconds(predict, device) / MEASURED_BATCH)
+    return iteration_s, _median_seconds(predict, device) / MEASURED_BATCH
 
 
 def _median_seconds(work: Callable[[], None], device: "torch.device") -> float:
@@ -155,7 +150,7 @@ def _median_seconds(work: Callable[[], None], device: "torch.device") -> float:
     return sorted(taken[1:])[MEASURED_STEPS // 2]
 
 
-def testing_seconds(speed: Speed, plan: Plan, fingerprint: Fingerprint, cases: int) -> float:
+def testing_seconds(patch_s: float, plan: Plan, fingerprint: Fingerprint, cases: int) -> float:
     """Predicting and scoring so many cases of the size that the training cases have in the middle."""
     spacing, size = fingerprint.overall.spacing_zyx_mm, fingerprint.overall.size_zyx
     rows, columns = target_size(
@@ -171,7 +166,5 @@ def testing_seconds(speed: Speed, plan: Plan, fingerprint: Fingerprint, cases: i
     patches = cases * size[0].median * windows * views
     megavoxels = size[0].median * size[1].median * size[2].median / 1e6
     return (
-        patches * speed.patch_s
-        + cases * (SECONDS_PER_CASE + SECONDS_PER_MEGAVOXEL * megavoxels)
-        + SECONDS_TO_START
+        patches * patch_s + cases * (SECONDS_PER_CASE + SECONDS_PER_MEGAVOXEL * megavoxels) + SECONDS_TO_START
     )

@@ -1,7 +1,6 @@
 """What each run of a study is: a checksum of all that determines it, which names its folder. Equal runs of any study are one."""
 
 import math
-from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cache
@@ -127,7 +126,12 @@ def resolve(
     for run in plan.runs:
         data = run_data(run, plan.dataset, checksums, request.home.preprocessed)
         if data.plan_folder not in plans:
-            plans[data.plan_folder] = _plan_or_error(data, known)
+            try:
+                plans[data.plan_folder] = planned(data, known)
+            except CaseErrors:
+                raise
+            except UtsegError as error:
+                plans[data.plan_folder] = error
         setup = _setup(run, plans[data.plan_folder])
         found.append((run, data, setup, _identity(run, plan, setup, checksums)))
     slot_s = None
@@ -140,15 +144,6 @@ def resolve(
         checksum = identity_checksum(identity | length)
         runs.append(ResolvedRun(run, data, setup, checksum, run_folder(request.home.results, checksum)))
     return ResolvedStudy(plan, tuple(runs), slot_s)
-
-
-def _plan_or_error(data: RunData, known: Callable[[], Fingerprint]) -> "Plan | UtsegError":
-    try:
-        return planned(data, known)
-    except CaseErrors:
-        raise
-    except UtsegError as error:
-        return error
 
 
 def _setup(run: PlannedRun, plan: "Plan | UtsegError") -> "tuple[Recipe, Plan] | UtsegError":

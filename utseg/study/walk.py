@@ -148,9 +148,9 @@ def _testing_estimate(job: Job, device: "torch.device") -> float:
 
     recipe = find_recipe(job.network)
     recipe, plan = apply_settings(recipe, read_plan(Path(job.plan_folder)), job.settings)
-    speed = measure(plan, recipe, device, training=False)
+    _, patch_s = measure(plan, recipe, device, training=False)
     fingerprint = read_fingerprint(Path(job.preprocessed) / FINGERPRINT_FILE)
-    return testing_seconds(speed, plan, fingerprint, sum(len(test.cases) for test in job.tests.values()))
+    return testing_seconds(patch_s, plan, fingerprint, sum(len(test.cases) for test in job.tests.values()))
 
 
 def check_trained(record: RunRecord, job: Job, dataset: Dataset, train: Path) -> None:
