@@ -143,17 +143,11 @@ def length_by_code(spacing_yx_mm: tuple[float, float]) -> Floats:
     """Length in mm of the outline through a corner, for each of the 16 configurations of the pixels around it (marching squares)."""
     vertical, horizontal = spacing_yx_mm
     slanted = float(np.hypot(vertical, horizontal)) / 2
-    lengths = np.zeros(16)
-    for code in range(1, 15):
-        before_before, before_after, after_before, after_after = (bool(code >> bit & 1) for bit in range(4))
-        if before_before + before_after + after_before + after_after != 2:
-            lengths[code] = slanted
-        elif before_before == before_after:
-            lengths[code] = horizontal
-        elif before_before == after_before:
-            lengths[code] = vertical
-        else:
-            lengths[code] = 2 * slanted
+    lengths = np.full(16, slanted)  # one pixel of four is in the mask, or out of it
+    lengths[[0, 15]] = 0
+    lengths[[3, 12]] = horizontal  # the two before or after the corner along y
+    lengths[[5, 10]] = vertical
+    lengths[[6, 9]] = 2 * slanted  # two that touch in the corner only
     return lengths
 
 
