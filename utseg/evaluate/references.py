@@ -49,11 +49,9 @@ def find_references(folder: Path, predictions: Path, dataset: Dataset | None = N
         )
     if not require_no_broken_link(folder).is_dir():
         raise InputError(f"{folder}: no folder with reference labels is there")
-    root = dataset_around(folder)
-    if dataset is not None and _contains(dataset.folder, folder):
-        around: Dataset | None = dataset
-    else:
-        around = open_dataset(root) if root else None
+    around = dataset if dataset is not None and _contains(dataset.folder, folder) else None
+    if around is None and (root := dataset_around(folder)) is not None:
+        around = open_dataset(root)
     source = dataset or around
     warnings = source.warnings if source else ()
     known = {case.case_id: case for case in source.cases} if source else {}
