@@ -222,8 +222,8 @@ def signed_ranks(difference_S: Floats) -> Floats:
     from scipy.stats import rankdata
 
     ranks: Floats = np.zeros(len(difference_S))
-    apart = difference_S != 0
-    ranks[apart] = rankdata(np.abs(difference_S[apart])) * np.sign(difference_S[apart])
+    some = difference_S != 0
+    ranks[some] = rankdata(np.abs(difference_S[some])) * np.sign(difference_S[some])
     return ranks
 
 

@@ -285,7 +285,7 @@ def label_pairs(
 class LabelPair:
     """The masks of one label, cropped to their common bounding box; `first_slice` is that of the crop in the volume.
 
-    What is computed once and used by all scores (volume, regions, slices) is kept.
+    What all scores (volume, regions, slices) use is computed once.
     """
 
     prediction_ZYX: Mask

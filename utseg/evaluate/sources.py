@@ -86,7 +86,7 @@ def read_sources(folder: Path) -> Sources:
 def check_references(cases: Iterable[Case], validation: Path) -> None:
     """Raises InputError where a label is another than when a fold's validation was scored: the fold was trained on others too.
 
-    Folders that hold no validation of a run, or one that was never scored, are not looked at.
+    Folders that hold no validation of a run, or one that was never scored, are not checked.
     """
     if not (validation.absolute().parent / RUN_FILE).is_file() or not (validation / SOURCES_FILE).is_file():
         return

@@ -1,6 +1,6 @@
 """From the finished folds of a dataset to `best.json`: check, score, choose, postprocess, augment, write.
 
-Only out-of-fold predictions are looked at, each by a model that has not seen the subject.
+Only out-of-fold predictions are scored, each by a model that has not seen the subject.
 """
 
 import logging

@@ -54,7 +54,7 @@ class Selection:
 
     @property
     def folder(self) -> Path:
-        """Where masks are kept."""
+        """The folder below which masks of pairs and views are."""
         return self.request.results / SELECTION_FOLDER
 
     @property

@@ -23,7 +23,7 @@ CHECKSUMS_FILE = "checksums.json"
 OUR_PACKAGE = "utseg"
 Stamp = list[int]
 Voxels = dict[str, str]
-"""Checksum of the voxels of each frame that was looked at; the key of a file without frames is empty."""
+"""Checksum of the voxels of each frame that was read; the key of a file without frames is empty."""
 Entry = tuple[str, Stamp, Voxels]
 
 
@@ -101,7 +101,7 @@ class Checksums:
         except OSError:
             return False
 
-    def check_apart(self, sides: Mapping[str, Sequence[Case]], where: str) -> None:
+    def check_sides(self, sides: Mapping[str, Sequence[Case]], where: str) -> None:
         """Raises InputError that names two cases of the same scan on different sides, whatever they and their datasets are called."""
         held: dict[str, tuple[str, str]] = {}
         for side, cases in sides.items():

@@ -98,8 +98,8 @@ def features_of(rows: Sequence[Row]) -> list[str]:
 def _split(row: Row) -> tuple[list[str], list[str]]:
     """The columns that say which case it is, and those of its features."""
     columns = list(row)
-    place = columns.index("checksum") + 1
-    return columns[: place - 1], columns[place:]
+    checksum = columns.index("checksum")
+    return columns[:checksum], columns[checksum + 1 :]
 
 
 def kind_of(feature: str) -> str:

@@ -115,7 +115,7 @@ def resolve(
     for run in {(run.trained_on.name, run.trained_on.fold): run for run in reversed(plan.runs)}.values():
         sides = {side: run.trained_on.of(side) for side in ("training", "validation")}
         tested = [case for cases in run.testing.values() for case in cases]
-        checksums.check_apart({**sides, "testing": tested}, run.name)
+        checksums.check_sides({**sides, "testing": tested}, run.name)
 
     @cache
     def known() -> Fingerprint:

@@ -1,6 +1,6 @@
 """Who trains, who validates, who is tested: the training sets and test cases of a study, and the proof that they have nobody in common.
 
-Only what a raw dataset says of its cases is looked at: subject, partition, group columns, whether there is a label. Every choice is seeded
+Only what a raw dataset says of its cases is used: subject, partition, group columns, whether there is a label. Every choice is seeded
 and stratified; the same dataset gives the same lists. No pixel is read here; that two subjects are one and the same scan is found by
 checksum elsewhere (`checksums.py`).
 """
@@ -195,8 +195,8 @@ def stratified_order(
         shuffled = [subjects[index] for index in generator.permutation(len(subjects))]
         ties = generator.random(len(shuffled))
         placed += [
-            ((place + 0.5) / len(shuffled), float(tie), subject)
-            for place, (subject, tie) in enumerate(zip(shuffled, ties, strict=True))
+            ((index + 0.5) / len(shuffled), float(tie), subject)
+            for index, (subject, tie) in enumerate(zip(shuffled, ties, strict=True))
         ]
     return [subject for _, _, subject in sorted(placed)]
 
