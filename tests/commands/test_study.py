@@ -113,7 +113,8 @@ def test_words_change_the_study():
 
 @pytest.mark.slow
 def test_a_dry_run_lists_the_runs_and_writes_nothing(home, typed):
-    words = ("-m", "UTNet", "-pl", "cpu", "--set", "network.base_channels=4", "--dry-run", "--device", "cpu")
+    small = ("network.base_channels=4", "network.levels=2", "network.block_list=1,2", "network.reduce_size=2")
+    words = ("-m", "UTNet", "-pl", "cpu", "--set", *small, "--dry-run", "--device", "cpu")
     result = typed("utseg_study", "vendors", *words, home=home)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()

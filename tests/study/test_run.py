@@ -45,6 +45,7 @@ def executed(monkeypatch):
         raise UtsegError("it failed")
 
     monkeypatch.setattr(run, "execute_job", fail)
+    monkeypatch.setattr("utseg.study.data.process_pool", lambda workers=None: InlineExecutor())
     return folders
 
 
