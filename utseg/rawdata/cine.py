@@ -1,6 +1,6 @@
 """What the native layouts of cine challenges have in common: files by their stem, and a cine whose ED and ES frames are not known.
 
-Of images only headers are read here, of labels which frames hold some.
+Of images only headers are read here.
 """
 
 from collections.abc import Sequence
@@ -34,16 +34,6 @@ def unlabelled_frames(case: Case) -> list[Case]:
     if frames == 1:
         return [case]
     return [replace(case, case_id=f"{case.case_id}_t{frame:02d}", frame=frame) for frame in range(frames)]
-
-
-def labelled_frames(label: Path) -> list[int]:
-    """All frames of a label file that hold a label. A damaged file raises InputError."""
-    from utseg.rawdata.nifti import first_nonzero_frame
-
-    found: list[int] = []
-    while (frame := first_nonzero_frame(label, found[-1] + 1 if found else 0)) is not None:
-        found.append(frame)
-    return found
 
 
 def frames_text(frames: Sequence[int]) -> str:

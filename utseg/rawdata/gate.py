@@ -18,11 +18,11 @@ from utseg.errors import CaseErrors, InputError, listing
 from utseg.files import broken_link, require_no_broken_link
 from utseg.notices import Notice
 from utseg.rawdata import itk, nifti
-from utseg.rawdata.cine import frames_text, labelled_frames
+from utseg.rawdata.cine import frames_text
 from utseg.rawdata.content import dicom_refusal, is_dicom
 from utseg.rawdata.geometry import Geometry
 from utseg.rawdata.names import IMAGE_ENDINGS, ITK_ENDINGS
-from utseg.rawdata.nifti import ImageFrame
+from utseg.rawdata.nifti import ImageFrame, labelled_frames
 from utseg.rawdata.write import write_mask
 
 __all__ = [
@@ -194,14 +194,15 @@ def _label_values(path: Path, volume: ImageFrame, labels: Mapping[str, int]) -> 
         counts = np.bincount(label.ravel(), minlength=256)
         if not counts[~known].any():
             return label
-    raise InputError(f"{path}: {_unknown_values(values, known)}; known labels: {_label_list(labels)}")
+    known_labels = ", ".join(f"{value} {name}" for name, value in labels.items())
+    raise InputError(f"{path}: {_unknown_values(values, known)}; known labels: {known_labels}")
 
 
 def _check_labelled(path: Path, frame: int | None, label: NDArray[np.uint8]) -> None:
     """Refuses a frame of a cine that holds no label where several others do: at most one of those is the other phase's."""
     if frame is None or label.any() or path.name.endswith(ITK_ENDINGS):
         return
-    labelled = labelled_frames(path)
+    labelled = list(labelled_frames(path))
     if len(labelled) > 1:
         raise InputError(
             f"{path}: frame {frame} holds no label, {frames_text(labelled)} do; check ED and ES in the CSV, counted from 0"
@@ -227,10 +228,6 @@ def _unknown_values(values: NDArray[Any], known: NDArray[np.bool_]) -> str:
 def _number(value: Any) -> str:
     """All the digits that tell a value of its type from the next one."""
     return str(value).removesuffix(".0")
-
-
-def _label_list(labels: Mapping[str, int]) -> str:
-    return ", ".join(f"{value} {name}" for name, value in labels.items())
 
 
 def _unlike(path: Path, geometry: Geometry, reference: Path, expected: Geometry) -> list[str]:

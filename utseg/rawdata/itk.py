@@ -5,20 +5,18 @@ decompressed once for its checksum. Raw data has no checksum: a flipped bit in i
 """
 
 import math
-import zlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
 
 from utseg.errors import InputError
-from utseg.rawdata.content import CHUNK_BYTES, LARGEST_RATIO, PIECE_BYTES, dicom_refusal, is_dicom, wrong_size
+from utseg.rawdata.content import LARGEST_RATIO, dicom_refusal, is_dicom, unpacked, wrong_size
 from utseg.rawdata.geometry import Geometry, affine_of_itk, affine_problem
 from utseg.rawdata.nifti import LARGEST_VOXELS, ONE_NUMBER, ImageFrame, frame_index
 
 LONGEST_HEADER = 2**16
+REAL_TYPE = re.compile(r"(\d+)-bit (?:(?:un)?signed integer|float)")
 
 
 def read_volume(path: Path, frame: int | None) -> ImageFrame:
@@ -67,9 +65,9 @@ def _information(path: Path) -> tuple[tuple[int, ...], Geometry]:
     size = tuple(int(length) for length in reader.GetSize())
     if len(size) not in (3, 4) or min(size) < 1:
         raise InputError(f"{path}: dimensions {size}; expected a 3-D image, or a 4-D cine")
-    item_bytes = _item_bytes(reader.GetPixelID())
-    if reader.GetNumberOfComponents() != 1 or item_bytes is None:
-        kind = SimpleITK.GetPixelIDValueAsString(reader.GetPixelID())
+    kind = SimpleITK.GetPixelIDValueAsString(reader.GetPixelID())
+    real = REAL_TYPE.fullmatch(kind)
+    if reader.GetNumberOfComponents() != 1 or real is None:
         raise InputError(
             f"{path}: voxels of type {kind} with {reader.GetNumberOfComponents()} components; {ONE_NUMBER}"
         )
@@ -77,7 +75,7 @@ def _information(path: Path) -> tuple[tuple[int, ...], Geometry]:
         raise InputError(
             f"{path}: {' × '.join(map(str, size[:3]))} voxels in the header; expected at most {LARGEST_VOXELS:,}"
         )
-    check_payload(path, math.prod(size) * item_bytes)
+    _check_payload(path, math.prod(size) * int(real[1]) // 8)
     matrix = affine_of_itk(reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
     if problem := affine_problem(matrix):
         raise InputError(f"{path}: {problem}")
@@ -99,30 +97,20 @@ def _require_magic(path: Path) -> None:
         raise InputError(f"{path}: not a {path.suffix} file: it begins with {begin[:8]!r}")
 
 
-def _item_bytes(pixel_id: int) -> int | None:
-    import SimpleITK
-
-    types: dict[int, type[Any]] = {
-        SimpleITK.sitkUInt8: np.uint8,
-        SimpleITK.sitkInt8: np.int8,
-        SimpleITK.sitkUInt16: np.uint16,
-        SimpleITK.sitkInt16: np.int16,
-        SimpleITK.sitkUInt32: np.uint32,
-        SimpleITK.sitkInt32: np.int32,
-        SimpleITK.sitkUInt64: np.uint64,
-        SimpleITK.sitkInt64: np.int64,
-        SimpleITK.sitkFloat32: np.float32,
-        SimpleITK.sitkFloat64: np.float64,
-    }
-    return np.dtype(types[pixel_id]).itemsize if pixel_id in types else None
-
-
-def check_payload(path: Path, expected: int) -> None:
+def _check_payload(path: Path, expected: int) -> None:
     """Holds the data that follows the header against the `expected` bytes. Raises InputError where it is cut off, damaged or elsewhere."""
     with path.open("rb") as handle:
         start, compressed = _data_start(path, handle.read(LONGEST_HEADER))
-        handle.seek(start)
-        found = _inflated_bytes(path, handle, expected) if compressed else path.stat().st_size - start
+        found = path.stat().st_size - start
+        if compressed and expected > found * LARGEST_RATIO:
+            raise wrong_size(path, expected, f"at most {found * LARGEST_RATIO:,}")
+        if compressed:
+            handle.seek(start)
+            found = 0
+            for chunk in unpacked(path, handle):
+                found += len(chunk)
+                if found > expected:
+                    raise wrong_size(path, expected, "more")
     if found != expected:
         raise wrong_size(path, expected, f"{found:,}")
 
@@ -150,25 +138,3 @@ def _data_start(path: Path, begin: bytes) -> tuple[int, bool]:
     if nrrd and encoding not in ("raw", "gzip", "gz"):
         raise InputError(f"{path}: encoding {encoding!r}; expected raw or gzip")
     return marker + length, encoding != "raw" if nrrd else fields.get("compresseddata") == "true"
-
-
-def _inflated_bytes(path: Path, handle: BinaryIO, expected: int) -> int:
-    """Length of the zlib or gzip stream that follows, its checksum verified; reading stops beyond `expected`."""
-    if expected > path.stat().st_size * LARGEST_RATIO:
-        raise wrong_size(path, expected, f"at most {path.stat().st_size * LARGEST_RATIO:,}")
-    inflate = zlib.decompressobj(wbits=47)
-    total, feed = 0, b""
-    while not inflate.eof and total <= expected:
-        feed = feed or handle.read(PIECE_BYTES)
-        ended = not feed
-        try:
-            chunk = inflate.decompress(feed, CHUNK_BYTES)
-        except zlib.error as error:
-            raise InputError(
-                f"{path}: the compressed data is damaged ({str(error).rpartition(': ')[2]}); copy it again"
-            ) from None
-        if ended and not chunk:
-            raise InputError(f"{path}: the compressed data is cut off; copy or download the file again")
-        feed = inflate.unconsumed_tail
-        total += len(chunk)
-    return total

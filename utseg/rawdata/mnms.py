@@ -8,12 +8,13 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from utseg.case import Case, Dataset, Partition
 from utseg.errors import CaseErrors, InputError, listing
 from utseg.files import require_no_broken_link
-from utseg.rawdata.cine import CHANNEL_NAMES, find_file, frames_text, labelled_frames, unlabelled_frames
+from utseg.rawdata.cine import CHANNEL_NAMES, find_file, frames_text, unlabelled_frames
 from utseg.rawdata.names import letter_case_differs, name_problem, name_problems
 from utseg.rawdata.tables import CsvTable, is_empty, read_table
 
@@ -243,13 +244,12 @@ def _labelled_frames(label: Path, named: tuple[int, int] | None) -> list[int] | 
 
     None for a damaged file.
     """
-    from utseg.rawdata.nifti import first_nonzero_frame
+    from utseg.rawdata.nifti import labelled_frames
 
+    found = labelled_frames(label)
     try:
-        first = first_nonzero_frame(label)
-        if first is None:
-            return []
-        return [first] if named is None or first in named else labelled_frames(label)
+        first = [*islice(found, 1)]
+        return first if named is None or set(first) & set(named) else [*first, *found]
     except InputError:
         return None  # the gate says so, with all other damaged files
 

@@ -70,7 +70,15 @@ def _mask_header(mask: NDArray[np.uint8], geometry: Geometry, like: Path | None)
     source = geometry.header
     if not source and like is not None and like.name.endswith(NIFTI_ENDINGS):
         source = nifti.read_header(like).geometry.header
-    header = nifti.parse_header(source) if source else _new_header(geometry)
+    if source:
+        header = nifti.parse_header(source)
+    else:
+        header = nifti.Nifti1Header()
+        header.set_data_shape(geometry.file_size_xyz)
+        header.set_xyzt_units("mm", "sec")
+        header.set_qform(geometry.file_matrix, code=1)
+        header.set_sform(geometry.file_matrix, code=1)
+        header["magic"] = b"n+1"
     sizes = mask.shape[::-1]
     header["dim"][:] = 1
     header["dim"][0] = len(sizes)
@@ -83,15 +91,4 @@ def _mask_header(mask: NDArray[np.uint8], geometry: Geometry, like: Path | None)
     for field in EMPTIED:
         if field in header.template_dtype.names:
             header[field] = b""
-    return header
-
-
-def _new_header(geometry: Geometry) -> Any:
-    nifti1, _ = nifti.header_classes()
-    header = nifti1()
-    header.set_data_shape(geometry.file_size_xyz)
-    header.set_xyzt_units("mm", "sec")
-    header.set_qform(geometry.file_matrix, code=1)
-    header.set_sform(geometry.file_matrix, code=1)
-    header["magic"] = b"n+1"
     return header
