@@ -4,11 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 for moved in ("UTSEG_HOME", "UTSEG_RAW", "UTSEG_PREPROCESSED", "UTSEG_RESULTS"):
     os.environ.pop(moved, None)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+settings.register_profile("suite", max_examples=30, deadline=None)
+settings.load_profile("suite")
 PROJECT = Path(__file__).parents[1]
 
 

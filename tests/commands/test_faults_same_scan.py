@@ -7,7 +7,7 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from commandline import assert_refused, run_command
+from commandline import assert_refused, run_here
 from rawfiles import change_voxels, make_mnms, make_nnunet
 
 PLAN, TRAIN = "utseg_plan_and_preprocess", "utseg_train"
@@ -54,7 +54,7 @@ def planned(tmp_path_factory):
     home = tmp_path_factory.mktemp("twins")
     raw = make_nnunet(home / "raw" / "Heart", subjects=7, size_zyx=(4, 40, 36))
     lay_otherwise((raw, "s01_ED"), "s05_ES")
-    return home, run_command(PLAN, *WORDS, home=home)
+    return home, run_here(PLAN, *WORDS, home=home)
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def trained(planned, tmp_path_factory):
     (held,) = [number for number, split in enumerate(folds(home)) if "s05" in split["validation"]]
     other = (held + 1) % 5
     for fold in (held, other):
-        result = run_command(TRAIN, "2d", f"fold{fold}", "-d", "Heart", *TINY, home=home)
+        result = run_here(TRAIN, "2d", f"fold{fold}", "-d", "Heart", *TINY, home=home)
         assert result.returncode == 0, result.stderr
     return home, held, other
 

@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from commandline import assert_refused, run_command
+from commandline import assert_refused, run_here
 from rawfiles import change_json, change_voxels, make_nnunet
 
 PLAN, TRAIN = "utseg_plan_and_preprocess", "utseg_train"
@@ -28,7 +28,7 @@ ADVICE = "utseg_plan_and_preprocess -d Heart -pl cpu"
 def planned(tmp_path_factory):
     home = tmp_path_factory.mktemp("stale")
     make_nnunet(home / "raw" / "Heart", subjects=5, size_zyx=(4, 40, 36))
-    result = run_command(PLAN, *WORDS, home=home)
+    result = run_here(PLAN, *WORDS, home=home)
     assert result.returncode == 0, result.stderr
     return home
 
@@ -77,7 +77,7 @@ def test_training_on_slices_of_other_raw_data_is_refused(home, change, typed):
 @pytest.fixture(scope="module")
 def trained(planned, tmp_path_factory):
     home = shutil.copytree(planned, tmp_path_factory.mktemp("trained") / "home")
-    result = run_command(*FOLD, home=home)
+    result = run_here(*FOLD, home=home)
     assert result.returncode == 0, result.stderr
     return home
 

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from utseg.phantom.anatomy import (
     PATHOLOGIES,
+    Heart,
+    Shape,
     contraction,
     crescent,
     cycle_phases,
-    draw_heart,
     rv_taper,
     sections,
-    shape_at,
 )
 
 SEEDS = st.integers(0, 10_000)
@@ -28,8 +28,8 @@ def _volume_ml(length_mm: float, radius_mm: float, base_mm: float) -> float:
 
 @given(SEEDS, st.sampled_from(PATHOLOGIES), PART)
 def test_the_cavity_has_the_drawn_volume_and_the_myocardium_keeps_its_own(seed, pathology, contracted):
-    heart = draw_heart(np.random.default_rng(seed), pathology)
-    shape = shape_at(heart, contracted)
+    heart = Heart(np.random.default_rng(seed), pathology)
+    shape = Shape(heart, contracted)
     cavity = _volume_ml(shape.endo_length_mm, shape.endo_radius_mm, shape.base_mm)
     whole = _volume_ml(shape.epi_length_mm, shape.epi_radius_mm, shape.base_mm)
     assert cavity == pytest.approx(heart.lv_edv_ml * (1 - heart.lv_ejection_fraction * contracted), rel=0.01)
@@ -38,8 +38,8 @@ def test_the_cavity_has_the_drawn_volume_and_the_myocardium_keeps_its_own(seed, 
 
 @given(SEEDS, st.sampled_from(PATHOLOGIES), PART)
 def test_the_crescent_has_the_drawn_volume(seed, pathology, contracted):
-    heart = draw_heart(np.random.default_rng(seed), pathology)
-    shape = shape_at(heart, contracted)
+    heart = Heart(np.random.default_rng(seed), pathology)
+    shape = Shape(heart, contracted)
     q = (np.arange(400) + 0.5) / 400
     x = (np.arange(400) + 0.5) / 200 - 1
     outer = shape.epi_radius_mm * np.sqrt(1 - (q * shape.rv_length_mm / shape.epi_length_mm) ** 2.5)
@@ -51,8 +51,8 @@ def test_the_crescent_has_the_drawn_volume(seed, pathology, contracted):
 
 @given(SEEDS, st.sampled_from(PATHOLOGIES))
 def test_the_heart_is_plausible(seed, pathology):
-    heart = draw_heart(np.random.default_rng(seed), pathology)
-    relaxed, contracted = shape_at(heart, 0), shape_at(heart, 1)
+    heart = Heart(np.random.default_rng(seed), pathology)
+    relaxed, contracted = Shape(heart, 0), Shape(heart, 1)
     assert 80 <= heart.lv_edv_ml <= 300
     assert 0.15 <= heart.lv_ejection_fraction <= 0.8
     assert relaxed.rv_length_mm < relaxed.endo_length_mm, "the right ventricle ends before the apex"

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
-from utseg.phantom.anatomy import PATHOLOGIES, draw_heart
-from utseg.phantom.chest import draw_chest
-from utseg.phantom.cine import LV, MYO, RV, Scene, draw_details
+from utseg.phantom.anatomy import PATHOLOGIES, Heart
+from utseg.phantom.chest import Chest
+from utseg.phantom.cine import LV, MYO, RV, Details, Scene
 from utseg.phantom.scanner import VENDORS, Grid
 
 SIGNALS = VENDORS["A"].signals
@@ -16,11 +16,11 @@ CROSS = np.array([[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], bool)
 @pytest.fixture(scope="module", params=PATHOLOGIES)
 def scene(request) -> Scene:
     rng = np.random.default_rng(7)
-    heart = draw_heart(rng, request.param)
+    heart = Heart(rng, request.param)
     slices = int(np.ceil(heart.length_mm / 8)) + 2
     grid = Grid((slices, 120, 130), 1.6, 8.0, 6.4)
     depths = ((np.arange(slices) - 0.5) * 8).astype(np.float32)
-    return Scene(heart, draw_chest(rng), draw_details(rng, slices), SIGNALS, grid, depths)
+    return Scene(heart, Chest(rng), Details(rng, slices), SIGNALS, grid, depths)
 
 
 @pytest.fixture(scope="module")

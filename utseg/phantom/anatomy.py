@@ -7,6 +7,7 @@ Lengths in mm, volumes in ml, angles in radians; depth is measured from the base
 """
 
 from dataclasses import dataclass
+from math import radians
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -31,46 +32,53 @@ RANGES: dict[Pathology, tuple[tuple[float, float], ...]] = {
 }
 
 
-@dataclass(frozen=True)
 class Heart:
-    """What was drawn for one heart. Sizes are those at end-diastole."""
+    """What is drawn for one heart. Sizes are those at end-diastole."""
 
-    lv_edv_ml: float
-    lv_ejection_fraction: float
-    myocardium_ml: float
-    rv_edv_ml: float
-    rv_ejection_fraction: float
-    lv_length_mm: float
-    septal_shift_mm: float
-    apical_wall_mm: float
-    longitudinal_shortening: float
-    rv_length_fraction: float
-    rv_half_angle: float
-    rv_skew: float
-    septal_angle: float
-    septal_twist: float
-    axis_tilt_xy: tuple[float, float]
-    ovalness: float
-    ovalness_angle: float
-    end_systole: float
-
-    @property
-    def length_mm(self) -> float:
-        """From the base to the outer surface of the apex at end-diastole."""
-        return self.lv_length_mm + self.apical_wall_mm
+    def __init__(self, rng: np.random.Generator, pathology: Pathology) -> None:
+        drawn = [rng.uniform(*limits) for limits in RANGES[pathology]]
+        self.lv_edv_ml, self.lv_ejection_fraction, self.myocardium_ml = drawn[:3]
+        self.rv_edv_ml, self.rv_ejection_fraction, self.lv_length_mm, self.septal_shift_mm = drawn[3:]
+        self.apical_wall_mm = rng.uniform(5, 8)
+        self.longitudinal_shortening = rng.uniform(0.5, 0.7) * 0.25 * self.lv_ejection_fraction / 0.6
+        self.rv_length_fraction = rng.uniform(0.74, 0.84)
+        self.rv_half_angle = radians(rng.uniform(62, 78))
+        self.rv_skew = rng.uniform(-0.35, 0.35)
+        self.septal_angle = radians(rng.uniform(-185, -140))
+        self.septal_twist = radians(rng.uniform(-18, 18))
+        self.axis_tilt_xy = rng.uniform(-0.12, 0.12), rng.uniform(-0.12, 0.12)
+        self.ovalness = rng.uniform(0, 0.06)
+        self.ovalness_angle = rng.uniform(0, np.pi)
+        self.end_systole = rng.uniform(0.33, 0.40)
+        self.length_mm = self.lv_length_mm + self.apical_wall_mm  # from the base to the apex's outer surface
 
 
-@dataclass(frozen=True)
 class Shape:
-    """The heart at one moment: lengths and radii of the profiles. `base_mm` is how far the base has come down since end-diastole."""
+    """The heart contracted to 0 (end-diastole) … 1 (end-systole): lengths and radii of the profiles.
 
-    base_mm: float
-    endo_length_mm: float
-    endo_radius_mm: float
-    epi_length_mm: float
-    epi_radius_mm: float
-    rv_length_mm: float
-    rv_height_mm: float
+    The volume of the myocardium stays what it is. `base_mm` is how far the base has come down since end-diastole.
+    """
+
+    def __init__(self, heart: Heart, contracted: float) -> None:
+        cavity = 1000 * heart.lv_edv_ml * (1 - heart.lv_ejection_fraction * contracted)
+        rv_volume = 1000 * heart.rv_edv_ml * (1 - heart.rv_ejection_fraction * contracted)
+        self.endo_length_mm = heart.lv_length_mm * (1 - heart.longitudinal_shortening * contracted)
+        self.endo_radius_mm = _radius(cavity, self.endo_length_mm)
+        self.epi_length_mm = self.endo_length_mm + heart.apical_wall_mm * (1 + 0.3 * contracted)
+        self.epi_radius_mm = _radius(cavity + 1000 * heart.myocardium_ml, self.epi_length_mm)
+        self.base_mm = heart.length_mm - self.epi_length_mm
+        self.rv_length_mm = heart.rv_length_fraction * self.endo_length_mm
+        self.rv_height_mm = self._rv_height(heart, rv_volume)
+
+    def _rv_height(self, heart: Heart, volume_mm3: float) -> float:
+        """Solves ∬ (r·h + h²/2) dθ dz = volume for the scale of h, where r is the LV's outer radius and h the crescent's height."""
+        depths = RV_DEPTHS * self.rv_length_mm / self.epi_length_mm
+        outer = self.epi_radius_mm * np.sqrt(1 - depths**PROFILE_POWER)
+        unit = rv_taper(RV_DEPTHS)[:, None] * crescent(RV_ANGLES, heart.rv_skew)[None, :]
+        cell = self.rv_length_mm * 2 * heart.rv_half_angle / len(RV_DEPTHS) / len(RV_ANGLES)
+        linear = float((outer[:, None] * unit).sum() * cell)
+        quadratic = float((unit * unit).sum() * cell) / 2
+        return float(np.sqrt(linear**2 + 4 * quadratic * volume_mm3) - linear) / (2 * quadratic)
 
 
 @dataclass(frozen=True)
@@ -81,33 +89,6 @@ class Sections:
     filled: Floats
     radius_mm: Floats
     slope_mm: Floats
-
-
-def draw_heart(rng: np.random.Generator, pathology: Pathology) -> Heart:
-    """Draws a heart of the given pathology."""
-    edv, ef, mass, rv_edv, rv_ef, length, shift = (
-        float(rng.uniform(*limits)) for limits in RANGES[pathology]
-    )
-    return Heart(
-        lv_edv_ml=edv,
-        lv_ejection_fraction=ef,
-        myocardium_ml=mass,
-        rv_edv_ml=rv_edv,
-        rv_ejection_fraction=rv_ef,
-        lv_length_mm=length,
-        septal_shift_mm=shift,
-        apical_wall_mm=float(rng.uniform(5, 8)),
-        longitudinal_shortening=float(rng.uniform(0.5, 0.7)) * 0.25 * ef / 0.6,
-        rv_length_fraction=float(rng.uniform(0.74, 0.84)),
-        rv_half_angle=float(np.radians(rng.uniform(62, 78))),
-        rv_skew=float(rng.uniform(-0.35, 0.35)),
-        septal_angle=float(np.radians(rng.uniform(-185, -140))),
-        septal_twist=float(np.radians(rng.uniform(-18, 18))),
-        axis_tilt_xy=(float(rng.uniform(-0.12, 0.12)), float(rng.uniform(-0.12, 0.12))),
-        ovalness=float(rng.uniform(0, 0.06)),
-        ovalness_angle=float(rng.uniform(0, np.pi)),
-        end_systole=float(rng.uniform(0.33, 0.40)),
-    )
 
 
 def contraction(phase: float, end_systole: float) -> float:
@@ -134,25 +115,6 @@ def cycle_phases(frames: int, end_systole: float, first_phase: float) -> tuple[l
     )
     phases[ed], phases[es] = 0.0, end_systole
     return phases, ed, es
-
-
-def shape_at(heart: Heart, contracted: float) -> Shape:
-    """The heart contracted to 0 (end-diastole) … 1 (end-systole). The volume of the myocardium stays what it is."""
-    length = heart.lv_length_mm * (1 - heart.longitudinal_shortening * contracted)
-    cavity = 1000 * heart.lv_edv_ml * (1 - heart.lv_ejection_fraction * contracted)
-    epi_length = length + heart.apical_wall_mm * (1 + 0.3 * contracted)
-    epi_radius = _radius(cavity + 1000 * heart.myocardium_ml, epi_length)
-    rv_length = heart.rv_length_fraction * length
-    rv_volume = 1000 * heart.rv_edv_ml * (1 - heart.rv_ejection_fraction * contracted)
-    return Shape(
-        base_mm=heart.length_mm - epi_length,
-        endo_length_mm=length,
-        endo_radius_mm=_radius(cavity, length),
-        epi_length_mm=epi_length,
-        epi_radius_mm=epi_radius,
-        rv_length_mm=rv_length,
-        rv_height_mm=_crescent_height(heart, rv_volume, rv_length, epi_length, epi_radius),
-    )
 
 
 def sections(
@@ -186,15 +148,3 @@ def rv_taper(depth: Floats) -> Floats:
 
 def _radius(volume_mm3: float, length_mm: float) -> float:
     return float(np.sqrt(volume_mm3 / (PROFILE_VOLUME * length_mm)))
-
-
-def _crescent_height(
-    heart: Heart, volume_mm3: float, rv_length: float, epi_length: float, epi_radius: float
-) -> float:
-    """Solves ∬ (r·h + h²/2) dθ dz = volume for the scale of h, where r is the LV's outer radius and h the crescent's height."""
-    outer = epi_radius * np.sqrt(1 - (RV_DEPTHS * rv_length / epi_length) ** PROFILE_POWER)
-    unit = rv_taper(RV_DEPTHS)[:, None] * crescent(RV_ANGLES, heart.rv_skew)[None, :]
-    cell = rv_length * 2 * heart.rv_half_angle / len(RV_DEPTHS) / len(RV_ANGLES)
-    linear = float((outer[:, None] * unit).sum() * cell)
-    quadratic = float((unit * unit).sum() * cell) / 2
-    return float(np.sqrt(linear**2 + 4 * quadratic * volume_mm3) - linear) / (2 * quadratic)

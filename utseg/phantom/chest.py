@@ -3,50 +3,30 @@
 It does not move with the heart. Positions in mm, x to the right and y downwards in the image, 0 at its middle.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from utseg.phantom.anatomy import Floats
 from utseg.phantom.scanner import Grid, Signals
 
 
-@dataclass(frozen=True)
 class Chest:
-    """What was drawn for one chest: (x, y) of centres, half axes, thicknesses."""
+    """What is drawn for one chest: (x, y) of centres, half axes, thicknesses."""
 
-    centre_xy: tuple[float, float]
-    half_axes_xy: tuple[float, float]
-    fat_mm: float
-    muscle_mm: float
-    liver_xy: tuple[float, float]
-    stomach_xy: tuple[float, float]
-    stomach_signal: float
-    spine_xy: tuple[float, float]
-    aorta_xy: tuple[float, float]
-    fat_around_heart_mm: float
-    texture_seed: int
+    def __init__(self, rng: np.random.Generator) -> None:
+        def near(x: float, y: float, spread: float) -> tuple[float, float]:
+            return x + rng.uniform(-spread, spread), y + rng.uniform(-spread, spread)
 
-
-def draw_chest(rng: np.random.Generator) -> Chest:
-    """Draws a chest."""
-
-    def near(x: float, y: float, spread: float) -> tuple[float, float]:
-        return float(x + rng.uniform(-spread, spread)), float(y + rng.uniform(-spread, spread))
-
-    return Chest(
-        centre_xy=near(-8, 54, 7),
-        half_axes_xy=near(160, 134, 9),
-        fat_mm=float(rng.uniform(9, 26)),
-        muscle_mm=float(rng.uniform(8, 14)),
-        liver_xy=near(-62, 96, 7),
-        stomach_xy=near(48, 94, 8),
-        stomach_signal=float(rng.uniform(0.1, 0.75)),
-        spine_xy=near(-42, 128, 6),
-        aorta_xy=near(8, 92, 6),
-        fat_around_heart_mm=float(rng.uniform(3, 9)),
-        texture_seed=int(rng.integers(2**31)),
-    )
+        self.centre_xy = near(-8, 54, 7)
+        self.half_axes_xy = near(160, 134, 9)
+        self.fat_mm = rng.uniform(9, 26)
+        self.muscle_mm = rng.uniform(8, 14)
+        self.liver_xy = near(-62, 96, 7)
+        self.stomach_xy = near(48, 94, 8)
+        self.stomach_signal = rng.uniform(0.1, 0.75)
+        self.spine_xy = near(-42, 128, 6)
+        self.aorta_xy = near(8, 92, 6)
+        self.fat_around_heart_mm = rng.uniform(3, 9)
+        self.texture_seed = int(rng.integers(2**31))
 
 
 def paint(image: Floats, coverage: Floats, signal: Floats | float) -> None:

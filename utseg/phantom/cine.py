@@ -6,11 +6,12 @@ muscles and trabeculae belong to the cavity, as in the cohorts that this imitate
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import radians
 
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.phantom.anatomy import Floats, Heart, Sections, Shape, crescent, rv_taper, sections, shape_at
+from utseg.phantom.anatomy import Floats, Heart, Sections, Shape, crescent, rv_taper, sections
 from utseg.phantom.chest import Chest, draw_atria, draw_background, paint, smooth_noise
 from utseg.phantom.scanner import Grid, Signals
 
@@ -19,39 +20,23 @@ RV_WALL_MM = 3.0
 HEART_REACH_MM = 105.0
 
 
-@dataclass(frozen=True)
 class Details:
-    """What was drawn beside the shape: where the heart lies, breathing shifts of the slices (Z, 2), muscles inside the cavities."""
+    """What is drawn beside the shape: where the heart lies, breathing shifts of the slices (Z, 2), muscles inside the cavities."""
 
-    heart_xy: tuple[float, float]
-    breathing_xy_mm: Floats
-    papillary_angles: tuple[float, float]
-    papillary_radius_mm: tuple[float, float]
-    papillary_span: tuple[float, float]
-    lv_trabeculae_mm: float
-    rv_trabeculae_mm: float
-    trabecula_count: tuple[int, int]
-    trabecula_phases: tuple[float, float]
-    blood_texture: float
-    texture_seed: int
-
-
-@dataclass(frozen=True)
-class Outlines:
-    """The heart at one moment, contracted to 0 … 1. Distances of its outlines from the axis at each pixel's angle, (Z, Y, X) in the box.
-
-    `bulge`: by how much the right ventricle's outline lies outside the left one's. `endo`, `epi` and `right` are the slabs of both.
-    """
-
-    contracted: float
-    shape: Shape
-    endo: Sections
-    epi: Sections
-    right: Sections
-    inner: Floats
-    outer: Floats
-    bulge: Floats
-    from_septum: Floats
+    def __init__(self, rng: np.random.Generator, slices: int) -> None:
+        anterolateral = np.pi - radians(rng.uniform(35, 60))
+        self.heart_xy = 18 + rng.uniform(-8, 8), rng.uniform(-2, 9)
+        breathing = np.clip(rng.normal(0, 1.0, size=(slices, 2)), -2.5, 2.5)
+        self.breathing_xy_mm: Floats = breathing.astype(np.float32)
+        self.papillary_angles = anterolateral, -anterolateral + radians(rng.uniform(-15, 15))
+        self.papillary_radius_mm = rng.uniform(3.0, 4.8), rng.uniform(3.0, 4.8)
+        self.papillary_span = rng.uniform(0.22, 0.35), rng.uniform(0.66, 0.8)
+        self.lv_trabeculae_mm = rng.uniform(0.8, 2.5)
+        self.rv_trabeculae_mm = rng.uniform(1.0, 3.5)
+        self.trabecula_count = int(rng.integers(11, 18)), int(rng.integers(12, 20))
+        self.trabecula_phases = rng.uniform(0, 6.28), rng.uniform(0, 6.28)
+        self.blood_texture = rng.uniform(0.02, 0.06)
+        self.texture_seed = int(rng.integers(2**31))
 
 
 @dataclass(frozen=True)
@@ -95,36 +80,14 @@ class Scene:
 
     def frame(self, contracted: float) -> tuple[Floats, NDArray[np.uint8]]:
         """Image, without noise, and label (Z, Y, X) of the heart contracted to 0 (end-diastole) … 1 (end-systole)."""
-        outlines = self._outlines(contracted)
+        outlines = Outlines(self, contracted)
         image, label = self.background.copy(), np.zeros(self.background.shape, np.uint8)
         label[:, *self.box] = self._label(outlines)
         self._paint_atria(image, outlines)
         self._paint_ventricles(image[:, *self.box], outlines)
         return image, label
 
-    def _outlines(self, contracted: float) -> Outlines:
-        heart, angle = self.heart, self.polar[1]
-        shape = shape_at(heart, contracted)
-        cut = shape.base_mm, self.depths_mm, self.grid.thickness_mm
-        endo = sections(shape.endo_length_mm, shape.endo_radius_mm, *cut)
-        epi = sections(shape.epi_length_mm, shape.epi_radius_mm, *cut)
-        right = sections(shape.rv_length_mm, 1.0, *cut)
-        oval = heart.ovalness * np.cos(2 * (angle - heart.ovalness_angle))
-        septal = heart.septal_angle + heart.septal_twist * self.depths_mm / heart.length_mm
-        from_septum = np.mod(angle - septal[:, None, None] + np.pi, 2 * np.pi) - np.pi
-        wall = np.maximum(epi.radius_mm - endo.radius_mm, 0)
-        shift = np.minimum(heart.septal_shift_mm, 0.45 * wall)[:, None, None]
-        outer = epi.radius_mm[:, None, None] * (1 + oval)
-        inner = endo.radius_mm[:, None, None] * (1 + oval) - shift * np.cos(from_septum)
-        depth = np.clip((self.depths_mm - shape.base_mm) / shape.rv_length_mm, 0, 1)
-        half = heart.rv_half_angle * (1 - 0.3 * depth)
-        height = shape.rv_height_mm * rv_taper(depth) / (1 - 0.3 * depth)
-        bulge = height[:, None, None] * crescent(from_septum / half[:, None, None], heart.rv_skew)
-        slope = np.abs(np.gradient(height)) * self.grid.thickness_mm / self.grid.slice_spacing_mm
-        right = replace(right, slope_mm=np.minimum(slope, height) * (right.filled > 0))
-        return Outlines(contracted, shape, endo, epi, right, inner, outer, bulge, from_septum)
-
-    def _label(self, outlines: Outlines) -> NDArray[np.uint8]:
+    def _label(self, outlines: "Outlines") -> NDArray[np.uint8]:
         inner = self._coverage(outlines.inner, outlines.endo)
         outer = np.maximum(self._coverage(outlines.outer, outlines.epi), inner)
         rv = self._coverage_rv(outlines) * (1 - outer)
@@ -137,12 +100,12 @@ class Scene:
         inside: Floats = np.clip(0.5 + (outline - self.polar[0]) / width, 0, 1)
         return inside * part.filled[:, None, None]
 
-    def _coverage_rv(self, outlines: Outlines, grown_mm: Floats | float = 0.0) -> Floats:
+    def _coverage_rv(self, outlines: "Outlines", grown_mm: Floats | float = 0.0) -> Floats:
         """Of the right ventricle, its outline moved outwards."""
         outline = outlines.outer + outlines.bulge + grown_mm
         return self._coverage(outline, outlines.right) * (outlines.bulge > 0)
 
-    def _paint_atria(self, image: Floats, outlines: Outlines) -> None:
+    def _paint_atria(self, image: Floats, outlines: "Outlines") -> None:
         above = np.clip(0.5 + (outlines.shape.base_mm - self.depths_mm) / self.grid.thickness_mm, 0, 1)
         if not above.any():
             return
@@ -152,7 +115,7 @@ class Scene:
         for z in np.flatnonzero(above):
             paint(image[z], above[z] * coverage, signal)
 
-    def _paint_ventricles(self, image: Floats, outlines: Outlines) -> None:
+    def _paint_ventricles(self, image: Floats, outlines: "Outlines") -> None:
         """Paints from outside in: RV wall, RV blood, myocardium, LV blood, papillary muscles."""
         muscle = self.signals.muscle_of_heart * (1 + 0.04 * self.texture)
         blood = self.signals.blood * (1 + self.details.blood_texture * self.texture)
@@ -179,7 +142,7 @@ class Scene:
         )
         return details.lv_trabeculae_mm * free * lv, details.rv_trabeculae_mm * rv
 
-    def _papillary(self, outlines: Outlines) -> Floats:
+    def _papillary(self, outlines: "Outlines") -> Floats:
         """Coverage by the two papillary muscles, which thicken and move inwards as the heart contracts."""
         details, reach = self.details, self.polar[0]
         low, high = details.papillary_span
@@ -197,24 +160,39 @@ class Scene:
         return within
 
 
+class Outlines:
+    """The heart contracted to 0 … 1: distances of its outlines from the axis at each pixel's angle, (Z, Y, X) in the box.
+
+    `bulge`: by how much the right ventricle's outline lies outside the left one's. `endo`, `epi` and `right` are the slabs of both.
+    """
+
+    def __init__(self, scene: Scene, contracted: float) -> None:
+        heart, angle, depths, grid = scene.heart, scene.polar[1], scene.depths_mm, scene.grid
+        self.contracted = contracted
+        self.shape = shape = Shape(heart, contracted)
+        cut = shape.base_mm, depths, grid.thickness_mm
+        self.endo = sections(shape.endo_length_mm, shape.endo_radius_mm, *cut)
+        self.epi = sections(shape.epi_length_mm, shape.epi_radius_mm, *cut)
+        oval = heart.ovalness * np.cos(2 * (angle - heart.ovalness_angle))
+        septal = heart.septal_angle + heart.septal_twist * depths / heart.length_mm
+        self.from_septum: Floats = np.mod(angle - septal[:, None, None] + np.pi, 2 * np.pi) - np.pi
+        wall = np.maximum(self.epi.radius_mm - self.endo.radius_mm, 0)
+        shift = np.minimum(heart.septal_shift_mm, 0.45 * wall)[:, None, None]
+        self.outer: Floats = self.epi.radius_mm[:, None, None] * (1 + oval)
+        self.inner: Floats = self.endo.radius_mm[:, None, None] * (1 + oval) - shift * np.cos(
+            self.from_septum
+        )
+        depth = np.clip((depths - shape.base_mm) / shape.rv_length_mm, 0, 1)
+        half = heart.rv_half_angle * (1 - 0.3 * depth)
+        height = shape.rv_height_mm * rv_taper(depth) / (1 - 0.3 * depth)
+        self.bulge: Floats = height[:, None, None] * crescent(
+            self.from_septum / half[:, None, None], heart.rv_skew
+        )
+        slope = np.abs(np.gradient(height)) * grid.thickness_mm / grid.slice_spacing_mm
+        right = sections(shape.rv_length_mm, 1.0, *cut)
+        self.right = replace(right, slope_mm=np.minimum(slope, height) * (right.filled > 0))
+
+
 def _around(axis_mm: Floats, centre_mm: float) -> slice:
     first, end = np.searchsorted(axis_mm, (centre_mm - HEART_REACH_MM, centre_mm + HEART_REACH_MM))
     return slice(int(first), int(end))
-
-
-def draw_details(rng: np.random.Generator, slices: int) -> Details:
-    """Draws where the heart lies and what is inside its cavities."""
-    anterolateral = np.pi - np.radians(rng.uniform(35, 60))
-    return Details(
-        heart_xy=(float(18 + rng.uniform(-8, 8)), float(rng.uniform(-2, 9))),
-        breathing_xy_mm=np.clip(rng.normal(0, 1.0, size=(slices, 2)), -2.5, 2.5).astype(np.float32),
-        papillary_angles=(float(anterolateral), float(-anterolateral + np.radians(rng.uniform(-15, 15)))),
-        papillary_radius_mm=(float(rng.uniform(3.0, 4.8)), float(rng.uniform(3.0, 4.8))),
-        papillary_span=(float(rng.uniform(0.22, 0.35)), float(rng.uniform(0.66, 0.8))),
-        lv_trabeculae_mm=float(rng.uniform(0.8, 2.5)),
-        rv_trabeculae_mm=float(rng.uniform(1.0, 3.5)),
-        trabecula_count=(int(rng.integers(11, 18)), int(rng.integers(12, 20))),
-        trabecula_phases=(float(rng.uniform(0, 6.28)), float(rng.uniform(0, 6.28))),
-        blood_texture=float(rng.uniform(0.02, 0.06)),
-        texture_seed=int(rng.integers(2**31)),
-    )

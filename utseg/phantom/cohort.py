@@ -29,7 +29,7 @@ from utseg.files import (
     write_text,
 )
 from utseg.phantom.anatomy import PATHOLOGIES
-from utseg.phantom.examination import UNLABELLED, PhantomSettings, Subject, draw_examination, write_subject
+from utseg.phantom.examination import UNLABELLED, Examination, PhantomSettings, Subject, write_subject
 from utseg.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ def _make_subjects(
 
 def _write_table(path: Path, cohort: list[Subject], settings: PhantomSettings) -> None:
     """The CSV with the columns of the published one, the first (the row's number) without a name."""
-    rows = [draw_examination(settings, subject).table_row() for subject in cohort]
+    rows = [Examination(settings, subject).table_row() for subject in cohort]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()

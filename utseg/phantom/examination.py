@@ -1,4 +1,4 @@
-"""One synthetic subject: everything about it is drawn first (`draw_examination`), then rendered and written (`write_subject`).
+"""One synthetic subject: everything about it is drawn first (`Examination`), then rendered and written (`write_subject`).
 
 What is drawn depends on the cohort's seed and the subject's number only.
 """
@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.files import write_bytes
-from utseg.phantom.anatomy import Floats, Pathology, contraction, cycle_phases, draw_heart
-from utseg.phantom.chest import draw_chest
-from utseg.phantom.cine import Scene, draw_details
-from utseg.phantom.scanner import VENDORS, Vendor, acquire, coil_field, draw_affine, draw_grid, draw_signals
+from utseg.phantom.anatomy import Heart, Pathology, contraction, cycle_phases
+from utseg.phantom.chest import Chest
+from utseg.phantom.cine import Details, Scene
+from utseg.phantom.scanner import VENDORS, acquire, coil_field, draw_affine, draw_grid, draw_signals
 
 UNLABELLED = "Training/Unlabeled"
 DRAWING, NOISE = 0, 1
@@ -59,22 +59,38 @@ class Subject:
         return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(self.index, purpose)))
 
 
-@dataclass(frozen=True)
 class Examination:
-    """What was drawn for one subject. The scene's slices are in file order; `phases` are those of the frames."""
+    """What is drawn for one subject: everything but the noise. The scene's slices are in file order; `phases` are those of the frames."""
 
-    subject: Subject
-    vendor: Vendor
-    centre: int
-    scene: Scene
-    coil_YX: Floats
-    affine: NDArray[np.float64]
-    phases: tuple[float, ...]
-    ed: int
-    es: int
-    gain: float
-    heart_beat_s: float
-    person: dict[str, str]
+    def __init__(self, settings: PhantomSettings, subject: Subject) -> None:
+        rng = subject.generator(settings.seed, DRAWING)
+        self.subject = subject
+        self.vendor = vendor = VENDORS[subject.vendor]
+        heart = Heart(rng, subject.pathology)
+        grid = draw_grid(rng, vendor, settings.matrix, heart.length_mm, settings.slices)
+        slices = grid.size_zyx[0]
+        depths = ((np.arange(slices) - rng.uniform(0.42, 0.58)) * grid.slice_spacing_mm).astype(np.float32)
+        first_phase = rng.uniform(0.19, 0.29) if subject.es_before_ed else rng.uniform(-0.03, 0.03)
+        self.phases, self.ed, self.es = cycle_phases(settings.frames, heart.end_systole, first_phase)
+        self.centre = int(rng.choice(vendor.centres))
+        self.scene = Scene(
+            heart=heart,
+            chest=Chest(rng),
+            details=Details(rng, slices),
+            signals=draw_signals(rng, vendor),
+            grid=grid,
+            depths_mm=depths if vendor.base_first else depths[::-1].copy(),
+        )
+        self.coil_YX = coil_field(rng, grid, vendor.coil)
+        self.affine = draw_affine(rng, grid, vendor.base_first)
+        self.gain = vendor.gain * float(np.exp(rng.uniform(-0.3, 0.3)))
+        self.heart_beat_s = rng.uniform(0.75, 1.1)
+        self.person = {
+            "Age": str(int(rng.integers(20, 80))),
+            "Sex": str(rng.choice(["F", "M"])),
+            "Height": f"{rng.normal(171, 9):.0f}",
+            "Weight": f"{rng.normal(74, 12):.1f}",
+        }
 
     def table_row(self) -> dict[str, Any]:
         """The subject's row of the CSV. ED equal to ES marks one without labels."""
@@ -89,44 +105,6 @@ class Examination:
             "ED": self.ed if self.subject.labelled else 0,
             "ES": self.es if self.subject.labelled else 0,
         }
-
-
-def draw_examination(settings: PhantomSettings, subject: Subject) -> Examination:
-    """Draws everything about a subject but the noise."""
-    rng = subject.generator(settings.seed, DRAWING)
-    vendor = VENDORS[subject.vendor]
-    heart = draw_heart(rng, subject.pathology)
-    grid = draw_grid(rng, vendor, settings.matrix, heart.length_mm, settings.slices)
-    slices = grid.size_zyx[0]
-    depths = ((np.arange(slices) - rng.uniform(0.42, 0.58)) * grid.slice_spacing_mm).astype(np.float32)
-    first_phase = rng.uniform(0.19, 0.29) if subject.es_before_ed else rng.uniform(-0.03, 0.03)
-    phases, ed, es = cycle_phases(settings.frames, heart.end_systole, first_phase)
-    return Examination(
-        subject=subject,
-        vendor=vendor,
-        centre=int(rng.choice(vendor.centres)),
-        scene=Scene(
-            heart=heart,
-            chest=draw_chest(rng),
-            details=draw_details(rng, slices),
-            signals=draw_signals(rng, vendor),
-            grid=grid,
-            depths_mm=depths if vendor.base_first else depths[::-1].copy(),
-        ),
-        coil_YX=coil_field(rng, grid, vendor.coil),
-        affine=draw_affine(rng, grid, vendor.base_first),
-        phases=tuple(phases),
-        ed=ed,
-        es=es,
-        gain=vendor.gain * float(np.exp(rng.uniform(-0.3, 0.3))),
-        heart_beat_s=float(rng.uniform(0.75, 1.1)),
-        person={
-            "Age": str(int(rng.integers(20, 80))),
-            "Sex": str(rng.choice(["F", "M"])),
-            "Height": f"{rng.normal(171, 9):.0f}",
-            "Weight": f"{rng.normal(74, 12):.1f}",
-        },
-    )
 
 
 def render(settings: PhantomSettings, drawn: Examination) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
@@ -145,7 +123,7 @@ def render(settings: PhantomSettings, drawn: Examination) -> tuple[NDArray[np.in
 
 def write_subject(folder: Path, settings: PhantomSettings, subject: Subject) -> None:
     """Renders one subject and writes its two files."""
-    drawn = draw_examination(settings, subject)
+    drawn = Examination(settings, subject)
     images, labels = render(settings, drawn)
     image_path, label_path = (folder / name for name in subject.files)
     image_path.parent.mkdir(parents=True, exist_ok=True)
