@@ -22,7 +22,7 @@ from utseg.predict.ensemble import ensemble_folders, read_probabilities
 from utseg.predict.pipeline import predict_cases
 from utseg.predict.record import PREDICTION_FILE, ModelUse, PredictedCase, PredictionRecord, write_record
 from utseg.predict.stages import write_probabilities
-from utseg.rawdata.gate import Geometry
+from utseg.rawdata.geometry import Geometry
 
 SIZE = (2, 5, 4)
 GEOMETRY = Geometry(SIZE, tuple(tuple(row) for row in make_affine(angles=(0.1, 0.2, 0.3)).tolist()))

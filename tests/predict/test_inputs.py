@@ -7,7 +7,8 @@ import pytest
 
 from utseg.errors import CaseErrors, InputError
 from utseg.predict.inputs import check_output, find_inputs
-from utseg.rawdata.gate import Geometry, write_mask
+from utseg.rawdata.geometry import Geometry
+from utseg.rawdata.write import write_mask
 
 ONE = ("cine-MRI",)
 TWO = ("T1", "T2")

@@ -10,7 +10,8 @@ from rawfiles import make_affine, make_heart
 
 from utseg.case import Case
 from utseg.planning.plan import Preprocessing
-from utseg.rawdata.gate import Geometry, LoadedCase
+from utseg.rawdata.gate import LoadedCase
+from utseg.rawdata.geometry import Geometry
 
 make_plan = partial(plans.make_plan, dataset="Heart", spacing_yx_mm=(1.4, 1.4), clip_percentiles=(5, 98))
 

@@ -311,7 +311,7 @@ def test_an_error_that_no_case_caused_is_not_taken_for_one(tmp_path, raw, monkey
     dataset = open_dataset(raw)
     fingerprint = make_fingerprint(dataset, InlineExecutor())
 
-    def broken(task):
+    def broken(*task):
         raise ArtefactError("the store is gone")
 
     monkeypatch.setattr(run_module, "_preprocess", broken)

@@ -14,8 +14,9 @@ from rawfiles import LABELS, make_affine, make_heart, make_nifti
 
 from utseg.case import Case
 from utseg.errors import CaseErrors
-from utseg.rawdata.gate import Geometry, frame_count, read_case, read_image, read_label, write_mask
-from utseg.rawdata.geometry import slice_axis_of
+from utseg.rawdata.gate import frame_count, read_case, read_image, read_label
+from utseg.rawdata.geometry import Geometry, slice_axis_of
+from utseg.rawdata.write import write_mask
 
 PERMUTATIONS = list(itertools.permutations(range(3)))
 FLIPS = list(itertools.product((1, -1), repeat=3))

@@ -9,7 +9,8 @@ from rawfiles import LABELS, make_affine, make_heart, make_nifti
 
 from utseg.case import Case
 from utseg.errors import InputError
-from utseg.rawdata.gate import frame_count, read_case, read_image, read_label, write_mask
+from utseg.rawdata.gate import frame_count, read_case, read_image, read_label
+from utseg.rawdata.write import write_mask
 
 ENDINGS = [".mha", ".nrrd"]
 

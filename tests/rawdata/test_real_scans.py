@@ -8,7 +8,8 @@ import pytest
 import SimpleITK
 
 from utseg.rawdata import open_dataset
-from utseg.rawdata.gate import frame_count, read_case, read_image, read_label, write_mask
+from utseg.rawdata.gate import frame_count, read_case, read_image, read_label
+from utseg.rawdata.write import write_mask
 
 EXPECTED = {"ACDC": (94, 47, 3), "MnM": (4, 2, 3), "Hippocampus": (53, 53, 2)}
 

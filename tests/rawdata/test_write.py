@@ -13,8 +13,10 @@ from rawfiles import LABELS, make_affine, make_nifti
 
 from utseg.case import Case
 from utseg.errors import ArtefactError, InputError, UtsegError
-from utseg.rawdata.gate import Geometry, read_case, read_image, read_label, write_mask
+from utseg.rawdata.gate import read_case, read_image, read_label
+from utseg.rawdata.geometry import Geometry
 from utseg.rawdata.nifti import parse_header
+from utseg.rawdata.write import write_mask
 
 GEOMETRIC_FIELDS = (
     *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),

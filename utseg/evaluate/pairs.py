@@ -15,7 +15,7 @@ from utseg.labels import Labels, in_words, match_labels, structures
 from utseg.rawdata.names import letter_case_differs, letter_case_pairs
 
 if TYPE_CHECKING:
-    from utseg.rawdata.gate import Geometry
+    from utseg.rawdata.geometry import Geometry
 
 SUFFIXES = (".nii.gz", ".nii")
 DESCRIPTION_FILE = "dataset.json"

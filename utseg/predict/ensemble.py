@@ -48,7 +48,8 @@ from utseg.quality import (
     with_orientation,
     worst_of_frames,
 )
-from utseg.rawdata.gate import Geometry, write_mask
+from utseg.rawdata.geometry import Geometry
+from utseg.rawdata.write import write_mask
 
 logger = logging.getLogger("utseg")
 INLINE = 4

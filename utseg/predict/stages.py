@@ -23,8 +23,10 @@ from utseg.postprocess import Postprocessing, postprocess
 from utseg.predict.record import ENTROPY_FOLDER, input_checksums
 from utseg.preprocess.case import CaseProperties, preprocess_case, restore_labels, restore_probabilities
 from utseg.quality import CaseQuality, QualitySettings, assess
-from utseg.rawdata.gate import Geometry, read_case, write_mask
+from utseg.rawdata.gate import read_case
+from utseg.rawdata.geometry import Geometry
 from utseg.rawdata.voxels import voxels_sha256
+from utseg.rawdata.write import write_mask
 
 Array = NDArray[np.float32]
 MASK_SUFFIX = ".nii.gz"

@@ -8,6 +8,7 @@ import shutil
 import uuid
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from utseg.case import Case, Dataset
@@ -30,15 +31,6 @@ class Counts:
     removed: int
 
 
-@dataclass(frozen=True)
-class _Task:
-    case: Case
-    preprocessing: Preprocessing
-    store: SliceStore
-    source: CaseFingerprint
-    settings_sha256: str
-
-
 def preprocess_dataset(
     dataset: Dataset,
     plan: Plan,
@@ -55,15 +47,13 @@ def preprocess_dataset(
     store = SliceStore(plan_folder)
     sources = {measured.case_id: measured for measured in fingerprint.cases}
     settings = preprocessing_sha256(plan.preprocessing)
-    tasks = [
-        _Task(case, plan.preprocessing, store, sources[case.case_id], settings)
-        for case in dataset.training_cases()
-    ]
-    removed = _remove_others(store, {task.case.case_id for task in tasks})
+    tasks = [(case, sources[case.case_id]) for case in dataset.training_cases()]
+    removed = _remove_others(store, {case.case_id for case, _ in tasks})
+    make = partial(_preprocess, store, plan.preprocessing, settings)
     kept = made = 0
     problems: list[str] = []
     with progress(f"preprocessing {dataset.name}", len(tasks)) as advance:
-        for outcome in run_each(_preprocess, tasks, executor, name=_task_name, workers=workers):
+        for outcome in run_each(make, tasks, executor, name=_case_name, workers=workers):
             if outcome.error is not None and not isinstance(outcome.error, InputError):
                 raise outcome.error
             if outcome.error is not None:
@@ -78,20 +68,23 @@ def preprocess_dataset(
     return Counts(kept, made, removed)
 
 
-def _preprocess(task: _Task) -> bool:
+def _preprocess(
+    store: SliceStore, preprocessing: Preprocessing, settings_sha256: str, task: tuple[Case, CaseFingerprint]
+) -> bool:
     """Whether the case was made; otherwise it was kept."""
-    if task.store.is_complete(task.case, task.source, task.settings_sha256):
+    case, source = task
+    if store.is_complete(case, source, settings_sha256):
         return False
     from utseg.preprocess.case import preprocess_case
     from utseg.rawdata.gate import read_case
 
-    preprocessed = preprocess_case(read_case(task.case, task.preprocessing.labels), task.preprocessing)
-    task.store.write_case(preprocessed, task.case, task.source, task.settings_sha256)
+    preprocessed = preprocess_case(read_case(case, preprocessing.labels), preprocessing)
+    store.write_case(preprocessed, case, source, settings_sha256)
     return True
 
 
-def _task_name(task: _Task) -> str:
-    return task.case.case_id
+def _case_name(task: tuple[Case, CaseFingerprint]) -> str:
+    return task[0].case_id
 
 
 def _remove_others(store: SliceStore, case_ids: set[str]) -> int:

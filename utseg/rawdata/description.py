@@ -6,7 +6,7 @@ its name; free text is left alone; any other key is a warning. No image is looke
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ from utseg.rawdata.names import IMAGE_ENDINGS
 
 DESCRIPTION_FILE = "dataset.json"
 REQUIRED_KEYS = ("channel_names", "labels", "file_ending")
-OPTIONAL_KEYS = ("numTraining", "dataset", "overwrite_image_reader_writer", "regions_class_order")
+KNOWN_KEYS = (
+    *REQUIRED_KEYS,
+    *("numTraining", "dataset", "overwrite_image_reader_writer", "regions_class_order"),
+)
 FREE_TEXT = frozenset({
     "name", "dataset_name", "description", "reference", "citation", "licence", "license", "release", "version", "date",
     "author", "authors", "contact", "url", "tensorimagesize", "numtest", "converted_by",
@@ -56,27 +59,41 @@ class Description:
     warnings: tuple[str, ...] = ()
 
 
+Wrong = Callable[[str, str], SettingError]
+
+
 def read_description(path: Path) -> Description:
     """Reads and checks `dataset.json`. Raises SettingError that names the path of the key, what was expected and found."""
+
+    def wrong(key: str, text: str) -> SettingError:
+        return SettingError(f"{path}: {key}: {text}")
+
     value = _read_json(path)
     if not isinstance(value, dict):
         raise SettingError(f"{path}: expected an object {{…}}, found {_kind(value)}")
-    _refuse_older(path, value)
-    for key in (*REQUIRED_KEYS, *OPTIONAL_KEYS):
+    _refuse_older(value, wrong)
+    unknown = [key for key in value if key not in KNOWN_KEYS and key.casefold() not in FREE_TEXT]
+    for key in KNOWN_KEYS:
         if key not in value:
-            _report_missing(path, key, value)
-    channels = _channel_names(path, value["channel_names"])
-    labels = _labels(path, value["labels"])
+            _refuse_missing(key, value, unknown, wrong)
+    channels = _channel_names(value["channel_names"], wrong)
+    labels = _labels(value["labels"], wrong)
     if "regions_class_order" in value:
-        raise SettingError(f"{path}: regions_class_order: regions are not supported; remove it")
-    _check_reader(path, value.get("overwrite_image_reader_writer"))
+        raise wrong("regions_class_order", "regions are not supported; remove it")
+    reader = value.get("overwrite_image_reader_writer")
+    if reader not in (None, "None", *SAME_READERS):
+        readers = ", ".join(SAME_READERS)
+        raise wrong(
+            "overwrite_image_reader_writer",
+            f"{reader!r} is not supported; expected one of {readers}, or none: the reader goes by the file's ending",
+        )
     number = value.get("numTraining")
-    if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
-        raise SettingError(f"{path}: numTraining: expected a whole number, found {number!r}")
-    listed = _listed(path, value["dataset"], len(channels)) if "dataset" in value else None
-    return Description(
-        channels, labels, _file_ending(path, value["file_ending"]), number, listed, _unknown_keys(path, value)
-    )
+    if number is not None and (type(number) is not int or number < 0):
+        raise wrong("numTraining", f"expected a whole number, found {number!r}")
+    listed = _listed(path.parent, value["dataset"], len(channels), wrong) if "dataset" in value else None
+    ending = _file_ending(value["file_ending"], wrong)
+    line = f"{path}: keys that are not known and have no effect: {listing(unknown)}"
+    return Description(channels, labels, ending, number, listed, (line,) if unknown else ())
 
 
 def require_normalisation_of_mr(path: Path, channel_names: tuple[str, ...]) -> None:
@@ -98,67 +115,62 @@ def lists_cases(folder: Path) -> bool:
     return any(path.exists() for case in listed.values() for path in case.images)
 
 
-def _refuse_older(path: Path, value: Mapping[str, Any]) -> None:
+def _refuse_older(value: Mapping[str, Any], wrong: Wrong) -> None:
     if "channel_names" not in value and "modality" in value:
-        raise SettingError(
-            f'{path}: modality: this is the key of an older format; rename it to "channel_names" (in {OLDER} labels are numbers first too: '
-            'write {"background": 0, "LV": 1}; add "file_ending", remove "training" and "test", call images CASE_0000.nii.gz)'
+        raise wrong(
+            "modality",
+            f'this is the key of an older format; rename it to "channel_names" (in {OLDER} labels are numbers first too: write '
+            '{"background": 0, "LV": 1}; add "file_ending", remove "training" and "test", call images CASE_0000.nii.gz)',
         )
     for key in ("training", "test"):
         if key in value:
-            raise SettingError(
-                f"{path}: {key}: this list of cases is {OLDER} and is not read; remove it to use all of imagesTr and imagesTs, or name the "
-                "training cases by the key dataset"
+            raise wrong(
+                key,
+                f"this list of cases is {OLDER} and is not read; remove it to use all of imagesTr and imagesTs, or name the training "
+                "cases by the key dataset",
             )
 
 
-def _check_reader(path: Path, name: Any) -> None:
-    if name not in (None, "None", *SAME_READERS):
-        raise SettingError(
-            f"{path}: overwrite_image_reader_writer: {name!r} is not supported; expected one of {', '.join(SAME_READERS)}, or none: the "
-            "reader goes by the file's ending"
-        )
+def _refuse_missing(key: str, value: Mapping[str, Any], unknown: list[str], wrong: Wrong) -> None:
+    """A key that is missing, or, where one is called nearly so, which it should be. Only the required ones must be there."""
+    others = {other.casefold().replace("_", ""): other for other in unknown}
+    close = difflib.get_close_matches(key.casefold().replace("_", ""), list(others), n=1, cutoff=0.75)
+    if close:
+        raise wrong(others[close[0]], f"unknown key; did you mean {key!r}?")
+    if key in REQUIRED_KEYS:
+        raise wrong(key, f"this key is missing; found {', '.join(value) or 'none'}")
 
 
-def _file_ending(path: Path, ending: Any) -> str:
+def _file_ending(ending: Any, wrong: Wrong) -> str:
     if ending in IMAGE_ENDINGS:
         return str(ending)
     meant = f".{ending}".casefold().replace("..", ".")
     hint = (
         f"; did you mean {meant!r}? It is written as the files are called" if meant in IMAGE_ENDINGS else ""
     )
-    raise SettingError(
-        f"{path}: file_ending: expected one of {', '.join(IMAGE_ENDINGS)}, found {ending!r}{hint}"
-    )
+    raise wrong("file_ending", f"expected one of {', '.join(IMAGE_ENDINGS)}, found {ending!r}{hint}")
 
 
-def _unknown_keys(path: Path, value: Mapping[str, Any]) -> tuple[str, ...]:
-    known = {*REQUIRED_KEYS, *OPTIONAL_KEYS}
-    unknown = [key for key in value if key not in known and key.casefold() not in FREE_TEXT]
-    return (f"{path}: keys that are not known and have no effect: {listing(unknown)}",) if unknown else ()
-
-
-def _listed(path: Path, value: Any, channels: int) -> dict[str, ListedCase]:
+def _listed(folder: Path, value: Any, channels: int, wrong: Wrong) -> dict[str, ListedCase]:
     """The cases of the `dataset` key. Paths are relative to the folder of `dataset.json`, or absolute."""
-    expected = 'expected an object like {"CASE": {"images": ["imagesTr/CASE_0000.nii.gz"], "label": "labelsTr/CASE.nii.gz"}}'
     if not isinstance(value, dict) or not value:
-        raise SettingError(f"{path}: dataset: {expected}, found {_kind(value)}")
+        example = '{"CASE": {"images": ["imagesTr/CASE_0000.nii.gz"], "label": "labelsTr/CASE.nii.gz"}}'
+        raise wrong("dataset", f"expected an object like {example}, found {_kind(value)}")
     listed = {}
     for case, entry in value.items():
-        where = f"{path}: dataset.{case}"
+        where = f"dataset.{case}"
         if not isinstance(entry, dict) or set(entry) != {"images", "label"}:
             found = f"the keys {', '.join(entry) or 'none'}" if isinstance(entry, dict) else _kind(entry)
-            raise SettingError(f"{where}: expected the keys images and label, found {found}")
+            raise wrong(where, f"expected the keys images and label, found {found}")
         images, label = entry["images"], entry["label"]
         if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
-            raise SettingError(f"{where}.images: expected a list of paths, found {_kind(images)}")
+            raise wrong(f"{where}.images", f"expected a list of paths, found {_kind(images)}")
         if len(images) != channels:
-            raise SettingError(
-                f"{where}.images: expected {channels}, one a channel of channel_names, found {len(images)}"
-            )
+            expected = f"expected {channels}, one a channel of channel_names"
+            raise wrong(f"{where}.images", f"{expected}, found {len(images)}")
         if not isinstance(label, str):
-            raise SettingError(f"{where}.label: expected a path, found {_kind(label)}")
-        listed[case] = ListedCase(tuple(path.parent / image for image in images), path.parent / label)
+            raise wrong(f"{where}.label", f"expected a path, found {_kind(label)}")
+        listed[case] = ListedCase(tuple(folder / image for image in images), folder / label)
     return listed
 
 
@@ -187,65 +199,43 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def _report_missing(path: Path, key: str, value: Mapping[str, Any]) -> None:
-    """A key that is missing, or, where one is called nearly so, which it should be. Only the required ones must be there."""
-    known = {*REQUIRED_KEYS, *OPTIONAL_KEYS}
-    unknown = [other for other in value if other not in known and other.casefold() not in FREE_TEXT]
-    others = {other.casefold().replace("_", ""): other for other in unknown}
-    close = difflib.get_close_matches(key.casefold().replace("_", ""), list(others), n=1, cutoff=0.75)
-    if close:
-        raise SettingError(f"{path}: {others[close[0]]}: unknown key; did you mean {key!r}?")
-    if key in REQUIRED_KEYS:
-        raise SettingError(f"{path}: {key}: this key is missing; found {', '.join(value) or 'none'}")
-
-
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: f"the text {value!r}", type(None): "null"}
     return names.get(type(value), repr(value))
 
 
-def _channel_names(path: Path, value: Any) -> tuple[str, ...]:
+def _channel_names(value: Any, wrong: Wrong) -> tuple[str, ...]:
     if not isinstance(value, dict) or not value:
-        raise SettingError(
-            f'{path}: channel_names: expected an object like {{"0": "cine-MRI"}}, found {_kind(value)}'
-        )
-    expected = {str(number) for number in range(len(value))}
-    if set(value) != expected:
-        wrong = sorted(set(value) - expected)
-        raise SettingError(
-            f"{path}: channel_names.{wrong[0]}: expected the keys {', '.join(sorted(expected))}, found {', '.join(value)}"
-        )
+        raise wrong("channel_names", f'expected an object like {{"0": "cine-MRI"}}, found {_kind(value)}')
+    expected = [str(number) for number in range(len(value))]
+    if other := sorted(set(value) - set(expected)):
+        keys = f"expected the keys {', '.join(expected)}, found {', '.join(value)}"
+        raise wrong(f"channel_names.{other[0]}", keys)
     for key, name in value.items():
         if not isinstance(name, str):
-            raise SettingError(f"{path}: channel_names.{key}: expected a text, found {_kind(name)}")
-    return tuple(value[str(number)] for number in range(len(value)))
+            raise wrong(f"channel_names.{key}", f"expected a text, found {_kind(name)}")
+    return tuple(value[key] for key in expected)
 
 
-def _labels(path: Path, value: Any) -> dict[str, int]:
+def _labels(value: Any, wrong: Wrong) -> dict[str, int]:
+    example = '{"background": 0, "LV": 1}'
     if not isinstance(value, dict) or not value:
-        raise SettingError(
-            f'{path}: labels: expected an object like {{"background": 0, "LV": 1}}, found {_kind(value)}'
-        )
+        raise wrong("labels", f"expected an object like {example}, found {_kind(value)}")
     if all(key.isdigit() for key in value):
-        raise SettingError(
-            f'{path}: labels: names come first, as in {{"background": 0, "LV": 1}}; found {json.dumps(value)[:80]}'
-        )
+        raise wrong("labels", f"names come first, as in {example}; found {json.dumps(value)[:80]}")
     for name, number in value.items():
+        where = f"labels.{name}"
         if isinstance(number, list):
-            raise SettingError(
-                f"{path}: labels.{name}: regions (lists of values) are not supported; give each structure a value of its own"
+            raise wrong(
+                where, "regions (lists of values) are not supported; give each structure a value of its own"
             )
-        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= LARGEST_LABEL:
-            raise SettingError(
-                f"{path}: labels.{name}: expected a whole number from 0 to {LARGEST_LABEL}, found {_kind(number)}"
-            )
+        if type(number) is not int or not 0 <= number <= LARGEST_LABEL:
+            raise wrong(where, f"expected a whole number from 0 to {LARGEST_LABEL}, found {_kind(number)}")
         if name.casefold() == "ignore":
-            raise SettingError(
-                f"{path}: labels.{name}: an ignore label is not supported; label those voxels or leave the case out"
-            )
+            raise wrong(where, "an ignore label is not supported; label those voxels or leave the case out")
     numbers = sorted(value.values())
     if numbers != list(range(len(numbers))) or len(numbers) < 2:
-        raise SettingError(
-            f"{path}: labels: expected the values 0 (background), 1, 2, … without gaps or repetition, found {', '.join(map(str, numbers))}"
-        )
+        found = ", ".join(map(str, numbers))
+        expected = "expected the values 0 (background), 1, 2, … without gaps or repetition"
+        raise wrong("labels", f"{expected}, found {found}")
     return dict(sorted(value.items(), key=lambda item: int(item[1])))

@@ -23,18 +23,6 @@ from utseg.rawdata.content import dicom_refusal, is_dicom
 from utseg.rawdata.geometry import Geometry
 from utseg.rawdata.names import IMAGE_ENDINGS, ITK_ENDINGS
 from utseg.rawdata.nifti import ImageFrame, labelled_frames
-from utseg.rawdata.write import write_mask
-
-__all__ = [
-    "Geometry",
-    "LoadedCase",
-    "frame_count",
-    "not_an_image",
-    "read_case",
-    "read_image",
-    "read_label",
-    "write_mask",
-]
 
 VALUES_SHOWN = 6
 # Slices of the heart are about as high as wide and have a hundred pixels a side; what is beyond these lies along another axis, or is cut.
