@@ -35,14 +35,8 @@ class Home:
 
         root = home or named("UTSEG_HOME") or Path(DEFAULT_HOME)
 
-        def place(variable: str, name: str) -> Path:
-            return (named(variable) or root / name).absolute()
-
-        return cls(
-            place("UTSEG_RAW", "raw"),
-            place("UTSEG_PREPROCESSED", "preprocessed"),
-            place("UTSEG_RESULTS", "results"),
-        )
+        names = "raw", "preprocessed", "results"
+        return cls(*((named(f"UTSEG_{name.upper()}") or root / name).absolute() for name in names))
 
     def raw_dataset(self, name: str | None) -> tuple[str, Path]:
         """Name and folder of a raw dataset; without a name, of the only one there."""

@@ -40,10 +40,7 @@ def validate(model: type[Model], value: Any, where: str) -> Model:
 def _problem_line(model: type[BaseModel], problem: Any) -> str:
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = setting_keys(model)
-        close = difflib.get_close_matches(path, known, n=1)
-        guess = f"did you mean {close[0]!r}? " if close else ""
-        return f"unknown key {path!r}; {guess}known: {', '.join(known)}"
+        return _unknown(path, setting_keys(model))
     if problem["type"] == "missing":
         return f"key {path!r} is missing"
     return f"{path}: {problem['msg'].removeprefix('Value error, ')}; found {problem['input']!r}"
@@ -100,7 +97,10 @@ def with_settings(model: Model, values: dict[str, Any], where: str = "--set") ->
 
 def unknown_key(key: str, known: Iterable[str], where: str = "--set") -> SettingError:
     """The error for a key that does not exist: the nearest one, then all."""
-    known = list(known)
+    return SettingError(f"{where}: {_unknown(key, list(known))}")
+
+
+def _unknown(key: str, known: list[str]) -> str:
     close = difflib.get_close_matches(key, known, n=1)
     guess = f"did you mean {close[0]!r}? " if close else ""
-    return SettingError(f"{where}: unknown key {key!r}; {guess}known: {', '.join(known)}")
+    return f"unknown key {key!r}; {guess}known: {', '.join(known)}"

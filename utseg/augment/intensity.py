@@ -1,8 +1,6 @@
-"""Intensity augmentations with given values, on a patch that the caller owns. Nothing is drawn here but the noise, from its seed.
+"""Intensity augmentations with given values, on a patch that the caller owns. Channels change alike.
 
-Contrast and brightness are batchgenerators' functions, which take a fixed value. Its gamma draws between the value and 1
-whenever that is below 1, and its noise comes from numpy's global generator, so that neither can be replayed: these two are
-written out here. Channels change alike.
+Contrast and brightness are batchgenerators'. Its gamma and noise draw for themselves and cannot be replayed: these are written out here.
 """
 
 import numpy as np

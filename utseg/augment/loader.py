@@ -6,7 +6,7 @@ A thread makes batches ahead, in this process or through `utseg.augment.workers`
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -153,7 +153,7 @@ def training_batches(
     with ExitStack() as running:
         if workers:
             processes = running.enter_context(
-                LoaderProcesses(make_loader, first_iteration, iterations, workers)
+                closing(LoaderProcesses(make_loader, first_iteration, iterations, workers))
             )
             ahead = _made_ahead(processes.receive, first_iteration, iterations, stop=processes.kill)
         else:

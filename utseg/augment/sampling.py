@@ -1,8 +1,7 @@
 """Decides which slice, and where in it, each patch of a training run comes from: a function of the seed and the patch's number only.
 
-Slices are taken without replacement, in an order that is shuffled anew for each pass, so that small data is covered evenly. Two kinds of
-patches alternate in the planned ratio: the ones that lie anywhere go through all slices; the ones on foreground take the labels in turn,
-and go through the slices that have the label. No state is kept, so a run may begin anywhere.
+Slices are taken without replacement, shuffled anew for each pass. Patches that lie anywhere go through all slices; those on foreground
+take the labels in turn, and go through the slices that have the label.
 """
 
 import math

@@ -1,12 +1,8 @@
 """Takes a patch out of a slice: cropping, padding, scaling, rotation and mirroring as one map, and so at most one interpolation.
 
-Outside the slice the image is its own background (the minimum of each channel of the slice) and the label is 0. Without
-scaling and rotation the patch is cut out exactly. Images are interpolated linearly; labels too, one-hot, and the largest share
-wins: on shapes of known truth this is closer to it than the nearest pixel (Dice .970 against .961 for a ring like the
-myocardium). Only the surroundings of the labels are computed for that. torch's grid_sample is used because it was six times as
-fast as the next candidate (benchmarks/README.md).
-
-Shape suffixes: C channels, H rows (y), W columns (x), K labels that are present.
+Labels are interpolated one-hot and the largest share wins: closer to the truth than the nearest pixel (Dice .970 against .961 for a ring
+like the myocardium). torch's grid_sample was six times as fast as the next candidate (benchmarks/README.md).
+Axes: C channels, H rows (y), W columns (x), K labels that are present.
 """
 
 import math

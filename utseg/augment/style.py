@@ -1,9 +1,7 @@
 """Gives a slice the style of a slice of another subject, so that a network learns shapes and not one scanner's intensities.
 
-Two ways that others have found to help on unseen scanners. Histogram matching: a monotone map of intensities after which both slices
-have the same histogram. Fourier amplitude exchange: amplitudes of long waves say how bright and how shaded an image is, phases where
-things are (Yang, Soatto, *FDA: Fourier Domain Adaptation for Semantic Segmentation*, CVPR 2020; blended by a drawn share as in Xu et al.,
-*A Fourier-Based Framework for Domain Generalization*, CVPR 2021).
+By histogram matching, or by exchanging the Fourier amplitudes of long waves, which say how bright and shaded an image is (Yang, Soatto,
+*FDA*, CVPR 2020; blended by a drawn share as in Xu et al., *A Fourier-Based Framework for Domain Generalization*, CVPR 2021).
 """
 
 from collections.abc import Sequence

@@ -1,10 +1,7 @@
-"""Processes that make batches, each with a pipe of its own to this one.
+"""Processes that make batches, each with a pipe of its own to this one: worker `w` of `n` makes `first + w`, `first + w + n`, …
 
-Worker `w` of `n` makes the batches `first + w`, `first + w + n`, … and waits in `send` until the one before was taken.
-
-Not an executor pool: there, all workers share one result pipe and its lock, and one that is killed while it sends a batch of megabytes
-leaves the others, and the reader, waiting forever. torch's DataLoader notices a dead worker by polling, and says neither by which signal
-it ended nor which batch is missing.
+Not an executor pool, where a worker that is killed while it sends leaves the others waiting for the shared pipe; not torch's DataLoader,
+which says neither by which signal a worker ended nor which batch is missing.
 """
 
 import signal
@@ -12,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, Self
+from typing import Any
 
 from utseg.compute.pool import fresh_process_context
 from utseg.errors import UtsegError, WorkerError
@@ -21,7 +18,7 @@ SECONDS_TO_END = 5.0
 
 
 class LoaderProcesses:
-    """Workers for the batches of one run. A context manager: on leaving, all of them are gone.
+    """Workers for the batches of one run; `close` ends them.
 
     `make_loader` is picklable; called in the worker it gives a loader whose `make_batch` makes the batch of an iteration.
     """
@@ -75,12 +72,6 @@ class LoaderProcesses:
             process.join()
         for connection in self._connections:
             connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     @staticmethod
     def _death(process: BaseProcess, iteration: int) -> WorkerError:

@@ -43,7 +43,7 @@ def measure_case(
         checksums=checksums,
         stamps=stamps,
         voxels_sha256=voxels_sha256(loaded.image_CZYX),
-        size_zyx=_triple(label_ZYX.shape),
+        size_zyx=loaded.geometry.size_zyx,
         spacing_zyx_mm=_triple_mm((1, 1, 1), spacing),
         orientation=loaded.geometry.orientation,
         way=loaded.geometry.way,

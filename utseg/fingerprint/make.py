@@ -53,7 +53,9 @@ def make_fingerprint(
     measured: dict[str, CaseFingerprint] = {}
     problems: dict[str, list[str]] = {}
     with progress(f"reading {dataset.name}", len(tasks)) as advance:
-        for outcome in run_each(_measure, tasks, executor, name=_task_name, workers=workers):
+        for outcome in run_each(
+            _measure, tasks, executor, name=lambda task: task.case.case_id, workers=workers
+        ):
             case_id = outcome.item.case.case_id
             if outcome.error is not None:
                 problems[case_id] = outcome.error.lines()
@@ -119,7 +121,3 @@ def _measure(task: _Task) -> CaseFingerprint:
 def relative_name(path: Path, folder: Path) -> str:
     """What a raw file is called in fingerprint and slices: relative to the dataset's folder where it lies in it."""
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_posix()
-
-
-def _task_name(task: _Task) -> str:
-    return task.case.case_id

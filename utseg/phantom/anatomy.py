@@ -1,9 +1,8 @@
 """A synthetic heart in numbers: volumes by pathology, the cardiac cycle, and the cross-section of both ventricles at any depth.
 
 The left ventricle is a body of revolution of profile r(q) = R·√(1 − q^p) along its long axis (q = 0 at the base, 1 at the apex), whose
-volume is π·R²·L·p/(p + 1): radii follow in closed form from the volumes that were drawn, so ejection fraction and myocardial volume are
-exact up to second-order terms. The right ventricle is a crescent on the left one's outer surface. Nothing is drawn into pixels here.
-Lengths in mm, volumes in ml, angles in radians; depth is measured from the base of the left ventricle at end-diastole towards the apex.
+volume is π·R²·L·p/(p + 1); the right one is a crescent on its outer surface. Lengths in mm, volumes in ml, angles in radians; depth is
+measured from the base at end-diastole towards the apex.
 """
 
 from dataclasses import dataclass

@@ -1,10 +1,7 @@
 """One case onto the planned in-plane grid, normalised; and its inverse: class probabilities back onto the case's own grid.
 
-A scan that lies in no way of the training scans is turned in its plane first, where headers say how (`rawdata/ways.py`). Then only
-in-plane spacing enters: both grids cover the same field of view, edge on edge, so that origin and direction need not be known. Slices stay
-what they are. Resampling on a regular grid is linear and separable, hence one small matrix for each axis, applied by BLAS. No file is read
-or written.
-
+Scans that lie in no way of the training scans are turned first (`rawdata/ways.py`). Then only in-plane spacing enters: both grids cover
+the same field of view, edge on edge. Resampling is linear and separable, hence one small matrix for each axis, applied by BLAS.
 Axes: C channels, K classes, Z slices, Y rows, X columns. L and M are input and output pixels of one axis.
 """
 

@@ -53,7 +53,7 @@ def preprocess_dataset(
     kept = made = 0
     problems: list[str] = []
     with progress(f"preprocessing {dataset.name}", len(tasks)) as advance:
-        for outcome in run_each(make, tasks, executor, name=_case_name, workers=workers):
+        for outcome in run_each(make, tasks, executor, name=lambda task: task[0].case_id, workers=workers):
             if outcome.error is not None and not isinstance(outcome.error, InputError):
                 raise outcome.error
             if outcome.error is not None:
@@ -81,10 +81,6 @@ def _preprocess(
     preprocessed = preprocess_case(read_case(case, preprocessing.labels), preprocessing)
     store.write_case(preprocessed, case, source, settings_sha256)
     return True
-
-
-def _case_name(task: tuple[Case, CaseFingerprint]) -> str:
-    return task[0].case_id
 
 
 def _remove_others(store: SliceStore, case_ids: set[str]) -> int:

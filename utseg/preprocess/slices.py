@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from utseg.case import Case
 from utseg.errors import ArtefactError, InputError
 from utseg.files import atomic_folder, sha256, sha256_json, write_text
+from utseg.fingerprint.model import CaseFingerprint
 from utseg.planning.plan import Preprocessing
 from utseg.preprocess.case import CaseProperties, PreprocessedCase
 from utseg.settings import Settings, read_model
@@ -76,17 +77,6 @@ def data_sha256(records: Sequence[CaseRecord]) -> str:
     return sha256_json({record.case_id: [each.sha256 for each in record.slices] for record in records})
 
 
-class Source(Protocol):
-    """What a case's slices are made from; `CaseFingerprint` has it."""
-
-    @property
-    def checksums(self) -> dict[str, str]: ...
-    @property
-    def stamps(self) -> dict[str, tuple[int, int]]: ...
-    @property
-    def voxels_sha256(self) -> tuple[str, ...]: ...
-
-
 @dataclass(frozen=True)
 class SliceStore:
     """The slices of one plan. `plan_folder` is `preprocessed/NAME/PLAN_2d`. Holds no open file, so that it may be sent to workers."""
@@ -127,7 +117,7 @@ class SliceStore:
         self,
         preprocessed: PreprocessedCase,
         case: Case,
-        source: Source,
+        source: CaseFingerprint,
         settings_sha256: str,
     ) -> CaseRecord:
         """Writes a labelled case, all of it or nothing; an older version is replaced. A failing disk raises UtsegError."""
@@ -159,7 +149,7 @@ class SliceStore:
             (folder / CASE_FILE).write_text(_as_text(record), encoding="utf-8")
         return record
 
-    def is_complete(self, case: Case, source: Source, settings_sha256: str) -> bool:
+    def is_complete(self, case: Case, source: CaseFingerprint, settings_sha256: str) -> bool:
         """Whether the case's slices are there, undamaged, and made from this input with these settings.
 
         Subject, phase, groups and stamps, which the slices do not depend on, are brought up to date in the record.

@@ -1,8 +1,7 @@
 """The gate: the one way to read an image, a label, a case. What passes is whole, finite, and lies where its header says.
 
-At training and at prediction alike: file integrity (gzip CRC, sizes), voxel type, affine, finiteness, variance; for labels known whole
-values; for cases that channels and label lie alike. Arrays are ZYX: slices lie along Z, whichever axis of the file that is
-(`geometry.slice_axis_of`), the other two are in the file's order. Nothing is flipped, resampled or normalised here.
+Arrays are ZYX: slices lie along Z, whichever axis of the file that is (`geometry.slice_axis_of`), the other two are in the file's order.
+Nothing is flipped, resampled or normalised here.
 """
 
 from collections.abc import Mapping

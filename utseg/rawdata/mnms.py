@@ -43,14 +43,6 @@ class _Row:
 
 
 @dataclass(frozen=True)
-class _SubjectFolder:
-    code: str
-    folder: Path
-    partition: Partition
-    may_be_labelled: bool
-
-
-@dataclass(frozen=True)
 class _Misplaced:
     """A subject whose `named` frames, ED and ES, are not those that its label file has labels on."""
 
@@ -95,20 +87,20 @@ def open_mnms(folder: Path, name: str) -> Dataset:
         )
     table = _find_table(_table_folders(folder, root))
     rows = _read_rows(table)
-    problems = name_problems((subject.code for subject in subjects), "subject")
+    codes = [subject.name for subject, _, _ in subjects]
+    problems = name_problems(codes, "subject")
     if problems:
         raise CaseErrors(f"{root}: {problem}" for problem in problems)
-    codes = {subject.code for subject in subjects}
-    if differing := letter_case_differs(set(rows) - codes, codes - set(rows), "the table", "on disk"):
+    lone = sorted(set(rows) - set(codes))
+    if differing := letter_case_differs(lone, set(codes) - set(rows), "the table", "on disk"):
         raise InputError(f"{table.path}: {differing}; write them alike")
     notes: dict[str, list[str]] = defaultdict(list)
-    notes["absent"] = sorted(set(rows) - codes)
+    notes["absent"] = lone
+    notes["no row"] = [code for code in codes if code not in rows]
     misplaced: list[_Misplaced] = []
     cases: list[Case] = []
     for subject in subjects:
-        if subject.code not in rows:
-            notes["no row"].append(subject.code)
-        cases += _cases(subject, rows.get(subject.code, _Row()), notes, misplaced)
+        cases += _cases(*subject, rows.get(subject[0].name, _Row()), notes, misplaced)
     problems = [f"{table.path}: {problem}" for problem in _frame_problems(misplaced)]
     problems += [f"{root}: {problem}" for problem in name_problems((case.case_id for case in cases), "case")]
     if problems:
@@ -128,7 +120,8 @@ def _table_folders(folder: Path, root: Path) -> list[Path]:
     return [folder, folder.absolute().parent] if folder.absolute().name == "OpenDataset" else [folder]
 
 
-def _subjects(root: Path) -> Iterator[_SubjectFolder]:
+def _subjects(root: Path) -> Iterator[tuple[Path, Partition, bool]]:
+    """Each subject's folder, its partition, and whether its label counts."""
     for name, partition, may_be_labelled in PARTITIONS:
         parent = root / name
         for part in (parent.parent, parent):
@@ -136,7 +129,7 @@ def _subjects(root: Path) -> Iterator[_SubjectFolder]:
         if parent.is_dir():
             for entry in sorted(parent.iterdir()):
                 if require_no_broken_link(entry).is_dir() and not entry.name.startswith("."):
-                    yield _SubjectFolder(entry.name, entry, partition, may_be_labelled)
+                    yield entry, partition, may_be_labelled
 
 
 def _find_table(folders: list[Path]) -> CsvTable:
@@ -212,30 +205,35 @@ def _frames(table: CsvTable, row: Mapping[str, str]) -> tuple[int, int] | None:
 
 
 def _cases(
-    subject: _SubjectFolder, row: _Row, notes: dict[str, list[str]], misplaced: list[_Misplaced]
+    folder: Path,
+    partition: Partition,
+    may_be_labelled: bool,
+    row: _Row,
+    notes: dict[str, list[str]],
+    misplaced: list[_Misplaced],
 ) -> list[Case]:
-    image = find_file(subject.folder, f"{subject.code}_sa") or subject.folder / f"{subject.code}_sa.nii.gz"
-    label = find_file(subject.folder, f"{subject.code}_sa_gt") if subject.may_be_labelled else None
+    code = folder.name
+    image = find_file(folder, f"{code}_sa") or folder / f"{code}_sa.nii.gz"
+    label = find_file(folder, f"{code}_sa_gt") if may_be_labelled else None
     labelled = _labelled_frames(label, row.frames) if label is not None else None
     if labelled == []:
-        notes["empty label"].append(subject.code)
+        notes["empty label"].append(code)
         label = None
     elif label is not None and row.frames is not None and labelled and labelled[0] not in row.frames:
         if not set(row.frames) <= set(labelled):
-            misplaced.append(_Misplaced(subject.code, label.name, row.frames, labelled))
-    elif label is None and subject.may_be_labelled:
-        notes["no label"].append(subject.code)
+            misplaced.append(_Misplaced(code, label.name, row.frames, labelled))
+    elif label is None and may_be_labelled:
+        notes["no label"].append(code)
 
     def case(ending: str, frame: int | None, phase: str, label: Path | None) -> Case:
         groups = {**row.groups, "phase": phase} if phase else dict(row.groups)
-        identity = f"{subject.code}{ending}"
-        return Case(identity, subject.code, (image,), label, frame, phase, subject.partition, groups)
+        return Case(f"{code}{ending}", code, (image,), label, frame, phase, partition, groups)
 
     if row.frames is not None:
         ed, es = row.frames
         return [case("_ED", ed, "ED", label), case("_ES", es, "ES", label)]
     if label is not None:
-        notes["no frames"].append(subject.code)
+        notes["no frames"].append(code)
     return unlabelled_frames(case("", None, "", None))
 
 

@@ -1,10 +1,7 @@
 """The ways that scans lie: which of a training set's ways a new scan lies, and how to turn it if it lies in none.
 
-A way is where the rows and columns of the slices point to in the patient. Networks see rows and columns only, so a scan whose file stores
-them mirrored or swapped shows another anatomy. Headers tell: but not those of a *nominal* way, whose writer had no directions to write
-(axes along R, A, S or opposite, origin at 0, as all of ACDC's), and such a header turns no scan for certain.
-
-Arrays are turned in `preprocess/case.py`; nothing is read here.
+A way is where rows and columns of the slices point to in the patient: all that a network sees. A *nominal* way is that of a header whose
+writer had no directions to write (axes along R, A, S or opposite, origin at 0, as all of ACDC's): it turns no scan for certain.
 """
 
 from collections import Counter

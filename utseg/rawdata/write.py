@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nibabel.nifti1 import Nifti1Header
 from numpy.typing import NDArray
 
 from utseg.errors import ArtefactError, InputError
@@ -73,7 +74,7 @@ def _mask_header(mask: NDArray[np.uint8], geometry: Geometry, like: Path | None)
     if source:
         header = nifti.parse_header(source)
     else:
-        header = nifti.Nifti1Header()
+        header = Nifti1Header()
         header.set_data_shape(geometry.file_size_xyz)
         header.set_xyzt_units("mm", "sec")
         header.set_qform(geometry.file_matrix, code=1)
