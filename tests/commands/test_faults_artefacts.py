@@ -139,29 +139,22 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(home, tmp_path,
 
 
 @pytest.mark.parametrize("stage", ["plan", "train", "predict", "evaluate"])
-def test_an_output_that_cannot_be_written_fails_before_the_work(home, tmp_path, stage):
+def test_an_output_that_cannot_be_written_fails_before_the_work(home, tmp_path, stage, monkeypatch):
     blocked = tmp_path / "file"
     blocked.write_text("a file where a folder is wanted")
-    environment = {"PATH": "/usr/bin:/bin", "UTSEG_HOME": str(home)}
+    monkeypatch.setenv("UTSEG_HOME", str(home))
+    images, labels = (home / "raw" / "Heart" / name for name in ("imagesTr", "labelsTr"))
     if stage == "plan":
-        result = run_command(
-            PLAN, *PLAN_WORDS, environment=environment | {"UTSEG_PREPROCESSED": str(blocked / "below")}
-        )
+        monkeypatch.setenv("UTSEG_PREPROCESSED", str(blocked / "below"))
+        result = run_here(PLAN, *PLAN_WORDS)
     elif stage == "train":
-        result = run_command(
-            "utseg_train", *TRAIN_WORDS, environment=environment | {"UTSEG_RESULTS": str(blocked / "below")}
-        )
+        monkeypatch.setenv("UTSEG_RESULTS", str(blocked / "below"))
+        result = run_here("utseg_train", *TRAIN_WORDS)
     elif stage == "predict":
-        images = home / "raw" / "Heart" / "imagesTr"
-        result = run_command(
-            "utseg_predict", "-i", images, "-o", blocked / "out", "--device", "cpu", environment=environment
-        )
+        result = run_here("utseg_predict", "-i", images, "-o", blocked / "out", "--device", "cpu")
     else:
-        labels = home / "raw" / "Heart" / "labelsTr"
         masks = shutil.copytree(labels, tmp_path / "masks")
-        result = run_command(
-            "utseg_evaluate", "-p", masks, "-g", labels, "-o", blocked / "scores", environment=environment
-        )
+        result = run_here("utseg_evaluate", "-p", masks, "-g", labels, "-o", blocked / "scores")
     assert_refused(result, "not writable", str(blocked))
 
 
