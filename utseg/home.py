@@ -40,9 +40,7 @@ class Home:
 
     def raw_dataset(self, name: str | None) -> tuple[str, Path]:
         """Name and folder of a raw dataset; without a name, of the only one there."""
-        return _choose(
-            self.raw, name, "raw dataset", "put it there, or name another home with --home or UTSEG_HOME"
-        )
+        return _choose(self.raw, name, "raw dataset", "put it there, or name another --home")
 
     def preprocessed_dataset(self, name: str | None) -> tuple[str, Path]:
         """Name and folder of a planned and preprocessed dataset; without a name, of the only one there."""
@@ -56,9 +54,7 @@ class Home:
 
     def trained_dataset(self, name: str | None) -> tuple[str, Path]:
         """Name and folder of a dataset with results; without a name, of the only one there."""
-        return _choose(
-            self.results, name, "dataset with trained models", "run utseg_train first", holds="*/*/*/run.json"
-        )
+        return _choose(self.results, name, "trained dataset", "run utseg_train first", holds="*/*/*/run.json")
 
 
 def typed_path(text: str, what: str = "path") -> Path:
@@ -97,9 +93,7 @@ def choose_plan_folder(preprocessed: Path, planner: str | None, configuration: s
         raise InputError(f"{preprocessed}: no plan is there; run utseg_plan_and_preprocess first")
     if planner is None:
         if len(there) > 1 and DEFAULT_PLANNER not in there:
-            raise UsageError(
-                f"{preprocessed}: several plans are there: {', '.join(there)}; choose one with -pl"
-            )
+            raise UsageError(f"{preprocessed}: several plans: {', '.join(there)}; choose one with -pl")
         planner = DEFAULT_PLANNER if DEFAULT_PLANNER in there else there[0]
     if check_name(planner, "plan") not in there:
         raise InputError(

@@ -64,9 +64,7 @@ def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
-            raise SettingError(
-                f"--set {assignment}: expected KEY=VALUE, as in --set network.base_channels=16"
-            )
+            raise SettingError(f"--set {assignment}: expected KEY=VALUE, as in --set epochs=16")
         parsed[key.strip()] = _parse_value(text.strip())
     return parsed
 

@@ -254,7 +254,7 @@ def test_a_compressed_file_called_nii_says_what_it_is(heart, plan):
         path.rename(path.with_suffix(""))
     change_json(heart / "dataset.json", file_ending=".nii")
     code, _, errors = plan()
-    assert code == 1 and all("it begins like a gzip file; rename it to .nii.gz" in line for line in errors)
+    assert code == 1 and all("begins like a gzip file; rename it to .nii.gz" in line for line in errors)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])

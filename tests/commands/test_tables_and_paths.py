@@ -65,7 +65,7 @@ def test_spreadsheets_are_read_however_they_are_saved(home, plan, encode):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"PK\x03\x04\x14\0", "a spreadsheet or zip archive under the name of a CSV; save it as CSV"),
+        (b"PK\x03\x04\x14\0", "a spreadsheet or zip archive called .csv; save it as CSV"),
         (b"External code\0,ED,ES\n", "not a text file (it holds zero bytes)"),
         (b"\xff\xfeE", "begins like UTF-16 but is not"),
         (

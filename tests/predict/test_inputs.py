@@ -42,7 +42,7 @@ def test_what_is_left_out_is_named_but_for_what_macos_leaves(tmp_path):
     inputs = find_inputs(tmp_path, ONE)
     assert [case.case_id for case in inputs.cases] == ["a"]
     hidden, warning = inputs.warnings
-    assert "begin with a dot: .unseen.nii.gz" in hidden
+    assert "named with a dot first: .unseen.nii.gz" in hidden
     assert "notes.txt" in warning
     assert "deeper" in warning
     assert "._a" not in hidden + warning

@@ -111,7 +111,7 @@ def info(text: str) -> Any:
             lambda patient: [path.unlink() for path in patient.iterdir()],
             "Info.cfg: not found; expected lines",
         ),
-        (lambda patient: (patient / "patient002_frame1.nii").touch(), "are both there; keep one"),
+        (lambda patient: (patient / "patient002_frame1.nii").touch(), "keep one of them"),
     ],
 )
 def test_what_is_wrong_or_missing_is_one_line_that_names_the_file(

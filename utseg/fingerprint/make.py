@@ -110,7 +110,7 @@ def _measure(task: _Task) -> CaseFingerprint:
             checksums[name] = sha256(path)
         except OSError as error:
             raise InputError(
-                f"case {case.case_id}: {path}: cannot be read ({error.strerror or error})"
+                f"case {case.case_id}: {path}: not readable ({error.strerror or error})"
             ) from None
     if known is not None and known.checksums == checksums and known.frame == case.frame:
         told = {"subject": case.subject, "phase": case.phase, "groups": dict(case.groups)}

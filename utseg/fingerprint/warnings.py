@@ -86,9 +86,7 @@ def _mixed_orientations(cases: Sequence[CaseFingerprint]) -> list[str]:
     if len(ways) < 2:
         return []
     found = ", ".join(f"{count} with {way}" for way, count in ways)
-    return [
-        f"mixed orientations, {len(ways)} ways: {found}; training scans are not turned, results keep each file's own"
-    ]
+    return [f"mixed orientations, {len(ways)} ways: {found}; training scans are not turned"]
 
 
 def _shared_images(cases: Sequence[CaseFingerprint]) -> list[str]:

@@ -119,9 +119,7 @@ def _recorded_files(folder: Path, settings: PhantomSettings) -> dict[str, str]:
         return {}
     found = read_json(state)
     if not isinstance(found, Mapping) or found.get("format") != FORMAT:
-        raise InputError(
-            f"{state}: not the record of a phantom of this version ({FORMAT}); name a new folder"
-        )
+        raise InputError(f"{state}: no record of a phantom of this version ({FORMAT}); name a new folder")
     there = dict(found.get("settings") or {})
     differing = [
         f"{key} {there.get(key)} (wanted {value})"

@@ -217,7 +217,7 @@ def _normalise(image_ZYX: Floats, percentiles: tuple[float, float]) -> tuple[Flo
 def _require_size(probabilities_KZYX: Floats, properties: CaseProperties) -> None:
     if probabilities_KZYX.shape[1:] != properties.size_zyx:
         raise ValueError(
-            f"probabilities are {probabilities_KZYX.shape[1:]} (z, y, x), expected {properties.size_zyx}"
+            f"probabilities of size {probabilities_KZYX.shape[1:]}, expected {properties.size_zyx}"
         )
 
 

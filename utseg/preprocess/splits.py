@@ -137,9 +137,7 @@ def held_back_twice(splits: Sequence[Split]) -> list[str]:
     twice = sorted(subject for subject, count in counts.items() if count > 1)
     if not twice:
         return []
-    return [
-        f"{SPLITS_FILE}: several folds hold back {_some(twice)}; scores over all folds need each subject in one"
-    ]
+    return [f"{SPLITS_FILE}: several folds hold back {_some(twice)}; scores need each subject in one"]
 
 
 def left_out(
@@ -253,7 +251,7 @@ def _matching(records: Sequence[HasSubject], column: str, exclude: bool, values:
     name = columns.get(column.casefold())
     if name is None:
         raise UsageError(
-            f"{column}: the cases have no such column; there are: {', '.join(sorted(columns.values()))}"
+            f"{column}: no case has this column; there are: {', '.join(sorted(columns.values()))}"
         )
     there = Counter(value for record in records if (value := _values(record).get(name)))
     wanted = {value.strip().casefold(): value.strip() for value in values.split(",")}

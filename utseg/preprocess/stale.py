@@ -24,9 +24,7 @@ def check_current(
     for key in ("labels", "channel_names"):
         planned, found = getattr(plan.preprocessing, key), getattr(dataset, key)
         if planned != (dict(found) if key == "labels" else found):
-            raise ArtefactError(
-                f"{dataset.folder}: {key} are {found}, the slices were made with {planned}; {advice}"
-            )
+            raise ArtefactError(f"{dataset.folder}: {key} are {found}, the slices have {planned}; {advice}")
     there = {case.case_id: case for case in dataset.training_cases()}
     known = {record.case_id: record for record in records}
     read: dict[Path, str] = {}
@@ -73,7 +71,5 @@ def _is_same(path: Path, name: str, record: CaseRecord, read: dict[Path, str]) -
         if path not in read:
             read[path] = sha256(path)
     except OSError as error:
-        raise InputError(
-            f"case {record.case_id}: {path}: cannot be read ({error.strerror or error})"
-        ) from None
+        raise InputError(f"case {record.case_id}: {path}: not readable ({error.strerror or error})") from None
     return read[path] == record.input_checksums[name]

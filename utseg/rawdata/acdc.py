@@ -141,9 +141,7 @@ def _frames(folder: Path, suffix: str) -> dict[int, Path]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         match = pattern.fullmatch(path.name)
         if match and int(match[1]) in found:
-            raise InputError(
-                f"{folder}: {found[int(match[1])].name} and {path.name} are both there; keep one"
-            )
+            raise InputError(f"{folder}: {found[int(match[1])].name} and {path.name}: keep one of them")
         if match:
             found[int(match[1])] = path
     return found

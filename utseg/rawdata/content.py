@@ -128,9 +128,7 @@ def unpacked(path: Path, handle: BinaryIO) -> Iterator[bytes]:
         if inflate.eof:
             feed = feed.lstrip(b"\0")
             if not feed.startswith(GZIP_MAGIC[: len(feed)]):
-                raise InputError(
-                    f"{path}: something else follows the compressed data; copy or export it again"
-                )
+                raise InputError(f"{path}: something follows the compressed data; copy or export it again")
             if ended:
                 return
             if feed:

@@ -145,9 +145,7 @@ def _file_ending(ending: Any, wrong: Wrong) -> str:
     if ending in IMAGE_ENDINGS:
         return str(ending)
     meant = f".{ending}".casefold().replace("..", ".")
-    hint = (
-        f"; did you mean {meant!r}? It is written as the files are called" if meant in IMAGE_ENDINGS else ""
-    )
+    hint = f"; did you mean {meant!r}?" if meant in IMAGE_ENDINGS else ""
     raise wrong("file_ending", f"expected one of {', '.join(IMAGE_ENDINGS)}, found {ending!r}{hint}")
 
 
@@ -227,7 +225,7 @@ def _labels(value: Any, wrong: Wrong) -> dict[str, int]:
         where = f"labels.{name}"
         if isinstance(number, list):
             raise wrong(
-                where, "regions (lists of values) are not supported; give each structure a value of its own"
+                where, "regions (lists of values) are not supported; give each structure its own value"
             )
         if type(number) is not int or not 0 <= number <= LARGEST_LABEL:
             raise wrong(where, f"expected a whole number from 0 to {LARGEST_LABEL}, found {_kind(number)}")

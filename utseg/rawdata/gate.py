@@ -107,9 +107,7 @@ def not_an_image(path: Path) -> InputError:
     """The error for a file that is no image by its name."""
     if is_dicom(path):
         return dicom_refusal(path)
-    return InputError(
-        f"{path}: not an image by its name; expected one that ends in {', '.join(IMAGE_ENDINGS)}"
-    )
+    return InputError(f"{path}: not an image by its name; expected one of {', '.join(IMAGE_ENDINGS)}")
 
 
 def _require_known_ending(path: Path) -> None:
@@ -133,9 +131,7 @@ def _image_values(path: Path, volume: ImageFrame) -> NDArray[np.float32]:
             f"{path}: {nan:,} NaN and {infinite:,} infinite of {image.size:,} voxels; expected finite numbers: export the image again"
         )
     if low == high:
-        raise InputError(
-            f"{path}: all voxels have the same value ({_number(low)}); there is nothing to see in this image"
-        )
+        raise InputError(f"{path}: all voxels have the same value ({_number(low)}); the image shows nothing")
     return image
 
 

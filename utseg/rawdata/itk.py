@@ -69,7 +69,7 @@ def _information(path: Path) -> tuple[tuple[int, ...], Geometry]:
     real = REAL_TYPE.fullmatch(kind)
     if reader.GetNumberOfComponents() != 1 or real is None:
         raise InputError(
-            f"{path}: voxels of type {kind} with {reader.GetNumberOfComponents()} components; {ONE_NUMBER}"
+            f"{path}: {kind} voxels with {reader.GetNumberOfComponents()} components; {ONE_NUMBER}"
         )
     if math.prod(size[:3]) > LARGEST_VOXELS:
         raise InputError(

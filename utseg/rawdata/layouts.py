@@ -61,9 +61,7 @@ def open_dataset(folder: Path, name: str | None = None) -> Dataset:
     cannot be told apart. What is merely odd is in `Dataset.warnings`.
     """
     if not require_no_broken_link(folder).is_dir():
-        raise InputError(
-            f"{folder}: not a folder; expected a raw dataset in the M&Ms, ACDC or nnU-Net layout"
-        )
+        raise InputError(f"{folder}: not a folder; expected a dataset in the M&Ms, ACDC or nnU-Net layout")
     name = name or folder.resolve().name
     readers = {
         "nnU-Net (imagesTr or dataset.json)": (nnunet.looks_like, nnunet.open_nnunet),
@@ -72,9 +70,7 @@ def open_dataset(folder: Path, name: str | None = None) -> Dataset:
     }
     suited = {layout: reader for layout, (looks_like, reader) in readers.items() if looks_like(folder)}
     if len(suited) > 1:
-        raise InputError(
-            f"{folder}: has the folders of several layouts: {', '.join(suited)}; keep one of them"
-        )
+        raise InputError(f"{folder}: has folders of several layouts: {', '.join(suited)}; keep one")
     for reader in suited.values():
         return reader(folder, name)
     for entry in sorted(folder.iterdir()):

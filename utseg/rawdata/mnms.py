@@ -150,16 +150,12 @@ def _find_table(folders: list[Path]) -> CsvTable:
     where = " or ".join(str(folder) for folder in folders)
     if suited:
         found = ", ".join(str(table.path) for table in suited)
-        raise InputError(
-            f"{where}: several CSVs have the columns External code, ED and ES: {found}; keep one of them"
-        )
+        raise InputError(f"{where}: several CSVs have External code, ED and ES: {found}; keep one of them")
     found = (
         "; ".join(f"{table.path.name} has {', '.join(table.columns) or 'no columns'}" for table in tables)
         or "no CSV"
     )
-    raise InputError(
-        f"{where}: expected a CSV with the columns External code, Vendor, Centre, ED, ES; found {found}"
-    )
+    raise InputError(f"{where}: expected a CSV with External code, Vendor, Centre, ED, ES; found {found}")
 
 
 def _read_rows(table: CsvTable) -> dict[str, _Row]:

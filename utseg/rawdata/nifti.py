@@ -135,9 +135,7 @@ def _not_nifti(path: Path, begin: bytes, expected: str) -> InputError:
     known = kind_of(begin)
     if known is None and _header_class(begin) is not None:
         known = "NIfTI without compression; rename it to .nii"
-    return InputError(
-        f"{path}: not {expected}: it begins like {known or repr(begin[:8])}; export it as NIfTI"
-    )
+    return InputError(f"{path}: not {expected}: begins like {known or repr(begin[:8])}; export it as NIfTI")
 
 
 def _header_class(begin: bytes) -> tuple[type[Any], str] | None:
@@ -164,21 +162,17 @@ def _checked_header(path: Path, content: Content) -> Header:
         raise _not_nifti(path, begin, "NIfTI")
     length = found[0].template_dtype.itemsize
     if len(begin) < length:
-        raise InputError(
-            f"{path}: ends within its header ({len(begin)} of {length} bytes); copy or export it again"
-        )
+        raise InputError(f"{path}: ends within its header ({len(begin)} of {length} bytes); copy it again")
     header = parse_header(begin[:length])
     magic = bytes(header["magic"])[:3].rstrip(b"\0")
     if magic not in (b"n+1", b"n+2"):
-        raise InputError(
-            f"{path}: not single-file NIfTI (magic {magic!r}); convert ANALYZE or .hdr/.img pairs to .nii.gz"
-        )
+        raise InputError(f"{path}: not single-file NIfTI (magic {magic!r}); convert it to .nii.gz")
     size_xyz, frames = _size(path, header)
     dtype = _voxel_type(path, header)
     offset = float(header["vox_offset"])
     if not (offset >= length and offset == offset // 1):  # neither is NaN
         raise InputError(
-            f"{path}: voxels begin at byte {offset:g} according to the header; expected {length + 4} or more"
+            f"{path}: voxels begin at byte {offset:g}, expected {length + 4} or more: a damaged header"
         )
     try:
         slope, intercept = header.get_slope_inter()
@@ -203,19 +197,15 @@ def _size(path: Path, header: Any) -> tuple[tuple[int, int, int], int]:
     dims = [int(number) for number in header["dim"][1 : count + 1]]
     shape = " × ".join(map(str, dims))
     if not 1 <= count <= 7:
-        raise InputError(
-            f"{path}: the header says {count} dimensions; it is damaged: copy or export the file again"
-        )
+        raise InputError(f"{path}: {count} dimensions in the header; it is damaged: copy the file again")
     if count < 3:
         raise InputError(
-            f"{path}: {count}-D where a 3-D image is expected; a single slice needs a third dimension of 1"
+            f"{path}: {count}-D where a 3-D image is expected; give a slice a third dimension of 1"
         )
     if min(dims) < 1:
         raise InputError(f"{path}: dimensions {shape} in the header; expected numbers of at least 1")
     if math.prod(dims[4:]) > 1:
-        raise InputError(
-            f"{path}: {count}-D ({shape}) where a 3-D image is expected, or a 4-D cine; {ONE_NUMBER}"
-        )
+        raise InputError(f"{path}: {count}-D ({shape}), expected a 3-D image or a 4-D cine; {ONE_NUMBER}")
     x, y, z, frames, *_ = [*dims, 1]
     if x * y * z > LARGEST_VOXELS:
         raise InputError(
@@ -246,9 +236,7 @@ def _geometry(path: Path, header: Any, size_xyz: tuple[int, int, int]) -> tuple[
     """
     unit = int(header["xyzt_units"]) & 7
     if unit in (1, 3):
-        raise InputError(
-            f"{path}: spacing in {'metres' if unit == 1 else 'micrometres'}; expected mm: convert the header"
-        )
+        raise InputError(f"{path}: spacing in {'metres' if unit == 1 else 'micrometres'}, expected mm")
     warnings: list[Notice] = []
 
     def warn(kind: str, detail: str) -> None:

@@ -94,9 +94,7 @@ def _image_cases(folder: Path, channels: int, ending: str, partition: Partition)
         stem = path.name.removesuffix(ending)
         match = CHANNEL_SUFFIX.fullmatch(stem)
         if match is None:
-            problems.append(
-                f"{path}: no channel number in the name; expected for example {stem}_0000{ending}"
-            )
+            problems.append(f"{path}: no channel number in the name; expected {stem}_0000{ending}")
         elif int(match["channel"]) >= channels:
             problems.append(
                 f"{path}: channel {int(match['channel'])}, but channel_names in dataset.json has {channels}, counted from 0"
@@ -174,9 +172,7 @@ def hidden_images(folder: Path) -> list[str]:
     hidden = sorted(path.name for path in folder.glob(".[!_]*") if _is_image(path.name))
     if not hidden:
         return []
-    return [
-        f"{folder}: {len(hidden)} images are left out, since their names begin with a dot: {listing(hidden)}"
-    ]
+    return [f"{folder}: {len(hidden)} images are left out, named with a dot first: {listing(hidden)}"]
 
 
 def _is_image(name: str) -> bool:
@@ -258,7 +254,5 @@ def _group_columns(table: CsvTable, others: set[str]) -> dict[str, str]:
 def _required_column(table: CsvTable, key: str) -> str:
     column = table.column(key)
     if column is None:
-        raise InputError(
-            f"{table.path}: column {key!r} is missing; found {', '.join(table.columns) or 'none'}"
-        )
+        raise InputError(f"{table.path}: column {key!r} is missing; found {', '.join(table.columns)}")
     return column

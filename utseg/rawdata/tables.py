@@ -65,9 +65,7 @@ def read_table(path: Path) -> CsvTable:
 
 def _decoded(path: Path, data: bytes) -> str:
     if data.startswith(b"PK\x03\x04"):
-        raise InputError(
-            f"{path}: a spreadsheet or zip archive under the name of a CSV; save it as CSV (UTF-8)"
-        )
+        raise InputError(f"{path}: a spreadsheet or zip archive called .csv; save it as CSV (UTF-8)")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
     elif b"\0" in data[:2]:  # UTF-16 without a BOM: the first letter is ASCII

@@ -100,9 +100,7 @@ def arrange(scan: Way, ways: Sequence[Way]) -> Placement:
     if met is not None or not ways:
         return Placement()
     if scan.nominal:
-        doubt = (
-            "its header holds no orientation (axes along R, A, S, origin 0) and is not as the training scans'"
-        )
+        doubt = "its header holds no orientation (axes along R, A, S, origin 0), unlike the training scans'"
         return Placement(doubt=f"{doubt}; it is segmented as it lies")
     real = [way for way in ways if not way.nominal]
     if not real and not scan.is_exact:
@@ -110,14 +108,10 @@ def arrange(scan: Way, ways: Sequence[Way]) -> Placement:
     found = [_scores(scan, way) for way in real or ways]
     (best, arrangement), (second, _), *_ = max(found, key=lambda scores: scores[0][0])
     if best < CERTAIN or best - second < CLEARLY_BETTER:
-        doubt = (
-            "it lies between the ways of the training scans or in another plane; it is segmented as it lies"
-        )
+        doubt = "it lies between the training scans' ways or in another plane; it is segmented as it lies"
         return Placement(doubt=doubt)
     if not real:
-        doubt = (
-            "it is turned to lie as the training scans' headers say, which hold no orientation for certain"
-        )
+        doubt = "it is turned as the training scans' headers say, which hold no orientation for certain"
     elif len(ways) > 1:
         doubt = f"the training scans lie {len(ways)} ways and it lies in none of them; it is turned to the nearest"
     else:

@@ -58,7 +58,7 @@ def write_mask(
             nifti.read_header(written)
         except InputError as error:
             raise ArtefactError(
-                f"{path}: what was written cannot be read ({error}); is the disk failing?"
+                f"{path}: what was written is damaged ({error}); is the disk failing?"
             ) from None
         if not same:
             raise ArtefactError(f"{path}: what was written reads back differently; is the disk failing?")
