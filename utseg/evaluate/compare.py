@@ -257,10 +257,9 @@ def rank_biserial(difference_S: NDArray[np.float64]) -> float | None:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """p corrected for multiple testing after Holm (Scand. J. Statistics 1979), in the order given."""
-    order = np.argsort(p_values, kind="stable")
-    corrected = np.empty(len(p_values))
-    largest = 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = largest
+    # scipy has no such correction, and statsmodels would bring pandas for these lines
+    count, order = len(p_values), np.argsort(p_values, kind="stable")
+    raised = np.minimum(1.0, (count - np.arange(count)) * np.asarray(p_values, dtype=float)[order])
+    corrected = np.empty(count)
+    corrected[order] = np.maximum.accumulate(raised)
     return [float(p) for p in corrected]
