@@ -19,7 +19,7 @@ def whole(exported) -> bytes:
 
 
 QUICK = settings(
-    max_examples=150,
+    max_examples=50,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

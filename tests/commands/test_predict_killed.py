@@ -11,21 +11,31 @@ from pathlib import Path
 
 import nibabel
 import pytest
+from commandline import run_here
+from threads import one_thread  # noqa: F401 — used by being there
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "predict"))
 from tiny_models import make_run_folder
 
 COMMAND = "import sys; from utseg.commands.predict import main; sys.exit(main())"
-KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL)
+KILLS = (signal.SIGKILL, signal.SIGTERM)
 INTERRUPTED = 75
 RECORDS = {"prediction.json", "quality.csv"}
 
 
-def start(home: Path, source: Path, out: Path, *words: str) -> subprocess.Popen[bytes]:
-    places = ["-i", str(source), "-o", str(out), "--home", str(home), "--device", "cpu", "-np", "1"]
-    extras = ["--save-probabilities", "--save-entropy", "--quiet"]
-    arguments = [sys.executable, "-c", COMMAND, *places, *extras, *words]
-    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+EXTRAS = ("--save-probabilities", "--save-entropy", "--quiet")
+
+
+def start(home: Path, source: Path, out: Path) -> subprocess.Popen[bytes]:
+    places = ["-i", source, "-o", out, "--home", home, "--device", "cpu", "-np", 1]
+    words = [str(word) for word in (*places, *EXTRAS, "--resume")]
+    command = [sys.executable, "-c", COMMAND, *words]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def predict_here(home: Path, source: Path, out: Path, *words: str) -> None:
+    places = ("-i", source, "-o", out, "--device", "cpu")
+    assert run_here("utseg_predict", *places, *EXTRAS, *words, home=home).returncode == 0
 
 
 def write_scans(phantom: Path, folder: Path) -> None:
@@ -54,14 +64,14 @@ def test_killed_at_random_moments_it_ends_with_the_files_of_one_run(tiny_phantom
     folder = make_run_folder(home / "results" / "Tiny", patch_size=(48, 48))
     (folder / "validation").mkdir()
     (folder / "validation" / "summary.json").write_text("{}")
-    assert start(home, scans, one).wait() == 0
+    predict_here(home, scans, one)
     expected = files_of(one)
     entries = json.loads(expected["prediction.json"])["cases"]
 
     ends: list[int] = []
     draw = random.Random(0)
     for number in KILLS:
-        process = start(home, scans, out, "--resume")
+        process = start(home, scans, out)
         goal = len(list(out.glob("*.npz"))) + draw.randint(1, 4)
         while process.poll() is None and len(list(out.glob("*.npz"))) < goal:
             time.sleep(0.002)
@@ -76,6 +86,6 @@ def test_killed_at_random_moments_it_ends_with_the_files_of_one_run(tiny_phantom
         assert number == signal.SIGKILL or "prediction.json" in left
     assert any(ends), "killed at work, not after it"
 
-    assert start(home, scans, out, "--resume").wait() == 0
+    predict_here(home, scans, out, "--resume")
     assert files_of(out) == expected
     assert not list(out.rglob(".tmp-*"))

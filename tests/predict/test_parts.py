@@ -1,10 +1,9 @@
 """Parts of the cases: even, complete, and together the same files as one run, whoever is last, fails, or comes back later."""
 
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel
@@ -223,41 +222,15 @@ def test_a_part_waits_while_another_joins(cases, tmp_path, monkeypatch):
     thread.join()
 
 
-def test_two_parts_at_once_are_one_run(cases, whole, tmp_path):
-    program = """
-import sys; sys.path[:0] = [sys.argv[1], sys.argv[1] + "/.."]
-from pathlib import Path
-from tiny_models import band_model
-from utseg.case import Case
-from utseg.predict import pipeline
-from utseg.predict.parts import Part
-folder = Path(sys.argv[2])
-cases = [Case(f"case{i}", "s", (folder / f"case{i}.nii.gz",)) for i in range(6)]
-pipeline.WITHOUT_POOL = 100
-print("ready", flush=True)
-input()
-pipeline.predict_cases(
-    cases, [band_model()], Path(sys.argv[3]), part=Part.parse(sys.argv[4]), save_probabilities=True, save_entropy=True
-)
-"""
-    out = tmp_path / "out"
-    places = [str(Path(__file__).parent), str(cases[0].images[0].parent), str(out)]
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, *places, part],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for part in ("1/2", "2/2")
-    ]
-    for process in running:
-        assert process.stdout.readline() == "ready\n"
-    for process in running:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    assert [process.wait() for process in running] == [0, 0]
-    for process in running:
-        process.stdin.close()
-        process.stdout.close()
+def test_two_parts_at_once_are_one_run(cases, whole, tmp_path, monkeypatch):
+    out, both = tmp_path / "out", threading.Barrier(2, timeout=20)
+    work = pipeline._work
+
+    def together(*words) -> None:
+        both.wait()  # each holds the folder
+        work(*words)
+
+    monkeypatch.setattr(pipeline, "_work", together)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda part: predict(cases, out, Part.parse(part)), ("1/2", "2/2")))
     assert files_of(out) == whole

@@ -15,6 +15,8 @@ from tiny_runs import make_home, make_request
 from trainers.utnet import recipe
 from utseg import trainer
 from utseg.errors import ArtefactError, InputError, Interrupted, SettingError, UtsegError
+from utseg.evaluate.summary import summarise
+from utseg.files import write_json
 from utseg.trainer import train_by_recipe
 from utseg.training import checkpoint, loop, time_limit
 from utseg.training.record import is_finished, read_run, read_weights
@@ -33,6 +35,18 @@ def whole(home):
     """An uninterrupted run."""
     request = make_request(home)
     return request.output, train_by_recipe(request, RECIPE)
+
+
+@pytest.fixture(autouse=True)
+def no_native_validation(monkeypatch):
+    """It takes as long as a tiny run; that of `whole` is there, and `test_trainer` scores others."""
+
+    def empty(run):
+        folder = run.request.output / "validation"
+        folder.mkdir(exist_ok=True)
+        write_json(folder / "summary.json", summarise([], ()))
+
+    monkeypatch.setattr(trainer, "validate_at_native_resolution", empty)
 
 
 def lines(folder):

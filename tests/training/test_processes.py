@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from tiny_runs import make_home
 
 from utseg.errors import InputError
-from utseg.training.processes import Processes, TorchrunProcesses, join_processes
+from utseg.training.processes import Processes, join_processes
 from utseg.training.step import total_of_parts
 
 
 def several(rank, size):
-    return TorchrunProcesses(rank, size, rank, size)
+    return Processes(rank, size, rank, size)
 
 
 @given(st.integers(1, 16), st.integers(1, 8))
@@ -33,7 +33,7 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(batch_size, size):
 
 def test_alone_nothing_is_changed():
     processes = join_processes()
-    assert type(processes) is Processes and (processes.rank, processes.size, processes.total) == (0, 1, None)
+    assert (processes.rank, processes.size, processes.total) == (0, 1, None)
     x = torch.randn(3, requires_grad=True)
     assert total_of_parts(None)(x) is x
     assert processes.gather("a") == ["a"] and processes.on_first(lambda: 5) == 5

@@ -11,6 +11,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +30,10 @@ from utseg.archive.manifest import (
     Terms,
     as_json,
 )
-from utseg.archive.reading import IMPORTED_FILE, open_archive, read_manifest, unpack
+from utseg.archive.reading import IMPORTED_FILE, open_archive, unpack
 from utseg.archive.subjects import count_cohort, known_cases, run_scores, score_tables
 from utseg.errors import InputError
 from utseg.files import atomic_path, require_writable
-from utseg.fingerprint.model import CaseFingerprint
 from utseg.settings import read_model
 from utseg.training.record import RUN_FILE, WEIGHTS_FILE, RunRecord, is_finished
 
@@ -72,19 +72,20 @@ def export_model(
     require_writable(output.absolute().parent)
     chosen = [_load(folder) for folder in sorted(runs)]
     named = with_case_ids and any(run.record.training_cases or run.record.validation_cases for run in chosen)
-    cases = known_cases(preprocessed) if preprocessed else {}
-    plan = chosen[0].record.plan
-    small = {file: data for run in chosen for file, data in _small_files(run, with_case_ids=named)}
+    left_out = {} if named else {"training_cases": (), "validation_cases": ()}
+    small = {f"{run.name}/{RUN_FILE}": as_json(run.record.model_copy(update=left_out)) for run in chosen}
+    small |= {f"{run.name}/{SUMMARY}": as_json(run.scores) for run in chosen if run.scores}
     files = {name: _record_of(data) for name, data in small.items()}
     files |= {f"{run.name}/{WEIGHTS_FILE}": run.weights for run in chosen}
+    shape = chosen[0].record.plan.preprocessing
     manifest = Manifest(
         utseg_version=utseg.__version__,
         dataset=chosen[0].folder.absolute().parts[-4],
-        labels=plan.preprocessing.labels,
-        channel_names=plan.preprocessing.channel_names,
+        labels=shape.labels,
+        channel_names=shape.channel_names,
         terms=_merged_terms(terms or Terms(), [run.origin for run in chosen if run.origin]),
         with_case_ids=named,
-        members=tuple(_member(run, cases) for run in chosen),
+        members=_members(chosen, preprocessed),
         scores=_scores(chosen),
         files=dict(sorted(files.items())),
     )
@@ -92,7 +93,8 @@ def export_model(
     manifest = manifest.model_copy(update={"files": manifest.files | {CARD_FILE: _record_of(card)}})
     weights = {f"{run.name}/{WEIGHTS_FILE}": run.folder / WEIGHTS_FILE for run in chosen}
     first = {MANIFEST_FILE: as_json(manifest), CARD_FILE: card}
-    _write(first | dict(sorted((small | weights).items())), output)
+    with atomic_path(output.absolute(), lambda path: _check(path, output)) as temporary:
+        _write_zip(first | dict(sorted((small | weights).items())), temporary)
     return manifest
 
 
@@ -112,18 +114,19 @@ def _load(folder: Path) -> _RunToExport:
     return _RunToExport(name, folder, model.record, weights, origin, scores)
 
 
-def _member(run: _RunToExport, cases: Mapping[str, CaseFingerprint]) -> Member:
-    came = (
-        next((member for member in run.origin.members if member.name == run.name), None)
-        if run.origin
-        else None
-    )
-    return Member(
-        name=run.name,
-        training=came.training if came else count_cohort(run.record.training_cases, cases),
-        validation=came.validation if came else count_cohort(run.record.validation_cases, cases),
-        finished=run.scores is not None,
-    )
+def _members(runs: Sequence[_RunToExport], preprocessed: Path | None) -> tuple[Member, ...]:
+    """Cohorts of an imported run are as it came with them."""
+    cases = known_cases(preprocessed) if preprocessed else {}
+    members = []
+    for run in runs:
+        sides = run.record.training_cases, run.record.validation_cases
+        training, validation = (count_cohort(case_ids, cases) for case_ids in sides)
+        if run.origin and (origin := next((m for m in run.origin.members if m.name == run.name), None)):
+            training, validation = origin.training, origin.validation
+        members.append(
+            Member(name=run.name, training=training, validation=validation, finished=run.scores is not None)
+        )
+    return tuple(members)
 
 
 def _merged_terms(terms: Terms, origins: Sequence[Manifest]) -> Terms:
@@ -143,37 +146,28 @@ def _scores(runs: Sequence[_RunToExport]) -> tuple[ScoreTable, ...]:
     came = {table.runs: table for run in runs if run.origin for table in run.origin.scores}
     tables = [table for names, table in came.items() if names and {*names} <= imported]
     covered = {name for table in tables for name in table.runs}
-    by_model: dict[Path, dict[Path, tuple[str, Scores]]] = {}
+    by_model: dict[Path, dict[str, tuple[Path, Scores]]] = defaultdict(dict)
     for run in runs:
         if run.scores and run.name not in covered:
-            by_model.setdefault(run.folder.parent, {})[run.folder] = run.name, run.scores
-    tables += [table for single in by_model.values() for table in score_tables(single)]
+            by_model[run.folder.parent][run.name] = run.folder, run.scores
+    tables += [table for of_model in by_model.values() for table in score_tables(of_model)]
     return tuple(sorted(tables, key=lambda table: table.runs))
-
-
-def _small_files(run: _RunToExport, *, with_case_ids: bool) -> list[tuple[str, bytes]]:
-    """Everything but weights, by name in the archive."""
-    without = {} if with_case_ids else {"training_cases": (), "validation_cases": ()}
-    files = [(f"{run.name}/{RUN_FILE}", as_json(run.record.model_copy(update=without)))]
-    return files + ([(f"{run.name}/{SUMMARY}", as_json(run.scores))] if run.scores else [])
 
 
 def _record_of(data: bytes) -> FileRecord:
     return FileRecord(size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def _write(files: Mapping[str, bytes | Path], output: Path) -> None:
-    def check(path: Path) -> None:
-        with (
-            open_archive(path, shown=str(output)) as archive,
-            tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder,
-        ):
-            unpack(archive, read_manifest(archive), Path(folder))
-
+def _check(path: Path, output: Path) -> None:
     with (
-        atomic_path(output.absolute(), check) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+        open_archive(path, shown=str(output)) as archive,
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder,
     ):
+        unpack(archive, Path(folder))
+
+
+def _write_zip(files: Mapping[str, bytes | Path], path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, content in files.items():
             info = zipfile.ZipInfo(name, TIME)
             info.create_system = 3  # Unix, wherever it is written

@@ -1,7 +1,7 @@
-"""Takes an archive of models into the results folder: unpacked and verified aside, then renamed whole.
+"""Puts imported models into the results folder: unpacked and verified aside, then renamed whole.
 
-A model that is there is replaced only where that is asked for, and comes back where anything fails; a process that is killed while it
-replaces leaves it aside, and the next import puts it back.
+A model that is there is replaced only where that is asked for, and comes back where anything fails. A process that is killed while it
+replaces one leaves it aside, and the next import puts it back.
 """
 
 import errno
@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utseg.archive.manifest import Manifest
-from utseg.archive.reading import open_archive, read_manifest, unpack
+from utseg.archive.reading import open_archive, unpack
 from utseg.errors import InputError, UsageError, UtsegError, listing
 from utseg.files import folder_lock, is_temporary, require_writable
 from utseg.rawdata.names import name_problem
 from utseg.training.record import RUN_FILE
 
 NEW, OLD = "new", "old"
-MODEL_DEPTH = 3  # DATASET/PLAN_2d/MODEL
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,9 @@ def import_model(path: Path, results: Path, *, dataset: str | None = None, force
     if dataset is not None and (problem := name_problem(dataset)):
         raise UsageError(f"--as {dataset!r}: {problem}")
     with open_archive(path) as archive:
-        manifest = read_manifest(archive)
+        manifest = archive.manifest
         name = dataset or manifest.dataset
-        install(results, name, manifest.models, lambda folder: unpack(archive, manifest, folder), force=force)
+        install(results, name, manifest.models, lambda folder: unpack(archive, folder), force=force)
     return Imported(manifest, tuple(results / name / member.name for member in manifest.members))
 
 
@@ -55,17 +54,16 @@ def install(
     All of them come, or none. Raises InputError where one is there and not `force`; UtsegError where a run of one is being trained, or
     the disk fails. Then everything is as it was before.
     """
-    with _aside(results, dataset) as aside, ExitStack() as locks:
-        targets = [results / dataset / name for name in models]
-        if not force and (there := [target for target in targets if _is_there(target)]):
-            raise _already_there(results, there)
+    targets = [results / dataset / name for name in models]
+    with _aside(results, targets) as aside, ExitStack() as locks:
         try:
+            if not force:
+                _require_none(results, targets)
             (aside / NEW / dataset).mkdir(parents=True)
             write(aside / NEW / dataset)
-            runs = [run for target in targets if force for run in sorted(target.glob(f"*/{RUN_FILE}"))]
-            for run in runs:
+            for run in [run for target in targets for run in sorted(target.glob(f"*/{RUN_FILE}")) if force]:
                 locks.enter_context(folder_lock(run.parent))
-            _move(aside, results, force=force)
+            _move(aside, results, targets, force=force)
         except OSError as error:
             raise UtsegError(
                 f"{error.filename or results}: could not be written ({error.strerror or error}); nothing was imported"
@@ -81,23 +79,12 @@ def recover(results: Path) -> None:
                 shutil.rmtree(aside, ignore_errors=True)
 
 
-def _put_back(aside: Path, results: Path) -> None:
-    for old in sorted((aside / OLD).glob("*/*/*")):
-        target = results / old.relative_to(aside / OLD)
-        if not _is_there(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            old.rename(target)
-
-
-def _is_there(folder: Path) -> bool:
-    return folder.is_file() or folder.is_symlink() or (folder.is_dir() and any(folder.iterdir()))
-
-
 @contextmanager
-def _aside(results: Path, dataset: str) -> Iterator[Path]:
-    """A folder beside the datasets that is ours alone. It goes in the end, and so do folders above it that were made for nothing."""
-    missing = [folder for folder in (results, *results.parents) if not folder.exists()]
-    aside = results / f".tmp-{uuid.uuid4().hex[:12]}-{dataset}"
+def _aside(results: Path, targets: Sequence[Path]) -> Iterator[Path]:
+    """A folder beside the datasets that is ours alone. It goes in the end, and so do folders that were made for nothing."""
+    above = dict.fromkeys(folder for target in targets for folder in target.parents)
+    missing = sorted((folder for folder in above if not folder.exists()), reverse=True)  # the deepest first
+    aside = results / f".tmp-{uuid.uuid4().hex[:12]}-import"
     try:
         require_writable(results)
         recover(results)
@@ -113,35 +100,43 @@ def _aside(results: Path, dataset: str) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def _move(aside: Path, results: Path, *, force: bool) -> None:
-    """Renames the largest folders that can be: the dataset where it is new, else the plan, else each model."""
-    done: list[tuple[Path, Path]] = []
+def _move(aside: Path, results: Path, targets: Sequence[Path], *, force: bool) -> None:
+    """Renames each model into its target, and before it the old one aside. Takes that back where one fails."""
+    moved: list[tuple[Path, Path]] = []
     try:
-        for new, target in _moves(aside / NEW, results, 1):
-            if _is_there(target):
-                if not force:
-                    raise _already_there(results, [target])
-                old = aside / OLD / target.relative_to(results)
+        for target in targets:
+            new, old = (aside / side / target.relative_to(results) for side in (NEW, OLD))
+            if force and _is_there(target):
                 old.parent.mkdir(parents=True, exist_ok=True)
                 target.rename(old)
-            done.append((new, target))
+            _require_none(results, [target])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            moved.append((new, target))
             new.rename(target)
     except BaseException as error:
-        for new, target in reversed(done):
+        for new, target in moved:
             if not new.exists():
                 target.rename(new)
         if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise _already_there(results, [done[-1][1]]) from None  # it came there meanwhile
+            raise _already_there(results, [target]) from None  # it came there meanwhile
         raise
 
 
-def _moves(new: Path, there: Path, depth: int) -> Iterator[tuple[Path, Path]]:
-    for source in sorted(new.iterdir()):
-        target = there / source.name
-        if depth == MODEL_DEPTH or not target.exists():
-            yield source, target
-        else:
-            yield from _moves(source, target, depth + 1)
+def _put_back(aside: Path, results: Path) -> None:
+    for old in sorted((aside / OLD).glob("*/*/*")):
+        target = results / old.relative_to(aside / OLD)
+        if not _is_there(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            old.rename(target)
+
+
+def _is_there(folder: Path) -> bool:
+    return folder.is_file() or folder.is_symlink() or (folder.is_dir() and any(folder.iterdir()))
+
+
+def _require_none(results: Path, targets: Sequence[Path]) -> None:
+    if there := [target for target in targets if _is_there(target)]:
+        raise _already_there(results, there)
 
 
 def _already_there(results: Path, models: Sequence[Path]) -> InputError:

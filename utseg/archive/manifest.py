@@ -5,7 +5,6 @@ What is in an archive follows from its members alone. Nothing is read or written
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, StringConstraints
@@ -55,10 +54,7 @@ class Terms(Settings):
 
 
 class Cohort(Settings):
-    """How many were trained or validated on. `groups` counts the subjects of each value of a column ("vendor", "A").
-
-    `subjects` is None, and `groups` empty, where only the cases are known.
-    """
+    """How many were trained or validated on. `groups` counts the subjects of each value of a column; empty where only cases are known."""
 
     cases: Count
     subjects: Count | None = None
@@ -126,17 +122,6 @@ class Member(Settings):
     validation: Cohort
     finished: bool
 
-    @property
-    def model(self) -> str:
-        """PLAN_2d/MODEL."""
-        return self.name.rpartition("/")[0]
-
-    @property
-    def files(self) -> Iterator[str]:
-        """The files that the archive has for it."""
-        files = (RUN_FILE, WEIGHTS_FILE, SUMMARY) if self.finished else (RUN_FILE, WEIGHTS_FILE)
-        return (f"{self.name}/{file}" for file in files)
-
 
 class FileRecord(Settings):
     """Size in bytes and SHA-256 of a file in the archive."""
@@ -160,17 +145,21 @@ class Manifest(Settings):
     files: dict[str, FileRecord]
 
     @property
-    def models(self) -> tuple[str, ...]:
+    def models(self) -> list[str]:
         """PLAN_2d/MODEL of all members, each once."""
-        return tuple(dict.fromkeys(member.model for member in self.members))
+        return list(dict.fromkeys(member.name.rpartition("/")[0] for member in self.members))
 
     @property
     def expected_files(self) -> set[str]:
         """All files that the archive has besides the manifest."""
-        return {CARD_FILE, *(file for member in self.members for file in member.files)}
+        expected = {CARD_FILE}
+        for member in self.members:
+            expected |= {f"{member.name}/{RUN_FILE}", f"{member.name}/{WEIGHTS_FILE}"}
+            expected |= {f"{member.name}/{SUMMARY}"} if member.finished else set()
+        return expected
 
 
 def as_json(value: Settings) -> bytes:
-    """How JSON stands in an archive."""
+    """How JSON is written in an archive."""
     text = json.dumps(value.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode()

@@ -1,7 +1,6 @@
 """Reads a zip that a stranger made: names, kinds and sizes are checked before a file is opened, then checksums, records and weights.
 
-A network is looked up by its registered name and built without memory for its values; what stands in the archive is never imported or
-run.
+A network is looked up by its registered name and built without memory for its values; what is in the archive is never imported or run.
 """
 
 import hashlib
@@ -25,7 +24,6 @@ from utseg.archive.manifest import (
     SUMMARY,
     UNSHOWABLE,
     Manifest,
-    Member,
     Scores,
     as_json,
     text_problem,
@@ -39,7 +37,7 @@ from utseg.settings import Model, validate
 from utseg.training.record import RUN_FILE, WEIGHTS_FILE, RunRecord, read_weights
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 IMPORTED_FILE = "imported.json"
 MEMBERS = 400  # a hundred runs
@@ -66,22 +64,29 @@ class Archive:
     shown: str
     container: zipfile.ZipFile
     files: dict[str, zipfile.ZipInfo]
+    manifest: Manifest
 
-    def pieces(self, name: str, manifest: Manifest | None = None) -> Iterator[bytes]:
-        """The bytes of a file. Raises InputError at the end where they are not what the manifest says; zipfile checks size and CRC-32."""
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """The bytes of a file. Raises InputError at the end where they are not what the manifest says."""
         digest = hashlib.sha256()
         with refusal(f"{self.shown}: {name}"):
-            with self.container.open(self.files[name]) as file:
-                while data := file.read(CHUNK):
-                    digest.update(data)
-                    yield data
-            found = self.files[name].file_size, digest.hexdigest()
-            if manifest and found != (manifest.files[name].size, manifest.files[name].sha256):
+            for data in _pieces(self.container, name):
+                digest.update(data)
+                yield data
+            expected = self.manifest.files[name]
+            if (self.files[name].file_size, digest.hexdigest()) != (expected.size, expected.sha256):
                 raise ValueError("its size or checksum is not that of the manifest")
 
-    def read(self, name: str, manifest: Manifest | None = None) -> bytes:
+    def read(self, name: str) -> bytes:
         """All bytes of a file."""
-        return b"".join(self.pieces(name, manifest))
+        return b"".join(self.pieces(name))
+
+
+def _pieces(container: zipfile.ZipFile, name: str) -> Iterator[bytes]:
+    """Piece by piece, or zipfile would unpack a bomb whole before it looks at its size."""
+    with container.open(name) as file:
+        while data := file.read(CHUNK):
+            yield data
 
 
 @contextmanager
@@ -107,7 +112,7 @@ class _BoundedReader(io.BufferedReader):
 
 @contextmanager
 def open_archive(path: Path, shown: str | None = None) -> Iterator[Archive]:
-    """Opens a zip. Raises InputError, one line, where it is none, is damaged, or has a file that a model archive cannot have."""
+    """Opens a zip and reads its manifest. Raises InputError, one line, where it is none, is damaged, or has files that are no member's."""
     shown = shown or str(path)
     if not require_no_broken_link(path).is_file():
         raise InputError(f"{shown}: no such file; expected an archive that utseg_export_model wrote")
@@ -118,33 +123,38 @@ def open_archive(path: Path, shown: str | None = None) -> Iterator[Archive]:
             infos = container.infolist()
             if problem := _listing_problem(infos, path.stat().st_size):
                 raise InputError(f"{shown}: {problem}; such an archive is not imported")
-        yield Archive(shown, container, {info.filename: info for info in infos})
+            files = {info.filename: info for info in infos}
+            if MANIFEST_FILE not in files:
+                raise InputError(
+                    f"{shown}: has no {MANIFEST_FILE}; expected an archive that utseg_export_model wrote"
+                )
+            manifest = _parse(
+                Manifest, b"".join(_pieces(container, MANIFEST_FILE)), f"{shown}: {MANIFEST_FILE}"
+            )
+            if problem := _member_problem(manifest, files):
+                raise InputError(f"{shown}: {problem}; such an archive is not imported")
+        yield Archive(shown, container, files, manifest)
 
 
 def _listing_problem(infos: list[zipfile.ZipInfo], size: int) -> str | None:
     if len(infos) > MEMBERS:
         return f"{len(infos)} files are listed in it, more than the {MEMBERS} of an archive of models, as in an archive bomb"
-    seen: set[str] = set()
+    if len({info.filename for info in infos}) < len(infos):
+        return "the name of a file is there more than once"
     for info in infos:
-        name = info.orig_filename[:200]
-        kind = stat.S_IFMT(info.external_attr >> 16)
+        name, kind = info.orig_filename[:200], stat.S_IFMT(info.external_attr >> 16)
         limit = WEIGHTS_BYTES if info.filename.endswith(f"/{WEIGHTS_FILE}") else SMALL_BYTES
         for part in info.orig_filename.split("/"):
             if problem := name_problem(part):
                 return f"the name {name!r} is not allowed: {part[:100]!r} {problem}"
-        if info.filename in seen:
-            return f"the name {name!r} is there more than once"
         if kind not in (0, stat.S_IFREG):
             return f"{name!r} is a link, folder or device, not a plain file"
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             return f"{name!r} is packed by method {info.compress_type}; expected stored or deflated"
-        if info.file_size > limit:
-            return f"{name!r} unpacks to {info.file_size} bytes where at most {limit} are expected"
-        if info.file_size > max(RATIO_FROM_BYTES, RATIO * info.compress_size):
+        if info.file_size > min(limit, max(RATIO_FROM_BYTES, RATIO * info.compress_size)):
             return (
                 f"{name!r} unpacks from {info.compress_size} bytes to {info.file_size}, as in an archive bomb"
             )
-        seen.add(info.filename)
     if sum(info.compress_size for info in infos) > size:
         return "its files overlap, as in an archive bomb"
     if infos and min(info.header_offset for info in infos) > 0:
@@ -152,77 +162,60 @@ def _listing_problem(infos: list[zipfile.ZipInfo], size: int) -> str | None:
     return None
 
 
-def read_manifest(archive: Archive) -> Manifest:
-    """The manifest. Raises InputError where the archive has other files than it says, or than its members have."""
-    if MANIFEST_FILE not in archive.files:
-        raise InputError(
-            f"{archive.shown}: has no {MANIFEST_FILE}; expected an archive that utseg_export_model wrote"
-        )
-    manifest = _parse(Manifest, archive.read(MANIFEST_FILE), f"{archive.shown}: {MANIFEST_FILE}")
+def _member_problem(manifest: Manifest, files: dict[str, zipfile.ZipInfo]) -> str | None:
     names = [member.name.split("/") for member in manifest.members]
     parts = {"/".join(name[:depth]) for name in names for depth in (1, 2, 3)}
     if len({part.casefold() for part in parts}) < len(parts) or len({*map(tuple, names)}) < len(names):
-        raise InputError(
-            f"{archive.shown}: two members have one name, or differ by letter case only; it is not imported"
-        )
+        return "two members have one name, or differ by letter case only"
     expected = manifest.expected_files
-    for where, found in (("manifest", {*manifest.files}), ("archive", {*archive.files} - {MANIFEST_FILE})):
+    for where, found in (("manifest", {*manifest.files}), ("archive", {*files} - {MANIFEST_FILE})):
         for name in sorted(expected ^ found):
             problem = "is missing from" if name in expected else "belongs to no member, but is in"
-            raise InputError(
-                f"{archive.shown}: {name!r} {problem} the {where}; such an archive is not imported"
-            )
-    return manifest
+            return f"{name!r} {problem} the {where}"
+    return None
 
 
-def unpack(archive: Archive, manifest: Manifest, folder: Path) -> None:
+def unpack(archive: Archive, folder: Path) -> None:
     """Writes all runs, and beside each model its card and manifest, below `folder`. Raises InputError where one is unsound."""
-    card = archive.read(CARD_FILE, manifest)
+    card = archive.read(CARD_FILE)
     with refusal(f"{archive.shown}: {CARD_FILE}"):
         if problem := text_problem(card.decode()):
             raise ValueError(f"{problem} is in it")
-    for member in manifest.members:
-        _unpack_run(archive, manifest, member, folder / member.name)
-    for model in manifest.models:
+    for member in archive.manifest.members:
+        run, shown = folder / member.name, f"{archive.shown}: {member.name}/{RUN_FILE}"
+        data = archive.read(f"{member.name}/{RUN_FILE}")
+        record = _parse(RunRecord, data, shown)
+        if problem := _record_problem(record, archive.manifest):
+            raise InputError(f"{shown}: {problem}; such an archive is not imported")
+        run.mkdir(parents=True)
+        write_bytes(run / RUN_FILE, data)
+        if member.finished:
+            data = archive.read(f"{member.name}/{SUMMARY}")
+            _parse(Scores, data, f"{archive.shown}: {member.name}/{SUMMARY}")
+            (run / SUMMARY).parent.mkdir()
+            write_bytes(run / SUMMARY, data)
+        _unpack_weights(archive, f"{member.name}/{WEIGHTS_FILE}", run, _tensors_of(record, shown))
+    for model in archive.manifest.models:
         write_bytes(folder / model / CARD_FILE, card)
-        write_bytes(folder / model / IMPORTED_FILE, as_json(manifest))
+        write_bytes(folder / model / IMPORTED_FILE, as_json(archive.manifest))
 
 
-def _unpack_run(archive: Archive, manifest: Manifest, member: Member, folder: Path) -> None:
-    shown = f"{archive.shown}: {member.name}"
-    data = archive.read(f"{member.name}/{RUN_FILE}", manifest)
-    record = _parse(RunRecord, data, f"{shown}/{RUN_FILE}")
-    if problem := _impossible(record) or _contradiction(record, manifest):
-        raise InputError(f"{shown}/{RUN_FILE}: {problem}; such an archive is not imported")
-    folder.mkdir(parents=True)
-    write_bytes(folder / RUN_FILE, data)
-    if member.finished:
-        data = archive.read(f"{member.name}/{SUMMARY}", manifest)
-        _parse(Scores, data, f"{shown}/{SUMMARY}")
-        (folder / SUMMARY).parent.mkdir()
-        write_bytes(folder / SUMMARY, data)
-    _unpack_weights(archive, manifest, record, f"{member.name}/{WEIGHTS_FILE}", folder)
-
-
-def _unpack_weights(archive: Archive, manifest: Manifest, record: RunRecord, name: str, folder: Path) -> None:
-    """Only as much is unpacked as the network of the record can hold."""
+def _unpack_weights(archive: Archive, name: str, run: Path, wanted: dict[str, "Tensor"]) -> None:
+    """Only as much is unpacked as the network can hold, whose tensors are `wanted`."""
     shown = f"{archive.shown}: {name}"
-    wanted = _build_on_meta(
-        record, f"{archive.shown}: {name.removesuffix(WEIGHTS_FILE)}{RUN_FILE}"
-    ).state_dict()
-    room = SMALL_BYTES + sum(tensor.numel() * tensor.element_size() for tensor in wanted.values())
+    room = SMALL_BYTES + sum(tensor.nbytes for tensor in wanted.values())
     if (size := archive.files[name].file_size) > room:
         raise InputError(
             f"{shown}: {size} bytes where the network of {RUN_FILE} has at most {room}; nothing was imported"
         )
-    with atomic_path(folder / WEIGHTS_FILE) as temporary, temporary.open("wb") as file:
-        for data in archive.pieces(name, manifest):
+    with atomic_path(run / WEIGHTS_FILE) as temporary, temporary.open("wb") as file:
+        for data in archive.pieces(name):
             file.write(data)
     with refusal(shown):
         try:
-            given = read_weights(folder)
+            given = read_weights(run)
         except ArtefactError:
-            with (folder / WEIGHTS_FILE).open("rb") as file:
+            with (run / WEIGHTS_FILE).open("rb") as file:
                 if file.read(4).startswith(PICKLES):
                     raise InputError(
                         f"{shown}: is a pickle, which can run code; expected safetensors, nothing of it was run"
@@ -232,8 +225,8 @@ def _unpack_weights(archive: Archive, manifest: Manifest, record: RunRecord, nam
             f"{key} is {given[key].dtype} where the network has {wanted[key].dtype}"
             for key in sorted(given.keys() & wanted.keys())
             if given[key].dtype != wanted[key].dtype
-        ] or weights_problems(given, wanted)
-        if problems:
+        ]
+        if problems := problems or weights_problems(given, wanted):
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise ValueError(f"not those of the network in {RUN_FILE}: {problems[0][:200]!r}{more}")
 
@@ -266,37 +259,31 @@ def _nodes(value: Any) -> Iterator[Any]:
             waiting += node
 
 
-def _impossible(record: RunRecord) -> str | None:
-    """Values that a plan or network may hold by their type, and no real one has; or None."""
-    plan = record.plan
-    labels = [*plan.preprocessing.labels.values()]
+def _record_problem(record: RunRecord, manifest: Manifest) -> str | None:
+    """What no real plan or network has, and where manifest and run differ, of which one could be shown and the other used; or None."""
+    plan, shape = record.plan, record.plan.preprocessing
+    labels = [*shape.labels.values()]
     if len({*labels}) < len(labels) or not all(0 <= value <= 255 for value in labels):
         return "plan.preprocessing.labels: expected values from 0 to 255, each once"
     if max(plan.patch_size) > LARGEST_SETTING:
         return f"plan.patch_size: {plan.patch_size} is larger than {LARGEST_SETTING} pixels"
-    if not all(0.01 <= spacing <= 100 for spacing in plan.preprocessing.spacing_yx_mm):
-        return f"plan.preprocessing.spacing_yx_mm: {plan.preprocessing.spacing_yx_mm} is not within 0.01 … 100 mm"
+    if not all(0.01 <= spacing <= 100 for spacing in shape.spacing_yx_mm):
+        return f"plan.preprocessing.spacing_yx_mm: {shape.spacing_yx_mm} is not within 0.01 … 100 mm"
     for node in _nodes([plan.network, plan.in_channels]):
         if isinstance(node, int | float) and abs(node) > LARGEST_SETTING:
             return f"plan.network: {str(node)[:40]} is larger than {LARGEST_SETTING}"
         if isinstance(node, dict | list | str) and len(node) > LONGEST_SETTING:
             return f"plan.network: an entry is longer than {LONGEST_SETTING}"
-    return None
-
-
-def _contradiction(record: RunRecord, manifest: Manifest) -> str | None:
-    """Where manifest and run say different things, which one could be shown and the other used."""
-    if record.plan.preprocessing.labels != manifest.labels:
-        return "plan.preprocessing.labels is not what the manifest says"
-    if record.plan.preprocessing.channel_names != manifest.channel_names:
-        return "plan.preprocessing.channel_names is not what the manifest says"
+    for key in ("labels", "channel_names"):
+        if getattr(shape, key) != getattr(manifest, key):
+            return f"plan.preprocessing.{key} is not what the manifest says"
     if (record.training_cases or record.validation_cases) and not manifest.with_case_ids:
         return "training_cases has names, the manifest says that there are none"
     return None
 
 
-def _build_on_meta(record: RunRecord, shown: str) -> "nn.Module":
-    """The network without memory for its values. Building ends where it has more parameters than any network."""
+def _tensors_of(record: RunRecord, shown: str) -> dict[str, "Tensor"]:
+    """Those of the network, without values. Building ends where it has more parameters than any network."""
     from torch.nn.modules.module import register_module_parameter_registration_hook
 
     count = 0
@@ -309,7 +296,7 @@ def _build_on_meta(record: RunRecord, shown: str) -> "nn.Module":
 
     hook = register_module_parameter_registration_hook(limit)
     try:
-        return planned_task(record.plan).build("meta")
+        return dict(planned_task(record.plan).build("meta").state_dict())
     except Exception as error:  # noqa: BLE001 — whatever a stranger's settings make of a constructor, it is a refusal
         reason = " ".join(str(error).split())[:LONGEST_MESSAGE]
         raise InputError(

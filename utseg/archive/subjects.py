@@ -1,7 +1,7 @@
 """What is told about the subjects of a run: counts and validation scores per label and group, and no name of a case or subject.
 
 A column of groups goes along if it is one of the field (vendor, centre, …), or if each of its values has at least two subjects: others,
-such as an age or a hospital's number, can point at a person. Scores are computed in `utseg.evaluate`; here they are only gathered.
+such as an age or a hospital's number, can point at a person.
 """
 
 import logging
@@ -19,11 +19,9 @@ from utseg.settings import validate
 from utseg.training.record import VALIDATION_FOLDER
 
 logger = logging.getLogger("utseg")
-COMMON_COLUMNS = frozenset(
-    {
-        *("phase", "vendor", "vendor_name", "manufacturer", "scanner", "field_strength"),
-        *("centre", "center", "country", "pathology", "sex"),
-    }
+COMMON_COLUMNS = (
+    *("phase", "vendor", "vendor_name", "manufacturer", "scanner", "field_strength"),
+    *("centre", "center", "country", "pathology", "sex"),
 )
 LEAST_TO_SHARE = 2
 NO_SCORES = Scores(all=GroupScores(cases=0, subjects=0, mean_dice=None, labels={}), groups={})
@@ -54,9 +52,8 @@ def count_cohort(case_ids: Sequence[str], known: Mapping[str, CaseFingerprint]) 
     """Cases, subjects, and subjects per group; cases alone where one of them is not known."""
     if any(case_id not in known for case_id in case_ids):
         return Cohort(cases=len(case_ids))
-    cases = [known[case_id] for case_id in case_ids]
     members: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for case in cases:
+    for case in (known[case_id] for case_id in case_ids):
         for column, value in case.groups.items():
             if value:
                 members[column][value].add(case.subject)
@@ -65,24 +62,25 @@ def count_cohort(case_ids: Sequence[str], known: Mapping[str, CaseFingerprint]) 
         for column, values in sorted(members.items())
     }
     groups = {column: counts[column] for column in shareable_columns(counts)}
-    return Cohort(cases=len(cases), subjects=len({case.subject for case in cases}), groups=groups)
+    subjects = {known[case_id].subject for case_id in case_ids}
+    return Cohort(cases=len(case_ids), subjects=len(subjects), groups=groups)
 
 
 def run_scores(run: Path) -> Scores:
     """The scores of a run that has finished; empty ones, and a warning, where they cannot be read."""
     try:
-        return _shareable(validate(Scores, read_json(run / SUMMARY), str(run / SUMMARY)))
+        return _shareable(read_json(run / SUMMARY), str(run / SUMMARY))
     except UtsegError:
         logger.warning("%s: has no scores that can be read; the model goes without them", run / SUMMARY)
         return NO_SCORES
 
 
-def score_tables(single: Mapping[Path, tuple[str, Scores]]) -> list[ScoreTable]:
+def score_tables(runs: Mapping[str, tuple[Path, Scores]]) -> list[ScoreTable]:
     """Scores of the finished runs of one model: of all folds together where no case was scored by two of them.
 
-    single: name (PLAN_2d/MODEL/FOLD) and `run_scores` of each run's folder.
+    runs: folder and `run_scores` by name (PLAN_2d/MODEL/FOLD).
     """
-    files = [run / VALIDATION_FOLDER / METRICS_FILE for run in single]
+    files = [folder / VALIDATION_FOLDER / METRICS_FILE for folder, _ in runs.values()]
     if len(files) > 1 and all(file.is_file() for file in files):
         rows = [read_metrics(file) for file in files]
         cases = [{row["case"] for row in of_run} for of_run in rows]
@@ -90,12 +88,14 @@ def score_tables(single: Mapping[Path, tuple[str, Scores]]) -> list[ScoreTable]:
             together = [row for of_run in rows for row in of_run]
             fixed = {"case", "subject", "label", "label_name", "status", *METRICS}
             columns = [column for column in together[0] if column not in fixed]
-            scores = _shareable(validate(Scores, summarise(together, columns), "the scores"))
-            return [ScoreTable(runs=tuple(name for name, _ in single.values()), scores=scores)]
-    return [ScoreTable(runs=(name,), scores=scores) for name, scores in single.values() if scores.all.cases]
+            scores = _shareable(summarise(together, columns), "the scores")
+            return [ScoreTable(runs=tuple(runs), scores=scores)]
+    return [ScoreTable(runs=(name,), scores=scores) for name, (_, scores) in runs.items() if scores.all.cases]
 
 
-def _shareable(scores: Scores) -> Scores:
+def _shareable(summary: object, shown: str) -> Scores:
+    """What may be shown of a summary."""
+    scores = validate(Scores, summary, shown)
     subjects = {
         column: {value: group.subjects for value, group in values.items()}
         for column, values in scores.groups.items()

@@ -9,15 +9,12 @@ Masks are judged as those of utseg_predict are, each folder counting as one memb
 import json
 import logging
 import math
-import platform
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -28,14 +25,14 @@ from utseg.errors import ArtefactError, CaseErrors, InputError, UsageError, list
 from utseg.files import folder_lock, remove_leftovers, require_writable, sha256
 from utseg.inference.agreement import Agreement, RunningAgreement, expected_dice
 from utseg.inference.views import union
-from utseg.labels import match_labels, same_numbering
+from utseg.predict.model import output_order
 from utseg.predict.record import (
     PREDICTION_FILE,
-    ModelUse,
     PredictedCase,
     PredictionRecord,
     read_record,
     report_quality,
+    versions_of,
     write_record,
 )
 from utseg.predict.stages import MASK_SUFFIX, Array, probabilities_name, write_probabilities
@@ -59,30 +56,20 @@ SUM_WITHIN = 1e-3
 
 @dataclass(frozen=True)
 class EnsembleMember:
-    """A folder of probabilities, what its record says, and how much it counts. `order`: its channels in the order of the joined labels."""
-
-    folder: Path
-    record: PredictionRecord
-    weight: float
-    order: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Share:
-    """What a member says of one case. `order`: its channels in the order of the joined labels."""
+    """A folder of probabilities and how much it counts. `order`: its channels in the order of the joined labels."""
 
     folder: Path
     weight: float
     order: tuple[int, ...]
-    entry: PredictedCase
 
 
 @dataclass(frozen=True)
 class Joining:
-    """One case to join."""
+    """One case to join: `entries` are what each member's record says of it."""
 
     case_id: str
-    shares: tuple[Share, ...]
+    members: tuple[EnsembleMember, ...]
+    entries: tuple[PredictedCase, ...]
     labels: dict[str, int]
     output: Path
     save_probabilities: bool
@@ -104,35 +91,32 @@ def ensemble_folders(
     the same members stays. Raises UsageError for wrong weights, InputError or ArtefactError where folders do not go together (before
     anything is written), CaseErrors with a line for each case that cannot be joined, after the others are written.
     """
-    members = _members(folders, weights)
+    weighted = sorted(zip(folders, _checked_weights(weights, len(folders)), strict=True))
+    records = [_read_record(folder) for folder, _ in weighted]
+    members = [
+        EnsembleMember(folder, weight, _order(records[0], record, weighted[0][0], folder))
+        for (folder, weight), record in zip(weighted, records, strict=True)
+    ]
     if output.resolve() in {folder.resolve() for folder in folders}:
         raise InputError(f"{output}: is one of the folders to join; choose another with -o")
-    cases = _cases(members, case_ids)
-    record = _new_record(members)
+    record = _new_record(members, records)
     joinings = [
-        Joining(
-            case_id,
-            tuple(
-                Share(each.folder, each.weight, each.order, each.record.cases[case_id]) for each in members
-            ),
-            record.labels,
-            output,
-            save_probabilities,
-        )
-        for case_id in cases
+        Joining(case_id, tuple(members), entries, record.labels, output, save_probabilities)
+        for case_id, entries in _cases(members, records, case_ids).items()
     ]
+    wanted = {joining.case_id for joining in joinings}
     require_writable(output)
     with folder_lock(output):
         remove_leftovers(output, recursive=False)
         earlier = read_record(output)
-        kept = earlier.cases if earlier is not None and earlier.same_provenance(record) else {}
-        done = {case_id: entry for case_id, entry in kept.items() if case_id not in cases}
+        found = earlier.cases if earlier is not None and earlier.same_provenance(record) else {}
+        done = {case_id: entry for case_id, entry in found.items() if case_id not in wanted}
         try:
             problems = _join_all(joinings, done, executor, workers)
         finally:
             record = record.model_copy(update={"cases": dict(sorted(done.items()))})
             write_record(record, output)
-            report_quality(record.cases, record.labels, cases, output)
+            report_quality(record.cases, record.labels, wanted, output)
     if problems:
         raise CaseErrors(problems)
     return record
@@ -158,7 +142,7 @@ def read_probabilities(path: Path) -> tuple[Array, Geometry]:
 
 def join(joining: Joining) -> PredictedCase:
     """Joins one case, all frames of a cine, and writes it. Raises UtsegError where its members do not lie alike or are damaged."""
-    entries = [share.entry for share in joining.shares]
+    entries = joining.entries
     entry = entries[0]
     files: dict[str, str] = {}
     masks: list[NDArray[np.uint8]] = []
@@ -176,15 +160,13 @@ def join(joining: Joining) -> PredictedCase:
     write_mask(path, masks[0] if entry.frames == 1 else np.stack(masks), geometry)
     files[path.name] = sha256(path)
     doubts = [orientation_doubt(each.quality) for each in entries]
-    return PredictedCase(
-        inputs=entry.inputs,
-        frame=entry.frame,
-        frames=entry.frames,
-        files=files,
-        warnings=tuple(sorted({warning for each in entries for warning in each.warnings})),
-        quality=with_orientation(worst_of_frames(verdicts), doubts),
-        scans=entry.scans,
-        trained_by=tuple(sorted({name for each in entries for name in each.trained_by})),
+    return entry.model_copy(
+        update={
+            "files": files,
+            "warnings": tuple(sorted({warning for each in entries for warning in each.warnings})),
+            "quality": with_orientation(worst_of_frames(verdicts), doubts),
+            "trained_by": tuple(sorted({name for each in entries for name in each.trained_by})),
+        }
     )
 
 
@@ -193,26 +175,28 @@ def _mean(joining: Joining, name: str) -> tuple[Array, Agreement, Geometry]:
 
     Summed in the order of their checksums.
     """
-    for share in joining.shares:
-        path = share.folder / name
-        if not path.is_file() or sha256(path) != share.entry.files[name]:
+    parts = []
+    for member, entry in zip(joining.members, joining.entries, strict=True):
+        path, checksum = member.folder / name, entry.files[name]
+        if not path.is_file() or sha256(path) != checksum:
             raise ArtefactError(
                 f"{path}: missing, or not the file that {PREDICTION_FILE} there lists; predict it again with --save-probabilities"
             )
-    first, *others = sorted(joining.shares, key=lambda share: (share.entry.files[name], share.weight))
-    total, geometry = _checked(first.folder / name, first.order)
+        parts.append((checksum, member.weight, path, member.order))
+    (_, weight, first, order), *others = sorted(parts, key=lambda part: part[:2])
+    total, geometry = _checked(first, order)
     agreement = RunningAgreement()
     agreement.add(total)
-    sum_KZYX = total.astype(np.float64) * first.weight
-    for share in others:
-        probabilities_KZYX, position = _checked(share.folder / name, share.order)
+    sum_KZYX = total.astype(np.float64) * weight
+    for _, weight, path, order in others:
+        probabilities_KZYX, position = _checked(path, order)
         if differences := position.differences(geometry):
             raise InputError(
-                f"case {joining.case_id}: {share.folder / name} does not lie as {first.folder / name} does: {'; '.join(differences)}"
+                f"case {joining.case_id}: {path} does not lie as {first} does: {'; '.join(differences)}"
             )
         agreement.add(probabilities_KZYX)
-        sum_KZYX += share.weight * probabilities_KZYX.astype(np.float64)
-    sum_KZYX /= math.fsum(share.weight for share in joining.shares)
+        sum_KZYX += weight * probabilities_KZYX.astype(np.float64)
+    sum_KZYX /= math.fsum(member.weight for member in joining.members)
     return sum_KZYX.astype(np.float32), agreement.result(), geometry
 
 
@@ -234,63 +218,67 @@ def _checked(path: Path, order: Sequence[int]) -> tuple[Array, Geometry]:
     return probabilities_KZYX, geometry
 
 
-def _members(folders: Sequence[Path], weights: Sequence[float] | None) -> list[EnsembleMember]:
-    if weights is not None and len(weights) != len(folders):
-        raise UsageError(f"{len(weights)} weights for {len(folders)} folders; give one for each")
-    for weight in weights or ():
+def _checked_weights(weights: Sequence[float] | None, folders: int) -> Sequence[float]:
+    if weights is None:
+        return [1.0] * folders
+    if len(weights) != folders:
+        raise UsageError(f"{len(weights)} weights for {folders} folders; give one for each")
+    for weight in weights:
         if not 0 < weight < math.inf:
             raise UsageError(f"weight {weight:g}: expected a number above 0")
-    members: list[EnsembleMember] = []
-    for folder, weight in sorted(zip(folders, weights or [1.0] * len(folders), strict=True)):
-        record = read_record(folder)
-        if record is None:
-            raise InputError(
-                f"{folder}: no {PREDICTION_FILE} to be read there; expected a folder of utseg_predict --save-probabilities"
-            )
-        members.append(_numbered_as(members[0] if members else None, folder, record, weight))
-    return members
+    return weights
 
 
-def _numbered_as(
-    first: EnsembleMember | None, folder: Path, record: PredictionRecord, weight: float
-) -> EnsembleMember:
-    """A member that goes with the first one: channels in the order of its labels, matched by name."""
-    if first is None:
-        return EnsembleMember(folder, record, weight, tuple(range(max(record.labels.values()) + 1)))
-    ours, theirs = first.record, record
-    if ours.channel_names != theirs.channel_names:
+def _read_record(folder: Path) -> PredictionRecord:
+    record = read_record(folder)
+    if record is None:
         raise InputError(
-            f"{folder} and {first.folder} do not go together: channel_names are {theirs.channel_names} and {ours.channel_names}"
+            f"{folder}: no {PREDICTION_FILE} to be read there; expected a folder of utseg_predict --save-probabilities"
         )
-    matching = match_labels(ours.labels, theirs.labels, we=str(first.folder), they=str(folder))
-    if not same_numbering(ours.labels, theirs.labels):
-        logger.info("%s and %s: labels matched by name: %s", first.folder, folder, matching.in_words())
-    return EnsembleMember(folder, record, weight, tuple(matching.channel_order()))
+    return record
 
 
-def _cases(members: Sequence[EnsembleMember], case_ids: Sequence[str] | None) -> list[str]:
-    """The cases to join. Raises CaseErrors for all that some folder lacks, has without probabilities, or has from other images."""
-    there = {case_id for member in members for case_id in member.record.cases}
+def _order(ours: PredictionRecord, theirs: PredictionRecord, here: Path, there: Path) -> tuple[int, ...]:
+    if theirs is ours:
+        return tuple(range(max(ours.labels.values()) + 1))
+    return tuple(output_order(ours, theirs, we=str(here), they=str(there)))
+
+
+def _cases(
+    members: Sequence[EnsembleMember], records: Sequence[PredictionRecord], case_ids: Sequence[str] | None
+) -> dict[str, tuple[PredictedCase, ...]]:
+    """The cases to join, and what each record says of them.
+
+    Raises CaseErrors for all that some folder lacks, has without probabilities, or has from other images.
+    """
+    there = {case_id for record in records for case_id in record.cases}
     wanted = sorted(there if case_ids is None else set(case_ids))
+    of = f"of {len(wanted)} cases"
     problems = []
-    for member in members:
-        found = member.record.cases
-        lacking = [case_id for case_id in wanted if case_id not in found]
-        bare = [c for c in wanted if c in found and not _has_probabilities(c, found[c])]
-        of = f"of {len(wanted)} cases"
+    for member, record in zip(members, records, strict=True):
+        lacking = [case_id for case_id in wanted if case_id not in record.cases]
+        bare = [c for c in wanted if c in record.cases and not _has_probabilities(c, record.cases[c])]
         if lacking:
             problems.append(f"{member.folder}: {len(lacking)} {of} are not there: {listing(lacking)}")
         if bare:
             problems.append(
                 f"{member.folder}: no probabilities of {len(bare)} {of}: {listing(bare)}; predict them again with --save-probabilities"
             )
-    if not problems:
-        problems = [problem for case_id in wanted for problem in _other_input(case_id, members)]
+    if problems:
+        raise CaseErrors(problems)
+    cases = {case_id: tuple(record.cases[case_id] for record in records) for case_id in wanted}
+    for case_id, entries in cases.items():
+        images = [(sorted(entry.inputs.values()), entry.frame, entry.frames) for entry in entries]
+        problems += [
+            f"case {case_id}: {member.folder} was predicted from another image than {members[0].folder}; predict both from the same"
+            for member, image in zip(members, images, strict=True)
+            if image != images[0]
+        ]
     if problems:
         raise CaseErrors(problems)
     if not wanted:
         raise InputError(f"{members[0].folder}: no case is there to join")
-    return wanted
+    return cases
 
 
 def _has_probabilities(case_id: str, entry: PredictedCase) -> bool:
@@ -299,41 +287,23 @@ def _has_probabilities(case_id: str, entry: PredictedCase) -> bool:
     )
 
 
-def _other_input(case_id: str, members: Sequence[EnsembleMember]) -> list[str]:
-    def what(member: EnsembleMember) -> tuple[Any, ...]:
-        entry = member.record.cases[case_id]
-        return sorted(entry.inputs.values()), entry.frame, entry.frames
-
-    return [
-        f"case {case_id}: {member.folder} was predicted from another image than {members[0].folder}; predict both from the same"
-        for member in members[1:]
-        if what(member) != what(members[0])
-    ]
-
-
-def _new_record(members: Sequence[EnsembleMember]) -> PredictionRecord:
+def _new_record(members: Sequence[EnsembleMember], records: Sequence[PredictionRecord]) -> PredictionRecord:
     whole = math.fsum(member.weight for member in members)
-    used = [
-        model.model_copy(update={"share": _share(model, member) / whole})
-        for member in members
-        for model in member.record.models
-    ]
+    used = []
+    for member, record in zip(members, records, strict=True):
+        for model in record.models:
+            share = 1 / len(record.models) if model.share is None else model.share
+            used.append(model.model_copy(update={"share": share * member.weight / whole}))
     used.sort(key=lambda model: (model.name, model.weights_sha256, model.share or 0.0))
-    versions = {name: version(name) for name in ("utseg", "numpy", "nibabel")}
     return PredictionRecord(
         models=tuple(used),
-        labels=members[0].record.labels,
-        channel_names=members[0].record.channel_names,
-        test_time_augmentation=union([member.record.test_time_augmentation for member in members]),
-        versions={"python": platform.python_version()} | versions,
+        labels=records[0].labels,
+        channel_names=records[0].channel_names,
+        test_time_augmentation=union([record.test_time_augmentation for record in records]),
+        versions=versions_of("utseg", "numpy", "nibabel"),
         device="cpu",
         cases={},
     )
-
-
-def _share(model: ModelUse, member: EnsembleMember) -> float:
-    of_member = 1 / len(member.record.models) if model.share is None else model.share
-    return of_member * member.weight
 
 
 def _join_all(

@@ -9,12 +9,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from utseg.errors import ArtefactError, InputError, SettingError, UsageError
 from utseg.files import sha256
 from utseg.home import check_name, plan_folder_name, selection_folder_name
-from utseg.labels import match_labels
+from utseg.labels import match_labels, same_numbering
 from utseg.planning.task import planned_task
 from utseg.training.record import RUN_FILE, WEIGHTS_FILE, RunRecord, read_run, read_weights
 
@@ -48,20 +48,14 @@ def load_model(folder: Path, device: "torch.device") -> LoadedModel:
         network = planned_task(record.plan).build()
     except (SettingError, UsageError) as error:
         raise ArtefactError(f"{folder / RUN_FILE}: the network cannot be built from it: {error}") from None
-    _check_weights(weights, network.state_dict(), folder / WEIGHTS_FILE)
+    if problems := weights_problems(weights, network.state_dict()):
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ArtefactError(
+            f"{folder / WEIGHTS_FILE}: the weights are not those of the network in {RUN_FILE}: {problems[0]}{more}; train again"
+        )
     network.load_state_dict(weights)
     network.eval().requires_grad_(False).to(device)
     return LoadedModel(network, record, folder, sha256(folder / WEIGHTS_FILE))
-
-
-def _check_weights(given: "Mapping[str, Tensor]", wanted: "Mapping[str, Tensor]", path: Path) -> None:
-    """Names and shapes must be the network's, and all values finite."""
-    problems = weights_problems(given, wanted)
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ArtefactError(
-            f"{path}: the weights are not those of the network in {RUN_FILE}: {problems[0]}{more}; train again"
-        )
 
 
 def weights_problems(given: "Mapping[str, Tensor]", wanted: "Mapping[str, Tensor]") -> list[str]:
@@ -77,37 +71,47 @@ def weights_problems(given: "Mapping[str, Tensor]", wanted: "Mapping[str, Tensor
     return sorted(problems)
 
 
-def in_one_numbering(models: Sequence[LoadedModel]) -> list[LoadedModel]:
-    """The models with outputs in the order of the first one's labels, matched by name; each may have its own spacing and patch.
+class Outputs(Protocol):
+    """What outputs a model or a folder of probabilities has: the label of each, and the channels that they were made from."""
+
+    @property
+    def labels(self) -> dict[str, int]: ...
+    @property
+    def channel_names(self) -> tuple[str, ...]: ...
+
+
+def output_order(ours: Outputs, theirs: Outputs, *, we: str, they: str) -> list[int]:
+    """For each of our outputs that of theirs which has the same label by name. `we`, `they`: what these are, for people.
 
     Raises InputError where labels do not match, or channels differ: they cannot predict together.
     """
-    first = models[0]
-    for model in models[1:]:
-        ours, theirs = (
-            first.record.plan.preprocessing.channel_names,
-            model.record.plan.preprocessing.channel_names,
+    if ours.channel_names != theirs.channel_names:
+        raise InputError(
+            f"{they} and {we} do not go together: channel_names are {theirs.channel_names} and {ours.channel_names}"
         )
-        if ours != theirs:
-            raise InputError(
-                f"{model.name} and {first.name} cannot predict together: channel_names are {theirs} and {ours}; choose with -m and -f"
-            )
-    return [_numbered_as(model, first) for model in models]
+    matching = match_labels(ours.labels, theirs.labels, we=we, they=they)
+    if not same_numbering(ours.labels, theirs.labels):
+        logger.info("%s and %s: labels matched by name: %s", we, they, matching.in_words())
+    return matching.channel_order()
+
+
+def in_one_numbering(models: Sequence[LoadedModel]) -> list[LoadedModel]:
+    """The models with outputs in the order of the first one's labels; each may have its own spacing and patch. Errors as `output_order`."""
+    return [_numbered_as(model, models[0]) for model in models]
 
 
 def _numbered_as(model: LoadedModel, first: LoadedModel) -> LoadedModel:
     from utseg.networks.network import SegmentationNetwork
 
-    ours, theirs = first.record.plan.preprocessing.labels, model.record.plan.preprocessing.labels
-    if ours == theirs:
+    plan = model.record.plan
+    ours, theirs = first.record.plan.preprocessing, plan.preprocessing
+    order = output_order(ours, theirs, we=first.name, they=model.name)
+    if ours.labels == theirs.labels:
         return model
-    matching = match_labels(ours, theirs, we=first.name, they=model.name)
-    logger.info("%s and %s: labels matched by name: %s", first.name, model.name, matching.in_words())
     network = copy.deepcopy(model.network)
     assert isinstance(network, SegmentationNetwork)
-    network.load_state_dict(network.in_class_order(network.state_dict(), matching.channel_order()))
-    plan = model.record.plan
-    preprocessing = plan.preprocessing.model_copy(update={"labels": ours})
+    network.load_state_dict(network.in_class_order(network.state_dict(), order))
+    preprocessing = theirs.model_copy(update={"labels": ours.labels})
     plan = plan.model_copy(update={"preprocessing": preprocessing})
     return replace(model, network=network, record=model.record.model_copy(update={"plan": plan}))
 
@@ -126,24 +130,23 @@ def choose_runs(
     Raises UsageError that lists what there is where the choice is not clear, InputError where something is not there.
     """
     plan_folder = _choose_plan(dataset, planner)
-    names = list(dict.fromkeys(models)) or [_only_model(plan_folder)]
+    names = list(dict.fromkeys(models)) or [model.name for model in _folders(plan_folder) if _trained(model)]
+    if not models and len(names) > 1:
+        raise UsageError(
+            f"{plan_folder}: several models are trained: {', '.join(names)}; choose one or more with -m"
+        )
     return [run for name in names for run in _choose_folds(plan_folder, name, folds)]
-
-
-def _trained(folder: Path) -> list[Path]:
-    """Subfolders that are runs with weights: whose training has come to its end."""
-    return [entry for entry in _begun(folder) if (entry / WEIGHTS_FILE).is_file()]
-
-
-def _begun(folder: Path) -> list[Path]:
-    """Subfolders that are runs."""
-    return [entry for entry in _folders(folder) if (entry / RUN_FILE).is_file()]
 
 
 def _folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _trained(folder: Path) -> list[Path]:
+    """Subfolders that are runs with weights: whose training has come to its end."""
+    return [run for run in _folders(folder) if (run / RUN_FILE).is_file() and (run / WEIGHTS_FILE).is_file()]
 
 
 def _choose_plan(dataset: Path, planner: str | None) -> Path:
@@ -163,19 +166,10 @@ def _choose_plan(dataset: Path, planner: str | None) -> Path:
     return there[0]
 
 
-def _only_model(plan_folder: Path) -> str:
-    there = [model.name for model in _folders(plan_folder) if _trained(model)]
-    if len(there) > 1:
-        raise UsageError(
-            f"{plan_folder}: several models are trained: {', '.join(there)}; choose one or more with -m"
-        )
-    return there[0]
-
-
 def _choose_folds(plan_folder: Path, model: str, folds: Sequence[str]) -> list[Path]:
     folder = plan_folder / check_name(model, "model")
     there = {run.name: run for run in _trained(folder)}
-    unfinished = [run for run in _begun(folder) if run.name not in there]
+    unfinished = [run for run in _folders(folder) if (run / RUN_FILE).is_file() and run.name not in there]
     begun = f" (begun, not finished: {', '.join(run.name for run in unfinished)})" if unfinished else ""
     listed = (", ".join(there) or "none") + begun
     if not there:

@@ -7,7 +7,7 @@ one: any run there with `--resume` finds all of them. Nothing is predicted here.
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from heapq import heapreplace
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from utseg.case import Case
 from utseg.errors import FolderBusy, UsageError, UtsegError, listing
-from utseg.files import folder_lock, remove_leftovers, write_text
+from utseg.files import folder_lock, remove_leftovers
 from utseg.predict.record import (
     PREDICTION_FILE,
     PredictedCase,
@@ -25,7 +25,6 @@ from utseg.predict.record import (
     write_record,
 )
 from utseg.rawdata.gate import frame_count
-from utseg.settings import read_model
 
 logger = logging.getLogger("utseg")
 _PART_FILE = re.compile(r"prediction\.part-(\d+)-of-(\d+)\.json")
@@ -63,18 +62,6 @@ class Part:
     def record_name(self) -> str:
         """Of its file in the folder of the masks."""
         return f"prediction.part-{self.number}-of-{self.count}.json"
-
-
-class PartRecord(PredictionRecord):
-    """The content of a part's record. `failed`: the cases that could not be predicted."""
-
-    failed: tuple[str, ...]
-
-
-def cases_of_part(cases: Sequence[Case], part: Part) -> list[Case]:
-    """The cases of a part, in the order in which they are given; every case is in exactly one part."""
-    ids = shares(cases, part.count)[part.number - 1]
-    return [case for case in cases if case.case_id in ids]
 
 
 def shares(cases: Sequence[Case], count: int) -> list[set[str]]:
@@ -122,45 +109,24 @@ def folder_of_masks(
         join()
 
 
-def write_part_record(record: PredictionRecord, folder: Path, part: Part, failed: Iterable[str]) -> None:
-    """Writes `prediction.part-2-of-4.json` into the folder of the masks."""
-    entries = {name: getattr(record, name) for name in PredictionRecord.model_fields}
-    text = PartRecord(**entries, failed=tuple(sorted(failed))).model_dump_json(indent=2)
-    write_text(folder / part.record_name, text + "\n")
-
-
 def recorded_cases(folder: Path, provenance: PredictionRecord) -> dict[str, PredictedCase]:
     """What all records in the folder say of masks that were made so, those of parts being the newer ones; the log names other records."""
-    cases, _, others = _read_records(folder, provenance)
-    for path in others:
-        logger.warning(
-            "%s: the masks that it lists were made by other models or settings; those that stay will be on no record",
-            path,
-        )
+    cases: dict[str, PredictedCase] = {}
+    for path, record in _records(folder):
+        if record.same_provenance(provenance):
+            cases |= record.cases
+        else:
+            text = "%s: the masks that it lists were made by other models or settings; those that stay will be on no record"
+            logger.warning(text, path)
     return cases
 
 
-def _read_records(
-    folder: Path, provenance: PredictionRecord
-) -> tuple[dict[str, PredictedCase], set[str], list[Path]]:
-    """The cases on record, those that parts could not predict, and records of other models or settings. The log names unreadable ones."""
-    cases: dict[str, PredictedCase] = {}
-    failed: set[str] = set()
-    others: list[Path] = []
-    earlier = read_record(folder)
-    records = {} if earlier is None else {folder / PREDICTION_FILE: earlier}
-    for path in _part_files(folder):
-        try:
-            records[path] = read_model(PartRecord, path)
-        except UtsegError as error:
-            logger.warning("%s; what it lists cannot be kept", error)
-    for path, record in records.items():
-        if not record.same_provenance(provenance):
-            others.append(path)
-            continue
-        cases |= record.cases
-        failed |= set(record.failed) if isinstance(record, PartRecord) else set()
-    return cases, failed, others
+def _records(folder: Path) -> list[tuple[Path, PredictionRecord]]:
+    """Those of the whole and of parts, as far as they are readable."""
+    found = [
+        (path, read_record(folder, path.name)) for path in (folder / PREDICTION_FILE, *_part_files(folder))
+    ]
+    return [(path, record) for path, record in found if record is not None]
 
 
 def _part_files(folder: Path) -> list[Path]:
@@ -185,19 +151,15 @@ def join_parts(
         with folder_lock(folder):
             for each in folders:
                 remove_leftovers(each, recursive=False)
-            cases, failed, _ = _read_records(folder, provenance)
+            records = [record for _, record in _records(folder) if record.same_provenance(provenance)]
+            cases = {case_id: entry for record in records for case_id, entry in record.cases.items()}
+            known = {*cases, *(case_id for record in records for case_id in record.failed or ())}
             missing = [
-                f"{number}/{len(parts)}"
-                for number, ids in enumerate(parts, start=1)
-                if not ids <= cases.keys() | failed
+                f"{number}/{len(parts)}" for number, ids in enumerate(parts, start=1) if not ids <= known
             ]
             if missing:
-                logger.info(
-                    "not all parts have finished in %s: %s; the last one writes %s",
-                    folder,
-                    listing(missing),
-                    PREDICTION_FILE,
-                )
+                text = "not all parts have finished in %s: %s; the last one writes %s"
+                logger.info(text, folder, listing(missing), PREDICTION_FILE)
                 return False
             joined = provenance.model_copy(update={"cases": dict(sorted(cases.items()))})
             write_record(joined, folder)
@@ -206,7 +168,6 @@ def join_parts(
     except FolderBusy:
         logger.info("other parts are at work in %s; the last one writes %s", folder, PREDICTION_FILE)
         return False
-    logger.info(
-        "all %d parts have finished: %s lists %d masks", len(parts), folder / PREDICTION_FILE, len(cases)
-    )
+    text = "all %d parts have finished: %s lists %d masks"
+    logger.info(text, len(parts), folder / PREDICTION_FILE, len(cases))
     return True

@@ -8,13 +8,11 @@ over the volume, averaged on the native grid.
 """
 
 import logging
-import platform
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +25,7 @@ from utseg.postprocess import Postprocessing, check_labels
 from utseg.predict.model import LoadedModel, in_one_numbering
 from utseg.predict.overlays import OverlayJob, write_overlay
 from utseg.predict.parts import Part, folder_of_masks
-from utseg.predict.record import ModelUse, PredictionRecord
+from utseg.predict.record import ModelUse, PredictionRecord, versions_of
 from utseg.predict.run import PredictionRun
 from utseg.predict.stages import Array, Outputs, Predicted, Preprocessed, Volume, prepare, restore
 from utseg.progress import progress
@@ -256,14 +254,13 @@ def _new_record(
         )
         for model in models
     )
-    versions = {name: version(name) for name in ("utseg", "torch", "numpy", "SimpleITK", "nibabel")}
     return PredictionRecord(
         models=used,
         labels=plan.preprocessing.labels,
         channel_names=plan.preprocessing.channel_names,
         test_time_augmentation=union([tta.within(model.record.plan.augmentation) for model in models]),
         postprocessing=postprocessing,
-        versions={"python": platform.python_version()} | versions,
+        versions=versions_of("utseg", "torch", "numpy", "SimpleITK", "nibabel"),
         device=str(_device(models)),
         cases={},
     )

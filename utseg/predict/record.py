@@ -4,7 +4,9 @@ A mask is kept only when its input, the models and the mask itself are what the 
 """
 
 import logging
+import platform
 from collections.abc import Collection, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -55,7 +57,7 @@ class PredictionRecord(Settings):
     """The content of `prediction.json`. `labels` maps names to the values in the masks; `cases` is keyed by case id.
 
     `test_time_augmentation`: the views of all models together; each has of them what its plan trained with. `postprocessing` was done to
-    the masks, not to saved probabilities.
+    the masks, not to saved probabilities. `failed`: of the record of a part, the cases that could not be predicted.
     """
 
     format: Literal["utseg-prediction-1"] = "utseg-prediction-1"
@@ -67,6 +69,7 @@ class PredictionRecord(Settings):
     versions: dict[str, str]
     device: str
     cases: dict[str, PredictedCase]
+    failed: tuple[str, ...] | None = None
 
     def same_provenance(self, other: "PredictionRecord") -> bool:
         """Whether both describe masks by the same models, used in the same way, wherever it ran."""
@@ -74,9 +77,15 @@ class PredictionRecord(Settings):
         return all(getattr(self, key) == getattr(other, key) for key in keys)
 
 
-def write_record(record: PredictionRecord, folder: Path) -> None:
-    """Writes `prediction.json` into the folder of the masks."""
-    write_text(folder / PREDICTION_FILE, record.model_dump_json(indent=2) + "\n")
+def versions_of(*packages: str) -> dict[str, str]:
+    """Versions of Python and of what made the masks."""
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def write_record(record: PredictionRecord, folder: Path, name: str = PREDICTION_FILE) -> None:
+    """Writes `prediction.json`, or the record of a part, into the folder of the masks."""
+    left_out = {"failed"} if record.failed is None else None
+    write_text(folder / name, record.model_dump_json(indent=2, exclude=left_out) + "\n")
 
 
 def write_quality(cases: Mapping[str, PredictedCase], labels: Mapping[str, int], folder: Path) -> None:
@@ -97,16 +106,12 @@ def report_quality(
 
 def report_flagged(cases: Mapping[str, PredictedCase], wanted: Collection[str], folder: Path) -> None:
     """Names in the log those of `wanted` that should be looked at."""
-    judged = {case_id: quality for case_id in sorted(wanted) if (quality := _quality(cases, case_id))}
+    found = {case_id: cases[case_id].quality for case_id in sorted(wanted) if case_id in cases}
+    judged = {case_id: quality for case_id, quality in found.items() if quality}
     flagged = [case_id for case_id, quality in judged.items() if quality.flagged]
     if flagged:
-        logger.warning(
-            "%d of %d cases should be looked at: %s (%s says why)",
-            len(flagged),
-            len(judged),
-            listing(flagged),
-            folder / QUALITY_FILE,
-        )
+        text = "%d of %d cases should be looked at: %s (%s says why)"
+        logger.warning(text, len(flagged), len(judged), listing(flagged), folder / QUALITY_FILE)
 
 
 def seen_in_training(cases: Mapping[str, PredictedCase], wanted: Collection[str]) -> str | None:
@@ -121,16 +126,12 @@ def seen_in_training(cases: Mapping[str, PredictedCase], wanted: Collection[str]
     )
 
 
-def _quality(cases: Mapping[str, PredictedCase], case_id: str) -> CaseQuality | None:
-    return cases[case_id].quality if case_id in cases else None
-
-
-def read_record(folder: Path) -> PredictionRecord | None:
+def read_record(folder: Path, name: str = PREDICTION_FILE) -> PredictionRecord | None:
     """The record of an earlier run, None where there is none or it is not readable, which the log says."""
-    if not (folder / PREDICTION_FILE).is_file():
+    if not (folder / name).is_file():
         return None
     try:
-        return read_model(PredictionRecord, folder / PREDICTION_FILE)
+        return read_model(PredictionRecord, folder / name)
     except UtsegError as error:
         logger.warning("%s; nothing that is there can be kept", error)
         return None
@@ -149,7 +150,13 @@ def input_checksums(case: Case) -> dict[str, str]:
     return {image.name: sha256(image) for image in case.images}
 
 
-def is_kept(case: Case, record: Mapping[str, PredictedCase], folder: Path, suffixes: tuple[str, ...]) -> bool:
+def is_kept(
+    case: Case,
+    record: Mapping[str, PredictedCase],
+    folder: Path,
+    suffixes: tuple[str, ...],
+    with_entropy: bool = False,
+) -> bool:
     """Whether the case's files are all there and whole, and were made from the files that the case has now.
 
     suffixes: what has to be there, as in (".nii.gz", ".npz"). Files are in the folder itself, or in `entropy/`.
@@ -158,6 +165,8 @@ def is_kept(case: Case, record: Mapping[str, PredictedCase], folder: Path, suffi
     if entry is None or entry.frame != case.frame:
         return False
     if not all(any(name.endswith(suffix) for name in entry.files) for suffix in suffixes):
+        return False
+    if with_entropy and not any(name.startswith(f"{ENTROPY_FOLDER}/") for name in entry.files):
         return False
     for name, checksum in entry.files.items():
         path = folder / name

@@ -17,14 +17,7 @@ from utseg.errors import CaseErrors, UtsegError, listing, number_of
 from utseg.notices import Notice, notice_lines
 from utseg.planning.plan import Preprocessing
 from utseg.predict.overlays import OVERLAYS_FOLDER, OverlayJob, overlay_path
-from utseg.predict.parts import (
-    Part,
-    join_parts,
-    recorded_cases,
-    remove_part_records,
-    shares,
-    write_part_record,
-)
+from utseg.predict.parts import Part, join_parts, recorded_cases, remove_part_records, shares
 from utseg.predict.record import (
     ENTROPY_FOLDER,
     PredictedCase,
@@ -36,7 +29,6 @@ from utseg.predict.record import (
     write_record,
 )
 from utseg.predict.stages import (
-    ENTROPY_SUFFIX,
     MASK_SUFFIX,
     PROBABILITIES_SUFFIX,
     Outputs,
@@ -110,25 +102,18 @@ class PredictionRun:
         recorded = recorded_cases(self.output, self.provenance)
         if self.part is not None:
             recorded = {case_id: entry for case_id, entry in recorded.items() if case_id in self._wanted}
-        self._recorded = recorded
-        self.kept = [
-            case
-            for case in self.cases
-            if resume and is_kept(case, recorded, self.output, self._suffixes(case.case_id))
-        ]
+        suffixes = (MASK_SUFFIX, *((PROBABILITIES_SUFFIX,) if self.outputs.probabilities else ()))
+        if resume:
+            wanted = suffixes, self.outputs.entropy
+            self.kept = [case for case in self.cases if is_kept(case, recorded, self.output, *wanted)]
         kept = {case.case_id for case in self.kept}
         todo = [case for case in self.cases if case.case_id not in kept]
         if resume and any((self.output / f"{case.case_id}{MASK_SUFFIX}").exists() for case in self.cases):
             logger.info("%s there and verified, %d to be made", number_of(len(kept), "mask"), len(todo))
         for case in todo:
             recorded.pop(case.case_id, None)
+        self._recorded = recorded
         return todo
-
-    def _suffixes(self, case_id: str) -> tuple[str, ...]:
-        """What the files of a finished case end in."""
-        probabilities = (PROBABILITIES_SUFFIX,) if self.outputs.probabilities else ()
-        entropy = (f"{ENTROPY_FOLDER}/{case_id}{ENTROPY_SUFFIX}",) if self.outputs.entropy else ()
-        return (MASK_SUFFIX, *probabilities, *entropy)
 
     def volumes(self, cases: Sequence[Case], preprocessings: tuple[Preprocessing, ...]) -> Iterator[Volume]:
         """A volume for each case, or for each frame of a cine. Reads headers only; a case with an unusable one has failed."""
@@ -227,8 +212,9 @@ class PredictionRun:
                 write_record(record, self.output)
                 remove_part_records(self.output)  # it says what they say
             else:
-                failed = [case_id for case_id, state in self._states.items() if state.failed]
-                write_part_record(record, self.output, self.part, failed)
+                failed = sorted(case_id for case_id, state in self._states.items() if state.failed)
+                record = record.model_copy(update={"failed": tuple(failed)})
+                write_record(record, self.output, self.part.record_name)
         except UtsegError as error:
             logger.warning("%s", error)
         now = time.monotonic()

@@ -14,7 +14,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 from typing import Any, TypeVar
@@ -47,82 +47,24 @@ class SaidElsewhere(UtsegError):
 
 
 class Processes:
-    """The processes of a run: this class is a single one, which has nothing to share, add or agree on.
+    """The processes of a run, of which this is number `rank`. A single one has nothing to share, add or agree on.
 
-    `local_rank` and `local_size` count those of this machine, `restarts` how often torchrun has started them again.
+    `local_rank` and `local_size` count those of this machine, `restarts` how often torchrun has started them again. `total` sums a tensor
+    over processes, in place, without gradients; None where there is nothing to add.
     """
 
-    rank = 0
-    size = 1
-    local_rank = 0
-    local_size = 1
-    # Sums a tensor over processes, in place; no gradient passes. None where there is nothing to add.
-    total: Callable[[Tensor], Tensor] | None = None
-
-    def __init__(self, restarts: int = 0) -> None:
+    def __init__(
+        self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1, restarts: int = 0
+    ) -> None:
+        self.rank, self.size = rank, size
+        self.local_rank, self.local_size = local_rank, local_size
         self.restarts = restarts
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this is the process that writes and logs."""
-        return self.rank == 0
+        self.is_first = rank == 0  # which alone writes and logs
+        self.total: Callable[[Tensor], Tensor] | None = self._total if size > 1 else None
 
     def device(self, wanted: torch.device) -> torch.device:
         """The device of this process: of GPUs, the one with its number. Raises InputError where there is none, or one is named."""
-        return wanted
-
-    def rows(self, batch_size: int) -> range:
-        """Which rows of a batch this process makes. Raises InputError where not all processes get as many."""
-        return range(batch_size)
-
-    def share_out(self, items: Sequence[S], work: Callable[[Sequence[S]], list[T]]) -> list[T]:
-        """The results of `work` for all items, of which each process does some. Fails in all where it fails in one."""
-        return work(items)
-
-    def now(self) -> float:
-        """Seconds on rank 0's clock."""
-        return time.monotonic()
-
-    def check_interrupted(self, interruption: Interruption) -> float:
-        """Seconds on rank 0's clock. Raises Stopped in all processes where a signal came to one."""
-        interruption.check()
-        return time.monotonic()
-
-    def gather(self, value: T) -> list[T]:
-        """What each process has, by rank."""
-        return [value]
-
-    def fail_together(self, work: Callable[[], T]) -> T:
-        """What `work` gives in this process; where it fails in one, with a UtsegError or Stopped, it fails in all."""
-        return work()
-
-    def on_first(self, work: Callable[[], T]) -> T:
-        """What `work` gives in rank 0, where alone it is done. Fails in all where it fails there."""
-        return work()
-
-    def for_all(self, error: UtsegError) -> UtsegError:
-        """An error that all processes have, for each to raise: rank 0 prints it."""
-        return error
-
-    def naming_errors(self) -> AbstractContextManager[None]:
-        """An error that another process than rank 0 has, says which."""
-        return nullcontext()
-
-
-ALONE = Processes()
-
-
-class TorchrunProcesses(Processes):
-    """One process among several that torchrun started."""
-
-    def __init__(self, rank: int, size: int, local_rank: int, local_size: int, restarts: int = 0) -> None:
-        super().__init__(restarts)
-        self.rank, self.size = rank, size
-        self.local_rank, self.local_size = local_rank, local_size
-        self.total = self._total
-
-    def device(self, wanted: torch.device) -> torch.device:
-        if wanted.type != "cuda":
+        if self.size == 1 or wanted.type != "cuda":
             return wanted
         there = torch.cuda.device_count()
         if wanted.index is not None or self.local_rank >= there:
@@ -134,6 +76,7 @@ class TorchrunProcesses(Processes):
         return torch.device("cuda", self.local_rank)
 
     def rows(self, batch_size: int) -> range:
+        """Which rows of a batch this process makes. Raises InputError where not all processes get as many."""
         if batch_size % self.size:
             raise InputError(
                 f"batch_size: {batch_size} slices cannot be shared out evenly among the {self.size} processes that torchrun started; "
@@ -143,25 +86,31 @@ class TorchrunProcesses(Processes):
         return range(self.rank * share, (self.rank + 1) * share)
 
     def share_out(self, items: Sequence[S], work: Callable[[Sequence[S]], list[T]]) -> list[T]:
+        """The results of `work` for all items, of which each process does some. Fails in all where it fails in one."""
         parts = self.gather(self.fail_together(lambda: work(items[self.rank :: self.size])))
         return [parts[index % self.size][index // self.size] for index in range(len(items))]
 
     def now(self) -> float:
+        """Seconds on rank 0's clock."""
         return self._agree(False)[1]
 
     def check_interrupted(self, interruption: Interruption) -> float:
+        """Seconds on rank 0's clock. Raises Stopped in all processes where a signal came to one."""
         stopped, now = self._agree(bool(interruption.name))
         if stopped:
             raise Stopped
         return now
 
     def gather(self, value: T) -> list[T]:
-        values: list[Any] = [None] * self.size
-        with _connected():
-            dist.all_gather_object(values, value)
+        """What each process has, by rank."""
+        values: list[Any] = [value] * self.size
+        if self.size > 1:
+            with _connected():
+                dist.all_gather_object(values, value)
         return values
 
     def fail_together(self, work: Callable[[], T]) -> T:
+        """What `work` gives in this process; where it fails in one, with a UtsegError or Stopped, it fails in all."""
         result, failure = None, None
         try:
             result = work()
@@ -176,13 +125,16 @@ class TorchrunProcesses(Processes):
         return result  # type: ignore[return-value]  # without failures there is one
 
     def on_first(self, work: Callable[[], T]) -> T:
+        """What `work` gives in rank 0, where alone it is done. Fails in all where it fails there."""
         values: list[Any] = [self.fail_together(work if self.is_first else lambda: None)]
-        with _connected():
-            dist.broadcast_object_list(values, src=0)
+        if self.size > 1:
+            with _connected():
+                dist.broadcast_object_list(values, src=0)
         value: T = values[0]
         return value
 
     def for_all(self, error: UtsegError) -> UtsegError:
+        """An error that all processes have, for each to raise: rank 0 prints it."""
         if self.is_first:
             return error
         silent = SaidElsewhere(str(error))
@@ -191,12 +143,15 @@ class TorchrunProcesses(Processes):
 
     @contextmanager
     def naming_errors(self) -> Iterator[None]:
+        """An error that another process than rank 0 has, says which."""
         try:
             yield
         except SaidElsewhere:
             raise
         except UtsegError as error:
-            raise error if self.is_first else _named(error, self.rank) from error
+            if self.is_first:
+                raise
+            raise _named(error, self.rank) from error
 
     def _total(self, x: Tensor) -> Tensor:
         with _connected():
@@ -205,6 +160,8 @@ class TorchrunProcesses(Processes):
 
     def _agree(self, said: bool) -> tuple[bool, float]:
         """Whether any process said so, and rank 0's clock."""
+        if self.size == 1:
+            return said, time.monotonic()
         told = torch.tensor(
             [float(said), time.monotonic() if self.is_first else -math.inf], dtype=torch.float64
         )
@@ -237,7 +194,7 @@ def join_processes() -> Processes:
     size = int(os.environ.get("WORLD_SIZE", "1")) if dist.is_torchelastic_launched() else 1
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     if size == 1:
-        return Processes(restarts)
+        return Processes(restarts=restarts)
     with_gpus = torch.cuda.is_available() and dist.is_nccl_available()
     backend = "cpu:gloo,cuda:nccl" if with_gpus else "gloo"
     # torchrun keeps its store when it starts processes again: without a prefix they would find the addresses of those that are gone.
@@ -246,7 +203,7 @@ def join_processes() -> Processes:
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_WAIT)
     atexit.register(dist.destroy_process_group)
     local_rank, local_size = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-    processes = TorchrunProcesses(rank, size, local_rank, local_size, restarts)
+    processes = Processes(rank, size, local_rank, local_size, restarts)
     if not processes.is_first:
         logger.setLevel(logging.ERROR)
     return processes

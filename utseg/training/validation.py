@@ -19,7 +19,7 @@ from utseg.inference.windows import default_batch_size, predict_volumes
 from utseg.networks.losses import LossSettings, volume_loss
 from utseg.planning.plan import Plan
 from utseg.preprocess.slices import CaseRecord, SliceStore
-from utseg.training.processes import ALONE, Processes
+from utseg.training.processes import Processes
 
 Overlay = NDArray[np.uint8]
 # Of windows, during training: with the half that prediction takes, a slice of 1.7 patches a side has 9 instead of 4.
@@ -58,7 +58,7 @@ def validate(
     loss: LossSettings | None = None,
     overlays: int = 0,
     check: Callable[[], None] = lambda: None,
-    processes: Processes = ALONE,
+    processes: Processes | None = None,
 ) -> Validation:
     """Segments the cases' preprocessed slices, without mirroring, and scores them. The network's mode and random states stay as they were.
 
@@ -75,7 +75,7 @@ def validate(
             scores.append(score_case(network, store, case, plan, device, loss, case in shown))
         return scores
 
-    scores = processes.share_out(cases, score)
+    scores = (processes or Processes()).share_out(cases, score)
     names = [name for name, value in plan.preprocessing.labels.items() if value != 0]
     defined = {name: [case.dice[name] for case in scores if not np.isnan(case.dice[name])] for name in names}
     losses = scores[0].losses if scores else ()
