@@ -20,7 +20,7 @@ from utseg.training.record import (
     scores_files,
     write_weights,
 )
-from utseg.training.request import TrainRequest, TrainResult
+from utseg.training.request import TrainRequest
 
 if TYPE_CHECKING:
     from utseg.planning.memory import StepKind
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from utseg.training.state import State
 
 logger = logging.getLogger("utseg")
-Trainer = Callable[[TrainRequest], TrainResult]
+Trainer = Callable[[TrainRequest], dict[str, float]]
 MEAN = "mean"
 MISSED = "native_missed/total"
 
@@ -50,8 +50,8 @@ def planned_step(network_name: str, device: str = "auto") -> "StepKind":
     return step_kind(find_recipe(network_name), resolve_device(device))
 
 
-def train_by_recipe(request: TrainRequest, recipe: "Recipe") -> TrainResult:
-    """Trains as the request and the recipe say, or goes on with `request.resume`, and validates at native resolution.
+def train_by_recipe(request: TrainRequest, recipe: "Recipe") -> dict[str, float]:
+    """Trains as the request and the recipe say, or goes on with `request.resume`; the mean Dice per label at native resolution.
 
     In several processes of torchrun, all return when training ends, and rank 0 alone validates at native resolution and has the Dice.
     Raises UtsegError in one line for all that a person can fix; Interrupted after SIGTERM or SIGINT, with everything saved.

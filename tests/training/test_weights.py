@@ -36,7 +36,7 @@ def test_a_state_dict_in_any_of_the_formats(ending, tmp_path):
     else:
         torch.save({"epoch": 3, "state_dict": {f"module.{n}": v for n, v in values.items()}}, path)
     fit = fit_weights(network, read_tensors(path))
-    assert not fit.mismatches()
+    assert not fit.mismatches
     fill(network, fit, path)
     assert_filled(network, values)
 
@@ -46,7 +46,7 @@ def test_the_official_utnet_is_a_published_format(tmp_path):
     values = other(network)
     torch.save(export_official_state_dict(network, values), path)
     fit = fit_weights(network, read_tensors(path))
-    assert not fit.mismatches()
+    assert not fit.mismatches
     assert not fit.fresh
     fill(network, fit, path)
     assert_filled(network, values)

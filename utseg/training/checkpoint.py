@@ -47,8 +47,10 @@ def has_checkpoint(folder: Path) -> bool:
     return (folder / LATEST).exists() or (folder / PREVIOUS).exists()
 
 
-def load_latest(folder: Path) -> dict[str, Any]:
-    """The state of the latest checkpoint, or, with a warning, of the previous one where the latest is damaged or missing."""
+def load_latest(folder: Path) -> dict[str, Any] | None:
+    """The latest state, or, with a warning, the one before where that is damaged or missing; None where there is no checkpoint."""
+    if not has_checkpoint(folder):
+        return None
     try:
         return load(folder / LATEST)
     except ArtefactError as error:

@@ -13,7 +13,6 @@ from dataclasses import replace
 
 from utseg.augment.loader import Batch
 from utseg.errors import Interrupted, UtsegError
-from utseg.files import folder_lock, remove_leftovers, require_writable
 from utseg.progress import progress
 from utseg.training import checkpoint
 from utseg.training.checkpoint import random_state
@@ -24,8 +23,8 @@ from utseg.training.prepare import Run, check_same_everywhere, prepare
 from utseg.training.processes import Processes, join_processes
 from utseg.training.recipe import Recipe
 from utseg.training.record import RUN_FILE, write_run
-from utseg.training.request import TrainRequest, TrainResult
-from utseg.training.run_folder import claim, require_run, unfinish
+from utseg.training.request import TrainRequest
+from utseg.training.run_folder import claim, unfinish
 from utseg.training.state import State, best_checkpoint, latest_checkpoint, new_state, resumed_state
 from utseg.training.step import LossNotFinite, Sums, precision, train_step
 from utseg.training.time_limit import fit_run_to_time, keep_to_time
@@ -38,10 +37,10 @@ EPOCHS_WITH_OVERLAYS = 20
 Finish = Callable[[Run, State, bool], dict[str, float | None]]
 
 
-def train(request: TrainRequest, recipe: Recipe, finish: Finish) -> TrainResult:
+def train(request: TrainRequest, recipe: Recipe, finish: Finish) -> dict[str, float]:
     """Trains, or goes on with `request.resume`; then rank 0 calls `finish`, which saves and validates the model.
 
-    `finish` is told whether the run was complete when it was found, and returns the Dice of each label.
+    `finish` is told whether the run was complete when it was found, and returns the Dice of each label. Returns those that are defined.
     """
     started = time.monotonic()
     processes = join_processes()
@@ -60,8 +59,7 @@ def train(request: TrainRequest, recipe: Recipe, finish: Finish) -> TrainResult:
         dice = finish(run, state, is_complete) if processes.is_first else {}
     if processes.is_first:
         report(dice, request)
-    defined = {name: value for name, value in dice.items() if value is not None}
-    return TrainResult(request.output, defined, time.monotonic() - started)
+    return {name: value for name, value in dice.items() if value is not None}
 
 
 def after_restart(request: TrainRequest, processes: Processes) -> TrainRequest:
@@ -75,23 +73,14 @@ def after_restart(request: TrainRequest, processes: Processes) -> TrainRequest:
 def claim_folder(request: TrainRequest, recipe: Recipe, processes: Processes, held: ExitStack) -> Run:
     """The run to work on, checked; rank 0 holds its folder."""
     run = prepare(request, recipe, processes)
-    if not processes.is_first:
-        return run
-    if request.resume:
-        require_run(request.output)
-    require_writable(request.output)
-    held.enter_context(folder_lock(request.output))
-    remove_leftovers(request.output)
-    return claim(run)
+    return claim(run, held) if processes.is_first else run
 
 
 def start(run: Run, started: float, interruption: Interruption) -> tuple[Run, State]:
     """The state to go on from. A new run is fitted to `--max-time`, which began at `started`, and recorded first."""
     folder, processes = run.request.output, run.processes
     if run.request.resume:
-        saved = processes.on_first(
-            lambda: checkpoint.load_latest(folder) if checkpoint.has_checkpoint(folder) else None
-        )
+        saved = processes.on_first(lambda: checkpoint.load_latest(folder))
         if saved is None:
             logger.info("%s: the run was stopped before its first checkpoint and begins anew", folder)
             return run, new_state(run)
@@ -213,12 +202,12 @@ def end_epoch(run: Run, state: State, log: RunLog | None, interruption: Interrup
                 check=interruption.check,
                 processes=processes,
             )
-    is_best = validation is not None and is_at_least(validation.mean_dice, state.best_score)
-    if validation is not None and is_best:
-        processes.on_first(
-            lambda: checkpoint.save_best(best_checkpoint(state, validation.mean_dice), run.request.output)
-        )
-        state.best_score, state.best_epoch = validation.mean_dice, number
+    score, best = validation.mean_dice if validation else None, state.best_score
+    # Where there is nothing to compare (no validation cases), later is better.
+    is_best = validation is not None and (best is None or (score is not None and score >= best))
+    if is_best:
+        processes.on_first(lambda: checkpoint.save_best(best_checkpoint(state, score), run.request.output))
+        state.best_score, state.best_epoch = score, number
     keep_to_time(run, state, number, processes.now() - began)
     state.seconds += validation.seconds if validation else 0.0
     epoch = epoch_record(run, state, validation, is_best and state.best_score is not None)
@@ -232,11 +221,6 @@ def shows_pictures(number: int, epochs: int, validate_every: int) -> bool:
     """Whether the validation of this epoch comes with pictures: the first, the last and those in between, about twenty in all."""
     every = validate_every * max(1, epochs // validate_every // EPOCHS_WITH_OVERLAYS)
     return number == validate_every or number >= epochs or number % every == 0
-
-
-def is_at_least(score: float | None, best: float | None) -> bool:
-    """Whether a mean Dice is as good as the best so far. Where there is none to compare (no validation cases), later is better."""
-    return best is None or (score is not None and score >= best)
 
 
 def epoch_record(run: Run, state: State, validation: Validation | None, is_best: bool) -> Epoch:

@@ -118,17 +118,15 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
             f"{request.plan_folder}: no preprocessed slice is there; run utseg_plan_and_preprocess"
         )
     store.require_made_with(plan.preprocessing, records)
-    chosen = select(request, records)
-    by_id = {record.case_id: record for record in records}
-    training, validation = (tuple(by_id[case_id] for case_id in side) for side in chosen)
+    training, validation = choose_cases(request, records, plan)
     dataset = open_dataset(request.raw)
     is_whole = request.preprocessed.name == plan.dataset  # else a study's choice of the dataset's cases
     advice = store.advice if is_whole else "run the study again"
-    for remark in check_current(dataset, plan, records, (*chosen[0], *chosen[1]), advice):
+    chosen = tuple(record.case_id for record in (*training, *validation))
+    for remark in check_current(dataset, plan, records, chosen, advice):
         if is_whole:
             logger.warning("%s: %s", request.raw, remark)
-    warn_of_gaps(request.selection, chosen, records, plan)
-    if initial is not None and source is not None:
+    if initial and source:
         initial = initial.model_copy(update={"saw": _seen_before(source, request, plan, records, validation)})
     record = RunRecord(
         model=request.model,
@@ -136,8 +134,8 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
         recipe=recipe.model_dump(mode="json"),
         initial_weights=initial,
         selection=request.selection,
-        training_cases=chosen[0],
-        validation_cases=chosen[1],
+        training_cases=chosen[: len(training)],
+        validation_cases=chosen[len(training) :],
         training_scans=tuple(sorted({scan for case in training for scan in case.scans})),
         epochs=request.epochs or plan.epochs,
         iterations_per_epoch=plan.iterations_per_epoch,
@@ -191,46 +189,39 @@ def _seen_before(
     validation: Sequence[CaseRecord],
 ) -> int:
     """How many of the subjects held back here the run trained on that `--weights` comes from; a warning where there are any."""
+    if source.plan.dataset != plan.dataset:
+        return 0
     same = same_scans(records)
     owners = {record.case_id: same.get(record.subject, record.subject) for record in records}
-    trained = {owners.get(case_id) for case_id in source.training_cases}
     held_back = {owners[case.case_id] for case in validation}
-    seen = sorted(held_back & trained) if source.plan.dataset == plan.dataset else []
+    seen = sorted(held_back & {owners.get(case_id) for case_id in source.training_cases})
     if seen:
         logger.warning(
-            "--weights %s: was trained on %d of the %d subjects that %s holds back (%s): their scores will be too good, and no model is "
-            "chosen by them",
-            request.weights,
-            len(seen),
-            len(held_back),
-            request.selection,
-            listing(seen),
+            f"--weights {request.weights}: was trained on {len(seen)} of the {len(held_back)} subjects that {request.selection} holds back "
+            f"({listing(seen)}): their scores will be too good, and no model is chosen by them"
         )
     return len(seen)
 
 
-def select(request: TrainRequest, records: Sequence[CaseRecord]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Case ids to train on and to validate on; a scan under two names is on one side."""
+def choose_cases(
+    request: TrainRequest, records: Sequence[CaseRecord], plan: Plan
+) -> tuple[tuple[CaseRecord, ...], tuple[CaseRecord, ...]]:
+    """The cases to train on and to validate on; a scan under two names is on one side. The log names labels that either side lacks."""
+    selection, is_fold = request.selection, request.selection.startswith("fold")
     splits, same = read_splits(request.preprocessed), same_scans(records)
-    if request.selection.startswith("fold"):
+    if is_fold:
         check_same_scans(splits, same, request.preprocessed)
-    training, validation = select_cases(request.selection, records, splits, seed=0, same=same)
-    if not training:
-        raise InputError(f"{request.selection}: no case is left to train on")
-    if request.selection.startswith("fold"):
-        for line in left_out({request.selection: (training, validation)}, records):
-            logger.warning("%s", line)
-    return training, validation
-
-
-def warn_of_gaps(
-    selection: str, chosen: tuple[tuple[str, ...], tuple[str, ...]], records: Sequence[CaseRecord], plan: Plan
-) -> None:
-    """Names in the log the labels that no training case, or no validation case, has."""
+    chosen = select_cases(selection, records, splits, seed=0, same=same)
+    if not chosen[0]:
+        raise InputError(f"{selection}: no case is left to train on")
     names = {value: name for name, value in plan.preprocessing.labels.items() if value}
     present = {record.case_id: {names[value] for value in record.label_values if value} for record in records}
-    for line in label_gaps(names.values(), {selection: chosen}, present):
+    gaps = label_gaps(names.values(), {selection: chosen}, present)
+    for line in [*(left_out({selection: chosen}, records) if is_fold else ()), *gaps]:
         logger.warning("%s", line)
+    by_id = {record.case_id: record for record in records}
+    training, validation = (tuple(by_id[case_id] for case_id in side) for side in chosen)
+    return training, validation
 
 
 def _raw_cases(dataset: Dataset, case_ids: tuple[str, ...]) -> tuple[Case, ...]:

@@ -1,4 +1,4 @@
-"""What a command asks of a trainer, and what it gets back."""
+"""What a command asks of a trainer."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,12 +34,3 @@ class TrainRequest:
     allow_mismatch: bool = False
     fit: bool = False
     save_probabilities: bool = False
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a finished run gives: where the model is, and the mean Dice per label of its validation subjects (label name → 0 … 1)."""
-
-    output: Path
-    validation_dice: dict[str, float]
-    seconds: float

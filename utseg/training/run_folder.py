@@ -1,4 +1,4 @@
-"""Who may work in a run's folder: a new run, the same run resumed, or nobody. Called while the folder's lock is held.
+"""Who may work in a run's folder: a new run, the same run resumed, or nobody.
 
 A resumed run must be the run that was started: plan, recipe, data, cases and seed are compared key by key.
 """
@@ -6,11 +6,13 @@ A resumed run must be the run that was started: plan, recipe, data, cases and se
 import logging
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from utseg.errors import InputError
+from utseg.files import folder_lock, remove_leftovers, require_writable
 from utseg.settings import validate
 from utseg.training.checkpoint import BEST, LATEST, PREVIOUS, has_checkpoint
 from utseg.training.log import JSONL, PICTURE
@@ -44,12 +46,20 @@ FILES = (RUN_FILE, LATEST, PREVIOUS, BEST, WEIGHTS_FILE, JSONL, PICTURE)
 EVENTS = "events.out.tfevents.*"
 
 
-def claim(run: Run) -> Run:
+def claim(run: Run, held: ExitStack) -> Run:
     """The run to work on: as asked for where the folder is free or is to be overwritten, as recorded where it is resumed.
 
-    Raises InputError where a run is there and neither `--resume` nor `--overwrite` was said, and where another run is there to resume.
+    The folder is locked until `held` is closed. Raises InputError where a run is there and neither `--resume` nor `--overwrite` was said,
+    and where none or another is there to resume.
     """
     request, folder = run.request, run.request.output
+    if request.resume and not (folder / RUN_FILE).is_file():
+        raise InputError(
+            f"{folder}: nothing to resume, no run was started there; leave out --resume to start one"
+        )
+    require_writable(folder)
+    held.enter_context(folder_lock(folder))
+    remove_leftovers(folder)
     if request.resume:
         recorded = read_run(folder)
         recipe = validate(Recipe, recorded.recipe, str(folder / RUN_FILE))
@@ -115,14 +125,6 @@ def differing_versions(recorded: RunRecord, wanted: RunRecord) -> list[str]:
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
-
-
-def require_run(folder: Path) -> None:
-    """Raises InputError where no run was started in the folder."""
-    if not (folder / RUN_FILE).is_file():
-        raise InputError(
-            f"{folder}: nothing to resume, no run was started there; leave out --resume to start one"
-        )
 
 
 def clear(folder: Path) -> None:

@@ -28,21 +28,14 @@ COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class Fit:
-    """Which tensors of a file go into a network. `values` have its names; the others are in words, one a tensor.
+    """Which tensors of a file go into a network. `values` have its names; `fresh` are those of the network that the file lacks.
 
-    `fresh`: tensors of the network that the file lacks; `missing`: those of them that it should have.
+    `mismatches`: what a user has to allow, in words, by kind ("missing", "unknown", "of another shape").
     """
 
     values: dict[str, Tensor]
-    fresh: tuple[str, ...]
-    missing: tuple[str, ...]
-    unknown: tuple[str, ...]
-    misshapen: tuple[str, ...]
-
-    def mismatches(self) -> dict[str, tuple[str, ...]]:
-        """What a user has to allow, by kind."""
-        found = {"missing": self.missing, "unknown": self.unknown, "of another shape": self.misshapen}
-        return {kind: names for kind, names in found.items() if names}
+    fresh: list[str]
+    mismatches: dict[str, list[str]]
 
 
 def weights_file(path: Path) -> Path:
@@ -130,26 +123,25 @@ def fit_weights(network: SegmentationNetwork, tensors: Mapping[str, Tensor]) -> 
     translated = network.from_public_weights(tensors)
     given = dict(tensors) if translated is None else translated
     wanted = network.state_dict()
-    misshapen = [
-        f"{name} {tuple(value.shape)} where {tuple(wanted[name].shape)} is expected"
-        for name, value in given.items()
-        if name in wanted and value.shape != wanted[name].shape
-    ]
-    fresh = tuple(name for name in wanted if name not in given and not name.endswith(COUNTER))
+    fresh = [name for name in wanted if name not in given and not name.endswith(COUNTER)]
     pretrained = tuple(prefix for layer in network.pretrained_layers() for prefix in layer)
     covered = pretrained if translated is not None and pretrained else ("",)
-    return Fit(
-        values={n: v for n, v in given.items() if n in wanted and v.shape == wanted[n].shape},
-        fresh=fresh,
-        missing=tuple(name for name in fresh if name.startswith(covered)),
-        unknown=tuple(name for name in given if name not in wanted),
-        misshapen=tuple(misshapen),
-    )
+    mismatches = {
+        "missing": [name for name in fresh if name.startswith(covered)],
+        "unknown": [name for name in given if name not in wanted],
+        "of another shape": [
+            f"{name} {tuple(value.shape)} where {tuple(wanted[name].shape)} is expected"
+            for name, value in given.items()
+            if name in wanted and value.shape != wanted[name].shape
+        ],
+    }
+    values = {n: v for n, v in given.items() if n in wanted and v.shape == wanted[n].shape}
+    return Fit(values, fresh, {kind: names for kind, names in mismatches.items() if names})
 
 
 def check_fit(fit: Fit, path: Path, network_name: str, *, allow_mismatch: bool) -> None:
     """Raises InputError that lists what does not fit, unless that is allowed and something is left; values have to be finite."""
-    wrong = fit.mismatches()
+    wrong = fit.mismatches
     listed = "; ".join(f"{len(names)} {kind}: {listing(names, most=8)}" for kind, names in wrong.items())
     if not fit.values:
         raise InputError(f"{path}: no tensor fits network {network_name} ({listed}); is it of this network?")
@@ -171,21 +163,12 @@ def fill(network: SegmentationNetwork, fit: Fit, path: Path) -> None:
             state[name].copy_(value)
     trained = sum(state[name].numel() for name in fit.values)
     everything = sum(value.numel() for value in state.values())
-    left = [*fit.fresh, *(line.split(" ")[0] for line in fit.misshapen)]
-    logger.info(
-        "%s: %d tensors, %.0f %% of the values, start from it%s",
-        path,
-        len(fit.values),
-        100 * trained / everything,
-        f"; as initialised: {listing(_parts(left), most=8)}" if left else "",
-    )
-    if fit.unknown:
+    left = [*fit.fresh, *(line.split(" ")[0] for line in fit.mismatches.get("of another shape", ()))]
+    layers = [".".join(name.split(".")[:2]).removesuffix(".weight").removesuffix(".bias") for name in left]
+    rest = f"; as initialised: {listing(list(dict.fromkeys(layers)), most=8)}" if left else ""
+    share = 100 * trained / everything
+    logger.info("%s: %d tensors, %.0f %% of the values, start from it%s", path, len(fit.values), share, rest)
+    if unknown := fit.mismatches.get("unknown"):
         logger.warning(
-            "%s: %d tensors are not in the network: %s", path, len(fit.unknown), listing(fit.unknown, most=8)
+            "%s: %d tensors are not in the network: %s", path, len(unknown), listing(unknown, most=8)
         )
-
-
-def _parts(names: list[str]) -> list[str]:
-    """The first part or, of a list of modules, the first two of each name, once."""
-    parts = (".".join(name.split(".")[:2]).removesuffix(".weight").removesuffix(".bias") for name in names)
-    return list(dict.fromkeys(parts))
