@@ -13,8 +13,7 @@ from tiny_models import band_model
 from utseg.cardiac.plausibility import AnatomyLimits
 from utseg.case import Case
 from utseg.inference.agreement import entropy, expected_dice
-from utseg.postprocess import Postprocessing
-from utseg.postprocess.rules import KeepLargestOfLabel
+from utseg.postprocess import KeepLargestOfLabel, Postprocessing
 from utseg.predict.ensemble import ensemble_folders
 from utseg.predict.pipeline import predict_cases
 from utseg.quality import QualitySettings

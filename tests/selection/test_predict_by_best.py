@@ -11,8 +11,7 @@ from made_folds import edit_json
 
 from utseg.commands.predict import main
 from utseg.errors import SettingError
-from utseg.postprocess import Postprocessing, postprocess
-from utseg.postprocess.rules import FillHoles, KeepLargestOfLabel
+from utseg.postprocess import FillHoles, KeepLargestOfLabel, Postprocessing, postprocess
 from utseg.predict.pipeline import predict_cases
 from utseg.selection import read_best
 

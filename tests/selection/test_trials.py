@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utseg.evaluate.subjects import by_subject, mean_defined
-from utseg.postprocess import Postprocessing, postprocess
-from utseg.postprocess.rules import FillHoles, KeepLargest, KeepLargestOfLabel
+from utseg.postprocess import FillHoles, KeepLargest, KeepLargestOfLabel, Postprocessing, postprocess
 from utseg.selection.scores import dice_by_label
 from utseg.selection.trials import OutOfFoldMask, choose_postprocessing
 

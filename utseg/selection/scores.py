@@ -16,7 +16,7 @@ from utseg.evaluate.metrics import bounding_box, dice
 from utseg.evaluate.pairs import MaskPair, count_overlap
 from utseg.evaluate.subjects import Floats, Interval, mean_over_subjects, subject_scores
 from utseg.labels import structures
-from utseg.postprocess.rules import MaskArray
+from utseg.postprocess import MaskArray
 from utseg.selection.masks import labels_in
 
 BeforeAfter = tuple[float | None, float | None]

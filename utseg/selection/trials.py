@@ -12,8 +12,17 @@ import numpy as np
 from utseg.evaluate.compare import ALPHA, LEAST_SUBJECTS
 from utseg.evaluate.subjects import Floats, Interval
 from utseg.labels import structures
-from utseg.postprocess import Postprocessing, Rule, in_words, postprocess
-from utseg.postprocess.rules import FillHoles, KeepLargest, KeepLargestOfLabel, MaskArray, RemoveIslands
+from utseg.postprocess import (
+    FillHoles,
+    KeepLargest,
+    KeepLargestOfLabel,
+    MaskArray,
+    Postprocessing,
+    RemoveIslands,
+    Rule,
+    in_words,
+    postprocess,
+)
 from utseg.selection.scores import BeforeAfter, Gain, dice_by_label, measure_gain
 from utseg.settings import Settings
 

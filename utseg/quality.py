@@ -1,18 +1,24 @@
-"""One verdict a case: the Dice to be expected of each label, the anatomical checks, and whether a person should look, with the reasons.
+"""How far a mask can be trusted, without a reference: one verdict a case, and `quality.csv`, the verdicts on a folder of masks.
 
-A flag never changes a mask. Thresholds are settings; nothing is read or written here.
+A verdict is the Dice to be expected of each label, the anatomical checks, and whether a person should look, with the reasons. A flag
+never changes a mask. Thresholds are settings.
 """
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from utseg.cardiac.plausibility import AnatomyLimits, Check, check_anatomy
+from utseg.files import write_text
 from utseg.inference.agreement import Sums
 from utseg.settings import Settings
 
+QUALITY_FILE = "quality.csv"
 DIGITS = 4
 ORIENTATION = "orientation"
 
@@ -115,10 +121,15 @@ def worst_of_frames(frames: Sequence[CaseQuality]) -> CaseQuality:
             key = check.name, check.label
             if key not in checks or (checks[key].passed and not check.passed):
                 checks[key] = check.model_copy(update={"words": f"frame {t}: {check.words}"})
+
+    def lowest(key: str) -> dict[str, float | None]:
+        found = [getattr(frame, key) for frame in frames]
+        return {name: _lowest(dice[name] for dice in found) for name in found[0]}
+
     return CaseQuality(
-        predicted_dice=_lowest([frame.predicted_dice for frame in frames]),
-        expected_dice=_lowest([frame.expected_dice for frame in frames]),
-        members_dice=_lowest([frame.members_dice for frame in frames]),
+        predicted_dice=lowest("predicted_dice"),
+        expected_dice=lowest("expected_dice"),
+        members_dice=lowest("members_dice"),
         members=frames[0].members,
         checks=tuple(checks.values()),
         flagged=any(frame.flagged for frame in frames),
@@ -126,13 +137,39 @@ def worst_of_frames(frames: Sequence[CaseQuality]) -> CaseQuality:
     )
 
 
-def _lowest(frames: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    found = {name: [frame[name] for frame in frames] for name in frames[0]}
-    return {
-        name: min((value for value in values if value is not None), default=None)
-        for name, values in found.items()
-    }
+def _lowest(values: Iterable[float | None]) -> float | None:
+    return min((value for value in values if value is not None), default=None)
 
 
 def _number(value: float) -> float | None:
     return None if np.isnan(value) else round(float(value), DIGITS)
+
+
+def write_table(cases: Mapping[str, CaseQuality | None], labels: Mapping[str, int], folder: Path) -> None:
+    """Writes `quality.csv`, a line a case. Flagged ones come first, the lowest predicted Dice on top; None was never assessed.
+
+    Columns: case, flagged (yes, no), lowest_predicted_dice, predicted_dice_LABEL for each label, reasons.
+    """
+    names = [name for name, value in labels.items() if value != 0]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(
+        ["case", "flagged", "lowest_predicted_dice", *(f"predicted_dice_{name}" for name in names), "reasons"]
+    )
+    for case_id, quality in sorted(cases.items(), key=_order):
+        if quality is None:
+            table.writerow([case_id] + [""] * (len(names) + 3))
+        else:
+            dice = [quality.predicted_dice[name] for name in names]
+            flagged = "yes" if quality.flagged else "no"
+            cells = ["" if value is None else f"{value:.4f}" for value in (_lowest(dice), *dice)]
+            table.writerow([case_id, flagged, *cells, "; ".join(quality.reasons)])
+    write_text(folder / QUALITY_FILE, text.getvalue())
+
+
+def _order(item: tuple[str, CaseQuality | None]) -> tuple[int, float, str]:
+    case_id, quality = item
+    if quality is None:
+        return 2, 0.0, case_id
+    lowest = _lowest(quality.predicted_dice.values())
+    return int(not quality.flagged), 1.0 if lowest is None else lowest, case_id

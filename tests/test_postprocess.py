@@ -8,8 +8,15 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from pydantic import ValidationError
 
 from utseg.errors import SettingError
-from utseg.postprocess import Postprocessing, in_words, postprocess
-from utseg.postprocess.rules import FillHoles, KeepLargest, KeepLargestOfLabel, RemoveIslands
+from utseg.postprocess import (
+    FillHoles,
+    KeepLargest,
+    KeepLargestOfLabel,
+    Postprocessing,
+    RemoveIslands,
+    in_words,
+    postprocess,
+)
 from utseg.settings import validate
 
 LABELS = {"background": 0, "LV": 1, "scar": 5}
