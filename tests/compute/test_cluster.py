@@ -15,7 +15,7 @@ import utseg.compute.cluster as cluster_module
 from utseg.commands import evaluate, plan_and_preprocess
 from utseg.compute import cluster_checks
 from utseg.compute.cluster import dask_executor
-from utseg.compute.pool import run_each
+from utseg.compute.pool import InlineExecutor, run_each
 from utseg.errors import CaseErrors, InputError, UsageError, WorkerError
 
 dask = pytest.importorskip("dask", reason="the extra `dask` is not installed")
@@ -144,7 +144,7 @@ def test_a_cluster_that_is_gone_ends_the_work(tmp_path, monkeypatch):
 
 
 def test_a_cluster_that_lost_all_workers_ends_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster_module, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(cluster_module, "POLL_S", 0.05)
     monkeypatch.setattr(cluster_module, "NO_WORKER_S", 0.2)
     with (
         in_threads(n_workers=1, threads_per_worker=1) as deserted,
@@ -239,6 +239,7 @@ def contents(folder):
 
 def test_commands_write_the_same_bytes_on_a_cluster_as_here(cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # not the workers' folder
+    monkeypatch.setattr("utseg.preprocess.dataset.process_pool", lambda workers: InlineExecutor())
     labels = make_nnunet(tmp_path / "home" / "raw" / "Tiny", size_zyx=(4, 36, 32)) / "labelsTr"
     (tmp_path / "masks").mkdir()
     for case, other in (("s00_ED", "s00_ES"), ("s00_ES", "s00_ED"), ("s01_ED", "s01_ED")):

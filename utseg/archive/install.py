@@ -1,7 +1,7 @@
-"""Puts imported models into the results folder: unpacked and verified aside, then renamed whole.
+"""Puts imported models into the results folder: unpacked and verified in a staging folder, then renamed whole.
 
 A model that is there is replaced only where that is asked for, and comes back where anything fails. A process that is killed while it
-replaces one leaves it aside, and the next import puts it back.
+replaces one leaves it there, and the next import puts it back.
 """
 
 import errno
@@ -49,21 +49,21 @@ def import_model(path: Path, results: Path, *, dataset: str | None = None, force
 def install(
     results: Path, dataset: str, models: Sequence[str], write: Callable[[Path], None], *, force: bool
 ) -> None:
-    """Fills a folder aside by `write`, then moves `models` (PLAN_2d/MODEL, all that is in it) into `results/DATASET`.
+    """Fills a staging folder by `write`, then moves `models` (PLAN_2d/MODEL, all that is in it) into `results/DATASET`.
 
     All of them come, or none. Raises InputError where one is there and not `force`; UtsegError where a run of one is being trained, or
     the disk fails. Then everything is as it was before.
     """
     targets = [results / dataset / name for name in models]
-    with _aside(results, targets) as aside, ExitStack() as locks:
+    with _staging_folder(results, targets) as staging, ExitStack() as locks:
         try:
             if not force:
                 _require_none(results, targets)
-            (aside / NEW / dataset).mkdir(parents=True)
-            write(aside / NEW / dataset)
+            (staging / NEW / dataset).mkdir(parents=True)
+            write(staging / NEW / dataset)
             for run in [run for target in targets for run in sorted(target.glob(f"*/{RUN_FILE}")) if force]:
                 locks.enter_context(folder_lock(run.parent))
-            _move(aside, results, targets, force=force)
+            _move(staging, results, targets, force=force)
         except OSError as error:
             raise UtsegError(
                 f"{error.filename or results}: could not be written ({error.strerror or error}); nothing was imported"
@@ -71,41 +71,41 @@ def install(
 
 
 def recover(results: Path) -> None:
-    """Removes what a killed import left aside, after putting back the models that it had moved away."""
-    for aside in sorted(results.glob(".tmp-*")):
-        if is_temporary(aside.name) and aside.is_dir() and not aside.is_symlink():
-            with suppress(UtsegError), folder_lock(aside):  # held: another import is at work
-                _put_back(aside, results)
-                shutil.rmtree(aside, ignore_errors=True)
+    """Removes the staging folders of killed imports, after putting back the models that it had moved away."""
+    for staging in sorted(results.glob(".tmp-*")):
+        if is_temporary(staging.name) and staging.is_dir() and not staging.is_symlink():
+            with suppress(UtsegError), folder_lock(staging):  # held: another import is at work
+                _put_back(staging, results)
+                shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
-def _aside(results: Path, targets: Sequence[Path]) -> Iterator[Path]:
+def _staging_folder(results: Path, targets: Sequence[Path]) -> Iterator[Path]:
     """A folder beside the datasets that is ours alone. It goes in the end, and so do folders that were made for nothing."""
     above = dict.fromkeys(folder for target in targets for folder in target.parents)
     missing = sorted((folder for folder in above if not folder.exists()), reverse=True)  # the deepest first
-    aside = results / f".tmp-{uuid.uuid4().hex[:12]}-import"
+    staging = results / f".tmp-{uuid.uuid4().hex[:12]}-import"
     try:
         require_writable(results)
         recover(results)
-        with folder_lock(aside):
+        with folder_lock(staging):
             try:
-                yield aside
+                yield staging
             finally:
-                _put_back(aside, results)
+                _put_back(staging, results)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
         for folder in missing:
             with suppress(OSError):
                 folder.rmdir()
 
 
-def _move(aside: Path, results: Path, targets: Sequence[Path], *, force: bool) -> None:
-    """Renames each model into its target, and before it the old one aside. Takes that back where one fails."""
+def _move(staging: Path, results: Path, targets: Sequence[Path], *, force: bool) -> None:
+    """Renames each model into its target, and before that moves the old one away. Takes that back where one fails."""
     moved: list[tuple[Path, Path]] = []
     try:
         for target in targets:
-            new, old = (aside / side / target.relative_to(results) for side in (NEW, OLD))
+            new, old = (staging / side / target.relative_to(results) for side in (NEW, OLD))
             if force and _is_there(target):
                 old.parent.mkdir(parents=True, exist_ok=True)
                 target.rename(old)
@@ -122,9 +122,9 @@ def _move(aside: Path, results: Path, targets: Sequence[Path], *, force: bool) -
         raise
 
 
-def _put_back(aside: Path, results: Path) -> None:
-    for old in sorted((aside / OLD).glob("*/*/*")):
-        target = results / old.relative_to(aside / OLD)
+def _put_back(staging: Path, results: Path) -> None:
+    for old in sorted((staging / OLD).glob("*/*/*")):
+        target = results / old.relative_to(staging / OLD)
         if not _is_there(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             old.rename(target)

@@ -23,7 +23,7 @@ from utseg.files import read_json, write_json
 
 logger = logging.getLogger("utseg")
 RESULT = "UTSEG_CHILD_RESULT"  # the variable with the path of the child's result
-TOLD_APART = {error.__name__: error for error in (FolderBusy, Interrupted, WorkerError)}
+RAISED_AGAIN = {error.__name__: error for error in (FolderBusy, Interrupted, WorkerError)}
 SAVE_S = 60.0  # for a child to save and end
 _children: set["subprocess.Popen[bytes]"] = set()
 _guard = threading.Lock()
@@ -42,22 +42,22 @@ def run_child(
     environment: on top of this process's. folder: the child's current one.
     Raises Interrupted and FolderBusy as the child did, CaseErrors with the lines of any other error, WorkerError where the child died.
     """
-    with tempfile.TemporaryDirectory() as place:
-        result = Path(place, "result.json")
-        written = log or Path(place, "log")
+    with tempfile.TemporaryDirectory() as temporary:
+        result = Path(temporary, "result.json")
+        written = log or Path(temporary, "log")
         code = _run_to_end(
             [sys.executable, "-m", module, *words],
             written,
             {**os.environ, **(environment or {}), RESULT: str(result)},
             folder,
         )
-        told = read_json(result) if result.is_file() else _without_result(code, written)
-    if told["error"] is None:
-        return list(told["warnings"])
-    if told["error"] in TOLD_APART:
-        see = f"; see {log}" if log and told["error"] == WorkerError.__name__ else ""
-        raise TOLD_APART[told["error"]]("; ".join(told["lines"]) + see)
-    raise CaseErrors(told["lines"])
+        report = read_json(result) if result.is_file() else _without_result(code, written)
+    if report["error"] is None:
+        return list(report["warnings"])
+    if report["error"] in RAISED_AGAIN:
+        see = f"; see {log}" if log and report["error"] == WorkerError.__name__ else ""
+        raise RAISED_AGAIN[report["error"]]("; ".join(report["lines"]) + see)
+    raise CaseErrors(report["lines"])
 
 
 def _run_to_end(
@@ -83,7 +83,7 @@ def _run_to_end(
 
 
 def _without_result(code: int, log: Path) -> dict[str, Any]:
-    """What is told of a child that could not say how it ended."""
+    """The report of a child that could not write one."""
     if code in (-signal.SIGTERM, -signal.SIGINT):
         return {"error": Interrupted.__name__, "lines": ["it was stopped"]}
     if code < 0:
@@ -108,7 +108,7 @@ def _close_pipe(child: "subprocess.Popen[bytes]") -> None:
 
 
 def as_child(work: Callable[[], object]) -> int:
-    """Does the work of a child process and tells the parent how it ended. Returns the exit code."""
+    """Does the work of a child process and reports to the parent how it ended. Returns the exit code."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGTERM, _interrupt)
     warnings = _log_to_output()
@@ -119,15 +119,15 @@ def as_child(work: Callable[[], object]) -> int:
         error = Interrupted("it was stopped")
     except UtsegError as wrong:
         error = wrong
-    except Exception as defect:  # noqa: BLE001 — a defect of ours, or of somebody's network, which the parent tells
+    except Exception as defect:  # noqa: BLE001 — a defect of ours, or of somebody's network, which the parent reports
         traceback.print_exc()
         error = WorkerError(f"unexpected {type(defect).__name__}: {defect}")
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     lines = [" ".join(line.split()) for line in error.lines()] if error else []
     for line in lines:
         logger.error("%s", line)
-    told = {"error": type(error).__name__ if error else None, "lines": lines, "warnings": warnings}
-    write_json(Path(os.environ[RESULT]), told)
+    report = {"error": type(error).__name__ if error else None, "lines": lines, "warnings": warnings}
+    write_json(Path(os.environ[RESULT]), report)
     return error.exit_code if error else 0
 
 

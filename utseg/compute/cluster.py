@@ -45,7 +45,7 @@ CONNECT_S = 10.0
 FIRST_WORKER_S = 30.0  # to wait for the first worker
 NO_WORKER_S = 300.0  # to wait for another one when all are lost
 WAIT_SETTING = "utseg.wait-for-workers"  # of Dask's configuration, instead of both
-LOOK_EVERY_S = 2.0
+POLL_S = 2.0
 STOP_S = 60.0
 ALLOWED_FAILURES = 3  # Dask's default
 
@@ -204,7 +204,7 @@ class DaskExecutor(Executor):
         """Keeps count of the workers; fails all tasks where none is left and none comes back."""
         patience_s = _seconds_to_wait(NO_WORKER_S)
         last_seen = time.monotonic()
-        while not self._ended.wait(LOOK_EVERY_S):
+        while not self._ended.wait(POLL_S):
             try:
                 self._workers = _workers(self._client)
             except Exception:  # noqa: BLE001 — the connection's end is told by the futures

@@ -34,9 +34,8 @@ from utseg.predict.stages import (
     Outputs,
     Restored,
     Volume,
-    entropy_path,
-    write_case_entropy,
-    write_case_mask,
+    entropy_name,
+    write_case,
 )
 from utseg.quality import QUALITY_FILE, with_orientation, worst_of_frames
 from utseg.rawdata.gate import frame_count
@@ -167,12 +166,10 @@ class PredictionRun:
         files = {name: checksum for frame in frames for name, checksum in frame.files.items()}
         first = frames[0].source
         if len(frames) > 1:
-            files |= write_case_mask(
-                self.output, case, np.stack([frame.mask_ZYX for frame in frames]), first.geometry
-            )
             entropies = [frame.entropy_ZYX for frame in frames if frame.entropy_ZYX is not None]
-            if entropies:
-                files |= write_case_entropy(self.output, case, np.stack(entropies), first.geometry)
+            entropy = np.stack(entropies) if entropies else None
+            mask = np.stack([frame.mask_ZYX for frame in frames])
+            files |= write_case(self.output, case, mask, entropy, first.geometry)
         doubts = [each.orientation_doubt for each in first.properties]
         if any(doubts):
             self._doubted.append(case.case_id)
@@ -193,7 +190,7 @@ class PredictionRun:
             trained_by=tuple(sorted(name for name, seen in self._trained.items() if known_by & seen)),
         )
         if not self.outputs.entropy:
-            entropy_path(self.output, case.case_id).unlink(missing_ok=True)  # of an earlier mask
+            (self.output / entropy_name(case.case_id)).unlink(missing_ok=True)  # of an earlier mask
         overlay_path(self.output, case.case_id).unlink(missing_ok=True)  # of an earlier mask
 
     def overlay_jobs(self, case: Case) -> Iterator[OverlayJob]:

@@ -170,9 +170,7 @@ def _write(
         write_probabilities(path, native_KZYX, geometry)
         files[path.name] = sha256(path)
     if volume.frames == 1:
-        files |= write_case_mask(predicted.outputs.folder, volume.case, mask_ZYX, geometry)
-        if entropy_ZYX is not None:
-            files |= write_case_entropy(predicted.outputs.folder, volume.case, entropy_ZYX, geometry)
+        files |= write_case(predicted.outputs.folder, volume.case, mask_ZYX, entropy_ZYX, geometry)
     return files
 
 
@@ -238,22 +236,22 @@ def write_probabilities(path: Path, probabilities_KZYX: Array, geometry: Geometr
         )
 
 
-def write_case_mask(output: Path, case: Case, mask: NDArray[np.uint8], geometry: Geometry) -> dict[str, str]:
-    """Writes CASE.nii.gz, 3-D or 4-D, and returns its SHA-256 by name."""
-    path = output / f"{case.case_id}{MASK_SUFFIX}"
-    write_mask(path, mask, geometry, case.images[0])
-    return {path.name: sha256(path)}
-
-
-def entropy_path(output: Path, case_id: str) -> Path:
-    """The entropy map of a case in the folder of the masks."""
-    return output / ENTROPY_FOLDER / f"{case_id}{ENTROPY_SUFFIX}"
-
-
-def write_case_entropy(
-    output: Path, case: Case, entropy_steps: NDArray[np.uint8], geometry: Geometry
+def write_case(
+    folder: Path,
+    case: Case,
+    mask: NDArray[np.uint8],
+    entropy_steps: NDArray[np.uint8] | None,
+    geometry: Geometry,
 ) -> dict[str, str]:
-    """Writes entropy/CASE_entropy.nii.gz, 3-D or 4-D, and returns its SHA-256 by its name in the folder of the masks."""
-    path = entropy_path(output, case.case_id)
-    write_mask(path, entropy_steps, geometry, case.images[0], slope=1 / ENTROPY_STEPS)
-    return {f"{ENTROPY_FOLDER}/{path.name}": sha256(path)}
+    """Writes CASE.nii.gz and entropy/CASE_entropy.nii.gz, 3-D or 4-D, and returns their SHA-256 by name."""
+    written = {f"{case.case_id}{MASK_SUFFIX}": (mask, 1.0)}
+    if entropy_steps is not None:
+        written[entropy_name(case.case_id)] = entropy_steps, 1 / ENTROPY_STEPS
+    for name, (values, slope) in written.items():
+        write_mask(folder / name, values, geometry, case.images[0], slope=slope)
+    return {name: sha256(folder / name) for name in written}
+
+
+def entropy_name(case_id: str) -> str:
+    """The entropy map of a case in the folder of the masks."""
+    return f"{ENTROPY_FOLDER}/{case_id}{ENTROPY_SUFFIX}"
