@@ -46,7 +46,8 @@ def test_parts_on_a_cluster_give_the_files_of_one_run(tiny_model, scans, tmp_pat
         assert main([*words, "there", "--dask", cluster.scheduler_address]) == 0
         told = capfd.readouterr().err
         (scans / "p1.nii.gz").write_bytes(b"no scan")
-        assert main([*words, "there", "--dask", cluster.scheduler_address]) == 1
+        alone = ["-i", str(scans / "p1.nii.gz"), *words[2:], "bad"]
+        assert main([*alone, "--dask", cluster.scheduler_address]) == 1
         errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
         assert main([*words, "there", "--dask", cluster.scheduler_address, "--part", "1/2"]) == 2
     there = contents(tmp_path / "there")

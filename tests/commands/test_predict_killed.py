@@ -2,16 +2,16 @@
 
 import json
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import nibabel
+import numpy as np
 import pytest
 from commandline import run_here
+from rawfiles import make_nifti
 from threads import one_thread  # noqa: F401 — used by being there
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "predict"))
@@ -38,14 +38,12 @@ def predict_here(home: Path, source: Path, out: Path, *words: str) -> None:
     assert run_here("utseg_predict", *places, *EXTRAS, *words, home=home).returncode == 0
 
 
-def write_scans(phantom: Path, folder: Path) -> None:
-    """Three cines, and a single frame of five others."""
-    folder.mkdir()
-    cines = sorted(path for path in phantom.rglob("*_sa.nii.gz"))[:8]
-    for path in cines[:3]:
-        shutil.copy(path, folder)
-    for path in cines[3:]:
-        nibabel.save(nibabel.load(path).slicer[..., 0], folder / path.name)
+def write_scans(folder: Path) -> None:
+    """Three cines, and five volumes."""
+    for number in range(8):
+        shape = (6, 56, 56) if number > 2 else (3, 6, 56, 56)
+        image = np.random.default_rng(number).integers(0, 900, shape).astype(np.int16)
+        make_nifti(folder / f"p{number}.nii.gz", image)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -58,9 +56,9 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_it_ends_with_the_files_of_one_run(tiny_phantom, tmp_path):
+def test_killed_at_random_moments_it_ends_with_the_files_of_one_run(tmp_path):
     home, scans, one, out = (tmp_path / name for name in ("home", "scans", "one", "out"))
-    write_scans(tiny_phantom, scans)
+    write_scans(scans)
     folder = make_run_folder(home / "results" / "Tiny", patch_size=(48, 48))
     (folder / "validation").mkdir()
     (folder / "validation" / "summary.json").write_text("{}")

@@ -97,7 +97,7 @@ def check_max_time_is_agreed_on(processes: Processes, home: Path) -> None:
     original = time_limit.measure_iterations
 
     def measured(step, batches, limit_s, clock):
-        return 4.0 + 0 * original(step, batches, 0.01 * limit_s, clock)
+        return 12.0 + 0 * original(step, batches, 0.01 * limit_s, clock)
 
     time_limit.measure_iterations = measured
     request = make_request(home, home / "timed", max_time_s=120.0)
