@@ -15,7 +15,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from utseg.errors import CaseErrors, FolderBusy, Interrupted, UtsegError, WorkerError
@@ -110,7 +109,7 @@ def _close_pipe(child: "subprocess.Popen[bytes]") -> None:
 def as_child(work: Callable[[], object]) -> int:
     """Does the work of a child process and reports to the parent how it ended. Returns the exit code."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     warnings = _log_to_output()
     error: UtsegError | None = None
     try:
@@ -155,7 +154,3 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(SAVE_S)
     os._exit(1)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

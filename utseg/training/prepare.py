@@ -33,17 +33,9 @@ from utseg.rawdata import open_dataset
 from utseg.training.memory import checked_memory
 from utseg.training.processes import Processes
 from utseg.training.recipe import Recipe, apply_settings
-from utseg.training.record import InitialWeights, RunRecord
+from utseg.training.record import RUN_FILE, InitialWeights, RunRecord, read_run
 from utseg.training.request import TrainRequest
-from utseg.training.weights import (
-    Fit,
-    check_fit,
-    fit_weights,
-    number_outputs,
-    read_tensors,
-    run_of_weights,
-    weights_file,
-)
+from utseg.training.weights import Fit, check_fit, fit_weights, number_outputs, read_tensors, weights_file
 
 logger = logging.getLogger("utseg")
 GPU_LOADER_WORKERS = 6
@@ -109,8 +101,7 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
     if request.fit or plan.network_name != planned.network_name or device.type == "cuda":
         plan = checked_memory(plan, recipe, device, processes=processes.size, fit=request.fit)
     processes.rows(plan.batch_size)  # refused at once where it cannot be shared out
-    source = run_of_weights(request.weights) if request.weights else None
-    initial, fit = read_initial(request, network, recipe.network_name, plan.preprocessing.labels, source)
+    initial, fit, source = read_initial(request, network, plan)
     store = SliceStore(request.plan_folder)
     records = [store.case_record(case_id) for case_id in store.case_ids()]
     if not records:
@@ -161,24 +152,23 @@ def check_outputs(network: SegmentationNetwork, recipe: Recipe) -> None:
 
 
 def read_initial(
-    request: TrainRequest,
-    network: SegmentationNetwork,
-    name: str,
-    labels: dict[str, int],
-    source: RunRecord | None,
-) -> tuple[InitialWeights | None, Fit | None]:
-    """What `--weights` names, checked against the network, with its outputs in the order of the plan's labels.
+    request: TrainRequest, network: SegmentationNetwork, plan: Plan
+) -> tuple[InitialWeights | None, Fit | None, RunRecord | None]:
+    """What `--weights` names, checked against the network, with its outputs in the order of the plan's labels; and the run that it is of.
 
-    `source` is the run that the weights are of, where it is known.
+    No run where the file lies in no run's folder.
     """
     if request.weights is None:
-        return None, None
+        return None, None, None
     path = weights_file(request.weights)
-    tensors, theirs = read_tensors(path), source.plan.preprocessing.labels if source else None
-    tensors = number_outputs(network, tensors, path, theirs, labels, allow_mismatch=request.allow_mismatch)
+    source = read_run(path.parent) if (path.parent / RUN_FILE).is_file() else None
+    ours, theirs = plan.preprocessing.labels, source.plan.preprocessing.labels if source else None
+    allowed = request.allow_mismatch
+    tensors = number_outputs(network, read_tensors(path), path, theirs, ours, allow_mismatch=allowed)
     fit = fit_weights(network, tensors)
-    check_fit(fit, path, name, allow_mismatch=request.allow_mismatch)
-    return InitialWeights(file=path.name, sha256=sha256(path), tensors=len(fit.values), labels=theirs), fit
+    check_fit(fit, path, plan.network_name, allow_mismatch=allowed)
+    initial = InitialWeights(file=path.name, sha256=sha256(path), tensors=len(fit.values), labels=theirs)
+    return initial, fit, source
 
 
 def _seen_before(

@@ -68,7 +68,10 @@ def new_state(run: Run) -> State:
     if run.fit is not None and run.request.weights is not None:
         fill(state.network, run.fit, run.request.weights)
     if run.processes.size > 1:  # another kind of processor may have drawn other last bits
-        state.network.load_state_dict(run.processes.on_first(lambda: _on_cpu(state.network)))
+        drawn = run.processes.on_first(
+            lambda: {name: value.cpu() for name, value in state.network.state_dict().items()}
+        )
+        state.network.load_state_dict(drawn)
     return state
 
 
@@ -88,10 +91,6 @@ def _random_state(run: Run) -> State:
     width = run.recipe.weight_average
     average = WeightAverage(network, width) if width else None
     return State(network, optimizer, Schedule(run.iterations, warmup), average=average)
-
-
-def _on_cpu(network: SegmentationNetwork) -> dict[str, Any]:
-    return {name: value.cpu() for name, value in network.state_dict().items()}
 
 
 def latest_checkpoint(state: State, generators: list[dict[str, Any]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from utseg.errors import ArtefactError, InputError, listing
 from utseg.files import require_no_broken_link
 from utseg.labels import LabelMismatch, Labels, in_words, match_labels, same_numbering
 from utseg.networks.network import SegmentationNetwork
-from utseg.training.record import RUN_FILE, WEIGHTS_FILE, RunRecord, read_run
+from utseg.training.record import WEIGHTS_FILE
 
 logger = logging.getLogger("utseg")
 # Keys under which checkpoints keep their tensors: ours, then those that people use.
@@ -44,12 +44,6 @@ def weights_file(path: Path) -> Path:
     if not require_no_broken_link(file).is_file():
         raise InputError(f"--weights {path}: no such file")
     return file
-
-
-def run_of_weights(path: Path) -> RunRecord | None:
-    """The run that weights are of; None for a file that lies in no run's folder."""
-    folder = weights_file(path).parent
-    return read_run(folder) if (folder / RUN_FILE).is_file() else None
 
 
 def number_outputs(
