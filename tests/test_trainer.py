@@ -4,9 +4,9 @@ import json
 from dataclasses import replace
 
 import pytest
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from threads import no_pictures, one_thread  # noqa: F401 — used by being there
 from tiny_runs import make_home, make_request
 
 from trainers.utnet import recipe
@@ -21,16 +21,11 @@ RECIPES = {"UTNet": recipe("UTNet"), "UNet": recipe("UNet")}
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A folder with a run of two networks."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     home = make_home(tmp_path_factory.mktemp("home"))
     root = home / "results" / "Tiny" / "tiny_2d"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utseg.training.log.draw_progress", lambda history: b"")  # as slow as a tiny run
-        for model, its_recipe in RECIPES.items():
-            train_by_recipe(make_request(home, root / model / "fold0", model=model, epochs=2), its_recipe)
-    yield home, root
-    torch.set_num_threads(threads)
+    for model, its_recipe in RECIPES.items():
+        train_by_recipe(make_request(home, root / model / "fold0", model=model, epochs=2), its_recipe)
+    return home, root
 
 
 def lines(folder):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from commandline import SCRIPTS, assert_refused, run_here, temporary_files
 from rawfiles import corrupt, make_heart, make_nifti, make_nnunet
-from threads import one_thread  # noqa: F401 — used by being there
+from threads import no_pictures, one_thread  # noqa: F401 — used by being there
 
 from utseg.training.record import read_run
 
