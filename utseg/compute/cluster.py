@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import Executor, Future, InvalidStateError
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -121,9 +121,7 @@ class DaskExecutor(Executor):
         )
         return max(1, int(sum(each)))
 
-    @property
-    def _max_workers(self) -> int:
-        return self.tasks_at_once  # where other executors say it
+    _max_workers = tasks_at_once  # where other executors say it
 
     def describe(self) -> str:
         """Workers, tasks at once and whether GPUs are used, for a log."""
@@ -318,17 +316,14 @@ async def _finish(
     """On a worker, when the session's tasks are cancelled: lets go of those not begun, stops the others, waits for their end."""
     deadline, state = time.monotonic() + patience_s, dask_worker.state
 
-    def begun() -> bool:
-        return any(session in str(task.key) for task in {*state.executing, *state.long_running})
+    def any_of(*states: str) -> bool:
+        return any(session in str(task.key) for name in states for task in getattr(state, name))
 
-    def waiting() -> bool:
-        return any(session in str(task.key) for task in (*state.ready, *state.constrained))
-
-    while waiting() and time.monotonic() < deadline:
+    while any_of("ready", "constrained") and time.monotonic() < deadline:
         await asyncio.sleep(0.02)
-    if stop_work is not None and begun():
+    if stop_work is not None and any_of("executing", "long_running"):
         await asyncio.to_thread(stop_work)
-    while begun() and time.monotonic() < deadline:
+    while any_of("executing", "long_running") and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
 
 
@@ -336,11 +331,8 @@ async def _finish(
 def _quiet() -> Iterator[None]:
     """Dask's own log of what is told in our errors is not wanted beside them."""
     loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client", "distributed.comm")]
-    levels = [each.level for each in loggers]
-    for each in loggers:
-        each.setLevel(logging.CRITICAL)
-    try:
+    with ExitStack() as stack:
+        for each in loggers:
+            stack.callback(each.setLevel, each.level)
+            each.setLevel(logging.CRITICAL)
         yield
-    finally:
-        for each, level in zip(loggers, levels, strict=True):
-            each.setLevel(level)

@@ -128,12 +128,9 @@ def _file_inputs(path: Path, channels: int) -> Inputs:
     images = {path: stem}
     match = CHANNEL_SUFFIX.fullmatch(stem)
     if match and channels > 1:
-        beside = (
-            (entry, image_stem(entry.name)) for entry in sorted(path.parent.iterdir()) if entry.is_file()
-        )
-        for entry, other in beside:
-            same = other and CHANNEL_SUFFIX.fullmatch(other)
-            if other and same and same[1] == match[1]:
+        for entry in sorted(path.parent.iterdir()):
+            other = image_stem(entry.name) if entry.is_file() else None
+            if other and (same := CHANNEL_SUFFIX.fullmatch(other)) and same[1] == match[1]:
                 images[entry] = other
     return Inputs(_cases(images, channels))
 
