@@ -151,7 +151,9 @@ def _listing_problem(infos: list[zipfile.ZipInfo], size: int) -> str | None:
             return f"{name!r} is a link, folder or device, not a plain file"
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             return f"{name!r} is packed by method {info.compress_type}; expected stored or deflated"
-        if info.file_size > min(limit, max(RATIO_FROM_BYTES, RATIO * info.compress_size)):
+        if info.file_size > limit:
+            return f"{name!r} has {info.file_size} bytes where at most {limit} are expected"
+        if info.file_size > max(RATIO_FROM_BYTES, RATIO * info.compress_size):
             return (
                 f"{name!r} unpacks from {info.compress_size} bytes to {info.file_size}, as in an archive bomb"
             )
