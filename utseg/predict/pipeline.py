@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,9 +110,10 @@ def _predict(
         number_of(len(run.provenance.models), "model"),
         run.provenance.device,
     )
+    tasks = len(volumes) + len(run.kept) * run.outputs.overlays
     try:
         with (
-            _executor(len(volumes) + len(run.kept) * run.outputs.overlays, workers) as executor,
+            InlineExecutor() if tasks <= WITHOUT_POOL else process_pool(workers) as executor,
             progress("predicted", len(volumes)) as advance,
         ):
             _work(run, volumes, groups, executor, advance)
@@ -122,10 +123,6 @@ def _predict(
         ) from None
     finally:
         run.close()
-
-
-def _executor(tasks: int, workers: int | None) -> AbstractContextManager[Executor]:
-    return nullcontext(InlineExecutor()) if tasks <= WITHOUT_POOL else process_pool(workers)
 
 
 def _work(
