@@ -210,16 +210,11 @@ def _write_changed(fingerprint: Fingerprint, plan: Plan, folder: Path, plan_fold
     if file.is_file():
         if _is_plan(plan, plan_folder):
             return
-        kept = _previous_plan_file(plan_folder)
+        names = (plan_folder / f"plan_previous_{number}.json" for number in count(1))
+        kept = next(name for name in names if not name.exists())
         write_text(kept, file.read_text(encoding="utf-8", errors="replace"))
         logger.info("the plan before is kept in %s", kept)
     write_plan(plan, plan_folder)
-
-
-def _previous_plan_file(plan_folder: Path) -> Path:
-    """The next free name for a plan that is replaced: `plan_previous_1.json`, `plan_previous_2.json`, …"""
-    names = (plan_folder / f"plan_previous_{number}.json" for number in count(1))
-    return next(name for name in names if not name.exists())
 
 
 def _is_plan(plan: Plan, plan_folder: Path) -> bool:

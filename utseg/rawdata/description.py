@@ -39,12 +39,8 @@ OLDER = "the format of nnU-Net v1 and the Decathlon"
 LARGEST_LABEL = 255
 
 
-@dataclass(frozen=True)
-class ListedCase:
-    """A case of the `dataset` key: its images, one a channel, and its label."""
-
-    images: tuple[Path, ...]
-    label: Path
+ListedCase = tuple[tuple[Path, ...], Path]
+"""A case of the `dataset` key: its images, one a channel, and its label."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +108,7 @@ def lists_cases(folder: Path) -> bool:
         listed = read_description(folder / DESCRIPTION_FILE).listed or {}
     except InputError:
         return False
-    return any(path.exists() for case in listed.values() for path in case.images)
+    return any(path.exists() for images, _ in listed.values() for path in images)
 
 
 def _refuse_older(value: Mapping[str, Any], wrong: Wrong) -> None:
@@ -168,7 +164,7 @@ def _listed(folder: Path, value: Any, channels: int, wrong: Wrong) -> dict[str, 
             raise wrong(f"{where}.images", f"{expected}, found {len(images)}")
         if not isinstance(label, str):
             raise wrong(f"{where}.label", f"expected a path, found {_kind(label)}")
-        listed[case] = ListedCase(tuple(folder / image for image in images), folder / label)
+        listed[case] = tuple(folder / image for image in images), folder / label
     return listed
 
 

@@ -6,7 +6,7 @@ No pixel is read here: a file that is missing is reported by the gate, with all 
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from utseg.files import require_no_broken_link
 from utseg.rawdata.description import (
     DESCRIPTION_FILE,
     Description,
-    ListedCase,
     lists_cases,
     read_description,
     require_normalisation_of_mr,
@@ -26,12 +25,7 @@ from utseg.rawdata.tables import CsvTable, is_empty, read_table
 
 TABLE_FILE = "cases.csv"
 FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "labelsTs")
-GROUPS = {
-    "phase": ("phase",),
-    "vendor": ("vendor",),
-    "centre": ("centre", "center"),
-    "pathology": ("pathology",),
-}
+GROUPS = {name: name for name in ("phase", "vendor", "centre", "pathology")} | {"center": "centre"}
 """Columns of `cases.csv` that are known whatever their letter case; others keep the name that they have there."""
 CHANNEL_SUFFIX = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
 
@@ -59,7 +53,8 @@ def open_nnunet(folder: Path, name: str) -> Dataset:
     about = read_description(folder / DESCRIPTION_FILE)
     require_normalisation_of_mr(folder / DESCRIPTION_FILE, about.channel_names)
     in_folder = _partition_cases(folder, "Tr", "training", about)
-    training = in_folder if about.listed is None else _listed_cases(about.listed)
+    listed = [Case(case, case, *paths) for case, paths in sorted((about.listed or {}).items())]
+    training = in_folder if about.listed is None else listed
     testing = _partition_cases(folder, "Ts", "testing", about)
     cases = [*training, *testing]
     if not cases:
@@ -108,10 +103,6 @@ def _image_cases(folder: Path, channels: int, ending: str, partition: Partition)
         images = (there.get(number, folder / f"{case}_{number:04d}{ending}") for number in range(channels))
         cases.append(Case(case, case, tuple(images), partition=partition))
     return cases
-
-
-def _listed_cases(listed: Mapping[str, ListedCase]) -> list[Case]:
-    return [Case(case, case, entry.images, entry.label) for case, entry in sorted(listed.items())]
 
 
 def _visible(folder: Path) -> list[str]:
@@ -239,12 +230,11 @@ def _with_rows(cases: Iterable[Case], table: CsvTable, warnings: list[str]) -> l
 
 def _group_columns(table: CsvTable, others: set[str]) -> dict[str, str]:
     """The columns to group by, as they are called in the file, by the name of the group. Columns without any value are left out."""
-    canonical = {alias: group for group, aliases in GROUPS.items() for alias in aliases}
     found: dict[str, str] = {}
     for column in table.columns:
         if column in others or all(is_empty(row[column]) for row in table.rows):
             continue
-        group = canonical.get(column.casefold(), column)
+        group = GROUPS.get(column.casefold(), column)
         if group in found:
             raise InputError(f"{table.path}: columns {found[group]!r} and {column!r} mean the same; keep one")
         found[group] = column
