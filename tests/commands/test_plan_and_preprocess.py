@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commandline import SCRIPTS, assert_refused, run_command, temporary_files
+from commandline import SCRIPTS, assert_refused, run_command, run_here, temporary_files
 from rawfiles import make_mnms, make_nnunet
 
 NAME = "utseg_plan_and_preprocess"
@@ -71,13 +71,13 @@ def test_it_makes_what_the_contract_lists_and_prints_the_plan_with_reasons(plann
 
 def test_running_again_keeps_everything(home):
     before = tree(home)
-    result = run_command(NAME, *WORDS, home=home)
+    result = run_here(NAME, *WORDS, home=home)
     assert result.returncode == 0 and "0 cases made, 12 kept" in result.stdout
     assert tree(home) == before
 
 
 def test_settings_reach_the_plan_and_say_so(home):
-    result = run_command(NAME, *WORDS, "--set", "patch_size=32,32", "network.base_channels=8", home=home)
+    result = run_here(NAME, *WORDS, "--set", "patch_size=32,32", "network.base_channels=8", home=home)
     assert result.returncode == 0, result.stderr
     plan = json.loads((home / "preprocessed/Heart/cpu_2d/plan.json").read_text())
     assert (plan["patch_size"], plan["network"]["base_channels"]) == ([32, 32], 8)
@@ -87,7 +87,7 @@ def test_settings_reach_the_plan_and_say_so(home):
 
 def test_a_dry_run_shows_every_value_and_writes_nothing(home):
     before = tree(home)
-    result = run_command(
+    result = run_here(
         NAME, "-d", "MnM", "-pl", "cpu", "--dry-run", "--set", "augmentation.rotation_deg=7", home=home
     )
     assert result.returncode == 0, result.stderr
@@ -97,7 +97,7 @@ def test_a_dry_run_shows_every_value_and_writes_nothing(home):
 
 
 def test_quiet_prints_nothing_where_all_is_well(home):
-    result = run_command(NAME, *WORDS, "--quiet", home=home)
+    result = run_here(NAME, *WORDS, "--quiet", home=home)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
@@ -115,7 +115,7 @@ def test_quiet_prints_nothing_where_all_is_well(home):
 )
 def test_what_does_not_exist_is_refused_with_what_does(home, words, code, expected):
     before = tree(home)
-    assert_refused(run_command(NAME, *words, home=home), *expected, code=code)
+    assert_refused(run_here(NAME, *words, home=home), *expected, code=code)
     assert tree(home) == before
 
 
@@ -204,6 +204,6 @@ def test_help_is_quick():
 def test_a_wrong_network_is_refused_before_a_scan_is_read(home):
     for image in (home / "raw" / "Heart" / "imagesTr").iterdir():
         image.write_bytes(b"no scan")
-    result = run_command(NAME, "-d", "Heart", "-m", "Nope", home=home)
+    result = run_here(NAME, "-d", "Heart", "-m", "Nope", home=home)
     assert_refused(result, "Nope", "UTNet", code=2)
     assert "no scan" not in result.stderr and "imagesTr" not in result.stderr
