@@ -180,7 +180,7 @@ def test_fewer_subjects_if_wanted_and_none(noisy, tmp_path, capfd):
     with pytest.raises(SystemExit) as stopped:
         find(home, "--tta-subjects", "few")
     assert stopped.value.code == 2
-    assert "expected a number of subjects, 0 or more, found 'few'" in capfd.readouterr().err
+    assert "expected a whole number of at least 0, found 'few'" in capfd.readouterr().err
 
 
 def test_it_is_switched_off_where_it_hurts(tmp_path, monkeypatch):

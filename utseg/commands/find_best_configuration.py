@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from utseg.commands.cli import home_of, home_words, run, values_for
-from utseg.commands.options import Parser
+from utseg.commands.options import Parser, at_least
 from utseg.errors import number_of
 
 if TYPE_CHECKING:
@@ -36,16 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.value("-pl", "planners", "PLAN", "models of these plans only; left out: of all", **several)
     parser.value("-m", "models", "MODEL", "these networks only; left out: all", **several)
     parser.flag("--no-pairs", "compare single models only")
-    parser.value("--tta-subjects", "tta_subjects", "N", views, type=_subjects, default=DEFAULT_TTA_SUBJECTS)
+    parser.value("--tta-subjects", "tta_subjects", "N", views, type=at_least(0), default=DEFAULT_TTA_SUBJECTS)
     parser.device()
     parser.workers()
     return run(parser, _find, argv)
-
-
-def _subjects(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a number of subjects, 0 or more, found {text!r}")
-    return int(text)
 
 
 def _find(arguments: argparse.Namespace) -> None:

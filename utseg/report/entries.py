@@ -109,12 +109,12 @@ def on_shared_cases(entries: Sequence[Entry]) -> list[Entry]:
 def group_columns(rows: Sequence[Row]) -> tuple[str, ...]:
     """The group columns of a `metrics.csv` that tell its cases apart: at least two values, and no two columns that say the same."""
     columns = group_columns_of(rows[0]) if rows else ()
-    kept: dict[tuple[frozenset[str], ...], str] = {}
+    kept: dict[frozenset[frozenset[str]], str] = {}
     for column in sorted(columns, key=lambda name: (name != "vendor", name != "phase")):
         parts = by_value(rows, column)
         if len(parts) > 1:
-            cases = sorted(frozenset(str(row["case"]) for row in part) for part in parts.values())
-            kept.setdefault(tuple(sorted(cases, key=sorted)), column)
+            cases = frozenset(frozenset(str(row["case"]) for row in part) for part in parts.values())
+            kept.setdefault(cases, column)
     return tuple(kept.values())
 
 

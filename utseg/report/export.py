@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from utseg import __version__
 from utseg.errors import InputError
 from utseg.evaluate.tables import LATEX_FILE, MARKDOWN_FILE, Table, to_latex, to_markdown
 from utseg.files import require_writable, write_text
@@ -48,12 +48,8 @@ def write_page(page: Page, output: Path, cases: int) -> Report:
 
 def made_now() -> dict[str, str]:
     """When and by what a report is made."""
-    try:
-        installed = version("utseg")
-    except PackageNotFoundError:
-        installed = "not installed"
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return {"made": now, "by": f"utseg {installed}, Python {platform.python_version()}"}
+    return {"made": now, "by": f"utseg {__version__}, Python {platform.python_version()}"}
 
 
 def export_tables(tables: Sequence[Table], folder: Path) -> None:
