@@ -6,12 +6,12 @@ checksums.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from utseg.case import Case, Dataset
 from utseg.errors import UtsegError, number_of
-from utseg.evaluate.sources import SOURCES_FILE, CaseSource
+from utseg.evaluate.sources import SOURCES_FILE, Sources
 from utseg.files import sha256
 from utseg.home import Home
 from utseg.labels import Labels
@@ -34,7 +34,7 @@ class CaseFiles:
     image_frame: int | None
     reference: Path
     reference_frame: int | None
-    predictions: Mapping[str, Path]
+    predictions: dict[str, Path]
     reference_labels: Labels | None = None
     prediction_labels: dict[str, Labels] = field(default_factory=dict)
 
@@ -59,33 +59,29 @@ def find_case_files(
                     datasets[name] = _cases(home.raw / name, name)
                 cases |= datasets[name]
             for case_id in dict.fromkeys(str(row["case"]) for row in scores.rows):
-                if scores.sources is None or (source := scores.sources.cases.get(case_id)) is None:
-                    missing[f"{NO_SOURCES} ({entry.name})"] += 1
-                    continue
-                references.setdefault(case_id, set()).add(source.reference_sha256)
-                files = _of_case(case_id, scores, source, cases.get(case_id), dataset is not None)
+                files: CaseFiles | str = NO_SOURCES
+                if scores.sources and (source := scores.sources.cases.get(case_id)):
+                    references.setdefault(case_id, set()).add(source.reference_sha256)
+                    where = entry.name, scores.folder, scores.sources
+                    files = _of_case(case_id, *where, cases.get(case_id), raw_first=dataset is not None)
                 if isinstance(files, str):
                     missing[f"{files} ({entry.name})"] += 1
                     continue
-                first = found.setdefault(case_id, replace(files, predictions={}))
-                found[case_id] = replace(
-                    first,
-                    predictions={**first.predictions, entry.name: files.predictions[""]},
-                    prediction_labels={**first.prediction_labels, entry.name: scores.sources.mask_labels},
-                )
+                of_case = found.setdefault(case_id, files)
+                of_case.predictions.update(files.predictions)
+                of_case.prediction_labels.update(files.prediction_labels)
     notices = [f"{number_of(count, 'case')} without pictures: {reason}" for reason, count in missing.items()]
     if unlike := sum(len(checksums) > 1 for checksums in references.values()):
-        notices.insert(
-            0, f"{number_of(unlike, 'case')}: the models were scored against different references."
-        )
+        unlike_cases = number_of(unlike, "case")
+        notices.insert(0, f"{unlike_cases}: the models were scored against different references.")
     return found, notices
 
 
 def _of_case(
-    case_id: str, scores: Scores, source: CaseSource, case: Case | None, preferred: bool
+    case_id: str, model: str, folder: Path, sources: Sources, case: Case | None, *, raw_first: bool
 ) -> CaseFiles | str:
-    """The case's files, its prediction under the name ""; or why there is no picture."""
-    folder = scores.folder
+    """The case's files, with the model's prediction; or why there is no picture."""
+    source = sources.cases[case_id]
     reference, prediction = folder / source.reference, folder / source.prediction
     for path, checksum, what in (
         (reference, source.reference_sha256, "reference"),
@@ -97,12 +93,10 @@ def _of_case(
             return f"the {what} has changed since it was scored"
     scored = [(folder / image, source.frame) for image in source.images[:1]]
     raw = [(image, case.frame) for image in case.images[:1]] if case is not None else []
-    for image, frame in (*raw, *scored) if preferred else (*scored, *raw):
-        if image.is_file():
-            labels = scores.sources.reference_labels if scores.sources else None
-            return CaseFiles(
-                case_id, image, frame, reference, source.frame, {"": prediction}, reference_labels=labels
-            )
+    for image in (*raw, *scored) if raw_first else (*scored, *raw):
+        if image[0].is_file():
+            masks = {model: prediction}, sources.reference_labels, {model: sources.mask_labels}
+            return CaseFiles(case_id, *image, reference, source.frame, *masks)
     return NO_IMAGE
 
 

@@ -109,13 +109,13 @@ def on_shared_cases(entries: Sequence[Entry]) -> list[Entry]:
 def group_columns(rows: Sequence[Row]) -> tuple[str, ...]:
     """The group columns of a `metrics.csv` that tell its cases apart: at least two values, and no two columns that say the same."""
     columns = group_columns_of(rows[0]) if rows else ()
-    kept: dict[frozenset[frozenset[str]], str] = {}
+    found: dict[frozenset[frozenset[str]], str] = {}
     for column in sorted(columns, key=lambda name: (name != "vendor", name != "phase")):
         parts = by_value(rows, column)
         if len(parts) > 1:
             cases = frozenset(frozenset(str(row["case"]) for row in part) for part in parts.values())
-            kept.setdefault(cases, column)
-    return tuple(kept.values())
+            found.setdefault(cases, column)
+    return tuple(found.values())
 
 
 def _below(path: Path, home: Home) -> tuple[list[Entry], list[str]]:

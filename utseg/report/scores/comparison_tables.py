@@ -166,6 +166,6 @@ def _pair_row(group: Mapping[str, Any], label: str, pair: Mapping[str, Any], dig
     better = pair["better"] or why_none(pair["difference"], pair["p_holm"], pair["subjects"])
     sizes = number(pair["cohen_dz"], 2), number(pair["rank_biserial"], 2)
     means = [str(pair["subjects"]), number(a, digits), number(b, digits)]
-    apart = [difference + (MARK if pair["significant"] else ""), "/".join(map(str, wrong))]
+    wrongs = [difference + (MARK if pair["significant"] else ""), "/".join(map(str, wrong))]
     tested = [str(pair["tested_subjects"]), p_text(pair["p"]), p_text(pair["p_holm"])]
-    return [pair["a"], pair["b"], *means, *apart, *tested, better, *sizes]
+    return [pair["a"], pair["b"], *means, *wrongs, *tested, better, *sizes]

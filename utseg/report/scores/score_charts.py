@@ -102,12 +102,12 @@ def _agreement(
 ) -> Markup | None:
     """A plot of the rows that have both values; None with fewer than two."""
     keys = f"reference{suffix}", f"prediction{suffix}"
-    kept = [row for row in rows if all(key in row and math.isfinite(float(row[key])) for key in keys)]
-    if len(kept) < 2:
+    known = [row for row in rows if all(key in row and math.isfinite(float(row[key])) for key in keys)]
+    if len(known) < 2:
         return None
-    reference, prediction = (np.array([float(row[key]) for row in kept]) for key in keys)
+    reference, prediction = (np.array([float(row[key]) for row in known]) for key in keys)
     found = agreement_of(reference, prediction)
-    return agreement(title, unit, reference, prediction, [str(row[name]) for row in kept], found, colour)
+    return agreement(title, unit, reference, prediction, [str(row[name]) for row in known], found, colour)
 
 
 def training_curves(entries: Sequence[Entry]) -> Charts | None:
