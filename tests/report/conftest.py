@@ -9,7 +9,7 @@ from made_study import make_pictured_study
 from utseg.compute.pool import InlineExecutor
 from utseg.home import Home
 from utseg.report import write_report, write_study_report
-from utseg.report.export import Report
+from utseg.report.page import Report
 
 
 @pytest.fixture(scope="session")

@@ -1,25 +1,33 @@
-"""The page: sections of blocks, and its HTML from template, style and script, all in one file that asks nothing of any network.
+"""The page: sections of blocks, its HTML from template, style and script in one file that asks nothing of any network, and its tables.
 
 Everything is escaped by jinja2 or markupsafe; data for the script is JSON in which no tag can end. A Content-Security-Policy allows the
 page's own script and style by their hash, pictures from the file itself, and nothing else. What is shown is for `scores` and `study`.
 """
 
 import base64
+import csv
 import hashlib
+import io
 import json
+import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from utseg.evaluate.tables import Table
+from utseg import __version__
+from utseg.errors import InputError
+from utseg.evaluate.tables import LATEX_FILE, MARKDOWN_FILE, Table, to_latex, to_markdown
 from utseg.figures.axes import COLOURS
 from utseg.figures.colours import label_colour
+from utseg.files import require_writable, write_text
 from utseg.report.cases import ShownCases
 from utseg.report.scores.comparison_tables import MARK
 from utseg.report.stacks import Stack
@@ -27,6 +35,9 @@ from utseg.report.stacks import Stack
 UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 NUMBER = re.compile(r"[<+−-]?\d|–?$")
 SMALL_PRINT = ("note", "legend", "labels_legend")
+SUFFIX = ".html"
+TABLES = "_tables"
+TABLE_FILE = re.compile(r"\d+_[a-z0-9_]*\.(csv|md|tex)")
 Fold = Literal["", "closed", "open"]
 
 
@@ -96,11 +107,6 @@ class Page:
     notices: Sequence[str]
     sections: Sequence[Section]
     cases: ShownCases | None = None
-
-    def tables(self) -> list[Table]:
-        """Every table of the page, in its order."""
-        blocks = [block for section in self.sections for block in section.blocks]
-        return [block.table for block in blocks if isinstance(block, TableBlock)]
 
 
 def note(text: str) -> Block:
@@ -224,3 +230,57 @@ def _figures(cases: ShownCases) -> Mapping[str, list[dict[str, Any]]]:
         row = drawn | {"case": figure.case_id, "why": figure.why, "models": models}
         groups.setdefault(figure.group, []).append(row)
     return groups
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written: the file, the folder of tables, how many cases, how many of them with pictures, and why others have none."""
+
+    path: Path
+    tables: Path
+    cases: int
+    pictured: int
+    notices: tuple[str, ...]
+
+
+def require_output(output: Path) -> None:
+    """Raises InputError where no page can be written there."""
+    if output.suffix != SUFFIX or output.is_dir():
+        raise InputError(f"{output}: expected a file to write whose name ends in {SUFFIX}")
+    require_writable(output.absolute().parent)
+
+
+def write_page(page: Page, output: Path, cases: int) -> Report:
+    """Writes the page and its tables."""
+    write_text(output, render(page))
+    tables = output.with_name(output.stem + TABLES)
+    blocks = [block for section in page.sections for block in section.blocks]
+    export_tables([block.table for block in blocks if isinstance(block, TableBlock)], tables)
+    return Report(output, tables, cases, len(page.cases.stacks) if page.cases else 0, tuple(page.notices))
+
+
+def made_now() -> dict[str, str]:
+    """When and by what a report is made."""
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return {"made": now, "by": f"utseg {__version__}, Python {platform.python_version()}"}
+
+
+def export_tables(tables: Sequence[Table], folder: Path) -> None:
+    """Writes `NN_TITLE.csv`, `.md` and `.tex` for each table into the folder; those of an earlier report are removed, other files stay."""
+    contents = {MARKDOWN_FILE: to_markdown(tables), LATEX_FILE: to_latex(tables)}
+    width = len(str(len(tables)))
+    for number, table in enumerate(tables, start=1):
+        # a number, so that all names differ and stand in their order, then letters and digits of the title
+        plain = re.sub(r"[^a-z0-9]+", "_", table.title.lower())[:50].strip("_")
+        name = f"{number:0{width}d}_{plain}"
+        as_csv = io.StringIO()
+        csv.writer(as_csv, lineterminator="\n").writerows([table.columns, *table.rows])
+        contents[f"{name}.csv"] = as_csv.getvalue()
+        contents[f"{name}.md"] = to_markdown([table])
+        contents[f"{name}.tex"] = to_latex([table])
+    require_writable(folder)
+    for name, content in contents.items():
+        write_text(folder / name, content)
+    for path in folder.iterdir():
+        if TABLE_FILE.fullmatch(path.name) and path.name not in contents:
+            path.unlink()

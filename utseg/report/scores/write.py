@@ -15,18 +15,21 @@ from utseg.evaluate.tables import CLINICAL_TITLE, Table, summary_tables
 from utseg.home import Home
 from utseg.report.cases import ShownCases, show_cases, with_pictures
 from utseg.report.entries import Entry, find_entries, group_columns, on_shared_cases
-from utseg.report.export import Report, made_now, require_output, write_page
 from utseg.report.page import (
     AnyBlock,
     Page,
+    Report,
     Section,
     TableBlock,
     cases_section,
     figures_section,
     folded,
+    made_now,
     models_legend,
     note,
     provenance_section,
+    require_output,
+    write_page,
 )
 from utseg.report.scores import provenance
 from utseg.report.scores.comparison_tables import Comparisons, compare_entries, comparison_tables, pair_table

@@ -17,19 +17,22 @@ from markupsafe import Markup
 from utseg.home import Home
 from utseg.report.cases import ShownCases, show_cases, with_pictures
 from utseg.report.entries import group_columns
-from utseg.report.export import Report, made_now, require_output, write_page
 from utseg.report.page import (
     AnyBlock,
     Block,
     Page,
+    Report,
     Section,
     TableBlock,
     cases_section,
     figures_section,
     folded,
+    made_now,
     models_legend,
     note,
     provenance_section,
+    require_output,
+    write_page,
 )
 from utseg.report.study import differences, runs
 from utseg.report.study.images import cloud_charts, correlation_sentence, correlation_table, feature_table
