@@ -93,10 +93,11 @@ def _of_case(
             return f"the {what} has changed since it was scored"
     scored = [(folder / image, source.frame) for image in source.images[:1]]
     raw = [(image, case.frame) for image in case.images[:1]] if case is not None else []
-    for image in (*raw, *scored) if raw_first else (*scored, *raw):
-        if image[0].is_file():
-            masks = {model: prediction}, sources.reference_labels, {model: sources.mask_labels}
-            return CaseFiles(case_id, *image, reference, source.frame, *masks)
+    for image, frame in (*raw, *scored) if raw_first else (*scored, *raw):
+        if image.is_file():
+            masks, labels = {model: prediction}, sources.reference_labels
+            numbering: dict[str, Labels] = {model: sources.mask_labels}
+            return CaseFiles(case_id, image, frame, reference, source.frame, masks, labels, numbering)
     return NO_IMAGE
 
 
