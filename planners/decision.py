@@ -1,4 +1,4 @@
-"""A planned value and why it is so; and the Plan that a full set of them makes."""
+"""`Decision`: a planned value with its reason; and the Plan that a full set of them makes."""
 
 from collections.abc import Mapping
 from typing import Any, Generic, NamedTuple, TypeVar

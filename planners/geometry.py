@@ -1,4 +1,4 @@
-"""Target spacing, and the patch that one would want of it: how large, how many halvings it bears.
+"""Rules for the target spacing and the patch: how large it should be, and how many halvings it allows.
 
 Sizes are (y, x) in pixels, spacings (y, x) in mm. Slices are never resampled across, so z plays no role.
 """

@@ -9,7 +9,7 @@ from rawfiles import LABELS, make_nifti
 from utseg.case import Case
 from utseg.compute.pool import InlineExecutor
 from utseg.evaluate import evaluate_cases
-from utseg.evaluate.records import METRICS, case_columns, to_csv
+from utseg.evaluate.records import METRIC_KEYS, case_columns, to_csv
 
 HOSTILE_CASE = "<img src=x onerror=hacked=1>"
 HOSTILE_SCRIPT = "</script><script>hacked=2</script>"
@@ -30,11 +30,11 @@ def write_scores(folder: Path, dice_by_case: dict[str, dict[str, float]], **grou
                 "label_name": name,
             }
             row |= {column: values[subject] for column, values in groups.items()}
-            row |= dict.fromkeys(METRICS, value)
+            row |= dict.fromkeys(METRIC_KEYS, value)
             row |= {"hd95_mm": 10 * (1 - value), "slices_both": 1, "slices_missed": 0, "slices_extra": 0}
             rows.append(row | {"status": "both_empty" if np.isnan(value) else "ok"})
     folder.mkdir(parents=True)
-    (folder / "metrics.csv").write_text(to_csv(rows, case_columns(("phase", *groups), metrics=METRICS)))
+    (folder / "metrics.csv").write_text(to_csv(rows, case_columns(("phase", *groups))))
     return folder
 
 
@@ -91,9 +91,9 @@ def make_cohort(folder: Path) -> Path:
 
 def write_hearts(folder: Path, scores: dict[tuple[str, str], tuple[float, float, str]]) -> Path:
     """A scores folder with one label, LV, of cases (subject, phase): Dice, HD95 in mm and status as they are given."""
-    columns = case_columns(("phase",), metrics=METRICS)
+    columns = case_columns(("phase",))
     rows = [
-        dict.fromkeys(METRICS, 1)
+        dict.fromkeys(METRIC_KEYS, 1)
         | {"case": f"{subject}_{phase}", "subject": subject, "phase": phase, "label": 1, "label_name": "LV"}
         | {"dice": dice, "surface_dice": dice, "hd95_mm": hd95, "status": status}
         for (subject, phase), (dice, hd95, status) in scores.items()

@@ -10,7 +10,7 @@ from rawfiles import LABELS, make_nifti
 
 from utseg.compute.pool import InlineExecutor
 from utseg.evaluate import evaluate_cases
-from utseg.evaluate.records import METRICS, read_metrics, to_csv
+from utseg.evaluate.records import METRIC_KEYS, read_metrics, to_csv
 from utseg.files import write_text
 from utseg.study.record import (
     CASES_FILE,
@@ -173,7 +173,7 @@ def _rows(made, run, subjects, ease, offset, rng) -> list[dict]:
                 own |= {"tested_on": f"vendor={vendor}" if made.by else "all"}
                 own |= {"seen": ("seen" if seen else "unseen") if made.by else ""}
                 own |= {"case": f"{subject}_{phase}", "subject": subject, "phase": phase, "vendor": vendor}
-                own |= {"label": LABELS[label], "label_name": label, **dict.fromkeys(METRICS, value)}
+                own |= {"label": LABELS[label], "label_name": label, **dict.fromkeys(METRIC_KEYS, value)}
                 own |= {"hd95_mm": 40 * (1 - value), "assd_mm": 12 * (1 - value), "slices_both": 1}
                 rows.append(
                     own | {"slices_missed": 0, "slices_extra": 0, "status": "both_empty" if neither else "ok"}

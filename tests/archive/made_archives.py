@@ -13,7 +13,7 @@ from typing import Any
 from tiny_models import make_run_folder
 
 from utseg.commands import import_model
-from utseg.evaluate.records import METRICS, case_columns, to_csv
+from utseg.evaluate.records import METRIC_KEYS, case_columns, to_csv
 from utseg.evaluate.summary import summarise
 from utseg.files import write_json, write_text
 
@@ -32,7 +32,7 @@ def make_finished_run(
     rows = made_rows(first)
     validation = folder / "validation"
     validation.mkdir()
-    write_text(validation / "metrics.csv", to_csv(rows, case_columns(COLUMNS, metrics=METRICS)))
+    write_text(validation / "metrics.csv", to_csv(rows, case_columns(COLUMNS)))
     write_json(validation / "summary.json", summarise(rows, COLUMNS))
     record = json.loads((folder / "run.json").read_text())
     record["validation_cases"] = [f"miller{first + number}" for number in range(4)]
@@ -50,7 +50,7 @@ def made_rows(first: int = 0) -> list[dict[str, Any]]:
             "hospital_number": str(4711 + first + number),
             "label": value,
             "label_name": name,
-            **dict.fromkeys(METRICS, 0.5 + 0.01 * (first + number) * value),
+            **dict.fromkeys(METRIC_KEYS, 0.5 + 0.01 * (first + number) * value),
             "status": "both",
         }
         for number in range(4)

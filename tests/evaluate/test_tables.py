@@ -5,7 +5,7 @@ import math
 import pytest
 
 from utseg.errors import InputError
-from utseg.evaluate.records import METRICS, case_columns, read_metrics, to_csv
+from utseg.evaluate.records import METRIC_KEYS, case_columns, read_metrics, to_csv
 from utseg.evaluate.tables import Table, interval, latex_text, number, to_latex, to_markdown
 
 TABLE = Table("A_B", ("group", "Dice"), (("x|y", "0.9 … 1.0"), ("50 %_{a}", "–")), "p & q")
@@ -30,9 +30,9 @@ def test_numbers_that_are_not_there_are_a_dash():
 
 def test_metrics_come_back_as_they_were(tmp_path):
     row = {"case": "a,b", "subject": "a", "vendor": "A", "label": 1, "label_name": "LV", "status": "ok"}
-    row |= dict.fromkeys(METRICS, 0.5) | {"hd95_mm": math.nan}
+    row |= dict.fromkeys(METRIC_KEYS, 0.5) | {"hd95_mm": math.nan}
     path = tmp_path / "metrics.csv"
-    path.write_text(to_csv([row], case_columns(("vendor",), metrics=METRICS)))
+    path.write_text(to_csv([row], case_columns(("vendor",))))
     (read,) = read_metrics(path)
     assert math.isnan(read.pop("hd95_mm")) and math.isnan(row.pop("hd95_mm")) and read == row
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from utseg.figures.colours import LABEL_COLOURS, label_colour
+from utseg.figures.colours import COLOURS, label_colours
 from utseg.figures.montage import (
     GAP,
     HEADER,
@@ -50,10 +50,10 @@ def disc(shape=(4, 80, 80), radius=20):
 def test_outlines_are_in_the_labels_colours():
     pixels = draw(disc(), image_ZYX=np.tile(np.linspace(0, 0.2, 80, dtype=np.float32), (4, 80, 1)))
     body = pixels[HEADER:]
-    assert near(body, label_colour(1)).sum() > 100
-    assert near(body, label_colour(2)).sum() > 100
-    assert not near(body, label_colour(3), within=30).any()
-    assert near(pixels[:HEADER], label_colour(3)).sum() >= 12 * 12  # the legend names every label
+    assert near(body, COLOURS[0]).sum() > 100
+    assert near(body, COLOURS[1]).sum() > 100
+    assert not near(body, COLOURS[2], within=30).any()
+    assert near(pixels[:HEADER], COLOURS[2]).sum() >= 12 * 12  # the legend names every label
 
 
 def test_what_is_measured_on_the_picture_is_in_mm():
@@ -65,7 +65,7 @@ def test_what_is_measured_on_the_picture_is_in_mm():
     label = (np.hypot((y - 59.5) * 1.0, (x - 29.5) * 2.0) < radius_mm).astype(np.uint8)[np.newaxis]
     pixels = draw(label, (8.0, 1.0, 2.0), dark, {"LV": 1})
     body = pixels[HEADER:]
-    rows, columns = np.nonzero(near(body, label_colour(1), within=150))
+    rows, columns = np.nonzero(near(body, COLOURS[0], within=150))
     white = near(body[-9:], "#F0F0F0", within=20)
     per_mm = white.sum(axis=1).max() / 50
     assert np.ptp(rows) / per_mm == pytest.approx(2 * radius_mm, abs=2.5)
@@ -101,10 +101,21 @@ def test_the_layout_is_a_header_and_a_grid():
     assert pixels.shape[0] == HEADER + 2 * grid.height + GAP
 
 
-def test_each_value_has_its_colour():
-    assert label_colour(1) == LABEL_COLOURS[0]
-    assert label_colour(len(LABEL_COLOURS) + 1) == LABEL_COLOURS[0]
-    assert len(set(LABEL_COLOURS)) == len(LABEL_COLOURS)
+def test_a_structure_has_its_colour_however_a_dataset_numbers_it():
+    mnms = label_colours(LABELS)
+    assert mnms == dict(zip(("LV", "MYO", "RV"), COLOURS, strict=False))
+    assert label_colours({"background": 0, "RV": 1, "MYO": 2, "LV": 3}) == mnms
+    assert label_colours({"right ventricle": 4, "scar": 9})["right ventricle"] == mnms["RV"]
+
+
+def test_other_labels_take_the_remaining_colours_by_value():
+    assert label_colours({"scar": 9, "fat": 2, "RV": 1}) == {
+        "scar": COLOURS[1],
+        "fat": COLOURS[0],
+        "RV": COLOURS[2],
+    }
+    many = label_colours({f"label {value}": value for value in range(1, 10)})
+    assert list(many.values()) == [*COLOURS, *COLOURS[:2]] and len(set(COLOURS)) == len(COLOURS)
 
 
 def test_texts_are_in_the_file():
@@ -123,7 +134,7 @@ def test_reference_and_prediction_stand_beside_the_image():
     picture = comparison_montage(dark, label, np.zeros_like(label), (1.5, 1.5), LABELS, "case")
     image, reference, prediction = np.array_split(np.asarray(picture).astype(int)[HEADER + 20 :], 3, axis=1)
     for value in (1, 2):
-        drawn = [near(part, label_colour(value)).sum() for part in (image, reference, prediction)]
+        drawn = [near(part, COLOURS[value - 1]).sum() for part in (image, reference, prediction)]
         assert drawn[1] > 50 and drawn[0] == drawn[2] == 0
 
 

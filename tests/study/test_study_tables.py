@@ -8,7 +8,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from utseg.evaluate.records import METRICS, METRICS_FILE, case_columns, to_csv
+from utseg.evaluate.records import METRIC_KEYS, METRICS_FILE, case_columns, to_csv
 from utseg.evaluate.subjects import bootstrap_interval
 from utseg.study.jobs import test_folder as folder_of_test
 from utseg.study.record import RESULTS_COLUMNS, StudyRun, Subjects
@@ -48,7 +48,7 @@ def write_metrics(folder, seed=0, vendors="ABC"):
         for phase in ("ED", "ES"):
             for value, label in enumerate(LABELS, start=1):
                 empty = number == 5 and label == "MYO"
-                scores = {metric: random.random() for metric in METRICS}
+                scores = {metric: random.random() for metric in METRIC_KEYS}
                 scores |= {"dice": 0.0, "hd95_mm": math.nan, "assd_mm": math.nan} if empty else {}
                 own = {"case": f"s{number}_{phase}", "subject": f"s{number}", "phase": phase}
                 own |= {
@@ -59,7 +59,7 @@ def write_metrics(folder, seed=0, vendors="ABC"):
                 }
                 rows.append(own | scores | {"status": "prediction_empty" if empty else "ok"})
     folder.mkdir(parents=True)
-    columns = case_columns(("phase", "vendor", "age"), metrics=METRICS)
+    columns = case_columns(("phase", "vendor", "age"))
     (folder / METRICS_FILE).write_text(to_csv(rows, columns))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from utseg.archive.manifest import SUMMARY, Cohort, GroupScores, Scores, ScoreTable
 from utseg.errors import UtsegError
-from utseg.evaluate.records import METRICS, METRICS_FILE, read_metrics
+from utseg.evaluate.records import METRIC_KEYS, METRICS_FILE, read_metrics
 from utseg.evaluate.summary import summarise
 from utseg.files import read_json
 from utseg.fingerprint.model import FINGERPRINT_FILE, CaseFingerprint, read_fingerprint
@@ -86,7 +86,7 @@ def score_tables(runs: Mapping[str, tuple[Path, Scores]]) -> list[ScoreTable]:
         cases = [{row["case"] for row in of_run} for of_run in rows]
         if sum(map(len, cases)) == len(set().union(*cases)) > 0:
             together = [row for of_run in rows for row in of_run]
-            fixed = {"case", "subject", "label", "label_name", "status", *METRICS}
+            fixed = {"case", "subject", "label", "label_name", "status", *METRIC_KEYS}
             columns = [column for column in together[0] if column not in fixed]
             scores = _shareable(summarise(together, columns), "the scores")
             return [ScoreTable(runs=tuple(runs), scores=scores)]

@@ -1,4 +1,4 @@
-"""Work in a process of its own, for a thread that waits for it: here, or on a worker of a cluster.
+"""Run a Python module as a child process, here or on a cluster's worker; it ends with its parent. Nothing is retried here.
 
 The parent calls `run_child`, the child's module `as_child`. The child's input is a pipe to its parent: once that is closed, by
 `stop_children` or by the parent's end, the child saves and ends. How it ended stands in a file that the parent names.

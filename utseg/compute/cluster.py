@@ -1,4 +1,4 @@
-"""A Dask cluster as the executor of parallel work: connects, hands out work, takes back results.
+"""A Dask cluster as an executor: connect, hand out work, take back results. What Dask retries is said in `docs/CLUSTER.md`.
 
 The cluster (scheduler, workers, their number, GPUs and memory) is started and ended by its owner; workers read and write the same paths as
 this machine. Nothing waits for ever: each way of losing workers ends in an error.

@@ -1,4 +1,4 @@
-"""The one seam for parallel work: any `concurrent.futures.Executor`, a process pool by default (`cluster.py` has another).
+"""Run a function over many items in worker processes or on any executor: results, errors, dead workers; `run_each` retries.
 
 A worker that dies is named with the items it may have held; nothing waits forever. At most a few items per worker are under way, so
 memory does not grow with their number.

@@ -1,1 +1,1 @@
-"""What is shown of the walk on the synthetic cohort: `utseg_demo`."""
+"""The table and the pictures that `utseg_demo` shows."""

@@ -1,4 +1,4 @@
-"""What the demo shows of its test subjects: a table of Dice by vendor, and of each vendor a picture of the case in the middle."""
+"""The demo's results: a table of Dice by vendor, and a picture of each vendor's case of median Dice."""
 
 import math
 from collections.abc import Mapping, Sequence

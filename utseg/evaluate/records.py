@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from utseg.errors import InputError
-from utseg.evaluate.metrics import METRICS as REGISTRY
-from utseg.evaluate.metrics import Row
+from utseg.evaluate.metrics import METRICS, Row
+from utseg.evaluate.official import OFFICIAL_METRICS
 
 METRICS_FILE = "metrics.csv"
 SLICES_FILE = "slices.csv"
@@ -21,9 +21,20 @@ REGIONS_FILE = "regions.csv"
 CLINICAL_FILE = "clinical.csv"
 OFFICIAL_FILE = "official_utnet.csv"
 
-METRICS = tuple(metric.key for metric in REGISTRY if metric.of_slices or "volume" in metric.scopes)
-SLICE_METRICS = tuple(metric.key for metric in REGISTRY if metric.of_masks and "slice" in metric.scopes)
-REGION_METRICS = tuple(metric.key for metric in REGISTRY if metric.of_masks and "region" in metric.scopes)
+METRIC_KEYS = tuple(metric.key for metric in METRICS if metric.of_slices or "volume" in metric.scopes)
+
+
+def _in_scope(scope: str) -> list[str]:
+    return [metric.key for metric in METRICS if metric.of_masks and scope in metric.scopes]
+
+
+# What each file with a row for each case and label has after the label, in this order; metrics in that of their registry.
+CASE_FILES: Mapping[str, Sequence[str]] = {
+    METRICS_FILE: (*METRIC_KEYS, "status"),
+    SLICES_FILE: ("slice", "region", *_in_scope("slice"), "status"),
+    REGIONS_FILE: ("region", "slices", *_in_scope("region"), "status"),
+    OFFICIAL_FILE: OFFICIAL_METRICS,
+}
 
 
 def to_csv(rows: Iterable[Row], columns: Sequence[str]) -> str:
@@ -36,9 +47,9 @@ def to_csv(rows: Iterable[Row], columns: Sequence[str]) -> str:
     return buffer.getvalue()
 
 
-def case_columns(groups: Sequence[str], *, between: Sequence[str] = (), metrics: Sequence[str]) -> list[str]:
-    """The columns of a file with a row for each case and label (and what stands `between`)."""
-    return ["case", "subject", *groups, "label", "label_name", *between, *metrics, "status"]
+def case_columns(groups: Sequence[str], file: str = METRICS_FILE) -> list[str]:
+    """The columns, in order, of one of CASE_FILES."""
+    return ["case", "subject", *groups, "label", "label_name", *CASE_FILES[file]]
 
 
 def group_columns_of(row: Iterable[str]) -> tuple[str, ...]:
@@ -61,7 +72,9 @@ def read_metrics(path: Path, more: Sequence[str] = ()) -> list[Row]:
     """
     required = {*more, "case", "subject", "label_name", "dice", "status"}
     return read_rows(
-        path, required, {"label": lambda text: int(text) if text else ""} | dict.fromkeys(METRICS, _number)
+        path,
+        required,
+        {"label": lambda text: int(text) if text else ""} | dict.fromkeys(METRIC_KEYS, _number),
     )
 
 

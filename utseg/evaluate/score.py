@@ -21,16 +21,14 @@ from utseg.case import Case
 from utseg.compute.pool import InlineExecutor, process_pool, run_all
 from utseg.evaluate.clinical import clinical_measures, summarise_clinical
 from utseg.evaluate.metrics import Definition, Row
-from utseg.evaluate.official import OFFICIAL_METRICS, official_means, official_utnet_scores
+from utseg.evaluate.official import official_means, official_utnet_scores
 from utseg.evaluate.pairs import MaskPair, UnrecordedSide, count_overlap, match, require_plausible
 from utseg.evaluate.records import (
+    CASE_FILES,
     CLINICAL_FILE,
-    METRICS,
     METRICS_FILE,
     OFFICIAL_FILE,
-    REGION_METRICS,
     REGIONS_FILE,
-    SLICE_METRICS,
     SLICES_FILE,
     case_columns,
     clinical_columns,
@@ -48,13 +46,6 @@ from utseg.predict.record import predicted_cases, seen_in_training
 logger = logging.getLogger("utseg")
 SUMMARY_FILE = "summary.json"
 INLINE = 2
-# Of each file with a row for each case and label: columns between label and metrics, and metrics.
-CASE_FILES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
-    METRICS_FILE: ((), (*METRICS, "status")),
-    SLICES_FILE: (("slice", "region"), (*SLICE_METRICS, "status")),
-    REGIONS_FILE: (("region", "slices"), (*REGION_METRICS, "status")),
-    OFFICIAL_FILE: ((), OFFICIAL_METRICS),
-}
 ALWAYS = (METRICS_FILE, SLICES_FILE)
 
 
@@ -150,10 +141,8 @@ def _write(
     }
     tables = summary_tables(summary)
     texts: dict[str, str | None] = {
-        name: to_csv(rows[name], case_columns(columns, between=between, metrics=metrics)[:-1])
-        if rows[name] or name in ALWAYS
-        else None
-        for name, (between, metrics) in CASE_FILES.items()
+        name: to_csv(rows[name], case_columns(columns, name)) if rows[name] or name in ALWAYS else None
+        for name in CASE_FILES
     }
     texts[CLINICAL_FILE] = to_csv(clinical.rows, clinical_columns(columns)) if clinical else None
     texts |= {MARKDOWN_FILE: to_markdown(tables), LATEX_FILE: to_latex(tables)}

@@ -1,4 +1,4 @@
-"""Tables of a summary for people: Markdown for a README, LaTeX for a paper. One content, two forms.
+"""A summary as Markdown for a README and as LaTeX for a paper. (The CSV files and their columns are in `records.py`.)
 
 Counts of empty structures stand beside every mean. Which numbers are in a summary is decided in `summary.py`.
 """

@@ -1,18 +1,32 @@
-"""The colours of labels, the same in every picture, and images as grey values."""
+"""The colours of structures and other labels, the same in every picture, and images as grey values."""
 
+from collections.abc import Mapping
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-# of label value 1, 2, …: distinguishable with colour-blind eyes (Okabe and Ito, 2008)
-LABEL_COLOURS = ("#E69F00", "#009E73", "#56B4E9", "#CC79A7", "#F0E442", "#0072B2", "#D55E00")
+from utseg.cardiac.structures import HEART, find_structures
+
+# distinguishable with colour-blind eyes (Okabe and Ito, 2008)
+COLOURS = ("#E69F00", "#009E73", "#56B4E9", "#CC79A7", "#F0E442", "#0072B2", "#D55E00")
+STRUCTURE_COLOURS = dict(zip(HEART, COLOURS, strict=False))
 GREY_PERCENTILES = (1.0, 99.0)
 
 
-def label_colour(value: int) -> str:
-    """The colour of a label value ≥ 1."""
-    return LABEL_COLOURS[(value - 1) % len(LABEL_COLOURS)]
+def label_colours(labels: Mapping[str, int]) -> dict[str, str]:
+    """The colour of each label by its name, background left out.
+
+    A structure of the heart has its own, however a dataset numbers it; other labels take the remaining colours by their values.
+    """
+    roles = {name: role for role, name in find_structures(labels).names.items()}
+    colours = {name: STRUCTURE_COLOURS[role] for name, role in roles.items()}
+    left = cycle([colour for colour in COLOURS if colour not in colours.values()])
+    for name in sorted(labels, key=labels.__getitem__):
+        if labels[name] > 0 and name not in colours:
+            colours[name] = next(left)
+    return {name: colours[name] for name in labels if labels[name] > 0}
 
 
 def grey_values(image: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:

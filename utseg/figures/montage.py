@@ -16,7 +16,7 @@ from PIL.Image import Image as Picture
 from PIL.ImageFont import load_default
 from PIL.PngImagePlugin import PngInfo
 
-from utseg.figures.colours import grey_values, label_colour
+from utseg.figures.colours import grey_values, label_colours
 from utseg.figures.outlines import contours, drawing_order
 from utseg.figures.windows import bar_length_mm, shown_slices, window_around
 
@@ -140,11 +140,12 @@ def _cell(
     picture = Image.fromarray(grey_YX).resize(fine, Image.Resampling.BICUBIC).convert("RGB")
     pen = ImageDraw.Draw(picture)
     scale_yx = np.array(fine[::-1]) / grey_YX.shape
-    values = [value for value in labels.values() if value > 0]
+    colours = {labels[name]: colour for name, colour in label_colours(labels).items()}
+    values = list(colours)
     for value in (values[index] for index in drawing_order(label_YX, values)):
         for outline_N2 in contours(label_YX == value):
             points = [(x, y) for y, x in (outline_N2 * scale_yx).tolist()]
-            pen.line(points, label_colour(value), width=round(LINE * FINER), joint="curve")
+            pen.line(points, colours[value], width=round(LINE * FINER), joint="curve")
     picture = picture.reduce(FINER)
     _write(ImageDraw.Draw(picture), (4, 2), caption)
     return picture
@@ -166,7 +167,7 @@ def _write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str) -> None:
 def _header(title: str, labels: Mapping[str, int], width: int) -> Picture:
     """The title and, at the right, the labels' names in their colours. Wider than asked for where the text is."""
     font = load_default(FONT)
-    colours = {name: label_colour(value) for name, value in labels.items() if value > 0}
+    colours = label_colours(labels)
     widths = {name: math.ceil(font.getlength(name)) + 34 for name in colours}
     least = math.ceil(font.getlength(title)) + 20 + sum(widths.values())
     picture = Image.new("RGB", (max(width, least), HEADER), BACKGROUND)

@@ -1,4 +1,4 @@
-"""One scan under two names: subjects that share a scan, in any frame or channel, count as one subject wherever subjects are the unit.
+"""Count subjects that share a scan as one. What is the same scan is said by `CaseFingerprint.scans` and `rawdata/voxels.py`.
 
 Files keep the names that the dataset gives; who is whose twin is worked out from checksums where it matters. Nothing is read here.
 """

@@ -1,4 +1,4 @@
-"""What probabilities say of their own mask: the Dice to expect, how far members agree, and the entropy of each voxel.
+"""Estimate a mask's Dice, the agreement of models, and the entropy of each voxel from predicted probabilities.
 
 Members are whatever predicted the same voxels: each network, and each view of it (mirrored, turned). p_i is member i's probability of a
 label at a voxel, M their number, p̄ their mean, m the mask (1 where it has the label), Σ runs over voxels.

@@ -1,4 +1,4 @@
-"""Test-time augmentation: the ways a network is shown the same window, each with its way back, and which of them training allows.
+"""Test-time augmentation: mirror and turn windows, map predictions back, and know which of it training allows.
 
 A view mirrors the window, or turns it about its centre, or both. What a network says of it is brought back to the window: exactly where
 it was mirrored, by linear interpolation where it was turned. A turned view sees neighbours of the window in its corners and not the

@@ -1,4 +1,4 @@
-"""Follows every storage that operations make, from creation until it is freed.
+"""Record when the memory of each tensor is allocated and freed, to find the peak.
 
 Works on real and on fake tensors alike. Sees what the dispatcher sees: not the inside of a kernel or its workspace. Imports torch.
 """

@@ -1,4 +1,4 @@
-"""What networks are and cost: parameters, multiply-accumulates, peak memory of a training step. Nothing is allocated or trained."""
+"""Count parameters, multiply-accumulates and training memory of each network. Nothing is allocated or trained."""
 
 import inspect
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a plan is made for."""
+"""`Target`: the network, how it is trained, and the memory of its device, for which a plan is made."""
 
 from dataclasses import dataclass
 

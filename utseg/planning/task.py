@@ -1,4 +1,4 @@
-"""What a network is asked to do, as one value: by it networks are built, and their memory and work counted."""
+"""`NetworkTask`: all that is needed to build a network, and to count its memory and work."""
 
 import json
 from collections.abc import Mapping

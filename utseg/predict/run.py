@@ -1,4 +1,4 @@
-"""What became of each case of a prediction: what is kept, what failed, what was written, and the record of it on disk.
+"""Track each case of a prediction (there already, failed, written), and write the record of it.
 
 The record is written while the work goes on, so that a run that is killed loses little; what is on no record is made again. Nothing is
 read, predicted or restored here.

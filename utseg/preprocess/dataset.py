@@ -1,4 +1,4 @@
-"""A raw dataset on its way to training: fingerprint, plan, splits, slices, each kept where it is there and still true.
+"""Make fingerprint, plan, splits and slices of a raw dataset, each reused where it is there and still true.
 
 The gate and the planner run before anything is written. What a person edited (`plan.json`, `splits.json`) is never overwritten silently.
 Nothing is measured, decided or resampled here.

@@ -1,4 +1,4 @@
-"""What the native layouts of cine challenges have in common: files by their stem, and a cine whose ED and ES frames are not known.
+"""Shared by the readers of M&Ms and ACDC: find files by their stem, and make a case of every frame where ED and ES are not known.
 
 Of images only headers are read here.
 """

@@ -1,4 +1,4 @@
-"""The bytes of a file, plain or compressed, without ever holding more than what is asked for; and what a file is, by its first bytes.
+"""Read files, plain or compressed, in bounded memory, and recognise a format by its first bytes.
 
 A compressed stream is read to its end, so that every CRC and length in it is checked.
 """

@@ -1,4 +1,4 @@
-"""The ways that scans lie: which of a training set's ways a new scan lies, and how to turn it if it lies in none.
+"""In-plane orientation: compare a scan's with the training scans', and say how to turn it where it differs.
 
 A way is where rows and columns of the slices point to in the patient: all that a network sees. A *nominal* way is that of a header whose
 writer had no directions to write (axes along R, A, S or opposite, origin at 0, as all of ACDC's): it turns no scan for certain.

@@ -1,4 +1,4 @@
-"""The page: sections of blocks, its HTML from template, style and script in one file that asks nothing of any network, and its tables.
+"""Render a report, sections of blocks, as one self-contained HTML file, and write its tables.
 
 Everything is escaped by jinja2 or markupsafe; data for the script is JSON in which no tag can end. A Content-Security-Policy allows the
 page's own script and style by their hash, pictures from the file itself, and nothing else. What is shown is for `scores` and `study`.
@@ -26,7 +26,7 @@ from utseg import __version__
 from utseg.errors import InputError
 from utseg.evaluate.tables import LATEX_FILE, MARKDOWN_FILE, Table, to_latex, to_markdown
 from utseg.figures.axes import COLOURS
-from utseg.figures.colours import label_colour
+from utseg.figures.colours import label_colours
 from utseg.files import require_writable, write_text
 from utseg.report.cases import ShownCases
 from utseg.report.scores.comparison_tables import MARK
@@ -150,7 +150,7 @@ def render(page: Page) -> str:
     )
     cases = page.cases
     numbers = {case: number for number, case in enumerate(cases.order)} if cases else {}
-    colours = {name: label_colour(max(value, 1)) for name, value in cases.labels.items()} if cases else {}
+    colours = label_colours(cases.labels) if cases else {}
     return (
         _environment()
         .get_template("page.html")

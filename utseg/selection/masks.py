@@ -1,4 +1,4 @@
-"""Out-of-fold masks: which are there already, by which weights, views and images; and those of pairs, which are made here.
+"""Find the out-of-fold masks that are there, by weights, views and images, and make those of pairs of models.
 
 The masks of a pair are of the mean of both models' probabilities, each of the fold that held the case back. They stay in
 `selection/pairs/A+B/FOLD/` with their `prediction.json`, and are not made again as long as images, weights and masks are those on record.

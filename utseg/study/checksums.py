@@ -1,4 +1,4 @@
-"""What runs are known by: SHA-256 of raw files, of their voxels, and of the code that trains; and that no scan is on two sides of a run.
+"""Checksums of raw files, voxels and the code that trains; refuses a scan that is both trained on and tested.
 
 A file whose size and time of change are those on record is not read again. Checksums are by content: a dataset may be moved or renamed.
 """

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from utseg.errors import ArtefactError
 from utseg.evaluate.metrics import EMPTIES, metrics_for
-from utseg.evaluate.records import METRICS, case_columns
+from utseg.evaluate.records import METRIC_KEYS, case_columns
 from utseg.files import write_text
 from utseg.settings import Settings, read_model
 
@@ -27,7 +27,7 @@ RUN_COLUMNS = ("run", "network", "plan", "variant", "part", "seed", "fold", "tra
 CASES_COLUMNS_FIRST = (*RUN_COLUMNS, "dataset", "tested_on", "seen")
 """The first columns of `cases.csv`; those of `metrics.csv` follow (case, subject, group columns, label, label_name, metrics, status)."""
 MAIN = metrics_for("interval")
-MEANS = tuple(metric for metric in METRICS if metric not in MAIN)
+MEANS = tuple(metric for metric in METRIC_KEYS if metric not in MAIN)
 """The metrics of which `results.csv` has the mean only; of the others it has deviation and interval, too."""
 RESULTS_COLUMNS = (
     *("run", "network", "parameters", "gmac", "trained_on", "tested_on", "group", "label", "n", "cases"),
@@ -108,7 +108,7 @@ class StudyRecord(Settings):
 
 def cases_columns(groups: Sequence[str]) -> list[str]:
     """The columns of `cases.csv` for these group columns (phase among them where it is known)."""
-    return [*CASES_COLUMNS_FIRST, *case_columns(groups, metrics=METRICS)]
+    return [*CASES_COLUMNS_FIRST, *case_columns(groups)]
 
 
 def write_study(record: StudyRecord, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What each run of a study is: a checksum of all that determines it, which names its folder. Equal runs of any study are one."""
+"""Compute the checksum of all that determines a study's run, which names its folder, so that equal runs of any study are shared."""
 
 import math
 from concurrent.futures import Executor

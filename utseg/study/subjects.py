@@ -1,4 +1,4 @@
-"""Who trains, who validates, who is tested: the training sets and test cases of a study, and the proof that they have nobody in common.
+"""Choose a study's training, validation and test subjects, and prove that no subject is on two sides.
 
 Only what a raw dataset says of its cases is used: subject, partition, group columns, whether there is a label. Every choice is seeded
 and stratified; the same dataset gives the same lists. No pixel is read here; that two subjects are one and the same scan is found by

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from utseg.evaluate.metrics import EMPTIES, Row
-from utseg.evaluate.records import METRICS, METRICS_FILE, read_metrics, to_csv
+from utseg.evaluate.records import METRIC_KEYS, METRICS_FILE, read_metrics, to_csv
 from utseg.evaluate.subjects import mean_over_subjects, statistics
 from utseg.evaluate.summary import mean_over_labels
 from utseg.files import write_text
@@ -99,7 +99,7 @@ def _by_label(rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:
     for label in dict.fromkeys(str(row["label_name"]) for row in rows):
         own = [row for row in rows if row["label_name"] == label]
         yield label, _summary(own) | _empties(own)
-    yield MEAN_LABEL, _summary(mean_over_labels(rows, METRICS)) | _empties(rows)
+    yield MEAN_LABEL, _summary(mean_over_labels(rows, METRIC_KEYS)) | _empties(rows)
 
 
 def _empties(rows: Sequence[Row]) -> Row:

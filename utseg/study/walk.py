@@ -1,4 +1,4 @@
-"""One run of a study: train, check who was trained on, predict the test cases, score them, write what came of it.
+"""Execute one run of a study: train, check who was trained on, predict the test cases, score them, write the outcome.
 
     python -m utseg.study.walk RUN_FOLDER
 

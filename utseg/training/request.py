@@ -1,4 +1,4 @@
-"""What a command asks of a trainer."""
+"""`TrainRequest`: the options of one training run, as the command passes them on."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who may work in a run's folder: a new run, the same run resumed, or nobody.
+"""Lock a run's folder, and check that `--resume` continues the run that was started there.
 
 A resumed run must be the run that was started: plan, recipe, data, cases and seed are compared key by key.
 """

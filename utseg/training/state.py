@@ -1,4 +1,4 @@
-"""Where a run is between two iterations, made from the seed or from a checkpoint."""
+"""The state of a run between two iterations, network, optimizer and counters, made from the seed or from a checkpoint."""
 
 import logging
 import random

@@ -1,7 +1,7 @@
-"""`--max-time`: how many iterations fit, from a measured throughput. The schedule then has that length, so that a run of ten minutes
-ends with a decayed learning rate, validated, like one of ten days.
+"""Fit the length of a training into `--max-time`, from the measured time of an iteration and of validation.
 
-The measuring steps are thrown away: the run that follows depends on the seed and the number of iterations only.
+The schedule then has that length: a run of ten minutes ends with a decayed learning rate, validated, like one of ten days. The measuring
+steps are thrown away: the run that follows depends on the seed and the number of iterations only.
 """
 
 import logging

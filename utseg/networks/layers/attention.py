@@ -1,4 +1,4 @@
-"""Efficient attention of UTNet: every pixel asks, reduce_size² resized keys answer; cost and memory are linear in pixels.
+"""UTNet's efficient attention: queries from every pixel, keys and values from a map resized to reduce_size².
 
 One implementation for encoder (self-attention) and decoder (the skip asks, the coarser map answers). Logits are
 (q·kᵀ + position) · dim_head^-½. Gao, Zhou, Metaxas, *UTNet*, MICCAI 2021, section 2.1; there is no pixel-by-pixel matrix anywhere.

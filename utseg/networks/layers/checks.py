@@ -1,4 +1,4 @@
-"""What settings of networks may be: types of their parameters, by which `build_network` checks them, and relations between several."""
+"""Types of network settings, by which `build_network` checks them, and checks of relations between several."""
 
 from typing import Annotated, Literal
 

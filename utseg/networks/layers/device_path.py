@@ -1,4 +1,4 @@
-"""Which formulation of a layer runs: some have one for CPUs and one for GPUs. A dry run on tensors without values asks for either."""
+"""Choose between the CPU and the GPU implementation of a layer. A dry run on tensors without values may choose either."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

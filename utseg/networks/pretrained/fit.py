@@ -1,4 +1,4 @@
-"""Says how published weights differ from what a network needs, in one line."""
+"""Check that published weights fit a network, and say in one line where they do not."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Cells and sentences that say what a difference is."""
+"""Format differences between models as table cells and sentences."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""A study's scores as arrays, and the one way in which runs are averaged.
+"""Load a study's scores into arrays, and average them over runs, labels and subjects in one way.
 
 A `Side` says which scores count, by run and case: "the runs that saw the vendor", "UNet, trained on A, tested on B". Everything that a
 report says of scores is a mean over a side, or a difference of two, made by `averaged`: over runs first, then over labels; a structure
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from utseg.errors import InputError
 from utseg.evaluate.compare import counted_in_test
 from utseg.evaluate.metrics import EMPTIES, METRIC, Row, metrics_for
-from utseg.evaluate.records import METRICS, read_metrics
+from utseg.evaluate.records import METRIC_KEYS, read_metrics
 from utseg.evaluate.subjects import mean_defined, statistics
 from utseg.study.record import (
     CASES_COLUMNS_FIRST,
@@ -260,7 +260,7 @@ def _arrays(
     names = {row["label_name"] for _, row in rows}
     labels = [*(name for name in record.labels if name in names), *sorted(names - set(record.labels))]
     shape = len(runs), len(cases), len(labels)
-    values = {metric: np.full(shape, np.nan) for metric in METRICS if rows and metric in rows[0][1]}
+    values = {metric: np.full(shape, np.nan) for metric in METRIC_KEYS if rows and metric in rows[0][1]}
     tested, status = np.zeros(shape[:2], bool), np.zeros(shape, np.int8)
     saw = np.full(shape[:2], -1, np.int8)
     case_index = {key: index for index, key in enumerate(cases)}
