@@ -81,28 +81,20 @@ def test_killed_and_stopped_and_restarted_it_ends_with_the_very_same_weights(hom
     folder = broken.joinpath(*FOLDER)
 
     process = started(broken, *words, options=("--max-restarts", 1))
-    done = 0
-    for rank in (1, 0):  # all are started again after the first, and end with the second
-        wait_for_epochs(folder, done + 2, process)
-        ranks = [torchrun.rank_process(process, number) for number in (0, 1)]
-        os.kill(ranks[rank], signal.SIGKILL)
-        killed = time.monotonic()
-        while any(map(torchrun.is_running, ranks)) and time.monotonic() < killed + 30:
-            time.sleep(0.02)
-        assert not any(map(torchrun.is_running, ranks))
-        done = len(losses(folder))
-    result = torchrun.finish(process)
-    assert result.returncode not in (0, None)
-    assert "error: another process of this run has ended" in result.stderr
-    assert "rank      : 0" in result.stderr and "SIGKILL" in result.stderr  # torchrun names it
-    alone = copied(broken, tmp_path / "alone")
-
-    process = started(broken, *words, "--resume")
-    wait_for_epochs(folder, done + 2, process)
+    wait_for_epochs(folder, 2, process)
+    ranks = [torchrun.rank_process(process, number) for number in (0, 1)]
+    os.kill(ranks[1], signal.SIGKILL)
+    killed = time.monotonic()
+    while any(map(torchrun.is_running, ranks)) and time.monotonic() < killed + 30:
+        time.sleep(0.02)
+    assert not any(map(torchrun.is_running, ranks)), "both end, and torchrun starts both again"
+    wait_for_epochs(folder, len(losses(folder)) + 2, process)
     process.send_signal(signal.SIGTERM)
     result = torchrun.finish(process)
+    assert "error: another process of this run has ended" in result.stderr
     assert result.stderr.count("all is saved; the same command with --resume goes on") == 1, result.stderr
     assert result.returncode not in (0, None)
+    alone = copied(broken, tmp_path / "alone")
 
     result = torchrun.finish(started(broken, *words, "--resume"))
     assert result.returncode == 0, result.stderr

@@ -153,8 +153,8 @@ def fit_to_time(
     if most < 1:
         least = (native_validation_s + validation_s + 2 * iteration_s) / (1 - SAFETY)
         raise TimeTooShort(
-            f"--max-time is too short: an iteration takes {iteration_s:.2g} s, validation {validation_s:.2g} s, "
-            f"at native resolution about {native_validation_s:.2g} s; {max(available_s, 0):.0f} s are left, {least:.0f} s are needed"
+            f"--max-time is too short: an iteration takes {iteration_s:.3g} s, validation {validation_s:.0f} s, "
+            f"at native resolution about {native_validation_s:.0f} s; {max(available_s, 0):.0f} s are left, {least:.0f} s are needed"
         )
     per_epoch = min(planned_iterations_per_epoch, max(1, most // LEAST_EPOCHS))
     epochs = most // per_epoch
