@@ -43,9 +43,9 @@ class Matching:
         return np.asarray(values[mask])
 
     def channel_order(self) -> list[int]:
-        """For each channel in our order, background first, the channel of the same label in theirs. Values have no gaps."""
+        """For each channel in our order, background first, the channel of the same label in theirs; of a value in a gap, the same."""
         order = {0: 0} | {self.ours[name]: self.theirs[other] for name, other in self.names.items()}
-        return [order[channel] for channel in range(len(order))]
+        return [order.get(channel, channel) for channel in range(max(order) + 1)]
 
 
 def structures(labels: Labels) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """Imports that fail or are killed at any step: every model is there whole, old or new, and nothing lies about."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,9 @@ MODELS = ("a_2d/UNet", "a_2d/UTNet")
 Files = dict[str, bytes]
 
 
-def write_models(content: bytes) -> Callable[[Path], None]:
+def write_models(content: bytes, models: Sequence[str] = MODELS) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
-        for model in MODELS:
+        for model in models:
             (folder / model / "fold0").mkdir(parents=True)
             (folder / model / "fold0" / "run.json").write_bytes(content)
 
@@ -50,7 +50,7 @@ def test_models_come_beside_what_is_there(results, there):
 
 
 def test_nothing_is_replaced_unless_asked_for(results):
-    install(results, "Tiny", MODELS[:1], lambda folder: write_models(b"old")(folder), force=False)
+    install(results, "Tiny", MODELS[:1], write_models(b"old", MODELS[:1]), force=False)
     before = tree(results)
     with pytest.raises(InputError, match=r"Tiny/a_2d/UNet: there already, with 1 runs; --force"):
         install(results, "Tiny", MODELS, write_models(b"new"), force=False)
@@ -123,6 +123,24 @@ def test_a_rename_that_fails_leaves_everything_as_it_was(results, monkeypatch, o
             install(results, "Tiny", MODELS, write_models(b"new"), force=True)
     assert visible(results) == before
     assert not list(results.glob(".tmp-*"))
+
+
+@pytest.mark.parametrize("there", ["", "Tiny/c_2d/UNet/fold0"])
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_killed_at_any_rename_the_same_import_finishes(results, monkeypatch, there, at):
+    if there:
+        (results / there).mkdir(parents=True)
+        (results / there / "run.json").write_bytes(b"there")
+    before = visible(results)
+    child = os.fork()
+    if child == 0:
+        Renames(monkeypatch, at, lambda: os._exit(9))
+        install(results, "Tiny", MODELS, write_models(b"new"), force=False)
+        os._exit(0)
+    os.waitpid(child, 0)
+    if set(visible(results)) & set(expected(b"", b"")) == set():
+        install(results, "Tiny", MODELS, write_models(b"new"), force=False)
+    assert visible(results) == before | expected(b"new", b"new")
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])

@@ -1,8 +1,10 @@
 """What every command makes of an error: exit code, `error: …` line, and with --debug a traceback besides."""
 
 import signal
+import subprocess
 
 import pytest
+from commandline import SCRIPTS
 
 from utseg.commands import demo, make_phantom, predict
 from utseg.commands.cli import run
@@ -56,3 +58,15 @@ def test_numbers_are_refused_in_the_same_words_by_all_commands(capsys, command, 
         command.main(words)
     said = f"expected a whole number of at least {least}, found {words[-1]!r}"
     assert stopped.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_stops_no_work(tmp_path):
+    """As in `… | head -1`."""
+    words = [SCRIPTS / "utseg_make_phantom", tmp_path / "out", "--subjects", 4, "--frames", 2, "--matrix", 48]
+    process = subprocess.Popen(
+        list(map(str, [*words, "-np", 1])), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait(120) == 0
+    assert list((tmp_path / "out").rglob("*.nii.gz"))

@@ -63,7 +63,7 @@ def install(
             write(staging / NEW / dataset)
             for run in [run for target in targets for run in sorted(target.glob(f"*/{RUN_FILE}")) if force]:
                 locks.enter_context(folder_lock(run.parent))
-            _move(staging, results, targets, force=force)
+            _move(staging, results, _units(results, targets), force=force)
         except OSError as error:
             raise UtsegError(
                 f"{error.filename or results}: could not be written ({error.strerror or error}); nothing was imported"
@@ -100,8 +100,22 @@ def _staging_folder(results: Path, targets: Sequence[Path]) -> Iterator[Path]:
                 folder.rmdir()
 
 
+def _units(results: Path, targets: Sequence[Path]) -> list[Path]:
+    """What is renamed as one: a dataset or a plan that is not there yet, with all its models, else each model."""
+
+    def unit(target: Path) -> Path:
+        above = (
+            folder
+            for folder in reversed(target.parents)
+            if folder.is_relative_to(results) and folder != results
+        )
+        return next((folder for folder in above if not folder.exists()), target)
+
+    return list(dict.fromkeys(map(unit, targets)))
+
+
 def _move(staging: Path, results: Path, targets: Sequence[Path], *, force: bool) -> None:
-    """Renames each model into its target, and before that moves the old one away. Takes that back where one fails."""
+    """Renames each new folder into its target, and before that moves the old one away. Takes that back where one fails."""
     moved: list[tuple[Path, Path]] = []
     try:
         for target in targets:

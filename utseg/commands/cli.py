@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from utseg.errors import UsageError, UtsegError
 from utseg.home import Home
@@ -128,7 +128,7 @@ def run(
         _require_outside_raw_data(arguments)
         return body(arguments) or 0
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go_of_stdout()
         return 1
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 — a defect of ours too is one line and exit code 1
         if arguments.debug:
@@ -161,8 +161,22 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+class _Stdout(logging.StreamHandler[TextIO]):
+    """Standard output, whose reader may go away, as `head` does: the work goes on, and what it says goes nowhere."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 — logging's name
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            _let_go_of_stdout()
+        else:
+            super().handleError(record)
+
+
+def _let_go_of_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _configure_logging(quiet: bool) -> None:
-    plain, warnings = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    plain, warnings = _Stdout(sys.stdout), logging.StreamHandler(sys.stderr)
     plain.addFilter(lambda record: record.levelno < logging.WARNING)
     plain.setFormatter(logging.Formatter("%(message)s"))
     warnings.setLevel(logging.WARNING)

@@ -133,7 +133,7 @@ def read_record(folder: Path, name: str = PREDICTION_FILE) -> PredictionRecord |
     try:
         return read_model(PredictionRecord, folder / name)
     except UtsegError as error:
-        logger.warning("%s; nothing that is there can be kept", error)
+        logger.warning("%s; what it lists cannot be kept", error)
         return None
 
 

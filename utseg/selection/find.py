@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from utseg.case import Dataset
 from utseg.compute.pool import InlineExecutor, process_pool
+from utseg.device import resolve_device
 from utseg.errors import InputError, Interrupted, explained_by, listing
 from utseg.evaluate.sources import check_references
 from utseg.evaluate.subjects import Floats, bootstrap_interval, mean_defined, statistics, subject_scores
@@ -57,6 +58,7 @@ def find_best_configuration(request: SelectionRequest) -> Best:
     Raises InputError where nothing can be compared or a subject leaks, ArtefactError where a validation is not that of the weights,
     UsageError for an unknown device, UtsegError where another run selects for this dataset, Interrupted on Ctrl-C and SIGTERM.
     """
+    resolve_device(request.device)  # a wrong one is refused before anything is read
     dataset = open_dataset(request.raw, request.dataset)
     trained = find_models(request.results, request.planners, request.models)
     has_splits = (request.preprocessed / SPLITS_FILE).is_file()

@@ -65,7 +65,7 @@ class Checksums:
                 advance()
         if self._keep:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self._file, self._known)
+            write_json(self._file, dict(sorted(self._known.items())))
         if problems:
             raise CaseErrors(sorted(problems))
 

@@ -7,7 +7,6 @@ A run has a process of its own, here or on a worker of a cluster: a path is all 
 
 import json
 import logging
-import resource
 import sys
 import time
 from functools import partial
@@ -212,6 +211,8 @@ def _peak_memory_gb(device: "torch.device") -> float:
         from torch import cuda
 
         return cuda.max_memory_reserved(device) / 1e9
+    import resource  # which Windows has not
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
