@@ -16,6 +16,7 @@ from networks import golden_losses
 from networks.small import SMALL, build_flat, build_small
 from utseg.errors import SettingError, UsageError
 from utseg.networks import build_network, forward_macs, network_names, network_settings
+from utseg.networks.unet import UNet
 
 NAMES = network_names()
 SIZES = [(35, 50), (128, 64), (5, 7), (72, 40)]
@@ -232,6 +233,40 @@ def test_wrong_settings_name_the_setting_its_value_and_what_is_allowed(
         build_small(name, **settings)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+class Typed(UNet):
+    """A network of somebody else, with plain types."""
+
+    def __init__(
+        self, *, in_channels: int, num_classes: int, levels: int = 2, aux_loss: bool = False
+    ) -> None:
+        super().__init__(in_channels=in_channels, num_classes=num_classes, levels=levels, aux_loss=aux_loss)
+
+
+class Untyped(UNet):
+    """One that hands on what it does not know, with types that only a type checker sees."""
+
+    def __init__(self, *, aux_loss: "Unseen" = False, **rest) -> None:  # type: ignore[no-untyped-def]  # noqa: F821
+        super().__init__(aux_loss=aux_loss, **rest)
+
+
+@pytest.mark.parametrize("network", [Typed, Untyped])
+def test_settings_of_a_network_of_somebody_else_are_checked_too(monkeypatch, network: type[UNet]) -> None:
+    monkeypatch.setattr("utseg.networks.find", lambda kind, name: network)
+    name = network.__name__
+
+    def build(**settings: object) -> nn.Module:
+        return build_network(name, **{"in_channels": 1, "num_classes": 2} | settings)  # type: ignore[arg-type]
+
+    assert len(build(aux_loss=True).heads) > 1
+    wrong = [{"aux_loss": "no"}, {"aux_loss": 1}, {"num_classes": 0}, {"num_classes": True}]
+    for settings in [
+        *wrong,
+        *([{"levels": 0}, {"levels": True}, {"levels": "2"}] if network is Typed else []),
+    ]:
+        with pytest.raises(SettingError, match=next(iter(settings))):
+            build(**settings)
 
 
 def test_importing_the_room_does_not_import_torch() -> None:

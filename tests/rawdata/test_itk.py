@@ -1,5 +1,8 @@
 """MetaImage and NRRD: read as SimpleITK reads them, and refused where SimpleITK would fill up what is missing."""
 
+import gzip
+import re
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -122,3 +125,28 @@ def test_nifti_is_read_as_simpleitk_reads_it(tmp_path: Path) -> None:
     np.testing.assert_allclose(geometry.matrix[:3, 3] * (-1, -1, 1), oracle.GetOrigin(), atol=1e-4)
     turned = np.diag([-1, -1, 1]) @ geometry.directions
     np.testing.assert_allclose(turned.ravel(), oracle.GetDirection(), atol=1e-6)
+
+
+@pytest.mark.parametrize("second", ["gzip", "zlib"])
+def test_a_metaimage_of_two_streams_or_of_another_size_than_it_says_is_refused(
+    tmp_path: Path, second: str
+) -> None:
+    """ITK reads the first stream and leaves the other voxels as they come."""
+    path = save(tmp_path / "x.mha", make_heart((3, 12, 10))[0], compressed=True)
+    head, _, data = path.read_bytes().partition(b"ElementDataFile = LOCAL\n")
+    voxels = zlib.decompress(data)
+    streams = gzip.compress(voxels[:300]) + (gzip if second == "gzip" else zlib).compress(voxels[300:])
+
+    def write(stated: bytes, data: bytes) -> None:
+        changed = re.sub(rb"CompressedDataSize = \d+\n", stated, head)
+        path.write_bytes(changed + b"ElementDataFile = LOCAL\n" + data)
+
+    write(b"CompressedDataSize = %d\n" % len(streams), streams)
+    with pytest.raises(InputError, match="something follows the compressed data"):
+        read_image(path)
+    for stated in (b"", b"CompressedDataSize = %d\n" % (len(data) - 9)):
+        write(stated, data)
+        with pytest.raises(InputError, match="CompressedDataSize is"):
+            read_image(path)
+    write(b"CompressedDataSize = %d\n" % len(data), data)
+    assert read_image(path)[0].size == 360

@@ -133,7 +133,8 @@ class DaskExecutor(Executor):
         """As of any executor. Raises ClusterLost where the connection is gone."""
         if self._ended.is_set():
             raise RuntimeError("cannot schedule new futures after shutdown")
-        name = f"{getattr(function, '__name__', 'task').strip('_')}-{self._session}-{next(self._numbers)}"
+        named = function.func if isinstance(function, partial) else function
+        name = f"{getattr(named, '__name__', 'task').strip('_')}-{self._session}-{next(self._numbers)}"
         work = partial(function, *args, **kwargs)
         try:
             remote = self._client.submit(

@@ -124,7 +124,7 @@ def predict_volumes(
         for network in networks:
             network.eval()
         for image_CZYX in images:
-            grid = window_grid(image_CZYX.shape[2:], patch_size, overlap)
+            grid = window_grid(image_CZYX.shape[2:], tuple(patch_size), overlap)
             yield _predict(forward, image_CZYX, grid, num_classes)
     finally:
         for network, training in zip(networks, modes, strict=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -16,6 +17,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from utseg.errors import SettingError
 from utseg.extensions import find, names
+
+ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -70,7 +73,7 @@ def build_network(name: str, *, in_channels: int, num_classes: int, **settings: 
     network, checked = network_class(name), {}
     for key, value in {"in_channels": in_channels, "num_classes": num_classes, **settings}.items():
         try:
-            checked[key] = _setting_types(name)[key].validate_python(value)
+            checked[key] = _checked(_setting_types(name).get(key, ANYTHING), value)
         except ValidationError as error:
             problem = error.errors()[0]
             path, found = ".".join(map(str, (key, *problem["loc"]))), problem["input"]
@@ -81,14 +84,26 @@ def build_network(name: str, *, in_channels: int, num_classes: int, **settings: 
     return built
 
 
+def _checked(types: TypeAdapter[Any], value: Any) -> Any:
+    """The value; of a list, which is what JSON has, a tuple unless the network takes a list. Nothing else is converted."""
+    if isinstance(value, list):
+        with suppress(ValidationError):
+            return types.validate_python(value)
+        value = tuple(value)
+    return types.validate_python(value)
+
+
 @cache
 def _setting_types(name: str) -> dict[str, TypeAdapter[Any]]:
     network = network_class(name)
     try:
         hints = get_type_hints(network.__init__, include_extras=True)
-    except NameError:  # a package of somebody else may import its types for type checkers only
+    except (
+        NameError,
+        AttributeError,
+    ):  # a package of somebody else may import its types for type checkers only
         hints = {}
-    config = ConfigDict(arbitrary_types_allowed=True)
+    config = ConfigDict(arbitrary_types_allowed=True, strict=True)
     parameters = inspect.signature(network).parameters
     return {key: TypeAdapter(hints.get(key, Any), config=config) for key in parameters}
 

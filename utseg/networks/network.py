@@ -9,7 +9,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from utseg.errors import SettingError
 from utseg.networks.layers.blocks import decode, encode
+from utseg.networks.layers.checks import check_count
 from utseg.networks.layers.sizes import crop_to_size, pad_to_multiple, upsample
 
 Family = Literal["convolutional", "hybrid", "transformer"]
@@ -65,6 +67,9 @@ class SegmentationNetwork(nn.Module):
         `head_kernel`: size of the convolutions that make logits of the maps, 1 or 3.
         """
         super().__init__()
+        check_count("num_classes", num_classes)
+        if not isinstance(aux_loss, bool):
+            raise SettingError(f"aux_loss is {aux_loss!r}; it must be true or false")
         self.aux_loss = aux_loss
         self.multiple = (2**levels, 2**levels)
         self.heads = nn.ModuleList(
@@ -154,6 +159,8 @@ class UShapedNetwork(SegmentationNetwork):
     decoder: nn.ModuleList
 
     def __init__(self, num_classes: int, base_channels: int, levels: int, aux_loss: bool) -> None:
+        check_count("base_channels", base_channels)
+        check_count("levels", levels)
         channels = tuple(base_channels * 2**level for level in range(levels + 1))
         super().__init__(
             num_classes=num_classes, map_channels=channels[:-1], levels=levels, aux_loss=aux_loss

@@ -73,11 +73,12 @@ class Content:
     """The bytes of a file, unpacked where its name ends in .gz, read once from start to end. `most`: bytes that it can hold."""
 
     def __init__(self, path: Path, handle: BinaryIO) -> None:
-        compressed = path.name.endswith(".gz")
-        self._path = path
-        self._chunks = unpacked(path, handle) if compressed else iter(partial(handle.read, CHUNK_BYTES), b"")
+        self._path, self._handle = path, handle
+        self._compressed = path.name.endswith(".gz")
+        self._chunks = unpacked(path, handle) if self._compressed else _plain(handle)
         self._begin = b""
-        self.most = path.stat().st_size * (LARGEST_RATIO if compressed else 1)
+        self._stored = path.stat().st_size
+        self.most = self._stored * (LARGEST_RATIO if self._compressed else 1)
 
     def head(self, count: int) -> bytes:
         """The first `count` bytes, fewer where the file is shorter."""
@@ -94,6 +95,11 @@ class Content:
 
     def part(self, start: int, count: int, total: int) -> bytearray:
         """Bytes start … start + count, from a file that must hold `total` bytes exactly."""
+        if not self._compressed:
+            if self._stored != total:
+                raise wrong_size(self._path, total, f"{self._stored:,}")
+            self._handle.seek(start)
+            return bytearray(self._handle.read(count))
         data, found = bytearray(count), 0
         for position, chunk in self.chunks():
             found = position + len(chunk)
@@ -107,6 +113,11 @@ class Content:
         return data
 
 
+def _plain(handle: BinaryIO) -> Iterator[bytes]:
+    yield handle.read(FIRST_CHUNK_BYTES)
+    yield from iter(partial(handle.read, CHUNK_BYTES), b"")
+
+
 def wrong_size(path: Path, total: int, found: str) -> InputError:
     """The error for a file that is cut off, or longer than its header says."""
     return InputError(
@@ -114,8 +125,10 @@ def wrong_size(path: Path, total: int, found: str) -> InputError:
     )
 
 
-def unpacked(path: Path, handle: BinaryIO) -> Iterator[bytes]:
+def unpacked(path: Path, handle: BinaryIO, *, joined: bool = True) -> Iterator[bytes]:
     """A zlib or gzip stream in pieces of at most 1 MiB: gzip of one or several members, zero bytes after the last are padding.
+
+    joined: whether several members are one stream; else nothing may follow the first.
 
     Raises InputError where the stream is damaged or cut off, or anything else follows it. Python's gzip module finds the same faults and
     takes a quarter longer (3.11).
@@ -127,7 +140,7 @@ def unpacked(path: Path, handle: BinaryIO) -> Iterator[bytes]:
         ended = not feed
         if inflate.eof:
             feed = feed.lstrip(b"\0")
-            if not feed.startswith(GZIP_MAGIC[: len(feed)]):
+            if feed and not (joined and feed.startswith(GZIP_MAGIC[: len(feed)])):
                 raise InputError(f"{path}: something follows the compressed data; copy or export it again")
             if ended:
                 return

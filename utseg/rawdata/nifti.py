@@ -107,10 +107,12 @@ def labelled_frames(path: Path) -> Iterator[int]:
     """The frames with a stored byte that is not zero, in order; reads no further than it is asked. A damaged file raises InputError."""
     with _opened(path) as content:
         header, last = _checked_header(path, content), -1
+        size = header.frame_bytes
         for position, chunk in content.chunks():
-            found = np.flatnonzero(np.frombuffer(chunk, np.uint8)) + (position - header.offset)
-            for frame in np.unique(found[found >= 0] // header.frame_bytes).tolist():
-                if frame > last:
+            skipped = max(0, header.offset - position)
+            voxels, start = np.frombuffer(chunk, np.uint8)[skipped:], position + skipped - header.offset
+            for frame in range(start // size, -(-(start + len(voxels)) // size)):
+                if frame > last and voxels[max(0, frame * size - start) : (frame + 1) * size - start].any():
                     yield frame
                     last = frame
 
@@ -217,7 +219,7 @@ def _size(path: Path, header: Any) -> tuple[tuple[int, int, int], int]:
 
 def _voxel_type(path: Path, header: Any) -> np.dtype[Any]:
     code, bits = int(header["datatype"]), int(header["bitpix"])
-    known = code in data_type_codes
+    known = code in data_type_codes and code not in (0, 255)  # "none" and "all", which nibabel knows
     dtype: np.dtype[Any] = header.get_data_dtype() if known else np.dtype("V")
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         what = data_type_codes.label[code] if known else f"unknown (code {code})"

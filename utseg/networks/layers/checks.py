@@ -16,6 +16,12 @@ Projection = Literal["interp", "maxpool"]
 RelativePosition = Literal["2d-bias", "1d-qk", "none"]
 
 
+def check_count(name: str, value: object) -> None:
+    """Raises SettingError where a value is no whole number of at least 1: for networks whose settings have no type that says so."""
+    if type(value) is not int or value < 1:
+        raise SettingError(f"{name} is {value!r}; it must be a whole number of at least 1")
+
+
 def check_listed(name: str, entries: Levels, last: int, what: str) -> Levels:
     """Whole numbers from 0 to `last`, each once, sorted."""
     for entry in entries:
