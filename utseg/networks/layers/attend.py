@@ -197,8 +197,8 @@ class _Tiled(torch.autograd.Function):
             weights = scratch.weights(tile)
             if dropout:
                 weights.mul_(scratch.mask.draw(weights.shape))
-            attended_hTD = torch.bmm(weights, v[tile.image, tile.heads])
-            out_BNED[tile.image, tile.start : tile.stop, tile.heads] = attended_hTD.transpose(0, 1)
+            attended_hDT = torch.bmm(v[tile.image, tile.heads].mT, weights.mT)
+            out_BNED[tile.image, tile.start : tile.stop, tile.heads] = attended_hDT.permute(2, 0, 1)
         return out_BNED
 
     @staticmethod
@@ -221,12 +221,13 @@ class _Tiled(torch.autograd.Function):
             if dropout:
                 kept = scratch.mask.draw(weights.shape)
                 grad.mul_(kept)
-                grad_v[at].baddbmm_(kept.mul_(weights).mT, grad_out)
+                grad_v[at].mT.add_(torch.bmm(grad_out.mT, kept.mul_(weights)))
             else:
-                grad_v[at].baddbmm_(weights.mT, grad_out)
+                grad_v[at].mT.add_(torch.bmm(grad_out.mT, weights))
             torch.ops.aten._softmax_backward_data.out(grad, weights, -1, weights.dtype, grad_input=grad)
-            grad_q_BNED[tile.image, queries, tile.heads] = torch.bmm(grad, scratch.k[at]).transpose(0, 1)
-            grad_k[at].baddbmm_(grad.mT, q[at][:, queries])
+            grad_q_hDT = torch.bmm(scratch.k[at].mT, grad.mT)
+            grad_q_BNED[tile.image, queries, tile.heads] = grad_q_hDT.permute(2, 0, 1)
+            grad_k[at].mT.add_(torch.bmm(q[at][:, queries].mT, grad))
             if grad_bias is not None:
                 for row, of_row in tile.rows:
                     grad_bias[tile.heads, row].add_(scratch.by_pixel_row(grad, of_row).sum(1))
