@@ -23,11 +23,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --no-compile --editable .
+	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev,metrics-peers]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,metrics-peers]'
 	touch $@ $(VENV)/installed
 
 clean:
