@@ -87,3 +87,8 @@ def test_two_names_of_one_structure_match_none():
 def test_background_may_be_called_otherwise():
     assert same_numbering(MNMS, {"bg": 0, "LV": 1, "MYO": 2, "RV": 3})
     assert not same_numbering(MNMS, ACDC)
+
+
+def test_values_with_a_gap_match_themselves_in_their_order():
+    labels = {"background": 0, "LV": 1, "RV": 3}
+    assert match_labels(labels, labels, we="a", they="b").channel_order() == [0, 1, 2, 3]

@@ -130,6 +130,11 @@ def test_a_second_time_nothing_is_predicted_and_the_same_is_written(chosen, monk
     assert f"* {read_best(results(chosen)).chosen}" in output
 
 
+def test_an_unknown_device_is_refused_even_where_nothing_is_to_be_predicted(chosen, capfd):
+    assert main(["-d", "Tiny", "--home", str(chosen), "--device", "nonsense"]) == 2
+    assert "--device nonsense" in capfd.readouterr().err
+
+
 def test_single_models_only(chosen, monkeypatch):
     before = (results(chosen) / "best.json").read_bytes()
     monkeypatch.setattr("utseg.selection.find.make_pairs", None)
