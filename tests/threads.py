@@ -6,7 +6,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True, scope="package")
 def one_thread() -> Iterator[None]:
     """Threads that wait for each other cost more than such small arrays, most of all on a busy machine."""
     threads = torch.get_num_threads()

@@ -1,22 +1,12 @@
 """One tiny exported model for the room."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from made_archives import Members, make_finished_run, packed, unpacked
+from threads import one_thread  # noqa: F401 — used by being there
 
 from utseg.archive import export_model
-
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other cost more than such small arrays."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="package")
