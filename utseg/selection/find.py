@@ -58,7 +58,7 @@ def find_best_configuration(request: SelectionRequest) -> Best:
     Raises InputError where nothing can be compared or a subject leaks, ArtefactError where a validation is not that of the weights,
     UsageError for an unknown device, UtsegError where another run selects for this dataset, Interrupted on Ctrl-C and SIGTERM.
     """
-    resolve_device(request.device)  # a wrong one is refused before anything is read
+    device = resolve_device(request.device)  # a wrong one is refused before anything is read
     dataset = open_dataset(request.raw, request.dataset)
     trained = find_models(request.results, request.planners, request.models)
     has_splits = (request.preprocessed / SPLITS_FILE).is_file()
@@ -82,7 +82,7 @@ def find_best_configuration(request: SelectionRequest) -> Best:
         remove_leftovers(selection)
         try:
             inputs = {case.case_id: input_checksums(case) for case in cases}
-            work = Selection(request, comparable, inputs, executor)
+            work = Selection(request, comparable, inputs, executor, device)
             best, chosen = _best(work, _candidates(work, trained))
             subjects = {case.subject for case in cases} - set(best.compared.undefined)
             masks = AugmentedMasks(work, chosen, best.postprocessing)

@@ -40,12 +40,13 @@ CASES_AT_ONCE = 24
 
 @dataclass(frozen=True)
 class Selection:
-    """A selection at work: what is asked for and compared, by case id the SHA-256 of each image file, and who works in parallel."""
+    """A selection at work: what is asked for and compared, the SHA-256 of image files by case id, who works in parallel, what predicts."""
 
     request: SelectionRequest
     comparable: Comparable
     inputs: Mapping[str, Mapping[str, str]]
     executor: Executor
+    device: "torch.device"
 
     @property
     def cases(self) -> tuple[Case, ...]:
@@ -56,13 +57,6 @@ class Selection:
     def folder(self) -> Path:
         """The folder below which masks of pairs and views are."""
         return self.request.results / SELECTION_FOLDER
-
-    @property
-    def device(self) -> "torch.device":
-        """What predicts."""
-        from utseg.device import resolve_device
-
-        return resolve_device(self.request.device)
 
 
 @dataclass(frozen=True)
