@@ -94,7 +94,9 @@ def ensemble_folders(
     weighted = sorted(zip(folders, _checked_weights(weights, len(folders)), strict=True))
     records = [_read_record(folder) for folder, _ in weighted]
     members = [
-        EnsembleMember(folder, weight, _order(records[0], record, weighted[0][0], folder))
+        EnsembleMember(
+            folder, weight, tuple(output_order(records[0], record, we=str(weighted[0][0]), they=str(folder)))
+        )
         for (folder, weight), record in zip(weighted, records, strict=True)
     ]
     if output.resolve() in {folder.resolve() for folder in folders}:
@@ -236,12 +238,6 @@ def _read_record(folder: Path) -> PredictionRecord:
             f"{folder}: no {PREDICTION_FILE} to be read there; expected a folder of utseg_predict --save-probabilities"
         )
     return record
-
-
-def _order(ours: PredictionRecord, theirs: PredictionRecord, here: Path, there: Path) -> tuple[int, ...]:
-    if theirs is ours:
-        return tuple(range(max(ours.labels.values()) + 1))
-    return tuple(output_order(ours, theirs, we=str(here), they=str(there)))
 
 
 def _cases(
