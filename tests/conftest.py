@@ -15,6 +15,11 @@ settings.load_profile("suite")
 PROJECT = Path(__file__).parents[1]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Give the number of workers of `--numprocesses auto`: one more than cores, as tests of whole commands also wait."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with real scans and golden numbers, beside the project."""
