@@ -74,7 +74,8 @@ def test_two_processes_train_as_one(home, tmp_path):
 
 
 def test_killed_and_stopped_and_restarted_it_ends_with_the_very_same_weights(home, tmp_path, capsys):
-    words = (*WORDS, "--epochs", 20, "--set", "save_minutes=0.00001", "iterations_per_epoch=2")
+    settings = ("save_minutes=0.00001", "iterations_per_epoch=2", "validate_every=10")
+    words = (*WORDS, "--epochs", 20, "--set", *settings)
     whole, broken = (copied(home, tmp_path / name) for name in ("whole", "broken"))
     result = torchrun.finish(started(whole, *words))
     assert result.returncode == 0, result.stderr
