@@ -27,7 +27,7 @@ class SettingError(InputError):
 
 
 class TimeTooShort(InputError):
-    """Not even one iteration fits into `--max-time`."""
+    """Fewer iterations fit into `--max-time` than anything is learnt from."""
 
 
 class ArtefactError(UtsegError):

@@ -14,7 +14,7 @@ from tiny_runs import make_home, make_request
 
 from trainers.utnet import recipe
 from utseg import trainer
-from utseg.errors import ArtefactError, InputError, Interrupted, SettingError, UtsegError
+from utseg.errors import ArtefactError, InputError, Interrupted, SettingError, TimeTooShort, UtsegError
 from utseg.evaluate.summary import summarise
 from utseg.files import write_json
 from utseg.trainer import train_by_recipe
@@ -380,6 +380,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_cases(
 
 
 def test_max_time_sets_the_number_of_iterations_and_resume_keeps_it(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(time_limit, "LEAST_ITERATIONS", 4)
     monkeypatch.setattr(time_limit, "NATIVE_SECONDS_PER_CASE", 0.1)
     monkeypatch.setattr(time_limit, "NATIVE_SECONDS", 0.3)
     monkeypatch.setattr(time_limit, "epochs_that_fit", lambda first, done, spent, limit: first)
@@ -405,8 +406,19 @@ def test_max_time_sets_the_number_of_iterations_and_resume_keeps_it(home, tmp_pa
     assert log[-1]["learning_rate"] < 0.2 * RECIPE.optimizer.learning_rate
 
 
+def test_too_short_a_time_is_an_error_and_leaves_no_run(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(time_limit, "measure_iterations", lambda step, batches, limit, clock: 2.0)
+    request = make_request(home, tmp_path / "run", max_time_s=60.0)
+    with pytest.raises(
+        TimeTooShort, match=r"too short to learn anything: \d+ iterations fit, 100 are the least"
+    ):
+        train_by_recipe(request, RECIPE)
+    assert not (request.output / "run.json").exists() and not checkpoint.has_checkpoint(request.output)
+
+
 def test_a_run_slower_than_measured_is_shortened(home, tmp_path, monkeypatch, caplog):
     request = make_request(home, tmp_path / "run", max_time_s=60.0)
+    monkeypatch.setattr(time_limit, "LEAST_ITERATIONS", 18)  # half of which are three epochs
     monkeypatch.setattr(time_limit, "measure_iterations", lambda step, batches, limit, clock: 0.5)
     monkeypatch.setattr(
         time_limit, "epochs_that_fit", lambda first, done, spent, limit: max(done + 1, min(first, 3))

@@ -1,7 +1,8 @@
 """Class probabilities of volumes that are already preprocessed, volume by volume, in batches of windows.
 
 A batch never holds windows of two volumes: convolutions of other batch sizes differ in the last bits, and what a volume gets must not
-depend on its neighbours, which are others after `--resume`, or in a part of the cases.
+depend on its neighbours, which are others after `--resume`, or in a part of the cases. They differ by the number of threads too, which is
+noted for each batch.
 
 Every network sees windows of the patch size. A slice smaller than the patch is padded evenly with its own minimum, as in training; one
 that is hardly larger is taken whole; any other is covered by windows that overlap (by half, if not asked otherwise) and are joined with
@@ -23,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from utseg.compute.threads import Threads
 from utseg.errors import UtsegError
 from utseg.inference.agreement import Agreement
 from utseg.inference.views import Pixels, View, coverage
@@ -45,10 +47,14 @@ LARGEST_BATCH = 16
 
 @dataclass(frozen=True)
 class PredictedVolume:
-    """Mean class probabilities (K, Z, Y, X) float32, and the agreement of the members: networks times views."""
+    """Mean class probabilities (K, Z, Y, X) float32, and the agreement of the members: networks times views.
+
+    `threads`: of each batch of windows, on which the last bits depend.
+    """
 
     probabilities_KZYX: Array
     agreement: Agreement
+    threads: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -110,14 +116,17 @@ def predict_volumes(
     device: torch.device,
     views: Sequence[View] = AS_IT_IS,
     overlap: float = OVERLAP,
+    threads: Threads | None = None,
 ) -> Iterator[PredictedVolume]:
     """For each image (C, Z, Y, X) its class probabilities (K, Z, Y, X), float32, and the members' agreement, in the order of the images.
 
     The mean of the softmax over all networks and over all `views`, of which at least one sees the whole window. The networks are on
     `device`; they are in evaluation mode while the iterator lives, and as they were after it. Images are asked for one by one:
     what is held at a time does not grow with their number, nor with the number of networks beyond their weights.
+    threads: gives each batch its number of them; None: as many as there are now.
     Out of memory halves the batch and goes on; on a GPU that cannot hold one window it goes on on the CPU. The log says so.
     """
+    threads = threads or Threads("prediction", adapts=False)
     forward = _Forward(networks, device, batch_size, views)
     modes = [network.training for network in networks]
     try:
@@ -125,28 +134,33 @@ def predict_volumes(
             network.eval()
         for image_CZYX in images:
             grid = window_grid(image_CZYX.shape[2:], tuple(patch_size), overlap)
-            yield _predict(forward, image_CZYX, grid, num_classes)
+            yield _predict(forward, image_CZYX, grid, num_classes, threads)
     finally:
         for network, training in zip(networks, modes, strict=True):
             network.train(training)
             network.to(device)
 
 
-def _predict(forward: "_Forward", image_CZYX: Array, grid: Grid, num_classes: int) -> PredictedVolume:
+def _predict(
+    forward: "_Forward", image_CZYX: Array, grid: Grid, num_classes: int, threads: Threads
+) -> PredictedVolume:
     _, slices, height, width = image_CZYX.shape
     several = len(grid.starts_yx) > 1
     sum_KZYX = np.zeros((num_classes, slices, height, width), np.float32)
     agreement_2K = np.zeros((2, num_classes))
     margin_yx = forward.margin_yx(grid.window_yx)
     windows = [(z, start_yx) for z in range(slices) for start_yx in grid.starts_yx]
+    used = []
     done = 0
     while done < len(windows):
         batch = windows[done : done + forward.batch_size]
         parts = [_cut(image_CZYX[:, z], grid, start_yx, margin_yx) for z, start_yx in batch]
         shares_Bhw = np.stack([_shares(grid, start_yx) for _, start_yx in batch])
-        found = forward(np.stack(parts, dtype=np.float32), shares_Bhw)
+        with threads.timed(shares_Bhw.size) as number:
+            found = forward(np.stack(parts, dtype=np.float32), shares_Bhw)
         if found is None:
             continue
+        used.append(number)
         done += len(batch)
         for (z, start_yx), probabilities_Khw, sums_2K in zip(batch, *found, strict=True):
             on_slice, in_window = _overlap(grid, start_yx)
@@ -155,7 +169,7 @@ def _predict(forward: "_Forward", image_CZYX: Array, grid: Grid, num_classes: in
             agreement_2K += sums_2K
     if several:
         sum_KZYX /= _weight_sum(grid)
-    return PredictedVolume(sum_KZYX, Agreement(forward.members, *agreement_2K))
+    return PredictedVolume(sum_KZYX, Agreement(forward.members, *agreement_2K), tuple(used))
 
 
 def _cut(image_CYX: Array, grid: Grid, start_yx: Pixels, margin_yx: Pixels) -> Array:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from utseg.case import Case
 from utseg.compute.pool import InlineExecutor, process_pool, run_each
+from utseg.compute.threads import Threads
 from utseg.errors import Interrupted, number_of
 from utseg.files import require_writable, sha256_json
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation, union
@@ -174,10 +175,12 @@ def _predictions(
     tta = run.provenance.test_time_augmentation
     turns: list[deque[Array]] = [deque() for _ in groups]
     members = tuple(len(group) for group in groups)
+    # Each group is timed for itself, since its windows and networks are its own.
+    threads = [Threads("prediction", adapts=_device(group).type == "cpu") for group in groups]
     with ExitStack() as stack:
         results = [
-            stack.enter_context(closing(_group_probabilities(group, _taken(turn), tta)))
-            for group, turn in zip(groups, turns, strict=True)
+            stack.enter_context(closing(_group_probabilities(group, _taken(turn), tta, own)))
+            for group, turn, own in zip(groups, turns, threads, strict=True)
         ]
         for source in sources:
             found = []
@@ -190,6 +193,7 @@ def _predictions(
                 members,
                 tuple(each.agreement for each in found),
                 run.outputs,
+                tuple(number for each in found for number in each.threads),
             )
 
 
@@ -200,7 +204,7 @@ def _taken(turn: deque[Array]) -> Iterator[Array]:
 
 
 def _group_probabilities(
-    group: Sequence[LoadedModel], images: Iterator[Array], tta: TestTimeAugmentation
+    group: Sequence[LoadedModel], images: Iterator[Array], tta: TestTimeAugmentation, threads: Threads
 ) -> "Generator[PredictedVolume, None, None]":
     """The probabilities of each image by the models of one preprocessing."""
     from utseg.inference.windows import default_batch_size, predict_volumes
@@ -208,15 +212,17 @@ def _group_probabilities(
 
     plan = group[0].record.plan
     device = _device(group)
-    yield from predict_volumes(
-        [folded(model.network) for model in group],
-        images,
-        patch_size=plan.patch_size,
-        batch_size=default_batch_size(plan.patch_size, device),
-        num_classes=plan.num_classes,
-        device=device,
-        views=tta.within(plan.augmentation).views(plan.preprocessing.spacing_yx_mm),
-    )
+    with threads:
+        yield from predict_volumes(
+            [folded(model.network) for model in group],
+            images,
+            patch_size=plan.patch_size,
+            batch_size=default_batch_size(plan.patch_size, device),
+            num_classes=plan.num_classes,
+            device=device,
+            views=tta.within(plan.augmentation).views(plan.preprocessing.spacing_yx_mm),
+            threads=threads,
+        )
 
 
 def _device(models: Sequence[LoadedModel]) -> "torch.device":

@@ -40,7 +40,8 @@ class PredictedCase(Settings):
     """What one mask came from: SHA-256 of each input file by name, the frame (None: the whole file), and of each file written.
 
     `quality`: how far the mask can be trusted; None where it was not assessed. `scans`: checksums of the image's voxels, frame after frame.
-    `trained_by`: the models that trained on this very scan, under whatever name.
+    `trained_by`: the models that trained on this very scan, under whatever name. `threads`: the first batch of windows (from 1, over all
+    plans and frames) of each number of them, on which the last bits of probabilities depend.
     """
 
     inputs: dict[str, str]
@@ -51,6 +52,7 @@ class PredictedCase(Settings):
     quality: CaseQuality | None = None
     scans: tuple[str, ...] = ()
     trained_by: tuple[str, ...] = ()
+    threads: tuple[tuple[int, int], ...] = ()
 
 
 class PredictionRecord(Settings):

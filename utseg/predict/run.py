@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from utseg.case import Case
+from utseg.compute.threads import changes
 from utseg.errors import CaseErrors, UtsegError, listing, number_of
 from utseg.notices import Notice, notice_lines
 from utseg.planning.plan import Preprocessing
@@ -188,6 +189,7 @@ class PredictionRun:
             quality=with_orientation(worst_of_frames([frame.quality for frame in frames]), doubts),
             scans=scans,
             trained_by=tuple(sorted(name for name, seen in self._trained.items() if known_by & seen)),
+            threads=tuple(changes((number for frame in frames for number in frame.threads), 1)),
         )
         if not self.outputs.entropy:
             (self.output / entropy_name(case.case_id)).unlink(missing_ok=True)  # of an earlier mask

@@ -81,7 +81,7 @@ class Preprocessed:
 class Predicted:
     """A volume after the network: probabilities for each plan, how many models each is the mean of, and the agreement of its members.
 
-    `images` are gone.
+    `images` are gone. `threads`: of each batch of windows, one plan's after the other's.
     """
 
     source: Preprocessed
@@ -89,6 +89,7 @@ class Predicted:
     members: tuple[int, ...]
     agreements: tuple[Agreement, ...]
     outputs: Outputs
+    threads: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class Restored:
     entropy_ZYX: NDArray[np.uint8] | None
     quality: CaseQuality
     files: dict[str, str]
+    threads: tuple[int, ...]
 
 
 def prepare(volume: Volume) -> Preprocessed:
@@ -153,7 +155,7 @@ def restore(predicted: Predicted) -> Restored:
     if predicted.outputs.entropy and native_KZYX is not None:
         entropy_ZYX = np.rint(entropy(native_KZYX) * ENTROPY_STEPS).astype(np.uint8)
     files = _write(predicted, native_KZYX, mask_ZYX, entropy_ZYX)
-    return Restored(source, mask_ZYX, entropy_ZYX, quality, files)
+    return Restored(source, mask_ZYX, entropy_ZYX, quality, files, predicted.threads)
 
 
 def _write(

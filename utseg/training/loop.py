@@ -1,7 +1,9 @@
 """The one loop that trains every network: prepare, make or restore the state, step, validate, save, and validate at native resolution.
 
-What is trained and how is in the recipe; what it is trained on is in the plan and the slices. A run is a function of its record: on a CPU
-with the same number of threads it ends with the same weights, bit for bit, however often it was killed and resumed.
+What is trained and how is in the recipe; what it is trained on is in the plan and the slices. A run is a function of its record and, on a
+CPU, of the number of threads of each iteration, which is in its log: with the same numbers it ends with the same weights, bit for bit,
+however often it was killed and resumed. A resumed run goes on with the number it was saved with; what was done after the checkpoint is done
+again, and logged anew, with the numbers that are fastest then.
 """
 
 import logging
@@ -12,6 +14,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 
 from utseg.augment.loader import Batch
+from utseg.compute.threads import changes
 from utseg.errors import Interrupted, UtsegError
 from utseg.progress import progress
 from utseg.training import checkpoint
@@ -50,7 +53,7 @@ def train(request: TrainRequest, recipe: Recipe, finish: Finish) -> dict[str, fl
         check_same_everywhere(run)
         record, recipe = processes.on_first(lambda: (run.record, run.recipe))
         run = replace(run, record=record, recipe=recipe)
-        with interruptible(one_of_many=processes.size > 1) as interruption:
+        with run.threads, interruptible(one_of_many=processes.size > 1) as interruption:
             run, state = start(run, started, interruption)
             is_complete = state.is_complete
             if not is_complete:
@@ -142,7 +145,7 @@ def save(run: Run, state: State) -> None:
     """Writes the latest checkpoint, with the random states of all processes; they go on when it is there."""
     generators = run.processes.gather(random_state())
     run.processes.on_first(
-        lambda: checkpoint.save_latest(latest_checkpoint(state, generators), run.request.output)
+        lambda: checkpoint.save_latest(latest_checkpoint(state, generators, run.threads), run.request.output)
     )
 
 
@@ -158,9 +161,10 @@ def iterate(run: Run, state: State, batches: Iterator[Batch]) -> None:
     )
     set_learning_rate(state.optimizer, rate)
     try:
-        loss, terms, norm = train_step(
-            state.network, state.optimizer, batch, run.recipe, run.device, run.processes.total
-        )
+        with run.threads.timed() as threads:
+            loss, terms, norm = train_step(
+                state.network, state.optimizer, batch, run.recipe, run.device, run.processes.total
+            )
     except LossNotFinite as error:
         slices = ", ".join(name for part in run.processes.gather(batch.names) for name in part)
         best = (
@@ -177,7 +181,7 @@ def iterate(run: Run, state: State, batches: Iterator[Batch]) -> None:
     if state.average:
         state.average.add(state.network)
     state.iteration += 1
-    state.sums.add(loss, terms, norm)
+    state.sums.add(loss, terms, norm, threads)
     seconds = time.perf_counter() - began
     state.sums.seconds += seconds
     state.sums.data_wait += waited
@@ -224,7 +228,10 @@ def shows_pictures(number: int, epochs: int, validate_every: int) -> bool:
 
 
 def epoch_record(run: Run, state: State, validation: Validation | None, is_best: bool) -> Epoch:
-    """The epoch's line in `training.jsonl`. `iterations` is the length of the whole schedule."""
+    """The epoch's line in `training.jsonl`. `iterations` is the length of the whole schedule.
+
+    `threads`: the first iteration (from 1) of each number of them.
+    """
     sums = state.sums
     return {
         "epoch": state.epoch + 1,
@@ -232,6 +239,7 @@ def epoch_record(run: Run, state: State, validation: Validation | None, is_best:
         "iteration": state.iteration,
         "iterations": state.schedule.iterations,
         "slices": sums.iterations * run.plan.batch_size,
+        "threads": changes(sums.threads, state.iteration - sums.iterations + 1),
         "loss": sums.loss / sums.iterations,
         "terms": {name: value / sums.iterations for name, value in sums.terms.items()},
         "gradient_norm": sums.gradient_norm / sums.iterations,

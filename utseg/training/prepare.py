@@ -19,6 +19,7 @@ import utseg
 from utseg.augment.loader import Batch, training_batches
 from utseg.case import Case, Dataset
 from utseg.compute.pool import available_cores
+from utseg.compute.threads import Threads
 from utseg.device import resolve_device
 from utseg.errors import ArtefactError, InputError, SettingError, listing
 from utseg.files import sha256, sha256_json
@@ -48,7 +49,7 @@ class Run:
 
     `training` and `validation` are the records of its preprocessed cases, `raw_validation` the raw cases of the latter. `fit` is what
     `--weights` gives the network to start from. `loop_limit_s` bounds the seconds of the loop in a new run with `--max-time`. `device` is
-    this process's.
+    this process's; `threads` gives each iteration its number of them.
     """
 
     request: TrainRequest
@@ -60,6 +61,7 @@ class Run:
     raw_validation: tuple[Case, ...]
     device: torch.device
     processes: Processes
+    threads: Threads
     fit: Fit | None = None
     loop_limit_s: float | None = None
 
@@ -138,7 +140,9 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     raw = _raw_cases(dataset, record.validation_cases)
-    return Run(request, record, recipe, store, training, validation, raw, device, processes, fit)
+    # Processes of one run would have to agree, and a GPU leaves its CPU little to do.
+    threads = Threads("training", adapts=device.type == "cpu" and processes.size == 1)
+    return Run(request, record, recipe, store, training, validation, raw, device, processes, threads, fit)
 
 
 def check_outputs(network: SegmentationNetwork, recipe: Recipe) -> None:
@@ -241,7 +245,7 @@ def check_same_everywhere(run: Run) -> None:
 
 
 def versions(processes: Processes) -> dict[str, str]:
-    """Versions of what computes, and the number of threads and processes, on which the last bits of a sum depend."""
+    """Versions of what computes, and the largest number of threads, and that of processes: on them the last bits of a sum depend."""
     return {
         "utseg": utseg.__version__,
         "python": platform.python_version(),

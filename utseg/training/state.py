@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from utseg.compute.threads import Threads
 from utseg.networks.layers.synchronised_norm import synchronise_norms
 from utseg.networks.network import SegmentationNetwork
 from utseg.planning.task import planned_task
@@ -93,8 +94,8 @@ def _random_state(run: Run) -> State:
     return State(network, optimizer, Schedule(run.iterations, warmup), average=average)
 
 
-def latest_checkpoint(state: State, generators: list[dict[str, Any]]) -> dict[str, Any]:
-    """The state with those of all random generators of each process, as tensors and plain types."""
+def latest_checkpoint(state: State, generators: list[dict[str, Any]], threads: Threads) -> dict[str, Any]:
+    """The state with those of all random generators of each process, and the choice of threads, as tensors and plain types."""
     return {
         "epoch": state.epoch,
         "iteration": state.iteration,
@@ -108,6 +109,7 @@ def latest_checkpoint(state: State, generators: list[dict[str, Any]]) -> dict[st
         "sums": asdict(state.sums),
         "history": state.history,
         "average": state.average.state_dict() if state.average else None,
+        "threads": threads.choice,
     }
 
 
@@ -122,7 +124,10 @@ def best_checkpoint(state: State, score: float | None) -> dict[str, Any]:
 
 
 def resumed_state(run: Run, saved: dict[str, Any]) -> State:
-    """The state of a checkpoint. Random generators are where they were; those of a process that was not there are as in a new run."""
+    """The state of a checkpoint. Random generators are where they were; those of a process that was not there are as in a new run.
+
+    The run's threads go on from the number that it was saved with.
+    """
     state = _random_state(run)
     state.network.load_state_dict(saved["network"])
     state.optimizer.load_state_dict(saved["optimizer"])
@@ -136,4 +141,5 @@ def resumed_state(run: Run, saved: dict[str, Any]) -> State:
         state.average.load_state_dict(saved["average"])
     if run.processes.rank < len(saved["random"]):
         restore_random_state(saved["random"][run.processes.rank])
+    run.threads.go_on(*saved["threads"])
     return state

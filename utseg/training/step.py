@@ -30,12 +30,14 @@ class Sums:
     gradient_norm: float = 0.0
     seconds: float = 0.0
     data_wait: float = 0.0
+    threads: list[int] = field(default_factory=list)
 
-    def add(self, loss: float, terms: dict[str, float], gradient_norm: float) -> None:
-        """Adds one iteration."""
+    def add(self, loss: float, terms: dict[str, float], gradient_norm: float, threads: int) -> None:
+        """Adds one iteration, done on so many threads."""
         self.iterations += 1
         self.loss += loss
         self.gradient_norm += gradient_norm
+        self.threads.append(threads)
         for name, value in terms.items():
             self.terms[name] = self.terms.get(name, 0.0) + value
 
