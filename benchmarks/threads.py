@@ -3,8 +3,8 @@
     python benchmarks/threads.py [--network UNet] [--iterations 60] [--rounds 1] [--busy 1] [--work training prediction preprocessing]
 
 Training steps and predicted slices are those of a cpu plan (base 16, 128², batch 8, float32) on random numbers. The first pieces, in which
-a number of threads is found, are part of the time. Preprocessing is done by worker processes of one thread each, so there is nothing to
-adapt: volumes are resampled and normalised by as many processes as cores. Nothing else should run on the machine.
+a number of threads is found, are part of the time, but not of the second half's. Preprocessing is done by worker processes of one thread
+each, so there is nothing to adapt: volumes are resampled by as many processes as cores. Nothing else should run on the machine.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from statistics import median
+from statistics import mean, median
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from utseg.training.step import train_step
 PATCH, BATCH = (128, 128), 8
 SLICES_YX = (230, 200)
 CPU = torch.device("cpu")
-Work = Callable[[Threads], float]
+Work = Callable[[Threads], list[float]]  # seconds of each piece
 
 
 @contextmanager
@@ -49,36 +49,34 @@ def busy(processes: int) -> Iterator[None]:
 
 
 def training(network: str, iterations: int) -> Work:
-    """Seconds an iteration."""
+    """Iterations of training."""
     settings = recipe(network).model_copy(update={"amp": "off"})
     model = build_network(network, in_channels=1, num_classes=4, base_channels=16)
     optimizer = make_optimizer(model, settings.optimizer, pretrained=False)
     rng = np.random.default_rng(0)
-    batch = Batch(
-        0,
-        rng.normal(size=(BATCH, 1, *PATCH)).astype(np.float32),
-        rng.integers(0, 4, (BATCH, *PATCH)),
-        ("",) * BATCH,
-    )
+    image_BCHW = rng.normal(size=(BATCH, 1, *PATCH)).astype(np.float32)
+    batch = Batch(image_BCHW, rng.integers(0, 4, (BATCH, *PATCH), np.uint8), ("",) * BATCH, 0)
 
-    def work(threads: Threads) -> float:
-        began = time.perf_counter()
+    def work(threads: Threads) -> list[float]:
+        seconds = []
         for _ in range(iterations):
+            began = time.perf_counter()
             with threads.timed():
                 train_step(model, optimizer, batch, settings, CPU)
-        return (time.perf_counter() - began) / iterations
+            seconds.append(time.perf_counter() - began)
+        return seconds
 
     return work
 
 
 def prediction(network: str, slices: int) -> Work:
-    """Seconds a slice, of volumes of ten."""
+    """Slices that are predicted, in volumes of two."""
     model = build_network(network, in_channels=1, num_classes=4, base_channels=16)
     rng = np.random.default_rng(0)
-    volumes = [rng.normal(size=(1, 10, *SLICES_YX)).astype(np.float32) for _ in range(max(1, slices // 10))]
+    volumes = [rng.normal(size=(1, 2, *SLICES_YX)).astype(np.float32) for _ in range(slices // 2)]
 
-    def work(threads: Threads) -> float:
-        began = time.perf_counter()
+    def work(threads: Threads) -> list[float]:
+        seconds, began = [], time.perf_counter()
         for _ in predict_volumes(
             [model],
             volumes,
@@ -88,8 +86,9 @@ def prediction(network: str, slices: int) -> Work:
             device=CPU,
             threads=threads,
         ):
-            pass
-        return (time.perf_counter() - began) / (10 * len(volumes))
+            seconds.append((time.perf_counter() - began) / 2)
+            began = time.perf_counter()
+        return seconds
 
     return work
 
@@ -101,14 +100,14 @@ def resampled(seed: int) -> float:
 
 
 def preprocessing(volumes: int) -> Work:
-    """Seconds a volume. Threads are not used."""
+    """Volumes that are preprocessed; threads are not used."""
 
-    def work(threads: Threads) -> float:
+    def work(threads: Threads) -> list[float]:
         with process_pool() as pool:
             run_all(resampled, range(2), pool, "start")
             began = time.perf_counter()
             run_all(resampled, range(volumes), pool, "resample")
-            return (time.perf_counter() - began) / volumes
+            return [(time.perf_counter() - began) / volumes]
 
     return work
 
@@ -134,19 +133,19 @@ def main() -> None:
     }
     for kind in given.work:
         work, adapting = works[kind](), (False, True) if kind != "preprocessing" else (False,)
-        seconds: dict[tuple[int, bool], list[float]] = {}
+        found: dict[str, list[float]] = {}
         for _ in range(given.rounds):
             for neighbours in (0, given.busy):
                 for adapts in adapting:
                     with busy(neighbours), Threads(kind, adapts=adapts) as threads:
-                        found = work(threads)
-                    seconds.setdefault((neighbours, adapts), []).append(found)
+                        seconds = work(threads)
                     name = f"{kind}, {'adapted' if adapts else 'fixed'}, {neighbours} busy"
-                    print(f"{name}: {found:.3f} s", flush=True)
-        alone = median(seconds[0, False])
-        for (neighbours, adapts), values in seconds.items():
-            name = f"{kind}, {'adapted' if adapts else 'fixed'}, {neighbours} busy"
-            print(f"{name}: median {median(values):.3f} s, {alone / median(values):.2f} of the speed alone")
+                    found.setdefault(name, []).append(mean(seconds))
+                    later = mean(seconds[len(seconds) // 2 :])
+                    print(f"{name}: {mean(seconds):.3f} s, in the second half {later:.3f}", flush=True)
+        alone = median(next(iter(found.values())))
+        for name, means in found.items():
+            print(f"{name}: median {median(means):.3f} s, {alone / median(means):.2f} of the speed alone")
 
 
 if __name__ == "__main__":
