@@ -21,7 +21,7 @@ def home(tmp_path_factory):
 
 
 def make_short(home, output, epochs):
-    settings = SAVED_AT_ONCE | {"network.base_channels": 8}
+    settings = SAVED_AT_ONCE | {"network.base_channels": 4, "validate_every": epochs}
     return make_request(home, output, model="UNet", epochs=epochs, settings=settings)
 
 
@@ -46,6 +46,7 @@ def train(monkeypatch, request, threads, kill_at=None):
     original = loop.save
     with monkeypatch.context() as patch:
         patch.setattr(prepare, "Threads", lambda work, adapts: threads)
+        patch.setattr(loop, "OVERLAYS", 0)
         patch.setattr(loop, "save", lambda run, state: None if state.iteration % 3 else original(run, state))
         if kill_at is None:
             train_by_recipe(request, RECIPE)
