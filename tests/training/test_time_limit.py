@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from utseg.errors import TimeTooShort
 from utseg.training import time_limit
+from utseg.training.checkpoint import BEST, LATEST
 from utseg.training.processes import Processes
+from utseg.training.record import RUN_FILE
 from utseg.training.schedule import Schedule
 from utseg.training.time_limit import (
     LEAST_EPOCHS,
@@ -110,13 +112,13 @@ def test_too_short_a_time_says_what_fits_and_what_would_be_enough():
         fit(16.5 + 12, 1.0, 2, native=10, spent=20.0)
 
 
-def slowed(monkeypatch, epochs_done, spent_s):
+def slowed(monkeypatch, folder, epochs_done, spent_s):
     """The epochs of a run of 20, of 5 iterations each in 100 s, as they are recorded after some of them."""
     recorded = []
     record = SimpleNamespace(epochs=20, iterations_per_epoch=5, model_copy=lambda update: update["epochs"])
     monkeypatch.setattr(time_limit, "write_run", lambda record, folder: recorded.append(record))
     run = SimpleNamespace(
-        loop_limit_s=100.0, record=record, processes=Processes(), request=SimpleNamespace(output="RUN")
+        loop_limit_s=100.0, record=record, processes=Processes(), request=SimpleNamespace(output=folder)
     )
     state = SimpleNamespace(iteration=5 * epochs_done, schedule=Schedule(100, 0.05))
     keep_to_time(run, state, epochs_done, spent_s)
@@ -124,9 +126,13 @@ def slowed(monkeypatch, epochs_done, spent_s):
     return recorded
 
 
-def test_a_run_that_becomes_too_slow_to_learn_anything_ends_with_an_error(monkeypatch):
-    assert slowed(monkeypatch, 2, 10.0) == []
-    assert slowed(monkeypatch, 4, 30.0) == [13]
-    assert slowed(monkeypatch, 1, 40.0) == [10]  # too early to tell
-    with pytest.raises(TimeTooShort, match=r"RUN: .* no more than 15 iterations fit .*--resume"):
-        slowed(monkeypatch, 2, 60.0)
+def test_a_run_that_becomes_too_slow_to_learn_anything_is_an_error_and_none_to_resume(tmp_path, monkeypatch):
+    for name in (RUN_FILE, LATEST, BEST):
+        (tmp_path / name).touch()
+    assert slowed(monkeypatch, tmp_path, 2, 10.0) == []
+    assert slowed(monkeypatch, tmp_path, 4, 30.0) == [13]
+    assert slowed(monkeypatch, tmp_path, 1, 40.0) == [10]  # too early to tell
+    assert len(list(tmp_path.iterdir())) == 3
+    with pytest.raises(TimeTooShort, match="no more than 15 iterations fit") as error:
+        slowed(monkeypatch, tmp_path, 2, 60.0)
+    assert str(tmp_path) in str(error.value) and not list(tmp_path.iterdir())

@@ -16,6 +16,7 @@ from utseg.training.interrupt import Interruption
 from utseg.training.optimizer import set_learning_rate
 from utseg.training.prepare import Run
 from utseg.training.record import write_run
+from utseg.training.run_folder import clear
 from utseg.training.state import State, new_state
 from utseg.training.step import precision, train_step
 from utseg.training.validation import validate
@@ -109,7 +110,7 @@ def fit_run_to_time(run: Run, max_time_s: float, started: float, interruption: I
 def keep_to_time(run: Run, state: State, number: int, spent_s: float) -> None:
     """Shortens a `--max-time` run that is slower than measured after `number` epochs, or takes that back, and records it.
 
-    Raises TimeTooShort where too little is left to learn anything.
+    Raises TimeTooShort where too little is left to learn anything. No run is left then, or --resume would end with such a model.
     """
     if run.loop_limit_s is None or state.iteration >= state.schedule.iterations:
         return
@@ -118,10 +119,11 @@ def keep_to_time(run: Run, state: State, number: int, spent_s: float) -> None:
     epochs = epochs_that_fit(run.record.epochs, number, spent_s, run.loop_limit_s)
     least = math.ceil(LEAST_ITERATIONS / 2 / per_epoch)
     if epochs < least and spent_s > run.loop_limit_s / 2:  # before that, the pace is known too roughly
+        run.processes.on_first(lambda: clear(run.request.output))
         raise run.processes.for_all(
             TimeTooShort(
                 f"{run.request.output}: the machine has become so slow that no more than {epochs * per_epoch} iterations fit into "
-                "--max-time, from which nothing is learnt: start again with more time and --overwrite, or go on without limit with --resume"
+                "--max-time, from which nothing is learnt; start again with more time, or when there is less other work"
             )
         )
     epochs = max(epochs, least)
