@@ -110,7 +110,7 @@ def main() -> None:
         read_plan(options.plan_folder), options.patch, options.batch, options.always, options.extra
     )
     records = [store.case_record(case_id) for case_id in store.case_ids()]
-    slices = list_slices(records)
+    slices = list_slices(records, plan)
     settings = {"seed": 0, "first_iteration": 0, "iterations": 10**9, "workers": options.workers or 0}
     patches = options.batches * options.batch
     with (

@@ -24,6 +24,7 @@ from utseg.errors import InputError
 from utseg.fingerprint import Fingerprint
 from utseg.networks import known_settings, network_class
 from utseg.planning.memory import USABLE_SHARE, MemoryEstimate, largest_batch, training_memory
+from utseg.planning.plan import network_channels
 from utseg.planning.target import Target
 from utseg.planning.task import NetworkTask, network_task
 
@@ -89,9 +90,10 @@ def candidates(fingerprint: Fingerprint, wishes: Wishes, target: Target) -> list
         }
         network = known_settings(target.network_name, decisions)
         task = network_task(
-            fingerprint,
             target.network_name,
             {key: decision.value for key, decision in network.items()},
+            in_channels=network_channels(len(fingerprint.channel_names), target.configuration),
+            num_classes=fingerprint.num_classes,
             patch_size=patch.size,
             spacing_yx_mm=wishes.spacing.value,
             batch_size=MIN_BATCH,

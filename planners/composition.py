@@ -7,6 +7,7 @@ from planners.capacity import Fitted, Wishes, fit
 from planners.decision import Decision, assemble
 from planners.geometry import image_size
 from planners.intensity import clip_percentiles
+from planners.neighbours import with_neighbours
 from utseg.fingerprint import Fingerprint
 from utseg.planning.memory import USABLE_SHARE
 from utseg.planning.plan import Plan
@@ -36,7 +37,7 @@ def compose(fingerprint: Fingerprint, planner: str, target: Target, wishes: Wish
         **{f"network.{key}": decision for key, decision in fitted.candidate.network.items()},
         **planned_augmentation(fingerprint, patch_size, image_size(fingerprint, wishes.spacing.value)),
     }
-    return assemble(fingerprint, planner, target, decisions)
+    return assemble(fingerprint, planner, target, with_neighbours(decisions, fingerprint, target))
 
 
 def _patch_size(wishes: Wishes, fitted: Fitted, memory_gb: float) -> Decision[tuple[int, int]]:

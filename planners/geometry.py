@@ -1,6 +1,6 @@
 """Rules for the target spacing and the patch: how large it should be, and how many halvings it allows.
 
-Sizes are (y, x) in pixels, spacings (y, x) in mm. Slices are never resampled across, so z plays no role.
+Sizes are (y, x) in pixels, spacings (y, x) in mm. Slices are never resampled across: z plays a role in `neighbours.py` only.
 """
 
 import math

@@ -8,11 +8,12 @@ from typing import Any
 
 from planners.augmentation import PUBLISHED_AUGMENTATION
 from planners.decision import Decision, assemble
+from planners.neighbours import with_neighbours
 from planners.schedule import training_slices
 from utseg.fingerprint import Fingerprint
 from utseg.networks import known_settings, network_class, network_settings
 from utseg.planning.memory import training_memory
-from utseg.planning.plan import Plan
+from utseg.planning.plan import Plan, network_channels
 from utseg.planning.target import Target, recorded_memory
 from utseg.planning.task import network_task
 
@@ -47,9 +48,10 @@ def plan(fingerprint: Fingerprint, target: Target) -> Plan:
         **PUBLISHED_AUGMENTATION,
     }
     task = network_task(
-        fingerprint,
         target.network_name,
         {key: defaults[key] for key in told},
+        in_channels=network_channels(len(fingerprint.channel_names), target.configuration),
+        num_classes=fingerprint.num_classes,
         patch_size=PATCH_SIZE,
         spacing_yx_mm=SPACING_MM,
         batch_size=BATCH_SIZE,
@@ -65,4 +67,4 @@ def plan(fingerprint: Fingerprint, target: Target) -> Plan:
         fits = f"{warning}: {advice}"
         decisions["batch_size"] = batch._replace(reason=f"{batch.reason}; it needs {total} GB, {warning}")
     decisions["estimated_memory_gb"] = Decision(total, f"{counted}; {fits}")
-    return assemble(fingerprint, "published", target, decisions)
+    return assemble(fingerprint, "published", target, with_neighbours(decisions, fingerprint, target))

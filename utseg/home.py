@@ -7,6 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from utseg.errors import InputError, UsageError
 from utseg.files import require_no_broken_link
@@ -14,6 +15,8 @@ from utseg.files import require_no_broken_link
 DEFAULT_HOME = "utseg_data"
 DEFAULT_PLANNER = "auto"
 PLAN_FILE = "plan.json"
+Configuration = Literal["2d", "2.5d"]
+CONFIGURATIONS: tuple[Configuration, ...] = get_args(Configuration)
 QUOTES = "\"'"
 
 
@@ -49,12 +52,14 @@ class Home:
             name,
             "preprocessed dataset",
             "run utseg_plan_and_preprocess first",
-            holds=f"*_2d/{PLAN_FILE}",
+            holds=tuple(f"{plan_folder_name('*', each)}/{PLAN_FILE}" for each in CONFIGURATIONS),
         )
 
     def trained_dataset(self, name: str | None) -> tuple[str, Path]:
         """Name and folder of a dataset with results; without a name, of the only one there."""
-        return _choose(self.results, name, "trained dataset", "run utseg_train first", holds="*/*/*/run.json")
+        return _choose(
+            self.results, name, "trained dataset", "run utseg_train first", holds=("*/*/*/run.json",)
+        )
 
 
 def typed_path(text: str, what: str = "path") -> Path:
@@ -81,6 +86,26 @@ def plan_folder_name(planner: str, configuration: str = "2d") -> str:
     return f"{planner}_{configuration}"
 
 
+def split_plan_name(name: str) -> tuple[str, Configuration]:
+    """Planner and configuration of a plan as people name it: `auto` (which is 2d) or `auto_2.5d`."""
+    for configuration in CONFIGURATIONS:
+        planner = name.removesuffix(plan_folder_name("", configuration))
+        if planner not in ("", name):
+            return planner, configuration
+    return name, "2d"
+
+
+def plan_name(folder_name: str) -> str:
+    """A plan's folder as people name it: `auto` of auto_2d, auto_2.5d itself."""
+    return folder_name.removesuffix(plan_folder_name("", "2d"))
+
+
+def planner_words(folder_name: str) -> list[str]:
+    """The words of `utseg_plan_and_preprocess` that plan what is in this folder."""
+    planner, configuration = split_plan_name(folder_name)
+    return ["-pl", planner, *(["-c", configuration] if configuration != "2d" else [])]
+
+
 def choose_plan_folder(preprocessed: Path, planner: str | None, configuration: str) -> Path:
     """The folder of the plan that was asked for; else of `auto`; else of the only one there."""
     ending = plan_folder_name("", configuration)
@@ -90,15 +115,19 @@ def choose_plan_folder(preprocessed: Path, planner: str | None, configuration: s
         if entry.name.endswith(ending) and (entry / PLAN_FILE).is_file()
     )
     if not there:
-        raise InputError(f"{preprocessed}: no plan is there; run utseg_plan_and_preprocess first")
+        option = "" if configuration == "2d" else f" -c {configuration}"
+        raise InputError(
+            f"{preprocessed}: no {configuration} plan is there; run utseg_plan_and_preprocess{option} first"
+        )
     if planner is None:
         if len(there) > 1 and DEFAULT_PLANNER not in there:
             raise UsageError(f"{preprocessed}: several plans: {', '.join(there)}; choose one with -pl")
         planner = DEFAULT_PLANNER if DEFAULT_PLANNER in there else there[0]
     if check_name(planner, "plan") not in there:
+        folder = plan_folder_name(planner, configuration)
         raise InputError(
-            f"{preprocessed / plan_folder_name(planner, configuration)}: no plan is there (plans there: {', '.join(there)}); "
-            f"run utseg_plan_and_preprocess -pl {planner}, or choose one of them with -pl"
+            f"{preprocessed / folder}: no plan is there (plans there: {', '.join(there)}); run utseg_plan_and_preprocess "
+            f"{' '.join(planner_words(folder))}, or choose one of them with -pl"
         )
     return preprocessed / plan_folder_name(planner, configuration)
 
@@ -118,13 +147,17 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-def _choose(root: Path, name: str | None, what: str, advice: str, holds: str = "") -> tuple[str, Path]:
-    """`holds`: a pattern; folders without such a file in them do not count."""
+def _choose(
+    root: Path, name: str | None, what: str, advice: str, holds: tuple[str, ...] = ()
+) -> tuple[str, Path]:
+    """`holds`: patterns; folders without a file of any of them do not count."""
     there = (
         sorted(
             entry.name
             for entry in root.iterdir()
-            if entry.is_dir() and not entry.name.startswith(".") and (not holds or any(entry.glob(holds)))
+            if entry.is_dir()
+            and not entry.name.startswith(".")
+            and (not holds or any(next(entry.glob(each), None) for each in holds))
         )
         if root.is_dir()
         else []

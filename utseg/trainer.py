@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from utseg.errors import Interrupted
 from utseg.files import read_json, write_json
+from utseg.home import plan_name
 from utseg.training.record import (
     SCORES_SUFFIX,
     SUMMARY_FILE,
@@ -136,7 +137,7 @@ def settings_of(run: "Run", state: "State") -> dict[str, str | float | None]:
         "seed": float(record.seed),
         "training_cases": float(len(record.training_cases)),
         "validation_cases": float(len(record.validation_cases)),
-        "planner": plan.planner,
+        "planner": plan_name(plan.folder_name),
         "device": record.device,
     }
 

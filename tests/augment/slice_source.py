@@ -72,6 +72,7 @@ class MadeSlices:
                 slices=[SimpleNamespace(labels=[0, *self.labels_of(case_id, z)]) for z in range(self.slices)],
                 subject=f"subject of {case_id}",
                 groups={"vendor": "A" if case_id == "a" else "B"},
+                slice_distance_mm=10.0,
             )
             for case_id in case_ids or self.case_ids()
         ]

@@ -159,7 +159,7 @@ def test_the_cache_keeps_what_fits_and_protects_it() -> None:
 
 def test_nothing_to_train_on_is_said() -> None:
     with pytest.raises(InputError, match="none of the 1 training cases"):
-        list_slices(MadeSlices(slices=0).records("a"))
+        list_slices(MadeSlices(slices=0).records("a"), make_plan())
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from slice_source import MadeSlices
+from slice_source import MadeSlices, make_plan
 
 from utseg.augment.loader import list_slices
 from utseg.augment.sampling import PatchSampler, SliceRef, draw_center
 
-SLICES = list_slices(MadeSlices().records())
+SLICES = list_slices(MadeSlices().records(), make_plan())
 
 
 @settings(deadline=None)

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import fingerprints, formula_memory, hearts, make_case, make_fingerprint_of
@@ -122,8 +123,6 @@ def test_more_memory_never_gives_less(planner: str, fingerprint: Fingerprint):
 @pytest.mark.usefixtures("counted")
 @pytest.mark.parametrize(("planner", "memory_gb"), [("auto", 1.0), ("auto", 8.0), ("cpu", 8.0)])
 def test_counted_memory_is_kept_to_and_the_network_can_be_built(planner: str, memory_gb: float):
-    import torch
-
     plan = FITTING[planner](hearts(), Target(memory_gb))
     check(plan, memory_gb)
     task = planned_task(plan)
@@ -218,3 +217,17 @@ def test_labels_that_nobody_has_do_not_stop_planning():
     )
     for planner in FITTING.values():
         check(planner(empty, Target(8)), 8)
+
+
+@pytest.mark.parametrize("planner", [auto, cpu, published])
+def test_neighbouring_slices_are_planned_with_reasons(planner):
+    flat, deep = (planner.plan(hearts(), Target(24, each)) for each in ("2d", "2.5d"))
+    for plan in (flat, deep):
+        check_reasons(plan)
+    assert (flat.neighbour_distance_mm, flat.in_channels, flat.folder_name) == (None, 1, f"{flat.planner}_2d")
+    assert (deep.neighbour_distance_mm, deep.in_channels, deep.folder_name) == (8, 3, f"{flat.planner}_2.5d")
+    assert deep.augmentation.mirror_axes == ("z", *flat.augmentation.mirror_axes)
+    assert deep.preprocessing == flat.preprocessing, "slices on disk are the same"
+    assert "median of" in deep.reasons["neighbour_distance_mm"]
+    assert "its last slice is repeated" in deep.reasons["neighbour_distance_mm"]
+    assert planned_task(deep).build("meta")(torch.empty(1, 3, 64, 64, device="meta"))[0].shape[0] == 1

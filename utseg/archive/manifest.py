@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, StringConstraints
 
+from utseg.home import split_plan_name
 from utseg.rawdata.names import name_problem
 from utseg.settings import Settings
 from utseg.training.record import RUN_FILE, SUMMARY_FILE, VALIDATION_FOLDER, WEIGHTS_FILE
@@ -35,7 +36,7 @@ def _plain_name(name: str) -> str:
 
 def _run_name(name: str) -> str:
     parts = name.split("/")
-    if len(parts) != 3 or not parts[0].endswith("_2d") or any(map(name_problem, parts)):
+    if len(parts) != 3 or split_plan_name(parts[0])[0] == parts[0] or any(map(name_problem, parts)):
         raise ValueError("expected PLAN_2d/MODEL/FOLD, each a plain name")
     return name
 

@@ -17,6 +17,7 @@ class Augmentation:
     """What is done to one patch; the defaults change nothing.
 
     `rotation_deg` turns the content as `np.rot90` does (y towards x, in mm); `scale` above 1 enlarges it; mirroring comes after both.
+    `mirror_z` exchanges the slices below and above that 2.5-D shows.
     `noise_sd` and `brightness` are in units of the normalised image. `gamma_inverted` bends the curve from the bright end.
     `resolution` is the share of it that is left. `histogram_share` and `amplitude_share` say how much of another slice's style a slice
     takes, waves of `amplitude_wavelength_mm` and longer in the second case; `style_source`, from 0 to below 1, says which slice's
@@ -27,6 +28,7 @@ class Augmentation:
     scale: float = 1.0
     mirror_y: bool = False
     mirror_x: bool = False
+    mirror_z: bool = False
     noise_sd: float = 0.0
     noise_seed: int = 0
     brightness: float = 0.0
@@ -83,4 +85,5 @@ def draw_augmentation(rng: np.random.Generator, settings: AugmentationSettings) 
         amplitude_share=value(settings.amplitude_probability, *settings.amplitude_share_range, 0.0, later),
         amplitude_wavelength_mm=float(later.uniform(*settings.amplitude_wavelength_mm_range)),
         style_source=later.random(),
+        mirror_z=bool(later.random() < 0.5) and "z" in settings.mirror_axes,
     )

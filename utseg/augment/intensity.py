@@ -1,4 +1,4 @@
-"""Intensity augmentations with given values, on a patch that the caller owns. Channels change alike.
+"""Intensity augmentations with given values, on a patch that the caller owns. Channels change alike, the slices of one by one curve.
 
 Contrast and brightness are batchgenerators'. Its gamma and noise draw for themselves and cannot be replayed: these are written out here.
 """
@@ -12,11 +12,14 @@ Image = npt.NDArray[np.float32]
 
 
 def change_intensity(
-    augmentation: Augmentation, image_CHW: Image, spacing_yx_mm: tuple[float, float] = (1.0, 1.0)
+    augmentation: Augmentation,
+    image_CHW: Image,
+    spacing_yx_mm: tuple[float, float] = (1.0, 1.0),
+    slices: int = 1,
 ) -> Image:
     """Blur, resolution, noise, brightness, contrast, gamma, in this order. Float32 in, the same array out. A constant image stays finite.
 
-    `spacing_yx_mm`: pixel size, for the blur.
+    `spacing_yx_mm`: pixel size, for the blur. `slices`: shown of each channel of the scan, and changed by one curve.
     """
     from batchgenerators.augmentations.color_augmentations import (
         augment_brightness_additive,
@@ -31,10 +34,11 @@ def change_intensity(
         add_noise(image_CHW, augmentation.noise_sd, augmentation.noise_seed)
     if augmentation.brightness:
         augment_brightness_additive(image_CHW, mu=augmentation.brightness, sigma=0.0, per_channel=False)
+    scan_CNHW = image_CHW.reshape(-1, slices, *image_CHW.shape[1:])
     if augmentation.contrast != 1:
-        augment_contrast(image_CHW, contrast_range=lambda: augmentation.contrast, preserve_range=True)
+        augment_contrast(scan_CNHW, contrast_range=lambda: augmentation.contrast, preserve_range=True)
     if augmentation.gamma != 1:
-        change_gamma(image_CHW, augmentation.gamma, inverted=augmentation.gamma_inverted)
+        change_gamma(scan_CNHW, augmentation.gamma, inverted=augmentation.gamma_inverted)
     return image_CHW
 
 
@@ -68,12 +72,12 @@ def add_noise(image_CHW: Image, sd: float, seed: int) -> None:
     image_CHW += noise
 
 
-def change_gamma(image_CHW: Image, gamma: float, *, inverted: bool) -> None:
+def change_gamma(image_CNHW: Image, gamma: float, *, inverted: bool) -> None:
     """Raises each channel, scaled to 0 … 1, to the power `gamma` (of 1 − value where inverted), in place; its mean and deviation stay.
 
     Mean and deviation stay because preprocessing gives every image the same ones: what changes is the shape of the histogram only.
     """
-    for channel in image_CHW:
+    for channel in image_CNHW:
         low, high = channel.min(), channel.max()
         mean, deviation = channel.mean(), channel.std()
         if not high > low:

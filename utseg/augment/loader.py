@@ -21,6 +21,7 @@ from utseg.augment.style import StyleSources
 from utseg.augment.workers import LoaderProcesses
 from utseg.errors import InputError
 from utseg.planning.plan import Plan
+from utseg.preprocess.neighbours import as_channels, shown_slices
 
 if TYPE_CHECKING:
     from utseg.preprocess.slices import CaseRecord
@@ -100,25 +101,29 @@ class SliceLoader:
             ref, foreground = self._sampler.choose(iteration * plan.batch_size + row)
             rng = self._sampler.rng(iteration, row)
             augmentation = draw_augmentation(rng, plan.augmentation)
-            image, label = self._cache.read_slice(ref.case_id, ref.z)
+            label = self._cache.read_slice(ref.case_id, ref.z)[1]
             image_BCHW[index], label_BHW[index] = apply_augmentation(
                 augmentation,
-                image,
+                self._shown(ref),
                 label,
                 patch_size=plan.patch_size,
                 center_yx=draw_center(rng, label, plan.patch_size, foreground),
                 spacing_yx_mm=plan.preprocessing.spacing_yx_mm,
                 style_CHW=self._style(ref, augmentation),
+                slices=len(ref.shown),
             )
             names.append(ref.name)
         return Batch(image_BCHW, label_BHW, tuple(names), iteration)
+
+    def _shown(self, ref: SliceRef) -> npt.NDArray[np.float32]:
+        """The slice as the network is shown it (C, H, W), its neighbours among the channels."""
+        return as_channels([self._cache.read_slice(ref.case_id, z)[0] for z in ref.shown])
 
     def _style(self, ref: SliceRef, augmentation: Augmentation) -> npt.NDArray[np.float32] | None:
         """The slice (C, H, W) whose style is to be taken, if one is."""
         if self._sources is None or not augmentation.takes_style:
             return None
-        source = self._sources.source(ref, augmentation.style_source)
-        return self._cache.read_slice(source.case_id, source.z)[0]
+        return self._shown(self._sources.source(ref, augmentation.style_source))
 
 
 @contextmanager
@@ -144,7 +149,7 @@ def training_batches(
     make_loader = partial(
         SliceLoader,
         store,
-        list_slices(records),
+        list_slices(records, plan),
         plan,
         seed=seed,
         cache_bytes=CACHE_BYTES // max(1, workers),
@@ -161,7 +166,7 @@ def training_batches(
         yield running.enter_context(ahead)
 
 
-def list_slices(records: Sequence["CaseRecord"]) -> list[SliceRef]:
+def list_slices(records: Sequence["CaseRecord"], plan: Plan) -> list[SliceRef]:
     """All slices of the cases, in an order that does not depend on that of the records. None at all raises InputError."""
     slices = [
         SliceRef(
@@ -170,9 +175,12 @@ def list_slices(records: Sequence["CaseRecord"]) -> list[SliceRef]:
             tuple(value for value in each.labels if value > 0),
             record.subject,
             record.groups.get(VENDOR_COLUMN, ""),
+            tuple(shown_N.tolist()),
         )
         for record in sorted(records, key=lambda record: record.case_id)
-        for z, each in enumerate(record.slices)
+        for z, (each, shown_N) in enumerate(
+            zip(record.slices, shown_slices(plan, len(record.slices), record.slice_distance_mm), strict=True)
+        )
     ]
     if not slices:
         raise InputError(

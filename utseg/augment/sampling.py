@@ -19,7 +19,7 @@ ORDER_STREAM, PATCH_STREAM = 0, 1
 class SliceRef:
     """One preprocessed slice, the label values (background left out) that it contains, whom it shows and whose scanner made it.
 
-    `vendor` is empty where it is not known.
+    `vendor` is empty where it is not known. `shown`: the slices of the case that the network is shown, this one in their middle.
     """
 
     case_id: str
@@ -27,6 +27,7 @@ class SliceRef:
     labels: tuple[int, ...]
     subject: str = ""
     vendor: str = ""
+    shown: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:

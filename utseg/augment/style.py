@@ -63,11 +63,21 @@ def _pick(count: int, drawn: float) -> tuple[int, float]:
 
 
 def take_style(
-    augmentation: Augmentation, image_CHW: Image, source_CHW: Image, spacing_yx_mm: tuple[float, float]
+    augmentation: Augmentation,
+    image_CHW: Image,
+    source_CHW: Image,
+    spacing_yx_mm: tuple[float, float],
+    slices: int = 1,
 ) -> Image:
-    """A new image with as much of the source's histogram, then of its amplitudes, as was drawn. Sizes may differ, channels not."""
+    """A new image with as much of the source's histogram, then of its amplitudes, as was drawn. Sizes may differ, channels not.
+
+    The `slices` shown of a channel have one histogram.
+    """
     if augmentation.histogram_share:
-        image_CHW = match_histogram(image_CHW, source_CHW, augmentation.histogram_share)
+        scan, source = (
+            each.reshape(-1, slices * each.shape[1], each.shape[2]) for each in (image_CHW, source_CHW)
+        )
+        image_CHW = match_histogram(scan, source, augmentation.histogram_share).reshape(image_CHW.shape)
     if augmentation.amplitude_share:
         image_CHW = exchange_amplitude(
             image_CHW,

@@ -33,7 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     several = {"nargs": "+", "default": ()}
     parser.trained_dataset()
-    parser.value("-pl", "planners", "PLAN", "models of these plans only; left out: of all", **several)
+    parser.value(
+        "-pl",
+        "planners",
+        "PLAN",
+        "models of these plans only, as auto or auto_2.5d; left out: of all",
+        **several,
+    )
     parser.value("-m", "models", "MODEL", "these networks only; left out: all", **several)
     parser.flag("--no-pairs", "compare single models only")
     parser.value("--tta-subjects", "tta_subjects", "N", views, type=at_least(0), default=DEFAULT_TTA_SUBJECTS)

@@ -66,7 +66,7 @@ def _networks(arguments: argparse.Namespace) -> None:
 
 def _tasks(arguments: argparse.Namespace, names: Sequence[str]) -> "tuple[list[NetworkTask], str]":
     """What each network is sized for, and in words."""
-    from utseg.home import choose_plan_folder
+    from utseg.home import choose_plan_folder, split_plan_name
     from utseg.planning.plan import read_plan
     from utseg.planning.survey import published_task
     from utseg.planning.task import for_network, planned_task
@@ -74,7 +74,8 @@ def _tasks(arguments: argparse.Namespace, names: Sequence[str]) -> "tuple[list[N
     where = ""
     if arguments.dataset is not None:
         dataset, preprocessed = home_of(arguments).preprocessed_dataset(arguments.dataset)
-        folder = choose_plan_folder(preprocessed, arguments.planner, "2d")
+        planner, configuration = split_plan_name(arguments.planner or "")
+        folder = choose_plan_folder(preprocessed, planner or None, configuration)
         plan = read_plan(folder)
         tasks = [planned_task(for_network(plan, name)) for name in names]
         where = f"{dataset}, {folder.name}: "

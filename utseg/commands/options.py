@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from utseg.errors import UsageError
-from utseg.home import typed_path
+from utseg.home import CONFIGURATIONS, typed_path
 
-CONFIGURATIONS = ("2d",)
 SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 Group = argparse._MutuallyExclusiveGroup
 
@@ -74,7 +73,7 @@ class Parser(argparse.ArgumentParser):
         folds = "what they were trained on, as fold0 or vendor=A; left out: all folds that are trained"
         self.value("-m", "models", "MODEL", models, nargs="+")
         self.value("-f", "folds", "FOLD", folds, nargs="+")
-        self.plan("plan; may be left out where one has trained models")
+        self.plan("plan, as auto or (2.5-D) auto_2.5d; may be left out where one has trained models")
 
     def settings(self, of: str, example: str) -> None:
         """Adds `--set KEY=VALUE …`, as one list of words. `of`: of what a value is changed."""
@@ -109,7 +108,7 @@ class Parser(argparse.ArgumentParser):
 def check_configuration(name: str, hint: str = "") -> None:
     """Raises UsageError where no configuration is called that."""
     if name not in CONFIGURATIONS:
-        raise UsageError(f"no configuration is called {name!r}; there is: {', '.join(CONFIGURATIONS)}{hint}")
+        raise UsageError(f"no configuration is called {name!r}; there are: {', '.join(CONFIGURATIONS)}{hint}")
 
 
 def file_or_folder(text: str) -> Path:

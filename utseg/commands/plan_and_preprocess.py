@@ -39,7 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     planner = "planner: auto, published or cpu"
     parser.dataset("raw dataset")
     parser.value("-pl", "planner", "PLAN", planner, default=DEFAULT_PLANNER)
-    parser.value("-c", "configuration", "CONFIG", "configuration", default="2d")
+    configuration = (
+        "2d: a network sees each slice alone; 2.5d: with the slices below and above it as further channels"
+    )
+    parser.value("-c", "configuration", "CONFIG", configuration, default="2d")
     parser.value("--memory-gb", "memory_gb", "GB", memory, type=_gigabytes)
     parser.value("-m", "network_name", "NETWORK", network)
     parser.device()

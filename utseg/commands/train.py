@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     fit = "take the largest batch that fits into the memory where that of the plan does not"
     probabilities = "keep the probabilities of the validation subjects too (validation/CASE.npz), as utseg_ensemble reads them"
     workers = "processes that make batches; 0 is a thread; default: 0 on a CPU, a few with a GPU"
-    parser.add_argument("configuration", help="what was planned: 2d")
+    parser.add_argument("configuration", help="what was planned: 2d or 2.5d")
     parser.add_argument("selection", help=selection)
     parser.dataset("preprocessed dataset")
     parser.value("-m", "model", "MODEL", "what to train: a network of utseg_networks", default="UTNet")

@@ -12,6 +12,7 @@ from typing import Literal
 from utseg.case import Case
 from utseg.errors import InputError
 from utseg.files import sha256, write_text
+from utseg.home import planner_words
 from utseg.labels import Labels
 from utseg.settings import Settings, read_model
 from utseg.training.record import RUN_FILE, read_run
@@ -100,7 +101,7 @@ def check_references(cases: Iterable[Case], validation: Path) -> None:
             record = read_run(validation.absolute().parent)
             raise InputError(
                 f"{case.label}: changed since {validation.absolute().parent} was trained and validated; run utseg_plan_and_preprocess "
-                f"-d {record.plan.dataset} -pl {record.plan.planner}, and train again with --overwrite"
+                f"-d {record.plan.dataset} {' '.join(planner_words(record.plan.folder_name))}, and train again with --overwrite"
             )
 
 

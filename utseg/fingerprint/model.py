@@ -121,11 +121,6 @@ class Fingerprint(Settings):
     warnings: tuple[str, ...]
 
     @property
-    def in_channels(self) -> int:
-        """Number of image channels."""
-        return len(self.channel_names)
-
-    @property
     def num_classes(self) -> int:
         """Number of network outputs: the largest label value and background."""
         return max(self.labels.values()) + 1

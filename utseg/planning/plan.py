@@ -5,10 +5,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from utseg.files import write_text
-from utseg.home import PLAN_FILE
+from utseg.home import PLAN_FILE, Configuration, plan_folder_name
 from utseg.networks import network_settings
 from utseg.rawdata.ways import Way
 from utseg.settings import Settings, read_model, unknown_key
@@ -17,6 +17,8 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 PREPROCESSING_PREFIX = "preprocessing."
 NETWORK_PREFIX = "network."
+# The slices that a network is shown for each slice, by their place in its stack and in the order of its channels.
+SLICE_OFFSETS: dict[Configuration, tuple[int, ...]] = {"2d": (0,), "2.5d": (-1, 0, 1)}
 # What a plan is of, and was made by: nothing to set.
 IDENTITY_KEYS = (
     "format",
@@ -63,6 +65,7 @@ class AugmentationSettings(Settings):
     `scale_range`: factors, above 1 enlarges the content. `noise_sd_range`: standard deviation of Gaussian noise.
     `brightness_range`: is added. `contrast_range`: factors on the distance from the patch's mean.
     `gamma_range`: exponents on the range of values, mean and deviation kept.
+    `mirror_axes`: each with a probability of one half; z exchanges the neighbouring slices of 2.5-D.
     `foreground_fraction`: share of the patches that are centred on a pixel of a label, labels taking turns; the others lie anywhere.
 
     `blur_sd_mm_range`: standard deviation of a Gaussian.
@@ -84,7 +87,7 @@ class AugmentationSettings(Settings):
     contrast_probability: Probability
     gamma_range: Factors
     gamma_probability: Probability
-    mirror_axes: tuple[Literal["y", "x"], ...]
+    mirror_axes: tuple[Literal["z", "y", "x"], ...]
     foreground_fraction: Probability
     blur_sd_mm_range: Deviations
     blur_probability: Probability
@@ -95,6 +98,11 @@ class AugmentationSettings(Settings):
     amplitude_share_range: Shares
     amplitude_wavelength_mm_range: Wavelengths
     amplitude_probability: Probability
+
+    @property
+    def mirrored_views(self) -> int:
+        """How many mirrorings of a slice training knew, the slice as it is among them."""
+        return 1 << len(set(self.mirror_axes) - {"z"})
 
     @property
     def needs_partners(self) -> bool:
@@ -126,6 +134,7 @@ class Preprocessing(Settings):
 class Plan(Settings):
     """What was decided for a dataset. Sizes are (y, x) in pixels. `memory_gb`: of the device that it was made for.
 
+    `neighbour_distance_mm`: of 2.5-D, how far below and above each slice the ones lie that the network is shown beside it.
     `network`: settings of the network `network_name`, which alone says what they may be (`utseg.planning.task`).
     `reasons` maps the dotted key of every planned value to the rule and the figures that it came from.
     """
@@ -133,10 +142,11 @@ class Plan(Settings):
     format: Literal["utseg-plan-1"] = "utseg-plan-1"
     dataset: str
     planner: str
-    configuration: Literal["2d"] = "2d"
+    configuration: Configuration = "2d"
     fingerprint_sha256: str
     memory_gb: Annotated[float, Field(gt=0)]
     preprocessing: Preprocessing
+    neighbour_distance_mm: float | None = Field(None, gt=0, allow_inf_nan=False, validate_default=True)
     patch_size: tuple[Positive, Positive]
     batch_size: Positive
     epochs: Positive
@@ -147,6 +157,25 @@ class Plan(Settings):
     augmentation: AugmentationSettings
     reasons: dict[str, str]
 
+    @field_validator("neighbour_distance_mm")
+    @classmethod
+    def _in_2_5d_only(cls, value: float | None, info: ValidationInfo) -> float | None:
+        configuration = info.data.get("configuration")
+        if configuration is not None and (value is None) != (configuration == "2d"):
+            raise ValueError("expected millimetres in 2.5d, null in 2d (utseg_plan_and_preprocess -c)")
+        return value
+
+    @field_validator("augmentation")
+    @classmethod
+    def _neighbours_to_exchange(
+        cls, value: AugmentationSettings, info: ValidationInfo
+    ) -> AugmentationSettings:
+        if "z" in value.mirror_axes and info.data.get("configuration") == "2d":
+            raise ValueError(
+                "mirror_axes: z exchanges neighbouring slices, and 2d shows none; expected y and x only"
+            )
+        return value
+
     @field_validator("network")
     @classmethod
     def _as_read(cls, value: dict[str, Any]) -> dict[str, Any]:
@@ -155,8 +184,8 @@ class Plan(Settings):
 
     @property
     def in_channels(self) -> int:
-        """Number of image channels."""
-        return len(self.preprocessing.channel_names)
+        """Number of channels that the network is shown."""
+        return network_channels(len(self.preprocessing.channel_names), self.configuration)
 
     @property
     def num_classes(self) -> int:
@@ -166,7 +195,12 @@ class Plan(Settings):
     @property
     def folder_name(self) -> str:
         """Name of the plan's folder in `preprocessed/NAME` and `results/NAME`."""
-        return f"{self.planner}_{self.configuration}"
+        return plan_folder_name(self.planner, self.configuration)
+
+
+def network_channels(image_channels: int, configuration: Configuration) -> int:
+    """Channels of a network's input: those of the image, of each slice that it is shown."""
+    return image_channels * len(SLICE_OFFSETS[configuration])
 
 
 def write_plan(plan: Plan, folder: Path) -> None:

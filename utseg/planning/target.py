@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from utseg.home import Configuration
 from utseg.planning.memory import MemoryEstimate, StepKind
 
 DEFAULT_NETWORK = "UTNet"
@@ -14,7 +15,7 @@ class Target:
     """The network, how it is trained, and the memory (1024³ bytes) of the device that does it. Planners get a fingerprint and this."""
 
     memory_gb: float = DEFAULT_MEMORY_GB
-    configuration: str = "2d"
+    configuration: Configuration = "2d"
     network_name: str = DEFAULT_NETWORK
     kind: StepKind = AS_BY_DEFAULT
 

@@ -10,7 +10,6 @@ from utseg.networks import build_network, known_settings
 from utseg.planning.plan import Plan
 
 if TYPE_CHECKING:
-    from utseg.fingerprint import Fingerprint
     from utseg.networks.network import SegmentationNetwork
 
 
@@ -44,27 +43,27 @@ class NetworkTask:
 
 
 def network_task(
-    of: "Plan | Fingerprint",
     network_name: str,
     settings: Mapping[str, Any],
     *,
+    in_channels: int,
+    num_classes: int,
     patch_size: tuple[int, int],
     spacing_yx_mm: tuple[float, float],
     batch_size: int,
 ) -> NetworkTask:
-    """The task of a network on data of those channels and classes. A network that has settings for patch and spacing is told them."""
+    """The task of a network. One that has settings for patch and spacing is told them."""
     sizes = known_settings(network_name, {"patch_size": patch_size, "spacing_yx_mm": spacing_yx_mm})
-    return NetworkTask(
-        network_name, of.in_channels, of.num_classes, patch_size, batch_size, {**sizes, **settings}
-    )
+    return NetworkTask(network_name, in_channels, num_classes, patch_size, batch_size, {**sizes, **settings})
 
 
 def planned_task(plan: Plan) -> NetworkTask:
     """What a plan asks of its network."""
     return network_task(
-        plan,
         plan.network_name,
         plan.network,
+        in_channels=plan.in_channels,
+        num_classes=plan.num_classes,
         patch_size=plan.patch_size,
         spacing_yx_mm=plan.preprocessing.spacing_yx_mm,
         batch_size=plan.batch_size,

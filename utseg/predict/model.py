@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from utseg.errors import ArtefactError, InputError, SettingError, UsageError
 from utseg.files import sha256
-from utseg.home import check_name, plan_folder_name, selection_folder_name
+from utseg.home import check_name, plan_folder_name, plan_name, selection_folder_name, split_plan_name
 from utseg.labels import match_labels, same_numbering
 from utseg.planning.task import planned_task
 from utseg.training.record import RUN_FILE, WEIGHTS_FILE, RunRecord, read_run, read_weights
@@ -128,7 +128,7 @@ def choose_runs(
 ) -> list[Path]:
     """The folders of the runs that predict, below `results/NAME`.
 
-    planner: the plan's name; may be left out where one has trained models. models: may be left out where one is trained.
+    planner: the plan's name, as auto or auto_2.5d; may be left out where one has trained models. models: may where one is trained.
     folds: what the models were trained on; all of fold0, fold1, … that are trained where left out, else the only selection that is.
     Raises UsageError that lists what there is where the choice is not clear, InputError where something is not there.
     """
@@ -154,9 +154,9 @@ def _trained(folder: Path) -> list[Path]:
 
 def _choose_plan(dataset: Path, planner: str | None) -> Path:
     there = [plan for plan in _folders(dataset) if any(_trained(model) for model in _folders(plan))]
-    listed = ", ".join(plan.name.removesuffix(plan_folder_name("")) for plan in there)
+    listed = ", ".join(plan_name(plan.name) for plan in there)
     if planner is not None:
-        folder = dataset / plan_folder_name(check_name(planner, "plan"))
+        folder = dataset / plan_folder_name(*split_plan_name(check_name(planner, "plan")))
         if folder not in there:
             raise InputError(
                 f"{folder}: no trained model is there (plans with trained models: {listed or 'none'}); run utseg_train first"

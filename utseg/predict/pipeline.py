@@ -29,6 +29,7 @@ from utseg.predict.parts import Part, folder_of_masks
 from utseg.predict.record import ModelUse, PredictionRecord, versions_of
 from utseg.predict.run import PredictionRun
 from utseg.predict.stages import Array, Outputs, Predicted, Preprocessed, Volume, prepare, restore
+from utseg.preprocess.neighbours import with_neighbours
 from utseg.progress import progress
 from utseg.quality import QualitySettings
 
@@ -184,8 +185,9 @@ def _predictions(
         ]
         for source in sources:
             found = []
-            for turn, result, image_CZYX in zip(turns, results, source.images, strict=True):
-                turn.append(image_CZYX)
+            distance_mm = source.geometry.spacing_zyx_mm[0]
+            for group, turn, result, image_CZYX in zip(groups, turns, results, source.images, strict=True):
+                turn.append(with_neighbours(image_CZYX, group[0].record.plan, distance_mm))
                 found.append(next(result))
             yield Predicted(
                 replace(source, images=()),
@@ -232,12 +234,13 @@ def _device(models: Sequence[LoadedModel]) -> "torch.device":
 def _group_by_preprocessing(
     models: Sequence[LoadedModel], tta: TestTimeAugmentation
 ) -> list[list[LoadedModel]]:
-    """Models whose volumes are resampled, normalised, windowed and viewed in the same way, together."""
+    """Models whose volumes are resampled, normalised, shown, windowed and viewed in the same way, together."""
     groups: dict[str, list[LoadedModel]] = {}
     for model in models:
         plan = model.record.plan
         views = tta.within(plan.augmentation).model_dump(mode="json")
-        same = sha256_json([plan.preprocessing.model_dump(mode="json"), plan.patch_size, views])
+        slices = plan.configuration, plan.neighbour_distance_mm
+        same = sha256_json([plan.preprocessing.model_dump(mode="json"), slices, plan.patch_size, views])
         groups.setdefault(same, []).append(model)
     return list(groups.values())
 

@@ -21,7 +21,7 @@ from utseg.files import folder_lock, remove_leftovers, require_writable, write_t
 from utseg.fingerprint import Fingerprint, make_fingerprint, write_fingerprint
 from utseg.fingerprint.model import FINGERPRINT_FILE, previous_fingerprint
 from utseg.fingerprint.same_scan import same_scans
-from utseg.home import PLAN_FILE, plan_folder_name
+from utseg.home import PLAN_FILE, Configuration, plan_folder_name
 from utseg.planning.memory import StepKind, training_memory
 from utseg.planning.override import override
 from utseg.planning.plan import Plan, read_plan, write_plan
@@ -62,7 +62,7 @@ class PlanRequest:
     """
 
     planner: str = "auto"
-    configuration: str = "2d"
+    configuration: Configuration = "2d"
     memory_gb: float | None = None
     network_name: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)

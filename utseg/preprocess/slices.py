@@ -19,8 +19,10 @@ from utseg.case import Case
 from utseg.errors import ArtefactError, InputError
 from utseg.files import atomic_folder, sha256, sha256_json, write_text
 from utseg.fingerprint.model import CaseFingerprint
+from utseg.home import planner_words
 from utseg.planning.plan import Preprocessing
 from utseg.preprocess.case import CaseProperties, PreprocessedCase
+from utseg.rawdata.geometry import Geometry
 from utseg.settings import Settings, read_model
 
 SLICES = "slices"
@@ -60,6 +62,11 @@ class CaseRecord(Settings):
     def scans(self) -> tuple[str, ...]:
         """Checksums that only the same scan has too, as those of a `CaseFingerprint`."""
         return (*self.voxels_sha256, *list(self.input_checksums.values())[:-1])
+
+    @property
+    def slice_distance_mm(self) -> float:
+        """From slice to slice, as in the scan."""
+        return Geometry.from_json(self.properties.geometry).spacing_zyx_mm[0]
 
     @property
     def label_values(self) -> set[int]:
@@ -217,8 +224,8 @@ class SliceStore:
     @property
     def advice(self) -> str:
         """The command that makes slices anew."""
-        planner = self.plan_folder.name.rpartition("_")[0]
-        return f"fix it with: utseg_plan_and_preprocess -d {self.plan_folder.absolute().parent.name} -pl {planner}"
+        words = " ".join(planner_words(self.plan_folder.name))
+        return f"fix it with: utseg_plan_and_preprocess -d {self.plan_folder.absolute().parent.name} {words}"
 
 
 def slice_name(z: int) -> str:

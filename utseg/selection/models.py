@@ -12,7 +12,7 @@ from pathlib import Path
 from utseg.case import Case, Dataset
 from utseg.errors import InputError, listing
 from utseg.files import sha256
-from utseg.home import check_name, plan_folder_name
+from utseg.home import check_name, plan_folder_name, split_plan_name
 from utseg.labels import match_labels
 from utseg.planning.memory import forward_gmac
 from utseg.planning.task import planned_task
@@ -68,8 +68,8 @@ class FoldRun:
         height, width = (
             size * mm for size, mm in zip(plan.patch_size, plan.preprocessing.spacing_yx_mm, strict=True)
         )
-        mirrorings: int = 2 ** len(set(plan.augmentation.mirror_axes))
-        return forward_gmac(planned_task(plan)) * (FIELD_MM**2 / (height * width)) * mirrorings
+        views = plan.augmentation.mirrored_views
+        return forward_gmac(planned_task(plan)) * (FIELD_MM**2 / (height * width)) * views
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +109,7 @@ def find_models(
     Folds that have not finished are left out with a warning. Raises InputError where nothing is left, where something named is not there,
     and where labels or channels of two models differ.
     """
-    plans = [plan_folder_name(check_name(planner, "plan")) for planner in planners]
+    plans = [plan_folder_name(*split_plan_name(check_name(each, "plan"))) for each in planners]
     folders = [
         file.parent
         for file in sorted(dataset.glob(f"*/*/fold*/{RUN_FILE}"))

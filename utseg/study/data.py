@@ -20,7 +20,7 @@ from utseg.fingerprint import Fingerprint, make_fingerprint, write_fingerprint
 from utseg.fingerprint.make import summarise
 from utseg.fingerprint.model import FINGERPRINT_FILE, previous_fingerprint
 from utseg.fingerprint.same_scan import in_words
-from utseg.home import PLAN_FILE, plan_folder_name
+from utseg.home import PLAN_FILE, plan_folder_name, split_plan_name
 from utseg.planning.plan import PREPROCESSING_PREFIX, Plan, read_plan
 from utseg.preprocess.dataset import PlanRequest, prepare_dataset
 from utseg.preprocess.splits import SPLITS_FILE, Split, write_splits
@@ -36,10 +36,10 @@ DATA_VERSION = 1
 
 @dataclass(frozen=True)
 class RunData:
-    """Where a run's data are or will be. `own`: the dataset with the run's cases only."""
+    """Where a run's data are or will be. `plan_name`: as auto or auto_2.5d. `own`: the dataset with the run's cases only."""
 
     folder: Path
-    planner: str
+    plan_name: str
     own: Dataset
     fold: Split
     plan_settings: Mapping[str, Any]
@@ -47,12 +47,13 @@ class RunData:
     @property
     def plan_folder(self) -> Path:
         """The folder of the run's plan and slices."""
-        return self.folder / plan_folder_name(self.planner)
+        return self.folder / plan_folder_name(*split_plan_name(self.plan_name))
 
     @property
     def request(self) -> PlanRequest:
         """What is asked of planning."""
-        return PlanRequest(planner=self.planner, settings=self.plan_settings, step_kind=planned_step)
+        planner, configuration = split_plan_name(self.plan_name)
+        return PlanRequest(planner, configuration, settings=self.plan_settings, step_kind=planned_step)
 
 
 def run_data(run: PlannedRun, dataset: Dataset, checksums: Checksums, root: Path) -> RunData:
@@ -78,7 +79,7 @@ def run_data(run: PlannedRun, dataset: Dataset, checksums: Checksums, root: Path
         "training": list(run.trained_on.training),
         "validation": list(run.trained_on.validation),
     }
-    return RunData(folder, run.planner, own, fold, plan_settings)
+    return RunData(folder, run.plan, own, fold, plan_settings)
 
 
 def train_settings(run: PlannedRun) -> dict[str, Any]:

@@ -162,8 +162,7 @@ def testing_seconds(patch_s: float, plan: Plan, fingerprint: Fingerprint, cases:
     windows = prod(
         1 + max(0, ceil((length - patch) / (patch * (1 - WINDOW_OVERLAP)))) for length, patch in sides
     )
-    views = 1 << len(plan.augmentation.mirror_axes)
-    patches = cases * size[0].median * windows * views
+    patches = cases * size[0].median * windows * plan.augmentation.mirrored_views
     megavoxels = size[0].median * size[1].median * size[2].median / 1e6
     return (
         patches * patch_s + cases * (SECONDS_PER_CASE + SECONDS_PER_MEGAVOXEL * megavoxels) + SECONDS_TO_START

@@ -11,6 +11,7 @@ from typing import Any
 from utseg.case import Case, Dataset
 from utseg.errors import InputError, UsageError, listing
 from utseg.extensions import names
+from utseg.home import split_plan_name
 from utseg.planning.plan import Plan
 from utseg.settings import setting_keys, unknown_key
 from utseg.study.definition import Definition, Variant
@@ -30,17 +31,25 @@ AUGMENTATION_PREFIX = "augmentation."
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run, as the study wants it. `settings` are the study's with the variant's on top. `testing`: labelled cases by dataset."""
+    """One run, as the study wants it. `plan`: as auto or auto_2.5d. `settings` are the study's with the variant's on top.
+
+    `testing`: labelled cases by dataset.
+    """
 
     name: str
     network: str
-    planner: str
+    plan: str
     variant: str
     part: str
     seed: int
     settings: Mapping[str, Any]
     trained_on: TrainingSet
     testing: Mapping[str, tuple[Case, ...]]
+
+    @property
+    def planner(self) -> str:
+        """The planner of its plan."""
+        return split_plan_name(self.plan)[0]
 
     @property
     def subjects(self) -> Subjects:
@@ -112,9 +121,9 @@ def expand(
     variants = definition.variants or (Variant(),)
     runs = [
         PlannedRun(
-            name=_run_name(definition, network, planner, variant, trained_on, seed),
+            name=_run_name(definition, network, plan, variant, trained_on, seed),
             network=network,
-            planner=planner,
+            plan=plan,
             variant=variant.name,
             part=variant.part,
             seed=seed,
@@ -122,7 +131,7 @@ def expand(
             trained_on=trained_on,
             testing=testing,
         )
-        for seed, (trained_on, testing), planner, variant in product(
+        for seed, (trained_on, testing), plan, variant in product(
             definition.seeds, sides, definition.plans, variants
         )
         for network in _networks(definition, variant)
@@ -160,10 +169,10 @@ def _with_own_names(
 
 
 def _run_name(
-    definition: Definition, network: str, planner: str, variant: Variant, each: TrainingSet, seed: int
+    definition: Definition, network: str, plan: str, variant: Variant, each: TrainingSet, seed: int
 ) -> str:
     words = [network]
-    words += [planner] if len(definition.plans) > 1 else []
+    words += [plan] if len(definition.plans) > 1 else []
     words += [f"{variant.part}: {variant.name}" if variant.part else variant.name] if variant.name else []
     words += [each.name]
     words += [f"fold {each.fold}"] if len(definition.train.folds) > 1 else []
@@ -215,7 +224,8 @@ def _check_names(definition: Definition, where: str) -> None:
 
     for key, kind in (("networks", "networks"), ("plans", "planners")):
         for number, name in enumerate(getattr(definition, key)):
-            _check_known(kind, name, f"{where}: {key}.{number}")
+            known = split_plan_name(name)[0] if key == "plans" else name
+            _check_known(kind, known, f"{where}: {key}.{number}")
     tried = [(f"{where}: settings", network, definition.settings) for network in definition.networks]
     for number, variant in enumerate(definition.variants, start=1):
         which = f"{where}: variants, number {number}"

@@ -192,7 +192,7 @@ def _identity(
         "validation": checksums.identity(run.trained_on.of("validation")),
         "testing": {name: checksums.identity(cases) for name, cases in run.testing.items()},
         "network": run.network,
-        "planner": run.planner,
+        "planner": run.plan,
         "seed": run.seed,
         "versions": {package: version(package) for package in ("utseg", "torch")},
         "code": {

@@ -237,7 +237,7 @@ def _study_run(run: ResolvedRun, study: ResolvedStudy) -> StudyRun:
         id=run.checksum[:ID_DIGITS],
         folder=str(run.folder),
         network=planned.network,
-        plan=planned.planner,
+        plan=planned.plan,
         seed=planned.seed,
         fold=planned.trained_on.fold,
         dataset=study.plan.trained,

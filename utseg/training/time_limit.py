@@ -76,7 +76,7 @@ def fit_run_to_time(run: Run, max_time_s: float, started: float, interruption: I
             )
         validation_s = processes.on_first(lambda: found.seconds) / len(cases) * len(run.validation)
     native_s = native_validation_seconds(
-        validation_s * processes.size, len(run.validation), len(run.plan.augmentation.mirror_axes)
+        validation_s * processes.size, len(run.validation), run.plan.augmentation.mirrored_views
     )
     left_s = max_time_s - processes.on_first(lambda: time.monotonic() - started)
     timetable = processes.on_first(
@@ -197,13 +197,11 @@ def epochs_that_fit(first: int, done: int, spent_s: float, available_s: float) -
     return max(done + 1, min(first, int(available_s * done / spent_s)))
 
 
-def native_validation_seconds(validation_s: float, cases: int, mirror_axes: int) -> float:
+def native_validation_seconds(validation_s: float, cases: int, views: int) -> float:
     """What the validation at native resolution will take, from what one during training takes.
 
-    Its windows overlap more and are computed in float32, each mirroring doubles them; reading and scoring come on top.
+    Its windows overlap more, are computed in float32 and looked at in so many mirrored `views`; reading and scoring come on top.
     """
     if not cases:
         return 0.0
-    return (
-        validation_s * NATIVE_FACTOR * (1 << mirror_axes) + NATIVE_SECONDS_PER_CASE * cases + NATIVE_SECONDS
-    )
+    return validation_s * NATIVE_FACTOR * views + NATIVE_SECONDS_PER_CASE * cases + NATIVE_SECONDS

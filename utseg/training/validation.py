@@ -18,6 +18,7 @@ from utseg.figures.windows import largest_slice
 from utseg.inference.windows import default_batch_size, predict_volumes
 from utseg.networks.losses import LossSettings, volume_loss
 from utseg.planning.plan import Plan
+from utseg.preprocess.neighbours import with_neighbours
 from utseg.preprocess.slices import CaseRecord, SliceStore
 from utseg.training.processes import Processes
 
@@ -111,7 +112,7 @@ def score_case(
     image_CZYX, reference_ZYX = store.read_case(case)
     (predicted,) = predict_volumes(
         [network],
-        [image_CZYX],
+        [with_neighbours(image_CZYX, plan, case.slice_distance_mm)],
         patch_size=plan.patch_size,
         batch_size=default_batch_size(plan.patch_size, device),
         num_classes=plan.num_classes,

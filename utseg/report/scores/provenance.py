@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from utseg.evaluate.tables import NOTHING, Table, duration_text, number
+from utseg.home import plan_folder_name, plan_name, planner_words
 from utseg.report.entries import Entry, Run, Scores
 from utseg.training.record import RunRecord
 
@@ -66,8 +67,8 @@ def plan_tables(entries: Sequence[Entry]) -> list[Table]:
         for key, value in leaves(values):
             shown = text(value)  # with which a reason often begins
             rows.append([key, shown, reasons.get(key, "").removeprefix(f"{shown}: ")])
-        plan_name = f"{values['planner']}_{values['configuration']}"
-        title = f"Plan {plan_name} of {values['dataset']}: {', '.join(names)}"
+        folder_name = plan_folder_name(values["planner"], values["configuration"])
+        title = f"Plan {folder_name} of {values['dataset']}: {', '.join(names)}"
         tables.append(Table(title, ["key", "value", "reason"], rows))
     return tables
 
@@ -133,7 +134,7 @@ def commands(entries: Sequence[Entry], this_command: str) -> list[str]:
 
 def _training_commands(record: RunRecord) -> list[list[str]]:
     plan = record.plan
-    prepare = ["utseg_plan_and_preprocess", "-d", plan.dataset, "-pl", plan.planner]
+    prepare = ["utseg_plan_and_preprocess", "-d", plan.dataset, *planner_words(plan.folder_name)]
     values = dict(leaves(plan.model_dump(mode="json", exclude={"reasons"})))
     for key, reason in plan.reasons.items():
         if reason.startswith(USER_SET):
@@ -163,7 +164,7 @@ def _scoring_commands(scores: Scores) -> list[list[str]]:
     dataset, plan = names[0][:2]
     models, folds = (list(dict.fromkeys(name[index] for name in names)) for index in (2, 3))
     predict = ["utseg_predict", "-i", "IMAGES", "-o", str(masks), "-d", dataset, "-m", *models]
-    predict += ["-pl", plan.rpartition("_")[0], "-f", *folds]
+    predict += ["-pl", plan_name(plan), "-f", *folds]
     predict += [] if record.test_time_augmentation.mirror_axes else ["--no-tta"]
     return [predict, evaluate]
 

@@ -1,0 +1,40 @@
+"""2.5-D: the slices of a stack that a network is shown with each slice, gathered when it is to see them; on disk each slice is alone.
+
+Channels are those of the image, each shown from bottom to top: image channel c of the slice below, of the slice itself, of the slice
+above. All of them are of one volume, which is one frame of one case. Axes: C channels of the image, N slices shown with each, Z, Y, X.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utseg.planning.plan import SLICE_OFFSETS, Plan
+
+Floats = NDArray[np.float32]
+
+
+def shown_slices(plan: Plan, slices: int, distance_mm: float) -> NDArray[np.intp]:
+    """(Z, N): of each of so many slices, `distance_mm` apart, those of the stack that the network is shown.
+
+    2d: the slice itself. 2.5d: the ones nearest to the planned distance below and above, the slice itself between them; at least the next
+    one, and the last one of the stack where it ends before.
+    """
+    step = max(1, round((plan.neighbour_distance_mm or 0) / distance_mm))
+    places_ZN = np.add.outer(np.arange(slices), step * np.array(SLICE_OFFSETS[plan.configuration]))
+    return np.clip(places_ZN, 0, slices - 1)
+
+
+def as_channels(images: Sequence[Floats]) -> Floats:
+    """Images (C, …) of the N slices shown, as the channels (C·N, …) of one."""
+    return np.stack(images, axis=1).reshape(-1, *images[0].shape[1:])
+
+
+def with_neighbours(image_CZYX: Floats, plan: Plan, distance_mm: float) -> Floats:
+    """A volume as the network is shown it, (C·N, Z, Y, X): with 2d as it is."""
+    shown_ZN = shown_slices(plan, image_CZYX.shape[1], distance_mm)
+    return (
+        image_CZYX
+        if shown_ZN.shape[1] == 1
+        else as_channels([image_CZYX[:, places] for places in shown_ZN.T])
+    )
