@@ -15,7 +15,7 @@ def with_neighbours(
     """The decisions, and what is to be decided of neighbouring slices."""
     if target.configuration == "2d":
         alone = Decision(
-            None, "none: in 2d the network is shown each slice alone (-c 2.5d shows it neighbours)"
+            None, "None: in 2d the network is shown each slice alone (-c 2.5d shows it neighbours)"
         )
         return {**decisions, "neighbour_distance_mm": alone}
     mirrored = decisions["augmentation.mirror_axes"]

@@ -9,11 +9,8 @@ import pytest
 from commandline import assert_refused, run_here
 
 SMALL = (
-    "network.base_channels=4",
-    "network.levels=2",
-    "patch_size=32,32",
-    "iterations_per_epoch=1",
-    "batch_size=2",
+    *("network.base_channels=4", "network.levels=2", "patch_size=32,32", "iterations_per_epoch=1"),
+    *("batch_size=2", "estimated_memory_gb=0.1"),
 )
 TRAIN = ("fold0", "-d", "Phantom", "-m", "UNet", "-pl", "cpu", "--epochs", 1, "--device", "cpu")
 
@@ -51,7 +48,9 @@ def test_both_have_their_plans_and_the_same_slices(home):
 def test_it_predicts_scores_and_reports(home, tmp_path):
     testing, masks, scores = home / "raw" / "Phantom" / "Testing", tmp_path / "masks", tmp_path / "scores"
     predict = ("utseg_predict", "-i", testing, "-o", masks, "-d", "Phantom")
-    assert_refused(run_here(*predict, home=home), "several plans", "cpu_2.5d, cpu; choose one with -pl", code=2)
+    assert_refused(
+        run_here(*predict, home=home), "several plans", "cpu_2.5d, cpu; choose one with -pl", code=2
+    )
     for name, *words in (
         (*predict, "-pl", "cpu_2.5d"),
         ("utseg_evaluate", "-p", masks, "-g", testing, "-o", scores),

@@ -1,11 +1,14 @@
 """From a file to runs: how many, with whom, and what is refused before anything is read."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_studies import LABELS, cohort, cohorts
 
 from utseg.errors import InputError, SettingError, UsageError, UtsegError
+from utseg.study.data import RunData
 from utseg.study.definition import parse_definition, read_definition, with_values
 from utseg.study.expand import dataset_names, expand
 
@@ -89,6 +92,20 @@ def test_another_dataset_is_tested_whole_and_the_left_out_too():
         left = run.trained_on.name.removeprefix("vendor!=")
         own = {case.groups["vendor"] for case in run.testing["MnM"] if case.partition == "training"}
         assert own == {left}
+
+
+def test_plans_of_2_5d_stand_beside_those_of_2d():
+    flat, deep = expanded('plans = ["cpu", "cpu_2.5d"]').runs
+    assert (flat.planner, deep.planner) == ("cpu", "cpu") and "cpu_2.5d" in deep.name
+    data = [
+        RunData(Path("data"), run.plan, DATASET, {"training": [], "validation": []}, {})
+        for run in (flat, deep)
+    ]
+    assert [each.plan_folder.name for each in data] == ["cpu_2d", "cpu_2.5d"]
+    assert [(each.request.planner, each.request.configuration) for each in data] == [
+        ("cpu", "2d"),
+        ("cpu", "2.5d"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,6 @@ class Augmentation:
     scale: float = 1.0
     mirror_y: bool = False
     mirror_x: bool = False
-    mirror_z: bool = False
     noise_sd: float = 0.0
     noise_seed: int = 0
     brightness: float = 0.0
@@ -41,6 +40,7 @@ class Augmentation:
     amplitude_share: float = 0.0
     amplitude_wavelength_mm: float = 0.0
     style_source: float = 0.0
+    mirror_z: bool = False
 
     @property
     def interpolates(self) -> bool:

@@ -34,11 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     several = {"nargs": "+", "default": ()}
     parser.trained_dataset()
     parser.value(
-        "-pl",
-        "planners",
-        "PLAN",
-        "models of these plans only, as auto or auto_2.5d; left out: of all",
-        **several,
+        "-pl", "planners", "PLAN", "models of these plans only, as auto_2.5d; left out: all", **several
     )
     parser.value("-m", "models", "MODEL", "these networks only; left out: all", **several)
     parser.flag("--no-pairs", "compare single models only")

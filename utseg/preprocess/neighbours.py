@@ -32,9 +32,5 @@ def as_channels(images: Sequence[Floats]) -> Floats:
 
 def with_neighbours(image_CZYX: Floats, plan: Plan, distance_mm: float) -> Floats:
     """A volume as the network is shown it, (C·N, Z, Y, X): with 2d as it is."""
-    shown_ZN = shown_slices(plan, image_CZYX.shape[1], distance_mm)
-    return (
-        image_CZYX
-        if shown_ZN.shape[1] == 1
-        else as_channels([image_CZYX[:, places] for places in shown_ZN.T])
-    )
+    shown_NZ = shown_slices(plan, image_CZYX.shape[1], distance_mm).T
+    return image_CZYX if len(shown_NZ) == 1 else as_channels([image_CZYX[:, shown] for shown in shown_NZ])
