@@ -220,7 +220,8 @@ def test_labels_that_nobody_has_do_not_stop_planning():
 
 
 @pytest.mark.parametrize("planner", [auto, cpu, published])
-def test_neighbouring_slices_are_planned_with_reasons(planner):
+def test_neighbouring_slices_are_planned_with_reasons(planner, monkeypatch):
+    monkeypatch.setattr(published, "training_memory", formula_memory)
     flat, deep = (planner.plan(hearts(), Target(24, each)) for each in ("2d", "2.5d"))
     for plan in (flat, deep):
         assert sorted(plan.reasons) == planned_keys(plan)

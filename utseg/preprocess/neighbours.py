@@ -22,7 +22,7 @@ def shown_slices(plan: Plan, slices: int, distance_mm: float) -> NDArray[np.intp
     """
     step = max(1, round((plan.neighbour_distance_mm or 0) / distance_mm))
     places_ZN = np.add.outer(np.arange(slices), step * np.array(SLICE_OFFSETS[plan.configuration]))
-    return np.clip(places_ZN, 0, slices - 1)
+    return np.asarray(np.clip(places_ZN, 0, slices - 1))
 
 
 def as_channels(images: Sequence[Floats]) -> Floats:
