@@ -95,7 +95,7 @@ def test_dataset_and_plan_may_be_left_out(home, asked, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "code", "expected"),
     [
-        (("3d", "fold0"), 2, "'3d'; there is: 2d"),
+        (("3d", "fold0"), 2, "'3d'; there are: 2d, 2.5d"),
         (("2d", "fold9"), 2, "fold9"),
         (("2d", "vendor=Z"), 2, "B (4 cases)"),
         (("2d", "colour=red"), 2, "vendor"),
