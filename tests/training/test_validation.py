@@ -42,7 +42,7 @@ class Store:
 
 
 def records(case_ids):
-    return [SimpleNamespace(case_id=case_id) for case_id in case_ids]
+    return [SimpleNamespace(case_id=case_id, slice_distance_mm=8.0) for case_id in case_ids]
 
 
 def run(cases, **options):
