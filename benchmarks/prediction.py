@@ -143,7 +143,7 @@ def main() -> None:
         (folder / "in").mkdir()
         cases = write_volumes(folder / "in", arguments.volumes)
         slices = sum(nibabel.load(case.images[0]).shape[2] for case in cases)
-        grid = window_grid((224, 258), PATCH)
+        grid = window_grid((224, 258), PATCH, models[0].record.plan.step_size)
         windows = slices * len(grid.starts_yx)
         print(f"{arguments.volumes} volumes, {slices} slices, windows of {grid.window_yx}: {windows}")
 

@@ -84,6 +84,7 @@ def prediction(network: str, slices: int) -> Work:
             batch_size=default_batch_size(PATCH, CPU),
             num_classes=4,
             device=CPU,
+            step_size=0.5,
             threads=threads,
         ):
             seconds.append((time.perf_counter() - began) / 2)

@@ -8,6 +8,7 @@ from planners.decision import Decision, assemble
 from planners.geometry import image_size
 from planners.intensity import clip_percentiles
 from planners.neighbours import with_neighbours
+from planners.windows import planned_windows
 from utseg.fingerprint import Fingerprint
 from utseg.planning.memory import USABLE_SHARE
 from utseg.planning.plan import Plan
@@ -35,6 +36,7 @@ def compose(fingerprint: Fingerprint, planner: str, target: Target, wishes: Wish
         "iterations_per_epoch": iterations,
         "estimated_memory_gb": _memory(fitted, target),
         **{f"network.{key}": decision for key, decision in fitted.candidate.network.items()},
+        **planned_windows(fingerprint, patch_size, wishes.spacing.value),
         **planned_augmentation(fingerprint, patch_size, image_size(fingerprint, wishes.spacing.value)),
     }
     return assemble(fingerprint, planner, target, with_neighbours(decisions, fingerprint, target))

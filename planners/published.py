@@ -45,6 +45,8 @@ def plan(fingerprint: Fingerprint, target: Target) -> Plan:
             iterations,
             f"{iterations}: an epoch is one pass over the training slices; {slices.reason}, in batches of 32",
         ),
+        "focus": Decision(False, "False: whole slices are predicted, as in the publication"),
+        "step_size": Decision(0.5, "0.5: half a window, as nnU-Net, where a slice is larger than a patch"),
         **PUBLISHED_AUGMENTATION,
     }
     task = network_task(

@@ -1,11 +1,14 @@
-"""Which processor to compute on. torch is imported when this is asked, not before."""
+"""Which processor to compute on, and in which precision. torch is imported when this is asked, not before."""
 
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Literal
 
 from utseg.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+
+Precision = Literal["float32", "bfloat16"]
 
 
 def resolve_device(name: str) -> "torch.device":
@@ -32,3 +35,26 @@ def device_name(device: "torch.device") -> str:
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def best_precision(device: "torch.device") -> Precision:
+    """bfloat16 where the device has instructions for it: elsewhere it would be emulated, slower than float32.
+
+    GPUs since Ampere have. Of CPUs, those with AVX512-BF16 or AMX: measured on one with the former, a step of UTNet or the U-Net takes 1.3
+    to 1.5 times less than in float32.
+    """
+    import torch
+
+    if device.type == "cuda":
+        has = bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    else:
+        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        has = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return "bfloat16" if has else "float32"
+
+
+def computing_in(precision: Precision, device: "torch.device") -> AbstractContextManager[object]:
+    """The context for a network to run in. That of float32 changes nothing: one around it stays."""
+    import torch
+
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()

@@ -103,6 +103,18 @@ def test_one_fold_and_probabilities(predict, tmp_path):
     np.testing.assert_array_equal(probabilities.argmax(0), mask)
 
 
+def test_step_and_precision_are_on_record_and_change_the_masks(predict, tmp_path):
+    masks = {}
+    for name, words in {"planned": (), "other": ("--step-size", "1", "--precision", "bfloat16")}.items():
+        assert predict("-f", "fold0", *words, "--save-probabilities", "-o", tmp_path / name)[0] == 0
+        with np.load(tmp_path / name / "p0.npz", allow_pickle=False) as arrays:
+            masks[name] = arrays["probabilities"]
+    record = json.loads((tmp_path / "other" / "prediction.json").read_text())
+    assert [(one["step_size"], one["precision"]) for one in record["models"]] == [(1.0, "bfloat16")]
+    differences = np.abs(masks["planned"] - masks["other"])
+    assert 0 < differences.max() < 0.05
+
+
 def test_resume_keeps_what_is_there(predict, tmp_path):
     assert predict()[0] == 0
     (tmp_path / "out" / "p1.nii.gz").unlink()
@@ -253,6 +265,7 @@ def test_wrong_usage(predict):
     code, errors, _ = predict("--device", "abacus")
     assert code == 2
     assert "abacus" in errors[0]
-    with pytest.raises(SystemExit) as exit_:
-        predict("--no-such-flag")
-    assert exit_.value.code == 2
+    for words in (["--no-such-flag"], ["--step-size", "0"], ["--step-size", "half"], ["--precision", "int8"]):
+        with pytest.raises(SystemExit) as exit_:
+            predict(*words)
+        assert exit_.value.code == 2

@@ -15,7 +15,6 @@ from utseg.errors import UtsegError
 from utseg.inference import views
 from utseg.inference.windows import (
     GROWTH,
-    OVERLAP,
     _overlap,
     _weight_sum,
     gaussian_weights,
@@ -59,11 +58,12 @@ def oracle(image_CZYX: np.ndarray, shift: float = 0) -> np.ndarray:
     return odds / odds.sum(0)
 
 
-def predict(networks, images, patch=(16, 16), batch=4, mirror=()):
-    return [volume.probabilities_KZYX for volume in predicted(networks, images, patch, batch, mirror)]
+def predict(networks, images, patch=(16, 16), batch=4, mirror=(), step=0.5):
+    found = predicted(networks, images, patch, batch, mirror, step)
+    return [volume.probabilities_KZYX for volume in found]
 
 
-def predicted(networks, images, patch=(16, 16), batch=4, mirror=()):
+def predicted(networks, images, patch=(16, 16), batch=4, mirror=(), step=0.5, precision="float32"):
     return predict_volumes(
         networks,
         images,
@@ -71,6 +71,8 @@ def predicted(networks, images, patch=(16, 16), batch=4, mirror=()):
         batch_size=batch,
         num_classes=3,
         device=CPU,
+        step_size=step,
+        precision=precision,
         views=views.TestTimeAugmentation(mirror_axes=mirror).views((1.0, 1.0)),
     )
 
@@ -89,10 +91,13 @@ shapes = st.tuples(st.integers(1, 6), st.integers(1, 50), st.integers(1, 50))
     st.sampled_from([(), ("y",), ("x",), ("y", "x")]),
     st.tuples(st.integers(4, 24), st.integers(4, 24)),
     st.integers(1, 2),
+    st.floats(0.1, 1),
 )
-def test_a_pixelwise_network_gives_the_same_however_it_is_cut(image_shapes, batch, mirror, patch, channels):
+def test_a_pixelwise_network_gives_the_same_however_it_is_cut(
+    image_shapes, batch, mirror, patch, channels, step
+):
     images = [random_image(i, shape, channels) for i, shape in enumerate(image_shapes)]
-    results = predict([PixelNetwork(), PixelNetwork()], images, patch, batch, mirror)
+    results = predict([PixelNetwork(), PixelNetwork()], images, patch, batch, mirror, step)
     assert len(results) == len(images)
     for image, result in zip(images, results, strict=True):
         assert result.dtype == np.float32
@@ -125,10 +130,12 @@ def test_the_members_agreement_is_that_of_the_volume_however_it_is_cut(
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.tuples(st.integers(1, 300), st.integers(1, 300)), st.tuples(st.integers(8, 128), st.integers(8, 128))
+    st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    st.tuples(st.integers(8, 128), st.integers(8, 128)),
+    st.floats(0.1, 1),
 )
-def test_windows_cover_every_pixel_overlap_by_half_and_are_few(size, patch):
-    grid = window_grid(size, patch)
+def test_windows_cover_every_pixel_within_their_step_and_are_few(size, patch, step):
+    grid = window_grid(size, patch, step)
     total = _weight_sum(grid)
     assert total.shape == size
     assert total.min() > 0
@@ -142,13 +149,13 @@ def test_windows_cover_every_pixel_overlap_by_half_and_are_few(size, patch):
         window = grid.window_yx[axis]
         starts = sorted({start[axis] for start in grid.starts_yx})
         assert patch[axis] <= window <= patch[axis] * (1 + GROWTH)
-        assert all(b - a <= window * (1 - OVERLAP) + 1 for a, b in pairwise(starts))
+        assert all(b - a <= window * step + 1 for a, b in pairwise(starts))
         if size[axis] <= window:
             assert len(starts) == 1
         else:
             assert starts[0] == 0
             assert starts[-1] == size[axis] - window
-            assert (len(starts) - 2) * int(window * (1 - OVERLAP)) < size[axis] - window
+            assert (len(starts) - 2) * max(1, int(window * step)) < size[axis] - window
 
 
 def test_padding_is_the_minimum_of_the_slice():
@@ -221,6 +228,7 @@ def test_images_are_asked_for_one_by_one():
         batch_size=4,
         num_classes=3,
         device=CPU,
+        step_size=0.5,
     ):
         taken += 1
         assert given_out == taken
@@ -279,19 +287,22 @@ def test_a_gpu_that_cannot_hold_one_slice_hands_over_to_the_cpu(caplog):
                 batch_size=2,
                 num_classes=3,
                 device=torch.device("cuda"),
+                step_size=0.5,
             )
         )
     np.testing.assert_allclose(results[0].probabilities_KZYX, oracle(image), atol=2e-6)
     assert "going on on the CPU" in caplog.text
 
 
-def test_half_precision_is_the_networks_affair_only():
+@pytest.mark.parametrize("around", [True, False])
+def test_half_precision_is_the_networks_affair_only(around):
     """Autocast around the whole, as in validation while training: what is made of the logits stays in full precision."""
     image = np.random.default_rng(0).normal(size=(1, 2, 20, 24)).astype(np.float32)
     networks = [PixelNetwork(), PixelNetwork(shift=0.3)]
     (plain,) = predicted(networks, [image], mirror=("x",))
-    with torch.autocast("cpu", torch.bfloat16):
-        (half,) = predicted(networks, [image], mirror=("x",))
+    with torch.autocast("cpu", torch.bfloat16, enabled=around):
+        precision = "float32" if around else "bfloat16"
+        (half,) = predicted(networks, [image], mirror=("x",), precision=precision)
     assert half.probabilities_KZYX.dtype == np.float32
     np.testing.assert_array_equal(half.probabilities_KZYX, plain.probabilities_KZYX)
     for name, value in vars(plain.agreement).items():
@@ -309,6 +320,7 @@ def turned(networks, image, patch=(16, 16), spacing=(1.0, 1.5), order=1):
         batch_size=3,
         num_classes=3,
         device=CPU,
+        step_size=0.5,
         views=TURNED.views(spacing)[::order],
     )
     return volume
@@ -386,3 +398,12 @@ def test_a_turned_member_is_taken_to_say_of_corners_that_it_did_not_see_what_all
     np.testing.assert_allclose(found.agreement.squares_K, (completed**2).sum((0, 2, 3, 4)), rtol=1e-4)
     pairs = np.sum([(a * b).sum((1, 2, 3)) for a, b in combinations(completed, 2)], 0)
     np.testing.assert_allclose(found.agreement.products_K, pairs, rtol=1e-4)
+
+
+def test_only_the_network_computes_in_half_precision():
+    network = nn.Sequential(nn.Conv2d(1, 3, 1))
+    seen = []
+    network.main_logits = lambda x: seen.append(network(x)) or seen[-1]
+    (found,) = predicted([network], [random_image(6, (2, 16, 16))], precision="bfloat16")
+    assert seen[0].dtype == torch.bfloat16
+    np.testing.assert_allclose(found.probabilities_KZYX.sum(0), 1, atol=1e-6)

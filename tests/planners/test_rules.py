@@ -11,6 +11,7 @@ from planners.decision import training_ways
 from planners.geometry import native_spacing, patch_shape, smallest_structure, wished_patch
 from planners.intensity import clip_percentiles
 from planners.schedule import epochs, iterations_per_epoch
+from planners.windows import planned_windows
 from utseg.fingerprint import Fingerprint
 from utseg.networks.utnet_planning import plan_attention
 from utseg.planning import memory
@@ -157,3 +158,19 @@ def test_an_epoch_on_two_cores_takes_a_minute_or_two(monkeypatch: pytest.MonkeyP
     big = cpu.plan(huge, Target(8))
     assert big.iterations_per_epoch < 400 * 20 * 0.8 / 8
     assert "fit into 90 s" in big.reasons["iterations_per_epoch"]
+
+
+@pytest.mark.parametrize(("extent", "focus"), [(100.0, True), (160.0, False)])
+def test_one_window_predicts_where_the_largest_case_fits_with_room(extent, focus):
+    cases = [
+        make_case(number, spacing_yx_mm=(1.25, 1.25), **{**HEART, "foreground_mm": each})
+        for number, each in enumerate((90.0, extent))
+    ]
+    decided = planned_windows(make_fingerprint_of(cases), (128, 144), (1.5, 1.5))
+    assert decided["focus"].value is focus
+    assert f"up to {extent:.0f} mm" in decided["focus"].reason and "192 mm" in decided["focus"].reason
+
+
+def test_nothing_labelled_is_nothing_to_find_first():
+    empty = make_case(0, spacing_yx_mm=(1.25, 1.25), size_yx=(256, 256), structures_mm={}, foreground_mm=0)
+    assert planned_windows(make_fingerprint_of([empty]), (128, 128), (1.5, 1.5))["focus"].value is False

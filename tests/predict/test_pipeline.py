@@ -260,11 +260,11 @@ def test_resume_keeps_what_verifies_and_redoes_the_rest(tmp_path, four):
     assert all(after[name] < stamp for name, stamp in stamps(out).items())
 
 
-@pytest.mark.parametrize("change", ["model", "tta", "probabilities", "record"])
+@pytest.mark.parametrize("change", ["model", "tta", "step_size", "precision", "probabilities", "record"])
 def test_resume_does_not_trust_masks_that_were_made_otherwise(tmp_path, four, change):
     out = tmp_path / "out"
     case = four[:1]
-    predict_cases(case, [band_model(mirror_axes=("x",))], out)
+    predict_cases(case, [band_model(mirror_axes=("x",))], out, precision="float32")
     before = stamps(out)
     model = band_model(49.0 if change == "model" else 50.0, mirror_axes=("x",))
     if change == "record":
@@ -275,6 +275,8 @@ def test_resume_does_not_trust_masks_that_were_made_otherwise(tmp_path, four, ch
         out,
         resume=True,
         tta=NO_AUGMENTATION if change == "tta" else AS_MIRRORED_IN_TRAINING,
+        step_size=0.75 if change == "step_size" else None,
+        precision="bfloat16" if change == "precision" else "float32",
         save_probabilities=change == "probabilities",
     )
     assert stamps(out)["case0.nii.gz"] > before["case0.nii.gz"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utseg.commands.cli import chosen_runs, cluster_of, home_of, run
-from utseg.commands.options import Parser
+from utseg.commands.options import Parser, share
 from utseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ def make_predict_parser() -> Parser:
         "no mean over mirrored or turned images (done where utseg_find_best_configuration saw it pay; where it was not asked, images "
         "are mirrored as in training)"
     )
+    step = "look everywhere, by windows with that step from one to the next, a share of the window up to 1; default: as planned"
+    precision = "of the networks, float32 or bfloat16; auto: bfloat16 where the processor computes in it"
     entropy = (
         "also write entropy/CASE_entropy.nii.gz: how undecided the models are at each voxel, from 0 to 1"
     )
@@ -55,10 +57,14 @@ def make_predict_parser() -> Parser:
     parser.path("-o", "output", output)
     parser.model_choice(", or where utseg_find_best_configuration chose")
     parser.flag("--no-tta", tta)
+    parser.value("--step-size", "step_size", "S", step, type=share)
     parser.flag("--save-probabilities", "also write CASE.npz, float32 (class, z, y, x)")
     parser.flag("--overlays", overlays)
     parser.flag("--save-entropy", entropy)
     parser.device()
+    parser.value(
+        "--precision", "precision", "NAME", precision, choices=("auto", "float32", "bfloat16"), default="auto"
+    )
     parser.flag("--resume", resume)
     parser.value("--part", "part", "I/N", part)
     parser.workers()
@@ -98,6 +104,8 @@ def predict(arguments: argparse.Namespace, words: Sequence[str]) -> None:
         models,
         arguments.output,
         tta=tta if arguments.tta else NO_AUGMENTATION,
+        step_size=arguments.step_size,
+        precision=None if arguments.precision == "auto" else arguments.precision,
         save_probabilities=arguments.save_probabilities,
         workers=arguments.workers,
         resume=arguments.resume,

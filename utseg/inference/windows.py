@@ -5,17 +5,17 @@ depend on its neighbours, which are others after `--resume`, or in a part of the
 noted for each batch.
 
 Every network sees windows of the patch size. A slice smaller than the patch is padded evenly with its own minimum, as in training; one
-that is hardly larger is taken whole; any other is covered by windows that overlap (by half, if not asked otherwise) and are joined with
-Gaussian weights. A network may be shown several views of a window (`views.py`): its probabilities of each pixel are their mean, each
-counting as much as it saw of the pixel. What members agree on is summed up by window, with the same weights, while their probabilities are
-there: none is kept. Nothing is resampled or normalised here, and no file is read or written.
+that is hardly larger is taken whole; any other is covered by windows that overlap and are joined with Gaussian weights, or seen through the
+one window that shows all structures (`focus.py`). A network may be shown several views of a window (`views.py`): its probabilities of each
+pixel are their mean, each counting as much as it saw of the pixel. What members agree on is summed up by window, with the same weights,
+while their probabilities are there: none is kept. Nothing is resampled or normalised here, and no file is read or written.
 
 Axes: B batch, C channels, K classes, Z slices, Y rows, X columns; h, w: rows and columns of a window.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import cast
 
@@ -25,15 +25,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from utseg.compute.threads import Threads
+from utseg.device import Precision, computing_in
 from utseg.errors import UtsegError
 from utseg.inference.agreement import Agreement
+from utseg.inference.focus import EVERY, find_focus, looked_at
 from utseg.inference.views import Pixels, View, coverage
 
 logger = logging.getLogger("utseg")
 
 Array = NDArray[np.float32]
 AS_IT_IS = (View(),)
-OVERLAP = 0.5
+FIRST_STEP = 1.0
+"""From window to window of a first look, which need not be precise."""
 GROWTH = 1 / 8
 """A slice that exceeds the patch by up to this fraction is one larger window: networks take any size, and two windows cost twice."""
 GROWN_MULTIPLE = 16
@@ -67,14 +70,24 @@ class Grid:
 
 
 @lru_cache(maxsize=256)
-def window_grid(slice_yx: tuple[int, int], patch_yx: tuple[int, int], overlap: float = OVERLAP) -> Grid:
-    """As few windows as cover the slice with at least that overlap, a fraction of the window."""
-    axes = [_axis_windows(size, patch, overlap) for size, patch in zip(slice_yx, patch_yx, strict=True)]
+def window_grid(slice_yx: tuple[int, int], patch_yx: tuple[int, int], step_size: float) -> Grid:
+    """As few windows as cover the slice with at most that step from one to the next, a share of the window."""
+    axes = [_axis_windows(size, patch, step_size) for size, patch in zip(slice_yx, patch_yx, strict=True)]
     (height, ys), (width, xs) = axes
     return Grid(slice_yx, (height, width), tuple((y, x) for y in ys for x in xs))
 
 
-def _axis_windows(size: int, patch: int, overlap: float) -> tuple[int, list[int]]:
+def windows_per_slice(
+    slice_yx: tuple[int, int], patch_yx: tuple[int, int], step_size: float, focus: bool = False
+) -> float:
+    """How many windows a slice of a volume takes in the mean, where a focus is found if it is looked for."""
+    windows = len(window_grid(slice_yx, patch_yx, step_size).starts_yx)
+    if focus and windows > 1:
+        return 1 + len(window_grid(slice_yx, patch_yx, FIRST_STEP).starts_yx) / EVERY
+    return windows
+
+
+def _axis_windows(size: int, patch: int, step_size: float) -> tuple[int, list[int]]:
     """Length of the windows along one axis, and where each starts."""
     window = patch
     if size > patch:
@@ -82,7 +95,7 @@ def _axis_windows(size: int, patch: int, overlap: float) -> tuple[int, list[int]
         window = grown if grown <= patch * (1 + GROWTH) else patch
     if size <= window:
         return window, [-((window - size) // 2)]
-    step = max(1, int(window * (1 - overlap)))
+    step = max(1, int(window * step_size))
     count = -(-(size - window) // step) + 1
     return window, [round(start) for start in np.linspace(0, size - window, count)]
 
@@ -114,8 +127,10 @@ def predict_volumes(
     batch_size: int,
     num_classes: int,
     device: torch.device,
+    step_size: float,
+    focus: bool = False,
+    precision: Precision = "float32",
     views: Sequence[View] = AS_IT_IS,
-    overlap: float = OVERLAP,
     threads: Threads | None = None,
 ) -> Iterator[PredictedVolume]:
     """For each image (C, Z, Y, X) its class probabilities (K, Z, Y, X), float32, and the members' agreement, in the order of the images.
@@ -123,22 +138,38 @@ def predict_volumes(
     The mean of the softmax over all networks and over all `views`, of which at least one sees the whole window. The networks are on
     `device`; they are in evaluation mode while the iterator lives, and as they were after it. Images are asked for one by one:
     what is held at a time does not grow with their number, nor with the number of networks beyond their weights.
+    focus: a first look at every third slice finds the one window that shows all structures (`focus.py`), and beside it all is background;
+    where it finds none, windows are everywhere. precision: what the networks compute in; the rest is float32.
     threads: gives each batch its number of them; None: as many as there are now.
     Out of memory halves the batch and goes on; on a GPU that cannot hold one window it goes on on the CPU. The log says so.
     """
     threads = threads or Threads("prediction", adapts=False)
-    forward = _Forward(networks, device, batch_size, views)
+    forward = _Forward(networks, device, batch_size, views, precision)
     modes = [network.training for network in networks]
+    patch_yx = patch_size[0], patch_size[1]
     try:
         for network in networks:
             network.eval()
         for image_CZYX in images:
-            grid = window_grid(image_CZYX.shape[2:], tuple(patch_size), overlap)
-            yield _predict(forward, image_CZYX, grid, num_classes, threads)
+            grid = window_grid(image_CZYX.shape[2:], patch_yx, step_size)
+            looks = _focused if focus and len(grid.starts_yx) > 1 else _predict
+            yield looks(forward, image_CZYX, grid, num_classes, threads)
     finally:
         for network, training in zip(networks, modes, strict=True):
             network.train(training)
             network.to(device)
+
+
+def _focused(
+    forward: "_Forward", image_CZYX: Array, everywhere: Grid, num_classes: int, threads: Threads
+) -> PredictedVolume:
+    """Through the one window, the same on all slices, that shows what a first look saw; everywhere where one does not show it."""
+    first = window_grid(everywhere.slice_yx, everywhere.window_yx, FIRST_STEP)
+    seen = _predict(forward, image_CZYX[:, looked_at(image_CZYX.shape[1])], first, num_classes, threads)
+    start_yx = find_focus((seen.probabilities_KZYX[0] < 0.5).mean(0), first.window_yx)
+    grid = everywhere if start_yx is None else replace(first, starts_yx=(start_yx,))
+    found = _predict(forward, image_CZYX, grid, num_classes, threads)
+    return replace(found, threads=seen.threads + found.threads)
 
 
 def _predict(
@@ -169,6 +200,10 @@ def _predict(
             agreement_2K += sums_2K
     if several:
         sum_KZYX /= _weight_sum(grid)
+    beside_YX = _beside(grid)
+    sum_KZYX[0][:, beside_YX] = 1  # all members take what no window shows for background
+    pairs = forward.members * (forward.members - 1) / 2
+    agreement_2K[:, 0] += np.array([forward.members, pairs]) * beside_YX.sum() * slices
     return PredictedVolume(sum_KZYX, Agreement(forward.members, *agreement_2K), tuple(used))
 
 
@@ -207,6 +242,15 @@ def _weight_sum(grid: Grid) -> Array:
     return total
 
 
+@lru_cache(maxsize=32)
+def _beside(grid: Grid) -> NDArray[np.bool_]:
+    """The pixels (Y, X) of the slice that no window shows."""
+    beside = np.ones(grid.slice_yx, bool)
+    for start in grid.starts_yx:
+        beside[_overlap(grid, start)[0]] = False
+    return beside
+
+
 @lru_cache(maxsize=64)
 def _shares(grid: Grid, start_yx: tuple[int, int]) -> Array:
     """How much of each pixel (h, w) a window stands for: 0 beside the slice; over all windows each pixel of the slice counts 1."""
@@ -225,6 +269,7 @@ class _Forward:
     device: torch.device
     batch_size: int
     views: Sequence[View]
+    precision: Precision
 
     @property
     def members(self) -> int:
@@ -257,7 +302,8 @@ class _Forward:
         for network in self.networks:
             main_logits = cast(Callable[[Tensor], Tensor], network.main_logits)
             for view in self.views:
-                logits_BKhw = main_logits(view.show(x_BCHW, window_yx))
+                with computing_in(self.precision, self.device):
+                    logits_BKhw = main_logits(view.show(x_BCHW, window_yx))
                 probabilities_BKhw = view.restore(logits_BKhw.float().softmax(1))
                 sums.add(probabilities_BKhw, coverage(view, window_yx) if view.rotation_deg else None)
         total_BKhw, squares_BKhw = sums.result()

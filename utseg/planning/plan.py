@@ -15,6 +15,7 @@ from utseg.settings import Settings, read_model, unknown_key
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+StepSize = Annotated[float, Field(gt=0, le=1)]
 PREPROCESSING_PREFIX = "preprocessing."
 NETWORK_PREFIX = "network."
 # The slices that a network is shown for each slice, by their place in its stack and in the order of its channels.
@@ -135,6 +136,9 @@ class Plan(Settings):
     """What was decided for a dataset. Sizes are (y, x) in pixels. `memory_gb`: of the device that it was made for.
 
     `neighbour_distance_mm`: of 2.5-D, how far below and above each slice the ones lie that the network is shown beside it.
+    `focus`: prediction looks at every third slice first, then through the one window, the same on all slices, that shows all structures.
+    `step_size`: where it does not, from one window to the next, a share of the window, as nnU-Net's.
+
     `network`: settings of the network `network_name`, which alone says what they may be (`utseg.planning.task`).
     `reasons` maps the dotted key of every planned value to the rule and the figures that it came from.
     """
@@ -148,6 +152,8 @@ class Plan(Settings):
     preprocessing: Preprocessing
     neighbour_distance_mm: float | None = Field(None, gt=0, allow_inf_nan=False, validate_default=True)
     patch_size: tuple[Positive, Positive]
+    focus: bool = False
+    step_size: StepSize = 0.5
     batch_size: Positive
     epochs: Positive
     iterations_per_epoch: Positive

@@ -16,6 +16,7 @@ from utseg.files import sha256
 from utseg.home import check_name, plan_folder_name, plan_name, selection_folder_name, split_plan_name
 from utseg.labels import match_labels, same_numbering
 from utseg.planning.task import planned_task
+from utseg.settings import with_settings
 from utseg.training.record import RUN_FILE, WEIGHTS_FILE, RunRecord, read_run, read_weights
 
 if TYPE_CHECKING:
@@ -117,6 +118,12 @@ def _numbered_as(model: LoadedModel, first: LoadedModel) -> LoadedModel:
     preprocessing = theirs.model_copy(update={"labels": ours.labels})
     plan = plan.model_copy(update={"preprocessing": preprocessing})
     return replace(model, network=network, record=model.record.model_copy(update={"plan": plan}))
+
+
+def with_windows_everywhere(model: LoadedModel, step_size: float) -> LoadedModel:
+    """The model, predicting by windows with that step in place of what its plan says. Raises SettingError for a step that cannot be."""
+    plan = with_settings(model.record.plan, {"focus": False, "step_size": step_size}, "step_size")
+    return replace(model, record=model.record.model_copy(update={"plan": plan}))
 
 
 def choose_runs(

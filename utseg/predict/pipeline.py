@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 from utseg.case import Case
 from utseg.compute.pool import InlineExecutor, process_pool, run_each
 from utseg.compute.threads import Threads
+from utseg.device import Precision, best_precision
 from utseg.errors import Interrupted, number_of
 from utseg.files import require_writable, sha256_json
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation, union
 from utseg.postprocess import Postprocessing, check_labels
-from utseg.predict.model import LoadedModel, in_one_numbering
+from utseg.predict.model import LoadedModel, in_one_numbering, with_windows_everywhere
 from utseg.predict.overlays import OverlayJob, write_overlay
 from utseg.predict.parts import Part, folder_of_masks
 from utseg.predict.record import ModelUse, PredictionRecord, versions_of
@@ -52,6 +53,8 @@ def predict_cases(
     output: Path,
     *,
     tta: TestTimeAugmentation = AS_MIRRORED_IN_TRAINING,
+    step_size: float | None = None,
+    precision: Precision | None = None,
     save_probabilities: bool = False,
     workers: int | None = None,
     resume: bool = False,
@@ -66,6 +69,8 @@ def predict_cases(
     Writes CASE.nii.gz, uint8, in the geometry of the case's first image (4-D where the case has no frame and its file is a cine),
     `prediction.json` and `quality.csv`. Labels of the cases are not read.
     tta: the mean is over its views too, of each model over those that its training knew.
+    step_size: windows lie everywhere, that share of a window from one to the next; None: they lie as each model's plan says.
+    precision: what the networks compute in, to which the bits of masks are tied; None: the best that the device has.
     save_probabilities: also CASE.npz (for a cine one a frame). overlays: also overlays/CASE.png, of masks that are kept too.
     save_entropy: also entropy/CASE_entropy.nii.gz, the entropy of each voxel's probabilities from 0 to 1.
     postprocessing: done to each mask before it is written, not to probabilities. quality: the limits by which masks are judged.
@@ -77,6 +82,8 @@ def predict_cases(
     SIGTERM (as the commands set it), with what is done on record.
     """
     numbered = in_one_numbering(models)
+    if step_size is not None:
+        numbered = [with_windows_everywhere(model, step_size) for model in numbered]
     outputs = Outputs(
         output,
         save_probabilities,
@@ -87,7 +94,8 @@ def predict_cases(
     )
     check_labels(outputs.postprocessing, models[0].record.plan.preprocessing.labels)
     trained = {model.name: frozenset(model.record.training_scans) for model in models}
-    run = PredictionRun(outputs, _new_record(models, tta, outputs.postprocessing), cases, part, trained)
+    record = _new_record(models, numbered, tta, outputs.postprocessing, precision)
+    run = PredictionRun(outputs, record, cases, part, trained)
     for folder in [folder for folder, wanted in run.folders.items() if wanted]:
         require_writable(folder)
     # In the order of their checksums: sums of probabilities are then the same, bit for bit, in whatever order models are named.
@@ -173,14 +181,14 @@ def _predictions(
     run: PredictionRun, groups: Sequence[Sequence[LoadedModel]], sources: Iterator[Preprocessed]
 ) -> Iterator[Predicted]:
     """What the models of all preprocessings say of each volume, one volume after the other."""
-    tta = run.provenance.test_time_augmentation
+    record = run.provenance
     turns: list[deque[Array]] = [deque() for _ in groups]
     members = tuple(len(group) for group in groups)
     # Each group is timed for itself, since its windows and networks are its own.
     threads = [Threads("prediction", adapts=_device(group).type == "cpu") for group in groups]
     with ExitStack() as stack:
         results = [
-            stack.enter_context(closing(_group_probabilities(group, _taken(turn), tta, own)))
+            stack.enter_context(closing(_group_probabilities(group, _taken(turn), record, own)))
             for group, turn, own in zip(groups, turns, threads, strict=True)
         ]
         for source in sources:
@@ -206,7 +214,7 @@ def _taken(turn: deque[Array]) -> Iterator[Array]:
 
 
 def _group_probabilities(
-    group: Sequence[LoadedModel], images: Iterator[Array], tta: TestTimeAugmentation, threads: Threads
+    group: Sequence[LoadedModel], images: Iterator[Array], record: PredictionRecord, threads: Threads
 ) -> "Generator[PredictedVolume, None, None]":
     """The probabilities of each image by the models of one preprocessing."""
     from utseg.inference.windows import default_batch_size, predict_volumes
@@ -222,7 +230,12 @@ def _group_probabilities(
             batch_size=default_batch_size(plan.patch_size, device),
             num_classes=plan.num_classes,
             device=device,
-            views=tta.within(plan.augmentation).views(plan.preprocessing.spacing_yx_mm),
+            step_size=plan.step_size,
+            focus=plan.focus,
+            precision=record.models[0].precision,
+            views=record.test_time_augmentation.within(plan.augmentation).views(
+                plan.preprocessing.spacing_yx_mm
+            ),
             threads=threads,
         )
 
@@ -240,25 +253,31 @@ def _group_by_preprocessing(
         plan = model.record.plan
         views = tta.within(plan.augmentation).model_dump(mode="json")
         slices = plan.configuration, plan.neighbour_distance_mm
-        same = sha256_json([plan.preprocessing.model_dump(mode="json"), slices, plan.patch_size, views])
+        windows = plan.patch_size, plan.focus, plan.step_size
+        same = sha256_json([plan.preprocessing.model_dump(mode="json"), slices, windows, views])
         groups.setdefault(same, []).append(model)
     return list(groups.values())
 
 
 def _new_record(
     models: Sequence[LoadedModel],
+    numbered: Sequence[LoadedModel],
     tta: TestTimeAugmentation,
     postprocessing: Postprocessing,
+    precision: Precision | None,
 ) -> PredictionRecord:
-    plan = models[0].record.plan
+    plan, device = models[0].record.plan, _device(models)
     used = tuple(
         ModelUse(
             name=model.name,
             network=model.record.plan.network_name,
             weights_sha256=model.sha256,
             plan_sha256=sha256_json(model.record.plan.model_dump(mode="json")),
+            focus=windowed.record.plan.focus,
+            step_size=windowed.record.plan.step_size,
+            precision=precision or best_precision(device),
         )
-        for model in models
+        for model, windowed in zip(models, numbered, strict=True)
     )
     return PredictionRecord(
         models=used,
@@ -267,6 +286,6 @@ def _new_record(
         test_time_augmentation=union([tta.within(model.record.plan.augmentation) for model in models]),
         postprocessing=postprocessing,
         versions=versions_of("utseg", "torch", "numpy", "SimpleITK", "nibabel"),
-        device=str(_device(models)),
+        device=str(device),
         cases={},
     )

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 from utseg.case import Case
+from utseg.device import Precision
 from utseg.errors import UtsegError, listing
 from utseg.files import sha256, write_text
 from utseg.inference.views import TestTimeAugmentation
+from utseg.planning.plan import StepSize
 from utseg.postprocess import Postprocessing
 from utseg.quality import QUALITY_FILE, CaseQuality, write_table
 from utseg.settings import Settings, read_model
@@ -24,8 +26,9 @@ ENTROPY_FOLDER = "entropy"
 
 
 class ModelUse(Settings):
-    """One member: DATASET/PLAN_2d/MODEL/FOLD, its network, and SHA-256 of its weights' file and of its plan.
+    """One member: DATASET/PLAN_2d/MODEL/FOLD, its network, SHA-256 of its weights' file and of its plan, and how it was used.
 
+    `focus`, `step_size`: where its windows were, as in a `Plan`. `precision`: what it computed in.
     `share`: its part of the mean, where saved probabilities were joined; None where all members counted the same in one prediction.
     """
 
@@ -33,6 +36,9 @@ class ModelUse(Settings):
     network: str
     weights_sha256: str
     plan_sha256: str
+    focus: bool = False
+    step_size: StepSize = 0.5
+    precision: Precision = "float32"
     share: float | None = None
 
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from math import ceil, prod
 from typing import TYPE_CHECKING, Any
 
 from utseg.compute.pool import available_cores
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("utseg")
 MEASURED_BATCH = 2
 MEASURED_STEPS = 3
-WINDOW_OVERLAP = 0.5
 SECONDS_PER_CASE = 0.2
 SECONDS_PER_MEGAVOXEL = 0.8
 """Reading, resampling, restoring, judging, writing and scoring, on one core."""
@@ -117,6 +115,7 @@ def measure(
     """
     import torch
 
+    from utseg.device import best_precision, computing_in
     from utseg.training.step import precision
 
     model = planned_task(plan).build().to(device)
@@ -129,7 +128,7 @@ def measure(
         torch.stack([output.float().square().mean() for output in outputs]).sum().backward()
 
     def predict() -> None:
-        with torch.inference_mode():
+        with torch.inference_mode(), computing_in(best_precision(device), device):
             model.main_logits(image_BCHW)
 
     iteration_s = _median_seconds(step, device) * plan.batch_size / MEASURED_BATCH if training else 0.0
@@ -152,16 +151,15 @@ def _median_seconds(work: Callable[[], None], device: "torch.device") -> float:
 
 def testing_seconds(patch_s: float, plan: Plan, fingerprint: Fingerprint, cases: int) -> float:
     """Predicting and scoring so many cases of the size that the training cases have in the middle."""
+    from utseg.inference.windows import windows_per_slice
+
     spacing, size = fingerprint.overall.spacing_zyx_mm, fingerprint.overall.size_zyx
     rows, columns = target_size(
         (round(size[1].median), round(size[2].median)),
         (spacing[1].median, spacing[2].median),
         plan.preprocessing.spacing_yx_mm,
     )
-    sides = zip((rows, columns), plan.patch_size, strict=True)
-    windows = prod(
-        1 + max(0, ceil((length - patch) / (patch * (1 - WINDOW_OVERLAP)))) for length, patch in sides
-    )
+    windows = windows_per_slice((rows, columns), plan.patch_size, plan.step_size, plan.focus)
     patches = cases * size[0].median * windows * plan.augmentation.mirrored_views
     megavoxels = size[0].median * size[1].median * size[2].median / 1e6
     return (

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from utseg.augment.loader import Batch
+from utseg.device import best_precision, computing_in
 from utseg.errors import UtsegError
 from utseg.networks.layers.synchronised_norm import Total
 from utseg.networks.losses import training_loss
@@ -43,24 +44,13 @@ class Sums:
 
 
 def uses_bfloat16(amp: str, device: torch.device) -> bool:
-    """Whether `amp` means bfloat16 on this device. "auto" is so where the processor has instructions for it.
-
-    GPUs since Ampere do. Of CPUs, those with AVX512-BF16 or AMX: measured on one with the former, a step of UTNet or the U-Net takes 1.3
-    to 1.5 times less than in float32. Emulated, as on other CPUs, it would be slower.
-    """
-    if amp != "auto":
-        return amp == "bfloat16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    """Whether `amp` means bfloat16 on this device."""
+    return (best_precision(device) if amp == "auto" else amp) == "bfloat16"
 
 
 def precision(amp: str, device: torch.device) -> AbstractContextManager[object]:
     """The context that the network runs in, by the recipe's `amp`."""
-    if uses_bfloat16(amp, device):
-        return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()
+    return computing_in("bfloat16" if uses_bfloat16(amp, device) else "float32", device)
 
 
 def train_step(

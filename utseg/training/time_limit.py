@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 
 from utseg.augment.loader import Batch
 from utseg.errors import TimeTooShort
+from utseg.inference.windows import windows_per_slice
+from utseg.planning.plan import Plan
 from utseg.training.interrupt import Interruption
 from utseg.training.optimizer import set_learning_rate
 from utseg.training.prepare import Run
@@ -19,7 +21,7 @@ from utseg.training.record import write_run
 from utseg.training.run_folder import clear
 from utseg.training.state import State, new_state
 from utseg.training.step import precision, train_step
-from utseg.training.validation import validate
+from utseg.training.validation import STEP_SIZE, validate
 
 logger = logging.getLogger("utseg")
 LEAST_EPOCHS = 20
@@ -30,7 +32,7 @@ MEASURING_SHARE = 0.03
 LONGEST_MEASURING_S = 30.0
 UNMEASURED_ITERATIONS = 2
 LEAST_MEASURED = 3
-NATIVE_FACTOR = 2.25
+TYPICAL_SIDE = 1.7
 NATIVE_SECONDS_PER_CASE = 0.6
 NATIVE_SECONDS = 5.0
 MEASURED_CASES = 3
@@ -75,9 +77,7 @@ def fit_run_to_time(run: Run, max_time_s: float, started: float, interruption: I
                 processes=processes,
             )
         validation_s = processes.on_first(lambda: found.seconds) / len(cases) * len(run.validation)
-    native_s = native_validation_seconds(
-        validation_s * processes.size, len(run.validation), run.plan.augmentation.mirrored_views
-    )
+    native_s = native_validation_seconds(validation_s * processes.size, len(run.validation), run.plan)
     left_s = max_time_s - processes.on_first(lambda: time.monotonic() - started)
     timetable = processes.on_first(
         lambda: fit_to_time(
@@ -197,11 +197,16 @@ def epochs_that_fit(first: int, done: int, spent_s: float, available_s: float) -
     return max(done + 1, min(first, int(available_s * done / spent_s)))
 
 
-def native_validation_seconds(validation_s: float, cases: int, views: int) -> float:
+def native_validation_seconds(validation_s: float, cases: int, plan: Plan) -> float:
     """What the validation at native resolution will take, from what one during training takes.
 
-    Its windows overlap more, are computed in float32 and looked at in so many mirrored `views`; reading and scoring come on top.
+    Its windows have the planned step, as a network that has learnt little finds no focus; each mirroring doubles them; reading and scoring
+    come on top.
     """
     if not cases:
         return 0.0
-    return validation_s * NATIVE_FACTOR * views + NATIVE_SECONDS_PER_CASE * cases + NATIVE_SECONDS
+    height, width = (round(TYPICAL_SIDE * side) for side in plan.patch_size)
+    windows = windows_per_slice((height, width), plan.patch_size, plan.step_size)
+    windows /= windows_per_slice((height, width), plan.patch_size, STEP_SIZE)
+    views = plan.augmentation.mirrored_views
+    return validation_s * windows * views + NATIVE_SECONDS_PER_CASE * cases + NATIVE_SECONDS

@@ -23,8 +23,8 @@ from utseg.preprocess.slices import CaseRecord, SliceStore
 from utseg.training.processes import Processes
 
 Overlay = NDArray[np.uint8]
-# Of windows, during training: with the half that prediction takes, a slice of 1.7 patches a side has 9 instead of 4.
-OVERLAP = 1 / 8
+# Of windows, during training: with steps of half a window a slice of 1.7 patches a side has 9 instead of 4.
+STEP_SIZE = 7 / 8
 OVERLAY_MAGNIFICATION = 1.5
 
 
@@ -117,7 +117,7 @@ def score_case(
         batch_size=default_batch_size(plan.patch_size, device),
         num_classes=plan.num_classes,
         device=device,
-        overlap=OVERLAP,
+        step_size=STEP_SIZE,
     )
     prediction_ZYX = predicted.probabilities_KZYX.argmax(0).astype(np.uint8)
     labels = {name: value for name, value in plan.preprocessing.labels.items() if value != 0}

@@ -115,6 +115,12 @@ def _of_entry(entry: Entry) -> Iterator[tuple[str, str]]:
             for use in prediction.models:
                 yield f"weights {use.name} (SHA-256)", use.weights_sha256
                 yield f"plan of {use.name} (SHA-256)", use.plan_sha256
+                windows = (
+                    "the one that shows all"
+                    if use.focus
+                    else f"{use.step_size:g} of one from each to the next"
+                )
+                yield f"windows of {use.name}", f"{windows}; {use.precision}"
 
 
 def _versions(versions: Mapping[str, str]) -> str:
@@ -166,6 +172,9 @@ def _scoring_commands(scores: Scores) -> list[list[str]]:
     predict = ["utseg_predict", "-i", "IMAGES", "-o", str(masks), "-d", dataset, "-m", *models]
     predict += ["-pl", plan_name(plan), "-f", *folds]
     predict += [] if record.test_time_augmentation.mirror_axes else ["--no-tta"]
+    use = record.models[0]
+    predict += [] if use.focus else ["--step-size", f"{use.step_size:g}"]
+    predict += ["--precision", use.precision]
     return [predict, evaluate]
 
 
