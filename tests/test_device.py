@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from utseg.device import best_precision
-from utseg.training.step import uses_bfloat16
+from utseg.training.step import training_precision
 
 CPU = torch.device("cpu")
 
@@ -16,5 +16,5 @@ CPU = torch.device("cpu")
 def test_training_and_prediction_take_bfloat16_where_the_processor_has_it(monkeypatch, capabilities, best):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert best_precision(CPU) == best
-    assert uses_bfloat16("auto", CPU) == (best == "bfloat16")
-    assert uses_bfloat16("bfloat16", CPU) and not uses_bfloat16("off", CPU)
+    assert training_precision("auto", CPU) == best
+    assert (training_precision("bfloat16", CPU), training_precision("off", CPU)) == ("bfloat16", "float32")

@@ -1,14 +1,15 @@
 """Which processor to compute on, and in which precision. torch is imported when this is asked, not before."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from utseg.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 def resolve_device(name: str) -> "torch.device":
@@ -28,6 +29,16 @@ def resolve_device(name: str) -> "torch.device":
     if device.type not in {"cpu", "cuda"}:
         raise UsageError(f"--device {name}: not supported; expected auto, cpu, cuda or cuda:N")
     return device
+
+
+def to_device(array: "NDArray[Any]", device: "torch.device") -> "torch.Tensor":
+    """The array as a tensor on the device. A GPU copies it from page-locked memory while the CPU goes on."""
+    import torch
+
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda" and not tensor.is_pinned():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def device_name(device: "torch.device") -> str:
@@ -57,4 +68,4 @@ def computing_in(precision: Precision, device: "torch.device") -> AbstractContex
     """The context for a network to run in. That of float32 changes nothing: one around it stays."""
     import torch
 
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+    return nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))

@@ -99,19 +99,19 @@ def test_the_optimizer_the_average_and_the_precision_count():
     sgd = training_memory(TASK, SGD)
     adamw = training_memory(TASK, StepKind("adamw", averaged=True))
     assert adamw.optimizer_gb == 2 * sgd.optimizer_gb and adamw.weights_gb == 2 * sgd.weights_gb
-    half = training_memory(TASK, StepKind(bfloat16=True))
+    half = training_memory(TASK, StepKind(precision="bfloat16"))
     assert 0.4 * sgd.activations_gb < half.activations_gb < 0.95 * sgd.activations_gb
 
 
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_the_attention_of_gpus_is_another(bfloat16: bool):
+@pytest.mark.parametrize("half", [False, True])
+def test_the_attention_of_gpus_is_another(half: bool):
     """It holds the position bias of every query and key, which the tiles of CPUs do not."""
     deep = SMALL | {"levels": 2, "block_list": (1, 2), "reduce_size": 16}
     large = replace(TASK, patch_size=(128, 128), settings=deep)
     plain = replace(large, settings=SMALL | {"block_list": ()})
-    cpu, gpu = (dry_run(large, bfloat16=bfloat16, gpu=gpu).peak_bytes for gpu in (False, True))
+    cpu, gpu = (dry_run(large, half=half, gpu=gpu).peak_bytes for gpu in (False, True))
     assert gpu > cpu
-    cpu, gpu = (dry_run(plain, bfloat16=bfloat16, gpu=gpu).peak_bytes for gpu in (False, True))
+    cpu, gpu = (dry_run(plain, half=half, gpu=gpu).peak_bytes for gpu in (False, True))
     assert gpu == cpu
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from utseg.errors import ArtefactError, InputError, Interrupted, SettingError, T
 from utseg.evaluate.summary import summarise
 from utseg.files import write_json
 from utseg.trainer import train_by_recipe
-from utseg.training import checkpoint, loop, time_limit
+from utseg.training import checkpoint, loop, step, time_limit
 from utseg.training.record import is_finished, read_run, read_weights
 
 SAVED_AT_ONCE = {"save_minutes": 1e-5}
@@ -189,9 +190,11 @@ def test_a_killed_run_resumes_to_the_very_same_weights(
     assert_same(results(request.output), results(whole[0]))
 
 
-def test_averaged_weights_are_saved_as_the_model_and_resumed(home, tmp_path, monkeypatch):
+def test_averaged_weights_are_saved_as_the_model_and_resumed_in_float16(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(step, "GradScaler", partial(step.GradScaler, init_scale=2.0**22, growth_interval=2))
+    settings = {"weight_average": 0.1, "amp": "float16"} | SAVED_AT_ONCE
     whole, killed = (
-        make_request(home, tmp_path / name, selection="all", settings={"weight_average": 0.1} | SAVED_AT_ONCE)
+        make_request(home, tmp_path / name, selection="all", settings=settings)
         for name in ("whole", "killed")
     )
     train_by_recipe(whole, RECIPE)
@@ -200,12 +203,16 @@ def test_averaged_weights_are_saved_as_the_model_and_resumed(home, tmp_path, mon
     name = next(iter(dict(saved["network"])))
     assert not torch.equal(saved["average"]["network"][name], saved["network"][name])
     assert saved["average"]["steps"] == 12
+    assert (
+        sum(line["skipped_steps"] for line in lines(whole.output)) >= 1 and saved["scaler"]["scale"] < 2**22
+    )
     with monkeypatch.context() as patch, pytest.raises(Kill):
         killed_at(patch, 8)
         train_by_recipe(killed, RECIPE)
     train_by_recipe(replace(killed, resume=True), RECIPE)
     assert_same(results(killed.output), results(whole.output))
     assert_same(checkpoint.load_latest(killed.output)["average"], saved["average"])
+    assert checkpoint.load_latest(killed.output)["scaler"] == saved["scaler"]
 
 
 def test_a_signal_saves_in_the_middle_of_an_epoch_and_is_resumable(home, whole, tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ def test_a_recipe_says_how_a_step_runs():
     assert step_kind(RECIPE, CPU) == StepKind("sgd")
     averaged = transformer("TransUNet").model_copy(update={"amp": "bfloat16", "weight_average": 0.1})
     assert step_kind(averaged, torch.device("cuda")) == StepKind(
-        "adamw", averaged=True, bfloat16=True, gpu=True
+        "adamw", averaged=True, precision="bfloat16", gpu=True
     )
 
 

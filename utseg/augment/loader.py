@@ -137,11 +137,12 @@ def training_batches(
     iterations: int,
     workers: int,
     rows: range | None = None,
+    finish: Callable[[Batch], Batch] | None = None,
 ) -> Iterator[Iterator[Batch]]:
     """Gives an iterator over the batches `first_iteration` … `first_iteration + iterations − 1`, in order, made ahead in the background.
 
     `records` are of the training cases, in any order; `workers` processes make the batches, a thread of this one if 0; `rows` of each
-    batch are made, where other processes train on the rest (None: all).
+    batch are made, where other processes train on the rest (None: all). `finish`: what is done to each batch, in the background too.
 
     Raises InputError where the cases have no slice; while iterating, WorkerError for a dead worker and ArtefactError for a damaged slice.
     On leaving, by whatever way, the workers are gone.
@@ -160,10 +161,11 @@ def training_batches(
             processes = running.enter_context(
                 closing(LoaderProcesses(make_loader, first_iteration, iterations, workers))
             )
-            ahead = _made_ahead(processes.receive, first_iteration, iterations, stop=processes.kill)
+            make, stop = processes.receive, processes.kill
         else:
-            ahead = _made_ahead(make_loader().make_batch, first_iteration, iterations)
-        yield running.enter_context(ahead)
+            make, stop = make_loader().make_batch, None
+        made = make if finish is None else lambda iteration: finish(make(iteration))
+        yield running.enter_context(_made_ahead(made, first_iteration, iterations, stop=stop))
 
 
 def list_slices(records: Sequence["CaseRecord"], plan: Plan) -> list[SliceRef]:
@@ -195,7 +197,7 @@ def _made_ahead(
     first: int,
     count: int,
     *,
-    stop: Callable[[], None] = lambda: None,
+    stop: Callable[[], None] | None = None,
 ) -> Iterator[Iterator[Batch]]:
     """Calls `make` for each iteration in a thread, a few ahead of the reader. On leaving, `stop` is called and the thread waited for."""
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
@@ -212,5 +214,6 @@ def _made_ahead(
     try:
         yield batches()
     finally:
-        stop()
+        if stop is not None:
+            stop()
         thread.shutdown(wait=True, cancel_futures=True)

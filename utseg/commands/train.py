@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     mismatch = "with --weights: leave as initialised what is missing or of another shape in the file"
     fit = "take the largest batch that fits into the memory where that of the plan does not"
+    compiled = "compile the training step (torch.compile): minutes at the start, for faster steps on a GPU; needs a C++ compiler or Triton"
     probabilities = "keep the probabilities of the validation subjects too (validation/CASE.npz), as utseg_ensemble reads them"
     workers = "processes that make batches; 0 is a thread; default: 0 on a CPU, a few with a GPU"
     parser.add_argument("configuration", help="what was planned: 2d or 2.5d")
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.path("--weights", "weights", weights, "FILE", required=False)
     parser.flag("--allow-mismatch", mismatch)
     parser.flag("--fit", fit)
+    parser.flag("--compile", compiled)
     start = parser.add_mutually_exclusive_group()
     parser.flag("--resume", "go on with a run that was stopped; all-folds does so by itself", start)
     parser.flag("--overwrite", "start again where a run is there, and replace it", start)

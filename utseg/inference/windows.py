@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from utseg.compute.threads import Threads
-from utseg.device import Precision, computing_in
+from utseg.device import Precision, computing_in, to_device
 from utseg.errors import UtsegError
 from utseg.inference.agreement import Agreement
 from utseg.inference.focus import EVERY, find_focus, looked_at
@@ -296,7 +296,7 @@ class _Forward:
 
     @torch.inference_mode()
     def _mean_softmax(self, batch_BCHW: Array, shares_Bhw: Array) -> tuple[Array, Array]:
-        x_BCHW = torch.from_numpy(batch_BCHW).to(self.device, memory_format=torch.channels_last)
+        x_BCHW = to_device(batch_BCHW, self.device).contiguous(memory_format=torch.channels_last)
         window_yx = (shares_Bhw.shape[1], shares_Bhw.shape[2])
         sums = _MemberSums()
         for network in self.networks:
@@ -307,7 +307,7 @@ class _Forward:
                 probabilities_BKhw = view.restore(logits_BKhw.float().softmax(1))
                 sums.add(probabilities_BKhw, coverage(view, window_yx) if view.rotation_deg else None)
         total_BKhw, squares_BKhw = sums.result()
-        sums_B2K = _agreement_sums(total_BKhw, squares_BKhw, torch.from_numpy(shares_Bhw).to(self.device))
+        sums_B2K = _agreement_sums(total_BKhw, squares_BKhw, to_device(shares_Bhw, self.device))
         if self.members > 1:
             total_BKhw = total_BKhw / self.members
         return total_BKhw.cpu().numpy(), sums_B2K.cpu().numpy()
@@ -350,7 +350,7 @@ class _MemberSums:
         self._members += 1
         if coverage_hw is not None:
             gap_hw = 1 - coverage_hw
-            unseen = p_BKhw * torch.from_numpy(gap_hw).to(p_BKhw.device)
+            unseen = p_BKhw * to_device(gap_hw, p_BKhw.device)
             self._unseen = unseen if self._unseen is None else self._unseen.add_(unseen)
             self._gaps.append(gap_hw)
         squares = self._squares
@@ -364,8 +364,7 @@ class _MemberSums:
         if self._unseen is None:
             return total, squares
         gaps_hw, square_gaps_hw = (
-            torch.from_numpy(each.sum(0)).to(total.device)
-            for each in (np.stack(self._gaps), np.square(self._gaps))
+            to_device(each.sum(0), total.device) for each in (np.stack(self._gaps), np.square(self._gaps))
         )
         mean = total / (self._members - gaps_hw)
         squares = squares + 2 * mean * self._unseen + mean.square() * square_gaps_hw
@@ -381,5 +380,6 @@ def _agreement_sums(total_BKhw: Tensor, squares_BKhw: Tensor, shares_Bhw: Tensor
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch says that memory is short; on the CPU it has no type of its own for that."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether torch says that memory is short; the CPU and the libraries of a GPU have no type of their own for that."""
+    words = ("can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in words)

@@ -27,8 +27,8 @@ class StepFigures:
 
 
 @lru_cache(maxsize=256)
-def dry_run(task: NetworkTask, *, bfloat16: bool = False, gpu: bool = False) -> StepFigures:
-    """The figures of one training step: in bfloat16 where said, else in float32; as layers run on a GPU where said, else as on a CPU.
+def dry_run(task: NetworkTask, *, half: bool = False, gpu: bool = False) -> StepFigures:
+    """The figures of one training step: in bfloat16 for `half`, else in float32; as layers run on a GPU where said, else as on a CPU.
 
     Takes about a second, without allocating; a question asked before is answered from memory. Raises SettingError for a wrong setting.
     """
@@ -47,7 +47,7 @@ def dry_run(task: NetworkTask, *, bfloat16: bool = False, gpu: bool = False) -> 
         }
         image_BCHW = torch.zeros(task.batch_size, task.in_channels, *task.patch_size)
         target_BHW = torch.zeros(task.batch_size, *task.patch_size, dtype=torch.long)
-        return measure_step(network, state, image_BCHW, target_BHW, bfloat16=bfloat16)
+        return measure_step(network, state, image_BCHW, target_BHW, half=half)
 
 
 def measure_step(
@@ -56,7 +56,7 @@ def measure_step(
     image_BCHW: "Tensor",
     target_BHW: "Tensor",
     *,
-    bfloat16: bool = False,
+    half: bool = False,
 ) -> StepFigures:
     """Follows one training step of a network whose parameters and buffers are `state`, fake or real, by name."""
     import torch
@@ -74,7 +74,7 @@ def measure_step(
     for tensor in (image_BCHW, target_BHW):
         lifetimes.follow(tensor)
     with lifetimes:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
             outputs = torch.func.functional_call(network, dict(state), (image_BCHW,))
         loss, _ = training_loss(outputs, target_BHW, LossSettings())
         del outputs

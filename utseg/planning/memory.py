@@ -17,17 +17,19 @@ USABLE_SHARE = 0.9
 
 @dataclass(frozen=True)
 class StepKind:
-    """How a network is trained, as far as the memory of a step depends on it. `averaged`: a running average of the weights is held."""
+    """How a network is trained, as far as the memory of a step depends on it. `averaged`: a running average of the weights is held.
+
+    `precision`: what the network computes in: float32, bfloat16 or float16.
+    """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     averaged: bool = False
-    bfloat16: bool = False
+    precision: str = "float32"
     gpu: bool = False
 
     def in_words(self) -> str:
         """For a reason."""
-        precision = "bfloat16" if self.bfloat16 else "float32"
-        return f"{self.optimizer} in {precision} on a {'GPU' if self.gpu else 'CPU'}"
+        return f"{self.optimizer} in {self.precision} on a {'GPU' if self.gpu else 'CPU'}"
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ def training_memory(task: NetworkTask, kind: StepKind) -> MemoryEstimate:
 
     Activations are measured for a batch of two and grow with the batch in proportion, so any batch size costs one dry run of the network.
     """
-    figures = dry_run(replace(task, batch_size=MEASURED_BATCH), bfloat16=kind.bfloat16, gpu=kind.gpu)
+    figures = dry_run(
+        replace(task, batch_size=MEASURED_BATCH), half=kind.precision != "float32", gpu=kind.gpu
+    )
     trainable = figures.trainable_bytes / GB
     return MemoryEstimate(
         weights_gb=figures.state_bytes / GB * (1 + kind.averaged),

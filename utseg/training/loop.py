@@ -163,7 +163,13 @@ def iterate(run: Run, state: State, batches: Iterator[Batch]) -> None:
     try:
         with run.threads.timed() as threads:
             loss, terms, norm = train_step(
-                state.network, state.optimizer, batch, run.recipe, run.device, run.processes.total
+                state.network,
+                state.optimizer,
+                batch,
+                run.recipe,
+                run.device,
+                run.processes.total,
+                state.scaler,
             )
     except LossNotFinite as error:
         slices = ", ".join(name for part in run.processes.gather(batch.names) for name in part)
@@ -242,7 +248,8 @@ def epoch_record(run: Run, state: State, validation: Validation | None, is_best:
         "threads": changes(sums.threads, state.iteration - sums.iterations + 1),
         "loss": sums.loss / sums.iterations,
         "terms": {name: value / sums.iterations for name, value in sums.terms.items()},
-        "gradient_norm": sums.gradient_norm / sums.iterations,
+        "gradient_norm": sums.gradient_norm / max(1, sums.iterations - sums.skipped),
+        "skipped_steps": sums.skipped,
         "learning_rate": max(group["lr"] for group in state.optimizer.param_groups),
         "validation_losses": validation.losses if validation else None,
         "validation_dice": validation.dice if validation else None,

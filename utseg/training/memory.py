@@ -11,7 +11,7 @@ from utseg.planning.plan import Plan
 from utseg.planning.target import recorded_memory
 from utseg.planning.task import planned_task
 from utseg.training.recipe import Recipe
-from utseg.training.step import uses_bfloat16
+from utseg.training.step import training_precision
 
 logger = logging.getLogger("utseg")
 
@@ -21,7 +21,7 @@ def step_kind(recipe: Recipe, device: torch.device) -> StepKind:
     return StepKind(
         recipe.optimizer.name,
         averaged=recipe.weight_average > 0,
-        bfloat16=uses_bfloat16(recipe.amp, device),
+        precision=training_precision(recipe.amp, device),
         gpu=device.type == "cuda",
     )
 

@@ -21,7 +21,7 @@ from utseg.case import Case, Dataset
 from utseg.compute.pool import available_cores
 from utseg.compute.threads import Threads
 from utseg.device import resolve_device
-from utseg.errors import ArtefactError, InputError, SettingError, listing
+from utseg.errors import ArtefactError, InputError, SettingError, UsageError, listing
 from utseg.files import sha256, sha256_json
 from utseg.fingerprint.same_scan import same_scans
 from utseg.networks.network import SegmentationNetwork
@@ -36,6 +36,7 @@ from utseg.training.processes import Processes
 from utseg.training.recipe import Recipe, apply_settings
 from utseg.training.record import RUN_FILE, InitialWeights, RunRecord, read_run
 from utseg.training.request import TrainRequest
+from utseg.training.step import pinned
 from utseg.training.weights import Fit, check_fit, fit_weights, number_outputs, read_tensors, weights_file
 
 logger = logging.getLogger("utseg")
@@ -90,6 +91,7 @@ class Run:
             iterations=count,
             workers=workers,
             rows=self.processes.rows(self.plan.batch_size),
+            finish=pinned if self.device.type == "cuda" else None,
         )
 
 
@@ -102,6 +104,8 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
     check_outputs(network, recipe)
     if request.fit or plan.network_name != planned.network_name or device.type == "cuda":
         plan = checked_memory(plan, recipe, device, processes=processes.size, fit=request.fit)
+    if request.compile and processes.size > 1:
+        raise UsageError("--compile: trains in one process only; leave it out, or torchrun")
     processes.rows(plan.batch_size)  # refused at once where it cannot be shared out
     initial, fit, source = read_initial(request, network, plan)
     store = SliceStore(request.plan_folder)
@@ -134,6 +138,7 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
         iterations_per_epoch=plan.iterations_per_epoch,
         seed=request.seed,
         device=str(device) if processes.size == 1 else device.type,
+        compiled=request.compile,
         data_sha256=data_sha256([*training, *validation]),
         versions=versions(processes),
         git_revision=git_revision(),

@@ -49,7 +49,8 @@ class ScheduleSettings(Settings):
 class Recipe(Settings):
     """All of how a network is trained.
 
-    `gradient_clip_norm` 0 is no clipping. `amp` "auto" is bfloat16 where the processor computes in it. `validate_every` is in epochs.
+    `gradient_clip_norm` 0 is no clipping. `amp` "auto" is bfloat16 where the processor computes in it, else float16, with scaled
+    losses, on GPUs that compute in that, else "off", float32. `validate_every` is in epochs.
     `save_minutes` is the most that a killed run loses; the end and a signal are always saved.
     `weight_average` is the width of the running average of the weights that is validated and saved in place of the last ones, as a share
     of the training so far (`utseg.training.average`); 0 is none.
@@ -60,7 +61,7 @@ class Recipe(Settings):
     schedule: ScheduleSettings = ScheduleSettings()
     loss: LossSettings = LossSettings()
     gradient_clip_norm: NotNegative = 12.0
-    amp: Literal["auto", "bfloat16", "off"] = "auto"
+    amp: Literal["auto", "bfloat16", "float16", "off"] = "auto"
     validate_every: Annotated[int, Field(ge=1)] = 1
     save_minutes: Positive = 10.0
     weight_average: Annotated[float, Field(ge=0, le=0.28)] = 0.0

@@ -59,6 +59,7 @@ class RunRecord(Settings):
     iterations_per_epoch: int
     seed: int
     device: str
+    compiled: bool = False
     data_sha256: str
     versions: dict[str, str]
     git_revision: str

@@ -13,7 +13,7 @@ class TrainRequest:
     `settings` are the parsed `--set` values. `raw` is `raw/NAME`, from which the final validation reads the images at native resolution.
     `save_probabilities`: that validation leaves the probabilities of its cases beside their masks.
     `weights` is a file (or a run's folder) to start from; where parts of it do not fit, `allow_mismatch` leaves those as initialised.
-    `fit`: where the batch does not fit the memory, the largest that does is taken.
+    `fit`: where the batch does not fit the memory, the largest that does is taken. `compile`: training steps run compiled (torch.compile).
     """
 
     model: str
@@ -34,3 +34,4 @@ class TrainRequest:
     allow_mismatch: bool = False
     fit: bool = False
     save_probabilities: bool = False
+    compile: bool = False

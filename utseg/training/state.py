@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.amp import GradScaler
 
 from utseg.compute.threads import Threads
 from utseg.networks.layers.synchronised_norm import synchronise_norms
@@ -18,7 +19,7 @@ from utseg.training.log import Epoch
 from utseg.training.optimizer import make_optimizer
 from utseg.training.prepare import Run
 from utseg.training.schedule import Schedule, warmup_share
-from utseg.training.step import Sums
+from utseg.training.step import Sums, make_scaler
 from utseg.training.weights import fill
 
 logger = logging.getLogger("utseg")
@@ -38,6 +39,7 @@ class State:
     sums: Sums = field(default_factory=Sums)
     history: list[Epoch] = field(default_factory=list)
     average: WeightAverage[SegmentationNetwork] | None = None
+    scaler: GradScaler | None = None
 
     @property
     def model(self) -> SegmentationNetwork:
@@ -91,7 +93,10 @@ def _random_state(run: Run) -> State:
     optimizer = make_optimizer(network, run.recipe.optimizer, pretrained=record.initial_weights is not None)
     width = run.recipe.weight_average
     average = WeightAverage(network, width) if width else None
-    return State(network, optimizer, Schedule(run.iterations, warmup), average=average)
+    scaler = make_scaler(run.recipe.amp, run.device)
+    if run.request.compile:
+        network.compile()  # in place: names of weights stay
+    return State(network, optimizer, Schedule(run.iterations, warmup), average=average, scaler=scaler)
 
 
 def latest_checkpoint(state: State, generators: list[dict[str, Any]], threads: Threads) -> dict[str, Any]:
@@ -110,6 +115,7 @@ def latest_checkpoint(state: State, generators: list[dict[str, Any]], threads: T
         "history": state.history,
         "average": state.average.state_dict() if state.average else None,
         "threads": threads.choice,
+        "scaler": state.scaler.state_dict() if state.scaler else None,
     }
 
 
@@ -139,6 +145,8 @@ def resumed_state(run: Run, saved: dict[str, Any]) -> State:
     state.history = list(saved["history"])
     if state.average:
         state.average.load_state_dict(saved["average"])
+    if state.scaler:
+        state.scaler.load_state_dict(saved["scaler"])
     if run.processes.rank < len(saved["random"]):
         restore_random_state(saved["random"][run.processes.rank])
     run.threads.go_on(*saved["threads"])

@@ -3,15 +3,17 @@
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from utseg.augment.loader import Batch
-from utseg.device import best_precision, computing_in
+from utseg.device import Precision, best_precision, computing_in, to_device
 from utseg.errors import UtsegError
+from utseg.inference.windows import is_out_of_memory
 from utseg.networks.layers.synchronised_norm import Total
 from utseg.networks.losses import training_loss
 from utseg.training.recipe import Recipe
@@ -23,7 +25,10 @@ class LossNotFinite(UtsegError):
 
 @dataclass
 class Sums:
-    """Sums over the iterations of an epoch so far, for its line in the log; part of a checkpoint in the middle of one."""
+    """Sums over the iterations of an epoch so far, for its line in the log; part of a checkpoint in the middle of one.
+
+    `skipped` counts steps not taken for a gradient that was too large for float16; they have no gradient norm.
+    """
 
     iterations: int = 0
     loss: float = 0.0
@@ -32,25 +37,48 @@ class Sums:
     seconds: float = 0.0
     data_wait: float = 0.0
     threads: list[int] = field(default_factory=list)
+    skipped: int = 0
 
     def add(self, loss: float, terms: dict[str, float], gradient_norm: float, threads: int) -> None:
         """Adds one iteration, done on so many threads."""
         self.iterations += 1
         self.loss += loss
-        self.gradient_norm += gradient_norm
         self.threads.append(threads)
+        if math.isfinite(gradient_norm):
+            self.gradient_norm += gradient_norm
+        else:
+            self.skipped += 1
         for name, value in terms.items():
             self.terms[name] = self.terms.get(name, 0.0) + value
 
 
-def uses_bfloat16(amp: str, device: torch.device) -> bool:
-    """Whether `amp` means bfloat16 on this device."""
-    return (best_precision(device) if amp == "auto" else amp) == "bfloat16"
+def training_precision(amp: str, device: torch.device) -> Precision:
+    """What a network is trained in by the recipe's `amp`. "auto": the best, and float16 on GPUs that have it and no bfloat16."""
+    if amp != "auto":
+        precisions: dict[str, Precision] = {"off": "float32", "bfloat16": "bfloat16", "float16": "float16"}
+        return precisions[amp]
+    best = best_precision(device)
+    if best == "float32" and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0):
+        return "float16"  # since Volta
+    return best
 
 
 def precision(amp: str, device: torch.device) -> AbstractContextManager[object]:
     """The context that the network runs in, by the recipe's `amp`."""
-    return computing_in("bfloat16" if uses_bfloat16(amp, device) else "float32", device)
+    return computing_in(training_precision(amp, device), device)
+
+
+def make_scaler(amp: str, device: torch.device) -> GradScaler | None:
+    """What scales the loss in float16, in which small gradients would be 0; None in other precisions."""
+    return GradScaler(device.type) if training_precision(amp, device) == "float16" else None
+
+
+def pinned(batch: Batch) -> Batch:
+    """The batch in page-locked memory, for `to_device`; to be called where batches are made ahead."""
+    image_BCHW, label_BHW = (
+        torch.from_numpy(array).pin_memory().numpy() for array in (batch.image_BCHW, batch.label_BHW)
+    )
+    return replace(batch, image_BCHW=image_BCHW, label_BHW=label_BHW)
 
 
 def train_step(
@@ -60,38 +88,64 @@ def train_step(
     recipe: Recipe,
     device: torch.device,
     total: Total | None = None,
+    scaler: GradScaler | None = None,
 ) -> tuple[float, dict[str, float], float]:
     """Steps on one batch. Returns the loss, its terms and the norm of the gradient before clipping.
 
     Where `batch` is this process's part of one, `total` adds a tensor over all parts, and everything is that of the whole batch.
-    Raises LossNotFinite, before a weight is changed, where the loss or the gradient is not finite.
+    Raises LossNotFinite, before a weight is changed, where the loss or the gradient is not finite. With a `scaler` a gradient that is not
+    may be too large for float16: then the step is left out, its norm is not finite, and the next losses are scaled less.
     """
-    image_BCHW = torch.from_numpy(batch.image_BCHW).to(device, non_blocking=True)
-    target_BHW = torch.from_numpy(batch.label_BHW).to(device, non_blocking=True)
+    image_BCHW, target_BHW = (to_device(array, device) for array in (batch.image_BCHW, batch.label_BHW))
     try:
         with precision(recipe.amp, device):
             outputs: Tensor | Sequence[Tensor] = network(image_BCHW)
         loss, terms = training_loss(outputs, target_BHW, recipe.loss, total_of_parts(total))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-    except torch.OutOfMemoryError:
-        shape = " × ".join(map(str, image_BCHW.shape))
-        raise UtsegError(
-            f"{device} has not the memory for a step on a batch of {shape} (B, C, H, W); plan anew with a smaller --memory-gb, "
-            "or train with a smaller batch (--set batch_size=…)"
-        ) from None
+        (scaler.scale(loss) if scaler else loss).backward()
+    except RuntimeError as error:
+        ours = in_words(error, device, batch)
+        if ours is None:
+            raise
+        raise ours from None
     if total is not None:
         add_gradients(network.parameters(), total)
+    if scaler:
+        scaler.unscale_(optimizer)
     limit = recipe.gradient_clip_norm or math.inf
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
-    # One transfer for everything that the check and the log need: on a GPU each of them would wait for the device.
-    values = torch.stack([loss.detach(), norm.detach(), *terms.values()]).tolist()
-    if not (math.isfinite(values[0]) and math.isfinite(values[1])):
+    values = read(torch.stack([loss.detach(), norm.detach(), *terms.values()]))
+    if math.isfinite(values[0]) and math.isfinite(values[1]):
+        optimizer.step()
+    elif not scaler or not math.isfinite(values[0]) or scaler.get_scale() < 1:
         optimizer.zero_grad(set_to_none=True)
         what = "loss" if not math.isfinite(values[0]) else "gradient of the loss"
         raise LossNotFinite(f"the {what} is not finite ({values[0]:g})")
-    optimizer.step()
+    if scaler:
+        scaler.update()
     return values[0], dict(zip(terms, values[2:], strict=True)), values[1]
+
+
+def in_words(error: RuntimeError, device: torch.device, batch: Batch) -> UtsegError | None:
+    """What a user can do about an error of torch, where there is something."""
+    from torch._dynamo.exc import TorchDynamoException  # takes a second
+
+    if is_out_of_memory(error):
+        shape = " × ".join(map(str, batch.image_BCHW.shape))
+        return UtsegError(
+            f"{device} has not the memory for a step on a batch of {shape} (B, C, H, W); plan anew with a smaller --memory-gb, "
+            "or train with a smaller batch (--set batch_size=…)"
+        )
+    if isinstance(error, TorchDynamoException):
+        reason = str(error).strip().splitlines()[0]
+        return UtsegError(f"--compile: torch cannot compile the network ({reason}); train without it")
+    return None
+
+
+def read(values: Tensor) -> list[float]:
+    """Waits for the device and reads: once an iteration, all that the check and the log need. No weight changes before the check."""
+    found: list[float] = values.tolist()
+    return found
 
 
 class _TotalOfParts(torch.autograd.Function):

@@ -57,7 +57,9 @@ def fit_run_to_time(run: Run, max_time_s: float, started: float, interruption: I
 
     def step(batch: Batch) -> bool:
         with run.threads.timed():
-            train_step(state.network, state.optimizer, batch, run.recipe, run.device, processes.total)
+            train_step(
+                state.network, state.optimizer, batch, run.recipe, run.device, processes.total, state.scaler
+            )
         processes.check_interrupted(interruption)
         return run.threads.is_settled
 
