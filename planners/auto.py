@@ -32,6 +32,7 @@ def plan(fingerprint: Fingerprint, target: Target) -> Plan:
         base_channels=Decision(BASE_CHANNELS, "32 channels at full resolution, as published for UTNet"),
         batch_size=wished_batch(fingerprint),
         schedule=schedule,
+        long_training=True,
     )
     return compose(fingerprint, "auto", target, wishes)
 

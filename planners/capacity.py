@@ -35,13 +35,17 @@ PATCH_STEPS = tuple(round(1 - 0.1 * step, 1) for step in range(10))
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a planner would take if memory allowed, and its rule for how long to train what fits: (iterations per epoch, epochs)."""
+    """What a planner would take if memory allowed, and its rule for how long to train what fits: (iterations per epoch, epochs).
+
+    `long_training`: for hours on a GPU, where no figures say that one window is enough to predict.
+    """
 
     spacing: Decision[Pair]
     patch: PatchWish
     base_channels: Decision[int]
     batch_size: Decision[int]
     schedule: Callable[[NetworkTask], tuple[Decision[int], Decision[int]]]
+    long_training: bool
 
 
 class Candidate(NamedTuple):

@@ -36,7 +36,7 @@ def compose(fingerprint: Fingerprint, planner: str, target: Target, wishes: Wish
         "iterations_per_epoch": iterations,
         "estimated_memory_gb": _memory(fitted, target),
         **{f"network.{key}": decision for key, decision in fitted.candidate.network.items()},
-        **planned_windows(fingerprint, patch_size, wishes.spacing.value),
+        **planned_windows(fingerprint, patch_size, wishes.spacing.value, wishes.long_training),
         **planned_augmentation(fingerprint, patch_size, image_size(fingerprint, wishes.spacing.value)),
     }
     return assemble(fingerprint, planner, target, with_neighbours(decisions, fingerprint, target))

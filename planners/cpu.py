@@ -43,6 +43,7 @@ def plan(fingerprint: Fingerprint, target: Target) -> Plan:
         ),
         batch_size=Decision(BATCH_SIZE, "8, for many steps in little time"),
         schedule=lambda task: budget(fingerprint, task),
+        long_training=False,
     )
     return compose(fingerprint, "cpu", target, wishes)
 

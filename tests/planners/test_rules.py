@@ -166,11 +166,15 @@ def test_one_window_predicts_where_the_largest_case_fits_with_room(extent, focus
         make_case(number, spacing_yx_mm=(1.25, 1.25), **{**HEART, "foreground_mm": each})
         for number, each in enumerate((90.0, extent))
     ]
-    decided = planned_windows(make_fingerprint_of(cases), (128, 144), (1.5, 1.5))
+    decided = planned_windows(make_fingerprint_of(cases), (128, 144), (1.5, 1.5), long_training=False)
     assert decided["focus"].value is focus
     assert f"up to {extent:.0f} mm" in decided["focus"].reason and "192 mm" in decided["focus"].reason
+    trained_long = planned_windows(make_fingerprint_of(cases), (128, 144), (1.5, 1.5), long_training=True)
+    assert trained_long["focus"].value is False
 
 
 def test_nothing_labelled_is_nothing_to_find_first():
     empty = make_case(0, spacing_yx_mm=(1.25, 1.25), size_yx=(256, 256), structures_mm={}, foreground_mm=0)
-    assert planned_windows(make_fingerprint_of([empty]), (128, 128), (1.5, 1.5))["focus"].value is False
+    assert (
+        planned_windows(make_fingerprint_of([empty]), (128, 128), (1.5, 1.5), False)["focus"].value is False
+    )
