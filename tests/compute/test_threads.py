@@ -77,7 +77,7 @@ def test_it_follows_a_neighbour_that_comes_and_goes_and_says_so_once_each(caplog
     assert set(machine.used[210:240]) == {1}
     assert set(machine.used[460:]) == {2}
     assert caplog.messages == [
-        "training: 1 thread from here on, 2.0 times as fast as 2, beside other work on this machine",
+        "training: 1 thread from here on, 2.0 times as fast as 2",
         "training: 2 threads from here on, 1.7 times as fast as 1",
     ]
 

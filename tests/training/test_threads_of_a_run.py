@@ -10,7 +10,8 @@ from tiny_runs import make_home, make_request
 from trainers.utnet import recipe
 from utseg.compute.threads import Threads
 from utseg.trainer import train_by_recipe
-from utseg.training import checkpoint, loop, prepare
+from utseg.training import checkpoint, loop, prepare, time_limit
+from utseg.training.processes import Processes
 
 RECIPE = recipe("UNet")
 
@@ -104,3 +105,42 @@ def test_other_work_is_noticed_noted_and_remembered(home, tmp_path, monkeypatch,
     finally:
         torch.set_num_threads(1)
     assert numbers(request.output) == [2] * 5 + [1] * 7
+
+
+def test_max_time_measures_pieces_with_the_number_chosen_only_in_a_run_of_few_too(
+    home, tmp_path, monkeypatch
+):
+    """Two threads take a second, one takes two, of a clock that nothing else moves; three iterations are planned."""
+    now, measured, original = [0.0], [], time_limit.measure_iterations
+
+    def take(*arguments):
+        now[0] += 3.0 - torch.get_num_threads()
+
+    def measure(step, batches, limit_s, clock):
+        measured.append(original(step, batches, limit_s, lambda: now[0]))
+        raise Kill
+
+    monkeypatch.setattr(time_limit, "train_step", take)
+    monkeypatch.setattr(time_limit, "measure_iterations", measure)
+    request = replace(make_short(home, tmp_path / "run", epochs=1), max_time_s=60.0)
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(Kill):
+            monkeypatch.setattr(
+                prepare, "Threads", lambda work, adapts: Threads(work, adapts=adapts, clock=lambda: now[0])
+            )
+            train_by_recipe(request, RECIPE)
+    finally:
+        torch.set_num_threads(1)
+    assert measured == [1.0]
+
+
+def test_compiled_steps_keep_their_number(home, tmp_path):
+    torch.set_num_threads(2)
+    try:
+        for compiled in (False, True):
+            request = replace(make_short(home, tmp_path / "run", epochs=1), compile=compiled)
+            run = prepare.prepare(request, RECIPE, Processes())
+            assert run.threads.is_settled == compiled
+    finally:
+        torch.set_num_threads(1)

@@ -142,9 +142,8 @@ class Threads:
     def _take(self, trial: Trial, before: float) -> None:
         number, left = trial.numbers[0], self._number
         faster = before / median(trial.times)
-        text = "%s: %s from here on, %.1f times as fast as %d%s"
-        why = "" if trial.upward else ", beside other work on this machine"
-        logger.info(text, self._work, number_of(number, "thread"), faster, left, why)
+        text = "%s: %s from here on, %.1f times as fast as %d"
+        logger.info(text, self._work, number_of(number, "thread"), faster, left)
         self._number, self._recent = number, deque(trial.times, TIMED)
         if not trial.upward:
             self._next[True] = self._worked + self._patience * median(trial.times)

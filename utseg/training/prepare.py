@@ -145,8 +145,9 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     raw = _raw_cases(dataset, record.validation_cases)
-    # Processes of one run would have to agree, and a GPU leaves its CPU little to do.
-    threads = Threads("training", adapts=device.type == "cpu" and processes.size == 1)
+    # Processes of one run would have to agree, a GPU leaves its CPU little to do, and compiled steps are compiled anew for each number.
+    adapts = device.type == "cpu" and processes.size == 1 and not request.compile
+    threads = Threads("training", adapts=adapts)
     return Run(request, record, recipe, store, training, validation, raw, device, processes, threads, fit)
 
 

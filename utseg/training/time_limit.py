@@ -32,6 +32,7 @@ MEASURING_SHARE = 0.03
 LONGEST_MEASURING_S = 30.0
 UNMEASURED_ITERATIONS = 2
 LEAST_MEASURED = 3
+MEASURED_ITERATIONS = 100  # that are there to measure, in a run of fewer too
 TYPICAL_SIDE = 1.7
 NATIVE_SECONDS_PER_CASE = 0.6
 NATIVE_SECONDS = 5.0
@@ -56,14 +57,15 @@ def fit_run_to_time(run: Run, max_time_s: float, started: float, interruption: I
     set_learning_rate(state.optimizer, 0.0)
 
     def step(batch: Batch) -> bool:
+        settled = run.threads.is_settled  # before: the last piece of a trial is one with another number
         with run.threads.timed():
             train_step(
                 state.network, state.optimizer, batch, run.recipe, run.device, processes.total, state.scaler
             )
         processes.check_interrupted(interruption)
-        return run.threads.is_settled
+        return settled and run.threads.is_settled
 
-    with run.batches(0, run.iterations) as batches:
+    with run.batches(0, max(run.iterations, MEASURED_ITERATIONS)) as batches:
         iteration_s = measure_iterations(step, batches, max_time_s, processes.now)
     cases = run.validation[: MEASURED_CASES * processes.size]
     validation_s = 0.0
