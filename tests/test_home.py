@@ -2,8 +2,8 @@
 
 import pytest
 
-from utseg.errors import InputError
-from utseg.home import Home
+from utseg.errors import InputError, UsageError
+from utseg.home import Home, choose_plan_folder
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,33 @@ def test_only_folders_with_something_in_them_are_datasets(tmp_path, kind, file):
 def test_any_folder_may_be_raw(tmp_path):
     (tmp_path / "raw" / "Heart").mkdir(parents=True)
     assert Home(tmp_path / "raw", tmp_path, tmp_path).raw_dataset(None)[0] == "Heart"
+
+
+@pytest.mark.parametrize(
+    ("planner", "configuration", "chosen"),
+    [
+        (None, "2d", "auto_2d"),
+        (None, "2.5d", "cpu_2.5d"),
+        ("cpu", "2.5d", "cpu_2.5d"),
+        ("cpu_2.5d", "2.5d", "cpu_2.5d"),
+        ("auto_2d", "2d", "auto_2d"),
+    ],
+)
+def test_plans_are_found_by_either_name(tmp_path, planner, configuration, chosen):
+    for name in ("auto_2d", "mine_2d", "cpu_2.5d"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "plan.json").touch()
+    assert choose_plan_folder(tmp_path, planner, configuration).name == chosen
+
+
+def test_a_plan_of_the_other_configuration_is_named(tmp_path):
+    (tmp_path / "cpu_2.5d").mkdir()
+    (tmp_path / "cpu_2.5d" / "plan.json").touch()
+    with pytest.raises(UsageError, match=r"cpu_2\.5d: that is a 2\.5d plan: utseg_train 2\.5d -pl cpu$"):
+        choose_plan_folder(tmp_path, "cpu_2.5d", "2d")
+    with pytest.raises(InputError, match=r"no 2d plan is there \(plans there: cpu_2\.5d\)"):
+        choose_plan_folder(tmp_path, None, "2d")
+    with pytest.raises(
+        InputError, match=r"auto_2\.5d: no plan .*\(plans there: cpu_2\.5d\); .* -pl auto -c 2\.5d"
+    ):
+        choose_plan_folder(tmp_path, "auto_2.5d", "2.5d")

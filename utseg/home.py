@@ -107,26 +107,29 @@ def planner_words(folder_name: str) -> list[str]:
 
 
 def choose_plan_folder(preprocessed: Path, planner: str | None, configuration: str) -> Path:
-    """The folder of the plan that was asked for; else of `auto`; else of the only one there."""
+    """The folder of the plan that was asked for, with or without its configuration; else of `auto`; else of the only one there."""
+    if planner is not None:
+        asked, (planner, named) = planner, split_plan_name(check_name(planner, "plan"))
+        if planner != asked and named != configuration:
+            raise UsageError(f"-pl {asked}: that is a {named} plan: utseg_train {named} -pl {planner}")
     ending = plan_folder_name("", configuration)
-    there = sorted(
-        entry.name.removesuffix(ending)
-        for entry in preprocessed.iterdir()
-        if entry.name.endswith(ending) and (entry / PLAN_FILE).is_file()
-    )
+    folders = sorted(entry.name for entry in preprocessed.iterdir() if (entry / PLAN_FILE).is_file())
+    there = [name.removesuffix(ending) for name in folders if name.endswith(ending)]
+    listed = ", ".join(map(plan_name, folders)) or "none"
     if not there:
         option = "" if configuration == "2d" else f" -c {configuration}"
         raise InputError(
-            f"{preprocessed}: no {configuration} plan is there; run utseg_plan_and_preprocess{option} first"
+            f"{preprocessed}: no {configuration} plan is there (plans there: {listed}); "
+            f"run utseg_plan_and_preprocess{option} first"
         )
     if planner is None:
         if len(there) > 1 and DEFAULT_PLANNER not in there:
             raise UsageError(f"{preprocessed}: several plans: {', '.join(there)}; choose one with -pl")
         planner = DEFAULT_PLANNER if DEFAULT_PLANNER in there else there[0]
-    if check_name(planner, "plan") not in there:
+    if planner not in there:
         folder = plan_folder_name(planner, configuration)
         raise InputError(
-            f"{preprocessed / folder}: no plan is there (plans there: {', '.join(there)}); run utseg_plan_and_preprocess "
+            f"{preprocessed / folder}: no plan is there (plans there: {listed}); run utseg_plan_and_preprocess "
             f"{' '.join(planner_words(folder))}, or choose one of them with -pl"
         )
     return preprocessed / plan_folder_name(planner, configuration)

@@ -222,6 +222,10 @@ def test_json_that_is_none(members, tmp_path, name, data):
         ({"plan.patch_size": [10**6, 10**6]}, "plan.patch_size"),
         ({"plan.preprocessing.spacing_yx_mm": [1e-9, 1]}, "plan.preprocessing.spacing_yx_mm"),
         ({"plan.evil": 1}, "unknown key 'plan.evil'"),
+        (
+            {"plan.configuration": "2.5d", "plan.neighbour_distance_mm": 8},
+            "plan.configuration: 2.5d is not that",
+        ),
         ({"training_cases": ["miller"]}, "training_cases"),
         ({"format": "utseg-run-9"}, "format"),
     ],

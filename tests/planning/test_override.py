@@ -35,6 +35,20 @@ def test_values_and_reasons_change_together(plan: Plan, tmp_path):
     assert read_plan(tmp_path) == changed
 
 
+@pytest.mark.parametrize("changes", [{}, {"configuration": "2.5d", "neighbour_distance_mm": 8.0}])
+def test_a_plan_lies_in_a_folder_of_its_configuration(changes, tmp_path):
+    plan = make_plan(**changes)
+    for name in ("mine_2d", "mine_2.5d"):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_plan(plan, folder)
+        if name == f"mine_{plan.configuration}":
+            assert read_plan(folder) == plan
+        else:
+            with pytest.raises(SettingError, match=f"configuration: expected .* found {plan.configuration};"):
+                read_plan(folder)
+
+
 def test_nothing_set_is_the_same_plan(plan: Plan):
     assert override(plan, {}) == plan
 

@@ -30,6 +30,7 @@ from utseg.archive.manifest import (
 )
 from utseg.errors import ArtefactError, InputError, SettingError, UtsegError
 from utseg.files import atomic_path, require_no_broken_link, write_bytes
+from utseg.home import split_plan_name
 from utseg.planning.task import planned_task
 from utseg.predict.model import weights_problems
 from utseg.rawdata.names import name_problem
@@ -187,7 +188,7 @@ def unpack(archive: Archive, folder: Path) -> None:
         run, shown = folder / member.name, f"{archive.shown}: {member.name}/{RUN_FILE}"
         data = archive.read(f"{member.name}/{RUN_FILE}")
         record = _parse(RunRecord, data, shown)
-        if problem := _record_problem(record, archive.manifest):
+        if problem := _record_problem(record, archive.manifest, member.name):
             raise InputError(f"{shown}: {problem}; such an archive is not imported")
         run.mkdir(parents=True)
         write_bytes(run / RUN_FILE, data)
@@ -261,12 +262,14 @@ def _nodes(value: Any) -> Iterator[Any]:
             waiting += node
 
 
-def _record_problem(record: RunRecord, manifest: Manifest) -> str | None:
+def _record_problem(record: RunRecord, manifest: Manifest, name: str) -> str | None:
     """What no real plan or network has, and where manifest and run differ, of which one could be shown and the other used; or None."""
     plan, shape = record.plan, record.plan.preprocessing
     labels = [*shape.labels.values()]
     if len({*labels}) < len(labels) or not all(0 <= value <= 255 for value in labels):
         return "plan.preprocessing.labels: expected values from 0 to 255, each once"
+    if plan.configuration != split_plan_name(name.partition("/")[0])[1]:
+        return f"plan.configuration: {plan.configuration} is not that of the folder"
     if max(plan.patch_size) > LARGEST_SETTING:
         return f"plan.patch_size: {plan.patch_size} is larger than {LARGEST_SETTING} pixels"
     if not all(0.01 <= spacing <= 100 for spacing in shape.spacing_yx_mm):

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from utseg.errors import SettingError
 from utseg.files import write_text
-from utseg.home import PLAN_FILE, Configuration, plan_folder_name
+from utseg.home import PLAN_FILE, Configuration, plan_folder_name, planner_words, split_plan_name
 from utseg.networks import network_settings
 from utseg.rawdata.ways import Way
 from utseg.settings import Settings, read_model, unknown_key
@@ -217,10 +218,16 @@ def write_plan(plan: Plan, folder: Path) -> None:
 def read_plan(folder: Path) -> Plan:
     """Reads `plan.json` from the folder; a wrong value or unknown key raises SettingError naming the path of the key.
 
-    Imports torch: the network says which settings it has.
+    So does a plan of another configuration than the folder is named after. Imports torch: the network says which settings it has.
     """
     path = folder / PLAN_FILE
     plan = read_model(Plan, path)
+    expected = split_plan_name(folder.name)[1]
+    if plan.configuration != expected:
+        raise SettingError(
+            f"{path}: configuration: expected {expected}, after the folder's name; found {plan.configuration}; move the "
+            f"folder away and run utseg_plan_and_preprocess {' '.join(planner_words(plan_folder_name(plan.planner, expected)))}"
+        )
     known = network_settings(plan.network_name)
     for key in plan.network:
         if key not in known:

@@ -11,7 +11,7 @@ from typing import Any
 from utseg.case import Case, Dataset
 from utseg.errors import InputError, UsageError, listing
 from utseg.extensions import names
-from utseg.home import split_plan_name
+from utseg.home import plan_folder_name, plan_name, split_plan_name
 from utseg.planning.plan import Plan
 from utseg.settings import setting_keys, unknown_key
 from utseg.study.definition import Definition, Variant
@@ -226,6 +226,9 @@ def _check_names(definition: Definition, where: str) -> None:
         for number, name in enumerate(getattr(definition, key)):
             known = split_plan_name(name)[0] if key == "plans" else name
             _check_known(kind, known, f"{where}: {key}.{number}")
+            # Else two names of one plan would be trained, and compared, as two.
+            if key == "plans" and (one := plan_name(plan_folder_name(*split_plan_name(name)))) != name:
+                raise UsageError(f"{where}: plans.{number}: {name!r} is called {one!r}")
     tried = [(f"{where}: settings", network, definition.settings) for network in definition.networks]
     for number, variant in enumerate(definition.variants, start=1):
         which = f"{where}: variants, number {number}"
