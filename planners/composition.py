@@ -7,7 +7,7 @@ from planners.capacity import Fitted, Wishes, fit
 from planners.decision import Decision, assemble
 from planners.geometry import image_size
 from planners.intensity import clip_percentiles
-from planners.neighbours import with_neighbours
+from planners.neighbours import plan_neighbours
 from planners.windows import planned_windows
 from utseg.fingerprint import Fingerprint
 from utseg.planning.memory import USABLE_SHARE
@@ -39,7 +39,7 @@ def compose(fingerprint: Fingerprint, planner: str, target: Target, wishes: Wish
         **planned_windows(fingerprint, patch_size, wishes.spacing.value, wishes.long_training),
         **planned_augmentation(fingerprint, patch_size, image_size(fingerprint, wishes.spacing.value)),
     }
-    return assemble(fingerprint, planner, target, with_neighbours(decisions, fingerprint, target))
+    return assemble(fingerprint, planner, target, plan_neighbours(decisions, fingerprint, target))
 
 
 def _patch_size(wishes: Wishes, fitted: Fitted, memory_gb: float) -> Decision[tuple[int, int]]:

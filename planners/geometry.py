@@ -4,12 +4,13 @@ Sizes are (y, x) in pixels, spacings (y, x) in mm. Slices are never resampled ac
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from planners.decision import Decision
-from utseg.fingerprint import Fingerprint
+from utseg.fingerprint import CaseFingerprint, Fingerprint
 
 BALANCED_COLUMN = "vendor"
 ANISOTROPY_LIMIT = 1.5
@@ -19,9 +20,9 @@ MAY_BE_CUT = 0.05
 Pair = tuple[float, float]
 
 
-def balanced_median(fingerprint: Fingerprint, values: list[float]) -> tuple[float, str]:
-    """Median over cases, each vendor counting alike where vendors are known: a large one must not decide for all. And how, in words."""
-    vendors = [case.groups.get(BALANCED_COLUMN, "") for case in fingerprint.cases]
+def balanced_median(cases: Sequence[CaseFingerprint], values: list[float]) -> tuple[float, str]:
+    """Median of one value a case, vendors counting alike where they are known: a large one must not decide for all. And how, in words."""
+    vendors = [case.groups.get(BALANCED_COLUMN, "") for case in cases]
     names = sorted(set(vendors))
     if len(names) < 2 or "" in names:
         return float(np.median(values)), f"median of {len(values)} cases"
@@ -38,8 +39,8 @@ def balanced_median(fingerprint: Fingerprint, values: list[float]) -> tuple[floa
 
 def native_spacing(fingerprint: Fingerprint) -> Decision[Pair]:
     """The typical in-plane spacing, the same for both axes unless pixels are clearly oblong."""
-    y, how = balanced_median(fingerprint, [case.spacing_zyx_mm[1] for case in fingerprint.cases])
-    x, _ = balanced_median(fingerprint, [case.spacing_zyx_mm[2] for case in fingerprint.cases])
+    y, how = balanced_median(fingerprint.cases, [case.spacing_zyx_mm[1] for case in fingerprint.cases])
+    x, _ = balanced_median(fingerprint.cases, [case.spacing_zyx_mm[2] for case in fingerprint.cases])
     _, spread_y, spread_x = fingerprint.overall.spacing_zyx_mm
     finest = min(spread_y.minimum, spread_x.minimum)
     coarsest = max(spread_y.maximum, spread_x.maximum)
@@ -57,7 +58,7 @@ def image_size(fingerprint: Fingerprint, spacing_yx_mm: Pair) -> Pair:
     """Median size of the resampled images in pixels, not rounded; vendors count alike."""
     sizes = [
         balanced_median(
-            fingerprint, [case.size_zyx[axis] * case.spacing_zyx_mm[axis] for case in fingerprint.cases]
+            fingerprint.cases, [case.size_zyx[axis] * case.spacing_zyx_mm[axis] for case in fingerprint.cases]
         )[0]
         for axis in (1, 2)
     ]

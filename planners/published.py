@@ -8,7 +8,7 @@ from typing import Any
 
 from planners.augmentation import PUBLISHED_AUGMENTATION
 from planners.decision import Decision, assemble
-from planners.neighbours import with_neighbours
+from planners.neighbours import plan_neighbours
 from planners.schedule import training_slices
 from utseg.fingerprint import Fingerprint
 from utseg.networks import known_settings, network_class, network_settings
@@ -69,4 +69,4 @@ def plan(fingerprint: Fingerprint, target: Target) -> Plan:
         fits = f"{warning}: {advice}"
         decisions["batch_size"] = batch._replace(reason=f"{batch.reason}; it needs {total} GB, {warning}")
     decisions["estimated_memory_gb"] = Decision(total, f"{counted}; {fits}")
-    return assemble(fingerprint, "published", target, with_neighbours(decisions, fingerprint, target))
+    return assemble(fingerprint, "published", target, plan_neighbours(decisions, fingerprint, target))

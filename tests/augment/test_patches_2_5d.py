@@ -74,6 +74,22 @@ def test_neighbours_are_those_at_the_planned_distance_of_the_same_case():
     assert len(seen) == 10
 
 
+@pytest.mark.parametrize("make", [make_plan, two_and_a_half])
+def test_no_slice_is_read_twice_for_a_patch(make):
+    """And in 2d one slice is read for each patch."""
+    plan, reads = make(augmentation=NOTHING), []
+
+    def read_slice(case_id: str, z: int) -> tuple[np.ndarray, np.ndarray]:
+        reads.append((case_id, z))
+        return STORE.read_slice(case_id, z)
+
+    slices = list_slices(STORE.records(), plan)
+    shown = {ref.name: len(set(ref.shown)) for ref in slices}
+    store = SimpleNamespace(read_slice=read_slice)
+    made = SliceLoader(store, slices, plan, seed=5, cache_bytes=0).make_batch(0)
+    assert len(reads) == sum(shown[name] for name in made.names)
+
+
 def scan(channels: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Slices of very different brightness, (channels · 3, Y, X), and a label."""
     rng = np.random.default_rng(4)
@@ -138,6 +154,16 @@ def test_mirroring_in_z_exchanges_the_neighbours_and_nothing_else():
     got, its_label = apply_augmentation(replace(draw, mirror_z=True), image, label, **WINDOW, slices=3)
     np.testing.assert_array_equal(got, by_hand)
     np.testing.assert_array_equal(its_label, label_by_hand)
+
+
+def test_a_style_is_taken_slice_by_slice_in_the_order_of_both_files():
+    image, label = scan()
+    style, whole = scan()[0] ** 3, {"patch_size": label.shape, "center_yx": (15, 17), "slices": 3}
+    draw = Augmentation(amplitude_share=1.0, amplitude_wavelength_mm=20.0)
+    straight, _ = apply_augmentation(draw, image, label, style_CHW=style, **whole)
+    mirrored, _ = apply_augmentation(replace(draw, mirror_z=True), image, label, style_CHW=style, **whole)
+    assert not np.allclose(straight, image)
+    np.testing.assert_array_equal(mirrored.reshape(2, 3, 30, 34), straight.reshape(2, 3, 30, 34)[:, ::-1])
 
 
 def test_half_of_the_draws_mirror_in_z_where_the_plan_says_so_and_no_other_draw_moves():

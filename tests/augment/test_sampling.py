@@ -51,7 +51,7 @@ def test_generators_differ_between_iterations_places_and_seeds() -> None:
 
 
 def test_without_any_label_patches_lie_anywhere() -> None:
-    sampler = PatchSampler([SliceRef("a", 0, ())], foreground_fraction=0.5, seed=0)
+    sampler = PatchSampler([SliceRef("a", 0, (), (0,))], foreground_fraction=0.5, seed=0)
     assert {sampler.choose(number)[1] for number in range(10)} == {None}
 
 

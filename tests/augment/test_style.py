@@ -132,7 +132,7 @@ def test_the_style_is_taken_before_the_patch_is_cut_and_needs_a_source() -> None
 
 
 def stack(case_id: str, subject: str, vendor: str, slices: int) -> list[SliceRef]:
-    return [SliceRef(case_id, z, (), subject, vendor) for z in range(slices)]
+    return [SliceRef(case_id, z, (), (z,), subject, vendor) for z in range(slices)]
 
 
 COHORT = [

@@ -89,7 +89,7 @@ def test_the_best_is_found_among_both_and_goes_out_and_in(home, tmp_path):
         assert result.returncode == 0, (name, result.stderr)
     assert "Phantom, cpu_2.5d: 3 channels" in result.stdout
     folder = other / "results" / "Phantom" / "cpu_2.5d" / "UNet"
-    assert "shown with the slices below and above it" in next(folder.rglob("MODEL_CARD.md")).read_text()
+    assert "shown with the slices before and after it" in next(folder.rglob("MODEL_CARD.md")).read_text()
 
 
 def test_weights_of_2d_are_refused_in_a_line(home):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from synthetic import fingerprints, formula_memory, hearts, make_case, make_fingerprint_of
 
 from planners import auto, capacity, cpu, published
+from planners.neighbours import neighbour_distance
 from utseg.errors import InputError
 from utseg.fingerprint import Fingerprint
 from utseg.planning import memory
@@ -232,3 +233,15 @@ def test_neighbouring_slices_are_planned_with_reasons(planner, monkeypatch):
     assert "median of" in deep.reasons["neighbour_distance_mm"]
     assert "its last slice is repeated" in deep.reasons["neighbour_distance_mm"]
     assert planned_task(deep).build("meta")(torch.empty(1, 3, 64, 64, device="meta"))[0].shape[0] == 1
+
+
+def test_single_slices_have_no_distance_to_a_neighbour():
+    cases = list(hearts().cases)
+    single = [
+        case.model_copy(update={"size_zyx": (1, *case.size_zyx[1:]), "spacing_zyx_mm": (1.0, 1.4, 1.4)})
+        for case in cases
+    ]
+    mixed = neighbour_distance(make_fingerprint_of([*single, *cases[:5]]))
+    assert mixed.value == 8 and "median of 5 cases (20 of a single slice left out)" in mixed.reason
+    with pytest.raises(InputError, match="each training case is a single slice; plan it with -c 2d"):
+        neighbour_distance(make_fingerprint_of(single))

@@ -29,18 +29,18 @@ def apply_augmentation(
         patch_size: (y, x) in pixels, larger or smaller than the slice.
         center_yx: the pixel of the slice that is the patch's middle (its pixel `patch_size // 2`); the patch has to overlap the slice.
         spacing_yx_mm: pixel size; rotation, scaling, blur and wavelengths are in mm.
-        slices: how many each channel of the scan is shown from, one after the other (`utseg.preprocess.neighbours`). They are one scan: all
-            lie in the same window, and its intensities change as one.
+        slices: slices per image channel (`utseg.preprocess.neighbours`). They are one scan: all lie in the same window, and its intensities
+            change as one.
         style_CHW: the slice whose style is taken, of any size, where the draw needs one.
 
     Beyond the slice the image is the slice's minimum (before intensities change, so it changes with them), the label 0.
     """
-    if augmentation.mirror_z:
-        image_CNHW = image_CHW.reshape(-1, slices, *label_HW.shape)
-        image_CHW = image_CNHW[:, ::-1].reshape(image_CHW.shape)
     if augmentation.takes_style:
         assert style_CHW is not None, "a slice to take the style of"
         image_CHW = take_style(augmentation, image_CHW, style_CHW, spacing_yx_mm, slices)
+    if augmentation.mirror_z:  # after the style, whose source is in the file's order too
+        image_CNHW = image_CHW.reshape(-1, slices, *label_HW.shape)
+        image_CHW = image_CNHW[:, ::-1].reshape(image_CHW.shape)
     start = patch_start(center_yx, patch_size)
     if augmentation.interpolates:
         matrix = pixel_matrix(augmentation.rotation_deg, augmentation.scale, spacing_yx_mm)

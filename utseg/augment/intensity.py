@@ -19,7 +19,7 @@ def change_intensity(
 ) -> Image:
     """Blur, resolution, noise, brightness, contrast, gamma, in this order. Float32 in, the same array out. A constant image stays finite.
 
-    `spacing_yx_mm`: pixel size, for the blur. `slices`: shown of each channel of the scan, and changed by one curve.
+    `spacing_yx_mm`: pixel size, for the blur. `slices`: slices per image channel, changed by one curve.
     """
     from batchgenerators.augmentations.color_augmentations import (
         augment_brightness_additive,

@@ -101,10 +101,10 @@ class SliceLoader:
             ref, foreground = self._sampler.choose(iteration * plan.batch_size + row)
             rng = self._sampler.rng(iteration, row)
             augmentation = draw_augmentation(rng, plan.augmentation)
-            label = self._cache.read_slice(ref.case_id, ref.z)[1]
+            image, label = self._read(ref)
             image_BCHW[index], label_BHW[index] = apply_augmentation(
                 augmentation,
-                self._shown(ref),
+                image,
                 label,
                 patch_size=plan.patch_size,
                 center_yx=draw_center(rng, label, plan.patch_size, foreground),
@@ -115,15 +115,16 @@ class SliceLoader:
             names.append(ref.name)
         return Batch(image_BCHW, label_BHW, tuple(names), iteration)
 
-    def _shown(self, ref: SliceRef) -> npt.NDArray[np.float32]:
-        """The slice as the network is shown it (C, H, W), its neighbours among the channels."""
-        return as_channels([self._cache.read_slice(ref.case_id, z)[0] for z in ref.shown])
+    def _read(self, ref: SliceRef) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+        """The slice as the network is shown it (C, H, W), its neighbours among the channels, and its label (H, W)."""
+        found = {z: self._cache.read_slice(ref.case_id, z) for z in dict.fromkeys(ref.shown)}
+        return as_channels([found[z][0] for z in ref.shown]), found[ref.z][1]
 
     def _style(self, ref: SliceRef, augmentation: Augmentation) -> npt.NDArray[np.float32] | None:
         """The slice (C, H, W) whose style is to be taken, if one is."""
         if self._sources is None or not augmentation.takes_style:
             return None
-        return self._shown(self._sources.source(ref, augmentation.style_source))
+        return self._read(self._sources.source(ref, augmentation.style_source))[0]
 
 
 @contextmanager
@@ -175,9 +176,9 @@ def list_slices(records: Sequence["CaseRecord"], plan: Plan) -> list[SliceRef]:
             record.case_id,
             z,
             tuple(value for value in each.labels if value > 0),
+            tuple(shown_N.tolist()),
             record.subject,
             record.groups.get(VENDOR_COLUMN, ""),
-            tuple(shown_N.tolist()),
         )
         for record in sorted(records, key=lambda record: record.case_id)
         for z, (each, shown_N) in enumerate(

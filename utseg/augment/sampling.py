@@ -19,15 +19,15 @@ ORDER_STREAM, PATCH_STREAM = 0, 1
 class SliceRef:
     """One preprocessed slice, the label values (background left out) that it contains, whom it shows and whose scanner made it.
 
-    `vendor` is empty where it is not known. `shown`: the slices of the case that the network is shown, this one in their middle.
+    `shown`: the slices of the case that the network is shown, this one in their middle. `vendor` is empty where it is not known.
     """
 
     case_id: str
     z: int
     labels: tuple[int, ...]
+    shown: tuple[int, ...]
     subject: str = ""
     vendor: str = ""
-    shown: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.dataset("raw dataset")
     parser.value("-pl", "planner", "PLAN", planner, default=DEFAULT_PLANNER)
     configuration = (
-        "2d: a network sees each slice alone; 2.5d: with the slices below and above it as further channels"
+        "2d: a network sees each slice alone; 2.5d: with the slices before and after it as further channels"
     )
     parser.value("-c", "configuration", "CONFIG", configuration, default="2d")
     parser.value("--memory-gb", "memory_gb", "GB", memory, type=_gigabytes)

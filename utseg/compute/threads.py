@@ -20,7 +20,7 @@ from utseg.errors import number_of
 logger = logging.getLogger("utseg")
 UNTIMED = 2  # pieces at the start, in which memory is allocated and kernels are made
 TIMED = 3  # pieces whose median is the time of a number of threads
-GAIN = 0.1  # a number is taken if each of its pieces takes less time by that share: it does not flap
+GAIN = 0.1  # a number is taken if each of its pieces takes less time by that share: noise changes nothing
 SLOWER = 1.25  # times as long as usual: other work has come
 SHARE = 0.02  # of the time, which trials may cost
 PATIENCE = 50  # pieces before more threads are tried, twice as many after each retreat from other work, up to

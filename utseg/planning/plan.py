@@ -11,6 +11,7 @@ from utseg.errors import SettingError
 from utseg.files import write_text
 from utseg.home import PLAN_FILE, Configuration, plan_folder_name, planner_words, split_plan_name
 from utseg.networks import network_settings
+from utseg.rawdata.geometry import SPACING_RANGE_MM
 from utseg.rawdata.ways import Way
 from utseg.settings import Settings, read_model, unknown_key
 
@@ -136,7 +137,7 @@ class Preprocessing(Settings):
 class Plan(Settings):
     """What was decided for a dataset. Sizes are (y, x) in pixels. `memory_gb`: of the device that it was made for.
 
-    `neighbour_distance_mm`: of 2.5-D, how far below and above each slice the ones lie that the network is shown beside it.
+    `neighbour_distance_mm`: of 2.5-D, the distance from each slice to the two that are shown with it.
     `focus`: prediction looks at every third slice first, then through the one window, the same on all slices, that shows all structures.
     `step_size`: where it does not, from one window to the next, a share of the window, as nnU-Net's.
 
@@ -151,7 +152,9 @@ class Plan(Settings):
     fingerprint_sha256: str
     memory_gb: Annotated[float, Field(gt=0)]
     preprocessing: Preprocessing
-    neighbour_distance_mm: float | None = Field(None, gt=0, allow_inf_nan=False, validate_default=True)
+    neighbour_distance_mm: float | None = Field(
+        None, gt=0, le=SPACING_RANGE_MM[1], allow_inf_nan=False, validate_default=True
+    )
     patch_size: tuple[Positive, Positive]
     focus: bool = False
     step_size: StepSize = 0.5

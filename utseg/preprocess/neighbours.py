@@ -1,7 +1,7 @@
 """2.5-D: the slices of a stack that a network is shown with each slice, gathered when it is to see them; on disk each slice is alone.
 
-Channels are those of the image, each shown from bottom to top: image channel c of the slice below, of the slice itself, of the slice
-above. All of them are of one volume, which is one frame of one case. Axes: C channels of the image, N slices shown with each, Z, Y, X.
+For each channel of the image: the slice before, the slice itself, the slice after, in the file's order, which begins at the base or at the
+apex. All of them are of one volume, which is one frame of one case. Axes: C channels of the image, N slices shown of each, Z, Y, X.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Floats = NDArray[np.float32]
 def shown_slices(plan: Plan, slices: int, distance_mm: float) -> NDArray[np.intp]:
     """(Z, N): of each of so many slices, `distance_mm` apart, those of the stack that the network is shown.
 
-    2d: the slice itself. 2.5d: the ones nearest to the planned distance below and above, the slice itself between them; at least the next
+    2d: the slice itself. 2.5d: the ones nearest to the planned distance before and after, the slice itself between them; at least the next
     one, and the last one of the stack where it ends before.
     """
     step = max(1, round((plan.neighbour_distance_mm or 0) / distance_mm))
@@ -26,8 +26,8 @@ def shown_slices(plan: Plan, slices: int, distance_mm: float) -> NDArray[np.intp
 
 
 def as_channels(images: Sequence[Floats]) -> Floats:
-    """Images (C, …) of the N slices shown, as the channels (C·N, …) of one."""
-    return np.stack(images, axis=1).reshape(-1, *images[0].shape[1:])
+    """Images (C, …) of the N slices shown, as the channels (C·N, …) of one; of one slice as it is."""
+    return images[0] if len(images) == 1 else np.stack(images, axis=1).reshape(-1, *images[0].shape[1:])
 
 
 def with_neighbours(image_CZYX: Floats, plan: Plan, distance_mm: float) -> Floats:
