@@ -43,8 +43,7 @@ def _problem_line(model: type[BaseModel], problem: Any) -> str:
         return _unknown(path, setting_keys(model))
     if problem["type"] == "missing":
         return f"key {path!r} is missing"
-    found = "" if isinstance(problem["input"], dict) else f"; found {problem['input']!r}"
-    return f"{path}: {problem['msg'].removeprefix('Value error, ')}{found}"
+    return f"{path}: {problem['msg'].removeprefix('Value error, ')}; found {problem['input']!r}"
 
 
 def setting_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

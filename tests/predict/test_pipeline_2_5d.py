@@ -11,6 +11,7 @@ from tiny_models import BandNetwork, band_model
 from torch import Tensor
 
 from utseg.predict.pipeline import predict_cases
+from utseg.predict.stages import Volume, prepare
 
 WEIGHTS = 0.7, 1.0, -0.4  # of the slice below, itself, above: a network that is not symmetric in z
 
@@ -72,6 +73,13 @@ def test_slices_nearer_than_planned_are_passed_over(tmp_path):
     np.testing.assert_array_equal(
         mask[3], np.digitize(0.7 * values[1] + values[3] - 0.4 * values[5], BandNetwork.edges)
     )
+
+
+def test_equal_preprocessings_of_a_volume_are_made_once(tmp_path):
+    path = write_image(tmp_path / "one.nii.gz", random_volume(9, (3, 20, 22)))
+    same, other = (band_model(spacing_yx_mm=(mm, mm)).record.plan.preprocessing for mm in (1.25, 2.5))
+    first, second, third = prepare(Volume(case_of(path), None, 1, (same, other, same))).images
+    assert first is third and second.shape != first.shape
 
 
 def test_models_of_2d_and_2_5d_predict_together(tmp_path):

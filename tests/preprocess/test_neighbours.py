@@ -68,7 +68,7 @@ def test_2d_shows_each_slice_as_it_is():
         (
             "2d",
             {"augmentation.mirror_axes": ["z"]},
-            "augmentation: mirror_axes: z exchanges .* expected y and x only$",
+            r"--set: augmentation\.mirror_axes: z exchanges .* expected y and x only; found \('z',\)$",
         ),
     ],
 )

@@ -37,7 +37,7 @@ def _plain_name(name: str) -> str:
 def _run_name(name: str) -> str:
     parts = name.split("/")
     if len(parts) != 3 or split_plan_name(parts[0])[0] == parts[0] or any(map(name_problem, parts)):
-        raise ValueError("expected PLAN_2d/MODEL/FOLD, each a plain name")
+        raise ValueError("expected PLAN_2d/MODEL/FOLD or PLAN_2.5d/MODEL/FOLD, each a plain name")
     return name
 
 

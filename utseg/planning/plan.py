@@ -5,7 +5,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from utseg.errors import SettingError
 from utseg.files import write_text
@@ -181,9 +182,11 @@ class Plan(Settings):
         cls, value: AugmentationSettings, info: ValidationInfo
     ) -> AugmentationSettings:
         if "z" in value.mirror_axes and info.data.get("configuration") == "2d":
-            raise ValueError(
-                "mirror_axes: z exchanges neighbouring slices, and 2d shows none; expected y and x only"
+            why = "z exchanges neighbouring slices, and 2d shows none; expected y and x only"
+            at = InitErrorDetails(
+                type=PydanticCustomError("value_error", why), loc=("mirror_axes",), input=value.mirror_axes
             )
+            raise ValidationError.from_exception_data("AugmentationSettings", [at])
         return value
 
     @field_validator("network")

@@ -50,7 +50,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Volume:
-    """One 3-D volume to predict: a case, or one frame of its cine (`frames` > 1). `preprocessings`: the distinct ones of the models."""
+    """One 3-D volume to predict: a case, or one frame of its cine (`frames` > 1). `preprocessings`: one for each group of models."""
 
     case: Case
     frame: int | None
@@ -105,10 +105,12 @@ class Restored:
 
 
 def prepare(volume: Volume) -> Preprocessed:
-    """Reads a volume through the gate and makes each of its preprocessings. Raises what the gate raises."""
+    """Reads a volume through the gate and makes each of its preprocessings, equal ones once. Raises what the gate raises."""
     case = replace(volume.case, label=None, frame=volume.frame)
     loaded = read_case(case, volume.preprocessings[0].labels)
-    done = [preprocess_case(loaded, wanted) for wanted in volume.preprocessings]
+    wanted = volume.preprocessings
+    made = {at: preprocess_case(loaded, each) for at, each in enumerate(wanted) if wanted.index(each) == at}
+    done = [made[wanted.index(each)] for each in wanted]
     return Preprocessed(
         volume,
         tuple(each.image_CZYX for each in done),
