@@ -66,6 +66,16 @@ def test_flipped_values_are_noticed(tmp_path):
         checkpoint.load(path)
 
 
+def test_a_checkpoint_of_another_version_is_not_called_damaged(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", "utseg-checkpoint-1")
+        checkpoint.save_latest(a_state(), tmp_path)
+    with pytest.raises(
+        ArtefactError, match=r"latest\.pt: is of another version .*'utseg-checkpoint-1', .*-2'"
+    ):
+        checkpoint.load_latest(tmp_path)
+
+
 def test_a_damaged_latest_gives_the_previous_and_says_so(tmp_path, caplog):
     for epoch in (1, 2, 3):
         checkpoint.save_latest(a_state(epoch), tmp_path)

@@ -23,7 +23,7 @@ logger = logging.getLogger("utseg")
 LATEST = "checkpoint_latest.pt"
 PREVIOUS = "checkpoint_previous.pt"
 BEST = "checkpoint_best.pt"
-FORMAT = "utseg-checkpoint-1"
+FORMAT = "utseg-checkpoint-2"
 
 
 def save_latest(state: dict[str, Any], folder: Path) -> None:
@@ -70,13 +70,18 @@ def load(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as members:
             damaged = members.testzip()
         content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
-        state: dict[str, Any] = content["state"] if content and content["format"] == FORMAT else {}
+        made_as = content["format"] if content else FORMAT
+        state: dict[str, Any] = content["state"] if content else {}
     except OSError as error:
         raise ArtefactError(f"{path}: could not be read ({error.strerror or error})") from error
     except Exception as error:  # a damaged file can fail anywhere inside torch, with any type
         raise ArtefactError(
             f"{path}: damaged, or not a checkpoint of ours ({type(error).__name__})"
         ) from error
+    if made_as != FORMAT:
+        raise ArtefactError(
+            f"{path}: is of another version of utseg ({made_as!r}, expected {FORMAT!r}); train on with that, or anew without --resume"
+        )
     if not state:
         raise ArtefactError(f"{path}: damaged, its values do not match their checksum")
     return state
