@@ -5,12 +5,15 @@ import pytest
 import torch
 from networks.small import build_small
 from safetensors.torch import save_file
+from tiny_models import make_plan, make_run_folder
 from tiny_runs import make_home, make_request
 
 from trainers.utnet import recipe
 from utseg.errors import ArtefactError, InputError
 from utseg.networks.pretrained.official import export_official_state_dict
+from utseg.planning.task import planned_task
 from utseg.trainer import train_by_recipe
+from utseg.training.prepare import read_initial
 from utseg.training.record import read_run, read_weights
 from utseg.training.weights import check_fit, fill, fit_weights, read_tensors, weights_file
 
@@ -141,3 +144,40 @@ def test_a_run_starts_from_the_weights_of_another_and_records_them(tmp_path):
             recipe("UNet"),
         )
     assert not (tmp_path / "third").exists()
+
+
+THREE = {"channel_names": ("T1", "T2", "cine-MRI")}
+NEIGHBOURS = {"configuration": "2.5d", "neighbour_distance_mm": 8.0}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "problem"),
+    [
+        (THREE, NEIGHBOURS, "reads T1, T2, cine-MRI, that of the plan cine-MRI, each of the slice before"),
+        (NEIGHBOURS, THREE, "cine-MRI, each of the slice before, .*, that of the plan T1, T2, cine-MRI"),
+        (THREE, {"channel_names": ("T2", "T1", "cine-MRI")}, "reads T1, T2, .*plan T2, T1, cine-MRI"),
+        (THREE, THREE, None),
+        (NEIGHBOURS, NEIGHBOURS | {"channel_names": ("LGE",)}, None),
+        ({}, {"channel_names": ("LGE",)}, None),
+    ],
+)
+def test_weights_of_networks_that_read_other_channels(theirs, ours, problem, tmp_path, caplog):
+    weights, plan = make_run_folder(tmp_path, **theirs), make_plan(**ours)
+    network = planned_task(plan).build("meta")
+    if problem:
+        with pytest.raises(InputError, match=problem):
+            read_initial(make_request(tmp_path, weights=weights), network, plan)
+    allowed = make_request(tmp_path, weights=weights, allow_mismatch=bool(problem))
+    initial, fit, _ = read_initial(allowed, network, plan)
+    assert initial.tensors == len(fit.values) == len(network.state_dict())
+    assert ("taken all the same" in caplog.text) == bool(problem)
+
+
+@pytest.mark.parametrize(("inputs", "is_said"), [(THREE, True), (NEIGHBOURS, True), ({}, False)])
+def test_what_the_inputs_of_unknown_weights_are_taken_as_is_said(inputs, is_said, tmp_path, caplog):
+    plan = make_plan(**inputs)
+    weights = make_run_folder(tmp_path, **inputs) / "model.safetensors"
+    (weights.parent / "run.json").unlink()
+    with caplog.at_level("INFO", "utseg"):
+        read_initial(make_request(tmp_path, weights=weights), planned_task(plan).build("meta"), plan)
+    assert ("nothing says what its input channels are" in caplog.text) == is_said

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "start from these weights: of utseg, of the official UTNet, or published pretrained ones (R50+ViT-B_16.npz for TransUNet and "
         "the ResNet50 networks, Swin-T for SwinUNet)"
     )
-    mismatch = "with --weights: leave as initialised what is missing or of another shape in the file"
+    mismatch = "with --weights: leave as initialised what is missing or of another shape in the file; take those of other input channels"
     fit = "take the largest batch that fits into the memory where that of the plan does not"
     compiled = "compile the training step (torch.compile): minutes at the start, for faster steps on a GPU; needs a C++ compiler or Triton"
     probabilities = "keep the probabilities of the validation subjects too (validation/CASE.npz), as utseg_ensemble reads them"

@@ -37,7 +37,15 @@ from utseg.training.recipe import Recipe, apply_settings
 from utseg.training.record import RUN_FILE, InitialWeights, RunRecord, read_run
 from utseg.training.request import TrainRequest
 from utseg.training.step import pinned
-from utseg.training.weights import Fit, check_fit, fit_weights, number_outputs, read_tensors, weights_file
+from utseg.training.weights import (
+    Fit,
+    check_fit,
+    check_inputs,
+    fit_weights,
+    number_outputs,
+    read_tensors,
+    weights_file,
+)
 
 logger = logging.getLogger("utseg")
 GPU_LOADER_WORKERS = 6
@@ -174,6 +182,7 @@ def read_initial(
     source = read_run(path.parent) if (path.parent / RUN_FILE).is_file() else None
     ours, theirs = plan.preprocessing.labels, source.plan.preprocessing.labels if source else None
     allowed = request.allow_mismatch
+    check_inputs(source.plan if source else None, plan, path, allow_mismatch=allowed)
     tensors = number_outputs(network, read_tensors(path), path, theirs, ours, allow_mismatch=allowed)
     fit = fit_weights(network, tensors)
     check_fit(fit, path, plan.network_name, allow_mismatch=allowed)

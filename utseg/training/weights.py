@@ -18,6 +18,7 @@ from utseg.errors import ArtefactError, InputError, listing
 from utseg.files import require_no_broken_link
 from utseg.labels import LabelMismatch, Labels, in_words, match_labels, same_numbering
 from utseg.networks.network import SegmentationNetwork
+from utseg.planning.plan import Plan
 from utseg.training.record import WEIGHTS_FILE
 
 logger = logging.getLogger("utseg")
@@ -76,6 +77,37 @@ def number_outputs(
         return dict(tensors)
     logger.info("%s: outputs matched by name: %s", path, matching.in_words())
     return network.in_class_order(tensors, matching.channel_order())
+
+
+def check_inputs(theirs: Plan | None, ours: Plan, path: Path, *, allow_mismatch: bool) -> None:
+    """Raises InputError where networks of the two plans read other things from as many channels, or warns if mismatches are allowed.
+
+    The name of a single image channel is no matter. Where nothing says what the network of the file reads, the log says what is taken.
+    """
+    if ours.in_channels == 1 or (theirs and theirs.in_channels != ours.in_channels):
+        return  # nothing to confuse, or shapes tell
+    if theirs is None:
+        text = "%s: nothing says what its input channels are; where they are as many, they are taken as %s"
+        logger.info(text, path, _inputs(ours))
+        return
+    names, their_names = ours.preprocessing.channel_names, theirs.preprocessing.channel_names
+    if theirs.configuration == ours.configuration and (len(names) == 1 or names == their_names):
+        return
+    problem = f"--weights {path}: its network reads {_inputs(theirs)}, that of the plan {_inputs(ours)}"
+    if not allow_mismatch:
+        raise InputError(
+            f"{problem}; choose weights of the same inputs, or take them all the same with --allow-mismatch"
+        )
+    logger.warning("%s; taken all the same", problem)
+
+
+def _inputs(plan: Plan) -> str:
+    names = ", ".join(plan.preprocessing.channel_names)
+    return (
+        names
+        if plan.configuration == "2d"
+        else f"{names}, each of the slice before, the slice, the slice after"
+    )
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
