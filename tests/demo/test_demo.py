@@ -65,6 +65,7 @@ def test_the_whole_walk_on_a_tiny_cohort_and_again(tmp_path: Path, monkeypatch, 
         )
     monkeypatch.setattr("utseg.predict.pipeline.WITHOUT_POOL", 1000)
     monkeypatch.setattr(demo, "COHORT", cohort)
+    monkeypatch.setattr(demo, "PATCH", ())
     monkeypatch.setattr(demo, "TRAINING", ("--epochs", "1", *(w for s in settings for w in ("--set", s))))
     words = ["--home", str(tmp_path), "-np", "1"]
     assert demo.main(words) == 0

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from utseg.commands.cli import home_of, home_words, run
-from utseg.commands.options import Parser, duration
+from utseg.commands.options import Parser
 
 logger = logging.getLogger("utseg")
 NAME = "Phantom"
@@ -21,7 +21,9 @@ PLANNER = "cpu"
 MODEL = "UTNet"
 SELECTION = "vendor=A,B"
 COHORT = ("--frames", "8")
-TRAINING: tuple[str, ...] = ()
+# A fixed number of iterations, so that every machine gets the same figures; small patches, to be done in minutes.
+PATCH = ("--set", "patch_size=96,96")
+TRAINING = ("--epochs", "10", "--set", "iterations_per_epoch=35", "validate_every=5")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,8 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Run again, it keeps what is finished.",
         "utseg_demo --home utseg_data",
     )
-    max_time = "of the training, as 285s or 10m; default: 285s"
-    parser.value("--max-time", "max_time_s", "TIME", max_time, type=duration, default=285.0)
     parser.seed("seed of the cohort and of the training")
     parser.workers()
     return run(parser, _demo, argv)
@@ -83,11 +83,10 @@ def _steps(arguments: argparse.Namespace) -> list[tuple[str, list[str | Path]]]:
     seed = ["--seed", str(arguments.seed)]
     begun = (results / f"{PLANNER}_2d" / MODEL / SELECTION / RUN_FILE).is_file()
     model = ["-d", NAME, "-m", MODEL, "-pl", PLANNER]
-    length = TRAINING or ("--max-time", f"{arguments.max_time_s:g}s")
-    training = [*model, *length, *seed, *(["--resume"] if begun else [])]
+    training = [*model, *TRAINING, *seed, *(["--resume"] if begun else [])]
     masks, scores = results / "testing" / "masks", results / "testing" / "scores"
     ending = [*workers, *where]
-    planning = ["-d", NAME, "-pl", PLANNER, *ending]
+    planning = ["-d", NAME, "-pl", PLANNER, *PATCH, *ending]
     predicting = [*model, "-f", SELECTION, "--resume", *ending]
     report = results / "testing" / "report.html"
     predict: list[str | Path] = ["utseg_predict", "-i", raw / "Testing", "-o", masks, *predicting]
