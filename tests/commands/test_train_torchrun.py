@@ -111,8 +111,8 @@ def test_killed_and_stopped_and_restarted_it_ends_with_the_very_same_weights(hom
 
 
 def test_processes_that_do_not_divide_the_batch_are_refused_in_one_line(home):
-    result = torchrun.finish(started(home, *WORDS, processes=3))
+    result = torchrun.finish(started(home, *WORDS, "--set", "batch_size=3"))
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert result.returncode == 1 and len(errors) == 1
-    assert "batch_size: 4 slices cannot be shared out evenly among the 3 processes" in errors[0]
+    assert "batch_size: 3 slices cannot be shared out evenly among the 2 processes" in errors[0]
     assert not (home / "results").exists()

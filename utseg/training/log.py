@@ -7,7 +7,6 @@ epoch once.
 import io
 import json
 import logging
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +40,7 @@ class RunLog:
         self.history = list(history)
         done = self.history[-1]["iteration"] if self.history else 0
         self._events = SummaryWriter(str(folder), purge_step=done + 1 if done else None)
-        self._last_picture = -math.inf
+        self._last_picture = time.monotonic()
         self._write_history()
 
     def epoch(self, epoch: Epoch, overlays: Sequence[tuple[str, Overlay]] = ()) -> None:
