@@ -10,7 +10,6 @@ compiled: UTNet's and the U-Net's step with --compile. folds: Dice of trained ru
 import argparse
 import copy
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from utseg.networks.losses import LossSettings, training_loss
 from utseg.planning.memory import GB, training_memory
 from utseg.planning.task import NetworkTask
 from utseg.predict.accelerate import folded
+from utseg.study.estimate import median_seconds
 from utseg.training.memory import step_kind
 from utseg.training.optimizer import make_optimizer
 from utseg.training.recipe import find_recipe
@@ -102,19 +102,6 @@ def parity(device: torch.device) -> list[Row]:
     return rows
 
 
-def seconds_each(work: Callable[[], object], device: torch.device, *, turns: int) -> float:
-    """Median over turns, after three that are not counted."""
-    taken = []
-    for turn in range(turns + 3):
-        began = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if turn >= 3:
-            taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
-
-
 def step_of(
     task: NetworkTask, amp: str, device: torch.device, *, compiled: bool = False
 ) -> Callable[[], Any]:
@@ -141,7 +128,7 @@ def speed(device: torch.device) -> list[Row]:
         if on_gpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
-        step_s = seconds_each(step_of(task, amp, device), device, turns=turns)
+        step_s = median_seconds(step_of(task, amp, device), device, turns=turns, uncounted=3)
         measured_gb = torch.cuda.max_memory_allocated(device) / GB if on_gpu else None
         row: Row = {
             "network": name,
@@ -163,8 +150,11 @@ def predicted_windows(task: NetworkTask, device: torch.device, turns: int) -> fl
     batch_size = default_batch_size(task.patch_size, device)
     sizes = {"patch_size": task.patch_size, "batch_size": batch_size, "num_classes": 4, "step_size": 0.5}
     settings = {**sizes, "device": device, "precision": best_precision(device)}
-    return image_CZYX.shape[1] / seconds_each(
-        lambda: list(predict_volumes([network], [image_CZYX], **settings)), device, turns=turns // 2
+    return image_CZYX.shape[1] / median_seconds(
+        lambda: list(predict_volumes([network], [image_CZYX], **settings)),
+        device,
+        turns=turns // 2,
+        uncounted=3,
     )
 
 
@@ -177,7 +167,7 @@ def compiled(device: torch.device) -> list[Row]:
         began = time.perf_counter()
         step()
         first_s = time.perf_counter() - began
-        images_s = task.batch_size / seconds_each(step, device, turns=10)
+        images_s = task.batch_size / median_seconds(step, device, turns=10, uncounted=3)
         rows.append({"network": name, "first step, s": first_s, "images/s": images_s})
     return rows
 

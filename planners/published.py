@@ -10,6 +10,7 @@ from planners.augmentation import PUBLISHED_AUGMENTATION
 from planners.decision import Decision, assemble
 from planners.neighbours import plan_neighbours
 from planners.schedule import training_slices
+from planners.windows import STEP_SIZE
 from utseg.fingerprint import Fingerprint
 from utseg.networks import known_settings, network_class, network_settings
 from utseg.planning.memory import training_memory
@@ -46,7 +47,9 @@ def plan(fingerprint: Fingerprint, target: Target) -> Plan:
             f"{iterations}: an epoch is one pass over the training slices; {slices.reason}, in batches of 32",
         ),
         "focus": Decision(False, "False: whole slices are predicted, as in the publication"),
-        "step_size": Decision(0.5, "0.5: half a window, as nnU-Net, where a slice is larger than a patch"),
+        "step_size": Decision(
+            STEP_SIZE, f"{STEP_SIZE:g}: half a window, as nnU-Net, where a slice is larger than a patch"
+        ),
         **PUBLISHED_AUGMENTATION,
     }
     task = network_task(

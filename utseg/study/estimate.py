@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from utseg.compute.pool import available_cores
@@ -131,22 +132,25 @@ def measure(
         with torch.inference_mode(), computing_in(best_precision(device), device):
             model.main_logits(image_BCHW)
 
-    iteration_s = _median_seconds(step, device) * plan.batch_size / MEASURED_BATCH if training else 0.0
+    iteration_s = median_seconds(step, device) * plan.batch_size / MEASURED_BATCH if training else 0.0
     model.eval()
-    return iteration_s, _median_seconds(predict, device) / MEASURED_BATCH
+    return iteration_s, median_seconds(predict, device) / MEASURED_BATCH
 
 
-def _median_seconds(work: Callable[[], None], device: "torch.device") -> float:
+def median_seconds(
+    work: Callable[[], object], device: "torch.device", *, turns: int = MEASURED_STEPS, uncounted: int = 1
+) -> float:
+    """Seconds that the work takes on the device: the median over turns, after some that do not count."""
     import torch
 
     taken = []
-    for _ in range(MEASURED_STEPS + 1):
+    for _ in range(uncounted + turns):
         began = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         taken.append(time.perf_counter() - began)
-    return sorted(taken[1:])[MEASURED_STEPS // 2]
+    return median(taken[uncounted:])
 
 
 def testing_seconds(patch_s: float, plan: Plan, fingerprint: Fingerprint, cases: int) -> float:

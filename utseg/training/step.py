@@ -128,14 +128,14 @@ def train_step(
 
 def in_words(error: RuntimeError, device: torch.device, batch: Batch) -> UtsegError | None:
     """What a user can do about an error of torch, where there is something."""
-    from torch._dynamo.exc import TorchDynamoException  # takes a second
-
     if is_out_of_memory(error):
         shape = " × ".join(map(str, batch.image_BCHW.shape))
         return UtsegError(
             f"{device} has not the memory for a step on a batch of {shape} (B, C, H, W); plan anew with a smaller --memory-gb, "
             "or train with a smaller batch (--set batch_size=…)"
         )
+    from torch._dynamo.exc import TorchDynamoException  # takes a second
+
     if isinstance(error, TorchDynamoException):
         reason = str(error).strip().splitlines()[0]
         return UtsegError(f"--compile: torch cannot compile the network ({reason}); train without it")
