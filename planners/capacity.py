@@ -86,6 +86,7 @@ def candidates(fingerprint: Fingerprint, wishes: Wishes, target: Target) -> list
             levels=patch.levels,
             base_channels=channels,
             structure=structure,
+            long_training=wishes.long_training,
         )
         decisions: dict[str, Decision[Any]] = {
             "base_channels": _width(channels, wishes.base_channels, target.memory_gb),

@@ -56,6 +56,18 @@ def test_any_size_channels_and_classes_forward_and_backward(
         assert x.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_heads_begin_with_the_expected_share_of_foreground(name: str) -> None:
+    network = build_small(name, num_classes=5, aux_loss=True)
+    network.expect_foreground(0.2)
+    for layer in network.scores if name == "FCN" else network.heads:
+        nn.init.zeros_(layer.weight)
+    for score in network.scores[:-1] if name == "FCN" else ():
+        nn.init.zeros_(score.bias)
+    for logits in all_outputs(network(torch.randn(1, 1, 96, 96))):
+        assert torch.allclose(logits.softmax(1)[:, 1:, 40:56, 40:56], torch.tensor(0.05))
+
+
 @pytest.mark.parametrize("aux", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_classes_in_another_order_give_the_same_outputs_in_that_order(name: str, aux: bool) -> None:

@@ -42,6 +42,7 @@ def test_presets_have_no_setting_without_effect() -> None:
         "levels",
         "downsampling",
         "bottleneck",
+        "conv_blocks",
         "aux_loss",
     }
     families = [find("networks", name).family for name in ("UTNet", "UTNet_encoder", "ResUNet")]
@@ -77,6 +78,16 @@ def test_every_choice_trains_at_odd_sizes(attention_in: str, downsampling: str, 
     assert any(conv.stride == (2, 2) for conv in convs) == (downsampling == "strided")
     inner = [conv.out_channels for conv in network.decoder[0].modules() if isinstance(conv, nn.Conv2d)]
     assert (min(inner) == 1) == bottleneck, "a quarter of four channels inside"
+
+
+@pytest.mark.parametrize("downsampling", ["maxpool", "strided"])
+def test_levels_without_attention_have_as_many_convolutional_blocks_as_asked_for(downsampling: str) -> None:
+    for blocks in (1, 2, 3):
+        network = small(block_list=(3, 4), conv_blocks=blocks, downsampling=downsampling)
+        assert [1 + len(stage.second) for stage in network.encoder] == [blocks, blocks, blocks, 2, 2]
+        assert [len(stage.blocks) for stage in network.decoder] == [blocks, blocks, blocks, 1]
+        sum(logits.square().sum() for logits in network(torch.randn(2, 1, 35, 50))).backward()
+        assert all(parameter.grad is not None for parameter in network.parameters())
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_a_patch_is_never_larger_than_the_typical_image():
 )
 def test_key_value_cells_follow_the_structures(diameter: float, reduce_size: int, levels: tuple[int, ...]):
     structure = smallest_structure(hearts(structures_mm={"LV": diameter, "RV": 95.0}))
-    planned = plan_attention((256, 256), (1.25, 1.25), 4, 32, structure)
+    planned = plan_attention((256, 256), (1.25, 1.25), 4, 32, structure, long_training=True)
     assert planned["reduce_size"][0] == reduce_size
     assert planned["block_list"][0] == levels
     assert f"{diameter:.1f} mm" in planned["reduce_size"][1]
@@ -75,9 +75,17 @@ def test_key_value_cells_follow_the_structures(diameter: float, reduce_size: int
 
 
 def test_attention_stays_where_maps_are_fine_enough():
-    planned = plan_attention((112, 96), (1.0, 1.0), 4, 32, ("LV", 10.0))
+    planned = plan_attention((112, 96), (1.0, 1.0), 4, 32, ("LV", 10.0), long_training=True)
     assert planned["reduce_size"][0] == 12
     assert planned["block_list"][0] == (1, 2, 3)
+    assert (planned["conv_blocks"][0], planned["dropout"][0]) == (2, 0.1)
+
+
+def test_a_short_training_attends_at_the_coarsest_levels_and_convolves_once():
+    planned = plan_attention((112, 96), (1.0, 1.0), 4, 16, ("LV", 10.0), long_training=False)
+    assert planned["block_list"][0] == (2, 3)
+    assert planned["num_heads"][0] == (4, 4)
+    assert (planned["conv_blocks"][0], planned["dropout"][0]) == (1, 0.0)
 
 
 @pytest.mark.parametrize(("darker", "upper"), [(0.99, 98.0), (0.951, 98.0), (0.9, 99.5)])
@@ -146,7 +154,7 @@ def test_an_epoch_on_two_cores_takes_a_minute_or_two(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(module, "training_memory", formula_memory)
     plan = cpu.plan(hearts(structures_mm={"MYO": 9.7, "LV": 45.0}), Target(8))
     assert plan.network["base_channels"] == 16
-    assert plan.batch_size == 8
+    assert plan.batch_size == 4
     assert max(plan.patch_size) <= 144
     assert "35 GMAC/s" in plan.reasons["iterations_per_epoch"]
     huge = make_fingerprint_of(
@@ -156,7 +164,7 @@ def test_an_epoch_on_two_cores_takes_a_minute_or_two(monkeypatch: pytest.MonkeyP
         ]
     )
     big = cpu.plan(huge, Target(8))
-    assert big.iterations_per_epoch < 400 * 20 * 0.8 / 8
+    assert big.iterations_per_epoch < 400 * 20 * 0.8 / 4
     assert "fit into 90 s" in big.reasons["iterations_per_epoch"]
 
 

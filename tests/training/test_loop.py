@@ -76,6 +76,15 @@ def assert_same(left, right):
         assert left == right
 
 
+def test_a_run_begins_with_the_planned_share_of_foreground(home, tmp_path):
+    settings = {"initial_foreground": 0.2, "optimizer.learning_rate": 1e-12, "iterations_per_epoch": 1}
+    request = make_request(home, tmp_path / "run", epochs=1, settings=settings)
+    train_by_recipe(request, RECIPE)
+    bias = read_weights(request.output)["heads.0.bias"]
+    assert bias.softmax(0)[1:].sum().item() == pytest.approx(0.2)
+    assert len(set(bias[1:].tolist())) == 1
+
+
 class Kill(BaseException):
     """Ends a run at once, like SIGKILL: nothing in the program expects it."""
 

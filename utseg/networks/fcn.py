@@ -78,6 +78,10 @@ class FCN(SegmentationNetwork):
             if name.startswith(("scores.", "doubling.", "heads."))
         }
 
+    def class_biases(self) -> list[Tensor]:
+        """That of the scores at 1/32, which are upsampled into all others."""
+        return [cast(Tensor, self.scores[-1].bias)]
+
     def decoder_maps(self, x_BCHW: Tensor) -> list[Tensor]:
         """Scores (B, num_classes, …) at 1/8, 1/16 and 1/32, each summed with the coarser ones."""
         pooled: list[Tensor] = []

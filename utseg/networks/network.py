@@ -3,6 +3,7 @@
 Does not say what encoder and decoder are: a network derives from `SegmentationNetwork` and gives `decoder_maps`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -42,6 +43,7 @@ class SegmentationNetwork(nn.Module):
         levels: int,
         base_channels: int,
         structure: tuple[str, float] | None,
+        long_training: bool,
     ) -> dict[str, tuple[Any, str]]:
         """Settings that follow from what is planned, each with its reason; all others stay at their defaults.
 
@@ -122,6 +124,20 @@ class SegmentationNetwork(nn.Module):
             for name, layer in self.named_modules()
             for table in getattr(layer, "position_table_names", ())
         }
+
+    def class_biases(self) -> list[Tensor]:
+        """Biases (num_classes,) that alone make each output while weights say nothing yet. Overridden where heads have none."""
+        return [bias for head in self.heads if isinstance(bias := head.bias, Tensor)]
+
+    def expect_foreground(self, share: float) -> None:
+        """Outputs begin with that probability for all structures together, each alike.
+
+        Lin et al., *Focal Loss for Dense Object Detection*, ICCV 2017, section 4.1.
+        """
+        with torch.no_grad():
+            for bias_K in self.class_biases():
+                bias_K[0] = 0.0
+                bias_K[1:] = math.log(share / (1 - share) / max(1, len(bias_K) - 1))
 
     def prefer_channels_last(self) -> None:
         """Store convolution weights channels-last; feature maps follow the weights. Loading a state dict keeps it so."""

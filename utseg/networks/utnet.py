@@ -66,7 +66,7 @@ class TransformerBlock(nn.Module):
 
 
 class DownStage(nn.Module):
-    """A convolutional block, then transformer blocks, or a second convolutional block where there are none.
+    """A convolutional block, then transformer blocks, or `conv_blocks` convolutional blocks where there are none.
 
     Halves the resolution, unless it is the stem: by max-pooling before the first block, or by a stride in it.
     """
@@ -78,12 +78,14 @@ class DownStage(nn.Module):
         block: Block,
         halving: str | None,
         transformer: Sequence[Block] = (),
+        conv_blocks: int = 2,
     ) -> None:
         """`halving`: "maxpool", "strided", or None. `transformer`: makes each transformer block."""
         super().__init__()
         self.pool = halving == "maxpool"
         self.first = block(in_channels, channels, 2 if halving == "strided" else 1)
-        self.second = nn.Sequential(*(make() for make in transformer or [partial(block, channels, channels)]))
+        further = transformer or [partial(block, channels, channels)] * (conv_blocks - 1)
+        self.second = nn.Sequential(*(make() for make in further))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x = F.max_pool2d(x_BCHW, 2) if self.pool else x_BCHW
@@ -100,12 +102,13 @@ def residual_encoder(in_channels: int, channels: Sequence[int], block: Block) ->
 
 
 class PlainUpStage(nn.Module):
-    """Bring the coarser map to the skip's size and channels, join them, two convolutional blocks."""
+    """Bring the coarser map to the skip's size and channels, join them, convolutional blocks."""
 
-    def __init__(self, channels: int, block: Block) -> None:
+    def __init__(self, channels: int, block: Block, conv_blocks: int = 2) -> None:
         super().__init__()
         self.project = UpsampledProjection(2 * channels, channels)
-        self.blocks = nn.Sequential(block(2 * channels, channels), block(channels, channels))
+        further = (block(channels, channels) for _ in range(conv_blocks - 1))
+        self.blocks = nn.Sequential(block(2 * channels, channels), *further)
 
     def forward(self, low_BCHW: Tensor, skip_BCHW: Tensor) -> Tensor:
         up = self.project(low_BCHW, skip_BCHW.shape[-2:])
@@ -169,6 +172,8 @@ class UTNet(UShapedNetwork):
         "reduce_size": "keys and values resized to 8 × 8",
         "projection": "keys and values resized by bilinear interpolation, the default of the official code",
         "relative_position": "2-D input-independent position bias, the default of the official code",
+        "conv_blocks": "2 convolutional blocks at each level without attention",
+        "dropout": "0.1 of attention weights and of attention's output, the default of the official code",
         "aux_loss": "deep supervision at ½, ¼ and ⅛ of the resolution",
     }
 
@@ -191,14 +196,16 @@ class UTNet(UShapedNetwork):
         attention_in: Literal["both", "encoder", "decoder"] = "both",
         downsampling: Literal["maxpool", "strided"] = "maxpool",
         bottleneck: Flag = False,
+        conv_blocks: Count = 2,
         dropout: Fraction = 0.1,
         aux_loss: Flag = True,
     ) -> None:
         """block_list: levels that carry attention. num_blocks, num_heads: an entry for each of them, or for levels 1 … `levels`, or
         0 … `levels`, or one for all; a decoder level uses the heads of the level below it, as in the official code.
         reduce_size, projection, relative_position: as in `EfficientAttention`. downsampling: "strided" is a stride in the first block of
-        a level. bottleneck: bottleneck blocks in place of basic ones, except in the stem. dropout: of attention weights and of the
-        attention's output, in training.
+        a level. bottleneck: bottleneck blocks in place of basic ones, except in the stem. conv_blocks: convolutional blocks at each level
+        of encoder and decoder that has no attention; with attention there is one. dropout: of attention weights and of the attention's
+        output, in training.
         """
         super().__init__(num_classes, base_channels, levels, aux_loss)
         if bottleneck and base_channels % 4:
@@ -223,11 +230,11 @@ class UTNet(UShapedNetwork):
                 [partial(TransformerBlock, after, heads, attention)] * blocks[level] if heads else []
             )
             first, halving = (block, downsampling) if level else (PreActivationBlock, None)
-            self.encoder.append(DownStage(before, after, first, halving, transformer))
+            self.encoder.append(DownStage(before, after, first, halving, transformer, conv_blocks))
         self.decoder = nn.ModuleList(
             AttentionUpStage(width, decoder_heads[level], attention, block)
             if level in decoder_heads
-            else PlainUpStage(width, block)
+            else PlainUpStage(width, block, conv_blocks)
             for level, width in enumerate(self.channels[:-1])
         )
 

@@ -141,6 +141,7 @@ class Plan(Settings):
     `neighbour_distance_mm`: of 2.5-D, the distance from each slice to the two that are shown with it.
     `focus`: prediction looks at every third slice first, then through the one window, the same on all slices, that shows all structures.
     `step_size`: where it does not, from one window to the next, a share of the window, as nnU-Net's.
+    `initial_foreground`: the probability of all structures together that heads begin with; 0 leaves their bias as it is drawn.
 
     `network`: settings of the network `network_name`, which alone says what they may be (`utseg.planning.task`).
     `reasons` maps the dotted key of every planned value to the rule and the figures that it came from.
@@ -159,6 +160,7 @@ class Plan(Settings):
     patch_size: tuple[Positive, Positive]
     focus: bool = False
     step_size: StepSize = 0.5
+    initial_foreground: Annotated[float, Field(ge=0, lt=1)] = 0.0
     batch_size: Positive
     epochs: Positive
     iterations_per_epoch: Positive

@@ -85,6 +85,8 @@ def _random_state(run: Run) -> State:
     random.seed(record.seed)
     np.random.seed(record.seed % 2**32)  # noqa: NPY002 — for libraries that draw from it
     network = planned_task(record.plan).build().to(run.device)
+    if record.plan.initial_foreground:
+        network.expect_foreground(record.plan.initial_foreground)
     if processes.total is not None:
         synchronise_norms(network, processes.total)
     if not processes.is_first:

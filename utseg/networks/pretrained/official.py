@@ -39,7 +39,7 @@ def _stages(network: UTNet) -> Iterator[tuple[str, str, Names]]:
     deepest = len(network.decoder)
     for level, down in enumerate(network.encoder):
         assert isinstance(down, DownStage)
-        attended = isinstance(down.second[0], TransformerBlock)
+        attended = any(isinstance(block, TransformerBlock) for block in down.second)
         if level and not attended:
             if not down.pool:
                 raise _no_form("downsampling is 'strided'", f"the encoder's level {level}")
