@@ -154,7 +154,7 @@ def test_an_epoch_on_two_cores_takes_a_minute_or_two(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(module, "training_memory", formula_memory)
     plan = cpu.plan(hearts(structures_mm={"MYO": 9.7, "LV": 45.0}), Target(8))
     assert plan.network["base_channels"] == 16
-    assert plan.batch_size == 4
+    assert plan.batch_size == 8
     assert max(plan.patch_size) <= 144
     assert "35 GMAC/s" in plan.reasons["iterations_per_epoch"]
     huge = make_fingerprint_of(
@@ -164,7 +164,7 @@ def test_an_epoch_on_two_cores_takes_a_minute_or_two(monkeypatch: pytest.MonkeyP
         ]
     )
     big = cpu.plan(huge, Target(8))
-    assert big.iterations_per_epoch < 400 * 20 * 0.8 / 4
+    assert big.iterations_per_epoch < 400 * 20 * 0.8 / 8
     assert "fit into 90 s" in big.reasons["iterations_per_epoch"]
 
 

@@ -1,0 +1,84 @@
+"""One raw dataset in nnU-Net's layout out of several whose labels have the same names, such as the two folders that hold ACDC's patients.
+
+    python benchmarks/join_datasets.py OUT FOLDER FOLDER…
+
+Images are linked. Labels are written anew with the first dataset's values; the columns that cases are grouped by go to `cases.csv`, with
+the dataset that a case came from. A subject that two datasets have is an error.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from utseg.case import Case, Dataset
+from utseg.files import write_json
+from utseg.rawdata import open_dataset
+
+ENDING = ".nii.gz"
+
+
+def add(case: Case, dataset: Dataset, labels: dict[str, int], out: Path) -> None:
+    """Links the images of a case, and writes its label with other values."""
+    if case.frame is not None or not all(path.name.endswith(ENDING) for path in case.files):
+        raise SystemExit(f"{case.case_id}: only 3-D files that end in {ENDING} are joined")
+    for channel, image in enumerate(case.images):
+        (out / "imagesTr" / f"{case.case_id}_{channel:04d}{ENDING}").symlink_to(image.resolve())
+    given = nib.load(case.label)
+    before_ZYX = np.asarray(given.dataobj)
+    after_ZYX = np.zeros(before_ZYX.shape, np.uint8)
+    for name, value in dataset.labels.items():
+        after_ZYX[before_ZYX == value] = labels[name]
+    header = given.header.copy()
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    nib.save(nib.Nifti1Image(after_ZYX, given.affine, header), out / "labelsTr" / f"{case.case_id}{ENDING}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path)
+    parser.add_argument("folder", type=Path, nargs="+")
+    arguments = parser.parse_args()
+    datasets = [open_dataset(folder, folder.name) for folder in arguments.folder]
+    labels = dict(datasets[0].labels)
+    seen: set[str] = set()
+    for dataset in datasets:
+        if set(dataset.labels) != set(labels):
+            raise SystemExit(
+                f"{dataset.name}: labels {list(dataset.labels)}, where {list(labels)} are expected"
+            )
+        subjects = {case.subject for case in dataset.training_cases()}
+        if subjects & seen:
+            raise SystemExit(f"{dataset.name}: another dataset has {', '.join(sorted(subjects & seen))} too")
+        seen |= subjects
+    columns = sorted({column for dataset in datasets for column in dataset.group_columns})
+    for part in ("imagesTr", "labelsTr"):
+        (arguments.out / part).mkdir(parents=True)
+    rows = []
+    for dataset in datasets:
+        for case in dataset.training_cases():
+            add(case, dataset, labels, arguments.out)
+            named = {
+                "case": case.case_id,
+                "subject": case.subject,
+                "phase": case.phase,
+                "source": dataset.name,
+            }
+            rows.append(named | {column: case.groups.get(column, "") for column in columns})
+    with (arguments.out / "cases.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    channels = {str(number): name for number, name in enumerate(datasets[0].channel_names)}
+    told = {"channel_names": channels, "labels": labels, "numTraining": len(rows), "file_ending": ENDING}
+    write_json(arguments.out / "dataset.json", told)
+    print(f"{len(seen)} subjects, {len(rows)} cases: {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
