@@ -108,7 +108,11 @@ def main() -> None:
     torch.manual_seed(0)
     oracle = load_oracle()(1, 4, given.base_channels, dropout=given.dropout)
     ours = build_network(
-        "UTNet", in_channels=1, num_classes=4, base_channels=given.base_channels, dropout=given.dropout
+        "UTNet",
+        in_channels=1,
+        num_classes=4,
+        base_channels=given.base_channels,
+        attention_dropout=given.dropout,
     )
     import_official_state_dict(ours, oracle.state_dict())
     x = torch.randn(given.batch, 1, given.size, given.size)

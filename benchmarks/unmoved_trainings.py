@@ -3,7 +3,7 @@
 SMALL = ("patch_size=32,32", "batch_size=2", "iterations_per_epoch=2", "amp=off")
 UTNET = (
     "base_channels=4 levels=3 block_list=1,2 num_blocks=1,1 num_heads=2,2 reduce_size=4 projection=interp "
-    "relative_position=2d-bias dropout=0.1 aux_loss=true"
+    "relative_position=2d-bias attention_dropout=0.1 aux_loss=true"
 )
 RESNET = "resnet_width=4 resnet_units=2,1,1"
 NETWORKS = {
@@ -37,7 +37,7 @@ VARIANTS = {
     "from_weights": ("UNet", "", "--weights {run}"),
     "without_attention": ("UTNet", "network.block_list=[] network.num_blocks=[] network.num_heads=[]", ""),
     "maxpool_1d-qk": ("UTNet", "network.projection=maxpool network.relative_position=1d-qk", ""),
-    "no_positions": ("UTNet", "network.relative_position=none network.dropout=0", ""),
+    "no_positions": ("UTNet", "network.relative_position=none network.attention_dropout=0", ""),
     "decoder_strided": (
         "UTNet",
         "network.base_channels=8 network.attention_in=decoder network.downsampling=strided",

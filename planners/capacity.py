@@ -37,7 +37,7 @@ PATCH_STEPS = tuple(round(1 - 0.1 * step, 1) for step in range(10))
 class Wishes:
     """What a planner would take if memory allowed, and its rule for how long to train what fits: (iterations per epoch, epochs).
 
-    `long_training`: for hours on a GPU, where no figures say that one window is enough to predict.
+    `long_training`: for hours on a GPU, so that nothing is planned of which figures only say what it is worth in minutes.
     """
 
     spacing: Decision[Pair]

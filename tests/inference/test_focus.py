@@ -20,13 +20,16 @@ BACKGROUND, STRUCTURE = -9.0, 9.0
 @settings(max_examples=50, deadline=None)
 @given(
     st.tuples(st.integers(8, 60), st.integers(8, 60)),
-    st.tuples(st.integers(2, 8), st.integers(2, 8)),
+    st.tuples(st.integers(2, PATCH[0]), st.integers(2, PATCH[1])),
     st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    st.floats(0.05, 1),
 )
-def test_a_structure_that_fits_is_seen_whole_wherever_it_lies(size, extent, where):
+def test_a_structure_that_fits_is_seen_whole_wherever_it_lies(size, extent, where, weight):
     seen = np.zeros(size)
+    extent = [min(pair) for pair in zip(extent, size, strict=True)]
     start = [round(share * (a - b)) for share, a, b in zip(where, size, extent, strict=True)]
     seen[start[0] : start[0] + extent[0], start[1] : start[1] + extent[1]] = 0.3
+    seen[start[0] : start[0] + 1, start[1] : start[1] + extent[1]] = weight  # one end of it shows more often
     seen[0, -1] += 0.2  # an island that is outweighed
     focus = find_focus(seen, PATCH)
     assert focus is not None
@@ -39,6 +42,12 @@ def test_no_window_is_found_where_nothing_is_or_half_of_it_is_elsewhere():
     seen = np.zeros((60, 60))
     assert find_focus(seen, PATCH) is None
     seen[5:10, 5:10] = seen[45:50, 45:50] = 1
+    assert find_focus(seen, PATCH) is None
+
+
+def test_no_window_is_found_for_one_structure_that_is_larger():
+    seen = np.zeros((60, 60))
+    seen[20:40, 20:40] = 1
     assert find_focus(seen, PATCH) is None
 
 

@@ -42,7 +42,9 @@ def pair(size: int, **settings: object) -> tuple[torch.nn.Module, OracleUTNet]:
         for name, value in oracle.state_dict().items():
             if value.ndim == 1 or "relative_position" in name:
                 value.add_(torch.rand_like(value) * 0.5)
-    ours = build_network("UTNet", in_channels=1, num_classes=4, base_channels=size, dropout=0.0, **settings)
+    ours = build_network(
+        "UTNet", in_channels=1, num_classes=4, base_channels=size, attention_dropout=0.0, **settings
+    )
     import_official_state_dict(ours, oracle.state_dict())
     return ours, oracle
 

@@ -97,6 +97,7 @@ def test_levels_without_attention_have_as_many_convolutional_blocks_as_asked_for
         ({"downsampling": "strided", "attention_in": "decoder"}, "downsampling is 'strided'"),
         ({"bottleneck": True}, "bottleneck is True, and the decoder's level 0 has no attention"),
         ({"bottleneck": True, "block_list": (2, 3, 4)}, "bottleneck is True, and the encoder's level 1"),
+        ({"conv_blocks": 1}, "conv_blocks is 1, and the encoder's level 0 has no attention"),
     ],
     ids=str,
 )

@@ -78,14 +78,14 @@ def test_attention_stays_where_maps_are_fine_enough():
     planned = plan_attention((112, 96), (1.0, 1.0), 4, 32, ("LV", 10.0), long_training=True)
     assert planned["reduce_size"][0] == 12
     assert planned["block_list"][0] == (1, 2, 3)
-    assert (planned["conv_blocks"][0], planned["dropout"][0]) == (2, 0.1)
+    assert (planned["conv_blocks"][0], planned["attention_dropout"][0]) == (2, 0.1)
 
 
 def test_a_short_training_attends_at_the_coarsest_levels_and_convolves_once():
     planned = plan_attention((112, 96), (1.0, 1.0), 4, 16, ("LV", 10.0), long_training=False)
     assert planned["block_list"][0] == (2, 3)
     assert planned["num_heads"][0] == (4, 4)
-    assert (planned["conv_blocks"][0], planned["dropout"][0]) == (1, 0.0)
+    assert (planned["conv_blocks"][0], planned["attention_dropout"][0]) == (1, 0.0)
 
 
 @pytest.mark.parametrize(("darker", "upper"), [(0.99, 98.0), (0.951, 98.0), (0.9, 99.5)])

@@ -49,6 +49,22 @@ def test_a_plan_lies_in_a_folder_of_its_configuration(changes, tmp_path):
                 read_plan(folder)
 
 
+@pytest.mark.parametrize(
+    ("values", "focus"),
+    [
+        ({"patch_size": [48, 64]}, False),
+        ({"preprocessing.spacing_yx_mm": [1.0, 1.0]}, False),
+        ({"patch_size": [64, 96]}, True),
+        ({"batch_size": 2}, True),
+        ({"patch_size": [48, 64], "focus": True}, True),
+    ],
+)
+def test_a_smaller_patch_is_not_taken_to_hold_all_structures(plan: Plan, values, focus):
+    changed = override(plan.model_copy(update={"focus": True}), values)
+    assert changed.focus is focus
+    assert ("smaller patch" in changed.reasons["focus"]) is (not focus)
+
+
 def test_nothing_set_is_the_same_plan(plan: Plan):
     assert override(plan, {}) == plan
 

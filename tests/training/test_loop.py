@@ -465,7 +465,7 @@ def test_a_wrong_setting_lists_the_right_ones(home, tmp_path):
 
 
 def test_a_setting_of_the_network_alone_reaches_it(home, tmp_path):
-    settings = {"network.dropout": 0.0, "network.base_channels": 8, "gradient_clip_norm": 1.0}
+    settings = {"network.attention_dropout": 0.0, "network.base_channels": 8, "gradient_clip_norm": 1.0}
     request = make_request(home, tmp_path / "run", settings=settings, epochs=1)
     train_by_recipe(request, RECIPE)
     record = read_run(request.output)

@@ -5,14 +5,15 @@ Axes: Y rows, X columns of a slice.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import distance_transform_edt, find_objects, gaussian_filter, label
 
 Pixels = tuple[int, int]
 EVERY = 3
 """The first look is at every third slice: neighbours show the same structures at the same place."""
 SPREAD = 1 / 8
 """Standard deviation of the weights by which a window's middle counts more than its rim, a share of the window: it is centred so."""
-LEAST_SHARE = 0.5
+LEAST_SHARE, LEAST_SHARE_OF_MIDDLE = 0.5, 0.95
+"""What one window has to show of all that was seen, and of what is connected in its middle."""
 
 
 def looked_at(slices: int) -> slice:
@@ -21,18 +22,32 @@ def looked_at(slices: int) -> slice:
 
 
 def find_focus(seen_YX: NDArray[np.float64], window_yx: Pixels) -> Pixels | None:
-    """First row and column of the window with most of what was seen in its middle. seen_YX: in how many slices, or in what share of them.
+    """First row and column of the window with most of what was seen in its middle, moved so that what is connected there lies within,
+    if it fits. seen_YX: in how many slices, or in what share of them.
 
-    Negative where the slice is smaller than the window. None where nothing was seen, or at least half of it is elsewhere: one window
-    would miss it.
+    Negative where the slice is smaller than the window. None where nothing was seen, or where one window would miss half of it, or
+    a twentieth of what is connected in its middle.
     """
     weighted_YX = gaussian_filter(seen_YX, [side * SPREAD for side in window_yx], mode="constant")
     middle_yx = np.unravel_index(int(weighted_YX.argmax()), weighted_YX.shape)
-    starts = [
-        -((window - size) // 2) if size <= window else min(max(int(middle) - window // 2, 0), size - window)
-        for middle, window, size in zip(middle_yx, window_yx, seen_YX.shape, strict=True)
-    ]
-    inside = seen_YX[tuple(slice(max(s, 0), s + window) for s, window in zip(starts, window_yx, strict=True))]
-    if float(inside.sum()) <= LEAST_SHARE * float(seen_YX.sum()):
+    parts_YX, count = label(seen_YX > 0, structure=np.ones((3, 3)))
+    if not count:
+        return None
+    nearest = distance_transform_edt(parts_YX == 0, return_distances=False, return_indices=True)
+    part = int(parts_YX[tuple(nearest[:, *middle_yx])])
+    starts = []
+    for middle, side, size, extent in zip(
+        middle_yx, window_yx, seen_YX.shape, find_objects(parts_YX)[part - 1], strict=True
+    ):
+        start = min(max(int(middle) - side // 2, 0), size - side)
+        if extent.stop - extent.start <= side:
+            start = min(max(start, extent.stop - side), extent.start)
+        starts.append(start if side < size else -((side - size) // 2))
+    window = tuple(slice(max(s, 0), s + side) for s, side in zip(starts, window_yx, strict=True))
+
+    def share(weights_YX: NDArray[np.float64]) -> float:
+        return float(weights_YX[window].sum()) / float(weights_YX.sum())
+
+    if share(seen_YX) <= LEAST_SHARE or share(seen_YX * (parts_YX == part)) <= LEAST_SHARE_OF_MIDDLE:
         return None
     return starts[0], starts[1]

@@ -17,5 +17,5 @@ class ResNet50UNet(ResNet50UTNet):
         "reduce_size": 8,
         "projection": "interp",
         "relative_position": "none",
-        "dropout": 0.0,
+        "attention_dropout": 0.0,
     }

@@ -71,12 +71,12 @@ class ResNet50UTNet(SegmentationNetwork):
         reduce_size: ReduceSize = 8,
         projection: Projection = "interp",
         relative_position: RelativePosition = "2d-bias",
-        dropout: Fraction = 0.1,
+        attention_dropout: Fraction = 0.1,
         aux_loss: Flag = False,
     ) -> None:
         """resnet_width: channels of the stem. resnet_units: bottleneck units of the three blocks. attention_blocks: blocks whose maps get
         attention, 0 (the stem, ½) to 3 (1/16). transformer_blocks, attention_heads: an entry for each of them, or one for all.
-        reduce_size, …, dropout: as in UTNet. aux_loss: heads at ¼ and ⅛ too.
+        reduce_size, …, attention_dropout: as in UTNet. aux_loss: heads at ¼ and ⅛ too.
         """
         attended = check_listed("attention_blocks", attention_blocks, 3, "numbers")
         blocks = one_each("transformer_blocks", transformer_blocks, attended, "attention_blocks")
@@ -96,7 +96,7 @@ class ResNet50UTNet(SegmentationNetwork):
             reduce_size=reduce_size,
             projection=projection,
             relative_position=relative_position,
-            dropout=dropout,
+            dropout=attention_dropout,
         )
         self.transformers = nn.ModuleDict()
         for block in attended:

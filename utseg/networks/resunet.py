@@ -18,5 +18,5 @@ class ResUNet(UTNet):
         "reduce_size": 8,
         "projection": "interp",
         "relative_position": "none",
-        "dropout": 0.0,
+        "attention_dropout": 0.0,
     }

@@ -173,7 +173,7 @@ class UTNet(UShapedNetwork):
         "projection": "keys and values resized by bilinear interpolation, the default of the official code",
         "relative_position": "2-D input-independent position bias, the default of the official code",
         "conv_blocks": "2 convolutional blocks at each level without attention",
-        "dropout": "0.1 of attention weights and of attention's output, the default of the official code",
+        "attention_dropout": "0.1 of attention weights and of attention's output, the default of the official code",
         "aux_loss": "deep supervision at ½, ¼ and ⅛ of the resolution",
     }
 
@@ -197,15 +197,15 @@ class UTNet(UShapedNetwork):
         downsampling: Literal["maxpool", "strided"] = "maxpool",
         bottleneck: Flag = False,
         conv_blocks: Count = 2,
-        dropout: Fraction = 0.1,
+        attention_dropout: Fraction = 0.1,
         aux_loss: Flag = True,
     ) -> None:
         """block_list: levels that carry attention. num_blocks, num_heads: an entry for each of them, or for levels 1 … `levels`, or
         0 … `levels`, or one for all; a decoder level uses the heads of the level below it, as in the official code.
         reduce_size, projection, relative_position: as in `EfficientAttention`. downsampling: "strided" is a stride in the first block of
         a level. bottleneck: bottleneck blocks in place of basic ones, except in the stem. conv_blocks: convolutional blocks at each level
-        of encoder and decoder that has no attention; with attention there is one. dropout: of attention weights and of the attention's
-        output, in training.
+        of encoder and decoder that has no attention; with attention there is one. attention_dropout: of attention weights and of the
+        attention's output, in training.
         """
         super().__init__(num_classes, base_channels, levels, aux_loss)
         if bottleneck and base_channels % 4:
@@ -218,7 +218,7 @@ class UTNet(UShapedNetwork):
             reduce_size=reduce_size,
             projection=projection,
             relative_position=relative_position,
-            dropout=dropout,
+            dropout=attention_dropout,
         )
         attended = check_listed("block_list", block_list, levels, "levels")
         blocks = {0: 1} | entries_by_level("num_blocks", num_blocks, attended, levels)

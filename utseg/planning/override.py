@@ -17,7 +17,8 @@ def settable_keys(plan: Plan) -> list[str]:
 
 
 def override(plan: Plan, values: Mapping[str, Any]) -> Plan:
-    """The plan with values that the user set; their reasons say so. Nothing else is planned or estimated again.
+    """The plan with values that the user set; their reasons say so. Nothing else is planned or estimated again, but a smaller patch
+    is no longer taken to hold all structures (`focus`).
 
     Raises SettingError for a key that cannot be set and for a wrong value.
     """
@@ -31,6 +32,15 @@ def override(plan: Plan, values: Mapping[str, Any]) -> Plan:
     changed = with_settings(plan, {key: value for key, value in values.items() if key not in given})
     before = plan.model_dump(mode="json")
     why = {key: f"set by the user; the planner had {_value_at(before, key)}" for key in values}
+    if (
+        changed.focus
+        and "focus" not in values
+        and any(_mm(changed)[axis] < _mm(plan)[axis] for axis in (0, 1))
+    ):
+        changed = changed.model_copy(update={"focus": False})
+        why["focus"] = (
+            "False: the user set a smaller patch than that which was planned to hold all structures"
+        )
     if given:
         own = {key.removeprefix(NETWORK_PREFIX): value for key, value in given.items()}
         network = network_class(plan.network_name).completed_settings(plan.network, own)
@@ -46,6 +56,12 @@ def override(plan: Plan, values: Mapping[str, Any]) -> Plan:
         except SettingError as error:
             raise SettingError(f"--set: network.{error}") from None
     return changed.model_copy(update={"reasons": {**plan.reasons, **why}})
+
+
+def _mm(plan: Plan) -> tuple[float, float]:
+    """Size of a patch."""
+    (height, width), (y, x) = plan.patch_size, plan.preprocessing.spacing_yx_mm
+    return height * y, width * x
 
 
 def _value_at(tree: Any, key: str) -> Any:

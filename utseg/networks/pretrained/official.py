@@ -44,6 +44,8 @@ def _stages(network: UTNet) -> Iterator[tuple[str, str, Names]]:
             if not down.pool:
                 raise _no_form("downsampling is 'strided'", f"the encoder's level {level}")
             _check_basic(down.first, f"the encoder's level {level}")
+        if not attended:
+            _check_two(1 + len(down.second), f"the encoder's level {level}")
         stage, first = (f"down{level}.{'blocks' if attended else 'conv'}" if level else "inc"), int(down.pool)
         yield f"encoder.{level}.first", f"{stage}.{first}", _BLOCK
         for number in range(len(down.second)):
@@ -56,6 +58,7 @@ def _stages(network: UTNet) -> Iterator[tuple[str, str, Names]]:
             yield f"decoder.{level}", f"{stage}.attn_decoder", _DECODER
         else:
             _check_basic(up.blocks[0], f"the decoder's level {level}")
+            _check_two(len(up.blocks), f"the decoder's level {level}")
             yield f"decoder.{level}.project", f"{stage}.conv_ch", {"": ""}
         for number in range(len(up.blocks)):
             official = f"{stage}.{'blocks' if attended else 'conv'}.{number}"
@@ -67,6 +70,14 @@ def _stages(network: UTNet) -> Iterator[tuple[str, str, Names]]:
 def _check_basic(block: nn.Module, where: str) -> None:
     if isinstance(block, PreActivationBottleneck):
         raise _no_form("bottleneck is True", where)
+
+
+def _check_two(blocks: int, where: str) -> None:
+    if blocks != 2:
+        raise InputError(
+            f"conv_blocks is {blocks}, and {where} has no attention; the official UTNet has 2 blocks there, so its weights do not fit; "
+            "change block_list or the setting"
+        )
 
 
 def _no_form(setting: str, where: str) -> InputError:
