@@ -23,7 +23,7 @@ SELECTION = "vendor=A,B"
 COHORT = ("--frames", "8")
 # A fixed number of iterations, so that every machine gets the same figures; small patches, to be done in minutes.
 PATCH = ("--set", "patch_size=96,96", "focus=true")  # which hold every heart of the cohort
-TRAINING = ("--epochs", "10", "--set", "iterations_per_epoch=35", "validate_every=5")
+TRAINING = ("--epochs", "10", "--set", "iterations_per_epoch=40", "validate_every=5")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
