@@ -54,7 +54,7 @@ class Copies(TorchDispatchMode):
 def pretend(bfloat16: bool) -> None:
     """An Ampere card, or a Turing one. What fake tensors cannot do does nothing: page-locking, and arrays of their values."""
     torch.cuda.amp.common.amp_definitely_not_available = lambda: False
-    torch.cuda.is_bf16_supported = lambda including_emulation=True: bfloat16
+    torch.cuda.is_bf16_supported = lambda including_emulation=True: bfloat16  # autocast asks this
     torch.cuda.get_device_capability = lambda device: (8, 0) if bfloat16 else (7, 5)
     torch.autograd.grad_mode.set_multithreading_enabled(False)
     torch.__future__.set_overwrite_module_params_on_conversion(True)
