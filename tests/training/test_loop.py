@@ -224,6 +224,35 @@ def test_averaged_weights_are_saved_as_the_model_and_resumed_in_float16(home, tm
     assert checkpoint.load_latest(killed.output)["scaler"] == saved["scaler"]
 
 
+@pytest.mark.parametrize("began_with", [True, False], ids=["bfloat16", "float32"])
+def test_a_run_goes_on_in_the_precision_that_it_began_in_on_another_processor(
+    home, tmp_path, monkeypatch, caplog, began_with
+):
+    request = make_request(home, tmp_path / "run", settings={"iterations_per_epoch": 1} | SAVED_AT_ONCE)
+    has = {"avx512_bf16": began_with}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
+    with monkeypatch.context() as patch, pytest.raises(Kill):
+        killed_at(patch, 3)
+        train_by_recipe(request, RECIPE)
+    began_in = "bfloat16" if began_with else "off"
+    assert read_run(request.output).recipe["amp"] == began_in
+    assert "no instructions" not in caplog.text
+    has["avx512_bf16"] = not began_with
+    asked_for = {"settings": {"amp": "off" if began_with else "bfloat16"} | request.settings}
+    with pytest.raises(InputError, match=r"recipe\.amp"):
+        train_by_recipe(replace(request, resume=True, **asked_for), RECIPE)
+    used, original = set(), loop.train_step
+
+    def seen(network, optimizer, batch, recipe, *words):
+        used.add(recipe.amp)
+        return original(network, optimizer, batch, recipe, *words)
+
+    monkeypatch.setattr(loop, "train_step", seen)
+    train_by_recipe(replace(request, resume=True), RECIPE)
+    assert used == {began_in}
+    assert ("trains in bfloat16 (amp), for which this CPU has no instructions" in caplog.text) == began_with
+
+
 def test_a_signal_saves_in_the_middle_of_an_epoch_and_is_resumable(home, whole, tmp_path, monkeypatch):
     request = make_request(home, tmp_path / "run")
     original, handler = loop.iterate, signal.getsignal(signal.SIGTERM)

@@ -29,7 +29,7 @@ from utseg.training.record import RUN_FILE, write_run
 from utseg.training.request import TrainRequest
 from utseg.training.run_folder import claim, unfinish
 from utseg.training.state import State, best_checkpoint, latest_checkpoint, new_state, resumed_state
-from utseg.training.step import LossNotFinite, Sums, precision, train_step
+from utseg.training.step import LossNotFinite, Sums, precision, train_step, warn_if_emulated
 from utseg.training.time_limit import fit_run_to_time, keep_to_time
 from utseg.training.validation import Validation, validate
 
@@ -53,6 +53,7 @@ def train(request: TrainRequest, recipe: Recipe, finish: Finish) -> dict[str, fl
         check_same_everywhere(run)
         record, recipe = processes.on_first(lambda: (run.record, run.recipe))
         run = replace(run, record=record, recipe=recipe)
+        warn_if_emulated(recipe.amp, run.device)
         with run.threads, interruptible(one_of_many=processes.size > 1) as interruption:
             run, state = start(run, started, interruption)
             is_complete = state.is_complete

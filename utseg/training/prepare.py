@@ -36,7 +36,7 @@ from utseg.training.processes import Processes
 from utseg.training.recipe import Recipe, apply_settings
 from utseg.training.record import RUN_FILE, InitialWeights, RunRecord, read_run
 from utseg.training.request import TrainRequest
-from utseg.training.step import pinned
+from utseg.training.step import pinned, resolved_amp
 from utseg.training.weights import (
     Fit,
     check_fit,
@@ -108,6 +108,7 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
     device = processes.device(resolve_device(request.device))
     planned = read_plan(request.plan_folder)
     recipe, plan = apply_settings(recipe, planned, request.settings)
+    recipe = recipe.model_copy(update={"amp": resolved_amp(recipe.amp, device)})
     network = planned_task(plan).build("meta")
     check_outputs(network, recipe)
     if request.fit or plan.network_name != planned.network_name or device.type == "cuda":
@@ -246,9 +247,10 @@ def _raw_cases(dataset: Dataset, case_ids: tuple[str, ...]) -> tuple[Case, ...]:
 
 
 def check_same_everywhere(run: Run) -> None:
-    """Raises InputError where the processes of a run do not see the same plan, data and settings."""
-    differs = {"git_revision", "started", "versions", "device"}
-    seen = run.processes.gather(sha256_json(run.record.model_dump(mode="json", exclude=differs)))
+    """Raises InputError where the processes of a run do not see the same plan, data and settings. In which precision, rank 0 says."""
+    differs = dict.fromkeys(("git_revision", "started", "versions", "device"), True)
+    record = run.record.model_dump(mode="json", exclude={**differs, "recipe": {"amp"}})
+    seen = run.processes.gather(sha256_json(record))
     differing = [str(rank) for rank, checksum in enumerate(seen) if checksum != seen[0]]
     if differing:
         raise run.processes.for_all(

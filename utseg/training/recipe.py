@@ -19,6 +19,7 @@ from utseg.settings import Settings, setting_keys, unknown_key, with_settings
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Amp = Literal["auto", "bfloat16", "float16", "off"]
 
 
 class OptimizerSettings(Settings):
@@ -50,7 +51,7 @@ class Recipe(Settings):
     """All of how a network is trained.
 
     `gradient_clip_norm` 0 is no clipping. `amp` "auto" is bfloat16 where the processor computes in it, else float16, with scaled
-    losses, on GPUs that compute in that, else "off", float32. `validate_every` is in epochs.
+    losses, on GPUs that compute in that, else "off", float32; the record of a run has which. `validate_every` is in epochs.
     `save_minutes` is the most that a killed run loses; the end and a signal are always saved.
     `weight_average` is the width of the running average of the weights that is validated and saved in place of the last ones, as a share
     of the training so far (`utseg.training.average`); 0 is none.
@@ -61,7 +62,7 @@ class Recipe(Settings):
     schedule: ScheduleSettings = ScheduleSettings()
     loss: LossSettings = LossSettings()
     gradient_clip_norm: NotNegative = 12.0
-    amp: Literal["auto", "bfloat16", "float16", "off"] = "auto"
+    amp: Amp = "auto"
     validate_every: Annotated[int, Field(ge=1)] = 1
     save_minutes: Positive = 10.0
     weight_average: Annotated[float, Field(ge=0, le=0.28)] = 0.0

@@ -81,12 +81,15 @@ def claim(run: Run, held: ExitStack) -> Run:
 def check_same_run(recorded: RunRecord, wanted: RunRecord, request: TrainRequest) -> None:
     """Raises InputError naming every key in which the run that was started differs from the one that is asked for.
 
-    The timetable (epochs, validation) is the recorded one, which `--max-time` may have set; to ask for another one is a difference.
+    The timetable (epochs, validation) is the recorded one, which `--max-time` may have set, and so is the precision, which the processor
+    may have set; to ask for another one is a difference.
     """
     free = set(MAY_DIFFER)
     free |= {key for key in TIMETABLE if not (key == "epochs" and request.epochs)}
     if "validate_every" in request.settings:
         free.remove("recipe.validate_every")
+    if request.settings.get("amp", "auto") == "auto":
+        free.add("recipe.amp")
     before, now = (dict(_flat(record.model_dump(mode="json"))) for record in (recorded, wanted))
     differing = [
         key

@@ -1,5 +1,6 @@
 """One training step: forward, loss, its check, backward, clipping, update. The precision that it runs in is decided here too."""
 
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -11,12 +12,14 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from utseg.augment.loader import Batch
-from utseg.device import Precision, best_precision, computing_in, to_device
+from utseg.device import Precision, best_precision, computing_in, has_instructions, to_device
 from utseg.errors import UtsegError
 from utseg.inference.windows import is_out_of_memory
 from utseg.networks.layers.synchronised_norm import Total
 from utseg.networks.losses import training_loss
-from utseg.training.recipe import Recipe
+from utseg.training.recipe import Amp, Recipe
+
+logger = logging.getLogger("utseg")
 
 
 class LossNotFinite(UtsegError):
@@ -52,23 +55,37 @@ class Sums:
             self.terms[name] = self.terms.get(name, 0.0) + value
 
 
-def training_precision(amp: str, device: torch.device) -> Precision:
-    """What a network is trained in by the recipe's `amp`. "auto": the best, and float16 on GPUs that have it and no bfloat16."""
+def resolved_amp(amp: Amp, device: torch.device) -> Amp:
+    """What "auto" is on the device: the best, and float16 on GPUs that have it and no bfloat16. Anything else as it is."""
     if amp != "auto":
-        precisions: dict[str, Precision] = {"off": "float32", "bfloat16": "bfloat16", "float16": "float16"}
-        return precisions[amp]
-    best = best_precision(device)
-    if best == "float32" and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0):
-        return "float16"  # since Volta
-    return best
+        return amp
+    if best_precision(device) == "bfloat16":
+        return "bfloat16"
+    return "float16" if device.type == "cuda" and has_instructions("float16", device) else "off"
 
 
-def precision(amp: str, device: torch.device) -> AbstractContextManager[object]:
+def training_precision(amp: Amp, device: torch.device) -> Precision:
+    """What a network is trained in by the recipe's `amp`."""
+    precisions: dict[Amp, Precision] = {"off": "float32", "bfloat16": "bfloat16", "float16": "float16"}
+    return precisions[resolved_amp(amp, device)]
+
+
+def warn_if_emulated(amp: Amp, device: torch.device) -> None:
+    """In the log: the device trains more slowly so than in float32."""
+    chosen = training_precision(amp, device)
+    if not has_instructions(chosen, device):
+        words = (
+            "the run trains in %s (amp), for which this %s has no instructions: it is slower than in float32"
+        )
+        logger.warning(words, chosen, "GPU" if device.type == "cuda" else "CPU")
+
+
+def precision(amp: Amp, device: torch.device) -> AbstractContextManager[object]:
     """The context that the network runs in, by the recipe's `amp`."""
     return computing_in(training_precision(amp, device), device)
 
 
-def make_scaler(amp: str, device: torch.device) -> GradScaler | None:
+def make_scaler(amp: Amp, device: torch.device) -> GradScaler | None:
     """What scales the loss in float16, in which small gradients would be 0; None in other precisions."""
     return GradScaler(device.type) if training_precision(amp, device) == "float16" else None
 
@@ -96,18 +113,30 @@ def train_step(
     Raises LossNotFinite, before a weight is changed, where the loss or the gradient is not finite. With a `scaler` a gradient that is not
     may be too large for float16: then the step is left out, its norm is not finite, and the next losses are scaled less.
     """
-    image_BCHW, target_BHW = (to_device(array, device) for array in (batch.image_BCHW, batch.label_BHW))
     try:
-        with precision(recipe.amp, device):
-            outputs: Tensor | Sequence[Tensor] = network(image_BCHW)
-        loss, terms = training_loss(outputs, target_BHW, recipe.loss, total_of_parts(total))
-        optimizer.zero_grad(set_to_none=True)
-        (scaler.scale(loss) if scaler else loss).backward()
+        return _step(network, optimizer, batch, recipe, device, total, scaler)
     except RuntimeError as error:
         ours = in_words(error, device, batch)
         if ours is None:
             raise
         raise ours from None
+
+
+def _step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    recipe: Recipe,
+    device: torch.device,
+    total: Total | None,
+    scaler: GradScaler | None,
+) -> tuple[float, dict[str, float], float]:
+    image_BCHW, target_BHW = (to_device(array, device) for array in (batch.image_BCHW, batch.label_BHW))
+    with precision(recipe.amp, device):
+        outputs: Tensor | Sequence[Tensor] = network(image_BCHW)
+    loss, terms = training_loss(outputs, target_BHW, recipe.loss, total_of_parts(total))
+    optimizer.zero_grad(set_to_none=True)
+    (scaler.scale(loss) if scaler else loss).backward()
     if total is not None:
         add_gradients(network.parameters(), total)
     if scaler:
@@ -115,12 +144,14 @@ def train_step(
     limit = recipe.gradient_clip_norm or math.inf
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
     values = read(torch.stack([loss.detach(), norm.detach(), *terms.values()]))
-    if math.isfinite(values[0]) and math.isfinite(values[1]):
-        optimizer.step()
-    elif not scaler or not math.isfinite(values[0]) or scaler.get_scale() < 1:
+    if not math.isfinite(values[0]):
         optimizer.zero_grad(set_to_none=True)
-        what = "loss" if not math.isfinite(values[0]) else "gradient of the loss"
-        raise LossNotFinite(f"the {what} is not finite ({values[0]:g})")
+        raise LossNotFinite(f"the loss is not finite ({values[0]:g})")
+    if math.isfinite(values[1]):
+        optimizer.step()
+    elif not scaler or scaler.get_scale() < 1:
+        optimizer.zero_grad(set_to_none=True)
+        raise LossNotFinite(f"the norm of the gradient of the loss is not finite ({values[1]:g})")
     if scaler:
         scaler.update()
     return values[0], dict(zip(terms, values[2:], strict=True)), values[1]
