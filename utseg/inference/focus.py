@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, find_objects, gaussian_filter, label
 
-Pixels = tuple[int, int]
+from utseg.inference.views import Pixels
+
 EVERY = 3
 """The first look is at every third slice: neighbours show the same structures at the same place."""
 SPREAD = 1 / 8
