@@ -188,6 +188,23 @@ def test_parts_of_other_models_are_not_joined(cases, tmp_path, caplog):
     assert not list(out.glob("prediction.part*"))
 
 
+def test_parts_in_unlike_precisions_are_not_joined_and_the_last_one_says_why(cases, whole, tmp_path, caplog):
+    out = tmp_path / "out"
+    predict(cases, out, ALL[0], precision="bfloat16")
+    for part in ALL[1:]:
+        predict(cases, out, part, precision="float32")
+    said = [line for line in caplog.messages if "such parts are not joined" in line]
+    assert len(said) == 2  # of parts 2 and 3
+    assert said[-1].startswith(
+        f"{out}: prediction.part-1-of-3.json computed in bfloat16, this part in float32"
+    )
+    assert said[-1].endswith("predict all parts with the same --precision")
+    assert "made in bfloat16, not in float32 (see --precision); those that stay" in caplog.text
+    caplog.clear()
+    predict(cases, out, ALL[0], precision="float32", resume=True)
+    assert files_of(out) == whole and "not joined" not in caplog.text
+
+
 def test_who_may_work_beside_whom(cases, tmp_path):
     out = tmp_path / "out"
     with folder_lock(out), pytest.raises(FolderBusy):

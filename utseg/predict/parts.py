@@ -116,9 +116,16 @@ def recorded_cases(folder: Path, provenance: PredictionRecord) -> dict[str, Pred
         if record.same_provenance(provenance):
             cases |= record.cases
         else:
-            text = "%s: the masks that it lists were made by other models or settings; those that stay will be on no record"
-            logger.warning(text, path)
+            unlike = "by other models or settings"
+            if record.differs_in_precision_only(provenance):
+                unlike = f"{_in_precisions(record)}, not {_in_precisions(provenance)} (see --precision)"
+            text = "%s: the masks that it lists were made %s; those that stay will be on no record"
+            logger.warning(text, path, unlike)
     return cases
+
+
+def _in_precisions(record: PredictionRecord) -> str:
+    return f"in {' and '.join(dict.fromkeys(record.precisions))}"
 
 
 def _records(folder: Path) -> list[tuple[Path, PredictionRecord]]:
@@ -160,6 +167,7 @@ def join_parts(
             if missing:
                 text = "not all parts have finished in %s: %s; the last one writes %s"
                 logger.info(text, folder, listing(missing), PREDICTION_FILE)
+                _warn_of_unlike_precisions(folder, provenance)
                 return False
             joined = provenance.model_copy(update={"cases": dict(sorted(cases.items()))})
             write_record(joined, folder)
@@ -171,3 +179,16 @@ def join_parts(
     text = "all %d parts have finished: %s lists %d masks"
     logger.info(text, len(parts), folder / PREDICTION_FILE, len(cases))
     return True
+
+
+def _warn_of_unlike_precisions(folder: Path, provenance: PredictionRecord) -> None:
+    """In the log: the finished parts that keep all from being joined, since a processor of another kind chose another precision."""
+    unlike = [
+        (path.name, record)
+        for path, record in _records(folder)
+        if path.name != PREDICTION_FILE and record.differs_in_precision_only(provenance)
+    ]
+    if unlike:
+        text = "%s: %s computed %s, this part %s, and such parts are not joined; predict all parts with the same --precision"
+        names, (_, first) = [name for name, _ in unlike], unlike[0]
+        logger.warning(text, folder, listing(names), _in_precisions(first), _in_precisions(provenance))

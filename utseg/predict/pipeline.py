@@ -232,7 +232,7 @@ def _group_probabilities(
             device=device,
             step_size=plan.step_size,
             focus=plan.focus,
-            precision=record.models[0].precision,
+            precision=record.precisions[0],
             views=record.test_time_augmentation.within(plan.augmentation).views(
                 plan.preprocessing.spacing_yx_mm
             ),

@@ -84,6 +84,20 @@ class PredictionRecord(Settings):
         keys = ("models", "labels", "channel_names", "test_time_augmentation", "postprocessing")
         return all(getattr(self, key) == getattr(other, key) for key in keys)
 
+    def differs_in_precision_only(self, other: "PredictionRecord") -> bool:
+        """Whether both would describe masks by the same models, used in the same way, had they computed in one precision."""
+
+        def in_float32(record: PredictionRecord) -> PredictionRecord:
+            models = tuple(use.model_copy(update={"precision": "float32"}) for use in record.models)
+            return record.model_copy(update={"models": models})
+
+        return self.precisions != other.precisions and in_float32(self).same_provenance(in_float32(other))
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """What each model computed in."""
+        return tuple(use.precision for use in self.models)
+
 
 def versions_of(*packages: str) -> dict[str, str]:
     """Versions of Python and of what made the masks."""
