@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Precision = Literal["float32", "bfloat16", "float16"]
+TO_PREDICT_IN: tuple[Precision, ...] = ("float32", "bfloat16")
+"""What `utseg_predict` offers: float16, whose range is small, needs the scaling that training has."""
 
 
 def resolve_device(name: str) -> "torch.device":

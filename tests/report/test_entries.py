@@ -2,16 +2,20 @@
 
 import hashlib
 import json
+import shlex
 import shutil
 
 import pytest
 from made_scores import write_scores
 from tiny_models import make_plan
 
+from utseg.commands.predict import make_predict_parser
 from utseg.errors import CaseErrors
+from utseg.files import sha256_json
 from utseg.home import Home
 from utseg.planning.task import for_network
-from utseg.report.entries import find_entries, group_columns
+from utseg.predict.record import PredictionRecord
+from utseg.report.entries import Entry, Scores, find_entries, group_columns, read_one_run
 from utseg.report.scores.provenance import commands, plan_tables, training_table
 from utseg.training.record import RunRecord, write_run
 
@@ -112,6 +116,43 @@ def test_a_plan_shows_its_reasons_once_and_the_commands_what_the_user_set(tmp_pa
     assert lines[0] == "utseg_plan_and_preprocess -d Tiny -pl auto --set batch_size=4"
     assert "utseg_train 2d fold1 -d Tiny -m UTNet -pl auto --epochs 2 --seed 3" in lines
     assert lines[-1] == "utseg_report x" and len(lines) == 4
+
+
+@pytest.mark.parametrize(
+    ("uses", "expected"),
+    [
+        ([{"focus": True}, {"focus": True}], ["--precision", "float32"]),
+        ([{}, {}], ["--precision", "float32"]),
+        ([{"focus": True}, {}], ["--precision", "float32"]),
+        ([{"step_size": 0.75}, {"step_size": 0.75}], ["--step-size", "0.75", "--precision", "float32"]),
+        ([{"plan_sha256": "0"}, {"plan_sha256": "1"}], ["--step-size", "0.5", "--precision", "float32"]),
+        ([{"precision": "bfloat16"}, {"precision": "bfloat16"}], ["--precision", "bfloat16"]),
+        ([{"precision": "bfloat16"}, {}], []),
+        ([{"precision": "float16"}, {"precision": "float16"}], []),
+    ],
+    ids=["focus", "planned", "unlike", "asked for", "plans unknown", "bfloat16", "of both kinds", "float16"],
+)
+def test_the_command_that_makes_the_masks_again_is_one_that_is_accepted(tmp_path, uses, expected):
+    folders = [make_run(tmp_path / model / "fold0", "fold0") for model in ("UNet", "UTNet")]
+    runs = tuple(read_one_run(folder) for folder in folders)
+    models = [
+        {"name": f"Tiny/auto_2d/{run.record.model}/fold0", "network": run.record.model, "weights_sha256": "0"}
+        | {"plan_sha256": sha256_json(run.record.plan.model_dump(mode="json"))}
+        | use
+        for run, use in zip(runs, uses, strict=True)
+    ]
+    record = PredictionRecord.model_validate(
+        {"models": models, "labels": {"LV": 1}, "channel_names": ("c",), "versions": {}, "device": "cpu"}
+        | {"test_time_augmentation": {}, "cases": {}}
+    )
+    scores = Scores(tmp_path / "scores", [], {}, None, record, tmp_path / "masks", "0")
+    (line,) = [
+        shlex.split(each)[1:]
+        for each in commands([Entry("both", (scores,), runs)], "utseg_report x")
+        if each.startswith("utseg_predict")
+    ]
+    assert line[line.index("--no-tta") + 1 :] == expected
+    assert make_predict_parser().parse_args(line).dataset == "Tiny"
 
 
 def test_group_columns_are_those_that_tell_cases_apart_each_once(tmp_path, home):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from utseg.commands.cli import chosen_runs, cluster_of, home_of, run
 from utseg.commands.options import Parser, share
+from utseg.device import TO_PREDICT_IN
 from utseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def make_predict_parser() -> Parser:
     parser.flag("--save-entropy", entropy)
     parser.device()
     parser.value(
-        "--precision", "precision", "NAME", precision, choices=("auto", "float32", "bfloat16"), default="auto"
+        "--precision", "precision", "NAME", precision, choices=("auto", *TO_PREDICT_IN), default="auto"
     )
     parser.flag("--resume", resume)
     parser.value("--part", "part", "I/N", part)

@@ -9,8 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from utseg.device import TO_PREDICT_IN
 from utseg.evaluate.tables import NOTHING, Table, duration_text, number
+from utseg.files import sha256_json
 from utseg.home import plan_folder_name, plan_name, planner_words
+from utseg.planning.plan import Plan
+from utseg.predict.record import PredictionRecord
 from utseg.report.entries import Entry, Run, Scores
 from utseg.training.record import RunRecord
 
@@ -134,7 +138,7 @@ def commands(entries: Sequence[Entry], this_command: str) -> list[str]:
         for run in entry.runs:
             lines += _training_commands(run.record)
         for scores in entry.scores:
-            lines += _scoring_commands(scores)
+            lines += _scoring_commands(scores, [run.record.plan for run in entry.runs])
     return [*dict.fromkeys(map(shlex.join, lines)), this_command]
 
 
@@ -152,8 +156,8 @@ def _training_commands(record: RunRecord) -> list[list[str]]:
     return [prepare, train]
 
 
-def _scoring_commands(scores: Scores) -> list[list[str]]:
-    """How the masks were made and scored; nothing for a run's own validation.
+def _scoring_commands(scores: Scores, plans: Sequence[Plan]) -> list[list[str]]:
+    """How the masks were made and scored; nothing for a run's own validation. `plans`: those that are known of the models.
 
     Masks whose record has names that are not those of a results folder are only scored.
     """
@@ -172,10 +176,23 @@ def _scoring_commands(scores: Scores) -> list[list[str]]:
     predict = ["utseg_predict", "-i", "IMAGES", "-o", str(masks), "-d", dataset, "-m", *models]
     predict += ["-pl", plan_name(plan), "-f", *folds]
     predict += [] if record.test_time_augmentation.mirror_axes else ["--no-tta"]
-    use = record.models[0]
-    predict += [] if use.focus else ["--step-size", f"{use.step_size:g}"]
-    predict += ["--precision", use.precision]
-    return [predict, evaluate]
+    return [[*predict, *_window_words(record, plans), *_precision_words(record)], evaluate]
+
+
+def _window_words(record: PredictionRecord, plans: Sequence[Plan]) -> list[str]:
+    """`--step-size` where all models had windows everywhere in the same steps, and not since their plans say so."""
+    known = {sha256_json(plan.model_dump(mode="json")): (plan.focus, plan.step_size) for plan in plans}
+    used = {(use.focus, use.step_size) for use in record.models}
+    planned = {known.get(use.plan_sha256) for use in record.models}
+    if len(used) > 1 or used == planned:
+        return []
+    ((focus, step_size),) = used
+    return [] if focus else ["--step-size", str(step_size)]
+
+
+def _precision_words(record: PredictionRecord) -> list[str]:
+    used = {use.precision for use in record.models}
+    return ["--precision", *used] if len(used) == 1 and used <= {*TO_PREDICT_IN} else []
 
 
 def leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
