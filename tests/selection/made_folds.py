@@ -64,6 +64,15 @@ def add_fold(home: Path, model: str, fold: int, *, seed: int = 0, planner: str =
     return folder
 
 
+def validated_in(run: Path, precision: str) -> None:
+    """Has a run's validation say that it computed in another precision."""
+
+    def change(record: dict[str, Any]) -> None:
+        record["models"][0]["precision"] = precision
+
+    edit_json(run / "validation" / "prediction.json", change)
+
+
 def edit_json(path: Path, change) -> None:
     """Rewrites a JSON file after `change` has been at its content."""
     value = json.loads(path.read_text())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from made_folds import make_folds
+from made_folds import make_folds, validated_in
 from tiny_models import make_plan
 from torch import Tensor, nn
 
@@ -156,6 +156,19 @@ def test_an_earlier_choice_which_measured_none_mirrors_as_training_did(noisy, tm
     del content["augmentation"]
     (tmp_path / "best.json").write_text(json.dumps(content))
     assert best_augmentation(read_best(tmp_path)) == AS_MIRRORED_IN_TRAINING
+
+
+def test_views_are_tried_in_the_precision_of_the_validation(noisy, tmp_path):
+    home = Path(shutil.copytree(noisy, tmp_path / "home"))
+    for fold in ("fold0", "fold1"):
+        validated_in(results(home) / "auto_2d/UNet" / fold, "bfloat16")
+    assert find(home, "--quiet") == 0
+    tried = list((results(home) / "selection/tta/auto_2d-UNet").glob("*/fold*"))
+    assert len(tried) == 3 * 2
+    assert {read_record(made).precisions for made in tried} == {("bfloat16",)}
+    validated_in(results(home) / "auto_2d/UNet/fold0", "float32")
+    assert find(home, "--quiet") == 0
+    assert {read_record(made).precisions for made in tried} == {("float32",)}
 
 
 def test_fewer_subjects_if_wanted_and_none(noisy, tmp_path, capfd):

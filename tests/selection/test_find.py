@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from made_folds import FOLDS, SUBJECTS, add_fold, edit_json
+from made_folds import FOLDS, SUBJECTS, add_fold, edit_json, validated_in
 
 from utseg.commands.find_best_configuration import main
 from utseg.errors import ArtefactError
@@ -299,3 +299,30 @@ def test_a_pair_is_made_anew_when_a_member_was_trained_again(home):
     assert find(home, "--quiet") == 0
     again = {mask for mask in masks if mask.stat().st_mtime_ns != stamps[mask]}
     assert again == {mask for mask in masks if mask.parent.name == "fold1"}
+
+
+def test_a_pair_is_predicted_in_the_precision_of_each_validation(home, monkeypatch):
+    assert find(home, "--quiet") == 0
+    masks = sorted(results(home).rglob("selection/pairs/*/fold*/*.nii.gz"))
+    stamps = {mask: mask.stat().st_mtime_ns for mask in masks}
+    validated_in(results(home) / "auto_2d/UNet/fold1", "bfloat16")
+    assert find(home, "--quiet") == 0
+    again = {mask for mask in masks if mask.stat().st_mtime_ns != stamps[mask]}
+    assert again == {mask for mask in masks if mask.parent.name == "fold1"}
+    (made,) = results(home).glob("selection/pairs/*/fold1")
+    assert {use.network: use.precision for use in read_record(made).models} == {
+        "UNet": "bfloat16",
+        "UTNet": "float32",
+    }
+    monkeypatch.setattr("utseg.predict.pipeline.predict_cases", None)
+    assert find(home, "--quiet") == 0
+
+
+def test_a_validation_in_other_windows_than_planned_is_none(home, capfd):
+    def everywhere(record):
+        record["models"][0]["step_size"] = 0.75
+
+    edit_json(results(home) / "auto_2d/UNet/fold0/validation/prediction.json", everywhere)
+    assert find(home, "--quiet") == 1
+    (line,) = errors(capfd)
+    assert "not what prediction.json says" in line

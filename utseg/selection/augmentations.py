@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from utseg.case import Case
+from utseg.device import Precision
 from utseg.evaluate.compare import ALPHA, LEAST_SUBJECTS
 from utseg.evaluate.subjects import Floats, Interval, bootstrap_interval, subject_scores
 from utseg.inference.views import (
@@ -101,6 +102,12 @@ class AugmentedMasks:
     def all_runs(self) -> tuple[FoldRun, ...]:
         """The runs of all folds that held somebody back."""
         return tuple(run for fold in self.work.comparable.cases for run in self.runs(fold))
+
+    @cached_property
+    def precision(self) -> Precision:
+        """What the runs' validations computed in; float32 where they differ, as models predict in one together."""
+        first, *others = dict.fromkeys(run.precision for run in self.all_runs)
+        return "float32" if others else first
 
     def is_as_validated(self, tta: TestTimeAugmentation) -> bool:
         """Whether the runs' validation, and pairs, were predicted just so."""
@@ -194,7 +201,14 @@ def _predict_missing(
     for fold, some in cases.items():
         for tta in wanted:
             if not masks.is_as_validated(tta) and (
-                absent := missing(masks.folder(tta, fold), masks.runs(fold), some, masks.work.inputs, tta=tta)
+                absent := missing(
+                    masks.folder(tta, fold),
+                    masks.runs(fold),
+                    some,
+                    masks.work.inputs,
+                    tta=tta,
+                    precision=masks.precision,
+                )
             ):
                 todo.setdefault(fold, []).append((tta, absent))
     parts = sum(map(len, todo.values()))
@@ -206,7 +220,12 @@ def _predict_missing(
             for tta, absent in of_fold:
                 with quietly():
                     predict_cases(
-                        absent, models, masks.folder(tta, fold), tta=tta, workers=masks.work.request.workers
+                        absent,
+                        models,
+                        masks.folder(tta, fold),
+                        tta=tta,
+                        precision=masks.precision,
+                        workers=masks.work.request.workers,
                     )
                 advance()
 

@@ -1,4 +1,4 @@
-"""Find the out-of-fold masks that are there, by weights, views and images, and make those of pairs of models.
+"""Find the out-of-fold masks that are there, by weights, windows, precision, views and images, and make those of pairs of models.
 
 The masks of a pair are of the mean of both models' probabilities, each of the fold that held the case back. They stay in
 `selection/pairs/A+B/FOLD/` with their `prediction.json`, and are not made again as long as images, weights and masks are those on record.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utseg.case import Case
+from utseg.device import Precision
 from utseg.errors import ArtefactError
 from utseg.files import sha256
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation
@@ -107,15 +108,25 @@ def missing(
     inputs: Mapping[str, Mapping[str, str]],
     suffix: str = MASK_SUFFIX,
     tta: TestTimeAugmentation = AS_MIRRORED_IN_TRAINING,
+    precision: Precision | None = None,
 ) -> list[Case]:
-    """The cases whose file is not there, whole, and by the runs' weights, shown such views, from the image that is there now."""
+    """The cases whose file is not there, whole, and by the runs' weights, shown such views, from the image that is there now.
+
+    They are to be made in the windows of the runs' plans, and in `precision`; None: each run in that of its validation.
+    """
     record = read_record(folder)
-    trained = [run.record.plan.augmentation for run in runs]
+    plans = [run.record.plan for run in runs]
     if (
         record is None
-        or sorted(model.weights_sha256 for model in record.models)
-        != sorted(run.weights_sha256 for run in runs)
-        or any(record.test_time_augmentation.within(each) != tta.within(each) for each in trained)
+        or sorted((use.weights_sha256, use.focus, use.step_size, use.precision) for use in record.models)
+        != sorted(
+            (run.weights_sha256, plan.focus, plan.step_size, precision or run.precision)
+            for run, plan in zip(runs, plans, strict=True)
+        )
+        or any(
+            record.test_time_augmentation.within(plan.augmentation) != tta.within(plan.augmentation)
+            for plan in plans
+        )
     ):
         return list(cases)
 
@@ -191,7 +202,12 @@ def _join_part(pairs: Sequence[PairOfModels], fold: str, cases: Sequence[Case], 
                 folders[model] = work.folder / PROBABILITIES / run.name.replace("/", "-")
                 loaded = load_runs((run,), work.device)
                 predict_cases(
-                    of_run, loaded, folders[model], save_probabilities=True, workers=work.request.workers
+                    of_run,
+                    loaded,
+                    folders[model],
+                    precision=run.precision,
+                    save_probabilities=True,
+                    workers=work.request.workers,
                 )
         for pair, absent in todo.items():
             ensemble_folders(

@@ -1,22 +1,32 @@
 """The trained models of a dataset that can be compared: networks × plans with finished cross-validation folds, and whom they held back.
 
-Only `run.json` and checksums are read here. Whether the folds are honest is checked elsewhere (`leakage.py`).
+Only records and checksums are read here. Whether the folds are honest is checked elsewhere (`leakage.py`).
 """
 
 import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from utseg.case import Case, Dataset
+from utseg.device import Precision
 from utseg.errors import InputError, listing
 from utseg.files import sha256
 from utseg.home import check_name, plan_folder_name, split_plan_name
 from utseg.labels import match_labels
 from utseg.planning.memory import forward_gmac
 from utseg.planning.task import planned_task
-from utseg.training.record import RUN_FILE, WEIGHTS_FILE, RunRecord, is_finished, read_run
+from utseg.predict.record import read_record
+from utseg.training.record import (
+    RUN_FILE,
+    VALIDATION_FOLDER,
+    WEIGHTS_FILE,
+    RunRecord,
+    is_finished,
+    read_run,
+)
 
 logger = logging.getLogger("utseg")
 FOLD = re.compile(r"fold\d+")
@@ -57,6 +67,12 @@ class FoldRun:
     def name(self) -> str:
         """PLAN_2d/MODEL/FOLD, below `results/NAME`."""
         return "/".join(self.folder.parts[-3:])
+
+    @cached_property
+    def precision(self) -> Precision:
+        """What its validation computed in, as what is compared with that has to. float32 where that is not on record."""
+        record = read_record(self.folder / VALIDATION_FOLDER)
+        return next(iter(record.precisions), "float32") if record else "float32"
 
     @property
     def gmac(self) -> float:
