@@ -4,8 +4,9 @@
     python benchmarks/windows.py RUN_FOLDER RAW_FOLDER --all        # of another dataset, whose labels have the same names
 
 Windows everywhere in steps of .5, .75 and 1, one window as large as the slice, and the one window that a first look finds (`focus`), all
-on the same volumes in turns, on one thread, without other views. Scores are native: means over subjects, and paired differences from steps
-of .5 with bootstrap intervals over subjects. Seconds are CPU seconds of the network, a slice.
+on the same volumes in turns, on one thread, without other views. Scores are native: means over subjects, and paired differences from the
+first way and precision asked for, with bootstrap intervals over subjects; a label that neither mask has does not count. Seconds are CPU
+seconds of the network, a slice.
 """
 
 import argparse
@@ -113,16 +114,16 @@ def report(scores, seconds, slices: int, names: list[str]) -> None:
     means = {
         way: np.array([np.nanmean(of[s], axis=0) for s in subjects]) for way, of in scores.items()
     }  # (S, 2, L)
-    first = next(iter(means.values()))[:, 0].mean(1)
+    first_S = np.nanmean(next(iter(means.values()))[:, 0], 1)
     draws = rng.integers(0, len(subjects), (RESAMPLES, len(subjects)))
     print(f"{len(subjects)} subjects, {slices} slices; labels {', '.join(names)}")
     for (way, precision), mean_SKL in means.items():
-        dice_S = mean_SKL[:, 0].mean(1)
-        difference_S = dice_S - first
-        low, high = np.percentile(difference_S[draws].mean(1), (2.5, 97.5))
+        dice_S = np.nanmean(mean_SKL[:, 0], 1)
+        difference_S = dice_S - first_S
+        low, high = np.nanpercentile(np.nanmean(difference_S[draws], 1), (2.5, 97.5))
         per_label = np.nanmean(mean_SKL, 0)
         print(
-            f"{way}, {precision}: Dice {dice_S.mean():.4f} ({difference_S.mean():+.4f}, {low:+.4f} … {high:+.4f}), "
+            f"{way}, {precision}: Dice {np.nanmean(dice_S):.4f} ({np.nanmean(difference_S):+.4f}, {low:+.4f} … {high:+.4f}), "
             f"of labels {np.round(per_label[0], 3)}, HD95 mm {np.round(per_label[1], 1)}, "
             f"mean {np.nanmean(mean_SKL[:, 1]):.1f}; {seconds[way, precision] / slices:.3f} s a slice"
         )
