@@ -173,8 +173,8 @@ def compiled(device: torch.device) -> list[Row]:
 
 
 def folds(runs: Path) -> list[Row]:
-    """Dice of each run's held-back subjects at native resolution, and how fast it trained."""
-    rows = []
+    """Dice of each run's held-back subjects at native resolution, and how fast it trained. `runs`: results/DATASET/PLAN_2d/MODEL."""
+    rows, dataset = [], runs.parts[-3]
     for folder in sorted(runs.iterdir()):
         summary = json.loads((folder / "validation" / "summary.json").read_text())
         log = [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
@@ -183,7 +183,16 @@ def folds(runs: Path) -> list[Row]:
         speed = sum(line["slices"] for line in log) / spent_s
         wait = sum(line["data_wait_seconds"] for line in log) / spent_s
         steps = {"iterations": log[-1]["iteration"], "skipped": sum(line["skipped_steps"] for line in log)}
-        rows.append({"fold": folder.name, **dice, **steps, "images/s": speed, "share waited for data": wait})
+        rows.append(
+            {
+                "dataset": dataset,
+                "fold": folder.name,
+                **dice,
+                **steps,
+                "images/s": speed,
+                "share waited for data": wait,
+            }
+        )
     return rows
 
 
@@ -211,6 +220,8 @@ def main() -> None:
     parser.add_argument("--runs", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
+    if not network_names():
+        sys.exit("no network is there to be measured: utseg is not installed (pip install --no-deps .)")
     device, file = torch.device(given.device), given.out / "gpu.json"
     figures = json.loads(file.read_text()) if file.is_file() else {}
     on_device = {"parity": parity, "speed": speed, "compiled": compiled}
