@@ -6,6 +6,7 @@ import shutil
 import signal
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from utseg.evaluate.summary import summarise
 from utseg.files import write_json
 from utseg.trainer import train_by_recipe
 from utseg.training import checkpoint, loop, step, time_limit
+from utseg.training.prepare import check_same_everywhere
 from utseg.training.record import is_finished, read_run, read_weights
 
 SAVED_AT_ONCE = {"save_minutes": 1e-5}
@@ -251,6 +253,23 @@ def test_a_run_goes_on_in_the_precision_that_it_began_in_on_another_processor(
     train_by_recipe(replace(request, resume=True), RECIPE)
     assert used == {began_in}
     assert ("trains in bfloat16 (amp), for which this CPU has no instructions" in caplog.text) == began_with
+
+
+def test_processors_of_another_kind_may_train_one_run_in_the_precision_of_the_first(whole):
+    record = read_run(whole[0])
+    seen = []
+
+    def alike(**changes):
+        changed = record.model_copy(update={"recipe": record.recipe | changes})
+        check_same_everywhere(SimpleNamespace(record=changed, processes=SimpleNamespace(gather=gather)))
+        return seen[-1] == seen[0]
+
+    def gather(value):
+        seen.append(value)
+        return [value]
+
+    assert alike() and alike(amp="bfloat16")
+    assert not alike(gradient_clip_norm=1.0)
 
 
 def test_a_signal_saves_in_the_middle_of_an_epoch_and_is_resumable(home, whole, tmp_path, monkeypatch):
