@@ -58,3 +58,26 @@ def test_a_plan_of_the_other_configuration_is_named(tmp_path):
         InputError, match=r"auto_2\.5d: no plan .*\(plans there: cpu_2\.5d\); .* -pl auto -c 2\.5d"
     ):
         choose_plan_folder(tmp_path, "auto_2.5d", "2.5d")
+
+
+@pytest.mark.parametrize("name", ["27", "027", "ACDC", "Dataset027_ACDC"])
+def test_a_dataset_is_found_by_nnunets_number_and_name(tmp_path, name):
+    for folder in ("Dataset027_ACDC", "Dataset127_MnM", "Task09_Spleen"):
+        (tmp_path / folder).mkdir()
+    home = Home(tmp_path, tmp_path, tmp_path)
+    assert home.raw_dataset(name) == ("Dataset027_ACDC", tmp_path / "Dataset027_ACDC")
+    assert home.raw_dataset("9")[0] == "Task09_Spleen"
+    with pytest.raises(InputError, match="no raw dataset called '7'"):
+        home.raw_dataset("7")
+
+
+def test_a_name_that_means_several_datasets_lists_them(tmp_path):
+    for folder in ("Dataset027_ACDC", "Dataset028_ACDC", "Dataset027_Other"):
+        (tmp_path / folder).mkdir()
+    home = Home(tmp_path, tmp_path, tmp_path)
+    with pytest.raises(UsageError, match="Dataset027_ACDC, Dataset027_Other; write the whole name"):
+        home.raw_dataset("27")
+    with pytest.raises(UsageError, match="Dataset027_ACDC, Dataset028_ACDC"):
+        home.raw_dataset("ACDC")
+    (tmp_path / "ACDC").mkdir()
+    assert home.raw_dataset("ACDC")[0] == "ACDC"

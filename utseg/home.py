@@ -17,6 +17,7 @@ DEFAULT_PLANNER = "auto"
 PLAN_FILE = "plan.json"
 Configuration = Literal["2d", "2.5d"]
 CONFIGURATIONS: tuple[Configuration, ...] = get_args(Configuration)
+NUMBERED = re.compile(r"(?:Dataset|Task)(\d+)_(.+)")
 QUOTES = "\"'"
 
 
@@ -42,7 +43,7 @@ class Home:
         return cls(*((named(f"UTSEG_{name.upper()}") or root / name).absolute() for name in names))
 
     def raw_dataset(self, name: str | None) -> tuple[str, Path]:
-        """Name and folder of a raw dataset; without a name, of the only one there."""
+        """Name and folder of a raw dataset; without a name, of the only one there. Dataset027_ACDC is found as 27 and as ACDC, too."""
         return _choose(self.raw, name, "raw dataset", "put it there, or name another --home")
 
     def preprocessed_dataset(self, name: str | None) -> tuple[str, Path]:
@@ -150,6 +151,14 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
+def _is_numbered(folder: str, name: str) -> bool:
+    """Whether a folder is called as nnU-Net's (Dataset027_ACDC) or the Decathlon's (Task09_Spleen), and the name is its number or end."""
+    numbered = NUMBERED.fullmatch(folder)
+    return numbered is not None and (
+        name == numbered[2] or (name.isdecimal() and int(name) == int(numbered[1]))
+    )
+
+
 def _choose(
     root: Path, name: str | None, what: str, advice: str, holds: tuple[str, ...] = ()
 ) -> tuple[str, Path]:
@@ -169,6 +178,13 @@ def _choose(
         check_name(name, what)
         if name in there:
             return name, root / name
+        meant = [entry for entry in there if _is_numbered(entry, name)]
+        if len(meant) == 1:
+            return meant[0], root / meant[0]
+        if meant:
+            raise UsageError(
+                f"{what} {name!r}: several are meant by it: {', '.join(meant)}; write the whole name"
+            )
         require_no_broken_link(root / name)
         found = f"found there: {', '.join(there)}" if there else "nothing is there"
         raise InputError(f"{root / name}: no {what} called {name!r} ({found}); {advice}")

@@ -96,6 +96,23 @@ def test_a_dry_run_shows_every_value_and_writes_nothing(home):
     assert tree(home) == before and not (home / "preprocessed" / "MnM").exists()
 
 
+def test_fingerprint_then_plan_then_slices(home):
+    words = ("-d", "MnM", "-pl", "cpu", "-np", "1")
+    folder = home / "preprocessed" / "MnM"
+    result = run_here(NAME, *words, "--fingerprint-only", home=home)
+    assert result.returncode == 0, result.stderr
+    assert "looked at 6 cases" in result.stdout and "batch_size" not in result.stdout
+    assert [path.name for path in folder.iterdir() if path.suffix] == ["fingerprint.json"]
+    result = run_here(NAME, *words, "--plan-only", home=home)
+    assert result.returncode == 0, result.stderr
+    assert "without --plan-only" in result.stdout and "batch_size" in result.stdout
+    assert (folder / "splits.json").is_file()
+    assert [path.name for path in (folder / "cpu_2d").iterdir()] == ["plan.json"]
+    result = run_here(NAME, *words, home=home)
+    assert "6 cases made, 0 kept" in result.stdout
+    shutil.rmtree(folder)
+
+
 def test_quiet_prints_nothing_where_all_is_well(home):
     result = run_here(NAME, *WORDS, "--quiet", home=home)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

@@ -48,7 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.device()
     parser.settings("the plan", "patch_size=128,128 or network.base_channels=16")
     parser.flag("--replan", "plan anew where a plan is there, which else is kept")
-    parser.flag("--dry-run", "show the plan, write nothing")
+    parts = parser.add_mutually_exclusive_group()
+    parser.flag("--fingerprint-only", "look at every scan and write what was found, plan nothing", parts)
+    parser.flag("--plan-only", "write the plan, to be looked at or changed, and make no slices yet", parts)
+    parser.flag("--dry-run", "show the plan, write nothing", parts)
     parser.workers()
     parser.dask()
     return run(parser, _plan_and_preprocess, argv)
@@ -65,7 +68,8 @@ def _gigabytes(text: str) -> float:
 
 
 def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
-    from utseg.preprocess.dataset import prepare_dataset, preview_plan
+    from utseg.fingerprint.model import FINGERPRINT_FILE
+    from utseg.preprocess.dataset import look_at, prepare_dataset, preview_plan
     from utseg.rawdata import open_dataset
 
     request = _request(arguments)
@@ -76,16 +80,28 @@ def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
     folder = home.preprocessed / name
     writes = None if arguments.dry_run else folder
     with cluster_of(arguments, writes=writes, reads=[raw]) as executor, explained_by(dataset.warnings):
-        if arguments.dry_run:
+        plan = None
+        if arguments.fingerprint_only:
+            fingerprint = look_at(dataset, folder, arguments.workers, executor)
+        elif arguments.dry_run:
             fingerprint, plan = preview_plan(dataset, folder, request, arguments.workers, executor)
         else:
-            prepared = prepare_dataset(dataset, folder, request, arguments.workers, executor)
+            prepared = prepare_dataset(
+                dataset, folder, request, arguments.workers, executor, plan_only=arguments.plan_only
+            )
             fingerprint, plan, counts = prepared.fingerprint, prepared.plan, prepared.counts
     for warning in fingerprint.warnings:
         logger.warning("%s", warning)
-    logger.info("plan %s\n%s", request.folder_name, describe_plan(plan, everything=arguments.dry_run))
-    if arguments.dry_run:
+    if plan is not None:
+        logger.info("plan %s\n%s", request.folder_name, describe_plan(plan, everything=arguments.dry_run))
+    if arguments.fingerprint_only:
+        logger.info("looked at %s: %s", number_of(len(fingerprint.cases), "case"), folder / FINGERPRINT_FILE)
+    elif arguments.dry_run:
         logger.info("dry run: nothing was written")
+    elif arguments.plan_only:
+        logger.info(
+            "no slices were made; the same command without --plan-only makes them: %s", prepared.plan_folder
+        )
     else:
         cases, folds = number_of(counts.made, "case"), number_of(len(prepared.splits), "fold")
         logger.info("%s made, %d kept, %s: %s", cases, counts.kept, folds, prepared.plan_folder)

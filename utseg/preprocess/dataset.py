@@ -102,7 +102,7 @@ class PlanRequest:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What training needs is there now: these, and the slices in `plan_folder`."""
+    """What training needs is there now: these, and the slices in `plan_folder`, unless only the plan was wanted."""
 
     fingerprint: Fingerprint
     plan: Plan
@@ -117,8 +117,10 @@ def prepare_dataset(
     request: PlanRequest,
     workers: int | None = None,
     executor: Executor | None = None,
+    *,
+    plan_only: bool = False,
 ) -> Prepared:
-    """Fingerprint, plan, splits and slices of a dataset, in `folder`, which is `preprocessed/NAME`.
+    """Fingerprint, plan, splits and, unless `plan_only`, slices of a dataset, in `folder`, which is `preprocessed/NAME`.
 
     Cases are read and made by the `executor`, else by a pool of `workers` processes, else by one process a core.
 
@@ -133,8 +135,25 @@ def prepare_dataset(
         fingerprint, plan = _look_and_plan(dataset, folder, request, pool, workers)
         splits = _splits(dataset, fingerprint, folder)
         _write_changed(fingerprint, plan, folder, plan_folder)
-        counts = preprocess_dataset(dataset, plan, plan_folder, fingerprint, pool, workers)
+        counts = (
+            Counts(0, 0, 0)
+            if plan_only
+            else preprocess_dataset(dataset, plan, plan_folder, fingerprint, pool, workers)
+        )
     return Prepared(fingerprint, plan, plan_folder, splits, counts)
+
+
+def look_at(
+    dataset: Dataset, folder: Path, workers: int | None = None, executor: Executor | None = None
+) -> Fingerprint:
+    """The fingerprint of a dataset, written into `folder`, which is `preprocessed/NAME`. Raises as `prepare_dataset`."""
+    require_writable(folder)
+    with folder_lock(folder), nullcontext(executor) if executor else process_pool(workers) as pool:
+        previous = previous_fingerprint(folder / FINGERPRINT_FILE)
+        fingerprint = make_fingerprint(dataset, pool, workers=workers, previous=previous)
+        if fingerprint != previous:
+            write_fingerprint(fingerprint, folder / FINGERPRINT_FILE)
+    return fingerprint
 
 
 def preview_plan(
