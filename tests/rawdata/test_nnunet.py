@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,63 @@ def test_channels_are_found_by_number_and_a_missing_one_is_left_to_the_gate(tmp_
         read_case(dataset.cases[1], dataset.labels)
     (line,) = caught.value.lines()
     assert "channel 1 is missing" in line and "found: s00_ES_0000.nii.gz, s00_ES_0002.nii.gz" in line
+
+
+def in_the_older_spelling(folder: Path, *, numbered: bool) -> None:
+    """What nnU-Net v1 (images called CASE_0000) or the Decathlon has in place of a dataset.json of today."""
+    about = json.loads((folder / "dataset.json").read_text())
+    labels = {str(value): name for name, value in about["labels"].items()}
+    entries = []
+    for path in sorted((folder / "imagesTr").iterdir()):
+        name = path.name.replace("_0000.", ".")
+        if not numbered:
+            path.rename(path.with_name(name))
+        entries.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
+    older = {"name": "Heart", "tensorImageSize": "3D", "modality": {"0": "MRI"}, "labels": labels}
+    lists = {"numTraining": len(entries), "numTest": 0, "training": entries, "test": []}
+    (folder / "dataset.json").write_text(json.dumps(older | lists))
+
+
+@pytest.mark.parametrize("numbered", [True, False], ids=["v1", "Decathlon"])
+def test_the_older_spelling_gives_the_same_dataset(folder: Path, numbered: bool) -> None:
+    now = open_dataset(folder, "hearts")
+    in_the_older_spelling(folder, numbered=numbered)
+    older = open_dataset(folder, "hearts")
+    assert (older.labels, older.channel_names, older.warnings) == (now.labels, ("MRI",), now.warnings)
+    assert [replace(case, images=()) for case in older.cases] == [
+        replace(case, images=()) for case in now.cases
+    ]
+    for case in older.cases:
+        assert read_case(case, older.labels).image_CZYX.shape[0] == 1
+
+
+def test_test_images_of_the_decathlon_have_no_channel_number(folder: Path) -> None:
+    in_the_older_spelling(folder, numbered=False)
+    shutil.copytree(folder / "imagesTr", folder / "imagesTs")
+    for path in list((folder / "imagesTs").iterdir()):
+        path.rename(path.with_name(f"new_{path.name}"))
+    testing = [case for case in open_dataset(folder).cases if case.partition == "testing"]
+    assert [case.case_id for case in testing] == [
+        f"new_s{n:02d}_{phase}" for n in range(2) for phase in ("ED", "ES")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modality": {"0": "MRI", "1": "T2"}}, "2 channels in one 4-D file a case are not supported"),
+        ({"training": "imagesTr"}, r"training: expected a list of .*found the text 'imagesTr'"),
+        ({"training": [{"image": "./imagesTr/s00_ED.nii.gz"}]}, "training: expected a list of"),
+        ({"labels": {"0": "background", "1": "LV", "2": "LV"}}, "a name of its own for each value"),
+        ({"channel_names": {"0": "MRI"}}, "training: this list of cases is the format of nnU-Net v1"),
+    ],
+    ids=str,
+)
+def test_what_the_older_spelling_cannot_say(folder: Path, changes: Any, message: str) -> None:
+    in_the_older_spelling(folder, numbered=False)
+    change_json(folder / "dataset.json", **changes)
+    with pytest.raises(SettingError, match=message):
+        open_dataset(folder)
 
 
 def test_files_that_are_no_channel_are_all_named(folder: Path) -> None:
@@ -181,11 +240,6 @@ FAULTS: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ),
     ({"fileEnding": ".nii"}, ("file_ending",), "fileEnding: unknown key; did you mean 'file_ending'?"),
     ({"num_training": 4}, ("numTraining",), "num_training: unknown key; did you mean 'numTraining'?"),
-    (
-        {"modality": {"0": "MRI"}},
-        ("channel_names",),
-        'modality: this is the key of an older format; rename it to "channel_names"',
-    ),
     ({"channel_names": ["MRI"]}, (), "channel_names: expected an object"),
     ({"channel_names": {"1": "MRI"}}, (), "channel_names.1: expected the keys 0, found 1"),
     ({"channel_names": {"0": 5}}, (), "channel_names.0: expected a text, found 5"),

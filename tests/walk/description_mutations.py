@@ -53,7 +53,7 @@ def _v1(about: dict[str, Any]) -> None:
 
 
 DESCRIPTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
-    "v1 spelling": (EITHER, _v1),
+    "v1 spelling": (SAME, _v1),
     "no channel_names": (REFUSE, lambda about: about.pop("channel_names")),
     "no labels": (REFUSE, lambda about: about.pop("labels")),
     "no file_ending": (EITHER, lambda about: about.pop("file_ending")),

@@ -1,7 +1,8 @@
 """`dataset.json` of the nnU-Net layout: read, checked, and no key passed over without a word.
 
-What changes the meaning of a dataset and is not supported (regions, an ignore label, other normalisations than that of MR) is refused by
-its name; free text is left alone; any other key is a warning. No image is looked at here.
+The spelling of nnU-Net v1 and the Decathlon is read, too. What changes the meaning of a dataset and is not supported (regions, an ignore
+label, other normalisations than that of MR) is refused by its name; free text is left alone; any other key is a warning. No image is
+looked at here.
 """
 
 import difflib
@@ -13,7 +14,7 @@ from typing import Any
 
 from utseg.errors import InputError, SettingError, listing
 from utseg.files import require_no_broken_link
-from utseg.rawdata.names import IMAGE_ENDINGS
+from utseg.rawdata.names import IMAGE_ENDINGS, image_stem
 
 DESCRIPTION_FILE = "dataset.json"
 REQUIRED_KEYS = ("channel_names", "labels", "file_ending")
@@ -36,6 +37,7 @@ NORMALISATIONS = {
 SAME_READERS = ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient")
 """Readers that give the values that are read here too; masks come back as each file lies, whichever is named."""
 OLDER = "the format of nnU-Net v1 and the Decathlon"
+LISTS = ("training", "test")
 LARGEST_LABEL = 255
 
 
@@ -45,7 +47,10 @@ ListedCase = tuple[tuple[Path, ...], Path]
 
 @dataclass(frozen=True)
 class Description:
-    """What is used of a `dataset.json`. `listed` are the cases of its `dataset` key, None without it; `warnings` are for the user."""
+    """What is used of a `dataset.json`. `listed` are the cases of its `dataset` key, None without it; `warnings` are for the user.
+
+    `numbered`: image files are called CASE_0000, one a channel; those of the Decathlon are called CASE.
+    """
 
     channel_names: tuple[str, ...]
     labels: Mapping[str, int]
@@ -53,6 +58,7 @@ class Description:
     num_training: int | None
     listed: Mapping[str, ListedCase] | None = None
     warnings: tuple[str, ...] = ()
+    numbered: bool = True
 
 
 Wrong = Callable[[str, str], SettingError]
@@ -67,7 +73,10 @@ def read_description(path: Path) -> Description:
     value = _read_json(path)
     if not isinstance(value, dict):
         raise SettingError(f"{path}: expected an object {{…}}, found {_kind(value)}")
-    _refuse_older(value, wrong)
+    numbered = True
+    if "modality" in value and "channel_names" not in value:
+        value, numbered = _as_written_now(value, path.parent, wrong)
+    _refuse_lists(value, wrong)
     unknown = [key for key in value if key not in KNOWN_KEYS and key.casefold() not in FREE_TEXT]
     for key in KNOWN_KEYS:
         if key not in value:
@@ -89,7 +98,7 @@ def read_description(path: Path) -> Description:
     listed = _listed(path.parent, value["dataset"], len(channels), wrong) if "dataset" in value else None
     ending = _file_ending(value["file_ending"], wrong)
     line = f"{path}: keys that are not known and have no effect: {listing(unknown)}"
-    return Description(channels, labels, ending, number, listed, (line,) if unknown else ())
+    return Description(channels, labels, ending, number, listed, (line,) if unknown else (), numbered)
 
 
 def require_normalisation_of_mr(path: Path, channel_names: tuple[str, ...]) -> None:
@@ -111,19 +120,60 @@ def lists_cases(folder: Path) -> bool:
     return any(path.exists() for images, _ in listed.values() for path in images)
 
 
-def _refuse_older(value: Mapping[str, Any], wrong: Wrong) -> None:
-    if "channel_names" not in value and "modality" in value:
+def _as_written_now(older: Mapping[str, Any], folder: Path, wrong: Wrong) -> tuple[dict[str, Any], bool]:
+    """What nnU-Net v1 and the Decathlon say, in the words of v2; and whether their images are called CASE_0000."""
+    value = {key: of for key, of in older.items() if key not in ("modality", *LISTS)}
+    value = {"channel_names": older["modality"], "file_ending": IMAGE_ENDINGS[0], **value}
+    labels = older.get("labels")
+    if isinstance(labels, dict) and labels and all(key.isdigit() for key in labels):
+        names = list(labels.values())
+        if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+            raise wrong(
+                "labels", f"expected a name of its own for each value, found {json.dumps(labels)[:80]}"
+            )
+        value["labels"] = {name: int(number) for number, name in labels.items()}
+    if "training" not in older:
+        return value, True
+    entries = older["training"]
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("image", "label"))
+        for entry in entries
+    ):
+        raise wrong(
+            "training", f'expected a list of {{"image": PATH, "label": PATH}}, found {_kind(entries)}'
+        )
+    images = {(image_stem(Path(entry["image"]).name) or entry["image"]): entry for entry in entries}
+    if len(images) < len(entries):
+        raise wrong("training", f"{len(entries) - len(images)} images are listed twice")
+    numbered = not all((folder / entry["image"]).exists() for entry in entries)
+    channels = len(older["modality"]) if isinstance(older["modality"], dict) else 1
+    if not numbered and channels > 1:
         raise wrong(
             "modality",
-            f'this is the key of an older format; rename it to "channel_names" (in {OLDER} labels are numbers first too: write '
-            '{"background": 0, "LV": 1}; add "file_ending", remove "training" and "test", call images CASE_0000.nii.gz)',
+            f"{channels} channels in one 4-D file a case are not supported; write each to a file CASE_0000, CASE_0001, …",
         )
-    for key in ("training", "test"):
+
+    def files(image: str) -> list[str]:
+        stem = image.removesuffix(value["file_ending"])
+        return (
+            [f"{stem}_{number:04d}{value['file_ending']}" for number in range(channels)]
+            if numbered
+            else [image]
+        )
+
+    value["dataset"] = {
+        name: {"images": files(entry["image"]), "label": entry["label"]} for name, entry in images.items()
+    }
+    return value, numbered
+
+
+def _refuse_lists(value: Mapping[str, Any], wrong: Wrong) -> None:
+    for key in LISTS:
         if key in value:
             raise wrong(
                 key,
-                f"this list of cases is {OLDER} and is not read; remove it to use all of imagesTr and imagesTs, or name the training "
-                "cases by the key dataset",
+                f"this list of cases is {OLDER} (where channel_names are called modality) and is not read; remove it to use all of "
+                "imagesTr and imagesTs, or name the training cases by the key dataset",
             )
 
 

@@ -76,11 +76,15 @@ def open_nnunet(folder: Path, name: str) -> Dataset:
     return Dataset(name, folder, "nnunet", about.channel_names, about.labels, tuple(cases), tuple(warnings))
 
 
-def _image_cases(folder: Path, channels: int, ending: str, partition: Partition) -> list[Case]:
+def _image_cases(folder: Path, about: Description, partition: Partition) -> list[Case]:
     """The cases of an image folder, each its own subject, in the order of their names.
 
     A channel that is missing is left to the gate; a channel too many, or a file without a channel number, raises CaseErrors.
     """
+    channels, ending = len(about.channel_names), about.file_ending
+    if not about.numbered:
+        names = [name.removesuffix(ending) for name in _visible(folder) if name.endswith(ending)]
+        return [Case(name, name, (folder / f"{name}{ending}",), partition=partition) for name in names]
     found: dict[str, dict[int, Path]] = defaultdict(dict)
     problems = []
     for path in sorted(folder.iterdir()):
@@ -114,7 +118,7 @@ def _partition_cases(folder: Path, suffix: str, partition: Partition, about: Des
     images, labels = folder / f"images{suffix}", folder / f"labels{suffix}"
     if not images.is_dir():
         return []
-    cases = _image_cases(images, len(about.channel_names), about.file_ending, partition)
+    cases = _image_cases(images, about, partition)
     labelled = []
     for case in cases:
         label = labels / f"{case.case_id}{about.file_ending}"
