@@ -14,6 +14,8 @@ import pytest
 from commandline import SCRIPTS, assert_refused, run_command, run_here, temporary_files
 from rawfiles import make_mnms, make_nnunet
 
+from utseg.rawdata import open_dataset
+
 NAME = "utseg_plan_and_preprocess"
 WORDS = ("-d", "Heart", "-pl", "cpu", "-np", 2)
 
@@ -98,7 +100,9 @@ def test_a_dry_run_shows_every_value_and_writes_nothing(home):
 
 def test_fingerprint_then_plan_then_slices(home):
     words = ("-d", "MnM", "-pl", "cpu", "-np", "1")
-    folder = home / "preprocessed" / "MnM"
+    folder, given = home / "preprocessed" / "MnM", home / "raw" / "MnM" / "splits_final.json"
+    cases = [case.case_id for case in open_dataset(given.parent).training_cases()]
+    given.write_text(json.dumps([{"train": cases[2:], "val": cases[:2]}]))
     result = run_here(NAME, *words, "--fingerprint-only", home=home)
     assert result.returncode == 0, result.stderr
     assert "looked at 6 cases" in result.stdout and "batch_size" not in result.stdout
@@ -106,7 +110,9 @@ def test_fingerprint_then_plan_then_slices(home):
     result = run_here(NAME, *words, "--plan-only", home=home)
     assert result.returncode == 0, result.stderr
     assert "without --plan-only" in result.stdout and "batch_size" in result.stdout
-    assert (folder / "splits.json").is_file()
+    (split,) = json.loads((folder / "splits.json").read_text())
+    assert len(split["training"]) == 2 and len(split["validation"]) == 1 and str(given) in result.stdout
+    given.unlink()
     assert [path.name for path in (folder / "cpu_2d").iterdir()] == ["plan.json"]
     result = run_here(NAME, *words, home=home)
     assert "6 cases made, 0 kept" in result.stdout

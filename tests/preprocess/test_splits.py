@@ -14,6 +14,7 @@ from utseg.preprocess.splits import (
     make_splits,
     read_splits,
     select_cases,
+    splits_of_nnunet,
     write_splits,
 )
 
@@ -166,3 +167,36 @@ def test_an_edited_file_that_is_wrong_is_refused(tmp_path, content, expected):
 def test_no_file_is_an_error_that_says_what_makes_it(tmp_path):
     with pytest.raises(ArtefactError, match="run utseg_plan_and_preprocess first"):
         read_splits(tmp_path)
+
+
+def test_nnunets_folds_of_cases_become_folds_of_subjects(tmp_path):
+    cases = make_cases([("A", "", 2)] * 3)
+    file = tmp_path / "splits_final.json"
+    ids = [case.case_id for case in cases]
+    file.write_text(json.dumps([{"train": ids[:4], "val": ids[4:]}, {"train": ids[2:], "val": ids[:2]}]))
+    assert splits_of_nnunet(file, cases) == [
+        {"training": ["s00", "s01"], "validation": ["s02"]},
+        {"training": ["s01", "s02"], "validation": ["s00"]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("folds", "message"),
+    [
+        ({}, "expected a list of folds"),
+        ([["s00_0"]], r'fold0: expected \{"train"'),
+        ([{"train": ["s00_0"]}], r'fold0: expected \{"train"'),
+        ([{"train": ["s00_0"], "val": ["s09_0"]}], "fold0 names cases that the dataset does not have: s09_0"),
+        (
+            [{"train": ["s00_0", "s01_0"], "val": ["s01_1"]}],
+            "in training and in validation: s01; move it away",
+        ),
+        ([{"train": ["s00_0"], "val": []}], "validation: names no subject"),
+    ],
+    ids=str,
+)
+def test_wrong_folds_of_nnunet_are_refused(tmp_path, folds, message):
+    file = tmp_path / "splits_final.json"
+    file.write_text(json.dumps(folds))
+    with pytest.raises(InputError, match=message):
+        splits_of_nnunet(file, make_cases([("A", "", 2)] * 3))

@@ -35,6 +35,7 @@ from utseg.planning.target import (
 from utseg.planning.task import NetworkTask, planned_task
 from utseg.preprocess.run import Counts, preprocess_dataset
 from utseg.preprocess.splits import (
+    NNUNETS_FILE,
     SPLITS_FILE,
     Split,
     cases_of,
@@ -45,6 +46,7 @@ from utseg.preprocess.splits import (
     left_out,
     make_splits,
     read_splits,
+    splits_of_nnunet,
     write_splits,
 )
 
@@ -258,8 +260,14 @@ def _splits(dataset: Dataset, fingerprint: Fingerprint, folder: Path) -> list[Sp
 def _kept_or_made_splits(dataset: Dataset, fingerprint: Fingerprint, folder: Path) -> list[Split]:
     cases, same = dataset.training_cases(), same_scans(fingerprint.cases)
     if not (folder / SPLITS_FILE).is_file():
-        splits = make_splits(cases, same=same)
+        given = next(
+            (file for place in (folder, dataset.folder) if (file := place / NNUNETS_FILE).is_file()), None
+        )
+        splits = splits_of_nnunet(given, cases) if given else make_splits(cases, same=same)
         write_splits(splits, folder)
+        if given:
+            logger.info("folds are those of %s", given)
+            check_same_scans(splits, same, folder)
         if not splits:
             logger.warning(
                 "%s: a single subject cannot be split into training and validation; train on: all",

@@ -1,7 +1,7 @@
 """Which subjects train and which validate: subject-grouped, stratified folds, and selections on case metadata.
 
 `splits.json` is made once and then kept, so that models of different plans and days are compared on the same subjects; a person may
-edit it. No file but that one is read or written here.
+edit it. nnU-Net's `splits_final.json` is read, too, and becomes it; no other file is read or written here.
 """
 
 import re
@@ -16,6 +16,7 @@ from utseg.errors import ArtefactError, InputError, UsageError
 from utseg.files import read_json, write_json
 
 SPLITS_FILE = "splits.json"
+NNUNETS_FILE = "splits_final.json"
 FOLDS = 5
 STRATA_COLUMNS = ("vendor", "pathology")
 SHOWN = 8
@@ -92,12 +93,41 @@ def read_splits(folder: Path) -> list[Split]:
     return splits
 
 
+def splits_of_nnunet(file: Path, cases: Sequence[HasSubject]) -> list[Split]:
+    """The folds of a `splits_final.json`, which names cases, as folds of subjects. Raises InputError for what is no such list, for
+    cases that the dataset does not have, and for a subject on both sides.
+    """
+    subjects = {case.case_id: case.subject for case in cases}
+    folds: Any = read_json(file)
+    if not isinstance(folds, list):
+        raise InputError(f"{file}: expected a list of folds")
+    splits = []
+    for number, fold in enumerate(folds):
+        sides: list[Any] = [fold.get(side) for side in ("train", "val")] if isinstance(fold, dict) else []
+        if not sides or not all(_is_list_of_texts(side) for side in sides):
+            raise InputError(f'{file}: fold{number}: expected {{"train": [cases], "val": [cases]}}')
+        if unknown := sorted({case for side in sides for case in side} - subjects.keys()):
+            raise InputError(
+                f"{file}: fold{number} names cases that the dataset does not have: {_some(unknown)}"
+            )
+        named = (sorted({subjects[case] for case in side}) for side in sides)
+        split = dict(zip(SIDES, named, strict=True))
+        if problem := _problem(split):
+            raise InputError(f"{file}: fold{number}: {problem}; move it away to split anew, by subject")
+        splits.append(split)
+    return splits
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
 def _problem(split: Any) -> str | None:
     if not isinstance(split, dict) or set(split) != set(SIDES):
         return 'expected {"training": [subjects], "validation": [subjects]}'
     for side in SIDES:
         named = split[side]
-        if not isinstance(named, list) or not all(isinstance(subject, str) for subject in named):
+        if not _is_list_of_texts(named):
             return f"{side}: expected a list of subject names"
         if not named:
             return f"{side}: names no subject"
