@@ -5,16 +5,17 @@ it is called. Names match when they are equal, else by their letters whatever th
 "left ventricle").
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from utseg.cardiac.structures import find_structures
-from utseg.errors import InputError
+from utseg.errors import InputError, UsageError
 
 Labels = Mapping[str, int]
+LARGEST_LABEL = 255
 
 
 class LabelMismatch(InputError):
@@ -46,6 +47,21 @@ class Matching:
         """For each channel in our order, background first, the channel of the same label in theirs; of a value in a gap, the same."""
         order = {0: 0} | {self.ours[name]: self.theirs[other] for name, other in self.names.items()}
         return [order.get(channel, channel) for channel in range(max(order) + 1)]
+
+
+def parse_labels(words: Sequence[str]) -> dict[str, int]:
+    """Labels as people type them, NAME=VALUE or VALUE, which is its own name. Raises UsageError."""
+    labels = {"background": 0}
+    for word in words:
+        name, _, value = word.rpartition("=")
+        if not value.isdecimal() or not 0 < int(value) <= LARGEST_LABEL:
+            raise UsageError(
+                f"--labels {word}: expected NAME=VALUE or VALUE, a whole number from 1 to {LARGEST_LABEL}"
+            )
+        if (name := name or value) in labels or int(value) in labels.values():
+            raise UsageError(f"--labels {word}: this name or value is there twice")
+        labels[name] = int(value)
+    return labels
 
 
 def structures(labels: Labels) -> dict[str, int]:

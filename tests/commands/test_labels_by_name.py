@@ -231,6 +231,46 @@ def test_references_that_nothing_says_the_numbering_of_are_refused_where_other_l
     assert (code, errors) == (0, []) and "RV 1 = RV 3" in said
 
 
+@pytest.mark.parametrize("words", [("LV=1", "MYO=2", "RV=3"), ("1", "2", "3")])
+def test_labels_of_two_plain_folders_are_named_by_hand(scored, call, words):
+    for name in ("plain", "predicted"):
+        shutil.copytree(scored / "raw/MnM/labelsTr", scored / name)
+    arguments = [
+        "-p",
+        scored / "predicted",
+        "-g",
+        scored / "plain",
+        "-o",
+        scored / "scores",
+        "--labels",
+        *words,
+    ]
+    code, errors, said = call(evaluate, *arguments)
+    assert (code, errors) == (0, [])
+    perfect = [line.split()[0] for line in said.splitlines() if "1.000" in line]
+    assert perfect == [word.partition("=")[0] for word in words]
+    code, errors, _ = call(evaluate, *arguments[:-3], "LV=1", "RV=2")
+    assert code == 1 and "known labels: 0 background, 1 LV, 2 RV" in errors[0]
+    shutil.copy(scored / "raw/ACDC/dataset.json", scored / "plain")
+    code, errors, _ = call(evaluate, *arguments)
+    assert code == 1 and "they are RV 1, MYO 2, LV 3; leave --labels out" in errors[0]
+
+
+@pytest.mark.parametrize("words", [("LV=x",), ("0",), ("256",), ("LV=1", "LV=2"), ("1", "MYO=1")], ids=str)
+def test_labels_that_are_none_are_refused(scored, call, words):
+    arguments = [
+        "-p",
+        scored / "masks",
+        "-g",
+        scored / "raw/ACDC/labelsTr",
+        "-o",
+        scored / "scores",
+        "--labels",
+    ]
+    code, errors, _ = call(evaluate, *arguments, *words)
+    assert code == 2 and errors[0].startswith(f"error: --labels {words[-1]}: ")
+
+
 def test_a_dataset_that_contradicts_the_references_is_refused_with_the_reason(scored, call):
     shutil.copytree(scored / "raw/ACDC/labelsTr", scored / "plain")
     shutil.copy(scored / "raw/ACDC/dataset.json", scored / "plain")

@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.path("-g", "references", "reference labels: a folder of CASE.nii.gz, or a raw dataset")
     parser.path("-o", "output", "folder for metrics.csv, summary.json, tables.md and the others")
     parser.dataset("raw dataset that names labels and groups of the references", or_the_only_one=False)
+    numbering = "how masks and references number their labels, where nothing beside them says it: LV=1 MYO=2 RV=3, or 1 2 3"
+    parser.value("--labels", "labels", "LABEL", numbering, nargs="+")
     parser.flag("--only-predicted", "score the cases that have a prediction, ignore the others")
     parser.flag("--only-referenced", "score the predictions that have a reference, ignore the others")
     _add_definition(parser)
@@ -55,12 +57,16 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from utseg.evaluate.references import find_references, of_predicted
     from utseg.evaluate.score import evaluate_cases
     from utseg.evaluate.sources import check_references
+    from utseg.labels import parse_labels
 
     if arguments.dask is not None:  # workers have a current folder of their own
         arguments.predictions = arguments.predictions.absolute()
         arguments.references = arguments.references.absolute()
     definition = Definition(arguments.surface, arguments.percentile, arguments.tolerance_mm)
-    references = find_references(arguments.references, arguments.predictions, named_dataset(arguments))
+    labels = None if arguments.labels is None else parse_labels(arguments.labels)
+    references = find_references(
+        arguments.references, arguments.predictions, named_dataset(arguments), labels
+    )
     require_masks(arguments.predictions)
     extra = files_by_case(arguments.predictions).keys() - {case.case_id for case in references.cases}
     if arguments.only_referenced and extra:

@@ -36,8 +36,11 @@ class References:
     warnings: tuple[str, ...] = ()
 
 
-def find_references(folder: Path, predictions: Path, dataset: Dataset | None = None) -> References:
+def find_references(
+    folder: Path, predictions: Path, dataset: Dataset | None = None, labels: Labels | None = None
+) -> References:
     """The labelled cases below `folder`. `dataset` (from `-d`) names their labels and groups, where the folder's own does not contradict.
+    `labels`: how both sides number their labels, where nothing that is there says it.
 
     Raises InputError where there is no label file, where no name of a label is known, and where those of references and masks, or of
     references and `dataset`, do not match, and where references of another dataset are no cases of `dataset`.
@@ -73,8 +76,18 @@ def find_references(folder: Path, predictions: Path, dataset: Dataset | None = N
             f"-d {dataset.name}: {len(others)} of the {len(cases)} reference cases are not in it ({listing(others)}), they are of "
             f"{around.folder}; leave -d out, or name the dataset that they are of"
         )
-    found = beside if source is None else (source.labels, source.folder)
-    references = _with_labels(cases, found, labels_of_masks(predictions), folder, predictions)
+    found, of_masks = (
+        beside if source is None else (source.labels, source.folder),
+        labels_of_masks(predictions),
+    )
+    if labels is not None:
+        for there in (found, of_masks):
+            if there is not None and not same_numbering(there[0], labels):
+                raise InputError(
+                    f"--labels {in_words(labels)}: by {there[1]} they are {in_words(there[0])}; leave --labels out"
+                )
+        return References(cases, labels, labels, "masks", warnings)
+    references = _with_labels(cases, found, of_masks, folder, predictions)
     return replace(references, warnings=warnings)
 
 
@@ -97,7 +110,8 @@ def _with_labels(
     if found is None:
         if of_masks is None:
             raise InputError(
-                f"{folder}: the names of the labels are not known; name the raw dataset with -d, or put its dataset.json beside the labels"
+                f"{folder}: the names of the labels are not known; name the raw dataset with -d, put its dataset.json beside the labels, "
+                "or say --labels LV=1 MYO=2"
             )
         return References(cases, of_masks[0], of_masks[0], "references")
     if of_masks is None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from utseg.errors import InputError, SettingError, listing
 from utseg.files import require_no_broken_link
+from utseg.labels import LARGEST_LABEL
 from utseg.rawdata.names import IMAGE_ENDINGS, image_stem
 
 DESCRIPTION_FILE = "dataset.json"
@@ -38,7 +39,6 @@ SAME_READERS = ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient")
 """Readers that give the values that are read here too; masks come back as each file lies, whichever is named."""
 OLDER = "the format of nnU-Net v1 and the Decathlon"
 LISTS = ("training", "test")
-LARGEST_LABEL = 255
 
 
 ListedCase = tuple[tuple[Path, ...], Path]
