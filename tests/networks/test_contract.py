@@ -226,7 +226,7 @@ WRONG = [
         "relative_position is '2d'; it must be '2d-bias', '1d-qk' or 'none'",
     ),
     ("UTNet", {"reduce_size": 1}, "reduce_size is 1"),
-    ("UTNet", {"dropout": 1}, "dropout is 1"),
+    ("UTNet", {"attention_dropout": 1}, "attention_dropout is 1"),
     ("UTNet", {"levels": 0}, "levels is 0"),
     ("UTNet", {"base_channels": 2.5}, "base_channels is 2.5"),
     ("UNet", {"aux_loss": 1}, "aux_loss is 1"),

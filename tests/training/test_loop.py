@@ -517,7 +517,7 @@ def test_a_setting_of_the_network_alone_reaches_it(home, tmp_path):
     request = make_request(home, tmp_path / "run", settings=settings, epochs=1)
     train_by_recipe(request, RECIPE)
     record = read_run(request.output)
-    assert record.plan.network["dropout"] == 0.0 and record.plan.network["base_channels"] == 8
+    assert record.plan.network["attention_dropout"] == 0.0 and record.plan.network["base_channels"] == 8
     assert record.recipe["gradient_clip_norm"] == 1.0
 
 
