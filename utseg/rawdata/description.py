@@ -172,8 +172,8 @@ def _refuse_lists(value: Mapping[str, Any], wrong: Wrong) -> None:
         if key in value:
             raise wrong(
                 key,
-                f"this list of cases is {OLDER} and is not read, as channel_names are not called modality; remove it to use all of imagesTr "
-                "and imagesTs, or name the training cases by the key dataset",
+                f"this list of cases is {OLDER} and is not read, as channel_names are not called modality; remove it to use all of "
+                "imagesTr and imagesTs, or name the training cases by the key dataset",
             )
 
 
