@@ -75,7 +75,7 @@ def test_two_processes_train_as_one(home, tmp_path):
 
 def test_killed_and_stopped_and_restarted_it_ends_with_the_very_same_weights(home, tmp_path, capsys):
     settings = ("save_minutes=0.00001", "iterations_per_epoch=2", "validate_every=10")
-    words = (*WORDS, "--epochs", 20, "--set", *settings)
+    words = (*WORDS, "--epochs", 14, "--set", *settings)
     whole, broken = (copied(home, tmp_path / name) for name in ("whole", "broken"))
     result = torchrun.finish(started(whole, *words))
     assert result.returncode == 0, result.stderr
@@ -107,7 +107,7 @@ def test_killed_and_stopped_and_restarted_it_ends_with_the_very_same_weights(hom
 
     assert train_here(alone, *words, "--resume") == 0
     assert "processes 2 then, 1 now" in capsys.readouterr().err
-    assert len(losses(alone.joinpath(*FOLDER))) == 20
+    assert len(losses(alone.joinpath(*FOLDER))) == 14
 
 
 def test_processes_that_do_not_divide_the_batch_are_refused_in_one_line(home):

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
     parser = Parser(
         "utseg_demo",
-        "Make a synthetic cine cohort of four vendors, train on two of them, segment and score all four. Eight minutes on two cores. "
+        "Make a synthetic cine cohort of four vendors, train on two of them, segment and score all four. Six minutes on two cores. "
         "Run again, it keeps what is finished.",
         "utseg_demo --home utseg_data",
     )
