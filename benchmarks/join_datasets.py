@@ -10,31 +10,30 @@ import argparse
 import csv
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
-
-from utseg.case import Case, Dataset
+from utseg.case import Case
 from utseg.files import write_json
+from utseg.labels import Labels, Matching, match_labels
 from utseg.rawdata import open_dataset
+from utseg.rawdata.gate import read_label
+from utseg.rawdata.write import write_mask
 
 ENDING = ".nii.gz"
 
 
-def add(case: Case, dataset: Dataset, labels: dict[str, int], out: Path) -> None:
-    """Links the images of a case, and writes its label with other values."""
-    if case.frame is not None or not all(path.name.endswith(ENDING) for path in case.files):
-        raise SystemExit(f"{case.case_id}: only 3-D files that end in {ENDING} are joined")
+def add(case: Case, labels: Labels, matching: Matching, out: Path) -> None:
+    """Links the images of a case, and writes its label with the values of the first dataset."""
+    if (
+        case.label is None
+        or case.frame is not None
+        or not all(path.name.endswith(ENDING) for path in case.files)
+    ):
+        raise SystemExit(f"{case.case_id}: only labelled 3-D files that end in {ENDING} are joined")
     for channel, image in enumerate(case.images):
         (out / "imagesTr" / f"{case.case_id}_{channel:04d}{ENDING}").symlink_to(image.resolve())
-    given = nib.load(case.label)
-    before_ZYX = np.asarray(given.dataobj)
-    after_ZYX = np.zeros(before_ZYX.shape, np.uint8)
-    for name, value in dataset.labels.items():
-        after_ZYX[before_ZYX == value] = labels[name]
-    header = given.header.copy()
-    header.set_data_dtype(np.uint8)
-    header.set_slope_inter(1, 0)
-    nib.save(nib.Nifti1Image(after_ZYX, given.affine, header), out / "labelsTr" / f"{case.case_id}{ENDING}")
+    label_ZYX, geometry = read_label(case.label, labels)
+    write_mask(
+        out / "labelsTr" / f"{case.case_id}{ENDING}", matching.translate(label_ZYX), geometry, case.label
+    )
 
 
 def main() -> None:
@@ -48,10 +47,6 @@ def main() -> None:
     labels = dict(datasets[0].labels)
     seen: set[str] = set()
     for dataset in datasets:
-        if set(dataset.labels) != set(labels):
-            raise SystemExit(
-                f"{dataset.name}: labels {list(dataset.labels)}, where {list(labels)} are expected"
-            )
         subjects = {case.subject for case in dataset.training_cases()}
         if subjects & seen:
             raise SystemExit(f"{dataset.name}: another dataset has {', '.join(sorted(subjects & seen))} too")
@@ -61,8 +56,9 @@ def main() -> None:
         (arguments.out / part).mkdir(parents=True)
     rows = []
     for dataset in datasets:
+        matching = match_labels(labels, dataset.labels, we=datasets[0].name, they=dataset.name)
         for case in dataset.training_cases():
-            add(case, dataset, labels, arguments.out)
+            add(case, dataset.labels, matching, arguments.out)
             named = {
                 "case": case.case_id,
                 "subject": case.subject,

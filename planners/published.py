@@ -51,7 +51,7 @@ def plan(fingerprint: Fingerprint, target: Target) -> Plan:
             STEP_SIZE, f"{STEP_SIZE:g}: half a window, as nnU-Net, where a slice is larger than a patch"
         ),
         "initial_foreground": Decision(
-            0.0, "0: heads begin as their weights are drawn, as in the official code"
+            0.0, "0.0: heads begin as their weights are drawn, as in the official code"
         ),
         **PUBLISHED_AUGMENTATION,
     }

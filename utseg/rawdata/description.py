@@ -125,7 +125,7 @@ def _as_written_now(older: Mapping[str, Any], folder: Path, wrong: Wrong) -> tup
     value = {key: of for key, of in older.items() if key not in ("modality", *LISTS)}
     value = {"channel_names": older["modality"], "file_ending": IMAGE_ENDINGS[0], **value}
     labels = older.get("labels")
-    if isinstance(labels, dict) and labels and all(key.isdigit() for key in labels):
+    if isinstance(labels, dict) and labels and all(key.isdecimal() for key in labels):
         names = list(labels.values())
         if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
             raise wrong(
@@ -154,12 +154,9 @@ def _as_written_now(older: Mapping[str, Any], folder: Path, wrong: Wrong) -> tup
         )
 
     def files(image: str) -> list[str]:
-        stem = image.removesuffix(value["file_ending"])
-        return (
-            [f"{stem}_{number:04d}{value['file_ending']}" for number in range(channels)]
-            if numbered
-            else [image]
-        )
+        stem = image_stem(image) or image
+        names = [f"{stem}_{number:04d}{image.removeprefix(stem)}" for number in range(channels)]
+        return names if numbered else [image]
 
     value["dataset"] = {
         name: {"images": files(entry["image"]), "label": entry["label"]} for name, entry in images.items()
