@@ -118,10 +118,10 @@ def choose_plan_folder(preprocessed: Path, planner: str | None, configuration: s
     there = [name.removesuffix(ending) for name in folders if name.endswith(ending)]
     listed = ", ".join(map(plan_name, folders)) or "none"
     if not there:
-        option = "" if configuration == "2d" else f" -c {configuration}"
+        words = " ".join(planner_words(plan_folder_name(planner or DEFAULT_PLANNER, configuration)))
         raise InputError(
             f"{preprocessed}: no {configuration} plan is there (plans there: {listed}); "
-            f"run utseg_plan_and_preprocess{option} first"
+            f"run utseg_plan_and_preprocess {words} first"
         )
     if planner is None:
         if len(there) > 1 and DEFAULT_PLANNER not in there:

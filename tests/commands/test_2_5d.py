@@ -102,8 +102,8 @@ def test_what_is_not_planned_is_refused_with_the_command_that_plans_it(home, tmp
     shutil.copytree(home / "preprocessed", tmp_path / "preprocessed")
     shutil.rmtree(tmp_path / "preprocessed" / "Phantom" / "cpu_2.5d")
     assert_refused(
-        run_here("utseg_train", "2.5d", "fold0", "-d", "Phantom", home=tmp_path),
-        "no 2.5d plan is there (plans there: cpu); run utseg_plan_and_preprocess -c 2.5d first",
+        run_here("utseg_train", "2.5d", "fold0", "-d", "Phantom", "-pl", "cpu", home=tmp_path),
+        "no 2.5d plan is there (plans there: cpu); run utseg_plan_and_preprocess -pl cpu -c 2.5d first",
     )
     shutil.rmtree(home / "preprocessed" / "Phantom" / "cpu_2.5d" / "slices")
     assert_refused(
