@@ -52,7 +52,7 @@ def planned_step(network_name: str, device: str = "auto") -> "StepKind":
 
 
 def train_by_recipe(request: TrainRequest, recipe: "Recipe") -> dict[str, float]:
-    """Trains as the request and the recipe say, or goes on with `request.resume`; the mean Dice per label at native resolution.
+    """Trains as the request and the recipe say, goes on, or only validates; the mean Dice per label at native resolution.
 
     In several processes of torchrun, all return when training ends, and rank 0 alone validates at native resolution and has the Dice.
     Raises UtsegError in one line for all that a person can fix; Interrupted after SIGTERM or SIGINT, with everything saved.
@@ -63,9 +63,10 @@ def train_by_recipe(request: TrainRequest, recipe: "Recipe") -> dict[str, float]
 
 
 def finish(run: "Run", state: "State", was_complete: bool) -> dict[str, float | None]:
-    """Saves the model and validates it, unless a run that had finished before has that. Returns the mean Dice per label."""
+    """Saves the model and validates it, unless a run that had finished before has all of that. Returns the mean Dice per label."""
     folder = run.request.output
-    had_finished = was_complete and is_finished(folder) and not run.request.save_probabilities
+    again = run.request.validate or run.request.save_probabilities
+    had_finished = was_complete and is_finished(folder) and not again
     if had_finished:
         logger.info("%s: this run has finished, nothing is left to do", folder)
     else:
@@ -75,8 +76,9 @@ def finish(run: "Run", state: "State", was_complete: bool) -> dict[str, float | 
         try:
             validate_at_native_resolution(run)
         except KeyboardInterrupt:
+            how = "again validates it anew" if run.request.validate else "with --resume goes on"
             raise Interrupted(
-                f"{folder}: interrupted in the final validation, the training is saved; the same command with --resume goes on"
+                f"{folder}: interrupted in the final validation, the training is saved; the same command {how}"
             ) from None
     summary = read_json(folder / VALIDATION_FOLDER / SUMMARY_FILE)
     if not (had_finished and scores_files(folder)):
@@ -88,7 +90,7 @@ def finish(run: "Run", state: "State", was_complete: bool) -> dict[str, float | 
 def validate_at_native_resolution(run: "Run") -> None:
     """Predicts the raw images of the validation cases with the run's model into `validation/` and scores them there.
 
-    What is there already of this model is kept. Without cases there is nothing to score, and the summary says so.
+    What is there already of this model is kept, unless it is to be validated again. Without cases the summary says that nothing was scored.
     """
     from utseg.evaluate.score import evaluate_cases
     from utseg.evaluate.summary import summarise
@@ -101,6 +103,7 @@ def validate_at_native_resolution(run: "Run") -> None:
         write_json(folder / SUMMARY_FILE, summarise([], ()))
         return
     logger.info("validation of %d cases at native resolution", len(run.raw_validation))
+    (folder / SUMMARY_FILE).unlink(missing_ok=True)  # the run has not finished until its masks are scored
     model = load_model(request.output, run.device)
     predict_cases(
         run.raw_validation,
@@ -108,7 +111,7 @@ def validate_at_native_resolution(run: "Run") -> None:
         folder,
         save_probabilities=request.save_probabilities,
         workers=request.workers,
-        resume=True,
+        resume=not request.validate,
     )
     evaluate_cases(run.raw_validation, folder, run.plan.preprocessing.labels, folder, workers=request.workers)
 

@@ -118,9 +118,16 @@ def test_wrong_words_are_refused_in_one_line_and_leave_nothing(home, words, code
 
 
 @pytest.mark.parametrize(
-    "words", [("--epochs", "0"), ("--max-time", "soon"), ("--epochs", "2", "--max-time", "1m")]
+    "words",
+    [
+        ("--epochs", "0"),
+        ("--max-time", "soon"),
+        ("--epochs", "2", "--max-time", "1m"),
+        ("--validate", "--resume"),
+        ("--validate", "--overwrite"),
+    ],
 )
-def test_wrong_lengths_are_wrong_usage(home, words):
+def test_wrong_lengths_and_contradictions_are_wrong_usage(home, words):
     with pytest.raises(SystemExit) as left:
         call(home, "2d", "fold0", *words)
     assert left.value.code == 2
@@ -159,6 +166,11 @@ def test_common_selections_keep_their_name():
         ((), ["fold0", "fold2", "fold3", "fold4"], [False, False, True, False]),
         (("--resume",), ["fold0", "fold2", "fold3", "fold4"], [False, False, True, False]),
         (("--overwrite",), ["fold0", "fold1", "fold2", "fold3", "fold4"], [False] * 5),
+        (
+            ("--validate",),
+            ["fold0", "fold1", "fold2", "fold3", "fold4"],
+            [False, True, False, True, False],
+        ),
         (
             ("--save-probabilities",),
             ["fold0", "fold1", "fold2", "fold3", "fold4"],
@@ -267,6 +279,87 @@ def test_weights_of_a_run_that_saw_those_held_back_are_named(home, tmp_path, cap
     assert read_run(folder / "fold0").initial_weights.saw == 1
     assert call(copy, "2d", "fold1", *words, "--overwrite", "--weights", folder / "fold1") == 0
     assert read_run(folder / "fold1").initial_weights.saw == 0
+
+
+def test_validate_scores_a_finished_run_again(home, tmp_path, capsys):
+    """With other settings than the plan's, which need not be said again, and from a plan edited since."""
+    copy = Path(shutil.copytree(home, tmp_path / "home"))
+    words = ("2d", "fold0", "-m", "UNet", "--device", "cpu")
+    settings = ("--epochs", 1, "--seed", 3, "--set", "optimizer.learning_rate=0.02", "batch_size=2")
+    assert call(copy, *words, *settings) == 0
+    folder = copy / "results/Tiny/tiny_2d/UNet/fold0"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    plan = copy / "preprocessed/Tiny/tiny_2d/plan.json"
+    plan.write_text(json.dumps(json.loads(plan.read_text()) | {"batch_size": 3}))
+    lost, *others = folder.glob("validation/*.nii.gz")
+    lost.unlink()
+    old = [path.stat().st_mtime_ns for path in others]
+    (folder / "validation/metrics.csv").write_text("")
+    capsys.readouterr()
+    assert call(copy, *words, "--validate", "--save-probabilities") == 0
+    said = capsys.readouterr().out
+    assert "resuming" not in said and "epoch 1/1" not in said
+    assert "mean Dice of the validation subjects at native resolution" in said
+    assert all(path.stat().st_mtime_ns != time_ns for path, time_ns in zip(others, old, strict=True))
+    same = {path for path, content in before.items() if path.exists() and path.read_bytes() == content}
+    record = folder / "validation/prediction.json"
+    assert {path.name for path in before.keys() - same if "tfevents" not in path.name} == {record.name}
+    cases = sorted(read_run(folder).validation_cases)
+    assert sorted(path.stem for path in folder.glob("validation/*.npz")) == cases
+    assert len(list(folder.glob("*.scores"))) == 1 and is_finished(folder)
+
+
+def test_validate_refuses_what_it_cannot_validate(home, tmp_path, monkeypatch, capsys):
+    copy = Path(shutil.copytree(home, tmp_path / "home"))
+    words = ("2d", "fold0", "-m", "UNet", "--device", "cpu")
+    folder = copy / "results/Tiny/tiny_2d/UNet/fold0"
+
+    def refused(*more):
+        capsys.readouterr()
+        assert call(copy, *words, *more) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    assert "run utseg_train first" in refused("--validate") and not folder.exists()
+    original = loop.iterate
+
+    def dying(run, state, batches):
+        if state.iteration == 3:
+            raise Kill
+        original(run, state, batches)
+
+    for saved in ((), SAVED_AT_ONCE):
+        with monkeypatch.context() as patch, pytest.raises(Kill):
+            patch.setattr(loop, "iterate", dying)
+            call(copy, *words, "--epochs", 1, *saved)
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        assert bool(saved) == (folder / "checkpoint_latest.pt").exists()
+        assert "the command that started it goes on with it, with --resume" in refused("--validate")
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert call(copy, *words, "--epochs", 1, *SAVED_AT_ONCE, "--resume") == 0
+    splits = copy / "preprocessed/Tiny/splits.json"
+    content = json.loads(splits.read_text())
+    splits.write_text(json.dumps(content[::-1]))
+    assert "cannot validate, the run was started otherwise" in refused("--validate")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--epochs", 3),
+        ("--max-time", "1h"),
+        ("--seed", 1),
+        ("--weights", "a.pth"),
+        ("--allow-mismatch",),
+        ("--fit",),
+        ("--compile",),
+        ("--set", "batch_size=3"),
+    ],
+)
+def test_validate_takes_no_option_of_training(home, asked, words, capsys):
+    assert call(home, "2d", "fold0", "--validate", *words) == 2
+    assert f"leave out {words[0]}\n" in capsys.readouterr().err
+    assert not asked
 
 
 @pytest.mark.parametrize("average", [0.0, 0.1])

@@ -7,11 +7,23 @@ from dataclasses import replace
 
 from utseg.commands.cli import home_of, run, values_for
 from utseg.commands.options import Parser, check_configuration
+from utseg.errors import UsageError
 from utseg.home import choose_plan_folder, selection_folder_name
 from utseg.training.request import TrainRequest
 
 logger = logging.getLogger("utseg")
 ALL_FOLDS = "all-folds"
+# What --validate takes from the run: the option of each field of the request.
+OF_TRAINING = {
+    "epochs": "--epochs",
+    "max_time_s": "--max-time",
+    "seed": "--seed",
+    "weights": "--weights",
+    "allow_mismatch": "--allow-mismatch",
+    "fit": "--fit",
+    "compile": "--compile",
+    "settings": "--set",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     fit = "take the largest batch that fits into the memory where that of the plan does not"
     compiled = "compile the training step (torch.compile): minutes at the start, for faster steps on a GPU; needs a C++ compiler or Triton"
     probabilities = "keep the probabilities of the validation subjects too (validation/CASE.npz), as utseg_ensemble reads them"
+    validate = "train nothing: predict and score the held-back subjects of a run that has finished again, as at its end"
     workers = "processes that make batches; 0 is a thread; default: 0 on a CPU, a few with a GPU"
     parser.add_argument("configuration", help="what was planned: 2d or 2.5d")
     parser.add_argument("selection", help=selection)
@@ -51,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     start = parser.add_mutually_exclusive_group()
     parser.flag("--resume", "go on with a run that was stopped; all-folds does so by itself", start)
     parser.flag("--overwrite", "start again where a run is there, and replace it", start)
+    parser.flag("--validate", validate, start)
     parser.settings("the plan or recipe", "network.base_channels=16 or optimizer.learning_rate=0.01")
     parser.flag("--save-probabilities", probabilities)
     parser.workers(workers, least=0)
@@ -62,6 +76,11 @@ def _train(arguments: argparse.Namespace) -> int:
     from utseg.trainer import find_trainer
     from utseg.training.record import RUN_FILE, is_finished
 
+    given = [flag for name, flag in OF_TRAINING.items() if getattr(arguments, name)]
+    if arguments.validate and given:
+        raise UsageError(
+            f"--validate trains nothing, and takes the run as it is: leave out {', '.join(given)}"
+        )
     check_configuration(arguments.configuration, " (as in utseg_train 2d fold0)")
     trainer = find_trainer(arguments.model)
     request = _request(arguments)
@@ -71,7 +90,7 @@ def _train(arguments: argparse.Namespace) -> int:
     for index in range(len(read_splits(request.preprocessed))):
         name = f"fold{index}"
         output = request.output.with_name(name)
-        if is_finished(output) and not (request.overwrite or request.save_probabilities):
+        if is_finished(output) and not (request.overwrite or request.validate or request.save_probabilities):
             logger.info("%s: has finished, left as it is", output)
             continue
         resume = (output / RUN_FILE).is_file() and not request.overwrite

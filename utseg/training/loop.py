@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from utseg.augment.loader import Batch
 from utseg.compute.threads import changes
-from utseg.errors import Interrupted, UtsegError
+from utseg.errors import InputError, Interrupted, UtsegError
 from utseg.progress import progress
 from utseg.training import checkpoint
 from utseg.training.checkpoint import random_state
@@ -43,6 +43,7 @@ Finish = Callable[[Run, State, bool], dict[str, float | None]]
 def train(request: TrainRequest, recipe: Recipe, finish: Finish) -> dict[str, float]:
     """Trains, or goes on with `request.resume`; then rank 0 calls `finish`, which saves and validates the model.
 
+    With `request.validate` nothing is trained, and a run that has not come to the end of its training is an InputError.
     `finish` is told whether the run was complete when it was found, and returns the Dice of each label. Returns those that are defined.
     """
     started = time.monotonic()
@@ -83,13 +84,21 @@ def claim_folder(request: TrainRequest, recipe: Recipe, processes: Processes, he
 def start(run: Run, started: float, interruption: Interruption) -> tuple[Run, State]:
     """The state to go on from. A new run is fitted to `--max-time`, which began at `started`, and recorded first."""
     folder, processes = run.request.output, run.processes
-    if run.request.resume:
+    if run.request.of_run_there:
         saved = processes.on_first(lambda: checkpoint.load_latest(folder))
-        if saved is None:
+        state = None if saved is None else resumed_state(run, saved)
+        if run.request.validate and not (state and state.is_complete):
+            raise processes.for_all(
+                InputError(
+                    f"{folder}: nothing to validate, there is no checkpoint of the end of its training; the command that started it goes "
+                    "on with it, with --resume (a model that was imported: utseg_predict and utseg_evaluate)"
+                )
+            )
+        if state is None:
             logger.info("%s: the run was stopped before its first checkpoint and begins anew", folder)
             return run, new_state(run)
-        state = resumed_state(run, saved)
-        logger.info("resuming after iteration %d of %d", state.iteration, state.schedule.iterations)
+        if not run.request.validate:
+            logger.info("resuming after iteration %d of %d", state.iteration, state.schedule.iterations)
         return run, state
     if run.request.max_time_s is not None:
         try:

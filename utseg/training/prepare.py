@@ -31,6 +31,7 @@ from utseg.preprocess.slices import CaseRecord, SliceStore, data_sha256
 from utseg.preprocess.splits import check_same_scans, label_gaps, left_out, read_splits, select_cases
 from utseg.preprocess.stale import check_current
 from utseg.rawdata import open_dataset
+from utseg.settings import validate
 from utseg.training.memory import checked_memory
 from utseg.training.processes import Processes
 from utseg.training.recipe import Recipe, apply_settings
@@ -106,13 +107,12 @@ class Run:
 def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
     """Reads what the request names. Raises UtsegError where something is missing, wrong or does not fit together."""
     device = processes.device(resolve_device(request.device))
-    planned = read_plan(request.plan_folder)
-    recipe, plan = apply_settings(recipe, planned, request.settings)
-    recipe = recipe.model_copy(update={"amp": resolved_amp(recipe.amp, device)})
+    if request.validate:
+        recorded, recipe = read_recorded(request.output)
+        plan = recorded.plan
+    else:
+        recipe, plan = planned_training(request, recipe, device, processes)
     network = planned_task(plan).build("meta")
-    check_outputs(network, recipe)
-    if request.fit or plan.network_name != planned.network_name or device.type == "cuda":
-        plan = checked_memory(plan, recipe, device, processes=processes.size, fit=request.fit)
     if request.compile and processes.size > 1:
         raise UsageError("--compile: trains in one process only; leave it out, or torchrun")
     processes.rows(plan.batch_size)  # refused at once where it cannot be shared out
@@ -158,6 +158,25 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
     adapts = device.type == "cpu" and processes.size == 1 and not request.compile
     threads = Threads("training", adapts=adapts)
     return Run(request, record, recipe, store, training, validation, raw, device, processes, threads, fit)
+
+
+def planned_training(
+    request: TrainRequest, recipe: Recipe, device: torch.device, processes: Processes
+) -> tuple[Recipe, Plan]:
+    """The recipe and the plan with `--set` applied, checked against each other and the memory."""
+    planned = read_plan(request.plan_folder)
+    recipe, plan = apply_settings(recipe, planned, request.settings)
+    recipe = recipe.model_copy(update={"amp": resolved_amp(recipe.amp, device)})
+    check_outputs(planned_task(plan).build("meta"), recipe)
+    if request.fit or plan.network_name != planned.network_name or device.type == "cuda":
+        plan = checked_memory(plan, recipe, device, processes=processes.size, fit=request.fit)
+    return recipe, plan
+
+
+def read_recorded(folder: Path) -> tuple[RunRecord, Recipe]:
+    """The record of a run that was started, and the recipe in it."""
+    record = read_run(folder)
+    return record, validate(Recipe, record.recipe, str(folder / RUN_FILE))
 
 
 def check_outputs(network: SegmentationNetwork, recipe: Recipe) -> None:

@@ -13,6 +13,7 @@ class TrainRequest:
     `settings` are the parsed `--set` values. `raw` is `raw/NAME`, from which the final validation reads the images at native resolution.
     `save_probabilities`: that validation leaves the probabilities of its cases beside their masks.
     `weights` is a file (or a run's folder) to start from; where parts of it do not fit, `allow_mismatch` leaves those as initialised.
+    `validate`: nothing is trained; a run that has come to its end is validated again.
     `fit`: where the batch does not fit the memory, the largest that does is taken. `compile`: training steps run compiled (torch.compile).
     """
 
@@ -28,6 +29,7 @@ class TrainRequest:
     device: str = "auto"
     resume: bool = False
     overwrite: bool = False
+    validate: bool = False
     workers: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
@@ -35,3 +37,8 @@ class TrainRequest:
     fit: bool = False
     save_probabilities: bool = False
     compile: bool = False
+
+    @property
+    def of_run_there(self) -> bool:
+        """Whether it is about a run that was started before."""
+        return self.resume or self.validate

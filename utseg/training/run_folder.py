@@ -13,11 +13,9 @@ from typing import Any
 
 from utseg.errors import InputError
 from utseg.files import folder_lock, remove_leftovers, require_writable
-from utseg.settings import validate
 from utseg.training.checkpoint import BEST, LATEST, PREVIOUS, has_checkpoint
 from utseg.training.log import JSONL, PICTURE
-from utseg.training.prepare import PROCESSES, Run
-from utseg.training.recipe import Recipe
+from utseg.training.prepare import PROCESSES, Run, read_recorded
 from utseg.training.record import (
     RUN_FILE,
     SUMMARY_FILE,
@@ -25,7 +23,6 @@ from utseg.training.record import (
     WEIGHTS_FILE,
     RunRecord,
     is_finished,
-    read_run,
     scores_files,
 )
 from utseg.training.request import TrainRequest
@@ -41,16 +38,17 @@ MAY_DIFFER = (
     "initial_weights.saw",
     "training_scans",
 )
+DATA = ("selection", "training_cases", "validation_cases", "data_sha256")
 TIMETABLE = ("epochs", "iterations_per_epoch", "recipe.validate_every")
 FILES = (RUN_FILE, LATEST, PREVIOUS, BEST, WEIGHTS_FILE, JSONL, PICTURE)
 EVENTS = "events.out.tfevents.*"
 
 
 def claim(run: Run, held: ExitStack) -> Run:
-    """The run to work on: as asked for where the folder is free or is to be overwritten, as recorded where it is resumed.
+    """The run to work on: as asked for where the folder is free or is to be overwritten, as recorded where it is resumed or validated.
 
     The folder is locked until `held` is closed. Raises InputError where a run is there and neither `--resume` nor `--overwrite` was said,
-    and where none or another is there to resume.
+    and where none or another is there to resume, or a run of other data to validate.
     """
     request, folder = run.request, run.request.output
     if request.resume and not (folder / RUN_FILE).is_file():
@@ -60,11 +58,10 @@ def claim(run: Run, held: ExitStack) -> Run:
     require_writable(folder)
     held.enter_context(folder_lock(folder))
     remove_leftovers(folder)
-    if request.resume:
-        recorded = read_run(folder)
-        recipe = validate(Recipe, recorded.recipe, str(folder / RUN_FILE))
+    if request.of_run_there:
+        recorded, recipe = read_recorded(folder)
         check_same_run(recorded, run.record, request)
-        for difference in differing_versions(recorded, run.record):
+        for difference in () if request.validate else differing_versions(recorded, run.record):
             logger.warning("%s: the weights may end otherwise than without interruption", difference)
         return replace(run, record=recorded, recipe=recipe)
     if not request.overwrite:
@@ -82,7 +79,7 @@ def check_same_run(recorded: RunRecord, wanted: RunRecord, request: TrainRequest
     """Raises InputError naming every key in which the run that was started differs from the one that is asked for.
 
     The timetable (epochs, validation) is the recorded one, which `--max-time` may have set, and so is the precision, which the processor
-    may have set; to ask for another one is a difference.
+    may have set; to ask for another one is a difference. Of a run that is only validated, the data alone are compared.
     """
     free = set(MAY_DIFFER)
     free |= {key for key in TIMETABLE if not (key == "epochs" and request.epochs)}
@@ -96,13 +93,15 @@ def check_same_run(recorded: RunRecord, wanted: RunRecord, request: TrainRequest
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
         and not any(key == name or key.startswith(f"{name}.") for name in free)
+        and (key in DATA or not request.validate)
     ]
     if differing:
         listed = ", ".join(_difference(key, before.get(key), now.get(key)) for key in differing[:8])
+        verb = "validate" if request.validate else "resume"
+        way = "" if request.validate else "repeat the first command with --resume, or "
         more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
         raise InputError(
-            f"{request.output}: cannot resume, the run was started otherwise: {listed}{more}; "
-            "repeat the first command with --resume, or start again with --overwrite"
+            f"{request.output}: cannot {verb}, the run was started otherwise: {listed}{more}; {way}start again with --overwrite"
         )
 
 
