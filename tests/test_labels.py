@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utseg.labels import LabelMismatch, match_labels, same_numbering
+from utseg.labels import LabelMismatch, match_labels, same_numbering, to_classes, to_values
 
 NAMES = ("LV", "MYO", "RV", "scar", "no-reflow")
 MNMS = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
@@ -18,13 +18,11 @@ def match(ours, theirs):
 
 @st.composite
 def numberings(draw):
-    """Two numberings of the same names, and a mask in the second."""
+    """Two numberings of the same names, gaps between the values, and a mask in the second."""
     names = NAMES[: draw(st.integers(1, len(NAMES)))]
-    ours, theirs = (
-        dict(zip(("background", *names), (0, *draw(st.permutations(range(1, len(names) + 1)))), strict=True))
-        for _ in range(2)
-    )
-    voxels = draw(st.lists(st.integers(0, len(names)), min_size=1, max_size=30))
+    values = st.lists(st.integers(1, 255), min_size=len(names), max_size=len(names), unique=True)
+    ours, theirs = (dict(zip(("background", *names), (0, *draw(values)), strict=True)) for _ in range(2))
+    voxels = draw(st.lists(st.sampled_from([*theirs.values()]), min_size=1, max_size=30))
     return ours, theirs, np.array(voxels, np.uint8)
 
 
@@ -89,6 +87,15 @@ def test_background_may_be_called_otherwise():
     assert not same_numbering(MNMS, ACDC)
 
 
+@settings(deadline=None)
+@given(numberings())
+def test_classes_are_the_places_of_sorted_values_and_come_back(case):
+    _, labels, mask = case
+    classes = to_classes(mask, labels)
+    np.testing.assert_array_equal(classes, np.searchsorted(sorted(labels.values()), mask))
+    np.testing.assert_array_equal(to_values(classes, labels), mask)
+
+
 def test_values_with_a_gap_match_themselves_in_their_order():
     labels = {"background": 0, "LV": 1, "RV": 3}
-    assert match_labels(labels, labels, we="a", they="b").channel_order() == [0, 1, 2, 3]
+    assert match_labels(labels, labels, we="a", they="b").channel_order() == [0, 1, 2]

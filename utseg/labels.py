@@ -1,8 +1,8 @@
 """Matches labels of two origins by name: masks and references, weights and a dataset, members of an ensemble.
 
 Datasets number the same structures differently (M&Ms: 1 LV, 2 MYO, 3 RV; ACDC: the other way round). Background is the value 0, whatever
-it is called. Names match when they are equal, else by their letters whatever the case, or as names of one cardiac structure ("LV",
-"left ventricle").
+it is called. Values may have gaps; the classes of a network, which are its channels and what slices hold, have none. Names match when they
+are equal, else by their letters whatever the case, or as names of one cardiac structure ("LV", "left ventricle").
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,9 +44,9 @@ class Matching:
         return np.asarray(values[mask])
 
     def channel_order(self) -> list[int]:
-        """For each channel in our order, background first, the channel of the same label in theirs; of a value in a gap, the same."""
-        order = {0: 0} | {self.ours[name]: self.theirs[other] for name, other in self.names.items()}
-        return [order.get(channel, channel) for channel in range(max(order) + 1)]
+        """For each channel in our order, background first, the channel of the same label in theirs."""
+        theirs = class_numbers(self.theirs)
+        return [0, *(theirs[self.names[name]] for name in class_numbers(self.ours))]
 
 
 def parse_labels(words: Sequence[str]) -> dict[str, int]:
@@ -67,6 +67,25 @@ def parse_labels(words: Sequence[str]) -> dict[str, int]:
 def structures(labels: Labels) -> dict[str, int]:
     """The labels without background, by value."""
     return dict(sorted(((name, value) for name, value in labels.items() if value), key=lambda item: item[1]))
+
+
+def class_numbers(labels: Labels) -> dict[str, int]:
+    """The labels without background as classes of a network, 1, 2, … in the order of their values."""
+    return {name: number for number, name in enumerate(structures(labels), start=1)}
+
+
+def to_classes(label: NDArray[np.uint8], labels: Labels) -> NDArray[np.uint8]:
+    """A label map of any shape in the values of `labels`, in classes."""
+    return Matching(class_numbers(labels), labels, _same_names(labels)).translate(label)
+
+
+def to_values(classes: NDArray[np.uint8], labels: Labels) -> NDArray[np.uint8]:
+    """The inverse of `to_classes`."""
+    return Matching(labels, class_numbers(labels), _same_names(labels)).translate(classes)
+
+
+def _same_names(labels: Labels) -> dict[str, str]:
+    return {name: name for name in structures(labels)}
 
 
 def in_words(labels: Labels) -> str:

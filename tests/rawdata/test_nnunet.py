@@ -255,8 +255,12 @@ FAULTS: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"labels": {"background": 0, "LV": 1.5}}, (), "labels.LV: expected a whole number"),
     ({"labels": {"background": 0, "LV": True}}, (), "labels.LV: expected a whole number"),
     ({"labels": {"background": 0, "LV": -1}}, (), "labels.LV: expected a whole number"),
-    ({"labels": {"background": 0, "LV": 2}}, (), "without gaps or repetition, found 0, 2"),
-    ({"labels": {"background": 0, "LV": 1, "RV": 1}}, (), "without gaps or repetition, found 0, 1, 1"),
+    (
+        {"labels": {"background": 0, "LV": 500}},
+        (),
+        "labels.LV: expected a whole number from 0 to 255, found 500",
+    ),
+    ({"labels": {"background": 0, "LV": 1, "RV": 1}}, (), "without repetition, found 0, 1, 1"),
     ({"labels": {"LV": 1, "RV": 2}}, (), "0 (background)"),
     ({"labels": {"background": 0}}, (), "0 (background)"),
     (

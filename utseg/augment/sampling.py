@@ -17,7 +17,7 @@ ORDER_STREAM, PATCH_STREAM = 0, 1
 
 @dataclass(frozen=True)
 class SliceRef:
-    """One preprocessed slice, the label values (background left out) that it contains, whom it shows and whose scanner made it.
+    """One preprocessed slice, the classes (background left out) that it contains, whom it shows and whose scanner made it.
 
     `shown`: the slices of the case that the network is shown, this one in their middle. `vendor` is empty where it is not known.
     """
@@ -50,7 +50,7 @@ class PatchSampler:
         self._shuffled = lru_cache(maxsize=2 * len(values) + 2)(self._shuffle)
 
     def choose(self, number: int) -> tuple[SliceRef, int | None]:
-        """The slice of patch `number`, and the label value that its middle lies on, None if it may lie anywhere."""
+        """The slice of patch `number`, and the class that its middle lies on, None if it may lie anywhere."""
         foreground = math.floor(number * self._fraction)
         if math.floor((number + 1) * self._fraction) == foreground:
             return self._nth(None, number - foreground), None
@@ -83,7 +83,7 @@ def draw_center(
 ) -> tuple[int, int]:
     """The pixel (y, x) that is the patch's middle.
 
-    Around a random pixel of the label value `foreground`, moved as little as is needed to stay in the slice; or, without one,
+    Around a random pixel of the class `foreground`, moved as little as is needed to stay in the slice; or, without one,
     uniformly. In an axis along which the slice is smaller than the patch, the slice lies wholly within it, anywhere.
     """
     aim = None

@@ -122,8 +122,8 @@ class Fingerprint(Settings):
 
     @property
     def num_classes(self) -> int:
-        """Number of network outputs: the largest label value and background."""
-        return max(self.labels.values()) + 1
+        """Number of network outputs: the labels and background."""
+        return len(self.structures) + 1
 
     @property
     def structures(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from utseg.errors import SettingError
 from utseg.files import write_text
 from utseg.home import PLAN_FILE, Configuration, plan_folder_name, planner_words, split_plan_name
+from utseg.labels import structures
 from utseg.networks import network_settings
 from utseg.rawdata.geometry import SPACING_RANGE_MM
 from utseg.rawdata.ways import Way
@@ -204,8 +205,8 @@ class Plan(Settings):
 
     @property
     def num_classes(self) -> int:
-        """Number of network outputs: the largest label value and background."""
-        return max(self.preprocessing.labels.values()) + 1
+        """Number of network outputs: the labels and background."""
+        return len(structures(self.preprocessing.labels)) + 1
 
     @property
     def folder_name(self) -> str:

@@ -25,6 +25,7 @@ from utseg.errors import ArtefactError, CaseErrors, InputError, UsageError, list
 from utseg.files import folder_lock, remove_leftovers, require_writable, sha256
 from utseg.inference.agreement import Agreement, RunningAgreement, expected_dice
 from utseg.inference.views import union
+from utseg.labels import class_numbers, to_values
 from utseg.predict.model import output_order
 from utseg.predict.record import (
     PREDICTION_FILE,
@@ -149,12 +150,14 @@ def join(joining: Joining) -> PredictedCase:
     files: dict[str, str] = {}
     masks: list[NDArray[np.uint8]] = []
     verdicts: list[CaseQuality] = []
+    numbers = class_numbers(joining.labels)
     for frame in range(entry.frames):
         name = probabilities_name(joining.case_id, frame, entry.frames)
         mean_KZYX, agreement, geometry = _mean(joining, name)
-        masks.append(mean_KZYX.argmax(0).astype(np.uint8))
-        dice = expected_dice(mean_KZYX, masks[-1]), agreement.dice(), agreement.members
-        verdicts.append(assess(masks[-1], geometry.spacing_zyx_mm, joining.labels, *dice, QualitySettings()))
+        classes_ZYX = mean_KZYX.argmax(0).astype(np.uint8)
+        masks.append(to_values(classes_ZYX, joining.labels))
+        dice = expected_dice(mean_KZYX, classes_ZYX), agreement.dice(), agreement.members
+        verdicts.append(assess(classes_ZYX, geometry.spacing_zyx_mm, numbers, *dice, QualitySettings()))
         if joining.save_probabilities:
             write_probabilities(joining.output / name, mean_KZYX, geometry)
             files[name] = sha256(joining.output / name)

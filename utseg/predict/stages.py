@@ -17,6 +17,7 @@ from utseg.case import Case
 from utseg.errors import UtsegError
 from utseg.files import atomic_path, sha256
 from utseg.inference.agreement import Agreement, Sums, agreement_between, entropy, expected_dice
+from utseg.labels import class_numbers, to_values
 from utseg.notices import Notice
 from utseg.planning.plan import Preprocessing
 from utseg.postprocess import Postprocessing, postprocess
@@ -123,10 +124,10 @@ def prepare(volume: Volume) -> Preprocessed:
 
 
 def restore(predicted: Predicted) -> Restored:
-    """Brings the probabilities onto the native grid, takes the likeliest label, judges it, writes what is asked for.
+    """Brings the probabilities onto the native grid, takes the likeliest class, judges it, writes what is asked for.
 
-    Models of several plans are averaged there, on the grid that they share. The mask and the entropy of a single volume are written here;
-    those of a cine's frames are handed back to become one file.
+    Masks have the values of the plan's labels. Models of several plans are averaged there, on the grid that they share. The mask and the
+    entropy of a single volume are written here; those of a cine's frames are handed back to become one file.
     """
     source = predicted.source
     volume = source.volume
@@ -143,16 +144,20 @@ def restore(predicted: Predicted) -> Restored:
             agreement = _agreement_of_several(predicted, natives_KZYX)
     else:
         likeliest_ZYX = restore_labels(predicted.probabilities[0], source.properties[0])
-    mask_ZYX = postprocess(likeliest_ZYX, predicted.outputs.postprocessing, volume.preprocessings[0].labels)
+    labels = volume.preprocessings[0].labels
+    numbers = class_numbers(labels)
+    classes_ZYX = postprocess(likeliest_ZYX, predicted.outputs.postprocessing, numbers)
+    changed = not np.array_equal(classes_ZYX, likeliest_ZYX)
     quality = assess(
-        mask_ZYX,
+        classes_ZYX,
         source.geometry.spacing_zyx_mm,
-        volume.preprocessings[0].labels,
-        _expected_dice(predicted, native_KZYX, mask_ZYX, changed=not np.array_equal(mask_ZYX, likeliest_ZYX)),
+        numbers,
+        _expected_dice(predicted, native_KZYX, classes_ZYX, changed=changed),
         agreement.dice(),
         agreement.members,
         predicted.outputs.quality,
     )
+    mask_ZYX = to_values(classes_ZYX, labels)
     entropy_ZYX: NDArray[np.uint8] | None = None
     if predicted.outputs.entropy and native_KZYX is not None:
         entropy_ZYX = np.rint(entropy(native_KZYX) * ENTROPY_STEPS).astype(np.uint8)
@@ -190,7 +195,7 @@ def _mean(natives_KZYX: Sequence[Array], members: Sequence[int]) -> Array:
 
 
 def _expected_dice(
-    predicted: Predicted, native_KZYX: Array | None, mask_ZYX: NDArray[np.uint8], *, changed: bool
+    predicted: Predicted, native_KZYX: Array | None, classes_ZYX: NDArray[np.uint8], *, changed: bool
 ) -> Sums:
     """That of the mask that is written, which postprocessing has `changed` or not.
 
@@ -201,7 +206,7 @@ def _expected_dice(
         return expected_dice(probabilities_KZYX, probabilities_KZYX.argmax(0).astype(np.uint8))
     if native_KZYX is None:
         native_KZYX = restore_probabilities(predicted.probabilities[0], predicted.source.properties[0])
-    return expected_dice(native_KZYX, mask_ZYX)
+    return expected_dice(native_KZYX, classes_ZYX)
 
 
 def _agreement_of_several(predicted: Predicted, natives_KZYX: Sequence[Array]) -> Agreement:
@@ -222,8 +227,8 @@ def probabilities_name(case_id: str, frame: int | None, frames: int) -> str:
 
 
 def write_probabilities(path: Path, probabilities_KZYX: Array, geometry: Geometry) -> None:
-    """Writes an npz with `probabilities`, float32, by class and the axes of the file, last axis first, as the mask's voxels are; and
-    `geometry`, the JSON text of where they lie.
+    """Writes an npz with `probabilities`, float32, by class (background, then labels by value) and the axes of the file, last axis first,
+    as the mask's voxels are; and `geometry`, the JSON text of where they lie.
     """
     in_file_KZYX = geometry.to_file(probabilities_KZYX)
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.errors import InputError
+from utseg.labels import to_classes
 from utseg.planning.plan import Preprocessing
 from utseg.rawdata.ways import AS_IT_LIES, Arrangement, arrange
 from utseg.settings import Settings
@@ -59,7 +60,7 @@ class CaseProperties(Settings):
 
 @dataclass(frozen=True)
 class PreprocessedCase:
-    """`image_CZYX` float32, zero mean and unit variance; `label_ZYX` uint8, None where the case has no label."""
+    """`image_CZYX` float32, zero mean and unit variance; `label_ZYX` uint8, in classes, None where the case has no label."""
 
     image_CZYX: Floats
     label_ZYX: Labels | None
@@ -92,7 +93,8 @@ def preprocess_case(loaded: "LoadedCase", wanted: Preprocessing) -> Preprocessed
     image_CZYX = channels[0][np.newaxis] if len(channels) == 1 else np.stack(channels)
     label_ZYX = None
     if loaded.label_ZYX is not None:
-        label_ZYX = resample_label(turn_slices(loaded.label_ZYX, turned), size)
+        classes_ZYX = to_classes(loaded.label_ZYX, wanted.labels)
+        label_ZYX = resample_label(turn_slices(classes_ZYX, turned), size)
     properties = CaseProperties(
         native_size_zyx=native,
         size_zyx=(native[0], *size),
@@ -105,7 +107,7 @@ def preprocess_case(loaded: "LoadedCase", wanted: Preprocessing) -> Preprocessed
 
 
 def restore_labels(probabilities_KZYX: Floats, properties: CaseProperties) -> Labels:
-    """The inverse: the likeliest label, (Z, Y, X) uint8, on the native grid. Ties go to the lower label. One slice at a time in memory."""
+    """The inverse: the likeliest class, (Z, Y, X) uint8, on the native grid. Ties go to the lower class. One slice at a time in memory."""
     _require_size(probabilities_KZYX, properties)
     size = turned_sizes(properties.native_size_zyx[1:], properties.arrangement)
     mask_ZYX = np.empty(properties.native_size_zyx, dtype=np.uint8)

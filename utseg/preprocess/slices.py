@@ -32,7 +32,7 @@ PREPROCESSING_VERSION = 2
 
 
 class SliceRecord(Settings):
-    """One slice: its file's name, the label values in it (background included, ascending), and the file's SHA-256."""
+    """One slice: its file's name, the classes in it (background included, ascending), and the file's SHA-256."""
 
     file: str
     labels: tuple[int, ...]
@@ -69,8 +69,8 @@ class CaseRecord(Settings):
         return Geometry.from_json(self.properties.geometry).spacing_zyx_mm[0]
 
     @property
-    def label_values(self) -> set[int]:
-        """The values that its slices show."""
+    def classes(self) -> set[int]:
+        """The classes that its slices show."""
         return {value for each in self.slices for value in each.labels}
 
 

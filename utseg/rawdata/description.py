@@ -275,8 +275,8 @@ def _labels(value: Any, wrong: Wrong) -> dict[str, int]:
         if name.casefold() == "ignore":
             raise wrong(where, "an ignore label is not supported; label those voxels or leave the case out")
     numbers = sorted(value.values())
-    if numbers != list(range(len(numbers))) or len(numbers) < 2:
+    if numbers[0] != 0 or len(set(numbers)) < len(numbers) or len(numbers) < 2:
         found = ", ".join(map(str, numbers))
-        expected = "expected the values 0 (background), 1, 2, … without gaps or repetition"
+        expected = "expected the value 0 (background) and others, without repetition"
         raise wrong("labels", f"{expected}, found {found}")
     return dict(sorted(value.items(), key=lambda item: int(item[1])))

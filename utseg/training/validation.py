@@ -16,6 +16,7 @@ from torch import nn
 from utseg.figures.montage import comparison_montage
 from utseg.figures.windows import largest_slice
 from utseg.inference.windows import default_batch_size, predict_volumes
+from utseg.labels import class_numbers
 from utseg.networks.losses import LossSettings, volume_loss
 from utseg.planning.plan import Plan
 from utseg.preprocess.neighbours import with_neighbours
@@ -120,7 +121,7 @@ def score_case(
         step_size=STEP_SIZE,
     )
     prediction_ZYX = predicted.probabilities_KZYX.argmax(0).astype(np.uint8)
-    labels = {name: value for name, value in plan.preprocessing.labels.items() if value != 0}
+    labels = class_numbers(plan.preprocessing.labels)
     picture = None
     if with_picture:
         z = largest_slice(reference_ZYX)
@@ -130,7 +131,7 @@ def score_case(
         picture = np.asarray(drawn)
     return CaseScore(
         case.case_id,
-        {name: dice(prediction_ZYX == value, reference_ZYX == value) for name, value in labels.items()},
+        {name: dice(prediction_ZYX == number, reference_ZYX == number) for name, number in labels.items()},
         volume_loss(predicted.probabilities_KZYX, reference_ZYX, loss) if loss is not None else {},
         picture,
     )
