@@ -19,6 +19,7 @@ import torch
 from utseg.case import Case
 from utseg.evaluate import evaluate_pair
 from utseg.inference.windows import GROWN_MULTIPLE, default_batch_size, predict_volumes
+from utseg.labels import class_numbers
 from utseg.predict.accelerate import folded
 from utseg.predict.model import load_model
 from utseg.predict.stages import Volume, prepare
@@ -96,7 +97,7 @@ def main() -> None:
             )
             seconds[way, precision] += time.process_time() - began
             mask_ZYX = restore_labels(predicted.probabilities_KZYX, properties)
-            ours = plan.preprocessing.labels
+            ours = class_numbers(plan.preprocessing.labels)
             theirs_ZYX = sum((mask_ZYX == ours[name]) * value for name, value in labels.items())
             found = evaluate_pair(
                 theirs_ZYX.astype(np.uint8), reference_ZYX, source.geometry.spacing_zyx_mm, labels

@@ -103,8 +103,8 @@ def validate_at_native_resolution(run: "Run") -> None:
         write_json(folder / SUMMARY_FILE, summarise([], ()))
         return
     logger.info("validation of %d cases at native resolution", len(run.raw_validation))
-    (folder / SUMMARY_FILE).unlink(missing_ok=True)  # the run has not finished until its masks are scored
     model = load_model(request.output, run.device)
+    (folder / SUMMARY_FILE).unlink(missing_ok=True)  # the run has not finished until its masks are scored
     predict_cases(
         run.raw_validation,
         [model],

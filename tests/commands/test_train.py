@@ -26,6 +26,7 @@ from utseg.evaluate.records import read_metrics
 from utseg.files import sha256
 from utseg.home import selection_folder_name
 from utseg.training import checkpoint, loop
+from utseg.training.processes import Processes
 from utseg.training.record import is_finished, read_run, read_weights
 from utseg.training.request import TrainRequest
 
@@ -321,6 +322,10 @@ def test_validate_refuses_what_it_cannot_validate(home, tmp_path, monkeypatch, c
         return line
 
     assert "run utseg_train first" in refused("--validate") and not folder.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "join_processes", lambda: Processes(size=2))
+        assert call(copy, *words, "--validate") == 2
+    assert "one process predicts; run it without torchrun" in capsys.readouterr().err
     original = loop.iterate
 
     def dying(run, state, batches):

@@ -88,7 +88,7 @@ def validation_masks(
     if absent := missing(folder, (run,), cases, inputs):
         raise ArtefactError(
             f"{mask_file(folder, absent[0])}: not there, or not what {PREDICTION_FILE} says of the weights and the image "
-            f"that are there now; delete {folder / 'summary.json'} and run utseg_train with --resume: it predicts the held-back cases again"
+            "that are there now; run utseg_train with --validate: it predicts and scores the held-back cases again"
         )
     return [mask_file(folder, case) for case in cases]
 

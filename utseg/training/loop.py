@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from utseg.augment.loader import Batch
 from utseg.compute.threads import changes
-from utseg.errors import InputError, Interrupted, UtsegError
+from utseg.errors import InputError, Interrupted, UsageError, UtsegError
 from utseg.progress import progress
 from utseg.training import checkpoint
 from utseg.training.checkpoint import random_state
@@ -49,6 +49,8 @@ def train(request: TrainRequest, recipe: Recipe, finish: Finish) -> dict[str, fl
     started = time.monotonic()
     processes = join_processes()
     with processes.naming_errors(), ExitStack() as held:
+        if request.validate and processes.size > 1:
+            raise UsageError("--validate: one process predicts; run it without torchrun")
         request = after_restart(request, processes)
         run = processes.fail_together(lambda: claim_folder(request, recipe, processes, held))
         check_same_everywhere(run)

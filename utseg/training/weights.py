@@ -16,7 +16,7 @@ from torch import Tensor
 
 from utseg.errors import ArtefactError, InputError, listing
 from utseg.files import require_no_broken_link
-from utseg.labels import LabelMismatch, Labels, in_words, match_labels, same_numbering
+from utseg.labels import LabelMismatch, Labels, class_numbers, in_words, match_labels, same_numbering
 from utseg.networks.network import SegmentationNetwork
 from utseg.planning.plan import Plan
 from utseg.training.record import WEIGHTS_FILE
@@ -63,7 +63,11 @@ def number_outputs(
     outputs = network.class_axes().keys() & tensors.keys()
     if theirs is None:
         if outputs:
-            logger.info("%s: nothing says how its outputs are numbered; taken as %s", path, in_words(ours))
+            logger.info(
+                "%s: nothing says how its outputs are numbered; taken as %s",
+                path,
+                in_words(class_numbers(ours)),
+            )
         return dict(tensors)
     try:
         matching = match_labels(ours, theirs, we="the plan", they=str(path))
