@@ -110,10 +110,16 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
     device = processes.device(resolve_device(request.device))
     if request.validate:
         recorded, recipe = read_recorded(request.output)
-        plan = recorded.plan
+        plan = planned = recorded.plan
     else:
-        recipe, plan = planned_training(request, recipe, device, processes)
+        planned = read_plan(request.plan_folder)
+        recipe, plan = apply_settings(recipe, planned, request.settings)
+        recipe = recipe.model_copy(update={"amp": resolved_amp(recipe.amp, device)})
     network = planned_task(plan).build("meta")
+    check_outputs(network, recipe)
+    may_not_fit = request.fit or plan.network_name != planned.network_name or device.type == "cuda"
+    if may_not_fit and not request.validate:
+        plan = checked_memory(plan, recipe, device, processes=processes.size, fit=request.fit)
     if request.compile and processes.size > 1:
         raise UsageError("--compile: trains in one process only; leave it out, or torchrun")
     processes.rows(plan.batch_size)  # refused at once where it cannot be shared out
@@ -159,19 +165,6 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
     adapts = device.type == "cpu" and processes.size == 1 and not request.compile
     threads = Threads("training", adapts=adapts)
     return Run(request, record, recipe, store, training, validation, raw, device, processes, threads, fit)
-
-
-def planned_training(
-    request: TrainRequest, recipe: Recipe, device: torch.device, processes: Processes
-) -> tuple[Recipe, Plan]:
-    """The recipe and the plan with `--set` applied, checked against each other and the memory."""
-    planned = read_plan(request.plan_folder)
-    recipe, plan = apply_settings(recipe, planned, request.settings)
-    recipe = recipe.model_copy(update={"amp": resolved_amp(recipe.amp, device)})
-    check_outputs(planned_task(plan).build("meta"), recipe)
-    if request.fit or plan.network_name != planned.network_name or device.type == "cuda":
-        plan = checked_memory(plan, recipe, device, processes=processes.size, fit=request.fit)
-    return recipe, plan
 
 
 def read_recorded(folder: Path) -> tuple[RunRecord, Recipe]:
