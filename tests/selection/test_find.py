@@ -242,7 +242,7 @@ def test_a_validation_by_other_weights_is_refused(home, capfd):
     )
     assert find(home) == 1
     (line,) = errors(capfd)
-    assert "UNet/fold0/validation" in line and "--resume" in line
+    assert "UNet/fold0/validation" in line and "utseg_train with --validate" in line
 
 
 def test_an_image_that_changed_since_is_refused(home, capfd):
