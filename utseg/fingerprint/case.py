@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from utseg.fingerprint.model import PERCENTILES, CaseFingerprint, ChannelFigures, LabelFigures
+from utseg.labels import structures, without_ignored
 from utseg.rawdata.voxels import voxels_sha256
 
 if TYPE_CHECKING:
@@ -23,16 +24,14 @@ def measure_case(
     stamps: dict[str, tuple[int, int]],
 ) -> CaseFingerprint:
     """The figures of one loaded case; its label is required. Percentiles of volumes beyond four million voxels use every n-th voxel."""
-    case, label_ZYX = loaded.case, loaded.label_ZYX
-    if label_ZYX is None:
+    case = loaded.case
+    if loaded.label_ZYX is None:
         raise ValueError(f"case {case.case_id}: a case without label has no place in a fingerprint")
-    spacing = loaded.geometry.spacing_zyx_mm
+    label_ZYX, spacing = without_ignored(loaded.label_ZYX, labels), loaded.geometry.spacing_zyx_mm
     foreground = measure_label(label_ZYX > 0, spacing)
     center = None if foreground is None else _center_yx(label_ZYX > 0)
     measured = {
-        name: measure_label(label_ZYX == value, spacing, center)
-        for name, value in labels.items()
-        if value != 0
+        name: measure_label(label_ZYX == value, spacing, center) for name, value in structures(labels).items()
     }
     return CaseFingerprint(
         case_id=case.case_id,
