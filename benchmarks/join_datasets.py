@@ -12,7 +12,8 @@ from pathlib import Path
 
 from utseg.case import Case
 from utseg.files import write_json
-from utseg.labels import Labels, Matching, match_labels
+from utseg.label_map import Labels
+from utseg.labels import Matching, match_labels
 from utseg.rawdata import open_dataset
 from utseg.rawdata.gate import read_label
 from utseg.rawdata.write import write_mask

@@ -19,7 +19,8 @@ import torch
 from utseg.case import Case
 from utseg.evaluate import evaluate_pair
 from utseg.inference.windows import GROWN_MULTIPLE, default_batch_size, predict_volumes
-from utseg.labels import class_numbers
+from utseg.label_map import has_regions, structures
+from utseg.labels import match_labels, to_values
 from utseg.predict.accelerate import folded
 from utseg.predict.model import load_model
 from utseg.predict.stages import Volume, prepare
@@ -69,7 +70,7 @@ def main() -> None:
     if not arguments.all:
         held_back = [case for case in held_back if case.case_id in model.record.validation_cases]
     cases = spread(held_back, arguments.cases)
-    labels = {name: value for name, value in dataset.labels.items() if value}
+    labels = structures(dataset.labels)
     ways = [(way, precision) for precision in arguments.precision for way in arguments.ways]
     scores = {way: {} for way in ways}  # by subject: Dice and HD95 of each case
     seconds, slices = dict.fromkeys(ways, 0.0), 0
@@ -91,17 +92,16 @@ def main() -> None:
                 patch_size=patch,
                 batch_size=default_batch_size(patch, CPU),
                 num_classes=plan.num_classes,
+                regions=has_regions(plan.preprocessing.labels),
                 device=CPU,
                 precision=precision,
                 **options,
             )
             seconds[way, precision] += time.process_time() - began
-            mask_ZYX = restore_labels(predicted.probabilities_KZYX, properties)
-            ours = class_numbers(plan.preprocessing.labels)
-            theirs_ZYX = sum((mask_ZYX == ours[name]) * value for name, value in labels.items())
-            found = evaluate_pair(
-                theirs_ZYX.astype(np.uint8), reference_ZYX, source.geometry.spacing_zyx_mm, labels
-            )
+            ours = plan.preprocessing.labels
+            mask_ZYX = to_values(restore_labels(predicted.probabilities_KZYX, properties, ours), ours)
+            theirs_ZYX = match_labels(labels, ours, we="the dataset", they="the model").translate(mask_ZYX)
+            found = evaluate_pair(theirs_ZYX, reference_ZYX, source.geometry.spacing_zyx_mm, labels)
             pair = [[found[name][key] for name in labels] for key in ("dice", "hd95_mm")]
             scores[way, precision].setdefault(case.subject, []).append(pair)
         means = {way: np.nanmean([pair[0] for pair in of[case.subject]]) for way, of in scores.items()}

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from utseg.label_map import Labels
+
 Partition = Literal["training", "validation", "testing"]
 
 
@@ -43,7 +45,7 @@ class Dataset:
     folder: Path
     layout: Literal["mnms", "acdc", "nnunet"]
     channel_names: tuple[str, ...]
-    labels: Mapping[str, int]
+    labels: Labels
     cases: tuple[Case, ...]
     warnings: tuple[str, ...] = ()
 

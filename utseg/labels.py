@@ -14,10 +14,19 @@ from numpy.typing import NDArray
 
 from utseg.cardiac.structures import find_structures
 from utseg.errors import InputError, UsageError
+from utseg.label_map import (
+    IGNORE,
+    LARGEST_LABEL,
+    Labels,
+    LabelValue,
+    all_values,
+    has_regions,
+    inside,
+    painted,
+    structures,
+    values_of,
+)
 
-Labels = Mapping[str, int]
-LARGEST_LABEL = 255
-IGNORE = "ignore"
 IGNORED_CLASS = 255
 """What slices hold where nothing is annotated; there are never so many classes."""
 
@@ -37,25 +46,30 @@ class Matching:
     def in_words(self) -> str:
         """Ours first, as in "LV 1 = LV 3, MYO 2 = myocardium 2"."""
         return ", ".join(
-            f"{name} {self.ours[name]} = {other} {self.theirs[other]}" for name, other in self.names.items()
+            f"{name} {_written(self.ours[name])} = {other} {_written(self.theirs[other])}"
+            for name, other in self.names.items()
         )
 
     def translate(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A mask of any shape in their values, in ours."""
+        """A mask of any shape in their values, in ours. The values of regions are the same in both."""
         values = np.zeros(256, dtype=np.uint8)
         for name, other in self.names.items():
-            values[self.theirs[other]] = self.ours[name]
+            theirs = self.theirs[other]
+            if isinstance(theirs, tuple):
+                values[list(theirs)] = theirs
+            else:
+                values[theirs] = self.ours[name]
         return np.asarray(values[mask])
 
     def channel_order(self) -> list[int]:
         """For each channel in our order, background first, the channel of the same label in theirs."""
-        theirs = class_numbers(self.theirs)
-        return [0, *(theirs[self.names[name]] for name in class_numbers(self.ours))]
+        theirs = list(structures(self.theirs))
+        return [0, *(1 + theirs.index(self.names[name]) for name in structures(self.ours))]
 
 
-def parse_labels(words: Sequence[str]) -> dict[str, int]:
+def parse_labels(words: Sequence[str]) -> dict[str, LabelValue]:
     """Labels as people type them, NAME=VALUE or VALUE, which is its own name. Raises UsageError."""
-    labels = {"background": 0}
+    labels: dict[str, LabelValue] = {"background": 0}
     for word in words:
         name, _, value = word.rpartition("=")
         if not value.isdecimal() or not 0 < int(value) <= LARGEST_LABEL:
@@ -68,12 +82,6 @@ def parse_labels(words: Sequence[str]) -> dict[str, int]:
     return labels
 
 
-def structures(labels: Labels) -> dict[str, int]:
-    """The labels without background and `ignore`, by value."""
-    found = ((name, value) for name, value in labels.items() if value and name != IGNORE)
-    return dict(sorted(found, key=lambda item: item[1]))
-
-
 def without_ignored(label: NDArray[np.uint8], labels: Labels) -> NDArray[np.uint8]:
     """A label map of any shape in which ignored voxels are background."""
     return np.where(ignored(label, labels), np.uint8(0), label) if IGNORE in labels else label
@@ -81,34 +89,69 @@ def without_ignored(label: NDArray[np.uint8], labels: Labels) -> NDArray[np.uint
 
 def ignored(label: NDArray[np.uint8], labels: Labels) -> NDArray[np.bool_]:
     """Where a label map of any shape in the values of `labels` is not annotated."""
-    return label == labels[IGNORE] if IGNORE in labels else np.zeros(label.shape, dtype=bool)
+    return inside(label, labels[IGNORE]) if IGNORE in labels else np.zeros(label.shape, dtype=bool)
 
 
-def class_numbers(labels: Labels) -> dict[str, int]:
-    """The labels without background as classes of a network, 1, 2, … in the order of their values."""
-    return {name: number for number, name in enumerate(structures(labels), start=1)}
+def class_numbers(labels: Labels) -> dict[str, LabelValue]:
+    """The structures in classes, which slices hold: 1, 2, … in the order of the values; a region has a tuple of them."""
+    classes = _classes(labels)
+    return {
+        name: tuple(classes[each] for each in value) if isinstance(value, tuple) else classes[value]
+        for name, value in structures(labels).items()
+    }
+
+
+def _classes(labels: Labels) -> dict[int, int]:
+    """The class of each value."""
+    return {value: number for number, value in enumerate(all_values(labels), start=1)}
 
 
 def to_classes(label: NDArray[np.uint8], labels: Labels) -> NDArray[np.uint8]:
     """A label map of any shape in the values of `labels`, in classes, IGNORED_CLASS where it is ignored."""
-    classes = Matching(class_numbers(labels), labels, _same_names(labels)).translate(label)
-    if IGNORE in labels:
-        classes[ignored(label, labels)] = IGNORED_CLASS
+    numbers = np.zeros(256, dtype=np.uint8)
+    for value, number in _classes(labels).items():
+        numbers[value] = number
+    classes = np.asarray(numbers[label])
+    classes[ignored(label, labels)] = IGNORED_CLASS
     return classes
 
 
 def to_values(classes: NDArray[np.uint8], labels: Labels) -> NDArray[np.uint8]:
-    """The inverse of `to_classes`."""
-    return Matching(labels, class_numbers(labels), _same_names(labels)).translate(classes)
+    """The inverse of `to_classes`, of what is annotated."""
+    return np.array([0, *all_values(labels)], dtype=np.uint8)[classes]
 
 
-def _same_names(labels: Labels) -> dict[str, str]:
-    return {name: name for name in structures(labels)}
+def members(labels: Labels) -> NDArray[np.bool_]:
+    """(K, N): whether each of the N classes, background first, belongs to each of the K channels of a network, background first."""
+    count = len(all_values(labels)) + 1
+    if not has_regions(labels):
+        return np.eye(count, dtype=bool)
+    rows = [
+        [number in values_of(value) for number in range(count)] for value in class_numbers(labels).values()
+    ]
+    return np.array([[number == 0 for number in range(count)], *rows])
+
+
+def decide(probabilities: NDArray[np.float32], labels: Labels) -> NDArray[np.uint8]:
+    """The class at each place from the probabilities of the channels, (K, …): the likeliest, ties to the lower one.
+
+    Of regions, whose probabilities know nothing of each other: each paints where its own is above one half, one after the other.
+    """
+    if not has_regions(labels):
+        return np.asarray(probabilities.argmax(0).astype(np.uint8))
+    classes = np.zeros(probabilities.shape[1:], dtype=np.uint8)
+    for region, own in zip(class_numbers(labels).values(), probabilities[1:], strict=True):
+        classes[own > 0.5] = painted(region)
+    return classes
 
 
 def in_words(labels: Labels) -> str:
-    """As in "LV 1, MYO 2, RV 3"."""
-    return ", ".join(f"{name} {value}" for name, value in structures(labels).items())
+    """As in "LV 1, MYO 2, RV 3", and of regions "heart 1+2, LV 1"."""
+    return ", ".join(f"{name} {_written(value)}" for name, value in structures(labels).items())
+
+
+def _written(value: LabelValue) -> str:
+    return "+".join(map(str, sorted(values_of(value))))
 
 
 def same_numbering(ours: Labels, theirs: Labels) -> bool:
@@ -133,6 +176,15 @@ def match_labels(ours: Labels, theirs: Labels, *, we: str, they: str) -> Matchin
         raise LabelMismatch(
             f"labels do not match by name: {in_words(left)} in {we}, {in_words(right)} in {they}; "
             f"no counterpart for {', '.join(alone + others_alone)}; give the same names to both"
+        )
+    both = {name: (left[name], right[found[name]]) for name in left}
+    regions = {name: pair for name, pair in both.items() if any(isinstance(each, tuple) for each in pair)}
+    if other := [
+        name for name, pair in regions.items() if len({frozenset(values_of(each)) for each in pair}) > 1
+    ]:
+        raise LabelMismatch(
+            f"regions are of other values: {in_words(left)} in {we}, {in_words(right)} in {they} ({', '.join(other)}); "
+            "give both the same"
         )
     return Matching(left, right, {name: found[name] for name in left})
 

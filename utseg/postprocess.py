@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from utseg.errors import SettingError
-from utseg.labels import Labels, structures
+from utseg.label_map import Labels, inside, painted, structures
 from utseg.settings import Settings
 
 MaskArray = NDArray[np.uint8]
@@ -36,7 +36,7 @@ class KeepLargestOfLabel(Settings):
 
     def apply(self, mask_ZYX: MaskArray, labels: Labels) -> MaskArray:
         """The mask with the label's other components as background."""
-        own_ZYX = mask_ZYX == labels[self.label]
+        own_ZYX = inside(mask_ZYX, labels[self.label])
         return np.where(own_ZYX & ~_largest(own_ZYX), 0, mask_ZYX).astype(np.uint8)
 
 
@@ -49,7 +49,7 @@ class RemoveIslands(Settings):
 
     def apply(self, mask_ZYX: MaskArray, labels: Labels) -> MaskArray:
         """The mask without the islands."""
-        components_ZYX, sizes_N = _components(mask_ZYX == labels[self.label])
+        components_ZYX, sizes_N = _components(inside(mask_ZYX, labels[self.label]))
         small_N = np.concatenate([[False], sizes_N < self.share * sizes_N.max(initial=0)])
         return np.where(small_N[components_ZYX], 0, mask_ZYX).astype(np.uint8)
 
@@ -67,13 +67,13 @@ class FillHoles(Settings):
         """The mask with the holes filled."""
         from scipy.ndimage import binary_fill_holes, find_objects
 
-        own_ZYX = mask_ZYX == labels[self.label]
+        own_ZYX = inside(mask_ZYX, labels[self.label])
         filled_ZYX = mask_ZYX.copy()
         in_plane = np.zeros((3, 3, 3), dtype=bool)
         in_plane[1] = ((0, 1, 0), (1, 1, 1), (0, 1, 0))
         for box in find_objects(own_ZYX.astype(np.uint8)):
             enclosed_ZYX = binary_fill_holes(own_ZYX[box], structure=in_plane) & (mask_ZYX[box] == 0)
-            filled_ZYX[box][enclosed_ZYX] = labels[self.label]
+            filled_ZYX[box][enclosed_ZYX] = painted(labels[self.label])
         return filled_ZYX
 
 

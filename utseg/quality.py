@@ -16,7 +16,7 @@ from pydantic import Field
 from utseg.cardiac.plausibility import AnatomyLimits, Check, check_anatomy
 from utseg.files import write_text
 from utseg.inference.agreement import Sums
-from utseg.labels import structures
+from utseg.label_map import Labels, structures
 from utseg.settings import Settings
 
 QUALITY_FILE = "quality.csv"
@@ -55,17 +55,17 @@ class CaseQuality(Settings):
 def assess(
     mask_ZYX: NDArray[np.uint8],
     spacing_zyx_mm: tuple[float, float, float],
-    labels: Mapping[str, int],
+    labels: Labels,
     expected_K: Sums,
     members_K: Sums,
     members: int,
     settings: QualitySettings,
 ) -> CaseQuality:
     """The verdict on one volume's mask (Z, Y, X). `expected_K`, `members_K`: Dice per class, NaN where it is not defined."""
-    values = structures(labels)
+    names = structures(labels)
     lower_K = np.where(np.isnan(expected_K), np.nan, np.fmin(expected_K, members_K))
     predicted, expected, between = (
-        {name: _number(dice_K[value]) for name, value in values.items()}
+        {name: _number(dice) for name, dice in zip(names, dice_K[1:], strict=True)}
         for dice_K in (lower_K, expected_K, members_K)
     )
     checks = check_anatomy(mask_ZYX, spacing_zyx_mm, labels, settings.anatomy)
@@ -146,7 +146,7 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else round(float(value), DIGITS)
 
 
-def write_table(cases: Mapping[str, CaseQuality | None], labels: Mapping[str, int], folder: Path) -> None:
+def write_table(cases: Mapping[str, CaseQuality | None], labels: Labels, folder: Path) -> None:
     """Writes `quality.csv`, a line a case. Flagged ones come first, the lowest predicted Dice on top; None was never assessed.
 
     Columns: case, flagged (yes, no), lowest_predicted_dice, predicted_dice_LABEL for each label, reasons.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from utseg.errors import Interrupted
 from utseg.files import read_json, write_json
 from utseg.home import plan_name
-from utseg.labels import structures
+from utseg.label_map import structures
 from utseg.training.record import (
     SCORES_SUFFIX,
     SUMMARY_FILE,

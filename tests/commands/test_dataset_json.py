@@ -64,12 +64,15 @@ def test_a_key_that_has_no_effect_is_a_warning(heart, plan):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"regions_class_order": [1, 2]}, "regions_class_order: regions are not supported"),
+        ({"regions_class_order": [1, 2]}, "regions_class_order: no label is a list of values"),
         ({"region_class_order": [1]}, "region_class_order: unknown key; did you mean 'regions_class_order'?"),
-        ({"labels": {"background": 0, "heart": [1, 2]}}, "labels.heart: regions (lists of values) are not"),
         (
-            {"labels": {**LABELS, "ignore": 2, "RV": 4}},
-            "labels.ignore: expected the highest of the values, 4, found 2",
+            {"labels": {"background": 0, "heart": [1, 2]}},
+            "regions_class_order: expected a list with the value that each region paints, in the order of heart; found null",
+        ),
+        (
+            {"labels": {**LABELS, "ignore": 3, "RV": 4}},
+            "labels.ignore: expected the highest of the values, 4, found 3",
         ),
         ({"overwrite_image_reader_writer": "Tiff3DIO"}, "overwrite_image_reader_writer: 'Tiff3DIO' is not"),
         ({"channel_names": {"0": "CT"}}, "channel_names.0: 'CT' asks for clipping to percentiles"),

@@ -96,6 +96,33 @@ def test_ignored_pixels_count_nowhere(seed, classes, share):
     assert found["total"] == pytest.approx(loss.item(), rel=1e-4, abs=1e-6)
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0, 0.9))
+def test_regions_have_binary_cross_entropy_and_dice_of_their_own(seed, share):
+    """Against float64: a heart of two classes and one of them, which overlap; the third channel is background."""
+    members_KN = np.array([[1, 0, 0], [0, 1, 1], [0, 0, 1]], bool)
+    logits, target = draw(seed, 3)
+    known = np.random.default_rng(seed).random(target.shape) >= share
+    assume(known.any())
+    p_KN = 1 / (1 + np.exp(-logits.transpose(1, 0, 2, 3)[:, known]))
+    g_KN = members_KN[:, target[known]]
+    cross_entropy = -np.mean(np.where(g_KN, np.log(p_KN), np.log(1 - p_KN)))
+    dice = [
+        1 - 2 * p[g].sum() / (p.sum() + g.sum()) for p, g in zip(p_KN[1:], g_KN[1:], strict=True) if g.any()
+    ]
+    settings_ = LossSettings(deep_supervision_weights=(1,))
+    ignoring = np.where(known, target, IGNORED_CLASS)
+    members = torch.from_numpy(members_KN)
+    _, terms = training_loss(
+        torch.from_numpy(logits), torch.from_numpy(ignoring), settings_, members_KN=members
+    )
+    assert terms["cross_entropy"].item() == pytest.approx(cross_entropy, rel=1e-5)
+    assert terms["dice"].item() == pytest.approx(np.mean(dice) if dice else 0, abs=1e-5)
+    probability_KZYX = (1 / (1 + np.exp(-logits))).transpose(1, 0, 2, 3).astype(np.float32)
+    found = volume_loss(probability_KZYX, ignoring, settings_, members_KN)
+    assert found["total"] == pytest.approx(sum(term.item() for term in terms.values()), rel=1e-4, abs=1e-6)
+
+
 def test_the_loss_is_the_weighted_sum_over_outputs():
     settings_ = LossSettings(
         cross_entropy_weight=0.7, dice_weight=1.3, deep_supervision_weights=(1, 0.4, 0.2)

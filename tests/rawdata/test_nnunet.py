@@ -246,7 +246,11 @@ FAULTS: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"channel_names": {"1": "MRI"}}, (), "channel_names.1: expected the keys 0, found 1"),
     ({"channel_names": {"0": 5}}, (), "channel_names.0: expected a text, found 5"),
     ({"labels": {"0": "background", "1": "LV"}}, (), "labels: names come first"),
-    ({"labels": {"background": 0, "LV": [1, 2]}}, (), "labels.LV: regions"),
+    (
+        {"labels": {"background": 0, "LV": [1, 2]}},
+        (),
+        "regions_class_order: expected a list with the value that each region paints, in the order of LV; found null",
+    ),
     (
         {"labels": {"background": 0, "LV": "1"}},
         (),

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, StringConstraints
 
 from utseg.home import split_plan_name
+from utseg.label_map import LabelValue
 from utseg.rawdata.names import name_problem
 from utseg.settings import Settings
 from utseg.training.record import RUN_FILE, SUMMARY_FILE, VALIDATION_FOLDER, WEIGHTS_FILE
@@ -137,7 +138,7 @@ class Manifest(Settings):
     format: Literal["utseg-model-1"] = FORMAT
     utseg_version: str
     dataset: Annotated[str, AfterValidator(_plain_name)]
-    labels: dict[str, int]
+    labels: dict[str, LabelValue]
     channel_names: tuple[str, ...]
     terms: Terms
     with_case_ids: bool

@@ -31,6 +31,7 @@ from utseg.archive.manifest import (
 from utseg.errors import ArtefactError, InputError, SettingError, UtsegError
 from utseg.files import atomic_path, require_no_broken_link, write_bytes
 from utseg.home import split_plan_name
+from utseg.label_map import LARGEST_LABEL, has_regions, values_of
 from utseg.planning.task import planned_task
 from utseg.predict.model import weights_problems
 from utseg.rawdata.names import name_problem
@@ -265,9 +266,10 @@ def _nodes(value: Any) -> Iterator[Any]:
 def _record_problem(record: RunRecord, manifest: Manifest, name: str) -> str | None:
     """What no real plan or network has, and where manifest and run differ, of which one could be shown and the other used; or None."""
     plan, shape = record.plan, record.plan.preprocessing
-    labels = [*shape.labels.values()]
-    if len({*labels}) < len(labels) or not all(0 <= value <= 255 for value in labels):
-        return "plan.preprocessing.labels: expected values from 0 to 255, each once"
+    values = [value for each in shape.labels.values() for value in values_of(each)]
+    again = len({*values}) < len(values) and not has_regions(shape.labels)
+    if again or not all(0 <= value <= LARGEST_LABEL for value in values):
+        return f"plan.preprocessing.labels: expected values from 0 to {LARGEST_LABEL}, each once unless they are of regions"
     if plan.configuration != split_plan_name(name.partition("/")[0])[1]:
         return f"plan.configuration: {plan.configuration} is not that of the folder"
     if max(plan.patch_size) > LARGEST_SETTING:

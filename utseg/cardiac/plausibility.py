@@ -23,6 +23,7 @@ from pydantic import Field
 from utseg.cardiac.structures import find_structures
 from utseg.cardiac.thirds import thirds
 from utseg.errors import number_of
+from utseg.label_map import Labels, inside, inside_any
 from utseg.settings import Settings
 
 MaskArray = NDArray[np.uint8]
@@ -61,7 +62,7 @@ class Check(Settings):
 def check_anatomy(
     mask_ZYX: MaskArray,
     spacing_zyx_mm: tuple[float, float, float],
-    labels: Mapping[str, int],
+    labels: Labels,
     limits: AnatomyLimits | None = None,
 ) -> tuple[Check, ...]:
     """All checks that the labels allow, of a label map (Z, Y, X) whose slices are short-axis slices; none where no label is cardiac.
@@ -72,9 +73,9 @@ def check_anatomy(
 
     limits = limits or AnatomyLimits()
     names = find_structures(labels).names
-    found = find_objects(np.isin(mask_ZYX, [labels[name] for name in names.values()]).astype(np.uint8))
+    found = find_objects(inside_any(mask_ZYX, [labels[name] for name in names.values()]).astype(np.uint8))
     heart_ZYX = mask_ZYX[found[0]] if found else mask_ZYX[:0]
-    masks = {role: heart_ZYX == labels[name] for role, name in names.items()}
+    masks = {role: inside(heart_ZYX, labels[name]) for role, name in names.items()}
     voxel_ml = float(np.prod(spacing_zyx_mm)) / 1000
     checks: list[Check] = []
     if {"LV", "MYO"} <= masks.keys() and masks["LV"].any():

@@ -5,13 +5,13 @@ outer third has the larger area of all cardiac labels in the reference; headers 
 have the patient's directions. Slices beyond the range are `outside`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from utseg.cardiac.structures import HEART, find_structures
+from utseg.label_map import Labels, LabelValue, inside_any
 
 REGIONS = ("basal", "mid", "apical", "outside")
 OUTSIDE = REGIONS.index("outside")
@@ -47,7 +47,7 @@ class Regions:
 
 
 def short_axis_regions(
-    reference_ZYX: NDArray[np.generic], spacing_zyx_mm: tuple[float, float, float], labels: Mapping[str, int]
+    reference_ZYX: NDArray[np.generic], spacing_zyx_mm: tuple[float, float, float], labels: Labels
 ) -> Regions | None:
     """The regions of a volume's slices. None where it is no short-axis stack: no LV among the labels or in the reference, fewer than three
     slices with it, slices hardly further apart than pixels, or two ends of which neither is larger."""
@@ -72,6 +72,6 @@ def short_axis_regions(
     return Regions(of_slice, basal_first)
 
 
-def _areas(label_ZYX: NDArray[np.generic], values: list[int]) -> NDArray[np.intp]:
-    """Pixels of each slice that have one of the values."""
-    return np.asarray(np.count_nonzero(np.isin(label_ZYX, values), axis=(1, 2)))
+def _areas(label_ZYX: NDArray[np.generic], values: list[LabelValue]) -> NDArray[np.intp]:
+    """Pixels of each slice that are of one of the structures."""
+    return np.asarray(np.count_nonzero(inside_any(label_ZYX, values), axis=(1, 2)))

@@ -11,6 +11,7 @@ from utseg.evaluate.tables import mean_of, number
 from utseg.figures.montage import comparison_montage, png
 from utseg.figures.windows import largest_slice
 from utseg.files import require_writable, write_bytes
+from utseg.label_map import Labels
 from utseg.rawdata.gate import read_image, read_label
 
 SEEN = ("A", "B")
@@ -39,7 +40,7 @@ def _seen(vendor: str) -> str:
     return "seen" if vendor in SEEN else "unseen"
 
 
-def draw_pictures(cases: Sequence[Case], labels: Mapping[str, int], testing: Path) -> list[Path]:
+def draw_pictures(cases: Sequence[Case], labels: Labels, testing: Path) -> list[Path]:
     """Writes `pictures/vendor_A.png`, … beside `masks` and `scores` in the folder `testing`; returns their paths.
 
     Each shows the vendor's case of median Dice in the slice with the largest reference.

@@ -7,7 +7,7 @@ Where both masks are empty (`both_empty`) all ratios and distances are undefined
 Dice, Jaccard and surface Dice are 0, and distances undefined. Whoever averages leaves undefined values out and counts them (`summary.py`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal, cast, get_args
@@ -26,7 +26,7 @@ from utseg.evaluate.surfaces import (
     distances_between,
     extract,
 )
-from utseg.labels import IGNORE, structures
+from utseg.label_map import IGNORE, Labels, inside, structures
 
 PercentileKind = Literal["pooled", "directed"]
 Scope = Literal["volume", "region", "slice"]
@@ -239,7 +239,7 @@ def evaluate_pair(
     prediction_ZYX: NDArray[np.generic],
     reference_ZYX: NDArray[np.generic],
     spacing_zyx_mm: tuple[float, float, float],
-    labels: Mapping[str, int],
+    labels: Labels,
     *,
     surface: SurfaceKind = "voxels",
     percentile: PercentileKind = "pooled",
@@ -259,7 +259,7 @@ def label_pairs(
     prediction_ZYX: NDArray[np.generic],
     reference_ZYX: NDArray[np.generic],
     spacing_zyx_mm: tuple[float, float, float],
-    labels: Mapping[str, int],
+    labels: Labels,
     definition: Definition,
 ) -> dict[str, "LabelPair"]:
     """The two masks of each structure, cropped to where it is; voxels that the reference ignores are in none. Errors as `evaluate_pair`."""
@@ -276,7 +276,7 @@ def label_pairs(
     predicted, referenced = prediction_ZYX[whole], reference_ZYX[whole]
     pairs = {}
     for name, value in structures(labels).items():
-        prediction, reference = predicted == value, referenced == value
+        prediction, reference = inside(predicted, value), inside(referenced, value)
         box = bounding_box(prediction | reference)
         first = whole[0].start + box[0].start
         pairs[name] = LabelPair(prediction[box], reference[box], first, spacing, definition)

@@ -5,13 +5,14 @@ middle 256 × 256; Dice = 2·TP / (|P| + |R| + 10⁻⁷); ASD the mean of the tw
 A distance that is undefined or larger counts as 500 mm. Scores are averaged over cases.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from utseg.evaluate.metrics import Definition, label_pairs
+from utseg.label_map import Labels
 
 GRID_MM = 1.2
 CROP = 256
@@ -33,7 +34,7 @@ def official_utnet_scores(
     prediction_ZYX: NDArray[np.generic],
     reference_ZYX: NDArray[np.generic],
     spacing_zyx_mm: tuple[float, float, float],
-    labels: Mapping[str, int],
+    labels: Labels,
 ) -> dict[str, OfficialScores]:
     """The official scores per label name but background, from label maps (Z, Y, X) on their native grid. Errors as of `evaluate_pair`."""
     spacing = (float(spacing_zyx_mm[0]), GRID_MM, GRID_MM)

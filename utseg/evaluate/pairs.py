@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from utseg.case import Case
 from utseg.errors import CaseErrors, InputError, listing
 from utseg.files import require_no_broken_link
-from utseg.labels import Labels, ignored, in_words, match_labels, structures
+from utseg.label_map import Labels, LabelValue, all_values, has_regions, painted, structures
+from utseg.labels import ignored, in_words, match_labels
 from utseg.rawdata.names import letter_case_differs, letter_case_pairs
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class MaskPair:
         return match_labels(self.labels, labels, we="the scores", they=str(path)).translate(label_ZYX)
 
 
-def _readable(labels: Labels) -> dict[str, int]:
+def _readable(labels: Labels) -> dict[str, LabelValue]:
     """The labels that a file may have, background among them."""
     return {"background": 0} | {name: value for name, value in labels.items() if value}
 
@@ -136,7 +137,7 @@ def count_overlap(
     prediction_ZYX: NDArray[np.uint8], reference_ZYX: NDArray[np.uint8], labels: Labels
 ) -> NDArray[np.int64]:
     """Voxels by value in the mask (rows) and in the reference (columns)."""
-    size = max(labels.values()) + 1
+    size = max(all_values(labels)) + 1
     both = prediction_ZYX.astype(np.intp).ravel() * size + reference_ZYX.ravel()
     return np.bincount(both, minlength=size * size).reshape(size, size).astype(np.int64)
 
@@ -144,14 +145,16 @@ def count_overlap(
 def require_plausible(
     overlaps: Sequence[NDArray[np.int64]], labels: Labels, predictions: Path, assumed: UnrecordedSide
 ) -> None:
-    """Raises InputError where two labels or more hardly overlap themselves, and each lies on another one.
+    """Raises InputError where two labels or more hardly overlap themselves, and each lies on another one. Regions overlap anyhow.
 
     assumed: the side whose numbering is not on record, and was taken for the other's.
     """
     from scipy.optimize import linear_sum_assignment
 
+    if has_regions(labels):
+        return
     total = np.sum(overlaps, axis=0)
-    names = {value: name for name, value in structures(labels).items()}
+    names = {painted(value): name for name, value in structures(labels).items()}
     values = list(names)
     inner = total[np.ix_(values, values)]
     sizes = total[values].sum(1)[:, None] + total[:, values].sum(0)[None]

@@ -11,7 +11,8 @@ from utseg.case import Case, Dataset
 from utseg.errors import CaseErrors, InputError, explained_by, listing
 from utseg.evaluate.pairs import DESCRIPTION_FILE, UnrecordedSide, files_by_case
 from utseg.files import read_json, require_no_broken_link
-from utseg.labels import Labels, in_words, match_labels, same_numbering
+from utseg.label_map import Labels, labels_of_json
+from utseg.labels import in_words, match_labels, same_numbering
 from utseg.rawdata import dataset_around, open_dataset
 from utseg.rawdata.content import dicom_in, dicom_refusal
 from utseg.rawdata.description import read_description
@@ -177,11 +178,11 @@ def labels_of_masks(folder: Path) -> tuple[Labels, Path] | None:
     record = folder / PREDICTION_FILE
     if record.is_file():
         value = read_json(record)
-        labels = value.get("labels") if isinstance(value, dict) else None
-        if isinstance(labels, dict) and labels and all(type(number) is int for number in labels.values()):
+        found = value.get("labels") if isinstance(value, dict) else None
+        if (labels := labels_of_json(found)) is not None:
             return labels, record
         raise InputError(
-            f"{record}: labels: expected an object with names of labels and whole numbers, found {str(labels)[:80]}; "
+            f"{record}: labels: expected an object with names of labels and whole numbers, found {str(found)[:80]}; "
             f"predict again, or put the masks without it into a folder with a {DESCRIPTION_FILE}"
         )
     if (folder / DESCRIPTION_FILE).is_file():

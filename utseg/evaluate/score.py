@@ -40,7 +40,8 @@ from utseg.evaluate.summary import by_value, summarise, summarise_regions
 from utseg.evaluate.tables import LATEX_FILE, MARKDOWN_FILE, summary_tables, to_latex, to_markdown
 from utseg.files import folder_lock, require_writable, write_json, write_text
 from utseg.fingerprint.same_scan import in_words, same_subjects
-from utseg.labels import Labels, match_labels, structures
+from utseg.label_map import Labels, painted, structures
+from utseg.labels import match_labels
 from utseg.predict.record import predicted_cases, seen_in_training
 
 logger = logging.getLogger("utseg")
@@ -61,7 +62,7 @@ class ScoredPair(MaskPair):
 def evaluate_cases(
     cases: Sequence[Case],
     predictions: Path,
-    labels: Mapping[str, int],
+    labels: Labels,
     output: Path,
     *,
     definition: Definition | None = None,
@@ -182,7 +183,7 @@ def score_pair(pair: ScoredPair) -> tuple[dict[str, list[Row]], NDArray[np.int64
     official = official_utnet_scores(*volume) if pair.as_official_utnet else {}
     rows: dict[str, list[Row]] = {name: [] for name in CASE_FILES}
     for name, values in found.volume.items():
-        row = about | {"label": pair.labels[name], "label_name": name}
+        row = about | {"label": painted(pair.labels[name]), "label_name": name}
         rows[METRICS_FILE].append(row | values)
         rows[SLICES_FILE] += [row | of_slice for of_slice in found.slices[name]]
         rows[REGIONS_FILE] += [row | of_region for of_region in found.regions[name]]

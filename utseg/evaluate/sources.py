@@ -13,7 +13,7 @@ from utseg.case import Case
 from utseg.errors import InputError
 from utseg.files import sha256, write_text
 from utseg.home import planner_words
-from utseg.labels import Labels
+from utseg.label_map import Labels, LabelValue
 from utseg.settings import Settings, read_model
 from utseg.training.record import RUN_FILE, read_run
 
@@ -38,9 +38,9 @@ class Sources(Settings):
     """
 
     format: Literal["utseg-sources-1"] = "utseg-sources-1"
-    labels: dict[str, int]
-    reference_labels: dict[str, int]
-    mask_labels: dict[str, int]
+    labels: dict[str, LabelValue]
+    reference_labels: dict[str, LabelValue]
+    mask_labels: dict[str, LabelValue]
     cases: dict[str, CaseSource]
 
 

@@ -8,7 +8,6 @@ Regions (`utseg.cardiac.thirds`): overlap and volumes count the voxels in a regi
 those slices to the whole other surface, so that cutting a stack makes no new surface.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from utseg.cardiac.thirds import OUTSIDE, REGIONS, Regions, short_axis_regions
 from utseg.evaluate.metrics import METRICS, Definition, LabelPair, label_pairs
 from utseg.evaluate.surfaces import Directed
+from utseg.label_map import Labels
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def evaluate_stack(
     prediction_ZYX: NDArray[np.generic],
     reference_ZYX: NDArray[np.generic],
     spacing_zyx_mm: tuple[float, float, float],
-    labels: Mapping[str, int],
+    labels: Labels,
     definition: Definition | None = None,
 ) -> StackScores:
     """Everything about one case; arguments and errors as of `evaluate_pair`. The volume's scores have the slices' aggregates, too."""

@@ -1,6 +1,5 @@
 """The colours of structures and other labels, the same in every picture, and images as grey values."""
 
-from collections.abc import Mapping
 from itertools import cycle
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.cardiac.structures import HEART, find_structures
+from utseg.label_map import Labels, structures
 
 # distinguishable with colour-blind eyes (Okabe and Ito, 2008)
 COLOURS = ("#E69F00", "#009E73", "#56B4E9", "#CC79A7", "#F0E442", "#0072B2", "#D55E00")
@@ -15,18 +15,19 @@ STRUCTURE_COLOURS = dict(zip(HEART, COLOURS, strict=False))
 GREY_PERCENTILES = (1.0, 99.0)
 
 
-def label_colours(labels: Mapping[str, int]) -> dict[str, str]:
-    """The colour of each label by its name, background left out.
+def label_colours(labels: Labels) -> dict[str, str]:
+    """The colour of each label by its name, background and `ignore` left out.
 
     A structure of the heart has its own, however a dataset numbers it; other labels take the remaining colours by their values.
     """
     roles = {name: role for role, name in find_structures(labels).names.items()}
     colours = {name: STRUCTURE_COLOURS[role] for name, role in roles.items()}
     left = cycle([colour for colour in COLOURS if colour not in colours.values()])
-    for name in sorted(labels, key=labels.__getitem__):
-        if labels[name] > 0 and name not in colours:
+    own = structures(labels)
+    for name in own:
+        if name not in colours:
             colours[name] = next(left)
-    return {name: colours[name] for name in labels if labels[name] > 0}
+    return {name: colours[name] for name in labels if name in own}
 
 
 def grey_values(image: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from utseg.figures.colours import grey_values, label_colours
 from utseg.figures.outlines import contours, drawing_order
 from utseg.figures.windows import bar_length_mm, shown_slices, window_around
+from utseg.label_map import Labels, inside
 
 MARGIN_MM = 45.0
 PIXELS = 1_500_000
@@ -48,7 +49,7 @@ def stack_montage(
     image_ZYX: NDArray[np.float32],
     label_ZYX: NDArray[np.uint8],
     spacing_zyx_mm: tuple[float, float, float],
-    labels: Mapping[str, int],
+    labels: Labels,
     title: str,
 ) -> Picture:
     """The slices of a volume, each with its labels; a tall stack is thinned out evenly."""
@@ -62,7 +63,7 @@ def comparison_montage(
     reference_YX: NDArray[np.uint8],
     prediction_YX: NDArray[np.uint8],
     spacing_yx_mm: tuple[float, float],
-    labels: Mapping[str, int],
+    labels: Labels,
     title: str,
     scores: str = "",
     magnification: float = MAGNIFICATION,
@@ -79,7 +80,7 @@ def montage(
     label_NYX: NDArray[np.uint8],
     captions: Sequence[str],
     spacing_yx_mm: tuple[float, float],
-    labels: Mapping[str, int],
+    labels: Labels,
     title: str,
     columns: int | None = None,
     magnification: float = MAGNIFICATION,
@@ -132,7 +133,7 @@ def cell_grid(
 def _cell(
     grey_YX: NDArray[np.uint8],
     label_YX: NDArray[np.uint8],
-    labels: Mapping[str, int],
+    labels: Labels,
     grid: CellGrid,
     caption: str,
 ) -> Picture:
@@ -143,7 +144,7 @@ def _cell(
     colours = {labels[name]: colour for name, colour in label_colours(labels).items()}
     values = list(colours)
     for value in (values[index] for index in drawing_order(label_YX, values)):
-        for outline_N2 in contours(label_YX == value):
+        for outline_N2 in contours(inside(label_YX, value)):
             points = [(x, y) for y, x in (outline_N2 * scale_yx).tolist()]
             pen.line(points, colours[value], width=round(LINE * FINER), joint="curve")
     picture = picture.reduce(FINER)
@@ -164,7 +165,7 @@ def _write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str) -> None:
     pen.text(at, text, FOREGROUND, load_default(FONT), stroke_width=1, stroke_fill=BACKGROUND)
 
 
-def _header(title: str, labels: Mapping[str, int], width: int) -> Picture:
+def _header(title: str, labels: Labels, width: int) -> Picture:
     """The title and, at the right, the labels' names in their colours. Wider than asked for where the text is."""
     font = load_default(FONT)
     colours = label_colours(labels)

@@ -3,10 +3,12 @@
 Pixels are counted from the corner of the first one, whose centre is (½, ½). A path has whole tenths of a pixel, so that it is short.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from utseg.label_map import Labels, LabelValue, inside
 
 TOLERANCE_PIXELS = 0.5
 SHORT = (
@@ -23,29 +25,29 @@ def contours(mask_YX: NDArray[np.bool_]) -> list[Points]:
     rows, columns = np.flatnonzero(mask_YX.any(axis=1)), np.flatnonzero(mask_YX.any(axis=0))
     if not len(rows):
         return []
-    inside = mask_YX[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    box = mask_YX[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     corner = (
         np.array([rows[0], columns[0]]) - 0.5
     )  # a pixel of padding less, half a one from centre to corner
-    return [outline_N2 + corner for outline_N2 in find_contours(np.pad(inside, 1).astype(float), 0.5)]
+    return [outline_N2 + corner for outline_N2 in find_contours(np.pad(box, 1).astype(float), 0.5)]
 
 
-def drawing_order(label: NDArray[np.uint8], values: Sequence[int]) -> list[int]:
-    """Indices of the values, the one that spans most (…, Y, X) first: a cavity's outline is drawn over that of its wall."""
+def drawing_order(label: NDArray[np.uint8], values: Sequence[LabelValue]) -> list[int]:
+    """Indices of the structures, the one that spans most (…, Y, X) first: a cavity's outline is drawn over that of its wall."""
     label_ZYX = label.reshape(-1, *label.shape[-2:])
 
     def span(index: int) -> int:
-        """Rows times columns in which the value has a pixel."""
-        mask_YX = np.any(label_ZYX == values[index], axis=0)
+        """Rows times columns in which the structure has a pixel."""
+        mask_YX = np.any(inside(label_ZYX, values[index]), axis=0)
         return int(mask_YX.any(axis=1).sum()) * int(mask_YX.any(axis=0).sum())
 
     return sorted(range(len(values)), key=span, reverse=True)
 
 
-def outline_paths(label_ZYX: NDArray[np.uint8], labels: Mapping[str, int]) -> list[list[str]]:
+def outline_paths(label_ZYX: NDArray[np.uint8], labels: Labels) -> list[list[str]]:
     """For each slice the outline of each label as an SVG path; "" where the slice has none."""
     found = [
-        [outline_N2[:-1, ::-1] for outline_N2 in contours(plane == value)]
+        [outline_N2[:-1, ::-1] for outline_N2 in contours(inside(plane, value))]
         for plane in label_ZYX
         for value in labels.values()
     ]

@@ -1,12 +1,12 @@
 """Measures one case that passed the gate: intensities, and size and place of each label. Reads no file and knows no other case."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from utseg.fingerprint.model import PERCENTILES, CaseFingerprint, ChannelFigures, LabelFigures
-from utseg.labels import structures, without_ignored
+from utseg.label_map import Labels, inside, structures
+from utseg.labels import without_ignored
 from utseg.rawdata.voxels import voxels_sha256
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ DIGITS = 6
 
 def measure_case(
     loaded: "LoadedCase",
-    labels: Mapping[str, int],
+    labels: Labels,
     channel_names: tuple[str, ...],
     checksums: dict[str, str],
     stamps: dict[str, tuple[int, int]],
@@ -31,7 +31,8 @@ def measure_case(
     foreground = measure_label(label_ZYX > 0, spacing)
     center = None if foreground is None else _center_yx(label_ZYX > 0)
     measured = {
-        name: measure_label(label_ZYX == value, spacing, center) for name, value in structures(labels).items()
+        name: measure_label(inside(label_ZYX, value), spacing, center)
+        for name, value in structures(labels).items()
     }
     return CaseFingerprint(
         case_id=case.case_id,

@@ -16,6 +16,7 @@ from utseg.fingerprint.aggregate import aggregate_cases, aggregate_groups
 from utseg.fingerprint.model import CaseFingerprint, Fingerprint
 from utseg.fingerprint.same_scan import same_scans
 from utseg.fingerprint.warnings import dataset_warnings
+from utseg.label_map import LabelValue
 from utseg.notices import notice_lines
 from utseg.progress import progress
 
@@ -26,7 +27,7 @@ logger = logging.getLogger("utseg")
 class _Task:
     case: Case
     folder: Path
-    labels: dict[str, int]
+    labels: dict[str, LabelValue]
     channel_names: tuple[str, ...]
     known: CaseFingerprint | None
 

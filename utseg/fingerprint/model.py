@@ -6,7 +6,7 @@ from typing import Literal
 
 from utseg.errors import UtsegError
 from utseg.files import sha256_json, write_text
-from utseg.labels import structures
+from utseg.label_map import LabelValue, structures
 from utseg.notices import Notice
 from utseg.rawdata.ways import Way
 from utseg.settings import Settings, read_model
@@ -114,7 +114,7 @@ class Fingerprint(Settings):
     dataset: str
     layout: Literal["mnms", "acdc", "nnunet"]
     channel_names: tuple[str, ...]
-    labels: dict[str, int]
+    labels: dict[str, LabelValue]
     percentiles: tuple[float, ...] = PERCENTILES
     cases: tuple[CaseFingerprint, ...]
     overall: Aggregate

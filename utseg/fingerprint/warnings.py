@@ -4,7 +4,7 @@ What a single case shows (background only, say) the gate has warned of.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from utseg.case import Dataset
 from utseg.errors import listing, number_of
 from utseg.fingerprint.model import CaseFingerprint
 from utseg.fingerprint.same_scan import in_words, same_scans
-from utseg.labels import structures
+from utseg.label_map import Labels, structures
 from utseg.rawdata.ways import group_ways
 
 # Cine scans have 0.7 to 2.1 mm in the plane and 5 to 15 mm between slices: within 3 times of any median of theirs.
@@ -32,7 +32,7 @@ def dataset_warnings(cases: Sequence[CaseFingerprint], dataset: Dataset) -> list
     ]
 
 
-def _missing_labels(cases: Sequence[CaseFingerprint], labels: Mapping[str, int]) -> list[str]:
+def _missing_labels(cases: Sequence[CaseFingerprint], labels: Labels) -> list[str]:
     missing = [
         f"{name} ({value})"
         for name, value in structures(labels).items()
@@ -44,7 +44,7 @@ def _missing_labels(cases: Sequence[CaseFingerprint], labels: Mapping[str, int])
     ]
 
 
-def _phases_exchanged(cases: Sequence[CaseFingerprint], labels: Mapping[str, int]) -> list[str]:
+def _phases_exchanged(cases: Sequence[CaseFingerprint], labels: Labels) -> list[str]:
     """The cavity of the left ventricle is largest at ED, in every heart that fills."""
     name = find_structures(labels).names.get("LV")
     volumes: dict[str, dict[str, float]] = defaultdict(dict)

@@ -91,15 +91,19 @@ def agreement_between(agreements: Sequence[Agreement], means_KZYX: Sequence[Floa
     return Agreement(members, squares_K, products_K)
 
 
-def expected_dice(probabilities_KZYX: Floats, mask_ZYX: Labels) -> Sums:
-    """The Dice of each class to expect if the probabilities are right, (K,), of a mask of their size. NaN where the mask lacks the class.
+def expected_dice(
+    probabilities_KZYX: Floats, mask_ZYX: Labels, members_KN: NDArray[np.bool_] | None = None
+) -> Sums:
+    """The Dice of each channel to expect if the probabilities are right, (K,), of a mask of their size. NaN where the mask lacks it.
+
+    `members_KN`: of regions, which of the mask's N classes belong to each channel.
 
     It is what the mask's Dice with masks drawn from the probabilities comes to, but for terms that vanish in large structures (Borges et
     al.). Networks trained with Dice loss are too sure of themselves: it ranks cases better than it predicts their Dice.
     """
     dice_K = np.full(len(probabilities_KZYX), np.nan)
     for k, own_ZYX in enumerate(probabilities_KZYX):
-        inside_ZYX = mask_ZYX == k
+        inside_ZYX = mask_ZYX == k if members_KN is None else members_KN[k][mask_ZYX]
         count = int(np.count_nonzero(inside_ZYX))
         if count:
             shared = float(own_ZYX[inside_ZYX].sum(dtype=np.float64))
@@ -107,8 +111,14 @@ def expected_dice(probabilities_KZYX: Floats, mask_ZYX: Labels) -> Sums:
     return dice_K
 
 
-def entropy(probabilities_KZYX: Floats) -> Floats:
-    """Entropy of each voxel's class probabilities as a share of the largest possible, log K: (Z, Y, X) float32 from 0 (sure) to 1."""
+def entropy(probabilities_KZYX: Floats, *, regions: bool = False) -> Floats:
+    """Entropy of each voxel's class probabilities as a share of the largest possible, log K: (Z, Y, X) float32 from 0 (sure) to 1.
+
+    Of regions, which are probable or not each for itself, the mean of their own entropies.
+    """
+    if regions:
+        both = (np.stack([own_ZYX, 1 - own_ZYX]) for own_ZYX in probabilities_KZYX[1:])
+        return np.asarray(np.mean([entropy(each) for each in both], axis=0, dtype=np.float32))
     classes, *size_zyx = probabilities_KZYX.shape
     result_ZYX = np.zeros(size_zyx, np.float32)
     if classes < 2:

@@ -132,19 +132,20 @@ def predict_volumes(
     precision: Precision = "float32",
     views: Sequence[View] = AS_IT_IS,
     threads: Threads | None = None,
+    regions: bool = False,
 ) -> Iterator[PredictedVolume]:
     """For each image (C, Z, Y, X) its class probabilities (K, Z, Y, X), float32, and the members' agreement, in the order of the images.
 
-    The mean of the softmax over all networks and over all `views`, of which at least one sees the whole window. The networks are on
-    `device`; they are in evaluation mode while the iterator lives, and as they were after it. Images are asked for one by one:
-    what is held at a time does not grow with their number, nor with the number of networks beyond their weights.
+    The mean of the softmax (`regions`: of the sigmoid) over all networks and over all `views`, of which at least one sees the whole window.
+    The networks are on `device`; they are in evaluation mode while the iterator lives, and as they were after it. Images are asked for one
+    by one: what is held at a time does not grow with their number, nor with the number of networks beyond their weights.
     focus: a first look at every third slice finds the one window that shows all structures (`focus.py`), and beside it all is background;
     where it finds none, windows are everywhere. precision: what the networks compute in; the rest is float32.
     threads: gives each batch its number of them; None: as many as there are now.
     Out of memory halves the batch and goes on; on a GPU that cannot hold one window it goes on on the CPU. The log says so.
     """
     threads = threads or Threads("prediction", adapts=False)
-    forward = _Forward(networks, device, batch_size, views, precision)
+    forward = _Forward(networks, device, batch_size, views, precision, regions)
     modes = [network.training for network in networks]
     patch_yx = patch_size[0], patch_size[1]
     try:
@@ -270,6 +271,7 @@ class _Forward:
     batch_size: int
     views: Sequence[View]
     precision: Precision
+    regions: bool
 
     @property
     def members(self) -> int:
@@ -286,7 +288,7 @@ class _Forward:
         None where memory was short and a smaller batch may be tried.
         """
         try:
-            return self._mean_softmax(batch_BCHW, shares_Bhw)
+            return self._mean_probabilities(batch_BCHW, shares_Bhw)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -295,7 +297,7 @@ class _Forward:
         return None
 
     @torch.inference_mode()
-    def _mean_softmax(self, batch_BCHW: Array, shares_Bhw: Array) -> tuple[Array, Array]:
+    def _mean_probabilities(self, batch_BCHW: Array, shares_Bhw: Array) -> tuple[Array, Array]:
         x_BCHW = to_device(batch_BCHW, self.device).contiguous(memory_format=torch.channels_last)
         window_yx = (shares_Bhw.shape[1], shares_Bhw.shape[2])
         sums = _MemberSums()
@@ -304,8 +306,11 @@ class _Forward:
             for view in self.views:
                 with computing_in(self.precision, self.device):
                     logits_BKhw = main_logits(view.show(x_BCHW, window_yx))
-                probabilities_BKhw = view.restore(logits_BKhw.float().softmax(1))
-                sums.add(probabilities_BKhw, coverage(view, window_yx) if view.rotation_deg else None)
+                logits_BKhw = logits_BKhw.float()
+                activated_BKhw = logits_BKhw.sigmoid() if self.regions else logits_BKhw.softmax(1)
+                sums.add(
+                    view.restore(activated_BKhw), coverage(view, window_yx) if view.rotation_deg else None
+                )
         total_BKhw, squares_BKhw = sums.result()
         sums_B2K = _agreement_sums(total_BKhw, squares_BKhw, to_device(shares_Bhw, self.device))
         if self.members > 1:

@@ -1,5 +1,7 @@
 """The loss: class-weighted cross-entropy plus soft Dice, summed over the outputs of deep supervision.
 
+Regions (`label_map.py`) overlap: there each channel has a sigmoid and binary cross-entropy, in place of softmax and cross-entropy.
+
 Computed in float32, whatever the network ran in. Pixels of the class IGNORED_CLASS count nowhere.
 
 Axes: B batch, K classes (0 is background), H W pixels.
@@ -34,32 +36,45 @@ class LossSettings(Settings):
     deep_supervision_weights: tuple[NotNegative, ...] = (1.0, 0.4, 0.2, 0.1, 0.05, 0.025, 0.0125)
 
 
-def one_hot(target_BHW: Tensor, classes: int) -> Tensor:
-    """The target as (B, K, H, W) float32, 1 at each pixel's class; 0 for all classes where it is ignored."""
+def one_hot(target_BHW: Tensor, classes: int, members_KN: Tensor | None = None) -> Tensor:
+    """The target as (B, K, H, W) float32, 1 at each pixel's class; 0 for all where it is ignored. `members_KN`: as of `training_loss`."""
     known_BHW = target_BHW != IGNORED_CLASS
     target_BHW = target_BHW.long() * known_BHW
-    return F.one_hot(target_BHW, classes).movedim(-1, 1).float() * known_BHW[:, None]
+    hot_BHWK = F.one_hot(target_BHW, classes) if members_KN is None else members_KN.T[target_BHW]
+    return hot_BHWK.movedim(-1, 1).float() * known_BHW[:, None]
 
 
 class Counts(NamedTuple):
-    """What the losses are made of, each (K,): sums over the pixels of a batch, which may be added to those of its other parts."""
+    """What the losses are made of, each (K,): sums over the pixels of a batch, which may be added to those of its other parts.
+
+    `log_probability_K`: of the class; of a region, of what the pixel is, in it or not.
+    """
 
     overlap_K: Tensor
     probability_K: Tensor
     reference_K: Tensor
     log_probability_K: Tensor
+    pixels_K: Tensor
 
 
-def soft_counts(logits_BKHW: Tensor, reference_BKHW: Tensor) -> Tensor:
-    """The counts of a batch, stacked (4, K). Pixels that have no class in the reference count nowhere."""
-    log_probability_BKHW = logits_BKHW.float().log_softmax(1)
-    probability_BKHW = log_probability_BKHW.exp()
+def soft_counts(logits_BKHW: Tensor, reference_BKHW: Tensor, *, regions: bool = False) -> Tensor:
+    """The counts of a batch, stacked (5, K). Pixels that have no class in the reference count nowhere."""
+    logits_BKHW = logits_BKHW.float()
+    log_BKHW = F.logsigmoid(logits_BKHW) if regions else logits_BKHW.log_softmax(1)
+    probability_BKHW = log_BKHW.exp()
+    known_B1HW = reference_BKHW.amax(1, keepdim=True)
+    log_probability_BKHW = log_BKHW * reference_BKHW
+    if regions:
+        log_probability_BKHW = log_probability_BKHW + F.logsigmoid(-logits_BKHW) * (
+            known_B1HW - reference_BKHW
+        )
     return torch.stack(
         Counts(
             overlap_K=(probability_BKHW * reference_BKHW).sum(PIXELS),
-            probability_K=(probability_BKHW * reference_BKHW.sum(1, keepdim=True)).sum(PIXELS),
+            probability_K=(probability_BKHW * known_B1HW).sum(PIXELS),
             reference_K=reference_BKHW.sum(PIXELS),
-            log_probability_K=(log_probability_BKHW * reference_BKHW).sum(PIXELS),
+            log_probability_K=log_probability_BKHW.sum(PIXELS),
+            pixels_K=known_B1HW.sum(PIXELS).expand(reference_BKHW.shape[1]),
         )
     )
 
@@ -84,9 +99,18 @@ def weighted_cross_entropy(counts: Counts, background_weight: float) -> Tensor:
     return -(weight_K * counts.log_probability_K).sum() / pixels
 
 
-def _terms(counts: Counts, settings: LossSettings) -> tuple[Tensor, Tensor, Tensor]:
+def binary_cross_entropy(counts: Counts) -> Tensor:
+    """Of regions: a mean over pixels and channels. 0 without a pixel."""
+    return -counts.log_probability_K.sum() / counts.pixels_K.sum().clamp_min(1e-8)
+
+
+def _terms(counts: Counts, settings: LossSettings, *, regions: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy, soft Dice, and the weighted sum of both."""
-    cross_entropy = weighted_cross_entropy(counts, settings.background_weight)
+    cross_entropy = (
+        binary_cross_entropy(counts)
+        if regions
+        else weighted_cross_entropy(counts, settings.background_weight)
+    )
     dice = soft_dice_loss(counts)
     return cross_entropy, dice, settings.cross_entropy_weight * cross_entropy + settings.dice_weight * dice
 
@@ -96,17 +120,22 @@ def training_loss(
     target_BHW: Tensor,
     settings: LossSettings,
     total: Callable[[Tensor], Tensor] = lambda part: part,
+    members_KN: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss to step on, and its terms for the log: `cross_entropy` and `dice` of the full output, `auxiliary` of all others, weighted.
 
     `outputs` are logits: one tensor (B, K, H, W) or, with deep supervision, several of that size, the full output first. Of a part of a
-    batch: `total` adds what all parts have, and passes gradients; the loss is that of the whole batch.
+    batch: `total` adds what all parts have, and passes gradients; the loss is that of the whole batch. `members_KN`: of regions, which of
+    the N classes belong to each of the K channels (`labels.members`).
     """
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     assert len(outputs) <= len(settings.deep_supervision_weights), "a weight for each output"
-    reference_BKHW = one_hot(target_BHW, outputs[0].shape[1])
-    counts_O4K = total(torch.stack([soft_counts(logits_BKHW, reference_BKHW) for logits_BKHW in outputs]))
-    found = [_terms(Counts(*counts_4K), settings) for counts_4K in counts_O4K]
+    regions = members_KN is not None
+    reference_BKHW = one_hot(target_BHW, outputs[0].shape[1], members_KN)
+    counts_O5K = total(
+        torch.stack([soft_counts(logits_BKHW, reference_BKHW, regions=regions) for logits_BKHW in outputs])
+    )
+    found = [_terms(Counts(*counts_5K), settings, regions=regions) for counts_5K in counts_O5K]
     cross_entropy, dice, _ = found[0]
     terms = {"cross_entropy": cross_entropy.detach(), "dice": dice.detach()}
     weights = settings.deep_supervision_weights
@@ -117,21 +146,30 @@ def training_loss(
 
 
 def volume_loss(
-    probability_KZYX: NDArray[np.float32], reference_ZYX: NDArray[np.uint8], settings: LossSettings
+    probability_KZYX: NDArray[np.float32],
+    reference_ZYX: NDArray[np.uint8],
+    settings: LossSettings,
+    members_KN: NDArray[np.bool_] | None = None,
 ) -> dict[str, float]:
     """`cross_entropy` and `dice` of a volume's probabilities, its slices as one batch, and `total`, the full output's loss of both.
 
-    Probabilities below 1e-7 count as 1e-7.
+    Probabilities below 1e-7 count as 1e-7. `members_KN`: as of `training_loss`.
     """
-    classes = len(probability_KZYX)
+    regions = members_KN is not None
+    members = np.eye(len(probability_KZYX), dtype=bool) if members_KN is None else members_KN
     known_ZYX = reference_ZYX != IGNORED_CLASS
-    probability_KN, reference_N = probability_KZYX[:, known_ZYX], reference_ZYX[known_ZYX]
-    chosen_N = probability_KN[reference_N, np.arange(reference_N.size)]
-    size_K = np.bincount(reference_N, minlength=classes).astype(np.float64)
-    overlap_K = np.bincount(reference_N, weights=chosen_N, minlength=classes)
-    logs_K = np.bincount(reference_N, weights=np.log(np.maximum(chosen_N, 1e-7)), minlength=classes)
-    probability_K = probability_KN.sum(1, dtype=np.float64)
-    counts = Counts(*map(torch.from_numpy, (overlap_K, probability_K, size_K, logs_K)))
-    cross_entropy, dice, both = map(float, _terms(counts, settings))
+    probability_KN, hot_KN = (
+        probability_KZYX[:, known_ZYX].astype(np.float64),
+        members[:, reference_ZYX[known_ZYX]],
+    )
+    logs_KN = np.where(hot_KN, probability_KN, 1 - probability_KN if regions else 1)
+    counts = Counts(
+        overlap_K=torch.from_numpy((probability_KN * hot_KN).sum(1)),
+        probability_K=torch.from_numpy(probability_KN.sum(1)),
+        reference_K=torch.from_numpy(hot_KN.sum(1).astype(np.float64)),
+        log_probability_K=torch.from_numpy(np.log(np.maximum(logs_KN, 1e-7)).sum(1)),
+        pixels_K=torch.full((len(members),), float(hot_KN.shape[1]), dtype=torch.float64),
+    )
+    cross_entropy, dice, both = map(float, _terms(counts, settings, regions=regions))
     total = settings.deep_supervision_weights[0] * both
     return {"total": total, "cross_entropy": cross_entropy, "dice": dice}

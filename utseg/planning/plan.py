@@ -11,7 +11,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from utseg.errors import SettingError
 from utseg.files import write_text
 from utseg.home import PLAN_FILE, Configuration, plan_folder_name, planner_words, split_plan_name
-from utseg.labels import structures
+from utseg.label_map import LabelValue, structures
 from utseg.networks import network_settings
 from utseg.rawdata.geometry import SPACING_RANGE_MM
 from utseg.rawdata.ways import Way
@@ -121,7 +121,7 @@ class Preprocessing(Settings):
     `ways`: those in which the training scans lie (see `ways.py`); none where they are not known.
     """
 
-    labels: dict[str, int]
+    labels: dict[str, LabelValue]
     channel_names: tuple[str, ...]
     spacing_yx_mm: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
     clip_percentiles: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]]

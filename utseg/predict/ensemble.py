@@ -25,7 +25,8 @@ from utseg.errors import ArtefactError, CaseErrors, InputError, UsageError, list
 from utseg.files import folder_lock, remove_leftovers, require_writable, sha256
 from utseg.inference.agreement import Agreement, RunningAgreement, expected_dice
 from utseg.inference.views import union
-from utseg.labels import class_numbers, to_values
+from utseg.label_map import Labels, LabelValue, has_regions
+from utseg.labels import class_numbers, decide, members, to_values
 from utseg.predict.model import output_order
 from utseg.predict.record import (
     PREDICTION_FILE,
@@ -71,7 +72,7 @@ class Joining:
     case_id: str
     members: tuple[EnsembleMember, ...]
     entries: tuple[PredictedCase, ...]
-    labels: dict[str, int]
+    labels: dict[str, LabelValue]
     output: Path
     save_probabilities: bool
 
@@ -150,13 +151,13 @@ def join(joining: Joining) -> PredictedCase:
     files: dict[str, str] = {}
     masks: list[NDArray[np.uint8]] = []
     verdicts: list[CaseQuality] = []
-    numbers = class_numbers(joining.labels)
+    numbers, members_KN = class_numbers(joining.labels), members(joining.labels)
     for frame in range(entry.frames):
         name = probabilities_name(joining.case_id, frame, entry.frames)
         mean_KZYX, agreement, geometry = _mean(joining, name)
-        classes_ZYX = mean_KZYX.argmax(0).astype(np.uint8)
+        classes_ZYX = decide(mean_KZYX, joining.labels)
         masks.append(to_values(classes_ZYX, joining.labels))
-        dice = expected_dice(mean_KZYX, classes_ZYX), agreement.dice(), agreement.members
+        dice = expected_dice(mean_KZYX, classes_ZYX, members_KN), agreement.dice(), agreement.members
         verdicts.append(assess(classes_ZYX, geometry.spacing_zyx_mm, numbers, *dice, QualitySettings()))
         if joining.save_probabilities:
             write_probabilities(joining.output / name, mean_KZYX, geometry)
@@ -189,12 +190,12 @@ def _mean(joining: Joining, name: str) -> tuple[Array, Agreement, Geometry]:
             )
         parts.append((checksum, member.weight, path, member.order))
     (_, weight, first, order), *others = sorted(parts, key=lambda part: part[:2])
-    total, geometry = _checked(first, order)
+    total, geometry = _checked(first, order, joining.labels)
     agreement = RunningAgreement()
     agreement.add(total)
     sum_KZYX = total.astype(np.float64) * weight
     for _, weight, path, order in others:
-        probabilities_KZYX, position = _checked(path, order)
+        probabilities_KZYX, position = _checked(path, order, joining.labels)
         if differences := position.differences(geometry):
             raise InputError(
                 f"case {joining.case_id}: {path} does not lie as {first} does: {'; '.join(differences)}"
@@ -205,7 +206,7 @@ def _mean(joining: Joining, name: str) -> tuple[Array, Agreement, Geometry]:
     return sum_KZYX.astype(np.float32), agreement.result(), geometry
 
 
-def _checked(path: Path, order: Sequence[int]) -> tuple[Array, Geometry]:
+def _checked(path: Path, order: Sequence[int], labels: Labels) -> tuple[Array, Geometry]:
     """Probabilities with their channels in this order."""
     probabilities_KZYX, geometry = read_probabilities(path)
     if len(probabilities_KZYX) != len(order):
@@ -213,11 +214,13 @@ def _checked(path: Path, order: Sequence[int]) -> tuple[Array, Geometry]:
             f"{path}: {len(probabilities_KZYX)} classes, expected the {len(order)} of its labels"
         )
     with np.errstate(invalid="ignore"):
-        off = np.abs(probabilities_KZYX.sum(0) - 1).max()
-    if not (off <= SUM_WITHIN and probabilities_KZYX.min() >= 0):
-        raise InputError(
-            f"{path}: not probabilities: expected values of 0 or more that sum to 1 over the classes"
+        total_ZYX = probabilities_KZYX.max(0) if has_regions(labels) else probabilities_KZYX.sum(0)
+        within = total_ZYX.max() <= 1 + SUM_WITHIN and (
+            has_regions(labels) or total_ZYX.min() >= 1 - SUM_WITHIN
         )
+    if not (within and probabilities_KZYX.min() >= 0):
+        expected = "from 0 to 1" if has_regions(labels) else "of 0 or more that sum to 1 over the classes"
+        raise InputError(f"{path}: not probabilities: expected values {expected}")
     if list(order) != sorted(order):
         probabilities_KZYX = probabilities_KZYX[list(order)]
     return probabilities_KZYX, geometry

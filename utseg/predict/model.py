@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from utseg.errors import ArtefactError, InputError, SettingError, UsageError
 from utseg.files import sha256
 from utseg.home import check_name, plan_folder_name, plan_name, selection_folder_name, split_plan_name
+from utseg.label_map import LabelValue
 from utseg.labels import match_labels, same_numbering
 from utseg.planning.task import planned_task
 from utseg.settings import with_settings
@@ -76,7 +77,7 @@ class Outputs(Protocol):
     """What outputs a model or a folder of probabilities has: the label of each, and the channels that they were made from."""
 
     @property
-    def labels(self) -> dict[str, int]: ...
+    def labels(self) -> dict[str, LabelValue]: ...
     @property
     def channel_names(self) -> tuple[str, ...]: ...
 

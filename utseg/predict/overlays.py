@@ -4,7 +4,6 @@ A picture carries the checksum of the mask that it shows, so that one of an olde
 which most is labelled, which is about end-diastole. The mask is read from the disk: masks of earlier runs get their pictures alike.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from utseg.case import Case
 from utseg.figures.montage import png, stack_montage
 from utseg.files import write_bytes
+from utseg.label_map import Labels
 from utseg.rawdata import nifti
 from utseg.rawdata.gate import read_image
 
@@ -28,7 +28,7 @@ class OverlayJob:
     case: Case
     mask: Path
     mask_sha256: str
-    labels: Mapping[str, int]
+    labels: Labels
 
     @property
     def path(self) -> Path:

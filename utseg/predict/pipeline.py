@@ -23,6 +23,7 @@ from utseg.device import Precision, best_precision
 from utseg.errors import Interrupted, number_of
 from utseg.files import require_writable, sha256_json
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation, union
+from utseg.label_map import has_regions
 from utseg.postprocess import Postprocessing, check_labels
 from utseg.predict.model import LoadedModel, in_one_numbering, with_windows_everywhere
 from utseg.predict.overlays import OverlayJob, write_overlay
@@ -237,6 +238,7 @@ def _group_probabilities(
                 plan.preprocessing.spacing_yx_mm
             ),
             threads=threads,
+            regions=has_regions(plan.preprocessing.labels),
         )
 
 

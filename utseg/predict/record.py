@@ -15,6 +15,7 @@ from utseg.device import Precision
 from utseg.errors import UtsegError, listing
 from utseg.files import sha256, write_text
 from utseg.inference.views import TestTimeAugmentation
+from utseg.label_map import Labels, LabelValue
 from utseg.planning.plan import StepSize
 from utseg.postprocess import Postprocessing
 from utseg.quality import QUALITY_FILE, CaseQuality, write_table
@@ -70,7 +71,7 @@ class PredictionRecord(Settings):
 
     format: Literal["utseg-prediction-1"] = "utseg-prediction-1"
     models: tuple[ModelUse, ...]
-    labels: dict[str, int]
+    labels: dict[str, LabelValue]
     channel_names: tuple[str, ...]
     test_time_augmentation: TestTimeAugmentation
     postprocessing: Postprocessing = Postprocessing()
@@ -110,13 +111,13 @@ def write_record(record: PredictionRecord, folder: Path, name: str = PREDICTION_
     write_text(folder / name, record.model_dump_json(indent=2, exclude=left_out) + "\n")
 
 
-def write_quality(cases: Mapping[str, PredictedCase], labels: Mapping[str, int], folder: Path) -> None:
+def write_quality(cases: Mapping[str, PredictedCase], labels: Labels, folder: Path) -> None:
     """Writes `quality.csv` about all cases of a folder."""
     write_table({case_id: entry.quality for case_id, entry in cases.items()}, labels, folder)
 
 
 def report_quality(
-    cases: Mapping[str, PredictedCase], labels: Mapping[str, int], wanted: Collection[str], folder: Path
+    cases: Mapping[str, PredictedCase], labels: Labels, wanted: Collection[str], folder: Path
 ) -> None:
     """Writes `quality.csv` about all cases of a folder; the log names those of `wanted` that should be looked at."""
     try:

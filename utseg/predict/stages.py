@@ -17,7 +17,8 @@ from utseg.case import Case
 from utseg.errors import UtsegError
 from utseg.files import atomic_path, sha256
 from utseg.inference.agreement import Agreement, Sums, agreement_between, entropy, expected_dice
-from utseg.labels import class_numbers, to_values
+from utseg.label_map import has_regions
+from utseg.labels import class_numbers, decide, members, to_values
 from utseg.notices import Notice
 from utseg.planning.plan import Preprocessing
 from utseg.postprocess import Postprocessing, postprocess
@@ -124,13 +125,14 @@ def prepare(volume: Volume) -> Preprocessed:
 
 
 def restore(predicted: Predicted) -> Restored:
-    """Brings the probabilities onto the native grid, takes the likeliest class, judges it, writes what is asked for.
+    """Brings the probabilities onto the native grid, takes the likeliest class, or what regions paint, judges it, writes what is asked for.
 
     Masks have the values of the plan's labels. Models of several plans are averaged there, on the grid that they share. The mask and the
     entropy of a single volume are written here; those of a cine's frames are handed back to become one file.
     """
     source = predicted.source
     volume = source.volume
+    labels = volume.preprocessings[0].labels
     native_KZYX: Array | None = None
     agreement = predicted.agreements[0]
     if predicted.outputs.probabilities or predicted.outputs.entropy or len(predicted.probabilities) > 1:
@@ -139,12 +141,11 @@ def restore(predicted: Predicted) -> Restored:
             for probabilities, properties in zip(predicted.probabilities, source.properties, strict=True)
         ]
         native_KZYX = _mean(natives_KZYX, predicted.members)
-        likeliest_ZYX = native_KZYX.argmax(0).astype(np.uint8)
+        likeliest_ZYX = decide(native_KZYX, labels)
         if len(natives_KZYX) > 1:
             agreement = _agreement_of_several(predicted, natives_KZYX)
     else:
-        likeliest_ZYX = restore_labels(predicted.probabilities[0], source.properties[0])
-    labels = volume.preprocessings[0].labels
+        likeliest_ZYX = restore_labels(predicted.probabilities[0], source.properties[0], labels)
     numbers = class_numbers(labels)
     classes_ZYX = postprocess(likeliest_ZYX, predicted.outputs.postprocessing, numbers)
     changed = not np.array_equal(classes_ZYX, likeliest_ZYX)
@@ -160,7 +161,9 @@ def restore(predicted: Predicted) -> Restored:
     mask_ZYX = to_values(classes_ZYX, labels)
     entropy_ZYX: NDArray[np.uint8] | None = None
     if predicted.outputs.entropy and native_KZYX is not None:
-        entropy_ZYX = np.rint(entropy(native_KZYX) * ENTROPY_STEPS).astype(np.uint8)
+        entropy_ZYX = np.rint(entropy(native_KZYX, regions=has_regions(labels)) * ENTROPY_STEPS).astype(
+            np.uint8
+        )
     files = _write(predicted, native_KZYX, mask_ZYX, entropy_ZYX)
     return Restored(source, mask_ZYX, entropy_ZYX, quality, files, predicted.threads)
 
@@ -201,12 +204,14 @@ def _expected_dice(
 
     One plan's likeliest labels are judged on the network's grid, which spares the way of all probabilities to the native one.
     """
+    labels = predicted.source.volume.preprocessings[0].labels
+    members_KN = members(labels)
     if len(predicted.probabilities) == 1 and not changed:
         probabilities_KZYX = predicted.probabilities[0]
-        return expected_dice(probabilities_KZYX, probabilities_KZYX.argmax(0).astype(np.uint8))
+        return expected_dice(probabilities_KZYX, decide(probabilities_KZYX, labels), members_KN)
     if native_KZYX is None:
         native_KZYX = restore_probabilities(predicted.probabilities[0], predicted.source.properties[0])
-    return expected_dice(native_KZYX, classes_ZYX)
+    return expected_dice(native_KZYX, classes_ZYX, members_KN)
 
 
 def _agreement_of_several(predicted: Predicted, natives_KZYX: Sequence[Array]) -> Agreement:
@@ -227,8 +232,8 @@ def probabilities_name(case_id: str, frame: int | None, frames: int) -> str:
 
 
 def write_probabilities(path: Path, probabilities_KZYX: Array, geometry: Geometry) -> None:
-    """Writes an npz with `probabilities`, float32, by class (background, then labels by value) and the axes of the file, last axis first,
-    as the mask's voxels are; and `geometry`, the JSON text of where they lie.
+    """Writes an npz with `probabilities`, float32, by channel (background, then labels by value, or regions in their order) and the axes
+    of the file, last axis first, as the mask's voxels are; and `geometry`, the JSON text of where they lie.
     """
     in_file_KZYX = geometry.to_file(probabilities_KZYX)
 

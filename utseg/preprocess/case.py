@@ -5,15 +5,17 @@ the same field of view, edge on edge. Resampling is linear and separable, hence 
 Axes: C channels, K classes, Z slices, Y rows, X columns. L and M are input and output pixels of one axis.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from utseg.errors import InputError
-from utseg.labels import to_classes
+from utseg.label_map import LabelValue
+from utseg.labels import decide, to_classes
 from utseg.planning.plan import Preprocessing
 from utseg.rawdata.ways import AS_IT_LIES, Arrangement, arrange
 from utseg.settings import Settings
@@ -106,13 +108,17 @@ def preprocess_case(loaded: "LoadedCase", wanted: Preprocessing) -> Preprocessed
     return PreprocessedCase(image_CZYX, label_ZYX, properties)
 
 
-def restore_labels(probabilities_KZYX: Floats, properties: CaseProperties) -> Labels:
-    """The inverse: the likeliest class, (Z, Y, X) uint8, on the native grid. Ties go to the lower class. One slice at a time in memory."""
+def restore_labels(
+    probabilities_KZYX: Floats,
+    properties: CaseProperties,
+    labels: Mapping[str, LabelValue] = MappingProxyType({}),
+) -> Labels:
+    """The inverse: the classes, (Z, Y, X) uint8, on the native grid, as `decide` finds them. One slice at a time in memory."""
     _require_size(probabilities_KZYX, properties)
     size = turned_sizes(properties.native_size_zyx[1:], properties.arrangement)
     mask_ZYX = np.empty(properties.native_size_zyx, dtype=np.uint8)
     for z in range(mask_ZYX.shape[0]):
-        turned_YX = _interpolate(probabilities_KZYX[:, z], size).argmax(0)
+        turned_YX = decide(_interpolate(probabilities_KZYX[:, z], size), labels)
         mask_ZYX[z] = turn_slices_back(turned_YX, properties.arrangement)
     return mask_ZYX
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from utseg.case import Case, Dataset, Partition
 from utseg.errors import CaseErrors, InputError, listing
 from utseg.files import require_no_broken_link
+from utseg.label_map import Labels
 from utseg.rawdata.cine import CHANNEL_NAMES, find_file, unlabelled_frames
 from utseg.rawdata.names import NIFTI_ENDINGS, name_problems
 
-LABELS: Mapping[str, int] = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
+LABELS: Labels = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
 PARTITIONS: Mapping[str, Partition] = {"training": "training", "testing": "testing"}
 INFO_FILE = "Info.cfg"
 INFO_EXPECTED = "expected lines such as ED: 1, ES: 12 (frames, counted from 1) and Group: DCM"

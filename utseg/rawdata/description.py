@@ -1,7 +1,7 @@
 """`dataset.json` of the nnU-Net layout: read, checked, and no key passed over without a word.
 
-The spelling of nnU-Net v1 and the Decathlon is read, too. What changes the meaning of a dataset and is not supported (regions,
-other normalisations than that of MR) is refused by its name; free text is left alone; any other key is a warning. No image is
+The spelling of nnU-Net v1 and the Decathlon is read, too. What changes the meaning of a dataset and is not supported (other
+normalisations than that of MR) is refused by its name; free text is left alone; any other key is a warning. No image is
 looked at here.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from utseg.errors import InputError, SettingError, listing
 from utseg.files import require_no_broken_link
-from utseg.labels import IGNORE, LARGEST_LABEL, structures
+from utseg.label_map import IGNORE, LARGEST_LABEL, Labels, LabelValue, structures, values_of
 from utseg.rawdata.names import IMAGE_ENDINGS, image_stem
 
 DESCRIPTION_FILE = "dataset.json"
@@ -53,7 +53,7 @@ class Description:
     """
 
     channel_names: tuple[str, ...]
-    labels: Mapping[str, int]
+    labels: Labels
     file_ending: str
     num_training: int | None
     listed: Mapping[str, ListedCase] | None = None
@@ -82,9 +82,7 @@ def read_description(path: Path) -> Description:
         if key not in value:
             _refuse_missing(key, value, unknown, wrong)
     channels = _channel_names(value["channel_names"], wrong)
-    labels = _labels(value["labels"], wrong)
-    if "regions_class_order" in value:
-        raise wrong("regions_class_order", "regions are not supported; remove it")
+    labels = _labels(value["labels"], value.get("regions_class_order"), wrong)
     reader = value.get("overwrite_image_reader_writer")
     if reader not in (None, "None", *SAME_READERS):
         readers = ", ".join(SAME_READERS)
@@ -258,29 +256,57 @@ def _channel_names(value: Any, wrong: Wrong) -> tuple[str, ...]:
     return tuple(value[key] for key in expected)
 
 
-def _labels(value: Any, wrong: Wrong) -> dict[str, int]:
+def _labels(value: Any, order: Any, wrong: Wrong) -> dict[str, LabelValue]:
+    """`labels`, regions as tuples whose first value is the one that `regions_class_order` says."""
     example = '{"background": 0, "LV": 1}'
     if not isinstance(value, dict) or not value:
         raise wrong("labels", f"expected an object like {example}, found {_kind(value)}")
     if all(key.isdigit() for key in value):
         raise wrong("labels", f"names come first, as in {example}; found {json.dumps(value)[:80]}")
-    for name, number in value.items():
+    for name, entry in value.items():
         where = f"labels.{name}"
-        if isinstance(number, list):
-            raise wrong(
-                where, "regions (lists of values) are not supported; give each structure its own value"
-            )
-        if type(number) is not int or not 0 <= number <= LARGEST_LABEL:
-            raise wrong(where, f"expected a whole number from 0 to {LARGEST_LABEL}, found {_kind(number)}")
+        for number in entry if isinstance(entry, list) else [entry]:
+            if type(number) is not int or not 0 <= number <= LARGEST_LABEL:
+                raise wrong(
+                    where, f"expected a whole number from 0 to {LARGEST_LABEL}, found {_kind(number)}"
+                )
+        if isinstance(entry, list) and (not entry or 0 in entry or len(set(entry)) < len(entry)):
+            raise wrong(where, f"expected values above 0, each once, found {json.dumps(entry)}")
         if name != IGNORE and name.casefold() == IGNORE:
             raise wrong(where, f"the label of voxels that are not annotated is written {IGNORE!r}")
-    numbers = sorted(value.values())
-    if IGNORE in value and value[IGNORE] != numbers[-1]:
+    lists = any(isinstance(entry, list) for entry in value.values())
+    labels = (
+        _with_regions(value, order, wrong) if lists else dict(sorted(value.items(), key=lambda item: item[1]))
+    )
+    if not lists and order is not None:
         raise wrong(
-            f"labels.{IGNORE}", f"expected the highest of the values, {numbers[-1]}, found {value[IGNORE]}"
+            "regions_class_order", "no label is a list of values, so that there are no regions; remove it"
         )
-    if numbers[0] != 0 or len(set(numbers)) < len(numbers) or not structures(value):
+    numbers = sorted(number for entry in labels.values() for number in values_of(entry))
+    if numbers[0] != 0 or (not lists and len(set(numbers)) < len(numbers)) or not structures(labels):
         found = ", ".join(map(str, numbers))
         expected = "expected the value 0 (background) and others, without repetition"
         raise wrong("labels", f"{expected}, found {found}")
-    return dict(sorted(value.items(), key=lambda item: int(item[1])))
+    if IGNORE in labels and (labels[IGNORE] != numbers[-1] or numbers.count(numbers[-1]) > 1):
+        found = json.dumps(value[IGNORE])
+        raise wrong(f"labels.{IGNORE}", f"expected the highest of the values, {numbers[-1]}, found {found}")
+    return labels
+
+
+def _with_regions(value: Mapping[str, Any], order: Any, wrong: Wrong) -> dict[str, LabelValue]:
+    others = {name: entry for name, entry in value.items() if entry == 0 or name == IGNORE}
+    regions = {name: entry for name, entry in value.items() if name not in others}
+    if not isinstance(order, list) or len(order) != len(regions):
+        raise wrong(
+            "regions_class_order",
+            f"expected a list with the value that each region paints, in the order of {', '.join(regions)}; found {json.dumps(order)}",
+        )
+    labels: dict[str, LabelValue] = dict(others)
+    for (name, entry), first in zip(regions.items(), order, strict=True):
+        values = entry if isinstance(entry, list) else [entry]
+        if first not in values:
+            raise wrong(
+                "regions_class_order", f"{first!r} is none of the values of {name}, {json.dumps(values)}"
+            )
+        labels[name] = (first, *(each for each in values if each != first))
+    return labels

@@ -4,7 +4,6 @@ Arrays are ZYX: slices lie along Z, whichever axis of the file that is (`geometr
 Nothing is flipped, resampled or normalised here.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from utseg.case import Case
 from utseg.errors import CaseErrors, InputError, listing
 from utseg.files import broken_link, require_no_broken_link
+from utseg.label_map import Labels, values_of
 from utseg.labels import without_ignored
 from utseg.notices import Notice
 from utseg.rawdata import itk, nifti
@@ -55,9 +55,7 @@ def read_image(path: Path, frame: int | None = None) -> tuple[NDArray[np.float32
     return _image_values(path, volume), volume.geometry
 
 
-def read_label(
-    path: Path, labels: Mapping[str, int], frame: int | None = None
-) -> tuple[NDArray[np.uint8], Geometry]:
+def read_label(path: Path, labels: Labels, frame: int | None = None) -> tuple[NDArray[np.uint8], Geometry]:
     """A label map, (Z, Y, X) uint8, with no values but those of `labels`. Raises InputError that lists others with their counts."""
     volume = _read_volume(path, frame)
     label = _label_values(path, volume, labels)
@@ -65,7 +63,7 @@ def read_label(
     return label, volume.geometry
 
 
-def read_case(case: Case, labels: Mapping[str, int]) -> LoadedCase:
+def read_case(case: Case, labels: Labels) -> LoadedCase:
     """Reads all files of a case. Raises CaseErrors with all its problems, one line each, naming case and file."""
     problems: list[str] = []
     warnings: list[Notice] = []
@@ -161,10 +159,10 @@ def _narrow_slices(path: Path, geometry: Geometry) -> list[Notice]:
     return [Notice("has narrow slices: check the order of the spacings in the header", str(path), detail)]
 
 
-def _label_values(path: Path, volume: ImageFrame, labels: Mapping[str, int]) -> NDArray[np.uint8]:
+def _label_values(path: Path, volume: ImageFrame, labels: Labels) -> NDArray[np.uint8]:
     values = volume.values
     known = np.zeros(256, dtype=bool)
-    known[list(labels.values())] = True
+    known[[value for each in labels.values() for value in values_of(each)]] = True
     if values.dtype.kind == "f":
         values, stored = np.rint(values), values
         with np.errstate(invalid="ignore"):

@@ -14,11 +14,12 @@ from pathlib import Path
 from utseg.case import Case, Dataset, Partition
 from utseg.errors import CaseErrors, InputError, listing
 from utseg.files import require_no_broken_link
+from utseg.label_map import Labels
 from utseg.rawdata.cine import CHANNEL_NAMES, find_file, frames_text, unlabelled_frames
 from utseg.rawdata.names import letter_case_differs, name_problem, name_problems
 from utseg.rawdata.tables import CsvTable, is_empty, read_table
 
-LABELS: Mapping[str, int] = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
+LABELS: Labels = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
 PARTITIONS: tuple[tuple[str, Partition, bool], ...] = (
     ("Training/Labeled", "training", True),
     ("Training/Unlabeled", "training", False),

@@ -14,7 +14,7 @@ from utseg.errors import UtsegError, number_of
 from utseg.evaluate.sources import SOURCES_FILE, Sources
 from utseg.files import sha256
 from utseg.home import Home
-from utseg.labels import Labels
+from utseg.label_map import Labels
 from utseg.rawdata import open_dataset
 from utseg.report.entries import Entry, Scores
 

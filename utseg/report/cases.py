@@ -16,6 +16,7 @@ from utseg.evaluate.compare import WRONG
 from utseg.evaluate.metrics import Row
 from utseg.evaluate.tables import NOTHING, Table, mean_of, number
 from utseg.home import Home
+from utseg.label_map import LabelValue
 from utseg.progress import progress
 from utseg.report.case_files import CaseFiles, find_case_files
 from utseg.report.entries import Entry
@@ -60,16 +61,16 @@ class ShownCases:
     notices: Sequence[str] = ()
 
     @property
-    def labels(self) -> dict[str, int]:
+    def labels(self) -> dict[str, LabelValue]:
         """The labels that were scored, by name, with their values."""
-        known: dict[str, int] = {}
-        found: dict[str, int] = {}
+        known: dict[str, LabelValue] = {}
+        found: dict[str, LabelValue] = {}
         for entry in self.entries:
             for scores in entry.scores:
                 known |= scores.sources.labels if scores.sources else {}
             for row in entry.rows:
                 name = str(row["label_name"])
-                found.setdefault(name, int(row.get("label") or known.get(name) or len(found) + 1))
+                found.setdefault(name, known.get(name) or int(row.get("label") or len(found) + 1))
         return found
 
     def dice(self, case_id: str) -> list[dict[str, float | None]]:

@@ -18,7 +18,8 @@ from utseg.figures.colours import grey_values
 from utseg.figures.outlines import drawing_order, outline_paths
 from utseg.figures.sprite import sprite
 from utseg.figures.windows import bar_length_mm, largest_slice, shown_slices, window_around
-from utseg.labels import Labels, ignored, match_labels
+from utseg.label_map import Labels, inside
+from utseg.labels import ignored, match_labels
 from utseg.rawdata.gate import read_image, read_label
 from utseg.report.case_files import CaseFiles
 
@@ -36,7 +37,7 @@ class StackRequest:
     """A case to show. `labels`: names and values, background left out. `figure`: also a larger picture of one slice."""
 
     files: CaseFiles
-    labels: Mapping[str, int]
+    labels: Labels
     figure: bool = False
     pixels: int = PIXELS_PER_CASE
 
@@ -84,7 +85,7 @@ def make_stack(request: StackRequest) -> Stack:
 
 def _drawn(
     case: CaseArrays,
-    labels: Mapping[str, int],
+    labels: Labels,
     slices: list[int],
     margin_mm: float,
     pixels: int,
@@ -145,10 +146,10 @@ def _read(request: StackRequest) -> CaseArrays:
 
 
 def slice_dice(
-    prediction_YX: NDArray[np.uint8], reference_YX: NDArray[np.uint8], labels: Mapping[str, int]
+    prediction_YX: NDArray[np.uint8], reference_YX: NDArray[np.uint8], labels: Labels
 ) -> list[float | None]:
     """2|P∩R| / (|P|+|R|) of each label in one slice; None where both lack it."""
-    pairs = [(prediction_YX == value, reference_YX == value) for value in labels.values()]
+    pairs = [(inside(prediction_YX, value), inside(reference_YX, value)) for value in labels.values()]
     sizes = [(2 * int((p & r).sum()), int(p.sum()) + int(r.sum())) for p, r in pairs]
     return [round(shared / total, 3) if total else None for shared, total in sizes]
 

@@ -22,7 +22,7 @@ from utseg.inference.views import (
     TestTimeAugmentation,
     allowed,
 )
-from utseg.labels import structures
+from utseg.label_map import structures
 from utseg.postprocess import Postprocessing, postprocess
 from utseg.progress import progress
 from utseg.selection.choose import Candidate, Names, choose

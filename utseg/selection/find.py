@@ -23,7 +23,7 @@ from utseg.evaluate.sources import check_references
 from utseg.evaluate.subjects import Floats, bootstrap_interval, mean_defined, statistics, subject_scores
 from utseg.files import folder_lock, remove_leftovers, require_writable
 from utseg.fingerprint.same_scan import in_words
-from utseg.labels import structures
+from utseg.label_map import structures
 from utseg.predict.record import input_checksums
 from utseg.preprocess.slices import CaseRecord, SliceStore
 from utseg.preprocess.splits import SPLITS_FILE, read_splits

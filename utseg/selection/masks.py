@@ -18,6 +18,7 @@ from utseg.device import Precision
 from utseg.errors import ArtefactError
 from utseg.files import sha256
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation
+from utseg.label_map import LabelValue
 from utseg.predict.ensemble import ensemble_folders
 from utseg.predict.record import PREDICTION_FILE, read_record
 from utseg.predict.stages import MASK_SUFFIX, PROBABILITIES_SUFFIX
@@ -70,7 +71,7 @@ class CandidateMasks:
     runs: tuple[FoldRun, ...]
 
     @property
-    def labels(self) -> dict[str, int]:
+    def labels(self) -> dict[str, LabelValue]:
         """How its masks are numbered."""
         return self.runs[0].record.plan.preprocessing.labels
 
@@ -93,7 +94,7 @@ def validation_masks(
     return [mask_file(folder, case) for case in cases]
 
 
-def labels_in(folder: Path) -> dict[str, int]:
+def labels_in(folder: Path) -> dict[str, LabelValue]:
     """How the masks of a folder number their labels. Raises ArtefactError where that is not on record."""
     record = read_record(folder)
     if record is None:

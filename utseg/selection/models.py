@@ -15,6 +15,7 @@ from utseg.device import Precision
 from utseg.errors import InputError, listing
 from utseg.files import sha256
 from utseg.home import check_name, plan_folder_name, split_plan_name
+from utseg.label_map import Labels
 from utseg.labels import match_labels
 from utseg.planning.memory import forward_gmac
 from utseg.planning.task import planned_task
@@ -109,7 +110,7 @@ class Comparable:
 
     cases: Mapping[str, tuple[Case, ...]]
     lacking: Mapping[str, tuple[str, ...]]
-    labels: Mapping[str, int]
+    labels: Labels
 
     @property
     def all_cases(self) -> tuple[Case, ...]:

@@ -10,6 +10,7 @@ from utseg.errors import ArtefactError
 from utseg.evaluate.subjects import Interval
 from utseg.files import sha256, write_text
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation
+from utseg.label_map import LabelValue
 from utseg.postprocess import Postprocessing
 from utseg.selection.augmentations import MeasuredAugmentation
 from utseg.selection.choose import Candidate
@@ -59,7 +60,7 @@ class Best(Settings):
     scored_on: str = SCORED_ON
     tie: bool
     members: tuple[BestMember, ...]
-    labels: dict[str, int]
+    labels: dict[str, LabelValue]
     postprocessing: Postprocessing
     compared: Compared
     candidates: tuple[Candidate, ...]

@@ -1,6 +1,6 @@
 """Dice of out-of-fold masks per case and label, and what a change of the masks gains, paired over subjects. Undefined values are NaN."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,27 +15,29 @@ from utseg.evaluate.compare import ALPHA, LEAST_SUBJECTS, compare_pair
 from utseg.evaluate.metrics import bounding_box, dice
 from utseg.evaluate.pairs import MaskPair, count_overlap
 from utseg.evaluate.subjects import Floats, Interval, mean_over_subjects, subject_scores
-from utseg.labels import structures
+from utseg.label_map import Labels, structures, values_of
 from utseg.postprocess import MaskArray
 from utseg.selection.masks import labels_in
 
 BeforeAfter = tuple[float | None, float | None]
 
 
-def dice_by_label(mask_ZYX: MaskArray, reference_ZYX: MaskArray, labels: Mapping[str, int]) -> Floats:
+def dice_by_label(mask_ZYX: MaskArray, reference_ZYX: MaskArray, labels: Labels) -> Floats:
     """(L,): the Dice of each label but background, by value; NaN where both lack it."""
     counts = count_overlap(mask_ZYX, reference_ZYX, labels)
-    predicted, referenced, shared = counts.sum(1), counts.sum(0), counts.diagonal()
-    return np.array(
-        [dice(predicted[value], referenced[value], shared[value]) for value in structures(labels).values()]
-    )
+    found = []
+    for value in structures(labels).values():
+        own = list(values_of(value))
+        shared = counts[np.ix_(own, own)].sum()
+        found.append(dice(counts[own].sum(), counts[:, own].sum(), shared))
+    return np.array(found)
 
 
 def mask_pairs(
     cases: Sequence[Case],
     masks: Sequence[Path],
-    labels: Mapping[str, int],
-    reference_labels: Mapping[str, int],
+    labels: Labels,
+    reference_labels: Labels,
 ) -> list[MaskPair]:
     """Each case with its mask, whose folder's record says how it is numbered."""
     numbering = {folder: labels_in(folder) for folder in {mask.parent for mask in masks}}

@@ -4,14 +4,14 @@ The order is nnU-Net's (Isensee et al., Nature Methods 2021): the largest compon
 help, without its small islands), then holes of each label. Nothing is read or written here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from utseg.evaluate.compare import ALPHA, LEAST_SUBJECTS
 from utseg.evaluate.subjects import Floats, Interval
-from utseg.labels import structures
+from utseg.label_map import Labels, structures
 from utseg.postprocess import (
     FillHoles,
     KeepLargest,
@@ -68,7 +68,7 @@ class ChosenRules:
     dice_CL: Floats
 
 
-def choose_postprocessing(volumes: Sequence[OutOfFoldMask], labels: Mapping[str, int]) -> ChosenRules:
+def choose_postprocessing(volumes: Sequence[OutOfFoldMask], labels: Labels) -> ChosenRules:
     """Tries all rules, in their order, each on top of those kept. Holds all volumes in memory."""
     names = list(structures(labels))
     subjects_C = np.array([volume.subject for volume in volumes])
@@ -107,7 +107,7 @@ def _try(
     volumes: Sequence[OutOfFoldMask],
     masks: Sequence[MaskArray],
     dice_CL: Floats,
-    labels: Mapping[str, int],
+    labels: Labels,
 ) -> tuple[list[MaskArray], Floats]:
     """All masks after the rule, and their Dice; of a mask that stays as it is, both are the very same."""
     alone = Postprocessing(rules=(rule,))

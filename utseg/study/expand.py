@@ -12,7 +12,7 @@ from utseg.case import Case, Dataset
 from utseg.errors import InputError, UsageError, listing
 from utseg.extensions import names
 from utseg.home import plan_folder_name, plan_name, split_plan_name
-from utseg.labels import structures
+from utseg.label_map import structures
 from utseg.planning.plan import Plan
 from utseg.settings import setting_keys, unknown_key
 from utseg.study.definition import Definition, Variant

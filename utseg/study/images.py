@@ -22,7 +22,8 @@ from utseg.evaluate.metrics import Row
 from utseg.evaluate.records import read_rows, to_csv
 from utseg.files import sha256, write_text
 from utseg.fingerprint.model import PERCENTILES
-from utseg.labels import structures, without_ignored
+from utseg.label_map import Labels, LabelValue, inside, structures
+from utseg.labels import without_ignored
 from utseg.study.record import IMAGES_FILE, read_study
 
 IMAGES_FORMAT = "2"
@@ -40,7 +41,7 @@ class _Task:
 
     case: Case
     dataset: str
-    labels: dict[str, int]
+    labels: dict[str, LabelValue]
     channel_names: tuple[str, ...]
     known: Mapping[str, Row]
 
@@ -152,7 +153,7 @@ def channel_features(
     image_ZYX: NDArray[np.float32],
     label_ZYX: NDArray[np.uint8],
     spacing_zyx_mm: Sequence[float],
-    labels: Mapping[str, int],
+    labels: Labels,
 ) -> dict[str, float]:
     """Features of one channel. What needs a label that the case has not, or a constant image, is NaN."""
     from utseg.fingerprint.case import measure_channel
@@ -164,7 +165,7 @@ def channel_features(
         f"intensity_p{level:02.0f}": (percentile[level] - figures.mean) / sd for level in SHOWN_PERCENTILES
     }
     names = structures(labels)
-    means = {name: _mean(image_ZYX[label_ZYX == value]) for name, value in names.items()}
+    means = {name: _mean(image_ZYX[inside(label_ZYX, value)]) for name, value in names.items()}
     found |= {f"intensity_{name}": (mean - figures.mean) / sd for name, mean in means.items()}
     for a, b in combinations(list(names)[:MOST_PAIRED_LABELS], 2):
         found[f"contrast_{a}_{b}"] = abs(means[a] - means[b]) / sd

@@ -11,6 +11,7 @@ from utseg.errors import ArtefactError
 from utseg.evaluate.metrics import EMPTIES, metrics_for
 from utseg.evaluate.records import METRIC_KEYS, case_columns
 from utseg.files import write_text
+from utseg.label_map import LabelValue
 from utseg.settings import Settings, read_model
 
 STUDY_FILE = "study.json"
@@ -100,7 +101,7 @@ class StudyRecord(Settings):
     by: str
     definition: dict[str, Any]
     datasets: dict[str, StudyDataset]
-    labels: dict[str, int]
+    labels: dict[str, LabelValue]
     max_time_s: float | None = None
     slot_s: float | None = None
     runs: tuple[StudyRun, ...]

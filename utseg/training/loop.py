@@ -182,6 +182,7 @@ def iterate(run: Run, state: State, batches: Iterator[Batch]) -> None:
                 run.device,
                 run.processes.total,
                 state.scaler,
+                state.members_KN,
             )
     except LossNotFinite as error:
         slices = ", ".join(name for part in run.processes.gather(batch.names) for name in part)

@@ -24,6 +24,7 @@ from utseg.device import resolve_device
 from utseg.errors import ArtefactError, InputError, SettingError, UsageError, listing
 from utseg.files import sha256, sha256_json
 from utseg.fingerprint.same_scan import same_scans
+from utseg.label_map import values_of
 from utseg.labels import class_numbers
 from utseg.networks.network import SegmentationNetwork
 from utseg.planning.plan import Plan, read_plan
@@ -237,9 +238,11 @@ def choose_cases(
     chosen = select_cases(selection, records, splits, seed=0, same=same)
     if not chosen[0]:
         raise InputError(f"{selection}: no case is left to train on")
-    names = {number: name for name, number in class_numbers(plan.preprocessing.labels).items()}
-    present = {record.case_id: {names[number] for number in record.classes if number} for record in records}
-    gaps = label_gaps(names.values(), {selection: chosen}, present)
+    numbers = {name: set(values_of(own)) for name, own in class_numbers(plan.preprocessing.labels).items()}
+    present = {
+        record.case_id: {name for name, own in numbers.items() if own & record.classes} for record in records
+    }
+    gaps = label_gaps(numbers, {selection: chosen}, present)
     for line in [*(left_out({selection: chosen}, records) if is_fold else ()), *gaps]:
         logger.warning("%s", line)
     by_id = {record.case_id: record for record in records}

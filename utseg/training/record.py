@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from utseg.errors import ArtefactError
 from utseg.files import write_bytes, write_text
+from utseg.label_map import LabelValue
 from utseg.planning.plan import Plan
 from utseg.settings import Settings, read_model
 
@@ -35,7 +36,7 @@ class InitialWeights(Settings):
     sha256: str
     tensors: int
     saw: int = 0
-    labels: dict[str, int] | None = None
+    labels: dict[str, LabelValue] | None = None
 
 
 class RunRecord(Settings):

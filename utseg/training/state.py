@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.amp import GradScaler
 
 from utseg.compute.threads import Threads
+from utseg.label_map import has_regions
+from utseg.labels import members
 from utseg.networks.layers.synchronised_norm import synchronise_norms
 from utseg.networks.network import SegmentationNetwork
 from utseg.planning.task import planned_task
@@ -40,6 +43,7 @@ class State:
     history: list[Epoch] = field(default_factory=list)
     average: WeightAverage[SegmentationNetwork] | None = None
     scaler: GradScaler | None = None
+    members_KN: Tensor | None = None
 
     @property
     def model(self) -> SegmentationNetwork:
@@ -98,7 +102,10 @@ def _random_state(run: Run) -> State:
     scaler = make_scaler(run.recipe.amp, run.device)
     if run.request.compile:
         network.compile()  # in place: names of weights stay
-    return State(network, optimizer, Schedule(run.iterations, warmup), average=average, scaler=scaler)
+    labels = record.plan.preprocessing.labels
+    members_KN = torch.from_numpy(members(labels)).to(run.device) if has_regions(labels) else None
+    schedule = Schedule(run.iterations, warmup)
+    return State(network, optimizer, schedule, average=average, scaler=scaler, members_KN=members_KN)
 
 
 def latest_checkpoint(state: State, generators: list[dict[str, Any]], threads: Threads) -> dict[str, Any]:

@@ -106,15 +106,17 @@ def train_step(
     device: torch.device,
     total: Total | None = None,
     scaler: GradScaler | None = None,
+    members_KN: Tensor | None = None,
 ) -> tuple[float, dict[str, float], float]:
     """Steps on one batch. Returns the loss, its terms and the norm of the gradient before clipping.
 
     Where `batch` is this process's part of one, `total` adds a tensor over all parts, and everything is that of the whole batch.
     Raises LossNotFinite, before a weight is changed, where the loss or the gradient is not finite. With a `scaler` a gradient that is not
-    may be too large for float16: then the step is left out, its norm is not finite, and the next losses are scaled less.
+    may be too large for float16: then the step is left out, its norm is not finite, and the next losses are scaled less. `members_KN`: as
+    of `training_loss`.
     """
     try:
-        return _step(network, optimizer, batch, recipe, device, total, scaler)
+        return _step(network, optimizer, batch, recipe, device, total, scaler, members_KN)
     except RuntimeError as error:
         ours = in_words(error, device, batch)
         if ours is None:
@@ -130,11 +132,12 @@ def _step(
     device: torch.device,
     total: Total | None,
     scaler: GradScaler | None,
+    members_KN: Tensor | None,
 ) -> tuple[float, dict[str, float], float]:
     image_BCHW, target_BHW = (to_device(array, device) for array in (batch.image_BCHW, batch.label_BHW))
     with precision(recipe.amp, device):
         outputs: Tensor | Sequence[Tensor] = network(image_BCHW)
-    loss, terms = training_loss(outputs, target_BHW, recipe.loss, total_of_parts(total))
+    loss, terms = training_loss(outputs, target_BHW, recipe.loss, total_of_parts(total), members_KN)
     optimizer.zero_grad(set_to_none=True)
     (scaler.scale(loss) if scaler else loss).backward()
     if total is not None:

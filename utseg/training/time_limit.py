@@ -60,7 +60,14 @@ def fit_run_to_time(run: Run, max_time_s: float, started: float, interruption: I
         settled = run.threads.is_settled  # before: the last piece of a trial is one with another number
         with run.threads.timed():
             train_step(
-                state.network, state.optimizer, batch, run.recipe, run.device, processes.total, state.scaler
+                state.network,
+                state.optimizer,
+                batch,
+                run.recipe,
+                run.device,
+                processes.total,
+                state.scaler,
+                state.members_KN,
             )
         processes.check_interrupted(interruption)
         return settled and run.threads.is_settled

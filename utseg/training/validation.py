@@ -16,7 +16,8 @@ from torch import nn
 from utseg.figures.montage import comparison_montage
 from utseg.figures.windows import largest_slice
 from utseg.inference.windows import default_batch_size, predict_volumes
-from utseg.labels import IGNORED_CLASS, class_numbers, structures
+from utseg.label_map import has_regions, inside, structures
+from utseg.labels import IGNORED_CLASS, class_numbers, decide, members
 from utseg.networks.losses import LossSettings, volume_loss
 from utseg.planning.plan import Plan
 from utseg.preprocess.neighbours import with_neighbours
@@ -110,6 +111,7 @@ def score_case(
     with_picture: bool,
 ) -> CaseScore:
     """Segments a case and scores it in 3-D."""
+    own = plan.preprocessing.labels
     image_CZYX, reference_ZYX = store.read_case(case)
     (predicted,) = predict_volumes(
         [network],
@@ -119,12 +121,14 @@ def score_case(
         num_classes=plan.num_classes,
         device=device,
         step_size=STEP_SIZE,
+        regions=has_regions(own),
     )
-    losses = volume_loss(predicted.probabilities_KZYX, reference_ZYX, loss) if loss is not None else {}
-    prediction_ZYX = predicted.probabilities_KZYX.argmax(0).astype(np.uint8)
+    members_KN = members(own) if has_regions(own) else None
+    losses = volume_loss(predicted.probabilities_KZYX, reference_ZYX, loss, members_KN) if loss else {}
+    prediction_ZYX = decide(predicted.probabilities_KZYX, own)
     prediction_ZYX[reference_ZYX == IGNORED_CLASS] = 0
     reference_ZYX[reference_ZYX == IGNORED_CLASS] = 0
-    labels = class_numbers(plan.preprocessing.labels)
+    labels = class_numbers(own)
     picture = None
     if with_picture:
         z = largest_slice(reference_ZYX)
@@ -134,7 +138,10 @@ def score_case(
         picture = np.asarray(drawn)
     return CaseScore(
         case.case_id,
-        {name: dice(prediction_ZYX == number, reference_ZYX == number) for name, number in labels.items()},
+        {
+            name: dice(inside(prediction_ZYX, number), inside(reference_ZYX, number))
+            for name, number in labels.items()
+        },
         losses,
         picture,
     )

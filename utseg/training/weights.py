@@ -16,7 +16,8 @@ from torch import Tensor
 
 from utseg.errors import ArtefactError, InputError, listing
 from utseg.files import require_no_broken_link
-from utseg.labels import LabelMismatch, Labels, class_numbers, in_words, match_labels, same_numbering
+from utseg.label_map import Labels
+from utseg.labels import LabelMismatch, class_numbers, in_words, match_labels, same_numbering
 from utseg.networks.network import SegmentationNetwork
 from utseg.planning.plan import Plan
 from utseg.training.record import WEIGHTS_FILE
