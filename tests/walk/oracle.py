@@ -52,7 +52,7 @@ def _check_case(case: RawCase, found: Mapping[str, Any], raw: Raw) -> Iterator[s
             yield f"slices along an axis of {axes[0][0]}, expected the one of size 1 of {case.axes}"
     elif sum(spacing > 0.99 * thickest for _, spacing in case.axes) == 1 and axes[0][1] < 0.99 * thickest:
         yield f"slices along the axis of {axes[0][1]:g} mm, expected the one of {thickest:g} mm"
-    for name in raw.labels:
+    for name in raw.labels.keys() - {"ignore"}:
         ml, expected = found["labels"].get(name, {}).get("volume_ml", 0.0), case.ml.get(name, 0.0)
         if abs(ml - expected) > ML_WITHIN * expected:
             yield f"{name} {ml:.4f} ml, expected {expected:.4f} ml"
@@ -73,7 +73,11 @@ def check_slices(raw: Raw, plan_folder: Path) -> Iterator[str]:
         for name, value in labels.items():
             count = float((label_ZYX == value).sum()) * voxels / label_ZYX.size
             expected = case.ml.get(name, 0.0) / voxel_ml
-            if value and abs(count - expected) > RESAMPLED_WITHIN * expected + RESAMPLED_VOXELS:
+            if (
+                value
+                and name != "ignore"
+                and abs(count - expected) > RESAMPLED_WITHIN * expected + RESAMPLED_VOXELS
+            ):
                 yield f"slices of {folder.name}: {name} on {count:.0f} voxels, expected about {expected:.0f}"
 
 
@@ -149,10 +153,11 @@ def own_scores(
             reference = _brought(reference, case.label, masks / f"{name}.nii.gz")
         if reference.shape != prediction.shape:
             continue  # nothing to compare: to be refused
+        known = np.rint(reference) != raw.labels.get("ignore", -1)
         for label, value in raw.labels.items():
-            if value and label in mask_labels:
+            if value and label in mask_labels and label != "ignore":
                 scores[name, label] = _score(
-                    prediction == mask_labels[label], np.rint(reference) == value, spacing
+                    known & (prediction == mask_labels[label]), np.rint(reference) == value, spacing
                 )
     return scores
 
