@@ -2,7 +2,8 @@
 
 Datasets number the same structures differently (M&Ms: 1 LV, 2 MYO, 3 RV; ACDC: the other way round). Background is the value 0, whatever
 it is called. Values may have gaps; the classes of a network, which are its channels and what slices hold, have none. Names match when they
-are equal, else by their letters whatever the case, or as names of one cardiac structure ("LV", "left ventricle").
+are equal, else by their letters whatever the case, or as names of one cardiac structure ("LV", "left ventricle"). The label `ignore` is no
+structure: its voxels are not annotated, and take no part in training and scores.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,9 @@ from utseg.errors import InputError, UsageError
 
 Labels = Mapping[str, int]
 LARGEST_LABEL = 255
+IGNORE = "ignore"
+IGNORED_CLASS = 255
+"""What slices hold where nothing is annotated; there are never so many classes."""
 
 
 class LabelMismatch(InputError):
@@ -65,8 +69,19 @@ def parse_labels(words: Sequence[str]) -> dict[str, int]:
 
 
 def structures(labels: Labels) -> dict[str, int]:
-    """The labels without background, by value."""
-    return dict(sorted(((name, value) for name, value in labels.items() if value), key=lambda item: item[1]))
+    """The labels without background and `ignore`, by value."""
+    found = ((name, value) for name, value in labels.items() if value and name != IGNORE)
+    return dict(sorted(found, key=lambda item: item[1]))
+
+
+def without_ignored(label: NDArray[np.uint8], labels: Labels) -> NDArray[np.uint8]:
+    """A label map of any shape in which ignored voxels are background."""
+    return np.where(ignored(label, labels), np.uint8(0), label) if IGNORE in labels else label
+
+
+def ignored(label: NDArray[np.uint8], labels: Labels) -> NDArray[np.bool_]:
+    """Where a label map of any shape in the values of `labels` is not annotated."""
+    return label == labels[IGNORE] if IGNORE in labels else np.zeros(label.shape, dtype=bool)
 
 
 def class_numbers(labels: Labels) -> dict[str, int]:
@@ -75,8 +90,11 @@ def class_numbers(labels: Labels) -> dict[str, int]:
 
 
 def to_classes(label: NDArray[np.uint8], labels: Labels) -> NDArray[np.uint8]:
-    """A label map of any shape in the values of `labels`, in classes."""
-    return Matching(class_numbers(labels), labels, _same_names(labels)).translate(label)
+    """A label map of any shape in the values of `labels`, in classes, IGNORED_CLASS where it is ignored."""
+    classes = Matching(class_numbers(labels), labels, _same_names(labels)).translate(label)
+    if IGNORE in labels:
+        classes[ignored(label, labels)] = IGNORED_CLASS
+    return classes
 
 
 def to_values(classes: NDArray[np.uint8], labels: Labels) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from utseg.errors import SettingError
-from utseg.labels import Labels
+from utseg.labels import Labels, structures
 from utseg.settings import Settings
 
 MaskArray = NDArray[np.uint8]
@@ -100,7 +100,7 @@ def postprocess(mask_ZYX: MaskArray, postprocessing: Postprocessing, labels: Lab
 
 def check_labels(postprocessing: Postprocessing, labels: Labels) -> None:
     """Raises SettingError where a rule names a label that is not there, or background."""
-    known = [name for name, value in labels.items() if value != 0]
+    known = structures(labels)
     for rule in postprocessing.rules:
         if not isinstance(rule, KeepLargest) and rule.label not in known:
             raise SettingError(

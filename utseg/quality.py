@@ -16,6 +16,7 @@ from pydantic import Field
 from utseg.cardiac.plausibility import AnatomyLimits, Check, check_anatomy
 from utseg.files import write_text
 from utseg.inference.agreement import Sums
+from utseg.labels import structures
 from utseg.settings import Settings
 
 QUALITY_FILE = "quality.csv"
@@ -61,7 +62,7 @@ def assess(
     settings: QualitySettings,
 ) -> CaseQuality:
     """The verdict on one volume's mask (Z, Y, X). `expected_K`, `members_K`: Dice per class, NaN where it is not defined."""
-    values = {name: value for name, value in labels.items() if value != 0}
+    values = structures(labels)
     lower_K = np.where(np.isnan(expected_K), np.nan, np.fmin(expected_K, members_K))
     predicted, expected, between = (
         {name: _number(dice_K[value]) for name, value in values.items()}
@@ -150,7 +151,7 @@ def write_table(cases: Mapping[str, CaseQuality | None], labels: Mapping[str, in
 
     Columns: case, flagged (yes, no), lowest_predicted_dice, predicted_dice_LABEL for each label, reasons.
     """
-    names = [name for name, value in labels.items() if value != 0]
+    names = list(structures(labels))
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(

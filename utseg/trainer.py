@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from utseg.errors import Interrupted
 from utseg.files import read_json, write_json
 from utseg.home import plan_name
+from utseg.labels import structures
 from utseg.training.record import (
     SCORES_SUFFIX,
     SUMMARY_FILE,
@@ -82,7 +83,7 @@ def finish(run: "Run", state: "State", was_complete: bool) -> dict[str, float | 
             ) from None
     summary = read_json(folder / VALIDATION_FOLDER / SUMMARY_FILE)
     if not (had_finished and scores_files(folder)):
-        labels = [name for name, value in run.plan.preprocessing.labels.items() if value != 0]
+        labels = list(structures(run.plan.preprocessing.labels))
         write_scores(folder, settings_of(run, state), final_scores(summary, labels), state.iteration)
     return {name: label["dice"]["mean"] for name, label in summary["all"]["labels"].items()}
 

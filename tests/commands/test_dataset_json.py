@@ -67,7 +67,10 @@ def test_a_key_that_has_no_effect_is_a_warning(heart, plan):
         ({"regions_class_order": [1, 2]}, "regions_class_order: regions are not supported"),
         ({"region_class_order": [1]}, "region_class_order: unknown key; did you mean 'regions_class_order'?"),
         ({"labels": {"background": 0, "heart": [1, 2]}}, "labels.heart: regions (lists of values) are not"),
-        ({"labels": {**LABELS, "ignore": 4}}, "labels.ignore: an ignore label is not supported"),
+        (
+            {"labels": {**LABELS, "ignore": 2, "RV": 4}},
+            "labels.ignore: expected the highest of the values, 4, found 2",
+        ),
         ({"overwrite_image_reader_writer": "Tiff3DIO"}, "overwrite_image_reader_writer: 'Tiff3DIO' is not"),
         (
             {"training": [{"image": "a", "label": "b"}]},

@@ -6,6 +6,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from utseg.labels import IGNORED_CLASS
 from utseg.networks.losses import (
     Counts,
     LossSettings,
@@ -71,6 +72,28 @@ def test_terms_equal_the_oracle(seed, classes, background):
     assert cross_entropy_of(as_tensor, labels, background).item() == pytest.approx(
         oracle_cross_entropy(logits, target, background), rel=1e-5
     )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(2, 5), st.floats(0, 1))
+def test_ignored_pixels_count_nowhere(seed, classes, share):
+    """The loss is that of the other pixels, as one row; nothing flows into what is ignored, and without a pixel it is 0."""
+    logits, target = draw(seed, classes)
+    known = np.random.default_rng(seed).random(target.shape) >= share
+    settings_ = LossSettings(deep_supervision_weights=(1,))
+    logits_BKHW = torch.from_numpy(logits).float().requires_grad_()
+    loss, _ = training_loss(logits_BKHW, torch.from_numpy(np.where(known, target, IGNORED_CLASS)), settings_)
+    loss.backward()
+    assert not logits_BKHW.grad.movedim(1, -1)[torch.from_numpy(~known)].any()
+    others = logits.transpose(0, 2, 3, 1)[known].T[None, :, None], target[known][None, None]
+    if known.any():
+        expected, _ = training_loss(*map(torch.from_numpy, others), settings_)
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    else:
+        assert loss.item() == 0
+    probability_KZYX = oracle_softmax(logits).transpose(1, 0, 2, 3).astype(np.float32)
+    found = volume_loss(probability_KZYX, np.where(known, target, IGNORED_CLASS), settings_)
+    assert found["total"] == pytest.approx(loss.item(), rel=1e-4, abs=1e-6)
 
 
 def test_the_loss_is_the_weighted_sum_over_outputs():

@@ -264,9 +264,14 @@ FAULTS: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"labels": {"LV": 1, "RV": 2}}, (), "0 (background)"),
     ({"labels": {"background": 0}}, (), "0 (background)"),
     (
-        {"labels": {"background": 0, "LV": 1, "ignore": 2}},
+        {"labels": {"background": 0, "LV": 1, "Ignore": 2}},
         (),
-        "labels.ignore: an ignore label is not supported",
+        "labels.Ignore: the label of voxels that are not annotated is written 'ignore'",
+    ),
+    (
+        {"labels": {"background": 0, "ignore": 1}},
+        (),
+        "labels: expected the value 0 (background) and others",
     ),
     ({"file_ending": ".png"}, (), "file_ending: expected one of .nii.gz, .nii, .mha, .nrrd, found '.png'"),
     ({"numTraining": "4"}, (), "numTraining: expected a whole number, found '4'"),

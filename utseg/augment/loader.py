@@ -171,12 +171,12 @@ def training_batches(
 
 
 def list_slices(records: Sequence["CaseRecord"], plan: Plan) -> list[SliceRef]:
-    """All slices of the cases, in an order that does not depend on that of the records. None at all raises InputError."""
+    """All slices with an annotation, in an order that does not depend on that of the records. None at all raises InputError."""
     slices = [
         SliceRef(
             record.case_id,
             z,
-            tuple(value for value in each.labels if value > 0),
+            tuple(number for number in each.labels if number > 0),
             tuple(shown_N.tolist()),
             record.subject,
             record.groups.get(VENDOR_COLUMN, ""),
@@ -185,10 +185,11 @@ def list_slices(records: Sequence["CaseRecord"], plan: Plan) -> list[SliceRef]:
         for z, (each, shown_N) in enumerate(
             zip(record.slices, shown_slices(plan, len(record.slices), record.slice_distance_mm), strict=True)
         )
+        if each.labels
     ]
     if not slices:
         raise InputError(
-            f"training: none of the {len(records)} training cases has a preprocessed slice; run utseg_plan_and_preprocess"
+            f"training: none of the {len(records)} training cases has an annotated slice; run utseg_plan_and_preprocess"
         )
     return slices
 

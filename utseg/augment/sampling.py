@@ -12,6 +12,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from utseg.labels import IGNORED_CLASS
+
 ORDER_STREAM, PATCH_STREAM = 0, 1
 
 
@@ -83,12 +85,14 @@ def draw_center(
 ) -> tuple[int, int]:
     """The pixel (y, x) that is the patch's middle.
 
-    Around a random pixel of the class `foreground`, moved as little as is needed to stay in the slice; or, without one,
-    uniformly. In an axis along which the slice is smaller than the patch, the slice lies wholly within it, anywhere.
+    Around a random pixel of the class `foreground`, moved as little as is needed to stay in the slice. Without one uniformly, or
+    around an annotated pixel where some are ignored. In an axis along which the slice is smaller than the patch, the slice lies wholly
+    within it, anywhere.
     """
     aim = None
-    if foreground is not None:
-        pixels = np.flatnonzero(label_HW == foreground)
+    annotated_HW = label_HW != IGNORED_CLASS
+    if foreground is not None or not annotated_HW.all():
+        pixels = np.flatnonzero(annotated_HW if foreground is None else label_HW == foreground)
         if len(pixels):
             aim = divmod(int(pixels[rng.integers(len(pixels))]), label_HW.shape[1])
     center = []

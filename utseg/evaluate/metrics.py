@@ -26,6 +26,7 @@ from utseg.evaluate.surfaces import (
     distances_between,
     extract,
 )
+from utseg.labels import IGNORE, structures
 
 PercentileKind = Literal["pooled", "directed"]
 Scope = Literal["volume", "region", "slice"]
@@ -261,7 +262,7 @@ def label_pairs(
     labels: Mapping[str, int],
     definition: Definition,
 ) -> dict[str, "LabelPair"]:
-    """The two masks of each label but background, cropped to where it is. Raises InputError as `evaluate_pair`."""
+    """The two masks of each structure, cropped to where it is; voxels that the reference ignores are in none. Errors as `evaluate_pair`."""
     if prediction_ZYX.shape != reference_ZYX.shape or reference_ZYX.ndim != 3:
         raise InputError(
             f"prediction and reference must be label maps (Z, Y, X) of one shape; found {prediction_ZYX.shape} and {reference_ZYX.shape}"
@@ -269,15 +270,16 @@ def label_pairs(
     spacing = cast(Spacing, tuple(float(step) for step in spacing_zyx_mm))
     if len(spacing) != 3 or not all(0 < step < np.inf for step in spacing):
         raise InputError(f"spacing must be three positive numbers of mm (Z, Y, X); found {spacing_zyx_mm}")
+    if IGNORE in labels:
+        prediction_ZYX = np.where(reference_ZYX == labels[IGNORE], 0, prediction_ZYX)
     whole = bounding_box((prediction_ZYX != 0) | (reference_ZYX != 0))
     predicted, referenced = prediction_ZYX[whole], reference_ZYX[whole]
     pairs = {}
-    for name, value in labels.items():
-        if value != 0:
-            prediction, reference = predicted == value, referenced == value
-            box = bounding_box(prediction | reference)
-            first = whole[0].start + box[0].start
-            pairs[name] = LabelPair(prediction[box], reference[box], first, spacing, definition)
+    for name, value in structures(labels).items():
+        prediction, reference = predicted == value, referenced == value
+        box = bounding_box(prediction | reference)
+        first = whole[0].start + box[0].start
+        pairs[name] = LabelPair(prediction[box], reference[box], first, spacing, definition)
     return pairs
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from utseg.case import Case
 from utseg.errors import CaseErrors, InputError, listing
 from utseg.files import require_no_broken_link
-from utseg.labels import Labels, in_words, match_labels, structures
+from utseg.labels import Labels, ignored, in_words, match_labels, structures
 from utseg.rawdata.names import letter_case_differs, letter_case_pairs
 
 if TYPE_CHECKING:
@@ -36,24 +36,30 @@ class MaskPair:
     mask_labels: Labels
 
     def read(self) -> "tuple[NDArray[np.uint8], NDArray[np.uint8], Geometry]":
-        """Mask and reference (Z, Y, X), and where both lie. Raises InputError where they do not lie alike."""
+        """Mask and reference (Z, Y, X), both background where the reference is ignored, and where both lie.
+
+        Raises InputError where they do not lie alike.
+        """
+        from utseg.rawdata.gate import read_label
+
         assert self.case.label is not None, "only labelled cases are scored"
-        reference_ZYX, geometry = self._read(self.case.label, self.reference_labels, self.case.frame)
-        mask_ZYX, mask_geometry = self._read(self.mask, self.mask_labels)
+        found_ZYX, geometry = read_label(self.case.label, _readable(self.reference_labels), self.case.frame)
+        predicted_ZYX, mask_geometry = read_label(self.mask, _readable(self.mask_labels))
         if differences := mask_geometry.differences(geometry):
             raise InputError(
                 f"{self.mask}: does not lie on the grid of its reference {self.case.label}: {'; '.join(differences)}"
             )
-        return mask_ZYX, reference_ZYX, geometry
+        mask_ZYX = self._translated(predicted_ZYX, self.mask, self.mask_labels)
+        mask_ZYX[ignored(found_ZYX, self.reference_labels)] = 0
+        return mask_ZYX, self._translated(found_ZYX, self.case.label, self.reference_labels), geometry
 
-    def _read(
-        self, path: Path, labels: Labels, frame: int | None = None
-    ) -> "tuple[NDArray[np.uint8], Geometry]":
-        from utseg.rawdata.gate import read_label
+    def _translated(self, label_ZYX: NDArray[np.uint8], path: Path, labels: Labels) -> NDArray[np.uint8]:
+        return match_labels(self.labels, labels, we="the scores", they=str(path)).translate(label_ZYX)
 
-        mask_ZYX, geometry = read_label(path, {"background": 0} | structures(labels), frame)
-        matching = match_labels(self.labels, labels, we="the scores", they=str(path))
-        return matching.translate(mask_ZYX), geometry
+
+def _readable(labels: Labels) -> dict[str, int]:
+    """The labels that a file may have, background among them."""
+    return {"background": 0} | {name: value for name, value in labels.items() if value}
 
 
 def files_by_case(folder: Path) -> dict[str, list[Path]]:

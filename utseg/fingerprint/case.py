@@ -7,6 +7,7 @@ import numpy as np
 
 from utseg.fingerprint.foreground import labelled_intensities
 from utseg.fingerprint.model import PERCENTILES, CaseFingerprint, ChannelFigures, LabelFigures, rounded
+from utseg.labels import structures, without_ignored
 from utseg.rawdata.channels import require_bytes, scheme_of
 from utseg.rawdata.voxels import voxels_sha256
 
@@ -24,19 +25,17 @@ def measure_case(
     stamps: dict[str, tuple[int, int]],
 ) -> CaseFingerprint:
     """The figures of one loaded case; its label is required. Percentiles of volumes beyond four million voxels use every n-th voxel."""
-    case, label_ZYX = loaded.case, loaded.label_ZYX
-    if label_ZYX is None:
+    case = loaded.case
+    if loaded.label_ZYX is None:
         raise ValueError(f"case {case.case_id}: a case without label has no place in a fingerprint")
     for channel, name in enumerate(channel_names):
         if scheme_of(name) == "rgb_to_0_1":
             require_bytes(loaded.image_CZYX[channel], case.case_id, channel)
-    spacing = loaded.geometry.spacing_zyx_mm
+    label_ZYX, spacing = without_ignored(loaded.label_ZYX, labels), loaded.geometry.spacing_zyx_mm
     foreground = measure_label(label_ZYX > 0, spacing)
     center = None if foreground is None else _center_yx(label_ZYX > 0)
     measured = {
-        name: measure_label(label_ZYX == value, spacing, center)
-        for name, value in labels.items()
-        if value != 0
+        name: measure_label(label_ZYX == value, spacing, center) for name, value in structures(labels).items()
     }
     return CaseFingerprint(
         case_id=case.case_id,

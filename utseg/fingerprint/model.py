@@ -6,6 +6,7 @@ from typing import Literal
 
 from utseg.errors import UtsegError
 from utseg.files import sha256_json, write_text
+from utseg.labels import structures
 from utseg.notices import Notice
 from utseg.rawdata.ways import Way
 from utseg.settings import Settings, read_model
@@ -151,8 +152,8 @@ class Fingerprint(Settings):
 
     @property
     def structures(self) -> tuple[str, ...]:
-        """The names of the labels, background left out."""
-        return tuple(name for name, value in self.labels.items() if value != 0)
+        """The names of the labels, background and `ignore` left out."""
+        return tuple(structures(self.labels))
 
     @property
     def sha256(self) -> str:

@@ -13,6 +13,7 @@ from utseg.case import Dataset
 from utseg.errors import listing, number_of
 from utseg.fingerprint.model import CaseFingerprint
 from utseg.fingerprint.same_scan import in_words, same_scans
+from utseg.labels import structures
 from utseg.rawdata.ways import group_ways
 
 # Cine scans have 0.7 to 2.1 mm in the plane and 5 to 15 mm between slices: within 3 times of any median of theirs.
@@ -34,8 +35,8 @@ def dataset_warnings(cases: Sequence[CaseFingerprint], dataset: Dataset) -> list
 def _missing_labels(cases: Sequence[CaseFingerprint], labels: Mapping[str, int]) -> list[str]:
     missing = [
         f"{name} ({value})"
-        for name, value in labels.items()
-        if value and not any(name in case.labels for case in cases)
+        for name, value in structures(labels).items()
+        if not any(name in case.labels for case in cases)
     ]
     return [
         f"label {name}: none of the {len(cases)} training cases has it; it cannot be learnt and its scores stay undefined"

@@ -1,6 +1,6 @@
 """The loss: class-weighted cross-entropy plus soft Dice, summed over the outputs of deep supervision.
 
-Computed in float32, whatever the network ran in.
+Computed in float32, whatever the network ran in. Pixels of the class IGNORED_CLASS count nowhere.
 
 Axes: B batch, K classes (0 is background), H W pixels.
 """
@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from utseg.labels import IGNORED_CLASS
 from utseg.settings import Settings
 
 NotNegative = Annotated[float, Field(ge=0)]
@@ -34,8 +35,10 @@ class LossSettings(Settings):
 
 
 def one_hot(target_BHW: Tensor, classes: int) -> Tensor:
-    """The target as (B, K, H, W) float32, 1 at each pixel's class."""
-    return F.one_hot(target_BHW.long(), classes).movedim(-1, 1).float()
+    """The target as (B, K, H, W) float32, 1 at each pixel's class; 0 for all classes where it is ignored."""
+    known_BHW = target_BHW != IGNORED_CLASS
+    target_BHW = target_BHW.long() * known_BHW
+    return F.one_hot(target_BHW, classes).movedim(-1, 1).float() * known_BHW[:, None]
 
 
 class Counts(NamedTuple):
@@ -48,13 +51,13 @@ class Counts(NamedTuple):
 
 
 def soft_counts(logits_BKHW: Tensor, reference_BKHW: Tensor) -> Tensor:
-    """The counts of a batch, stacked (4, K)."""
+    """The counts of a batch, stacked (4, K). Pixels that have no class in the reference count nowhere."""
     log_probability_BKHW = logits_BKHW.float().log_softmax(1)
     probability_BKHW = log_probability_BKHW.exp()
     return torch.stack(
         Counts(
             overlap_K=(probability_BKHW * reference_BKHW).sum(PIXELS),
-            probability_K=probability_BKHW.sum(PIXELS),
+            probability_K=(probability_BKHW * reference_BKHW.sum(1, keepdim=True)).sum(PIXELS),
             reference_K=reference_BKHW.sum(PIXELS),
             log_probability_K=(log_probability_BKHW * reference_BKHW).sum(PIXELS),
         )
@@ -74,10 +77,11 @@ def soft_dice_loss(counts: Counts) -> Tensor:
 
 
 def weighted_cross_entropy(counts: Counts, background_weight: float) -> Tensor:
-    """Cross-entropy as a mean over pixels weighted by their class: background as given, every other class 1."""
+    """Cross-entropy as a mean over pixels weighted by their class: background as given, every other class 1. 0 without a pixel."""
     weight_K = torch.ones_like(counts.reference_K)
     weight_K[0] = background_weight
-    return -(weight_K * counts.log_probability_K).sum() / (weight_K * counts.reference_K).sum()
+    pixels = (weight_K * counts.reference_K).sum().clamp_min(1e-8)
+    return -(weight_K * counts.log_probability_K).sum() / pixels
 
 
 def _terms(counts: Counts, settings: LossSettings) -> tuple[Tensor, Tensor, Tensor]:
@@ -120,12 +124,13 @@ def volume_loss(
     Probabilities below 1e-7 count as 1e-7.
     """
     classes = len(probability_KZYX)
-    chosen_ZYX = np.take_along_axis(probability_KZYX, reference_ZYX[np.newaxis].astype(np.intp), 0)[0]
-    reference = reference_ZYX.ravel()
-    size_K = np.bincount(reference, minlength=classes).astype(np.float64)
-    overlap_K = np.bincount(reference, weights=chosen_ZYX.ravel(), minlength=classes)
-    logs_K = np.bincount(reference, weights=np.log(np.maximum(chosen_ZYX, 1e-7)).ravel(), minlength=classes)
-    probability_K = probability_KZYX.sum((1, 2, 3), dtype=np.float64)
+    known_ZYX = reference_ZYX != IGNORED_CLASS
+    probability_KN, reference_N = probability_KZYX[:, known_ZYX], reference_ZYX[known_ZYX]
+    chosen_N = probability_KN[reference_N, np.arange(reference_N.size)]
+    size_K = np.bincount(reference_N, minlength=classes).astype(np.float64)
+    overlap_K = np.bincount(reference_N, weights=chosen_N, minlength=classes)
+    logs_K = np.bincount(reference_N, weights=np.log(np.maximum(chosen_N, 1e-7)), minlength=classes)
+    probability_K = probability_KN.sum(1, dtype=np.float64)
     counts = Counts(*map(torch.from_numpy, (overlap_K, probability_K, size_K, logs_K)))
     cross_entropy, dice, both = map(float, _terms(counts, settings))
     total = settings.deep_supervision_weights[0] * both

@@ -52,7 +52,7 @@ class CaseProperties(Settings):
 
 @dataclass(frozen=True)
 class PreprocessedCase:
-    """`image_CZYX` float32, normalised as planned; `label_ZYX` uint8, in classes, None where the case has no label."""
+    """`image_CZYX` float32, normalised as planned; `label_ZYX` uint8, in classes (`to_classes`), None where there is no label."""
 
     image_CZYX: Floats
     label_ZYX: Labels | None

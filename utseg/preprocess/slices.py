@@ -20,6 +20,7 @@ from utseg.errors import ArtefactError, InputError
 from utseg.files import atomic_folder, sha256, sha256_json, write_text
 from utseg.fingerprint.model import CaseFingerprint
 from utseg.home import planner_words
+from utseg.labels import IGNORED_CLASS
 from utseg.planning.plan import Preprocessing
 from utseg.preprocess.case import CaseProperties, PreprocessedCase
 from utseg.rawdata.geometry import Geometry
@@ -32,7 +33,7 @@ PREPROCESSING_VERSION = 2
 
 
 class SliceRecord(Settings):
-    """One slice: its file's name, the classes in it (background included, ascending), and the file's SHA-256."""
+    """One slice: its file's name, the classes in it (background included, ascending; none where all is ignored), the file's SHA-256."""
 
     file: str
     labels: tuple[int, ...]
@@ -136,7 +137,7 @@ class SliceStore:
             for z, label_YX in enumerate(label_ZYX):
                 data = _packed(preprocessed.image_CZYX[:, z], label_YX)
                 (folder / slice_name(z)).write_bytes(data)
-                present = tuple(int(value) for value in np.flatnonzero(np.bincount(label_YX.ravel())))
+                present = tuple(int(value) for value in np.unique(label_YX) if value != IGNORED_CLASS)
                 slices.append(
                     SliceRecord(file=slice_name(z), labels=present, sha256=hashlib.sha256(data).hexdigest())
                 )

@@ -1,7 +1,7 @@
 """`dataset.json` of the nnU-Net layout: read, checked, and no key passed over without a word.
 
-The spelling of nnU-Net v1 and the Decathlon is read, too. What changes the meaning of a dataset and is not supported (regions, an ignore
-label) is refused by its name; free text is left alone; any other key is a warning. No image is looked at here.
+The spelling of nnU-Net v1 and the Decathlon is read, too. What changes the meaning of a dataset and is not supported (regions) is
+refused by its name; free text is left alone; any other key is a warning. No image is looked at here.
 """
 
 import difflib
@@ -13,7 +13,7 @@ from typing import Any
 
 from utseg.errors import InputError, SettingError, listing
 from utseg.files import require_no_broken_link
-from utseg.labels import LARGEST_LABEL
+from utseg.labels import IGNORE, LARGEST_LABEL, structures
 from utseg.rawdata.names import IMAGE_ENDINGS, image_stem
 
 DESCRIPTION_FILE = "dataset.json"
@@ -254,10 +254,14 @@ def _labels(value: Any, wrong: Wrong) -> dict[str, int]:
             )
         if type(number) is not int or not 0 <= number <= LARGEST_LABEL:
             raise wrong(where, f"expected a whole number from 0 to {LARGEST_LABEL}, found {_kind(number)}")
-        if name.casefold() == "ignore":
-            raise wrong(where, "an ignore label is not supported; label those voxels or leave the case out")
+        if name != IGNORE and name.casefold() == IGNORE:
+            raise wrong(where, f"the label of voxels that are not annotated is written {IGNORE!r}")
     numbers = sorted(value.values())
-    if numbers[0] != 0 or len(set(numbers)) < len(numbers) or len(numbers) < 2:
+    if IGNORE in value and value[IGNORE] != numbers[-1]:
+        raise wrong(
+            f"labels.{IGNORE}", f"expected the highest of the values, {numbers[-1]}, found {value[IGNORE]}"
+        )
+    if numbers[0] != 0 or len(set(numbers)) < len(numbers) or not structures(value):
         found = ", ".join(map(str, numbers))
         expected = "expected the value 0 (background) and others, without repetition"
         raise wrong("labels", f"{expected}, found {found}")

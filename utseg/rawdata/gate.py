@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from utseg.case import Case
 from utseg.errors import CaseErrors, InputError, listing
 from utseg.files import broken_link, require_no_broken_link
+from utseg.labels import without_ignored
 from utseg.notices import Notice
 from utseg.rawdata import itk, nifti
 from utseg.rawdata.cine import frames_text
@@ -94,7 +95,7 @@ def read_case(case: Case, labels: Mapping[str, int]) -> LoadedCase:
                 problems += _unlike(case.label, volume.geometry, channels[0][0], channels[0][2])
         except InputError as error:
             problems.append(str(error))
-        if label is not None and not label.any():
+        if label is not None and not without_ignored(label, labels).any():
             warnings.append(Notice("holds background only", str(case.label)))
     if problems:
         raise CaseErrors(f"case {case.case_id}: {problem}" for problem in problems)

@@ -18,7 +18,7 @@ from utseg.figures.colours import grey_values
 from utseg.figures.outlines import drawing_order, outline_paths
 from utseg.figures.sprite import sprite
 from utseg.figures.windows import bar_length_mm, largest_slice, shown_slices, window_around
-from utseg.labels import Labels, match_labels
+from utseg.labels import Labels, ignored, match_labels
 from utseg.rawdata.gate import read_image, read_label
 from utseg.report.case_files import CaseFiles
 
@@ -123,19 +123,24 @@ def _read(request: StackRequest) -> CaseArrays:
     files = request.files
     image, geometry = read_image(files.image, files.image_frame)
 
-    def read(path: Path, numbering: Labels | None, frame: int | None) -> NDArray[np.uint8]:
-        """In the values of the page."""
+    def read(
+        path: Path, numbering: Labels | None, frame: int | None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """In the values of the page, and where it is ignored."""
         mask, placed = read_label(path, numbering or {"": 0, **request.labels}, frame)
         if differences := geometry.differences(placed):
             raise InputError(f"{path}: does not lie on the grid of its image: {'; '.join(differences)}")
         if numbering is None:
-            return mask
-        return match_labels(request.labels, numbering, we="the report", they=str(path)).translate(mask)
+            return mask, np.zeros(mask.shape, dtype=bool)
+        matching = match_labels(request.labels, numbering, we="the report", they=str(path))
+        return matching.translate(mask), ignored(mask, numbering)
 
-    reference = read(files.reference, files.reference_labels, files.reference_frame)
-    predictions = {
-        name: read(path, files.prediction_labels.get(name), None) for name, path in files.predictions.items()
-    }
+    reference, hidden = read(files.reference, files.reference_labels, files.reference_frame)
+    predictions = {}
+    for name, path in files.predictions.items():
+        mask, _ = read(path, files.prediction_labels.get(name), None)
+        mask[hidden] = 0
+        predictions[name] = mask
     return CaseArrays(image, reference, predictions, geometry.spacing_zyx_mm)
 
 

@@ -12,6 +12,7 @@ from utseg.case import Case, Dataset
 from utseg.errors import InputError, UsageError, listing
 from utseg.extensions import names
 from utseg.home import plan_folder_name, plan_name, split_plan_name
+from utseg.labels import structures
 from utseg.planning.plan import Plan
 from utseg.settings import setting_keys, unknown_key
 from utseg.study.definition import Definition, Variant
@@ -204,9 +205,9 @@ def _by_column(definition: Definition, datasets: Mapping[str, Dataset], where: s
 def _check_compatible(datasets: Mapping[str, Dataset], trained: str, where: str) -> None:
     """Raises InputError where a test dataset has other label names, or another number of channels, than what is trained on."""
     first = datasets[trained]
-    wanted = {name for name, value in first.labels.items() if value}
+    wanted = set(structures(first.labels))
     for name, dataset in datasets.items():
-        found = {label for label, value in dataset.labels.items() if value}
+        found = set(structures(dataset.labels))
         if found != wanted:
             raise InputError(
                 f"{where}: test.datasets: {name} has the labels {', '.join(sorted(found))}, {trained} has {', '.join(sorted(wanted))}; "

@@ -22,6 +22,7 @@ from utseg.evaluate.metrics import Row
 from utseg.evaluate.records import read_rows, to_csv
 from utseg.files import sha256, write_text
 from utseg.fingerprint.model import PERCENTILES
+from utseg.labels import structures, without_ignored
 from utseg.study.record import IMAGES_FILE, read_study
 
 IMAGES_FORMAT = "2"
@@ -120,11 +121,12 @@ def _measure(task: _Task) -> Row:
         return own | {feature: known[feature] for feature in features_of([known])}
     loaded = read_case(case, task.labels)
     assert loaded.label_ZYX is not None, "only labelled cases are measured"
+    label_ZYX = without_ignored(loaded.label_ZYX, task.labels)
     spacing = loaded.geometry.spacing_zyx_mm
-    own |= spacing_features(loaded.label_ZYX.shape, spacing)
+    own |= spacing_features(label_ZYX.shape, spacing)
     names = task.channel_names
     for number, (name, image_ZYX) in enumerate(zip(names, loaded.image_CZYX, strict=True)):
-        found = channel_features(image_ZYX, loaded.label_ZYX, spacing, task.labels)
+        found = channel_features(image_ZYX, label_ZYX, spacing, task.labels)
         suffix = f"_{name}" if len(names) > 1 else ""
         suffix += f"_{number}" if names.count(name) > 1 else ""
         own |= {f"{feature}{suffix}": value for feature, value in found.items()}
@@ -163,7 +165,7 @@ def channel_features(
     found = {
         f"intensity_p{level:02.0f}": (percentile[level] - figures.mean) / sd for level in SHOWN_PERCENTILES
     }
-    names = {name: value for name, value in labels.items() if value != 0}
+    names = structures(labels)
     means = {name: _mean(image_ZYX[label_ZYX == value]) for name, value in names.items()}
     found |= {f"intensity_{name}": (mean - figures.mean) / sd for name, mean in means.items()}
     for a, b in combinations(list(names)[:MOST_PAIRED_LABELS], 2):

@@ -16,7 +16,7 @@ from torch import nn
 from utseg.figures.montage import comparison_montage
 from utseg.figures.windows import largest_slice
 from utseg.inference.windows import default_batch_size, predict_volumes
-from utseg.labels import class_numbers
+from utseg.labels import IGNORED_CLASS, class_numbers, structures
 from utseg.networks.losses import LossSettings, volume_loss
 from utseg.planning.plan import Plan
 from utseg.preprocess.neighbours import with_neighbours
@@ -78,7 +78,7 @@ def validate(
         return scores
 
     scores = (processes or Processes()).share_out(cases, score)
-    names = [name for name, value in plan.preprocessing.labels.items() if value != 0]
+    names = list(structures(plan.preprocessing.labels))
     defined = {name: [case.dice[name] for case in scores if not np.isnan(case.dice[name])] for name in names}
     losses = scores[0].losses if scores else ()
     return Validation(
@@ -120,7 +120,10 @@ def score_case(
         device=device,
         step_size=STEP_SIZE,
     )
+    losses = volume_loss(predicted.probabilities_KZYX, reference_ZYX, loss) if loss is not None else {}
     prediction_ZYX = predicted.probabilities_KZYX.argmax(0).astype(np.uint8)
+    prediction_ZYX[reference_ZYX == IGNORED_CLASS] = 0
+    reference_ZYX[reference_ZYX == IGNORED_CLASS] = 0
     labels = class_numbers(plan.preprocessing.labels)
     picture = None
     if with_picture:
@@ -132,7 +135,7 @@ def score_case(
     return CaseScore(
         case.case_id,
         {name: dice(prediction_ZYX == number, reference_ZYX == number) for name, number in labels.items()},
-        volume_loss(predicted.probabilities_KZYX, reference_ZYX, loss) if loss is not None else {},
+        losses,
         picture,
     )
 
