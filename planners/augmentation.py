@@ -9,6 +9,7 @@ import numpy as np
 
 from planners.decision import Decision
 from planners.geometry import Pair
+from planners.intensity import intensity_unit
 from utseg.fingerprint import Fingerprint
 
 ROTATION_RANGE_DEG = (15.0, 90.0)
@@ -26,9 +27,9 @@ WIDE = "wide rather than realistic, since other scanners than the training ones 
 NOT_USED = "not used unless asked for with --set augmentation.KIND_probability"
 Named = dict[str, tuple[Any, str]]
 INTENSITY: Named = {
-    "noise_sd_range": ((0.0, 0.1), "noise of up to 0.1 standard deviations of the volume"),
+    "noise_sd_range": ((0.0, 0.1), "noise of up to 0.1 standard deviations of the volume (intensity_unit)"),
     "noise_probability": (0.2, "noise on 0.2 of the patches"),
-    "brightness_range": ((-0.3, 0.3), "shifts of up to 0.3 standard deviations"),
+    "brightness_range": ((-0.3, 0.3), "shifts of up to 0.3 standard deviations (intensity_unit)"),
     "brightness_probability": (0.3, "brightness on 0.3 of the patches"),
     "contrast_range": ((0.65, 1.5), "contrast from 0.65 to 1.5, as much as scanners of other vendors differ"),
     "contrast_probability": (0.3, "contrast on 0.3 of the patches"),
@@ -76,7 +77,8 @@ def planned_augmentation(
     fingerprint: Fingerprint, patch_size: tuple[int, int], image_px: Pair
 ) -> dict[str, Decision[Any]]:
     """Every range of the plan's group `augmentation`."""
-    spatial: dict[str, Decision[Any]] = {
+    measured: dict[str, Decision[Any]] = {
+        "intensity_unit": intensity_unit(fingerprint),
         "rotation_deg": rotation_deg(fingerprint),
         "rotation_probability": Decision(
             0.5, "0.5: half of the patches, the other half shows the usual pose"
@@ -89,7 +91,7 @@ def planned_augmentation(
     return (
         INTENSITY_AUGMENTATION
         | KINDS_NOT_USED
-        | {f"augmentation.{key}": value for key, value in spatial.items()}
+        | {f"augmentation.{key}": value for key, value in measured.items()}
     )
 
 

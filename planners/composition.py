@@ -6,7 +6,7 @@ from planners.augmentation import planned_augmentation
 from planners.capacity import Fitted, Wishes, fit
 from planners.decision import Decision, assemble
 from planners.geometry import image_size
-from planners.intensity import clip_percentiles
+from planners.intensity import channel_normalisation, clip_percentiles
 from planners.neighbours import plan_neighbours
 from planners.windows import planned_windows
 from utseg.fingerprint import Fingerprint
@@ -29,11 +29,7 @@ def compose(fingerprint: Fingerprint, planner: str, target: Target, wishes: Wish
     decisions: dict[str, Decision[Any]] = {
         "preprocessing.spacing_yx_mm": wishes.spacing,
         "preprocessing.clip_percentiles": clip_percentiles(fingerprint),
-        "preprocessing.normalisation": Decision(
-            "z-score",
-            f"z-score of each volume, {PUBLISHED}: MR intensities have no unit "
-            f"(case means range over {_mean_range(fingerprint)})",
-        ),
+        "preprocessing.normalisation": channel_normalisation(fingerprint, PUBLISHED, may_mask=True),
         "patch_size": _patch_size(wishes, fitted, target.memory_gb),
         "batch_size": _batch_size(wishes, fitted, target.memory_gb),
         "epochs": epochs,
@@ -77,8 +73,3 @@ def _memory(fitted: Fitted, target: Target) -> Decision[float]:
         total,
         f"{words}; at most {USABLE_SHARE:.0%} of the {target.memory_gb:g} GB allowed, the rest is for the device's context and workspaces",
     )
-
-
-def _mean_range(fingerprint: Fingerprint) -> str:
-    means = [channel.mean for case in fingerprint.cases for channel in case.channels.values()]
-    return f"{min(means):.4g} … {max(means):.4g}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from planners.augmentation import PUBLISHED_AUGMENTATION
 from planners.decision import Decision, assemble
+from planners.intensity import channel_normalisation, intensity_unit
 from planners.neighbours import plan_neighbours
 from planners.schedule import training_slices
 from planners.windows import STEP_SIZE
@@ -26,7 +27,6 @@ BATCH_SIZE = 32
 PUBLISHED: dict[str, tuple[Any, str]] = {
     "preprocessing.spacing_yx_mm": (SPACING_MM, "1.2 × 1.2 mm in-plane, slices untouched"),
     "preprocessing.clip_percentiles": ((5.0, 98.0), "5th and 98th percentile of each volume"),
-    "preprocessing.normalisation": ("z-score", "z-score: zero mean and unit variance of each volume"),
     "patch_size": (PATCH_SIZE, "256 × 256 pixels"),
     "batch_size": (BATCH_SIZE, "32 slices"),
     "epochs": (150, "150 epochs"),
@@ -42,6 +42,8 @@ def plan(fingerprint: Fingerprint, target: Target) -> Plan:
     published = PUBLISHED | {f"network.{key}": (defaults[key], words) for key, words in told.items()}
     decisions: dict[str, Decision[Any]] = {
         **{key: Decision(value, f"{words}, {SOURCE}") for key, (value, words) in published.items()},
+        "preprocessing.normalisation": channel_normalisation(fingerprint, SOURCE, may_mask=False),
+        "augmentation.intensity_unit": intensity_unit(fingerprint),
         "iterations_per_epoch": Decision(
             iterations,
             f"{iterations}: an epoch is one pass over the training slices; {slices.reason}, in batches of 32",

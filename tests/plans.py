@@ -49,6 +49,7 @@ def make_plan(**changes: Any) -> Plan:
         "clip_percentiles": (0.0, 100.0),
     }
     preprocessing |= {key: changes.pop(key) for key in Preprocessing.model_fields.keys() & changes.keys()}
+    preprocessing.setdefault("normalisation", ("z-score",) * len(preprocessing["channel_names"]))
     values: dict[str, Any] = {
         "dataset": "Tiny",
         "planner": "auto",

@@ -96,6 +96,17 @@ def test_brightness_contrast_and_noise_are_what_they_say() -> None:
     assert noisy.std() == pytest.approx(0.3, rel=0.02) and abs(noisy.mean()) < 0.01
 
 
+def test_noise_and_brightness_are_in_units_of_each_channel_and_its_slices_alike() -> None:
+    image, units = np.zeros((6, 90, 80), np.float32), (1.0, 40.0)
+    got = change_intensity(
+        Augmentation(noise_sd=0.1, noise_seed=3, brightness=0.5), image.copy(), slices=3, unit_C=units
+    )
+    for channel, values in enumerate(got):
+        unit = units[channel // 3]
+        assert values.std() == pytest.approx(0.1 * unit, rel=0.05)
+        assert values.mean() == pytest.approx(0.5 * unit, rel=0.02)
+
+
 def test_blur_is_a_gaussian_of_that_width_in_mm() -> None:
     spacing = (0.5, 0.8)
     point = np.zeros((1, 61, 51), np.float32)

@@ -75,11 +75,6 @@ def test_a_key_that_has_no_effect_is_a_warning(heart, plan):
             "labels.ignore: expected the highest of the values, 4, found 3",
         ),
         ({"overwrite_image_reader_writer": "Tiff3DIO"}, "overwrite_image_reader_writer: 'Tiff3DIO' is not"),
-        ({"channel_names": {"0": "CT"}}, "channel_names.0: 'CT' asks for clipping to percentiles"),
-        ({"channel_names": {"0": "ct"}}, "channel_names.0: 'ct' asks for clipping to percentiles"),
-        ({"channel_names": {"0": "NoNorm"}}, "channel_names.0: 'NoNorm' asks for leaving intensities"),
-        ({"channel_names": {"0": "rescale_to_0_1"}}, "channel_names.0: 'rescale_to_0_1' asks for rescaling"),
-        ({"channel_names": {"0": "rgb_to_0_1"}}, "channel_names.0: 'rgb_to_0_1' asks for dividing by 255"),
         (
             {"training": [{"image": "a", "label": "b"}]},
             "training: this list of cases is the format of nnU-Net v1",

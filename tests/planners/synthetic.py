@@ -50,6 +50,8 @@ def make_case(
     channel = ChannelFigures(
         percentiles=tuple(float(value) for value in PERCENTILES),
         labelled_below=tuple(0.0 if value <= 50 else darker for value in PERCENTILES),
+        minimum=0.0,
+        maximum=1000.0,
         mean=100.0 + number,
         sd=30.0,
     )
@@ -66,7 +68,8 @@ def make_case(
         spacing_zyx_mm=(8.0, *spacing_yx_mm),
         orientation="LPS",
         way=Way(y=(0, 1, 0), x=(normal[2], 0, 0)),
-        channels={"cine": channel},
+        nonzero_share=1.0,
+        channels=(channel,),
         labels={
             name: label_figures(size, thickness_share * size, spacing, offset_yx_mm)
             for name, size in structures_mm.items()

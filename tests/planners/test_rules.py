@@ -9,7 +9,7 @@ from planners import capacity, cpu
 from planners.augmentation import foreground_fraction, mirror_axes, rotation_deg
 from planners.decision import training_ways
 from planners.geometry import native_spacing, patch_shape, smallest_structure, wished_patch
-from planners.intensity import clip_percentiles
+from planners.intensity import channel_normalisation, clip_percentiles
 from planners.schedule import epochs, iterations_per_epoch
 from planners.windows import planned_windows
 from utseg.fingerprint import Fingerprint
@@ -91,6 +91,19 @@ def test_a_short_training_attends_at_the_coarsest_levels_and_convolves_once():
 @pytest.mark.parametrize(("darker", "upper"), [(0.99, 98.0), (0.951, 98.0), (0.9, 99.5)])
 def test_clipping_spares_the_labels(darker: float, upper: float):
     assert clip_percentiles(hearts(darker=darker)).value == (5.0, upper)
+
+
+@pytest.mark.parametrize(("share", "way"), [(0.74, "z-score-nonzero"), (0.75, "z-score")])
+def test_nonzero_voxels_only_where_cropping_to_them_would_take_a_quarter(share: float, way: str):
+    case = {**HEART, "spacing_yx_mm": (1.2, 1.2)}
+    cases = [
+        make_case(n, **case).model_copy(update={"nonzero_share": share + 0.01 * (n - 2)}) for n in range(5)
+    ]
+    fingerprint = make_fingerprint_of(cases)
+    planned = channel_normalisation(fingerprint, "as published", may_mask=True)
+    assert planned.value == (way,) and planned.reason.startswith(way)
+    assert ("the median volume: it is 74%" in planned.reason) is (way == "z-score-nonzero")
+    assert channel_normalisation(fingerprint, "as published", may_mask=False).value == ("z-score",)
 
 
 def test_mirrors_only_where_files_do():

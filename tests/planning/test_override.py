@@ -90,6 +90,10 @@ def test_what_the_plan_is_of_cannot_be_set(plan: Plan, key: str):
     [
         ("preprocessing.clip_percentiles", [98, 5]),
         ("preprocessing.clip_percentiles", [5, 5]),
+        ("preprocessing.normalisation", ["z-score", "noNorm"]),
+        ("preprocessing.normalisation", "x-score"),
+        ("preprocessing.normalisation", [{"lower": 0, "upper": 1, "mean": 0, "sd": 0}]),
+        ("augmentation.intensity_unit", [1, 2]),
         ("augmentation.scale_range", [1.2, 0.8]),
         ("augmentation.scale_range", [0, 1]),
         ("augmentation.contrast_range", [-0.5, 1]),

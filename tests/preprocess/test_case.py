@@ -293,3 +293,23 @@ def test_weights_are_remembered_up_to_so_many_bytes_or_one(monkeypatch):
     assert shapes == [(10, old) for old in (20, 30, 20, 40, 30, 5000, 5000)]
     assert made == [20, 30, 40, 30, 5000]
     assert weights(10, 10) is None
+
+
+def test_a_z_score_of_nonzero_voxels_leaves_the_others_at_zero():
+    rng = np.random.default_rng(5)
+    image = np.zeros((2, 3, 40, 37), dtype=np.float32)
+    image[:, :, 5:25, 8:30] = rng.normal(300, 40, (2, 3, 20, 22))
+    image[0, :, 12:14, 12:14] = image[1, :, 12, 12:14] = (
+        0  # a hole belongs to what is around it, and so does the other channel's
+    )
+    inside = np.zeros(image.shape[1:], dtype=bool)
+    inside[:, 5:25, 8:30] = True
+    plan = make_preprocessing(
+        channel_names=("a", "b"), normalisation=("z-score-nonzero", "z-score"), spacing_yx_mm=(1.5, 1.25)
+    )
+    got = preprocess_case(make_loaded(image, None), plan).image_CZYX
+    for channel, of in enumerate((inside, np.ones_like(inside))):
+        voxels = image[channel][of].astype(np.float64)
+        clipped = np.clip(voxels, *np.percentile(voxels, (5, 98)))
+        np.testing.assert_allclose(got[channel][of], (clipped - clipped.mean()) / clipped.std(), atol=1e-4)
+    assert not got[0][~inside].any() and inside.sum() < inside.size / 2

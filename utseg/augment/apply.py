@@ -1,5 +1,7 @@
 """Applies a drawn augmentation to a slice: a pure function of the draw, the slice and the window. Its input is never modified."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +21,7 @@ def apply_augmentation(
     spacing_yx_mm: tuple[float, float] = (1.0, 1.0),
     style_CHW: npt.NDArray[np.float32] | None = None,
     slices: int = 1,
+    unit_C: Sequence[float] = (1.0,),
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
     """The augmented patch (C, patch y, patch x) float32 and its label (patch y, patch x) uint8, in memory of their own.
 
@@ -31,6 +34,7 @@ def apply_augmentation(
         spacing_yx_mm: pixel size; rotation, scaling, blur and wavelengths are in mm.
         slices: slices per image channel (`utseg.preprocess.neighbours`). They are one scan: all lie in the same window, and its intensities
             change as one.
+        unit_C: of noise and brightness, a value for each image channel or one for all.
         style_CHW: the slice whose style is taken, of any size, where the draw needs one.
 
     Beyond the slice the image is the slice's minimum (before intensities change, so it changes with them), the label 0.
@@ -51,4 +55,4 @@ def apply_augmentation(
         mirrored = augmentation.mirror_y, augmentation.mirror_x
         axes = tuple(axis for axis, flipped in zip((-2, -1), mirrored, strict=True) if flipped)
         image, label = np.ascontiguousarray(np.flip(image, axes)), np.ascontiguousarray(np.flip(label, axes))
-    return change_intensity(augmentation, image, spacing_yx_mm, slices), label
+    return change_intensity(augmentation, image, spacing_yx_mm, slices, unit_C), label

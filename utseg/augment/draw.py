@@ -18,7 +18,7 @@ class Augmentation:
 
     `rotation_deg` turns the content as `np.rot90` does (y towards x, in mm); `scale` above 1 enlarges it; mirroring comes after both.
     `mirror_z` exchanges the slices before and after that 2.5-D shows.
-    `noise_sd` and `brightness` are in units of the normalised image. `gamma_inverted` bends the curve from the bright end.
+    `noise_sd` and `brightness` are in the plan's `intensity_unit` of each channel. `gamma_inverted` bends the curve from the bright end.
     `resolution` is the share of it that is left. `histogram_share` and `amplitude_share` say how much of another slice's style a slice
     takes, waves of `amplitude_wavelength_mm` and longer in the second case; `style_source`, from 0 to below 1, says which slice's
     (`utseg.augment.style`).

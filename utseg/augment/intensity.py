@@ -1,7 +1,9 @@
 """Intensity augmentations with given values, on a patch that the caller owns. Channels change alike, the slices of one by one curve.
 
-Contrast and brightness are batchgenerators'. Its gamma and noise draw for themselves and cannot be replayed: these are written out here.
+Contrast is batchgenerators'. Its gamma and noise draw for themselves and cannot be replayed: these are written out here.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,25 +18,25 @@ def change_intensity(
     image_CHW: Image,
     spacing_yx_mm: tuple[float, float] = (1.0, 1.0),
     slices: int = 1,
+    unit_C: Sequence[float] = (1.0,),
 ) -> Image:
     """Blur, resolution, noise, brightness, contrast, gamma, in this order. Float32 in, the same array out. A constant image stays finite.
 
-    `spacing_yx_mm`: pixel size, for the blur. `slices`: slices per image channel, changed by one curve.
+    `spacing_yx_mm`: pixel size, for the blur. `slices`: slices per image channel, changed by one curve. `unit_C`: of noise and brightness,
+    a value for each channel or one for all.
     """
-    from batchgenerators.augmentations.color_augmentations import (
-        augment_brightness_additive,
-        augment_contrast,
-    )
+    from batchgenerators.augmentations.color_augmentations import augment_contrast
 
     if augmentation.blur_sd_mm:
         blur(image_CHW, augmentation.blur_sd_mm, spacing_yx_mm)
     if augmentation.resolution != 1:
         lower_resolution(image_CHW, augmentation.resolution)
-    if augmentation.noise_sd:
-        add_noise(image_CHW, augmentation.noise_sd, augmentation.noise_seed)
-    if augmentation.brightness:
-        augment_brightness_additive(image_CHW, mu=augmentation.brightness, sigma=0.0, per_channel=False)
     scan_CNHW = image_CHW.reshape(-1, slices, *image_CHW.shape[1:])
+    unit_C111 = np.array(unit_C)[:, None, None, None]
+    if augmentation.noise_sd:
+        add_noise(scan_CNHW, augmentation.noise_sd * unit_C111, augmentation.noise_seed)
+    if augmentation.brightness:
+        scan_CNHW += np.float32(augmentation.brightness * unit_C111)
     if augmentation.contrast != 1:
         augment_contrast(scan_CNHW, contrast_range=lambda: augmentation.contrast, preserve_range=True)
     if augmentation.gamma != 1:
@@ -65,17 +67,17 @@ def lower_resolution(image_CHW: Image, share: float) -> None:
     image_CHW[:] = interpolate(low, size=size, mode="bilinear")[0].numpy()
 
 
-def add_noise(image_CHW: Image, sd: float, seed: int) -> None:
-    """Adds Gaussian noise of the standard deviation, in place."""
-    noise = np.random.default_rng(seed).standard_normal(image_CHW.shape, dtype=np.float32)
+def add_noise(image: Image, sd: float | npt.NDArray[np.float64], seed: int) -> None:
+    """Adds Gaussian noise of the standard deviation, one for all or broadcast, in place."""
+    noise = np.random.default_rng(seed).standard_normal(image.shape, dtype=np.float32)
     noise *= np.float32(sd)
-    image_CHW += noise
+    image += noise
 
 
 def change_gamma(image_CNHW: Image, gamma: float, *, inverted: bool) -> None:
     """Raises each channel, scaled to 0 … 1, to the power `gamma` (of 1 − value where inverted), in place; its mean and deviation stay.
 
-    Mean and deviation stay because preprocessing gives every image the same ones: what changes is the shape of the histogram only.
+    Mean and deviation stay because a z-score gives every image the same ones: what changes is the shape of the histogram only.
     """
     for channel in image_CNHW:
         low, high = channel.min(), channel.max()

@@ -111,6 +111,7 @@ class SliceLoader:
                 spacing_yx_mm=plan.preprocessing.spacing_yx_mm,
                 style_CHW=self._style(ref, augmentation),
                 slices=len(ref.shown),
+                unit_C=plan.augmentation.intensity_unit,
             )
             names.append(ref.name)
         return Batch(image_BCHW, label_BHW, tuple(names), iteration)

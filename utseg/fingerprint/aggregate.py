@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from utseg.fingerprint.model import Aggregate, CaseFingerprint, Spread
+from utseg.fingerprint.model import Aggregate, CaseFingerprint, Spread, rounded
 
 MANY_VALUES = 12
 
@@ -22,13 +22,10 @@ def aggregate_cases(cases: Sequence[CaseFingerprint]) -> Aggregate:
         orientations=dict(Counter(case.orientation for case in cases).most_common()),
         size_zyx=_spreads(case.size_zyx for case in cases),
         spacing_zyx_mm=_spreads(case.spacing_zyx_mm for case in cases),
-        percentiles={
-            channel: tuple(
-                float(f"{value:.6g}")
-                for value in np.median([case.channels[channel].percentiles for case in cases], axis=0)
-            )
-            for channel in cases[0].channels
-        },
+        percentiles=tuple(
+            tuple(map(rounded, np.median([each.percentiles for each in figures], axis=0)))
+            for figures in zip(*(case.channels for case in cases), strict=True)
+        ),
         label_cases={name: sum(name in case.labels for case in cases) for name in structures},
         volume_ml={name: _label_spread(cases, name, "volume_ml") for name in structures},
         diameter_mm={name: _label_spread(cases, name, "diameter_mm") for name in structures},
@@ -58,9 +55,7 @@ def aggregate_groups(cases: Sequence[CaseFingerprint]) -> dict[str, dict[str, Ag
 def spread(values: Iterable[float]) -> Spread:
     """Minimum, median and maximum of at least one value."""
     array = np.array(list(values), dtype=np.float64)
-    return Spread(
-        minimum=float(array.min()), median=float(f"{np.median(array):.6g}"), maximum=float(array.max())
-    )
+    return Spread(minimum=float(array.min()), median=rounded(np.median(array)), maximum=float(array.max()))
 
 
 def _spreads(triples: Iterable[tuple[float, float, float]]) -> tuple[Spread, Spread, Spread]:

@@ -4,16 +4,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utseg.fingerprint.model import PERCENTILES, CaseFingerprint, ChannelFigures, LabelFigures
+from utseg.fingerprint.foreground import labelled_intensities
+from utseg.fingerprint.model import PERCENTILES, CaseFingerprint, ChannelFigures, LabelFigures, rounded
 from utseg.label_map import Labels, inside, structures
 from utseg.labels import without_ignored
+from utseg.rawdata.channels import require_bytes, scheme_of
 from utseg.rawdata.voxels import voxels_sha256
 
 if TYPE_CHECKING:
     from utseg.rawdata.gate import LoadedCase
 
 MAX_SAMPLED_VOXELS = 4_000_000
-DIGITS = 6
 
 
 def measure_case(
@@ -27,6 +28,9 @@ def measure_case(
     case = loaded.case
     if loaded.label_ZYX is None:
         raise ValueError(f"case {case.case_id}: a case without label has no place in a fingerprint")
+    for channel, name in enumerate(channel_names):
+        if scheme_of(name) == "rgb_to_0_1":
+            require_bytes(loaded.image_CZYX[channel], case.case_id, channel)
     label_ZYX, spacing = without_ignored(loaded.label_ZYX, labels), loaded.geometry.spacing_zyx_mm
     foreground = measure_label(label_ZYX > 0, spacing)
     center = None if foreground is None else _center_yx(label_ZYX > 0)
@@ -47,28 +51,37 @@ def measure_case(
         spacing_zyx_mm=_triple_mm((1, 1, 1), spacing),
         orientation=loaded.geometry.orientation,
         way=loaded.geometry.way,
-        channels={
-            name: measure_channel(image_ZYX, label_ZYX)
+        nonzero_share=_nonzero_share((loaded.image_CZYX != 0).any(0)),
+        channels=tuple(
+            measure_channel(image_ZYX, label_ZYX, foreground=scheme_of(name) == "CT")
             for name, image_ZYX in zip(channel_names, loaded.image_CZYX, strict=True)
-        },
+        ),
         labels={name: figures for name, figures in measured.items() if figures is not None},
         foreground=foreground,
         warnings=loaded.warnings,
     )
 
 
-def measure_channel(image_ZYX: np.ndarray, label_ZYX: np.ndarray) -> ChannelFigures:
-    """Percentiles, mean and standard deviation of one channel, and where the labelled voxels lie among the percentiles."""
+def measure_channel(
+    image_ZYX: np.ndarray, label_ZYX: np.ndarray, *, foreground: bool = False
+) -> ChannelFigures:
+    """Percentiles, range, mean and standard deviation of one channel, and where the labelled voxels lie among the percentiles.
+
+    foreground: whether the intensities of the labelled voxels are wanted, too.
+    """
     voxels = image_ZYX.reshape(-1)
     step = -(-voxels.size // MAX_SAMPLED_VOXELS)
     values = np.percentile(voxels[::step], PERCENTILES)
     labelled = np.sort(image_ZYX[label_ZYX > 0])
     below = np.searchsorted(labelled, values, side="left") / max(1, labelled.size)
     return ChannelFigures(
-        percentiles=tuple(_rounded(value) for value in values),
-        labelled_below=tuple(_rounded(value) for value in below),
-        mean=_rounded(voxels.mean(dtype=np.float64)),
-        sd=_rounded(voxels.std(dtype=np.float64)),
+        percentiles=tuple(rounded(value) for value in values),
+        labelled_below=tuple(rounded(value) for value in below),
+        minimum=float(voxels.min()),
+        maximum=float(voxels.max()),
+        mean=rounded(voxels.mean(dtype=np.float64)),
+        sd=rounded(voxels.std(dtype=np.float64)),
+        labelled=labelled_intensities(labelled) if foreground and labelled.size else None,
     )
 
 
@@ -92,15 +105,15 @@ def measure_label(
     voxels = int(areas.sum())
     return LabelFigures(
         voxels=voxels,
-        volume_ml=_rounded(voxels * float(np.prod(spacing_zyx_mm)) / 1000),
+        volume_ml=rounded(voxels * float(np.prod(spacing_zyx_mm)) / 1000),
         slices=len(areas),
         extent_zyx_px=extent,
         extent_zyx_mm=_triple_mm(extent, spacing_zyx_mm),
         slice_box_px_largest=int(boxes.max()),
         slice_box_px_median=float(np.median(boxes)),
-        diameter_mm=_rounded(np.median(np.sqrt(areas * dy * dx * 4 / np.pi))),
-        thickness_mm=_rounded(np.median([_thickness_mm(mask_YX, (dy, dx)) for mask_YX in held_ZYX])),
-        offset_yx_mm=(_rounded((own[0] - center[0]) * dy), _rounded((own[1] - center[1]) * dx)),
+        diameter_mm=rounded(np.median(np.sqrt(areas * dy * dx * 4 / np.pi))),
+        thickness_mm=rounded(np.median([_thickness_mm(mask_YX, (dy, dx)) for mask_YX in held_ZYX])),
+        offset_yx_mm=(rounded((own[0] - center[0]) * dy), rounded((own[1] - center[1]) * dx)),
     )
 
 
@@ -120,6 +133,12 @@ def _center_yx(mask_ZYX: np.ndarray) -> tuple[float, float]:
     )
 
 
+def _nonzero_share(nonzero_ZYX: np.ndarray) -> float:
+    """Of the volume, the box around what is not 0: what cropping to it would leave."""
+    held = [np.flatnonzero(nonzero_ZYX.any(axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    return rounded(np.prod([each[-1] + 1 - each[0] for each in held]) / nonzero_ZYX.size)
+
+
 def _lengths(present_ZL: np.ndarray) -> np.ndarray:
     """Length of the box around what is present, along the last axis; every row holds something."""
     lengths: np.ndarray = present_ZL.shape[1] - present_ZL[:, ::-1].argmax(1) - present_ZL.argmax(1)
@@ -134,10 +153,5 @@ def _triple(shape: tuple[int, ...]) -> tuple[int, int, int]:
 def _triple_mm(
     extent: tuple[int, int, int], spacing: tuple[float, float, float]
 ) -> tuple[float, float, float]:
-    z, y, x = (_rounded(length * step) for length, step in zip(extent, spacing, strict=True))
+    z, y, x = (rounded(length * step) for length, step in zip(extent, spacing, strict=True))
     return z, y, x
-
-
-def _rounded(value: float) -> float:
-    """Six significant digits: readable, and the same on every machine."""
-    return float(f"{float(value):.{DIGITS}g}")

@@ -14,6 +14,12 @@ from utseg.settings import Settings, read_model
 logger = logging.getLogger("utseg")
 FINGERPRINT_FILE = "fingerprint.json"
 PERCENTILES = (0.5, 1.0, 2.0, 5.0, 25.0, 50.0, 75.0, 95.0, 98.0, 99.0, 99.5)
+DIGITS = 6
+
+
+def rounded(value: float) -> float:
+    """Six significant digits: readable, and the same on every machine."""
+    return float(f"{float(value):.{DIGITS}g}")
 
 
 class Spread(Settings):
@@ -24,16 +30,32 @@ class Spread(Settings):
     maximum: float
 
 
+class LabelledIntensities(Settings):
+    """The intensities of a case's labelled voxels, in few numbers that give those of many cases together (`foreground.py`).
+
+    `means`: of the voxels in order of their intensity, in groups of `group_sizes(voxels)`.
+    """
+
+    voxels: int
+    mean: float
+    sd: float
+    means: tuple[float, ...]
+
+
 class ChannelFigures(Settings):
     """Intensities of one channel. Both tuples have one entry for each of `PERCENTILES`.
 
     `labelled_below` is the fraction of the labelled voxels that are darker than the volume's percentile (all 0 where nothing is labelled).
+    `labelled`: of channels called CT, None where nothing is labelled.
     """
 
     percentiles: tuple[float, ...]
     labelled_below: tuple[float, ...]
+    minimum: float
+    maximum: float
     mean: float
     sd: float
+    labelled: LabelledIntensities | None = None
 
 
 class LabelFigures(Settings):
@@ -62,6 +84,7 @@ class CaseFingerprint(Settings):
 
     `checksums` maps the case's files, relative to the dataset's folder, images first, to SHA-256, `stamps` to size and time of change (ns).
     `voxels_sha256` is that of each channel's voxels, whatever file they are in (`rawdata/voxels.py`).
+    `nonzero_share`: of the volume, the box around all that is not 0 in some channel. `channels`: in the order of `channel_names`.
     `orientation` has the anatomical directions of the array's x, y and z axes, as in nibabel ("LPS"); `way` has those of rows and columns
     in full.
     """
@@ -78,7 +101,8 @@ class CaseFingerprint(Settings):
     spacing_zyx_mm: tuple[float, float, float]
     orientation: str
     way: Way
-    channels: dict[str, ChannelFigures]
+    nonzero_share: float
+    channels: tuple[ChannelFigures, ...]
     labels: dict[str, LabelFigures]
     foreground: LabelFigures | None
     warnings: tuple[Notice, ...] = ()
@@ -90,7 +114,7 @@ class CaseFingerprint(Settings):
 
 
 class Aggregate(Settings):
-    """A set of cases in figures. `percentiles` are medians over cases; label figures are over the cases that have the label."""
+    """A set of cases in figures. `percentiles` of each channel are medians over cases; label figures are over cases that have the label."""
 
     cases: int
     subjects: int
@@ -100,7 +124,7 @@ class Aggregate(Settings):
     orientations: dict[str, int]
     size_zyx: tuple[Spread, Spread, Spread]
     spacing_zyx_mm: tuple[Spread, Spread, Spread]
-    percentiles: dict[str, tuple[float, ...]]
+    percentiles: tuple[tuple[float, ...], ...]
     label_cases: dict[str, int]
     volume_ml: dict[str, Spread]
     diameter_mm: dict[str, Spread]

@@ -3,9 +3,15 @@
 from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from utseg.errors import SettingError
@@ -60,13 +66,15 @@ Resolutions = Annotated[
     Pair, _range("shares of the resolution above 0, at most 1", lambda low, high: 0 < low <= high <= 1)
 ]
 Shares = Annotated[Pair, _range("shares from 0 to 1", lambda low, high: 0 <= low <= high <= 1)]
+Unit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Wavelengths = Annotated[Pair, _range("wavelengths above 0 mm", lambda low, high: low > 0)]
 
 
 class AugmentationSettings(Settings):
     """Ranges that augmentation parameters are drawn from (uniformly), each kind applied with its probability.
 
-    Spatial values are physical: rotation and scaling act on millimetres. Intensities are those of the normalised image (unit variance).
+    Spatial values are physical: rotation and scaling act on millimetres. Noise and brightness are in units of `intensity_unit`, a value for
+    each channel of the normalised image, or one for all: its typical standard deviation, which a z-score makes 1.
     `scale_range`: factors, above 1 enlarges the content. `noise_sd_range`: standard deviation of Gaussian noise.
     `brightness_range`: is added. `contrast_range`: factors on the distance from the patch's mean.
     `gamma_range`: exponents on the range of values, mean and deviation kept.
@@ -84,6 +92,7 @@ class AugmentationSettings(Settings):
     rotation_probability: Probability
     scale_range: Factors
     scale_probability: Probability
+    intensity_unit: Annotated[tuple[Unit, ...], Field(min_length=1)] = (1.0,)
     noise_sd_range: Deviations
     noise_probability: Probability
     brightness_range: Shifts
@@ -115,9 +124,34 @@ class AugmentationSettings(Settings):
         return self.histogram_probability > 0 or self.amplitude_probability > 0
 
 
+class Normalisation(Settings):
+    """What is done to one channel: values clipped to `lower` … `upper`, then (value − mean) / sd. `sd` is 0 where all become 0."""
+
+    lower: float
+    upper: float
+    mean: float
+    sd: float
+
+    @property
+    def divides(self) -> bool:
+        """Whether it tells values apart."""
+        return (
+            self.lower < self.upper
+            and self.sd > 0
+            and isfinite(self.lower + self.upper + self.mean + self.sd)
+        )
+
+
+ByVolume = Literal["z-score", "z-score-nonzero", "noNorm", "rescale_to_0_1", "rgb_to_0_1"]
+ChannelNormalisation = ByVolume | Normalisation
+
+
 class Preprocessing(Settings):
     """All that shapes the slices: equal ones give equal slices. Spacing is (y, x) in mm.
 
+    `normalisation`: of each channel, by the name of how it is found for each volume, or the same numbers for all volumes (CT).
+    "z-score-nonzero" is the z-score of the voxels that are not 0, the others stay 0; "noNorm" leaves values as they are; "rescale_to_0_1"
+    is (value − minimum) / (maximum − minimum); "rgb_to_0_1" divides by 255. `clip_percentiles`: of the volumes before a z-score.
     `ways`: those in which the training scans lie (see `ways.py`); none where they are not known.
     """
 
@@ -125,7 +159,7 @@ class Preprocessing(Settings):
     channel_names: tuple[str, ...]
     spacing_yx_mm: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
     clip_percentiles: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]]
-    normalisation: Literal["z-score"] = "z-score"
+    normalisation: tuple[ChannelNormalisation, ...]
     ways: tuple[Way, ...] = ()
 
     @field_validator("clip_percentiles")
@@ -133,6 +167,27 @@ class Preprocessing(Settings):
     def _low_below_high(cls, value: tuple[float, float]) -> tuple[float, float]:
         if not value[0] < value[1]:
             raise ValueError("expected (low, high), low below high")
+        return value
+
+    @field_validator("normalisation", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        values = value if isinstance(value, list | tuple) else (value,)
+        if any(isinstance(each, str) and each not in get_args(ByVolume) for each in values):
+            raise ValueError(f"expected {', '.join(get_args(ByVolume))}, or lower, upper, mean and sd")
+        return values
+
+    @field_validator("normalisation")
+    @classmethod
+    def _one_a_channel(
+        cls, value: tuple[ChannelNormalisation, ...], info: ValidationInfo
+    ) -> tuple[ChannelNormalisation, ...]:
+        names = info.data.get("channel_names", ())
+        if len(value) != len(names):
+            raise ValueError(f"expected {len(names)}, one for each of the channels {', '.join(names)}")
+        for each in value:
+            if isinstance(each, Normalisation) and not each.divides:
+                raise ValueError("expected finite numbers, lower below upper, and sd above 0")
         return value
 
 
@@ -181,15 +236,18 @@ class Plan(Settings):
 
     @field_validator("augmentation")
     @classmethod
-    def _neighbours_to_exchange(
+    def _fits_channels_and_slices(
         cls, value: AugmentationSettings, info: ValidationInfo
     ) -> AugmentationSettings:
+        preprocessing = info.data.get("preprocessing")
+        if preprocessing and len(value.intensity_unit) not in (1, len(preprocessing.channel_names)):
+            names = ", ".join(preprocessing.channel_names)
+            raise _wrong_augmentation(
+                value, "intensity_unit", f"expected one value, or one for each of {names}"
+            )
         if "z" in value.mirror_axes and info.data.get("configuration") == "2d":
             why = "z exchanges neighbouring slices, and 2d shows none; expected y and x only"
-            at = InitErrorDetails(
-                type=PydanticCustomError("value_error", why), loc=("mirror_axes",), input=value.mirror_axes
-            )
-            raise ValidationError.from_exception_data("AugmentationSettings", [at])
+            raise _wrong_augmentation(value, "mirror_axes", why)
         return value
 
     @field_validator("network")
@@ -212,6 +270,11 @@ class Plan(Settings):
     def folder_name(self) -> str:
         """Name of the plan's folder in `preprocessed/NAME` and `results/NAME`."""
         return plan_folder_name(self.planner, self.configuration)
+
+
+def _wrong_augmentation(value: AugmentationSettings, key: str, why: str) -> ValidationError:
+    at = InitErrorDetails(type=PydanticCustomError("value_error", why), loc=(key,), input=getattr(value, key))
+    return ValidationError.from_exception_data("AugmentationSettings", [at])
 
 
 def network_channels(image_channels: int, configuration: Configuration) -> int:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from utseg.errors import InputError
 from utseg.label_map import LabelValue
 from utseg.labels import decide, to_classes
-from utseg.planning.plan import Preprocessing
+from utseg.planning.plan import ChannelNormalisation, Normalisation, Preprocessing
+from utseg.rawdata.channels import LARGEST_BYTE, require_bytes
 from utseg.rawdata.ways import AS_IT_LIES, Arrangement, arrange
 from utseg.settings import Settings
 
@@ -36,15 +37,6 @@ ANTI_ALIAS = 0.4
 MOST_REMEMBERED = 64 << 20
 
 
-class Normalisation(Settings):
-    """What was done to one channel: values clipped to `lower` … `upper`, then (value − mean) / sd. `sd` is 0 where all became 0."""
-
-    lower: float
-    upper: float
-    mean: float
-    sd: float
-
-
 class CaseProperties(Settings):
     """What is needed to bring results back. Sizes in voxels; `geometry` is the native one, as `Geometry.to_json` gives it.
 
@@ -62,7 +54,7 @@ class CaseProperties(Settings):
 
 @dataclass(frozen=True)
 class PreprocessedCase:
-    """`image_CZYX` float32, zero mean and unit variance; `label_ZYX` uint8, in classes (`to_classes`), None where there is no label."""
+    """`image_CZYX` float32, normalised as planned; `label_ZYX` uint8, in classes (`to_classes`), None where there is no label."""
 
     image_CZYX: Floats
     label_ZYX: Labels | None
@@ -70,9 +62,10 @@ class PreprocessedCase:
 
 
 def preprocess_case(loaded: "LoadedCase", wanted: Preprocessing) -> PreprocessedCase:
-    """Resamples in-plane, clips at the plan's percentiles, gives each channel of the volume zero mean and unit variance.
+    """Resamples in-plane, then normalises each channel of the volume as the plan says.
 
-    A channel without variance becomes all zeros. Raises InputError where the spacing leads to a grid that no scan has.
+    A channel without variance becomes all zeros where it is its own measure. Raises InputError where the spacing leads to a grid that no
+    scan has, and where a channel of bytes (rgb_to_0_1) holds others.
     """
     placement = arrange(loaded.geometry.way, wanted.ways)
     turned = placement.arrangement
@@ -86,10 +79,15 @@ def preprocess_case(loaded: "LoadedCase", wanted: Preprocessing) -> Preprocessed
             f"case {loaded.case.case_id}: slices of {native[1]} × {native[2]} pixels at {spacing} mm would become {size[0]} × {size[1]} "
             f"at the planned {target} mm, expected {SIDES[0]} to {SIDES[1]} a side; check the spacing in the file's header"
         )
+    inside_ZYX = None
+    if "z-score-nonzero" in wanted.normalisation:
+        inside_ZYX = resample_label(turn_slices(find_inside(loaded.image_CZYX), turned), size) > 0
     channels, normalisations = [], []
-    for image_ZYX in loaded.image_CZYX:
-        turned_ZYX = turn_slices(image_ZYX, turned)
-        values, normalisation = _normalise(resample_image(turned_ZYX, size), wanted.clip_percentiles)
+    for number, (image_ZYX, way) in enumerate(zip(loaded.image_CZYX, wanted.normalisation, strict=True)):
+        if way == "rgb_to_0_1":
+            require_bytes(image_ZYX, loaded.case.case_id, number)
+        resampled_ZYX = resample_image(turn_slices(image_ZYX, turned), size)
+        values, normalisation = _normalise(resampled_ZYX, way, wanted.clip_percentiles, inside_ZYX)
         channels.append(values)
         normalisations.append(normalisation)
     image_CZYX = channels[0][np.newaxis] if len(channels) == 1 else np.stack(channels)
@@ -211,15 +209,51 @@ def _part(held: NDArray[np.intp], old: int, new: int) -> tuple[tuple[slice, slic
     return (source, target), weights_ML[target, source]
 
 
-def _normalise(image_ZYX: Floats, percentiles: tuple[float, float]) -> tuple[Floats, Normalisation]:
-    lower, upper = (float(value) for value in np.percentile(image_ZYX, percentiles))
-    values = np.clip(image_ZYX, np.float32(lower), np.float32(upper))
-    mean, sd = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+def find_inside(image_CZYX: Floats) -> Labels:
+    """(Z, Y, X), 1 where some channel is not 0, and in holes of that in each slice."""
+    from scipy.ndimage import binary_fill_holes
+
+    return np.stack([binary_fill_holes(slice_YX) for slice_YX in (image_CZYX != 0).any(0)]).astype(np.uint8)
+
+
+def _normalise(
+    image_ZYX: Floats,
+    way: ChannelNormalisation,
+    percentiles: tuple[float, float],
+    inside_ZYX: NDArray[np.bool_] | None,
+) -> tuple[Floats, Normalisation]:
+    """inside_ZYX: the voxels that "z-score-nonzero" is of, needed for that only."""
+    if way == "z-score-nonzero" and inside_ZYX is not None and inside_ZYX.any():
+        values_ZYX = np.zeros_like(image_ZYX)
+        values_ZYX[inside_ZYX], done = _normalise(image_ZYX[inside_ZYX], "z-score", percentiles, None)
+        return values_ZYX, done
+    done = way if isinstance(way, Normalisation) else _found(image_ZYX, way, percentiles)
+    return (_applied(image_ZYX, done) if done.sd else np.zeros_like(image_ZYX)), done
+
+
+def _found(image: Floats, way: str, percentiles: tuple[float, float]) -> Normalisation:
+    """What a volume itself says that is done to it."""
+    lower, upper = float(image.min()), float(image.max())
+    if way == "noNorm":
+        return Normalisation(lower=lower, upper=upper, mean=0, sd=1)
+    if way == "rgb_to_0_1":
+        return Normalisation(lower=lower, upper=upper, mean=0, sd=LARGEST_BYTE)
+    if way == "rescale_to_0_1":
+        mean, sd = lower, upper - lower
+    else:
+        lower, upper = (float(value) for value in np.percentile(image, percentiles))
+        values = np.clip(image, np.float32(lower), np.float32(upper))
+        mean, sd = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
     if sd <= CONSTANT_BELOW * max(abs(lower), abs(upper)):
-        return np.zeros_like(values), Normalisation(lower=lower, upper=upper, mean=mean, sd=0)
-    values -= np.float32(mean)
-    values /= np.float32(sd)
-    return values, Normalisation(lower=lower, upper=upper, mean=mean, sd=sd)
+        sd = 0
+    return Normalisation(lower=lower, upper=upper, mean=mean, sd=sd)
+
+
+def _applied(image: Floats, normalisation: Normalisation) -> Floats:
+    values = np.clip(image, np.float32(normalisation.lower), np.float32(normalisation.upper))
+    values -= np.float32(normalisation.mean)
+    values /= np.float32(normalisation.sd)
+    return values
 
 
 def _require_size(probabilities_KZYX: Floats, properties: CaseProperties) -> None:

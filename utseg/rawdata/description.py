@@ -1,7 +1,6 @@
 """`dataset.json` of the nnU-Net layout: read, checked, and no key passed over without a word.
 
-The spelling of nnU-Net v1 and the Decathlon is read, too. What changes the meaning of a dataset and is not supported (other
-normalisations than that of MR) is refused by its name; free text is left alone; any other key is a warning. No image is
+The spelling of nnU-Net v1 and the Decathlon is read, too. Free text is left alone; any key that is not known is a warning. No image is
 looked at here.
 """
 
@@ -28,13 +27,6 @@ FREE_TEXT = frozenset({
     "author", "authors", "contact", "url", "tensorimagesize", "numtest", "converted_by",
 })  # fmt: skip
 """Keys, in lower case, that describe and decide nothing."""
-NORMALISATIONS = {
-    "ct": "clipping to percentiles of the foreground, as for CT,",
-    "nonorm": "leaving intensities as they are",
-    "rescale_to_0_1": "rescaling to 0 … 1",
-    "rgb_to_0_1": "dividing by 255, as for RGB,",
-}
-"""Names of channels, in lower case, by which nnU-Net chooses another normalisation than the one per image that MR gets here."""
 SAME_READERS = ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient")
 """Readers that give the values that are read here too; masks come back as each file lies, whichever is named."""
 OLDER = "the format of nnU-Net v1 and the Decathlon"
@@ -97,16 +89,6 @@ def read_description(path: Path) -> Description:
     ending = _file_ending(value["file_ending"], wrong)
     line = f"{path}: keys that are not known and have no effect: {listing(unknown)}"
     return Description(channels, labels, ending, number, listed, (line,) if unknown else (), numbered)
-
-
-def require_normalisation_of_mr(path: Path, channel_names: tuple[str, ...]) -> None:
-    """Raises SettingError where a channel's name asks for another normalisation, in any letter case."""
-    for number, name in enumerate(channel_names):
-        if what := NORMALISATIONS.get(name.casefold()):
-            raise SettingError(
-                f"{path}: channel_names.{number}: {name!r} asks for {what} which is not supported: every channel is normalised image by "
-                "image, as MR is; name it otherwise if that is right for it"
-            )
 
 
 def lists_cases(folder: Path) -> bool:

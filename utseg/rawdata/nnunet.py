@@ -18,7 +18,6 @@ from utseg.rawdata.description import (
     Description,
     lists_cases,
     read_description,
-    require_normalisation_of_mr,
 )
 from utseg.rawdata.names import image_stem, letter_case_differs, name_problems
 from utseg.rawdata.tables import CsvTable, is_empty, read_table
@@ -51,7 +50,6 @@ def open_nnunet(folder: Path, name: str) -> Dataset:
     for part in (*FOLDERS, TABLE_FILE):
         require_no_broken_link(folder / part)
     about = read_description(folder / DESCRIPTION_FILE)
-    require_normalisation_of_mr(folder / DESCRIPTION_FILE, about.channel_names)
     in_folder = _partition_cases(folder, "Tr", "training", about)
     listed = [Case(case, case, *paths) for case, paths in sorted((about.listed or {}).items())]
     training = in_folder if about.listed is None else listed

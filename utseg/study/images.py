@@ -125,9 +125,11 @@ def _measure(task: _Task) -> Row:
     label_ZYX = without_ignored(loaded.label_ZYX, task.labels)
     spacing = loaded.geometry.spacing_zyx_mm
     own |= spacing_features(label_ZYX.shape, spacing)
-    for name, image_ZYX in zip(task.channel_names, loaded.image_CZYX, strict=True):
+    names = task.channel_names
+    for number, (name, image_ZYX) in enumerate(zip(names, loaded.image_CZYX, strict=True)):
         found = channel_features(image_ZYX, label_ZYX, spacing, task.labels)
-        suffix = f"_{name}" if len(task.channel_names) > 1 else ""
+        suffix = f"_{name}" if len(names) > 1 else ""
+        suffix += f"_{number}" if names.count(name) > 1 else ""
         own |= {f"{feature}{suffix}": value for feature, value in found.items()}
     return own
 
