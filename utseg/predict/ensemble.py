@@ -87,7 +87,7 @@ def ensemble_folders(
     workers: int | None = None,
     executor: Executor | None = None,
 ) -> PredictionRecord:
-    """Writes CASE.nii.gz, the likeliest label by the members' mean, with `prediction.json`, and CASE.npz where it is asked for.
+    """Writes each case's mask, the likeliest label by the members' mean, with `prediction.json`, and CASE.npz where it is asked for.
 
     weights: one a folder, above 0; they need not sum to one. case_ids: these cases only; all where left out. A record of earlier cases by
     the same members stays. Raises UsageError for wrong weights, InputError or ArtefactError where folders do not go together (before
