@@ -17,9 +17,10 @@ Partition = Literal["training", "validation", "testing"]
 class Case:
     """One 3-D volume: the unit that is preprocessed, predicted and scored.
 
-    `images` has one file a channel. `frame` is the index along the fourth axis of a cine file (of image and label
-    alike), None for a 3-D file. `phase` is "ED", "ES" or "" where it is unknown. `groups` holds the columns that scores are grouped by
-    (vendor, centre, pathology, …).
+    `images` has one file a channel; where `channels` is a number, its files hold so many together (an RGB picture, a 4-D file of the
+    Decathlon). `spacing_file` is the JSON beside a picture that says its spacing. `frame` is the index along the fourth axis of a cine
+    file (of image and label alike), None for a 3-D file. `phase` is "ED", "ES" or "" where it is unknown. `groups` holds the columns that
+    scores are grouped by (vendor, centre, pathology, …).
     """
 
     case_id: str
@@ -30,11 +31,18 @@ class Case:
     phase: str = ""
     partition: Partition = "training"
     groups: Mapping[str, str] = field(default_factory=dict)
+    channels: int | None = None
+    spacing_file: Path | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files that the case is read from, images first."""
-        return (*self.images, self.label) if self.label is not None else self.images
+        return (*self.image_files, self.label) if self.label is not None else self.image_files
+
+    @property
+    def image_files(self) -> tuple[Path, ...]:
+        """The files that say what the image is and how it lies."""
+        return (*self.images, self.spacing_file) if self.spacing_file is not None else self.images
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def test_a_key_that_has_no_effect_is_a_warning(heart, plan):
         ),
         (
             {"file_ending": "nii.gz"},
-            "file_ending: expected one of .nii.gz, .nii, .mha, .nrrd, found 'nii.gz'; did you mean '.nii.gz'?",
+            "file_ending: expected one of .nii.gz, .nii, .mha, .nrrd, .png, .bmp, .tif, .tiff, found 'nii.gz'; did you mean '.nii.gz'?",
         ),
         ({"file_ending": ".NII.GZ"}, "did you mean '.nii.gz'?"),
         ({"dataset": []}, "dataset: expected an object like"),

@@ -27,7 +27,7 @@ ALL = [Part(number=number, count=3) for number in (1, 2, 3)]
 def test_every_case_is_in_one_part_and_the_parts_are_even(volumes, count):
     cases = [Case(name, name, (Path(name),)) for name in volumes]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "frame_count", lambda path: volumes[path.name])
+        patch.setattr(parts, "frames_of", lambda case: volumes[case.case_id])
         dealt = shares(cases, count)
         assert shares(cases[::-1], count) == dealt
     assert len(dealt) == count

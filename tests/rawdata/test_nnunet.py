@@ -119,7 +119,6 @@ def test_test_images_of_the_decathlon_have_no_channel_number(folder: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"modality": {"0": "MRI", "1": "T2"}}, "2 channels in one 4-D file a case are not supported"),
         ({"training": "imagesTr"}, r"training: expected a list of .*found the text 'imagesTr'"),
         ({"training": [{"image": "./imagesTr/s00_ED.nii.gz"}]}, "training: expected a list of"),
         ({"labels": {"0": "background", "1": "LV", "2": "LV"}}, "a name of its own for each value"),
@@ -277,7 +276,11 @@ FAULTS: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
         (),
         "labels: expected the value 0 (background) and others",
     ),
-    ({"file_ending": ".png"}, (), "file_ending: expected one of .nii.gz, .nii, .mha, .nrrd, found '.png'"),
+    (
+        {"file_ending": ".jpg"},
+        (),
+        "file_ending: expected one of .nii.gz, .nii, .mha, .nrrd, .png, .bmp, .tif, .tiff, found '.jpg'",
+    ),
     ({"numTraining": "4"}, (), "numTraining: expected a whole number, found '4'"),
 ]
 

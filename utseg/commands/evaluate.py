@@ -24,8 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Score masks against reference labels in native mm: per case, label, slice and region, volumes and ejection fraction, per group.",
         "utseg_evaluate -p out -g utseg_data/raw/MnM -o scores",
     )
-    parser.path("-p", "predictions", "folder with CASE.nii.gz masks")
-    parser.path("-g", "references", "reference labels: a folder of CASE.nii.gz, or a raw dataset")
+    parser.path("-p", "predictions", "folder with masks: CASE.nii.gz, or pictures")
+    parser.path(
+        "-g", "references", "reference labels: a folder of CASE.nii.gz or of pictures, or a raw dataset"
+    )
     parser.path("-o", "output", "folder for metrics.csv, summary.json, tables.md and the others")
     parser.dataset("raw dataset that names labels and groups of the references", or_the_only_one=False)
     numbering = "how masks and references number their labels, where nothing beside them says it: LV=1 MYO=2 RV=3, or 1 2 3"

@@ -13,12 +13,11 @@ from utseg.errors import CaseErrors, InputError, listing
 from utseg.files import require_no_broken_link
 from utseg.label_map import Labels, LabelValue, all_values, has_regions, painted, structures
 from utseg.labels import ignored, in_words, match_labels
-from utseg.rawdata.names import letter_case_differs, letter_case_pairs
+from utseg.rawdata.names import NIFTI_ENDINGS, PICTURE_ENDINGS, letter_case_differs, letter_case_pairs
 
 if TYPE_CHECKING:
     from utseg.rawdata.geometry import Geometry
 
-SUFFIXES = (".nii.gz", ".nii")
 DESCRIPTION_FILE = "dataset.json"
 AS_IT_IS, AS_MATCHED = 0.1, 0.5
 """Dice over all voxels of the labels in question: below the first as they are numbered, and at least the second as they lie."""
@@ -64,12 +63,16 @@ def _readable(labels: Labels) -> dict[str, LabelValue]:
 
 
 def files_by_case(folder: Path) -> dict[str, list[Path]]:
-    """The NIfTI files of a folder by the name of the case, sorted. A link counts, for the gate says where it leads nowhere."""
+    """The NIfTI files of a folder by the name of the case, sorted; pictures where there are none of these.
+
+    A link counts, for the gate says where it leads nowhere.
+    """
     found: dict[str, list[Path]] = {}
-    for suffix in SUFFIXES:
-        for path in folder.glob(f"*{suffix}"):
-            if path.name[0] != "." and (path.is_file() or path.is_symlink()):
-                found.setdefault(path.name[: -len(suffix)], []).append(path)
+    for endings in (NIFTI_ENDINGS, PICTURE_ENDINGS):
+        for suffix in endings if not found else ():
+            for path in folder.glob(f"*{suffix}"):
+                if path.name[0] != "." and (path.is_file() or path.is_symlink()):
+                    found.setdefault(path.name[: -len(suffix)], []).append(path)
     return dict(sorted(found.items()))
 
 
@@ -80,7 +83,7 @@ def require_masks(predictions: Path) -> None:
     if not files_by_case(predictions):
         found = listing(sorted(path.name for path in predictions.iterdir() if path.name[0] != "."))
         raise InputError(
-            f"{predictions}: no mask is there (expected CASE{SUFFIXES[0]} files); found {found or 'nothing'}"
+            f"{predictions}: no mask is there (expected CASE{NIFTI_ENDINGS[0]} files); found {found or 'nothing'}"
         )
 
 
@@ -114,7 +117,7 @@ def match(cases: Sequence[Case], predictions: Path, *, refuse_extra: bool = Fals
         extra = [name for name in extra if name not in alike.values()]
     if missing:
         problems.append(
-            f"{predictions}: no prediction CASE{SUFFIXES[0]} for {len(missing)} of {len(cases)} cases: {', '.join(missing)}; "
+            f"{predictions}: no prediction CASE{NIFTI_ENDINGS[0]} for {len(missing)} of {len(cases)} cases: {', '.join(missing)}; "
             "predict them, or score only what is there with --only-predicted"
         )
     if extra and refuse_extra:

@@ -1,6 +1,7 @@
 """The Fingerprint: what was measured on a dataset's training cases. Planners decide on it alone; nothing is measured or decided here."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -110,7 +111,12 @@ class CaseFingerprint(Settings):
     @property
     def scans(self) -> tuple[str, ...]:
         """Checksums that only the same scan has too: of the voxels, and of the image files (a cine holds other frames)."""
-        return (*self.voxels_sha256, *list(self.checksums.values())[: len(self.channels)])
+        return (*self.voxels_sha256, *of_images(self.checksums))
+
+
+def of_images(checksums: Mapping[str, str]) -> list[str]:
+    """Of a case's files those of the images: not that of the label, which is the last, nor that of the JSON with a picture's spacing."""
+    return [checksum for name, checksum in list(checksums.items())[:-1] if not name.endswith(".json")]
 
 
 class Aggregate(Settings):

@@ -37,7 +37,7 @@ from utseg.predict.record import (
     versions_of,
     write_record,
 )
-from utseg.predict.stages import MASK_SUFFIX, Array, probabilities_name, write_probabilities
+from utseg.predict.stages import Array, probabilities_name, write_probabilities
 from utseg.progress import progress
 from utseg.quality import (
     CaseQuality,
@@ -48,6 +48,7 @@ from utseg.quality import (
     worst_of_frames,
 )
 from utseg.rawdata.geometry import Geometry
+from utseg.rawdata.names import mask_name
 from utseg.rawdata.write import write_mask
 
 logger = logging.getLogger("utseg")
@@ -87,7 +88,7 @@ def ensemble_folders(
     workers: int | None = None,
     executor: Executor | None = None,
 ) -> PredictionRecord:
-    """Writes CASE.nii.gz, the likeliest label by the members' mean, with `prediction.json`, and CASE.npz where it is asked for.
+    """Writes each case's mask, the likeliest label by the members' mean, with `prediction.json`, and CASE.npz where it is asked for.
 
     weights: one a folder, above 0; they need not sum to one. case_ids: these cases only; all where left out. A record of earlier cases by
     the same members stays. Raises UsageError for wrong weights, InputError or ArtefactError where folders do not go together (before
@@ -162,9 +163,9 @@ def join(joining: Joining) -> PredictedCase:
         if joining.save_probabilities:
             write_probabilities(joining.output / name, mean_KZYX, geometry)
             files[name] = sha256(joining.output / name)
-    path = joining.output / f"{joining.case_id}{MASK_SUFFIX}"
-    write_mask(path, masks[0] if entry.frames == 1 else np.stack(masks), geometry)
-    files[path.name] = sha256(path)
+    path = joining.output / mask_name(joining.case_id, next(iter(entry.inputs)))
+    for written in write_mask(path, masks[0] if entry.frames == 1 else np.stack(masks), geometry):
+        files[written.name] = sha256(written)
     doubts = [orientation_doubt(each.quality) for each in entries]
     return entry.model_copy(
         update={

@@ -15,8 +15,8 @@ from utseg.files import require_no_broken_link
 from utseg.rawdata import acdc, is_dataset, mnms, open_dataset
 from utseg.rawdata.content import dicom_in, dicom_refusal
 from utseg.rawdata.gate import not_an_image
-from utseg.rawdata.names import IMAGE_ENDINGS, image_stem, name_problems
-from utseg.rawdata.nnunet import CHANNEL_SUFFIX, hidden_images
+from utseg.rawdata.names import CHANNEL_SUFFIX, IMAGE_ENDINGS, PICTURE_ENDINGS, image_stem, name_problems
+from utseg.rawdata.nnunet import case_of, hidden_images, of_decathlon
 
 LABEL_OF_MNMS = "_gt"
 LEVELS_UP = 2
@@ -95,8 +95,12 @@ def _folder_inputs(folder: Path, channels: int) -> Inputs:
     # A link counts wherever it leads: the gate says where it leads nowhere.
     files = [entry for entry in entries if entry.is_file() or entry.is_symlink()]
     stems = {entry: stem for entry in files if not entry.is_dir() and (stem := image_stem(entry.name))}
+    if any(not entry.name.endswith(PICTURE_ENDINGS) for entry in stems):  # pictures beside volumes show these
+        stems = {entry: stem for entry, stem in stems.items() if not entry.name.endswith(PICTURE_ENDINGS)}
     labels = [entry for entry, stem in stems.items() if _is_mnms_label(stem, set(stems.values()))]
-    ignored = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries if entry not in stems]
+    cases = _cases({entry: stem for entry, stem in stems.items() if entry not in labels}, channels)
+    read = {*stems, *(case.spacing_file for case in cases)}
+    ignored = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries if entry not in read]
     warnings = hidden_images(folder)
     if ignored:
         warnings.append(f"{folder}: left out, not image files by their names: {listing(ignored)}")
@@ -104,15 +108,14 @@ def _folder_inputs(folder: Path, channels: int) -> Inputs:
         warnings.append(
             f"{folder}: left out, labels by their names: {listing([entry.name for entry in labels])}"
         )
-    images = {entry: stem for entry, stem in stems.items() if entry not in labels}
-    if not images:
+    if not cases:
         if dicom_in(folder) is not None:
             raise dicom_refusal(folder)
         raise InputError(
             f"{folder}: no image is there; expected files that end in {', '.join(IMAGE_ENDINGS)}, or a raw dataset"
             + (f"; found {listing(ignored)}" if ignored else "")
         )
-    return Inputs(_cases(images, channels), tuple(warnings))
+    return Inputs(cases, tuple(warnings))
 
 
 def _is_mnms_label(stem: str, stems: set[str]) -> bool:
@@ -138,8 +141,15 @@ def _file_inputs(path: Path, channels: int) -> Inputs:
 def _cases(images: dict[Path, str], channels: int) -> tuple[Case, ...]:
     """One case a file, or a group of files NAME_0000, NAME_0001, … .
 
-    A number at the end of a name is that of a channel when the model has such a channel, or when NAME_0000 is there too.
+    A number at the end of a name is that of a channel when the model has such a channel, or when NAME_0000 is there too. A picture, or a
+    file of the Decathlon, may hold several channels.
     """
+    if channels > 1 and all(of_decathlon(folder) for folder in {path.parent for path in images}):
+        return tuple(case_of(stem, (path,), channels) for path, stem in images.items())
+
+    def held(path: Path) -> int:
+        return channels if path.name.endswith(PICTURE_ENDINGS) else 1
+
     stems = set(images.values())
     grouped: dict[str, dict[int, Path]] = defaultdict(dict)
     plain: list[Case] = []
@@ -148,14 +158,15 @@ def _cases(images: dict[Path, str], channels: int) -> tuple[Case, ...]:
         if match and (int(match[2]) < channels or f"{match[1]}_0000" in stems):
             if int(match[2]) in grouped[match[1]]:
                 plain.append(
-                    Case(match[1], match[1], (path,))
+                    case_of(match[1], (path,), 1)
                 )  # a.nii and a.nii.gz: the clash of names is reported
             else:
                 grouped[match[1]][int(match[2])] = path
         else:
-            plain.append(Case(stem, stem, (path,)))
+            plain.append(case_of(stem, (path,), held(path)))
     multi = [
-        Case(name, name, tuple(files[number] for number in sorted(files))) for name, files in grouped.items()
+        case_of(name, tuple(files[number] for number in sorted(files)), held(files[min(files)]))
+        for name, files in grouped.items()
     ]
     return tuple(sorted(multi + plain, key=lambda case: case.case_id))
 
@@ -165,11 +176,12 @@ def _check_cases(cases: Sequence[Case], channel_names: Sequence[str], where: Pat
     for case in cases:
         numbers = [_channel_number(image) for image in case.images]
         expected = list(range(len(channel_names)))
-        complete = numbers == expected or len(case.images) == len(channel_names) == 1 or None in numbers
-        if len(case.images) != len(channel_names) or not complete:
+        complete = numbers == expected[: len(numbers)] or len(channel_names) == 1 or None in numbers
+        held = case.channels or len(case.images)
+        if held != len(channel_names) or not complete:
             found = listing([image.name for image in case.images])
             problems.append(
-                f"{case.case_id}: {len(case.images)} channels found ({found}); the model needs {len(channel_names)}: "
+                f"{case.case_id}: {held} channels found ({found}); the model needs {len(channel_names)}: "
                 f"{', '.join(channel_names)}, as {case.case_id}_0000, …"
             )
     if not cases:

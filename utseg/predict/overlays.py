@@ -15,7 +15,8 @@ from utseg.figures.montage import png, stack_montage
 from utseg.files import write_bytes
 from utseg.label_map import Labels
 from utseg.rawdata import nifti
-from utseg.rawdata.gate import read_image
+from utseg.rawdata.gate import read_first_channel, read_label
+from utseg.rawdata.names import NIFTI_ENDINGS
 
 OVERLAYS_FOLDER = "overlays"
 MASK_KEY = "mask_sha256"
@@ -48,10 +49,10 @@ def write_overlay(job: OverlayJob) -> bool:
     """
     if shown_mask(job.path) == job.mask_sha256:
         return False
-    mask_TZYX = _read_frames(job.mask)
+    mask_TZYX = _read_frames(job.mask, job.labels)
     frames, fullest = len(mask_TZYX), int(np.count_nonzero(mask_TZYX, axis=(1, 2, 3)).argmax())
     title = job.case.case_id + (f" · frame {fullest} of {frames}, counted from 0" if frames > 1 else "")
-    image_ZYX, geometry = read_image(job.case.images[0], fullest if frames > 1 else job.case.frame)
+    image_ZYX, geometry = read_first_channel(job.case.images[0], fullest if frames > 1 else job.case.frame)
     picture = stack_montage(image_ZYX, mask_TZYX[fullest], geometry.spacing_zyx_mm, job.labels, title)
     write_bytes(job.path, png(picture, {"Title": title, MASK_KEY: job.mask_sha256}))
     return True
@@ -69,8 +70,10 @@ def shown_mask(path: Path) -> str | None:
         return None
 
 
-def _read_frames(path: Path) -> NDArray[np.uint8]:
+def _read_frames(path: Path, labels: Labels) -> NDArray[np.uint8]:
     """A mask of ours, one frame or several, as (T, Z, Y, X), checked against its header."""
+    if not path.name.endswith(NIFTI_ENDINGS):
+        return read_label(path, labels)[0][np.newaxis]
     header = nifti.read_header(path)
     data = nifti.read_bytes(path, header.total_bytes)
     values = np.frombuffer(data, header.dtype, offset=header.offset)

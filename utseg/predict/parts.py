@@ -24,7 +24,7 @@ from utseg.predict.record import (
     write_quality,
     write_record,
 )
-from utseg.rawdata.gate import frame_count
+from utseg.rawdata.gate import frames_of
 
 logger = logging.getLogger("utseg")
 _PART_FILE = re.compile(r"prediction\.part-(\d+)-of-(\d+)\.json")
@@ -81,10 +81,8 @@ def shares(cases: Sequence[Case], count: int) -> list[set[str]]:
 
 
 def _volumes(case: Case) -> int:
-    if case.frame is not None:
-        return 1
     try:
-        return frame_count(case.images[0])
+        return frames_of(case)
     except (UtsegError, OSError):  # which the gate reports where the case's turn comes
         return 1
 

@@ -68,7 +68,7 @@ def predict_cases(
     """Predicts each case with the mean of the models' probabilities; returns the masks' paths, in the order of the cases.
 
     Writes CASE.nii.gz, uint8, in the geometry of the case's first image (4-D where the case has no frame and its file is a cine),
-    `prediction.json` and `quality.csv`. Labels of the cases are not read.
+    `prediction.json` and `quality.csv`; the mask of a picture is one in its format. Labels of the cases are not read.
     tta: the mean is over its views too, of each model over those that its training knew.
     step_size: windows lie everywhere, that share of a window from one to the next; None: they lie as each model's plan says.
     precision: what the networks compute in, to which the bits of masks are tied; None: the best that the device has.

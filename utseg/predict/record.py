@@ -169,25 +169,26 @@ def predicted_cases(folder: Path) -> Mapping[str, PredictedCase]:
 
 
 def input_checksums(case: Case) -> dict[str, str]:
-    """SHA-256 of the case's image files, by file name."""
-    return {image.name: sha256(image) for image in case.images}
+    """SHA-256 of the files that its image is read from, by file name, images first."""
+    return {path.name: sha256(path) for path in case.image_files}
 
 
 def is_kept(
     case: Case,
     record: Mapping[str, PredictedCase],
     folder: Path,
-    suffixes: tuple[str, ...],
+    needed: Collection[str],
     with_entropy: bool = False,
 ) -> bool:
     """Whether the case's files are all there and whole, and were made from the files that the case has now.
 
-    suffixes: what has to be there, as in (".nii.gz", ".npz"). Files are in the folder itself, or in `entropy/`.
+    needed: names, or ends of names, of what has to be there, as in ("CASE.nii.gz", ".npz"). Files are in the folder itself, or in
+    `entropy/`.
     """
     entry = record.get(case.case_id)
     if entry is None or entry.frame != case.frame:
         return False
-    if not all(any(name.endswith(suffix) for name in entry.files) for suffix in suffixes):
+    if not all(any(name.endswith(suffix) for name in entry.files) for suffix in needed):
         return False
     if with_entropy and not any(name.startswith(f"{ENTROPY_FOLDER}/") for name in entry.files):
         return False
@@ -196,4 +197,4 @@ def is_kept(
         inside = name in (path.name, f"{ENTROPY_FOLDER}/{path.name}")
         if not inside or not path.is_file() or sha256(path) != checksum:
             return False
-    return all(image.is_file() for image in case.images) and entry.inputs == input_checksums(case)
+    return all(path.is_file() for path in case.image_files) and entry.inputs == input_checksums(case)

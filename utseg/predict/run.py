@@ -30,7 +30,6 @@ from utseg.predict.record import (
     write_record,
 )
 from utseg.predict.stages import (
-    MASK_SUFFIX,
     PROBABILITIES_SUFFIX,
     Outputs,
     Restored,
@@ -39,7 +38,8 @@ from utseg.predict.stages import (
     write_case,
 )
 from utseg.quality import QUALITY_FILE, with_orientation, worst_of_frames
-from utseg.rawdata.gate import frame_count
+from utseg.rawdata.gate import frames_of
+from utseg.rawdata.names import mask_name
 from utseg.rawdata.ways import AS_IT_LIES
 
 logger = logging.getLogger("utseg")
@@ -102,26 +102,31 @@ class PredictionRun:
         recorded = recorded_cases(self.output, self.provenance)
         if self.part is not None:
             recorded = {case_id: entry for case_id, entry in recorded.items() if case_id in self._wanted}
-        suffixes = (MASK_SUFFIX, *((PROBABILITIES_SUFFIX,) if self.outputs.probabilities else ()))
         if resume:
-            wanted = suffixes, self.outputs.entropy
-            self.kept = [case for case in self.cases if is_kept(case, recorded, self.output, *wanted)]
+            self.kept = [case for case in self.cases if self._is_kept(case, recorded)]
         kept = {case.case_id for case in self.kept}
         todo = [case for case in self.cases if case.case_id not in kept]
-        if resume and any((self.output / f"{case.case_id}{MASK_SUFFIX}").exists() for case in self.cases):
+        if resume and any(self._mask(case).exists() for case in self.cases):
             logger.info("%s there and verified, %d to be made", number_of(len(kept), "mask"), len(todo))
         for case in todo:
             recorded.pop(case.case_id, None)
         self._recorded = recorded
         return todo
 
+    def _mask(self, case: Case) -> Path:
+        return self.output / mask_name(case.case_id, case.images[0].name)
+
+    def _is_kept(self, case: Case, recorded: Mapping[str, PredictedCase]) -> bool:
+        needed = [self._mask(case).name, *((PROBABILITIES_SUFFIX,) if self.outputs.probabilities else ())]
+        return is_kept(case, recorded, self.output, needed, self.outputs.entropy)
+
     def volumes(self, cases: Sequence[Case], preprocessings: tuple[Preprocessing, ...]) -> Iterator[Volume]:
         """A volume for each case, or for each frame of a cine. Reads headers only; a case with an unusable one has failed."""
         for case in cases:
             frames = 1
-            if case.frame is None and case.images[0].exists():  # else the gate says what is missing
+            if case.images[0].exists():  # else the gate says what is missing
                 try:
-                    frames = frame_count(case.images[0])
+                    frames = frames_of(case)
                 except UtsegError as error:
                     self.fail(case, UtsegError(f"case {case.case_id}: {error}"))
                     continue
@@ -198,9 +203,9 @@ class PredictionRun:
     def overlay_jobs(self, case: Case) -> Iterator[OverlayJob]:
         """The picture of a case whose mask is there, where pictures are wanted."""
         if self.outputs.overlays:
-            name = f"{case.case_id}{MASK_SUFFIX}"
-            checksum = self._recorded[case.case_id].files[name]
-            yield OverlayJob(case, self.output / name, checksum, self.provenance.labels)
+            mask = self._mask(case)
+            checksum = self._recorded[case.case_id].files[mask.name]
+            yield OverlayJob(case, mask, checksum, self.provenance.labels)
 
     def _write_record(self) -> None:
         """As far as it is known; a disk that is full is a warning here, the masks say it as an error."""
@@ -253,4 +258,4 @@ class PredictionRun:
         if self.problems:
             raise CaseErrors(self.problems)
         logger.info("%s in %s", number_of(len(self.cases), "mask"), self.output)
-        return [self.output / f"{case.case_id}{MASK_SUFFIX}" for case in self.cases]
+        return [self._mask(case) for case in self.cases]

@@ -27,11 +27,11 @@ from utseg.preprocess.case import CaseProperties, preprocess_case, restore_label
 from utseg.quality import CaseQuality, QualitySettings, assess
 from utseg.rawdata.gate import read_case
 from utseg.rawdata.geometry import Geometry
+from utseg.rawdata.names import mask_name
 from utseg.rawdata.voxels import voxels_sha256
 from utseg.rawdata.write import write_mask
 
 Array = NDArray[np.float32]
-MASK_SUFFIX = ".nii.gz"
 PROBABILITIES_SUFFIX = ".npz"
 ENTROPY_SUFFIX = "_entropy.nii.gz"
 ENTROPY_STEPS = 255
@@ -257,13 +257,14 @@ def write_case(
     entropy_steps: NDArray[np.uint8] | None,
     geometry: Geometry,
 ) -> dict[str, str]:
-    """Writes CASE.nii.gz and entropy/CASE_entropy.nii.gz, 3-D or 4-D, and returns their SHA-256 by name."""
-    written = {f"{case.case_id}{MASK_SUFFIX}": (mask, 1.0)}
+    """Writes the mask and entropy/CASE_entropy.nii.gz, 3-D or 4-D, and returns their SHA-256 by name."""
+    to_write = {mask_name(case.case_id, case.images[0].name): (mask, 1.0)}
     if entropy_steps is not None:
-        written[entropy_name(case.case_id)] = entropy_steps, 1 / ENTROPY_STEPS
-    for name, (values, slope) in written.items():
-        write_mask(folder / name, values, geometry, case.images[0], slope=slope)
-    return {name: sha256(folder / name) for name in written}
+        to_write[entropy_name(case.case_id)] = entropy_steps, 1 / ENTROPY_STEPS
+    written: list[Path] = []
+    for name, (values, slope) in to_write.items():
+        written += write_mask(folder / name, values, geometry, case.images[0], slope=slope)
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in written}
 
 
 def entropy_name(case_id: str) -> str:

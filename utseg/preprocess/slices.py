@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from utseg.case import Case
 from utseg.errors import ArtefactError, InputError
 from utseg.files import atomic_folder, sha256, sha256_json, write_text
-from utseg.fingerprint.model import CaseFingerprint
+from utseg.fingerprint.model import CaseFingerprint, of_images
 from utseg.home import planner_words
 from utseg.labels import IGNORED_CLASS
 from utseg.planning.plan import Preprocessing
@@ -62,7 +62,7 @@ class CaseRecord(Settings):
     @property
     def scans(self) -> tuple[str, ...]:
         """Checksums that only the same scan has too, as those of a `CaseFingerprint`."""
-        return (*self.voxels_sha256, *list(self.input_checksums.values())[:-1])
+        return (*self.voxels_sha256, *of_images(self.input_checksums))
 
     @property
     def slice_distance_mm(self) -> float:

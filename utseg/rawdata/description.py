@@ -7,14 +7,14 @@ looked at here.
 import difflib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from utseg.errors import InputError, SettingError, listing
 from utseg.files import require_no_broken_link
 from utseg.label_map import IGNORE, LARGEST_LABEL, Labels, LabelValue, structures, values_of
-from utseg.rawdata.names import IMAGE_ENDINGS, image_stem
+from utseg.rawdata.names import IMAGE_ENDINGS, PICTURE_ENDINGS, image_stem
 
 DESCRIPTION_FILE = "dataset.json"
 REQUIRED_KEYS = ("channel_names", "labels", "file_ending")
@@ -28,6 +28,7 @@ FREE_TEXT = frozenset({
 })  # fmt: skip
 """Keys, in lower case, that describe and decide nothing."""
 SAME_READERS = ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient")
+READERS_OF_PICTURES = ("NaturalImage2DIO", "Tiff3DIO")
 """Readers that give the values that are read here too; masks come back as each file lies, whichever is named."""
 OLDER = "the format of nnU-Net v1 and the Decathlon"
 LISTS = ("training", "test")
@@ -41,7 +42,7 @@ ListedCase = tuple[tuple[Path, ...], Path]
 class Description:
     """What is used of a `dataset.json`. `listed` are the cases of its `dataset` key, None without it; `warnings` are for the user.
 
-    `numbered`: image files are called CASE_0000, one a channel; those of the Decathlon are called CASE.
+    `numbered`: image files are called CASE_0000, one a channel; those of the Decathlon are called CASE, and hold all channels.
     """
 
     channel_names: tuple[str, ...]
@@ -51,6 +52,11 @@ class Description:
     listed: Mapping[str, ListedCase] | None = None
     warnings: tuple[str, ...] = ()
     numbered: bool = True
+
+    @property
+    def joint(self) -> bool:
+        """Whether a file may hold several channels: an RGB picture, or a 4-D file of the Decathlon."""
+        return not self.numbered or self.file_ending in PICTURE_ENDINGS
 
 
 Wrong = Callable[[str, str], SettingError]
@@ -75,9 +81,10 @@ def read_description(path: Path) -> Description:
             _refuse_missing(key, value, unknown, wrong)
     channels = _channel_names(value["channel_names"], wrong)
     labels = _labels(value["labels"], value.get("regions_class_order"), wrong)
-    reader = value.get("overwrite_image_reader_writer")
-    if reader not in (None, "None", *SAME_READERS):
-        readers = ", ".join(SAME_READERS)
+    reader, ending = value.get("overwrite_image_reader_writer"), _file_ending(value["file_ending"], wrong)
+    same = READERS_OF_PICTURES if ending in PICTURE_ENDINGS else SAME_READERS
+    if reader not in (None, "None", *same):
+        readers = ", ".join(same)
         raise wrong(
             "overwrite_image_reader_writer",
             f"{reader!r} is not supported; expected one of {readers}, or none: the reader goes by the file's ending",
@@ -85,10 +92,13 @@ def read_description(path: Path) -> Description:
     number = value.get("numTraining")
     if number is not None and (type(number) is not int or number < 0):
         raise wrong("numTraining", f"expected a whole number, found {number!r}")
-    listed = _listed(path.parent, value["dataset"], len(channels), wrong) if "dataset" in value else None
-    ending = _file_ending(value["file_ending"], wrong)
     line = f"{path}: keys that are not known and have no effect: {listing(unknown)}"
-    return Description(channels, labels, ending, number, listed, (line,) if unknown else (), numbered)
+    about = Description(channels, labels, ending, number, None, (line,) if unknown else (), numbered)
+    return (
+        replace(about, listed=_listed(path.parent, value["dataset"], about, wrong))
+        if "dataset" in value
+        else about
+    )
 
 
 def lists_cases(folder: Path) -> bool:
@@ -127,11 +137,6 @@ def _as_written_now(older: Mapping[str, Any], folder: Path, wrong: Wrong) -> tup
         raise wrong("training", f"{len(entries) - len(images)} images are listed twice")
     numbered = not all((folder / entry["image"]).exists() for entry in entries)
     channels = len(older["modality"]) if isinstance(older["modality"], dict) else 1
-    if not numbered and channels > 1:
-        raise wrong(
-            "modality",
-            f"{channels} channels in one 4-D file a case are not supported; write each to a file CASE_0000, CASE_0001, …",
-        )
 
     def files(image: str) -> list[str]:
         stem = image_stem(image) or image
@@ -172,12 +177,12 @@ def _file_ending(ending: Any, wrong: Wrong) -> str:
     raise wrong("file_ending", f"expected one of {', '.join(IMAGE_ENDINGS)}, found {ending!r}{hint}")
 
 
-def _listed(folder: Path, value: Any, channels: int, wrong: Wrong) -> dict[str, ListedCase]:
+def _listed(folder: Path, value: Any, about: Description, wrong: Wrong) -> dict[str, ListedCase]:
     """The cases of the `dataset` key. Paths are relative to the folder of `dataset.json`, or absolute."""
     if not isinstance(value, dict) or not value:
         example = '{"CASE": {"images": ["imagesTr/CASE_0000.nii.gz"], "label": "labelsTr/CASE.nii.gz"}}'
         raise wrong("dataset", f"expected an object like {example}, found {_kind(value)}")
-    listed = {}
+    listed, channels = {}, len(about.channel_names)
     for case, entry in value.items():
         where = f"dataset.{case}"
         if not isinstance(entry, dict) or set(entry) != {"images", "label"}:
@@ -186,7 +191,7 @@ def _listed(folder: Path, value: Any, channels: int, wrong: Wrong) -> dict[str, 
         images, label = entry["images"], entry["label"]
         if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
             raise wrong(f"{where}.images", f"expected a list of paths, found {_kind(images)}")
-        if len(images) != channels:
+        if len(images) != channels and not (about.joint and 1 <= len(images) < channels):
             expected = f"expected {channels}, one a channel of channel_names"
             raise wrong(f"{where}.images", f"{expected}, found {len(images)}")
         if not isinstance(label, str):

@@ -4,7 +4,7 @@ Arrays are ZYX: slices lie along Z, whichever axis of the file that is (`geometr
 Nothing is flipped, resampled or normalised here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from utseg.files import broken_link, require_no_broken_link
 from utseg.label_map import Labels, values_of
 from utseg.labels import without_ignored
 from utseg.notices import Notice
-from utseg.rawdata import itk, nifti
+from utseg.rawdata import itk, nifti, pictures
 from utseg.rawdata.cine import frames_text
 from utseg.rawdata.content import dicom_refusal, is_dicom
 from utseg.rawdata.geometry import Geometry
-from utseg.rawdata.names import IMAGE_ENDINGS, ITK_ENDINGS
+from utseg.rawdata.names import IMAGE_ENDINGS, ITK_ENDINGS, NIFTI_ENDINGS, PICTURE_ENDINGS
 from utseg.rawdata.nifti import ImageFrame, labelled_frames
 
 VALUES_SHOWN = 6
@@ -44,20 +44,36 @@ class LoadedCase:
 
 
 def frame_count(path: Path) -> int:
-    """Frames of a cine file, 1 for a 3-D one. Reads and checks the header only. Raises InputError."""
+    """Frames of a cine file, 1 for a 3-D one and for a picture. Reads and checks the header only. Raises InputError."""
     _require_known_ending(path)
+    if path.name.endswith(PICTURE_ENDINGS):
+        return 1
     return itk.frame_count(path) if path.name.endswith(ITK_ENDINGS) else nifti.read_header(path).frames
 
 
+def frames_of(case: Case) -> int:
+    """Volumes that stand for a case: the frames of its cine where it names none of them, else 1. Raises InputError."""
+    return frame_count(case.images[0]) if case.frame is None and case.channels is None else 1
+
+
 def read_image(path: Path, frame: int | None = None) -> tuple[NDArray[np.float32], Geometry]:
-    """One channel, (Z, Y, X) float32. `frame` is needed where the file is 4-D. Raises InputError. Only `read_case` gives warnings."""
-    volume = _read_volume(path, frame)
-    return _image_values(path, volume), volume.geometry
+    """One channel, (Z, Y, X) float32; of a picture in colours the first that shows something. Raises InputError.
+
+    `frame` is needed where the file is 4-D. Only `read_case` gives warnings.
+    """
+    volume = _read_channels(path, frame)
+    image = _image_values(path, volume.values)
+    return image[_same_everywhere(image).index(False)], volume.geometry
+
+
+def read_first_channel(path: Path, frame: int | None) -> tuple[NDArray[np.float32], Geometry]:
+    """What to show of an image file, (Z, Y, X) float32: the frame of a cine; of a file of several channels the first. Raises InputError."""
+    return read_image(path, frame or 0)
 
 
 def read_label(path: Path, labels: Labels, frame: int | None = None) -> tuple[NDArray[np.uint8], Geometry]:
     """A label map, (Z, Y, X) uint8, with no values but those of `labels`. Raises InputError that lists others with their counts."""
-    volume = _read_volume(path, frame)
+    volume = _read_label(path, frame)
     label = _label_values(path, volume, labels)
     _check_labelled(path, frame, label)
     return label, volume.geometry
@@ -72,20 +88,24 @@ def read_case(case: Case, labels: Labels) -> LoadedCase:
         try:
             if not path.exists():
                 raise InputError(_missing_image(case, number))
-            volume = _read_volume(path, case.frame)
+            volume = _read_channels(path, case.frame, as_channels=case.channels is not None)
             warnings += volume.warnings
-            channels.append((path, _image_values(path, volume), volume.geometry))
+            if case.channels is None and len(volume.values) > 1:
+                raise InputError(f"{path}: {len(volume.values)} channels; {pictures.ONE_CHANNEL}")
+            channels.append((path, _image_values(path, volume.values), volume.geometry))
             warnings += _label_like(path, channels[-1][1])
         except InputError as error:
             problems.append(str(error))
     for path, _, geometry in channels[1:]:
         problems += _unlike(path, geometry, channels[0][0], channels[0][2])
+    if not problems and case.channels not in (None, found := sum(len(values) for _, values, _ in channels)):
+        problems.append(_wrong_number(case, found))
     if channels:
         warnings += _narrow_slices(channels[0][0], channels[0][2])
     label = None
     if case.label is not None:
         try:
-            volume = _read_volume(case.label, case.frame)
+            volume = _read_label(case.label, case.frame)
             warnings += volume.warnings
             label = _label_values(case.label, volume, labels)
             _check_labelled(case.label, case.frame, label)
@@ -96,9 +116,9 @@ def read_case(case: Case, labels: Labels) -> LoadedCase:
         if label is not None and not without_ignored(label, labels).any():
             warnings.append(Notice("holds background only", str(case.label)))
     if problems:
-        raise CaseErrors(f"case {case.case_id}: {problem}" for problem in problems)
+        raise CaseErrors(f"case {case.case_id}: {problem}" for problem in dict.fromkeys(problems))
     images = [values for _, values, _ in channels]
-    stacked = images[0][np.newaxis] if len(images) == 1 else np.stack(images)
+    stacked = images[0] if len(images) == 1 else np.concatenate(images)
     return LoadedCase(case, stacked, label, channels[0][2], tuple(warnings))
 
 
@@ -115,23 +135,44 @@ def _require_known_ending(path: Path) -> None:
         raise not_an_image(path)
 
 
-def _read_volume(path: Path, frame: int | None) -> ImageFrame:
+def _read_channels(path: Path, frame: int | None, *, as_channels: bool = False) -> ImageFrame:
+    """An image file as (C, Z, Y, X): a picture's channels, all volumes of a 4-D file `as_channels`, else one volume."""
     _require_known_ending(path)
+    if path.name.endswith(PICTURE_ENDINGS):
+        return pictures.read_image(path)
+    read = itk.read_volume if path.name.endswith(ITK_ENDINGS) else nifti.read_volume
+    volume = read(path, frame, as_channels=as_channels)
+    return volume if as_channels else replace(volume, values=volume.values[np.newaxis])
+
+
+def _read_label(path: Path, frame: int | None) -> ImageFrame:
+    """A label file as (Z, Y, X)."""
+    _require_known_ending(path)
+    if path.name.endswith(PICTURE_ENDINGS):
+        return pictures.read_label(path)
     return itk.read_volume(path, frame) if path.name.endswith(ITK_ENDINGS) else nifti.read_volume(path, frame)
 
 
-def _image_values(path: Path, volume: ImageFrame) -> NDArray[np.float32]:
+def _image_values(path: Path, values: NDArray[Any]) -> NDArray[np.float32]:
+    """(C, Z, Y, X) as float32. Of a picture in colours one may be the same everywhere."""
     with np.errstate(over="ignore"):
-        image = np.ascontiguousarray(volume.values, dtype=np.float32)
+        image = np.ascontiguousarray(values, dtype=np.float32)
     low, high = image.min(), image.max()  # NaN if any voxel is
     if not (np.isfinite(low) and np.isfinite(high)):
         nan, infinite = int(np.isnan(image).sum()), int(np.isinf(image).sum())
         raise InputError(
             f"{path}: {nan:,} NaN and {infinite:,} infinite of {image.size:,} voxels; expected finite numbers: export the image again"
         )
-    if low == high:
-        raise InputError(f"{path}: all voxels have the same value ({_number(low)}); the image shows nothing")
+    flat = _same_everywhere(image)
+    if all(flat) if path.name.endswith(PICTURE_ENDINGS) else any(flat):
+        value = _number(image[flat.index(True)].min())
+        raise InputError(f"{path}: all voxels have the same value ({value}); the image shows nothing")
     return image
+
+
+def _same_everywhere(image_CZYX: NDArray[np.float32]) -> list[bool]:
+    """Of each channel, whether all its voxels have one value."""
+    return [bool(channel.min() == channel.max()) for channel in image_CZYX]
 
 
 def _label_like(path: Path, image: NDArray[np.float32]) -> list[Notice]:
@@ -144,6 +185,8 @@ def _label_like(path: Path, image: NDArray[np.float32]) -> list[Notice]:
 
 def _narrow_slices(path: Path, geometry: Geometry) -> list[Notice]:
     """Says which axis was taken as that of the slices, and why, where they are so narrow that it may be another."""
+    if path.name.endswith(PICTURE_ENDINGS):
+        return []  # a picture has one order only
     (slices, *pixels), (between, *spacing) = geometry.size_zyx, geometry.spacing_zyx_mm
     shorter, longer = sorted(count * step for count, step in zip(pixels, spacing, strict=True))
     if min(pixels) >= SMALLEST_SIDE_PIXELS and longer <= LONGEST_SIDE_RATIO * shorter:
@@ -182,7 +225,7 @@ def _label_values(path: Path, volume: ImageFrame, labels: Labels) -> NDArray[np.
 
 def _check_labelled(path: Path, frame: int | None, label: NDArray[np.uint8]) -> None:
     """Refuses a frame of a cine that holds no label where several others do: at most one of those is the other phase's."""
-    if frame is None or label.any() or path.name.endswith(ITK_ENDINGS):
+    if frame is None or label.any() or not path.name.endswith(NIFTI_ENDINGS):
         return
     labelled = list(labelled_frames(path))
     if len(labelled) > 1:
@@ -216,6 +259,16 @@ def _unlike(path: Path, geometry: Geometry, reference: Path, expected: Geometry)
     """One line where two files of a case do not lie alike."""
     found = geometry.differences(expected)
     return [f"{path}: does not lie as {reference.name} does: {'; '.join(found)}"] if found else []
+
+
+def _wrong_number(case: Case, found: int) -> str:
+    """That the files of a case hold more or fewer channels together than the dataset has."""
+    files = " and ".join(str(path) for path in case.images)
+    hold = "holds" if len(case.images) == 1 else "hold"
+    expected = f"expected the {case.channels} channels of the dataset"
+    if not case.images[0].name.endswith(PICTURE_ENDINGS):
+        return f"{files}: {hold} {found} volumes; {expected}"
+    return f"{files}: {hold} {found} channel{'s' if found > 1 else ''}; {expected}: a picture in RGB, or a grey one for each"
 
 
 def _missing_image(case: Case, number: int) -> str:

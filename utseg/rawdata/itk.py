@@ -16,18 +16,23 @@ from utseg.rawdata.geometry import Geometry, affine_of_itk, affine_problem
 from utseg.rawdata.nifti import LARGEST_VOXELS, ONE_NUMBER, ImageFrame, frame_index
 
 LONGEST_HEADER = 2**16
+SPEAKER = re.compile(r"^ITK ERROR: \w+\(0x[0-9a-f]+\): ")  # an address, another one each time
 REAL_TYPE = re.compile(r"(\d+)-bit (?:(?:un)?signed integer|float)")
 
 
-def read_volume(path: Path, frame: int | None) -> ImageFrame:
-    """Reads one frame, ZYX. `frame` None is for files of one frame. Raises InputError."""
+def read_volume(path: Path, frame: int | None, *, as_channels: bool = False) -> ImageFrame:
+    """Reads one frame, (Z, Y, X), or with `as_channels` all volumes of the file, (C, Z, Y, X). Raises InputError.
+
+    `frame` None is for files of one frame.
+    """
     size, geometry = _information(path)
-    index = frame_index(path, frame, size[3] if len(size) > 3 else 1)
+    index = 0 if as_channels else frame_index(path, frame, size[3] if len(size) > 3 else 1)
     import SimpleITK
 
-    with _itk_errors(path):
+    with itk_errors(path):
         values = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
-    return ImageFrame(geometry.from_file(values[index] if values.ndim == 4 else values), geometry)
+    values = values.reshape(-1, *values.shape[-3:])
+    return ImageFrame(geometry.from_file(values if as_channels else values[index]), geometry)
 
 
 def frame_count(path: Path) -> int:
@@ -37,7 +42,7 @@ def frame_count(path: Path) -> int:
 
 
 @contextmanager
-def _itk_errors(path: Path) -> Iterator[None]:
+def itk_errors(path: Path) -> Iterator[None]:
     """SimpleITK's many-lined errors as one line, and its warnings off the terminal."""
     import SimpleITK
 
@@ -46,7 +51,7 @@ def _itk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
+        reason = SPEAKER.sub("", str(error).strip().splitlines()[-1].strip())
         raise InputError(f"{path}: could not be read ({reason})") from None
     finally:
         SimpleITK.ProcessObject.SetGlobalWarningDisplay(shown)
@@ -60,7 +65,7 @@ def _information(path: Path) -> tuple[tuple[int, ...], Geometry]:
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO("MetaImageIO" if path.suffix == ".mha" else "NrrdImageIO")
-    with _itk_errors(path):
+    with itk_errors(path):
         reader.ReadImageInformation()
     size = tuple(int(length) for length in reader.GetSize())
     if len(size) not in (3, 4) or min(size) < 1:

@@ -1,8 +1,9 @@
-"""Which names a case may have, since they become file and folder names on any system; and by which endings a file is an image.
+"""Which names a case may have, since they become file and folder names on any system; by which endings a file is an image, and its mask.
 
 Nothing is renamed here; a name that does not do is refused.
 """
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable
@@ -11,7 +12,9 @@ from utseg.errors import listing
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 ITK_ENDINGS = (".mha", ".nrrd")
-IMAGE_ENDINGS = (*NIFTI_ENDINGS, *ITK_ENDINGS)
+PICTURE_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
+IMAGE_ENDINGS = (*NIFTI_ENDINGS, *ITK_ENDINGS, *PICTURE_ENDINGS)
+CHANNEL_SUFFIX = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
 FORBIDDEN = frozenset("/\\:\0")
 LONGEST = 200
 
@@ -19,6 +22,12 @@ LONGEST = 200
 def image_stem(name: str) -> str | None:
     """The name of an image file without its ending, None where it is no image by its name."""
     return next((name.removesuffix(ending) for ending in IMAGE_ENDINGS if name.endswith(ending)), None)
+
+
+def mask_name(case_id: str, image: str) -> str:
+    """The file of a case's mask, by the name of its (first) image: a picture's has the picture's ending, any other is NIfTI."""
+    ending = next((ending for ending in PICTURE_ENDINGS if image.endswith(ending)), NIFTI_ENDINGS[0])
+    return case_id + ending
 
 
 def name_problem(name: str) -> str | None:

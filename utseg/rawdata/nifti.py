@@ -53,7 +53,7 @@ class Header:
 
 @dataclass(frozen=True)
 class ImageFrame:
-    """One frame: `values` ZYX of any real dtype, and what the user should know about the file."""
+    """One frame: `values` (Z, Y, X) of any real dtype, and what the user should know about the file. Of a file of channels (C, Z, Y, X)."""
 
     values: NDArray[Any]
     geometry: Geometry
@@ -66,13 +66,19 @@ def read_header(path: Path) -> Header:
         return _checked_header(path, content)
 
 
-def read_volume(path: Path, frame: int | None) -> ImageFrame:
-    """Reads one frame and checks the whole file. `frame` None is for files of one frame. Raises InputError."""
+def read_volume(path: Path, frame: int | None, *, as_channels: bool = False) -> ImageFrame:
+    """Reads one frame and checks the whole file. `frame` None is for files of one frame. Raises InputError.
+
+    as_channels: reads all volumes of the file, as (C, Z, Y, X).
+    """
     with _opened(path) as content:
         header = _checked_header(path, content)
-        start = header.offset + frame_index(path, frame, header.frames) * header.frame_bytes
-        data = content.part(start, header.frame_bytes, header.total_bytes)
-    stored = np.frombuffer(data, header.dtype).reshape(header.geometry.file_size_xyz[::-1])
+        first = 0 if as_channels else frame_index(path, frame, header.frames)
+        count = header.frames if as_channels else 1
+        start = header.offset + first * header.frame_bytes
+        data = content.part(start, count * header.frame_bytes, header.total_bytes)
+    size_zyx = header.geometry.file_size_xyz[::-1]
+    stored = np.frombuffer(data, header.dtype).reshape((count, *size_zyx) if as_channels else size_zyx)
     values: NDArray[Any] = header.geometry.from_file(stored)
     if header.scale is not None:
         slope, intercept = header.scale

@@ -4,7 +4,6 @@ What `dataset.json` may say is in `description.py`; the cases are those of its `
 No pixel is read here: a file that is missing is reported by the gate, with all other faults.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -19,14 +18,20 @@ from utseg.rawdata.description import (
     lists_cases,
     read_description,
 )
-from utseg.rawdata.names import image_stem, letter_case_differs, name_problems
+from utseg.rawdata.names import (
+    CHANNEL_SUFFIX,
+    PICTURE_ENDINGS,
+    image_stem,
+    letter_case_differs,
+    name_problems,
+)
+from utseg.rawdata.pictures import spacing_file
 from utseg.rawdata.tables import CsvTable, is_empty, read_table
 
 TABLE_FILE = "cases.csv"
 FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "labelsTs")
 GROUPS = {name: name for name in ("phase", "vendor", "centre", "pathology")} | {"center": "centre"}
 """Columns of `cases.csv` that are known whatever their letter case; others keep the name that they have there."""
-CHANNEL_SUFFIX = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
 
 
 def looks_like(folder: Path) -> bool:
@@ -51,7 +56,10 @@ def open_nnunet(folder: Path, name: str) -> Dataset:
         require_no_broken_link(folder / part)
     about = read_description(folder / DESCRIPTION_FILE)
     in_folder = _partition_cases(folder, "Tr", "training", about)
-    listed = [Case(case, case, *paths) for case, paths in sorted((about.listed or {}).items())]
+    listed = [
+        replace(case_of(case, images, len(about.channel_names)), label=label)
+        for case, (images, label) in sorted((about.listed or {}).items())
+    ]
     training = in_folder if about.listed is None else listed
     testing = _partition_cases(folder, "Ts", "testing", about)
     cases = [*training, *testing]
@@ -82,7 +90,7 @@ def _image_cases(folder: Path, about: Description, partition: Partition) -> list
     channels, ending = len(about.channel_names), about.file_ending
     if not about.numbered:
         names = [name.removesuffix(ending) for name in _visible(folder) if name.endswith(ending)]
-        return [Case(name, name, (folder / f"{name}{ending}",), partition=partition) for name in names]
+        return [case_of(name, (folder / f"{name}{ending}",), channels, partition) for name in names]
     found: dict[str, dict[int, Path]] = defaultdict(dict)
     problems = []
     for path in sorted(folder.iterdir()):
@@ -102,9 +110,27 @@ def _image_cases(folder: Path, about: Description, partition: Partition) -> list
         raise CaseErrors(problems)
     cases = []
     for case, there in found.items():
-        images = (there.get(number, folder / f"{case}_{number:04d}{ending}") for number in range(channels))
-        cases.append(Case(case, case, tuple(images), partition=partition))
+        # Of pictures the first ones will do where they have several channels each; the gate counts them.
+        needed = len(there) if about.joint and sorted(there) == list(range(len(there))) else channels
+        images = (there.get(number, folder / f"{case}_{number:04d}{ending}") for number in range(needed))
+        cases.append(case_of(case, tuple(images), channels, partition))
     return cases
+
+
+def case_of(name: str, images: tuple[Path, ...], channels: int, partition: Partition = "training") -> Case:
+    """A case without label, its own subject. Its files hold the channels together where they are fewer than these."""
+    together = channels if len(images) < channels else None
+    spacing = spacing_file(images[0]) if images[0].name.endswith(PICTURE_ENDINGS) else None
+    return Case(name, name, images, partition=partition, channels=together, spacing_file=spacing)
+
+
+def of_decathlon(folder: Path) -> bool:
+    """Whether a folder is one of a dataset whose files hold all channels of a case. Whether its `dataset.json` is right is not asked."""
+    try:
+        described = folder.absolute().parent / DESCRIPTION_FILE
+        return folder.absolute().name in FOLDERS and not read_description(described).numbered
+    except InputError:
+        return False
 
 
 def _visible(folder: Path) -> list[str]:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 
 def voxels_sha256(image_CZYX: NDArray[np.float32]) -> tuple[str, ...]:
-    """SHA-256 of each channel's voxels, whichever way round its axes lie."""
-    return tuple(_sha256(image_ZYX) for image_ZYX in image_CZYX)
+    """SHA-256 of each channel's voxels, whichever way round its axes lie. A channel of one value says nothing of a scan, and has none."""
+    return tuple(_sha256(image_ZYX) for image_ZYX in image_CZYX if image_ZYX.min() != image_ZYX.max())
 
 
 def _sha256(image_ZYX: NDArray[np.float32]) -> str:

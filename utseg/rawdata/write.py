@@ -1,6 +1,6 @@
-"""Writes a mask as NIfTI in the geometry of the image that it belongs to; the inverse of reading, as far as headers go.
+"""Writes a mask as NIfTI in the geometry of the image that it belongs to, or as a picture; the inverse of reading, as far as headers go.
 
-Other formats are read but not written: their masks become NIfTI that lies in the same place.
+MetaImage and NRRD are read but not written: their masks become NIfTI that lies in the same place.
 """
 
 import gzip
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from utseg.errors import ArtefactError, InputError
 from utseg.files import atomic_path
-from utseg.rawdata import nifti
+from utseg.rawdata import nifti, pictures
 from utseg.rawdata.geometry import Geometry
-from utseg.rawdata.names import NIFTI_ENDINGS
+from utseg.rawdata.names import NIFTI_ENDINGS, PICTURE_ENDINGS
 
 COMPRESSION = 6
 EMPTIED = ("descrip", "aux_file", "intent_name", "db_name")  # free text that may name a patient
@@ -28,23 +28,28 @@ def write_mask(
     like: Path | None = None,
     *,
     slope: float = 1.0,
-) -> None:
-    """Writes a mask, uint8 (Z, Y, X) or (T, Z, Y, X), atomically, read back and compared before it gets its name.
+) -> tuple[Path, ...]:
+    """Writes a mask, uint8 (Z, Y, X) or (T, Z, Y, X), atomically, read back and compared before it gets its name. Returns its files.
 
     Its axes become those of the file that the geometry is of.
 
     Every geometric field of the header (sform, qform, their codes, pixdim, units) is the input's own, bit for bit: from
     `geometry.header`, or where that is empty from the NIfTI file `like`. With neither, sform and qform are made from the affine.
-    `path` ends in .nii.gz or .nii. slope: readers multiply the stored values by it (scl_slope), for maps of other things than labels.
+    `path` ends in .nii.gz or .nii; or, for a 3-D mask, as a picture's name, with CASE.json beside it where the spacing is not 1 mm.
+    slope: readers multiply the stored values by it (scl_slope), for maps of other things than labels.
     Raises InputError where the mask does not fit, UtsegError where it cannot be written.
     """
-    if not path.name.endswith(NIFTI_ENDINGS):
-        raise InputError(f"{path}: masks are written as NIfTI; expected a name ending in .nii.gz or .nii")
+    if not path.name.endswith((*NIFTI_ENDINGS, *PICTURE_ENDINGS)):
+        raise InputError(
+            f"{path}: masks are written as NIfTI, or as pictures; expected a name ending in .nii.gz or .nii"
+        )
     if mask.dtype != np.uint8 or mask.ndim not in (3, 4) or mask.shape[-3:] != geometry.size_zyx:
         raise InputError(
             f"{path}: a mask of {mask.dtype} {mask.shape} does not fit an image of size {geometry.size_zyx} (z, y, x)"
         )
     mask = geometry.to_file(mask)
+    if path.name.endswith(PICTURE_ENDINGS):
+        return _write_picture(path, mask, geometry)
     header = _mask_header(mask, geometry, like)
     header["scl_slope"] = slope
     offset = int(header["vox_offset"])
@@ -65,6 +70,20 @@ def write_mask(
 
     with atomic_path(path, check) as temporary:
         temporary.write_bytes(data)
+    return (path,)
+
+
+def _write_picture(path: Path, mask: NDArray[np.uint8], geometry: Geometry) -> tuple[Path, ...]:
+    """Writes a mask (Z, Y, X by the axes of the file), and the JSON that says its spacing where that is not 1 mm."""
+    beside = pictures.write_spacing(path, geometry)
+
+    def check(written: Path) -> None:
+        if not np.array_equal(pictures.stored_label(written), mask):
+            raise ArtefactError(f"{path}: what was written reads back differently; is the disk failing?")
+
+    with atomic_path(path, check) as temporary:
+        temporary.write_bytes(pictures.encoded(path, mask))
+    return (path,) if beside is None else (path, beside)
 
 
 def _mask_header(mask: NDArray[np.uint8], geometry: Geometry, like: Path | None) -> Any:

@@ -20,7 +20,7 @@ from utseg.figures.sprite import sprite
 from utseg.figures.windows import bar_length_mm, largest_slice, shown_slices, window_around
 from utseg.label_map import Labels, inside
 from utseg.labels import ignored, match_labels
-from utseg.rawdata.gate import read_image, read_label
+from utseg.rawdata.gate import read_first_channel, read_label
 from utseg.report.case_files import CaseFiles
 
 MARGIN_MM = 14.0
@@ -122,7 +122,7 @@ def _drawn(
 
 def _read(request: StackRequest) -> CaseArrays:
     files = request.files
-    image, geometry = read_image(files.image, files.image_frame)
+    image, geometry = read_first_channel(files.image, files.image_frame)
 
     def read(
         path: Path, numbering: Labels | None, frame: int | None

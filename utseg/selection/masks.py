@@ -6,7 +6,7 @@ The masks of a pair are of the mean of both models' probabilities, each of the f
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +21,9 @@ from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation
 from utseg.label_map import LabelValue
 from utseg.predict.ensemble import ensemble_folders
 from utseg.predict.record import PREDICTION_FILE, read_record
-from utseg.predict.stages import MASK_SUFFIX, PROBABILITIES_SUFFIX
+from utseg.predict.stages import probabilities_name
 from utseg.progress import progress
+from utseg.rawdata.names import mask_name
 from utseg.selection.models import Comparable, FoldRun, SelectionRequest, TrainedModel
 from utseg.training.record import VALIDATION_FOLDER
 
@@ -78,7 +79,11 @@ class CandidateMasks:
 
 def mask_file(folder: Path, case: Case) -> Path:
     """The mask of a case in a folder."""
-    return folder / f"{case.case_id}{MASK_SUFFIX}"
+    return folder / mask_name(case.case_id, case.images[0].name)
+
+
+def _probabilities_file(folder: Path, case: Case) -> Path:
+    return folder / probabilities_name(case.case_id, None, 1)
 
 
 def validation_masks(
@@ -107,7 +112,7 @@ def missing(
     runs: Sequence[FoldRun],
     cases: Sequence[Case],
     inputs: Mapping[str, Mapping[str, str]],
-    suffix: str = MASK_SUFFIX,
+    file_of: Callable[[Path, Case], Path] = mask_file,
     tta: TestTimeAugmentation = AS_MIRRORED_IN_TRAINING,
     precision: Precision | None = None,
 ) -> list[Case]:
@@ -132,7 +137,7 @@ def missing(
         return list(cases)
 
     def is_made(case: Case) -> bool:
-        entry, path = record.cases.get(case.case_id), folder / f"{case.case_id}{suffix}"
+        entry, path = record.cases.get(case.case_id), file_of(folder, case)
         if entry is None or entry.inputs != inputs[case.case_id] or entry.frame != case.frame:
             return False
         return path.name in entry.files and path.is_file() and sha256(path) == entry.files[path.name]
@@ -199,7 +204,7 @@ def _join_part(pairs: Sequence[PairOfModels], fold: str, cases: Sequence[Case], 
         for model, of_model in wanted.items():
             run, of_run = model.folds[fold], [*of_model.values()]
             folders[model] = run.folder / VALIDATION_FOLDER
-            if missing(folders[model], (run,), of_run, work.inputs, PROBABILITIES_SUFFIX):
+            if missing(folders[model], (run,), of_run, work.inputs, _probabilities_file):
                 folders[model] = work.folder / PROBABILITIES / run.name.replace("/", "-")
                 loaded = load_runs((run,), work.device)
                 predict_cases(

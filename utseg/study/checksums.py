@@ -120,12 +120,12 @@ def _key(frame: int | None) -> str:
 
 
 def _entry(path: Path, frames: Iterable[int | None]) -> Entry:
-    from utseg.rawdata.gate import read_image
+    from utseg.rawdata.gate import read_first_channel
     from utseg.rawdata.voxels import voxels_sha256
 
     try:
         found = list(stamp(path))
-        voxels = {_key(frame): voxels_sha256(read_image(path, frame)[0][None])[0] for frame in frames}
+        voxels = {_key(frame): voxels_sha256(read_first_channel(path, frame)[0][None])[0] for frame in frames}
         return sha256(path), found, voxels
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
