@@ -51,7 +51,7 @@ def frame_count(path: Path) -> int:
 def read_image(path: Path, frame: int | None = None) -> tuple[NDArray[np.float32], Geometry]:
     """One channel, (Z, Y, X) float32. `frame` is needed where the file is 4-D. Raises InputError. Only `read_case` gives warnings."""
     volume = _read_volume(path, frame)
-    return _image_values(path, volume), volume.geometry
+    return checked_values(path, volume.values), volume.geometry
 
 
 def read_label(
@@ -75,7 +75,7 @@ def read_case(case: Case, labels: Mapping[str, int]) -> LoadedCase:
                 raise InputError(_missing_image(case, number))
             volume = _read_volume(path, case.frame)
             warnings += volume.warnings
-            channels.append((path, _image_values(path, volume), volume.geometry))
+            channels.append((path, checked_values(path, volume.values), volume.geometry))
             warnings += _label_like(path, channels[-1][1])
         except InputError as error:
             problems.append(str(error))
@@ -121,17 +121,18 @@ def _read_volume(path: Path, frame: int | None) -> ImageFrame:
     return itk.read_volume(path, frame) if path.name.endswith(ITK_ENDINGS) else nifti.read_volume(path, frame)
 
 
-def _image_values(path: Path, volume: ImageFrame) -> NDArray[np.float32]:
+def checked_values(shown: object, values: NDArray[Any]) -> NDArray[np.float32]:
+    """An image's values as float32. `shown`: what messages call it. Raises InputError where they are not finite, or all the same."""
     with np.errstate(over="ignore"):
-        image = np.ascontiguousarray(volume.values, dtype=np.float32)
+        image = np.ascontiguousarray(values, dtype=np.float32)
     low, high = image.min(), image.max()  # NaN if any voxel is
     if not (np.isfinite(low) and np.isfinite(high)):
         nan, infinite = int(np.isnan(image).sum()), int(np.isinf(image).sum())
         raise InputError(
-            f"{path}: {nan:,} NaN and {infinite:,} infinite of {image.size:,} voxels; expected finite numbers: export the image again"
+            f"{shown}: {nan:,} NaN and {infinite:,} infinite of {image.size:,} voxels; expected finite numbers: export the image again"
         )
     if low == high:
-        raise InputError(f"{path}: all voxels have the same value ({_number(low)}); the image shows nothing")
+        raise InputError(f"{shown}: all voxels have the same value ({_number(low)}); the image shows nothing")
     return image
 
 
