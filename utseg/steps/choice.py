@@ -20,7 +20,6 @@ from utseg.selection.record import BEST_FILE, best_augmentation, best_runs, read
 from utseg.training.record import RUN_FILE, Checkpoint
 
 logger = logging.getLogger("utseg")
-FilePath = str | Path
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from utseg.device import Precision, resolve_device
 from utseg.errors import InputError
+from utseg.home import FilePath
 from utseg.inference.views import NO_AUGMENTATION, TestTimeAugmentation
 from utseg.postprocess import Postprocessing, check_labels
 from utseg.predict.arrays import check_image, geometry_by, geometry_of, predict_arrays
@@ -21,7 +22,7 @@ from utseg.predict.model import LoadedModel
 from utseg.predict.model import load_model as load_run
 from utseg.predict.pipeline import ready
 from utseg.rawdata.geometry import Geometry
-from utseg.steps.choice import FilePath, ModelChoice, chosen_models
+from utseg.steps.choice import ModelChoice, chosen_models
 from utseg.training.record import Checkpoint
 
 Mask = NDArray[np.uint8]

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from utseg.device import Precision, resolve_device
 from utseg.files import require_writable
+from utseg.home import FilePath
 from utseg.inference.views import NO_AUGMENTATION
 from utseg.predict.inputs import Inputs, check_output, find_inputs
 from utseg.predict.model import load_model
 from utseg.predict.parts import Part
 from utseg.predict.pipeline import predict_cases
-from utseg.steps.choice import ChosenModels, FilePath, ModelChoice, chosen_models
+from utseg.steps.choice import ChosenModels, ModelChoice, chosen_models
 from utseg.training.record import read_run
 
 logger = logging.getLogger("utseg")
