@@ -19,6 +19,7 @@ Configuration = Literal["2d", "2.5d"]
 CONFIGURATIONS: tuple[Configuration, ...] = get_args(Configuration)
 NUMBERED = re.compile(r"(?:Dataset|Task)(\d+)_(.+)")
 QUOTES = "\"'"
+FilePath = str | Path
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,14 @@ class Home:
     results: Path
 
     @classmethod
-    def locate(cls, home: Path | None = None) -> "Home":
+    def locate(cls, home: FilePath | None = None) -> "Home":
         """`home`, else UTSEG_HOME, else ./utseg_data; UTSEG_RAW, UTSEG_PREPROCESSED and UTSEG_RESULTS move one of them."""
 
         def named(variable: str) -> Path | None:
             text = os.environ.get(variable)
             return typed_path(text, variable) if text else None
 
-        root = home or named("UTSEG_HOME") or Path(DEFAULT_HOME)
+        root = (Path(home) if home else None) or named("UTSEG_HOME") or Path(DEFAULT_HOME)
 
         names = "raw", "preprocessed", "results"
         return cls(*((named(f"UTSEG_{name.upper()}") or root / name).absolute() for name in names))
@@ -134,6 +135,12 @@ def choose_plan_folder(preprocessed: Path, planner: str | None, configuration: s
             f"{' '.join(planner_words(folder))}, or choose one of them with -pl"
         )
     return preprocessed / plan_folder_name(planner, configuration)
+
+
+def check_configuration(name: str, hint: str = "") -> None:
+    """Raises UsageError where no configuration is called that."""
+    if name not in CONFIGURATIONS:
+        raise UsageError(f"no configuration is called {name!r}; there are: {', '.join(CONFIGURATIONS)}{hint}")
 
 
 def selection_folder_name(selection: str) -> str:

@@ -51,7 +51,7 @@ def test_the_table_has_every_network(monkeypatch):
     def unmeasured(task, kind):
         return NetworkFigures(task.network_name, "family", 0, 0.0, 0.0, 0.0, "what it is")
 
-    monkeypatch.setattr("utseg.planning.survey.survey", unmeasured)
+    monkeypatch.setattr("utseg.steps.surveying.survey", unmeasured)
     result = run_here("utseg_networks", "--csv")
     assert [row["name"] for row in csv.DictReader(io.StringIO(result.stdout))] == network_names()
 

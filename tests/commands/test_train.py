@@ -42,7 +42,7 @@ def home(tmp_path_factory):
 def asked(monkeypatch):
     """The requests that the command hands to its trainer, which does nothing."""
     requests: list[TrainRequest] = []
-    monkeypatch.setattr("utseg.trainer.find_trainer", lambda model: requests.append)
+    monkeypatch.setattr("utseg.steps.training.find_trainer", lambda model: requests.append)
     return requests
 
 

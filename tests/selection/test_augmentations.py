@@ -58,14 +58,14 @@ class Handed(ByBrightness):
 def make_home(home: Path, network: type[nn.Module], rotation_deg: float, patch: pytest.MonkeyPatch) -> Path:
     """Eight subjects, two folds of one model that is the network whatever its weights."""
 
-    def load(folder: Path, _: torch.device) -> LoadedModel:
+    def load(folder: Path, _: torch.device, checkpoint: str = "final") -> LoadedModel:
         own = network().requires_grad_(False).eval()
         own.register_buffer("nothing", torch.zeros(1))
         own.register_parameter("none", nn.Parameter(torch.zeros(1), requires_grad=False))
         return LoadedModel(own, read_run(folder), folder, sha256(folder / WEIGHTS_FILE))
 
-    patch.setattr("made_folds.load_model", load)
-    patch.setattr("utseg.predict.model.load_model", load)
+    for place in ("made_folds", "utseg.steps.prediction", "utseg.predict.model"):
+        patch.setattr(f"{place}.load_model", load)
     trained = make_plan(mirror_axes=("x",)).augmentation
     trained = trained.model_copy(update={"rotation_deg": rotation_deg, "rotation_probability": 0.5})
     return make_folds(home, models=("UNet",), subjects=SUBJECTS, augmentation=trained)

@@ -14,11 +14,12 @@ import pytest
 from commandline import SCRIPTS
 
 from utseg.compute.pool import InlineExecutor
-from utseg.errors import ArtefactError, UtsegError
+from utseg.errors import ArtefactError, CaseErrors, UtsegError
 from utseg.evaluate.records import METRICS_FILE
 from utseg.files import read_json
 from utseg.home import Home
 from utseg.rawdata import open_dataset
+from utseg.steps.studies import study
 from utseg.study import run, walk
 from utseg.study.data import DATA_FOLDER
 from utseg.study.definition import read_definition, with_values
@@ -132,6 +133,17 @@ def test_what_has_finished_is_not_run_again(ran, executed):
     record = again(ran, ran.output)
     assert executed == [] and [one.state for one in record.runs] == ["finished", "failed", "finished"]
     assert (ran.output / "results.csv").read_bytes() == before
+
+
+def test_from_python_it_goes_on_as_by_the_command(ran, executed, monkeypatch):
+    monkeypatch.setattr("utseg.study.images.process_pool", lambda workers=None: InlineExecutor())
+    before = {name: (ran.output / name).read_bytes() for name in ("results.csv", "cases.csv")}
+    (ran.output / "report.html").unlink()
+    with pytest.raises(CaseErrors, match="b: wrong"):
+        study(str(ran.file), ran.output, dataset="Tiny", home=ran.home, device="cpu")
+    assert executed == []
+    assert {name: (ran.output / name).read_bytes() for name in before} == before
+    assert (ran.output / "report.html").is_file()
 
 
 def test_a_finished_run_is_known_to_other_studies(ran, executed, tmp_path):

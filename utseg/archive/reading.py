@@ -9,6 +9,7 @@ import json
 import math
 import stat
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -202,6 +203,18 @@ def unpack(archive: Archive, folder: Path) -> None:
     for model in archive.manifest.models:
         write_bytes(folder / model / CARD_FILE, card)
         write_bytes(folder / model / IMPORTED_FILE, as_json(archive.manifest))
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[list[Path]]:
+    """The runs of an archive, all of it verified as for an import, in a temporary folder DATASET/PLAN_2d/MODEL/FOLD that goes in the end.
+
+    Raises InputError for an archive that is not sound in every part.
+    """
+    with open_archive(path) as archive, tempfile.TemporaryDirectory(prefix="utseg-") as folder:
+        dataset = Path(folder) / archive.manifest.dataset
+        unpack(archive, dataset)
+        yield [dataset / member.name for member in archive.manifest.members]
 
 
 def _unpack_weights(archive: Archive, name: str, run: Path, wanted: dict[str, "Tensor"]) -> None:

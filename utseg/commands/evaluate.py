@@ -7,7 +7,6 @@ from typing import Any
 
 from utseg.commands.cli import cluster_of, named_dataset, run
 from utseg.commands.options import Parser
-from utseg.errors import explained_by
 
 logger = logging.getLogger("utseg")
 TOLERANCE_MM = 2.0
@@ -55,45 +54,26 @@ def _add_definition(parser: Parser) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from utseg.evaluate.metrics import Definition
-    from utseg.evaluate.pairs import files_by_case, require_masks
-    from utseg.evaluate.references import find_references, of_predicted
-    from utseg.evaluate.score import evaluate_cases
-    from utseg.evaluate.sources import check_references
     from utseg.labels import parse_labels
+    from utseg.steps.scoring import evaluate
 
     if arguments.dask is not None:  # workers have a current folder of their own
         arguments.predictions = arguments.predictions.absolute()
         arguments.references = arguments.references.absolute()
-    definition = Definition(arguments.surface, arguments.percentile, arguments.tolerance_mm)
-    labels = None if arguments.labels is None else parse_labels(arguments.labels)
-    references = find_references(
-        arguments.references, arguments.predictions, named_dataset(arguments), labels
-    )
-    require_masks(arguments.predictions)
-    extra = files_by_case(arguments.predictions).keys() - {case.case_id for case in references.cases}
-    if arguments.only_referenced and extra:
-        names = ", ".join(sorted(extra))
-        logger.warning("%d predictions have no reference and are not scored: %s", len(extra), names)
-    if arguments.only_predicted:
-        references = of_predicted(references, arguments.predictions)
-    check_references(references.cases, arguments.predictions)
     reads = [arguments.references, arguments.predictions]
-    with (
-        cluster_of(arguments, writes=arguments.output, reads=reads) as executor,
-        explained_by(references.warnings),
-    ):
-        summary = evaluate_cases(
-            references.cases,
+    with cluster_of(arguments, writes=arguments.output, reads=reads) as executor:
+        summary = evaluate(
             arguments.predictions,
-            references.labels,
+            arguments.references,
             arguments.output,
-            definition=definition,
+            dataset=named_dataset(arguments),
+            labels=None if arguments.labels is None else parse_labels(arguments.labels),
+            only_predicted=arguments.only_predicted,
+            only_referenced=arguments.only_referenced,
+            definition=Definition(arguments.surface, arguments.percentile, arguments.tolerance_mm),
             as_official_utnet=arguments.as_official_utnet,
-            refuse_extra=not arguments.only_referenced,
-            mask_labels=references.mask_labels,
-            assumed=references.assumed,
-            executor=executor,
             workers=arguments.workers,
+            executor=executor,
         )
     logger.info("%s\nscores: %s", summary_table(summary), arguments.output)
 

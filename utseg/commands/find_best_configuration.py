@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from utseg.commands.cli import home_of, home_words, run, values_for
+from utseg.commands.cli import home_of, run
 from utseg.commands.options import Parser, at_least
 from utseg.errors import number_of
 
@@ -45,19 +45,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _find(arguments: argparse.Namespace) -> None:
-    from utseg.selection import BEST_FILE, SelectionRequest, find_best_configuration
+    from utseg.selection import BEST_FILE
+    from utseg.steps.selecting import find_best_configuration
 
-    home = home_of(arguments)
-    name, results = home.trained_dataset(arguments.dataset)
-    given = values_for(SelectionRequest, arguments) | {
-        "dataset": name,
-        "raw": home.raw / name,
-        "preprocessed": home.preprocessed / name,
-        "results": results,
-        "options": home_words(arguments),
-    }
-    best = find_best_configuration(SelectionRequest(**given))
-    logger.info("%s\n\nwritten: %s", in_words(best), results / BEST_FILE)
+    best = find_best_configuration(
+        arguments.dataset,
+        home=arguments.home,
+        planners=arguments.planners,
+        models=arguments.models,
+        pairs=arguments.pairs,
+        tta_subjects=arguments.tta_subjects,
+        device=arguments.device,
+        workers=arguments.workers,
+    )
+    logger.info("%s\n\nwritten: %s", in_words(best), home_of(arguments).results / best.dataset / BEST_FILE)
 
 
 def in_words(best: "Best") -> str:

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from utseg.commands.cli import home_of, run, show_table
+from utseg.commands.cli import run, show_table
 from utseg.commands.options import Parser
-from utseg.errors import UsageError, number_of
 
 if TYPE_CHECKING:
     from utseg.planning.survey import NetworkFigures
-    from utseg.planning.task import NetworkTask
 
 HEADS = ("network", "parameters", "GMAC", "published", "training GB", "recipe", "what it is")
 LEGEND = (
@@ -40,56 +38,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _networks(arguments: argparse.Namespace) -> None:
-    from utseg.compute.pool import available_cores, process_pool
-    from utseg.extensions import find
-    from utseg.networks import network_names
-    from utseg.planning.memory import StepKind
-    from utseg.planning.survey import survey
-    from utseg.training.recipe import find_recipe
+    from utseg.steps.surveying import networks
 
-    names = list(dict.fromkeys(arguments.models or network_names()))
-    for name in names:
-        find("networks", name)
-    tasks, title = _tasks(arguments, names)
-    kinds = [StepKind(find_recipe(name).optimizer.name) for name in names]
-    workers = min(arguments.workers or available_cores(), len(names))
-    with process_pool(workers) as executor:
-        rows = list(executor.map(survey, tasks, kinds))
-    rows.sort(key=lambda row: (row.parameters, row.name))
-    if arguments.csv:
-        writer = csv.DictWriter(sys.stdout, list(asdict(rows[0])), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(map(asdict, rows))
-    else:
-        show_table(title, HEADS, map(_row, rows), range(1, 5), LEGEND)
-
-
-def _tasks(arguments: argparse.Namespace, names: Sequence[str]) -> "tuple[list[NetworkTask], str]":
-    """What each network is sized for, and in words."""
-    from utseg.home import choose_plan_folder, split_plan_name
-    from utseg.planning.plan import read_plan
-    from utseg.planning.survey import published_task
-    from utseg.planning.task import for_network, planned_task
-
-    where = ""
-    if arguments.dataset is not None:
-        dataset, preprocessed = home_of(arguments).preprocessed_dataset(arguments.dataset)
-        planner, configuration = split_plan_name(arguments.planner or "")
-        folder = choose_plan_folder(preprocessed, planner or None, configuration)
-        plan = read_plan(folder)
-        tasks = [planned_task(for_network(plan, name)) for name in names]
-        where = f"{dataset}, {folder.name}: "
-    elif arguments.planner is None:
-        tasks = [published_task(name) for name in names]
-    else:
-        raise UsageError(f"-pl {arguments.planner}: say with -d which dataset's plan that is")
-    one = tasks[0]
-    height, width = one.patch_size
-    channels = number_of(one.in_channels, "channel")
-    return (
-        tasks,
-        f"{where}{channels}, {one.num_classes} classes, {height} × {width} pixels, batch {one.batch_size}",
+    table = networks(
+        arguments.models or (),
+        dataset=arguments.dataset,
+        home=arguments.home,
+        planner=arguments.planner,
+        workers=arguments.workers,
     )
+    if arguments.csv:
+        writer = csv.DictWriter(sys.stdout, list(asdict(table.rows[0])), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(map(asdict, table.rows))
+    else:
+        show_table(table.setting, HEADS, map(_row, table.rows), range(1, 5), LEGEND)
 
 
 def _row(row: "NetworkFigures") -> list[str]:

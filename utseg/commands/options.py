@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from utseg.errors import UsageError
-from utseg.home import CONFIGURATIONS, typed_path
+from utseg.home import typed_path
 
 SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 Group = argparse._MutuallyExclusiveGroup
@@ -103,12 +103,6 @@ class Parser(argparse.ArgumentParser):
         """Adds `--dask ADDRESS`, which `cli.cluster_of` follows."""
         help = "work on a Dask cluster that shares these paths: its scheduler as tcp://HOST:8786, or the scheduler's file"
         self.value("--dask", "dask", "ADDRESS", help)
-
-
-def check_configuration(name: str, hint: str = "") -> None:
-    """Raises UsageError where no configuration is called that."""
-    if name not in CONFIGURATIONS:
-        raise UsageError(f"no configuration is called {name!r}; there are: {', '.join(CONFIGURATIONS)}{hint}")
 
 
 def file_or_folder(text: str) -> Path:

@@ -7,19 +7,18 @@ import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial, reduce
+from functools import reduce
 from operator import getitem
 from typing import TYPE_CHECKING, Any
 
-from utseg.commands.cli import cluster_of, home_of, run, values_for
-from utseg.commands.options import Parser, check_configuration
-from utseg.errors import explained_by, number_of
-from utseg.home import DEFAULT_PLANNER
+from utseg.commands.cli import cluster_of, home_of, run
+from utseg.commands.options import Parser
+from utseg.errors import number_of
+from utseg.home import DEFAULT_PLANNER, plan_folder_name
 
 if TYPE_CHECKING:
     from utseg.case import Dataset
     from utseg.planning.plan import Plan
-    from utseg.preprocess.dataset import PlanRequest
 
 logger = logging.getLogger("utseg")
 KEY_COLUMNS = 28
@@ -69,55 +68,51 @@ def _gigabytes(text: str) -> float:
 
 def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
     from utseg.fingerprint.model import FINGERPRINT_FILE
-    from utseg.preprocess.dataset import look_at, prepare_dataset, preview_plan
-    from utseg.rawdata import open_dataset
+    from utseg.settings import parse_settings
+    from utseg.steps.planning import plan_and_preprocess, raw_dataset
 
-    request = _request(arguments)
-    home = home_of(arguments)
-    name, raw = home.raw_dataset(arguments.dataset)
-    dataset = open_dataset(raw, name)
+    dataset = raw_dataset(arguments.dataset, arguments.home)
     logger.info("%s", describe_dataset(dataset))
-    folder = home.preprocessed / name
+    folder = home_of(arguments).preprocessed / dataset.name
     writes = None if arguments.dry_run else folder
-    with cluster_of(arguments, writes=writes, reads=[raw]) as executor, explained_by(dataset.warnings):
-        plan = None
-        if arguments.fingerprint_only:
-            fingerprint = look_at(dataset, folder, arguments.workers, executor)
-        elif arguments.dry_run:
-            fingerprint, plan = preview_plan(dataset, folder, request, arguments.workers, executor)
-        else:
-            prepared = prepare_dataset(
-                dataset, folder, request, arguments.workers, executor, plan_only=arguments.plan_only
-            )
-            fingerprint, plan, counts = prepared.fingerprint, prepared.plan, prepared.counts
-    for warning in fingerprint.warnings:
+    with cluster_of(arguments, writes=writes, reads=[dataset.folder]) as executor:
+        found = plan_and_preprocess(
+            dataset,
+            home=arguments.home,
+            planner=arguments.planner,
+            configuration=arguments.configuration,
+            network_name=arguments.network_name,
+            memory_gb=arguments.memory_gb,
+            device=arguments.device,
+            settings=parse_settings(arguments.settings),
+            replan=arguments.replan,
+            until="fingerprint"
+            if arguments.fingerprint_only
+            else "plan"
+            if arguments.plan_only
+            else "slices",
+            dry_run=arguments.dry_run,
+            workers=arguments.workers,
+            executor=executor,
+        )
+    for warning in found.fingerprint.warnings:
         logger.warning("%s", warning)
-    if plan is not None:
-        logger.info("plan %s\n%s", request.folder_name, describe_plan(plan, everything=arguments.dry_run))
+    if found.plan is not None:
+        name = plan_folder_name(arguments.planner, arguments.configuration)
+        logger.info("plan %s\n%s", name, describe_plan(found.plan, everything=arguments.dry_run))
+    prepared = found.prepared
     if arguments.fingerprint_only:
-        logger.info("looked at %s: %s", number_of(len(fingerprint.cases), "case"), folder / FINGERPRINT_FILE)
-    elif arguments.dry_run:
+        looked = number_of(len(found.fingerprint.cases), "case")
+        logger.info("looked at %s: %s", looked, folder / FINGERPRINT_FILE)
+    elif prepared is None:
         logger.info("dry run: nothing was written")
     elif arguments.plan_only:
         logger.info(
             "no slices were made; the same command without --plan-only makes them: %s", prepared.plan_folder
         )
     else:
-        cases, folds = number_of(counts.made, "case"), number_of(len(prepared.splits), "fold")
-        logger.info("%s made, %d kept, %s: %s", cases, counts.kept, folds, prepared.plan_folder)
-
-
-def _request(arguments: argparse.Namespace) -> "PlanRequest":
-    from utseg.planning.target import DEFAULT_NETWORK
-    from utseg.preprocess.dataset import PlanRequest
-    from utseg.settings import parse_settings
-    from utseg.trainer import planned_step
-
-    check_configuration(arguments.configuration)
-    step_kind = partial(planned_step, device=arguments.device)
-    step_kind(arguments.network_name or DEFAULT_NETWORK)  # wrong names are refused before scans are read
-    settings = parse_settings(arguments.settings)
-    return PlanRequest(**values_for(PlanRequest, arguments) | {"step_kind": step_kind, "settings": settings})
+        cases, folds = number_of(prepared.counts.made, "case"), number_of(len(prepared.splits), "fold")
+        logger.info("%s made, %d kept, %s: %s", cases, prepared.counts.kept, folds, prepared.plan_folder)
 
 
 def describe_dataset(dataset: "Dataset") -> str:

@@ -1,23 +1,18 @@
 """`utseg_predict`: images in, masks out, with the trained models of a dataset."""
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utseg.commands.cli import chosen_runs, cluster_of, home_of, run
+from utseg.commands.cli import cluster_of, run, values_for
 from utseg.commands.options import Parser, share
 from utseg.device import TO_PREDICT_IN
 from utseg.errors import UsageError
 
 if TYPE_CHECKING:
-    from utseg.inference.views import TestTimeAugmentation
-    from utseg.postprocess import Postprocessing
-
-logger = logging.getLogger("utseg")
+    from utseg.steps.choice import ModelChoice
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +37,11 @@ def make_predict_parser() -> Parser:
         "no mean over mirrored or turned images (done where utseg_find_best_configuration saw it pay; where it was not asked, images "
         "are mirrored as in training)"
     )
+    path = (
+        "models from anywhere, in place of -d, -m and -pl: a run's folder, a folder with its folds, or an archive of "
+        "utseg_export_model, which is verified and not imported; several predict together"
+    )
+    checkpoint = "weights of the end of the schedule, or checkpoint_best.pt, which the held-back subjects of the run chose"
     step = "look everywhere, by windows with that step from one to the next, a share of the window up to 1; default: as planned"
     precision = "of the networks, float32 or bfloat16; auto: bfloat16 where the processor computes in it"
     entropy = (
@@ -57,6 +57,8 @@ def make_predict_parser() -> Parser:
     parser.path("-i", "input", images, "PATH")
     parser.path("-o", "output", output)
     parser.model_choice(", or where utseg_find_best_configuration chose")
+    parser.path("--model", "paths", path, "PATH", required=False, nargs="+", default=())
+    parser.value("--checkpoint", "checkpoint", "NAME", checkpoint, choices=("final", "best"), default="final")
     parser.flag("--no-tta", tta)
     parser.value("--step-size", "step_size", "S", step, type=share)
     parser.flag("--save-probabilities", "also write CASE.npz, float32 (class, z, y, x)")
@@ -75,87 +77,51 @@ def make_predict_parser() -> Parser:
 
 def predict(arguments: argparse.Namespace, words: Sequence[str]) -> None:
     """Does what the words ask, whose `arguments` they are."""
-    from utseg.files import require_writable
-    from utseg.predict.inputs import check_output, find_inputs
-    from utseg.predict.model import load_model
     from utseg.predict.parts import Part
-    from utseg.training.record import read_run
+    from utseg.steps.choice import ModelChoice
+    from utseg.steps.prediction import predict
 
+    given = values_for(ModelChoice, arguments)
+    choice = ModelChoice(**{name: value for name, value in given.items() if value is not None})
     part = None if arguments.part is None else Part.parse(arguments.part)
-    _, dataset = home_of(arguments).trained_dataset(arguments.dataset)
-    runs, postprocessing, tta = _runs(arguments, dataset)
-    inputs = find_inputs(arguments.input, read_run(runs[0]).plan.preprocessing.channel_names)
-    check_output(arguments.input, arguments.output)
-    require_writable(arguments.output)
-    for warning in inputs.warnings:
-        logger.warning("%s", warning)
-
     if arguments.dask is not None:
-        _predict_on_cluster(arguments, words, runs, len(inputs.cases))
+        _predict_on_cluster(arguments, words, choice)
         return
-    from utseg.device import resolve_device
-    from utseg.inference.views import NO_AUGMENTATION
-    from utseg.predict.pipeline import predict_cases
-
-    device = resolve_device(arguments.device)
-    models = [load_model(run, device) for run in runs]
-    logger.info("models: %s", ", ".join(model.name for model in models))
-    predict_cases(
-        inputs.cases,
-        models,
+    predict(
+        arguments.input,
         arguments.output,
-        tta=tta if arguments.tta else NO_AUGMENTATION,
+        choice,
+        tta=arguments.tta,
         step_size=arguments.step_size,
         precision=None if arguments.precision == "auto" else arguments.precision,
         save_probabilities=arguments.save_probabilities,
-        workers=arguments.workers,
-        resume=arguments.resume,
         overlays=arguments.overlays,
         save_entropy=arguments.save_entropy,
-        postprocessing=postprocessing,
+        device=arguments.device,
+        resume=arguments.resume,
         part=part,
+        workers=arguments.workers,
     )
 
 
-def _predict_on_cluster(
-    arguments: argparse.Namespace, words: Sequence[str], runs: Sequence[Path], cases: int
-) -> None:
+def _predict_on_cluster(arguments: argparse.Namespace, words: Sequence[str], choice: "ModelChoice") -> None:
     """Has parts of the cases predicted by processes on the cluster's workers, each into the same folder."""
     from utseg.commands.predict_parts import predict_on_cluster, without_dask
     from utseg.compute.children import stop_children
+    from utseg.steps.choice import chosen_models
+    from utseg.steps.prediction import inputs_for
 
     if arguments.part is not None:
         raise UsageError("--part and --dask: a cluster predicts in parts of its own; leave one out")
+    with chosen_models(choice) as chosen:
+        cases = len(inputs_for(chosen, arguments.input, arguments.output).cases)
+    images = arguments.input if arguments.input.is_dir() else arguments.input.parent
     with cluster_of(
         arguments,
         writes=arguments.output,
-        reads=[arguments.input if arguments.input.is_dir() else arguments.input.parent, *runs],
+        reads=[images, *(choice.paths or chosen.runs)],
         gpu=arguments.device != "cpu",
         stop_work=stop_children,
     ) as executor:
         assert executor is not None
         predict_on_cluster(executor, without_dask(words), cases)
-
-
-def _runs(
-    arguments: argparse.Namespace, dataset: Path
-) -> "tuple[list[Path], Postprocessing, TestTimeAugmentation]":
-    """The runs that predict, what is done to their masks, and what they are shown: as named, else as best.json says, else the only ones
-    there."""
-    from utseg.inference.views import AS_MIRRORED_IN_TRAINING
-    from utseg.postprocess import Postprocessing, in_words
-    from utseg.selection.record import BEST_FILE, best_augmentation, best_runs, read_best
-
-    choices = {"-m": arguments.models, "-f": arguments.folds, "-pl": arguments.planner}
-    named = [flag for flag, value in choices.items() if value is not None]
-    if (dataset / BEST_FILE).is_file():
-        if not named:
-            best = read_best(dataset)
-            rules = ", ".join(map(in_words, best.postprocessing.rules)) or "none"
-            tta = best_augmentation(best)
-            views = "as training mirrored" if best.augmentation is None else tta.in_words()
-            said = "as %s says: %s; postprocessing: %s; test-time augmentation: %s"
-            logger.info(said, dataset / BEST_FILE, best.chosen, rules, views)
-            return best_runs(best, dataset), best.postprocessing, tta
-        logger.info("%s is not followed: models are chosen by %s", dataset / BEST_FILE, ", ".join(named))
-    return chosen_runs(arguments, dataset), Postprocessing(), AS_MIRRORED_IN_TRAINING

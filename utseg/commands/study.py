@@ -3,24 +3,20 @@
 import argparse
 import logging
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utseg.commands.cli import cluster_of, home_of, run, show_table
 from utseg.commands.options import Parser
-from utseg.errors import CaseErrors, InputError, Interrupted, UsageError, UtsegError
+from utseg.errors import UsageError
 
 if TYPE_CHECKING:
-    from utseg.study.checksums import Checksums
     from utseg.study.definition import Definition
-    from utseg.study.expand import StudyPlan
     from utseg.study.record import StudyRecord
     from utseg.study.resolve import ResolvedStudy, StudyRequest
 
 logger = logging.getLogger("utseg")
-REPORT_FILE = "report.html"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +63,6 @@ def make_study_parser() -> Parser:
 
 
 def _study(arguments: argparse.Namespace) -> None:
-    from utseg.compute.children import stop_children
     from utseg.study.definition import definition_text, read_definition
 
     if arguments.print:
@@ -75,20 +70,20 @@ def _study(arguments: argparse.Namespace) -> None:
         return
     if not arguments.dry_run and arguments.output is None:
         raise UsageError("-o DIR is missing: the folder for what comes out of the study (or --dry-run)")
+    from utseg.compute.children import stop_children
+    from utseg.steps.studies import open_study, report_study, require_finished, wrong_study
+    from utseg.study.resolve import StudyRequest, resolve
+    from utseg.study.run import run_study
+
     where = definition_text(arguments.study)[0]
-    with _wrong_file():
+    with wrong_study():
         definition = with_arguments(read_definition(arguments.study), arguments, where)
-    plan, checksums = _opened(definition, arguments, where)
-    for remark in plan.remarks:
-        logger.info("%s", remark)
-    home = home_of(arguments)
-    writes, reads = None if arguments.dry_run else home.results, [home.raw, home.preprocessed]
+    home, keep = home_of(arguments), not arguments.dry_run
+    plan, checksums = open_study(definition, where, home, arguments.dataset, keep=keep)
+    writes, reads = home.results if keep else None, [home.raw, home.preprocessed]
     gpu = arguments.device != "cpu"
     # runs on a cluster save and end when this command is interrupted
     with cluster_of(arguments, writes=writes, reads=reads, gpu=gpu, stop_work=stop_children) as executor:
-        from utseg.study.resolve import StudyRequest, resolve
-        from utseg.study.run import run_study
-
         request = StudyRequest(
             output=(arguments.output or Path()).absolute(),
             home=home,
@@ -97,11 +92,15 @@ def _study(arguments: argparse.Namespace) -> None:
             device=arguments.device,
             threads=executor.cores_each if executor else None,
         )
-        resolved = resolve(plan, request, checksums, executor, keep=not arguments.dry_run)
+        resolved = resolve(plan, request, checksums, executor, keep=keep)
         if arguments.dry_run:
             _dry_run(resolved, request)
-        else:
-            _finish(run_study(resolved, request, executor), request.output)
+            return
+        record = run_study(resolved, request, executor)
+    _show_means(record, request.output)
+    if written := report_study(record, request.output):
+        sys.stdout.write(f"report: {written}\ntables: {request.output}\n")
+    require_finished(record)
 
 
 def with_arguments(definition: "Definition", arguments: argparse.Namespace, where: str) -> "Definition":
@@ -134,43 +133,6 @@ def with_arguments(definition: "Definition", arguments: argparse.Namespace, wher
     return with_values(definition, values, where) if values else definition
 
 
-def _opened(
-    definition: "Definition", arguments: argparse.Namespace, where: str
-) -> "tuple[StudyPlan, Checksums]":
-    from utseg.rawdata import open_dataset
-    from utseg.study.checksums import Checksums
-    from utseg.study.data import DATA_FOLDER, expand_by_scans
-    from utseg.study.definition import with_values
-    from utseg.study.expand import dataset_names
-
-    home = home_of(arguments)
-    default = arguments.dataset
-    if definition.train.dataset is None:
-        default, _ = home.raw_dataset(default)
-    datasets = {}
-    for name in dataset_names(definition, default):
-        _, folder = home.raw_dataset(name)
-        datasets[name] = open_dataset(folder, name)
-        for warning in datasets[name].warnings:
-            logger.warning("%s", warning)
-    trained = next(iter(datasets))
-    definition = with_values(definition, {"train.dataset": trained}, where)
-    checksums = Checksums(home.preprocessed / DATA_FOLDER, keep=not arguments.dry_run)
-    with _wrong_file():
-        return expand_by_scans(definition, datasets, trained, where, checksums), checksums
-
-
-@contextmanager
-def _wrong_file() -> Iterator[None]:
-    """A study that cannot be is wrong usage, whether its file says so or the command line."""
-    try:
-        yield
-    except CaseErrors:
-        raise  # scans that cannot be read
-    except InputError as error:
-        raise UsageError(str(error)) from None
-
-
 def _dry_run(study: "ResolvedStudy", request: "StudyRequest") -> None:
     from utseg.evaluate.tables import duration_text
     from utseg.study.estimate import estimate, total_seconds
@@ -201,30 +163,12 @@ def _dry_run(study: "ResolvedStudy", request: "StudyRequest") -> None:
     )
 
 
-def _finish(record: "StudyRecord", output: Path) -> None:
-    """Shows mean Dice, writes the report, and raises an error for each run that failed or was stopped."""
-    from utseg.report import write_study_report
+def _show_means(record: "StudyRecord", output: Path) -> None:
+    """Mean Dice of what was trained on × tested on, where a run has finished."""
     from utseg.report.study.matrix import means_table
     from utseg.study.findings.data import read_study_data
     from utseg.study.findings.matrix import mean_dice_matrix
-    from utseg.study.images import measure_study
 
-    states = [run.state for run in record.runs]
-    if "finished" in states:
-        if logger.isEnabledFor(logging.INFO):
-            table = means_table(mean_dice_matrix(read_study_data(output)))
-            show_table(table.title, table.columns, table.rows, range(2, len(table.columns)))
-        try:
-            measure_study(output)
-        except UtsegError as error:
-            for line in error.lines():
-                logger.warning("%s; the report lacks what images are like", line)
-        write_study_report(output, output / REPORT_FILE)
-        sys.stdout.write(f"report: {output / REPORT_FILE}\ntables: {output}\n")
-    failed = {run.id: run for run in reversed(record.runs) if run.state == "failed"}
-    if failed:
-        raise CaseErrors(
-            f"{run.run}: {run.error} (the same command tries it again)" for run in reversed(failed.values())
-        )
-    if "waiting" in states:
-        raise Interrupted(f"{states.count('waiting')} runs were stopped; run the same command again to go on")
+    if logger.isEnabledFor(logging.INFO) and any(run.state == "finished" for run in record.runs):
+        table = means_table(mean_dice_matrix(read_study_data(output)))
+        show_table(table.title, table.columns, table.rows, range(2, len(table.columns)))

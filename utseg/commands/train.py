@@ -1,18 +1,13 @@
 """`utseg_train`: trains a network on a fold, on everything, or on a selection of cases."""
 
 import argparse
-import logging
 from collections.abc import Sequence
-from dataclasses import replace
 
-from utseg.commands.cli import home_of, run, values_for
-from utseg.commands.options import Parser, check_configuration
+from utseg.commands.cli import run, values_for
+from utseg.commands.options import Parser
 from utseg.errors import UsageError
-from utseg.home import choose_plan_folder, selection_folder_name
 from utseg.training.request import TrainRequest
 
-logger = logging.getLogger("utseg")
-ALL_FOLDS = "all-folds"
 # What --validate takes from the run: the option of each field of the request.
 OF_TRAINING = {
     "epochs": "--epochs",
@@ -71,45 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(parser, _train, argv)
 
 
-def _train(arguments: argparse.Namespace) -> int:
-    from utseg.preprocess.splits import read_splits
-    from utseg.trainer import find_trainer
-    from utseg.training.record import RUN_FILE, is_finished
+def _train(arguments: argparse.Namespace) -> None:
+    from utseg.settings import parse_settings
+    from utseg.steps.training import train
 
     given = [flag for name, flag in OF_TRAINING.items() if getattr(arguments, name)]
     if arguments.validate and given:
         raise UsageError(
             f"--validate trains nothing, and takes the run as it is: leave out {', '.join(given)}"
         )
-    check_configuration(arguments.configuration, " (as in utseg_train 2d fold0)")
-    trainer = find_trainer(arguments.model)
-    request = _request(arguments)
-    if arguments.selection != ALL_FOLDS:
-        trainer(request)
-        return 0
-    for index in range(len(read_splits(request.preprocessed))):
-        name = f"fold{index}"
-        output = request.output.with_name(name)
-        if is_finished(output) and not (request.overwrite or request.validate or request.save_probabilities):
-            logger.info("%s: has finished, left as it is", output)
-            continue
-        resume = (output / RUN_FILE).is_file() and not request.overwrite
-        trainer(replace(request, selection=name, output=output, resume=resume))
-    return 0
-
-
-def _request(arguments: argparse.Namespace) -> TrainRequest:
-    from utseg.settings import parse_settings
-
-    home = home_of(arguments)
-    dataset, preprocessed = home.preprocessed_dataset(arguments.dataset)
-    plan_folder = choose_plan_folder(preprocessed, arguments.planner, arguments.configuration)
-    folder = home.results / dataset / plan_folder.name / arguments.model
-    given = values_for(TrainRequest, arguments) | {
-        "raw": home.raw / dataset,
-        "preprocessed": preprocessed,
-        "plan_folder": plan_folder,
-        "output": folder / selection_folder_name(arguments.selection),
-        "settings": parse_settings(arguments.settings),
-    }
-    return TrainRequest(**given)
+    options = values_for(TrainRequest, arguments) | {"settings": parse_settings(arguments.settings)}
+    where = {"dataset": arguments.dataset, "home": arguments.home, "planner": arguments.planner}
+    train(arguments.configuration, options.pop("selection"), **where, **options)

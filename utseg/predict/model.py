@@ -1,4 +1,4 @@
-"""Which trained models predict, and loading one: `run.json` says which network, `model.safetensors` fills it.
+"""Which trained models predict, and loading one: `run.json` says which network, `model.safetensors` or the best checkpoint fills it.
 
 A network is looked up by its registered name; nothing else of a run's folder is executed or imported. torch is imported when a model
 is loaded, not before.
@@ -18,7 +18,7 @@ from utseg.label_map import LabelValue
 from utseg.labels import match_labels, same_numbering
 from utseg.planning.task import planned_task
 from utseg.settings import with_settings
-from utseg.training.record import RUN_FILE, WEIGHTS_FILE, RunRecord, read_run, read_weights
+from utseg.training.record import RUN_FILE, WEIGHTS_FILE, Checkpoint, RunRecord, read_run, read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -29,12 +29,16 @@ logger = logging.getLogger("utseg")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network in evaluation mode on its device, the record of its training, its folder, and the SHA-256 of its weights' file."""
+    """A network in evaluation mode on its device, the record of its training, its folder, and the SHA-256 of its weights' file.
+
+    `checkpoint`: which of the run's weights these are.
+    """
 
     network: "nn.Module"
     record: RunRecord
     folder: Path
     sha256: str
+    checkpoint: Checkpoint = "final"
 
     @property
     def name(self) -> str:
@@ -42,10 +46,10 @@ class LoadedModel:
         return "/".join(self.folder.absolute().parts[-4:])
 
 
-def load_model(folder: Path, device: "torch.device") -> LoadedModel:
+def load_model(folder: Path, device: "torch.device", checkpoint: Checkpoint = "final") -> LoadedModel:
     """Loads the model of a run's folder. Raises ArtefactError where a file is missing, damaged, or does not fit the network."""
     record = read_run(folder)
-    weights = read_weights(folder)
+    weights, file = _read_weights(folder, checkpoint)
     try:
         network = planned_task(record.plan).build()
     except (SettingError, UsageError) as error:
@@ -53,11 +57,25 @@ def load_model(folder: Path, device: "torch.device") -> LoadedModel:
     if problems := weights_problems(weights, network.state_dict()):
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ArtefactError(
-            f"{folder / WEIGHTS_FILE}: the weights are not those of the network in {RUN_FILE}: {problems[0]}{more}; train again"
+            f"{file}: the weights are not those of the network in {RUN_FILE}: {problems[0]}{more}; train again"
         )
     network.load_state_dict(weights)
     network.eval().requires_grad_(False).to(device)
-    return LoadedModel(network, record, folder, sha256(folder / WEIGHTS_FILE))
+    return LoadedModel(network, record, folder, sha256(file), checkpoint)
+
+
+def _read_weights(folder: Path, checkpoint: Checkpoint) -> "tuple[Mapping[str, Tensor], Path]":
+    """The weights, and the file that they are in."""
+    if checkpoint == "final":
+        return read_weights(folder), folder / WEIGHTS_FILE
+    from utseg.training.checkpoint import BEST, load
+
+    file = folder / BEST
+    if not file.is_file():
+        raise ArtefactError(
+            f"{file}: not found, the run has final weights at most; leave out --checkpoint {checkpoint}"
+        )
+    return load(file)["network"], file
 
 
 def weights_problems(given: "Mapping[str, Tensor]", wanted: "Mapping[str, Tensor]") -> list[str]:
@@ -143,7 +161,7 @@ def choose_runs(
         raise UsageError(
             f"{plan_folder}: several models are trained: {', '.join(names)}; choose one or more with -m"
         )
-    return [run for name in names for run in _choose_folds(plan_folder, name, folds)]
+    return [run for name in names for run in choose_folds(plan_folder / check_name(name, "model"), folds)]
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -174,8 +192,9 @@ def _choose_plan(dataset: Path, planner: str | None) -> Path:
     return there[0]
 
 
-def _choose_folds(plan_folder: Path, model: str, folds: Sequence[str]) -> list[Path]:
-    folder = plan_folder / check_name(model, "model")
+def choose_folds(folder: Path, folds: Sequence[str] = ()) -> list[Path]:
+    """The runs that predict of a model's folder, wherever that is. Arguments and errors as of `choose_runs`."""
+    model, plan_folder = folder.name, folder.parent
     there = {run.name: run for run in _trained(folder)}
     unfinished = [run for run in _folders(folder) if (run / RUN_FILE).is_file() and run.name not in there]
     begun = f" (begun, not finished: {', '.join(run.name for run in unfinished)})" if unfinished else ""

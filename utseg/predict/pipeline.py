@@ -64,6 +64,7 @@ def predict_cases(
     save_entropy: bool = False,
     quality: QualitySettings | None = None,
     part: Part | None = None,
+    model_paths: Sequence[Path] = (),
 ) -> list[Path]:
     """Predicts each case with the mean of the models' probabilities; returns the masks' paths, in the order of the cases.
 
@@ -77,14 +78,13 @@ def predict_cases(
     postprocessing: done to each mask before it is written, not to probabilities. quality: the limits by which masks are judged.
     resume: masks are kept where input, models, views and mask are those of `prediction.json`; else they are replaced, each at once.
     part: only its cases are predicted; others may predict theirs into the same folder meanwhile (see `parts.py`).
+    model_paths: what the models were named by, for the record.
 
     Raises CaseErrors with a line for each unusable case after the others are written, InputError where models do not go together or
     the folder is not writable, UtsegError where another run holds the folder or a mask cannot be written, Interrupted on Ctrl-C and
     SIGTERM (as the commands set it), with what is done on record.
     """
-    numbered = in_one_numbering(models)
-    if step_size is not None:
-        numbered = [with_windows_everywhere(model, step_size) for model in numbered]
+    numbered = ready(models, step_size)
     outputs = Outputs(
         output,
         save_probabilities,
@@ -96,14 +96,22 @@ def predict_cases(
     check_labels(outputs.postprocessing, models[0].record.plan.preprocessing.labels)
     trained = {model.name: frozenset(model.record.training_scans) for model in models}
     record = _new_record(models, numbered, tta, outputs.postprocessing, precision)
+    record = record.model_copy(update={"model_paths": tuple(map(str, model_paths))})
     run = PredictionRun(outputs, record, cases, part, trained)
     for folder in [folder for folder, wanted in run.folders.items() if wanted]:
         require_writable(folder)
-    # In the order of their checksums: sums of probabilities are then the same, bit for bit, in whatever order models are named.
-    groups = _group_by_preprocessing(sorted(numbered, key=lambda model: model.sha256), tta)
+    groups = group_by_preprocessing(numbered, tta)
     with folder_of_masks(output, part, list(run.folders), run.join):
         _predict(run, groups, run.start(resume), workers)
     return run.masks()
+
+
+def ready(models: Sequence[LoadedModel], step_size: float | None) -> list[LoadedModel]:
+    """The models with outputs in one numbering, by windows with that step where one is given. Raises InputError, SettingError."""
+    numbered = in_one_numbering(models)
+    return (
+        numbered if step_size is None else [with_windows_everywhere(model, step_size) for model in numbered]
+    )
 
 
 def _predict(
@@ -154,7 +162,13 @@ def _work(
 
     restored = run_each(
         restore,
-        _predictions(run, groups, preprocessed()),
+        predictions(
+            groups,
+            preprocessed(),
+            run.provenance.test_time_augmentation,
+            run.provenance.precisions[0],
+            run.outputs,
+        ),
         executor,
         name=lambda item: item.source.volume.name,
         costly_items=True,
@@ -178,18 +192,24 @@ def _work(
             raise drawn.error
 
 
-def _predictions(
-    run: PredictionRun, groups: Sequence[Sequence[LoadedModel]], sources: Iterator[Preprocessed]
+def predictions(
+    groups: Sequence[Sequence[LoadedModel]],
+    sources: Iterator[Preprocessed],
+    tta: TestTimeAugmentation,
+    precision: Precision,
+    outputs: Outputs,
 ) -> Iterator[Predicted]:
-    """What the models of all preprocessings say of each volume, one volume after the other."""
-    record = run.provenance
+    """What the models of all preprocessings say of each volume, one volume after the other; a volume is taken when its turn comes.
+
+    groups: as `group_by_preprocessing` makes them.
+    """
     turns: list[deque[Array]] = [deque() for _ in groups]
     members = tuple(len(group) for group in groups)
     # Each group is timed for itself, since its windows and networks are its own.
-    threads = [Threads("prediction", adapts=_device(group).type == "cpu") for group in groups]
+    threads = [Threads("prediction", adapts=device_of(group).type == "cpu") for group in groups]
     with ExitStack() as stack:
         results = [
-            stack.enter_context(closing(_group_probabilities(group, _taken(turn), record, own)))
+            stack.enter_context(closing(_group_probabilities(group, _taken(turn), tta, precision, own)))
             for group, turn, own in zip(groups, turns, threads, strict=True)
         ]
         for source in sources:
@@ -203,7 +223,7 @@ def _predictions(
                 tuple(each.probabilities_KZYX for each in found),
                 members,
                 tuple(each.agreement for each in found),
-                run.outputs,
+                outputs,
                 tuple(number for each in found for number in each.threads),
             )
 
@@ -215,14 +235,18 @@ def _taken(turn: deque[Array]) -> Iterator[Array]:
 
 
 def _group_probabilities(
-    group: Sequence[LoadedModel], images: Iterator[Array], record: PredictionRecord, threads: Threads
+    group: Sequence[LoadedModel],
+    images: Iterator[Array],
+    tta: TestTimeAugmentation,
+    precision: Precision,
+    threads: Threads,
 ) -> "Generator[PredictedVolume, None, None]":
     """The probabilities of each image by the models of one preprocessing."""
     from utseg.inference.windows import default_batch_size, predict_volumes
     from utseg.predict.accelerate import folded
 
     plan = group[0].record.plan
-    device = _device(group)
+    device = device_of(group)
     with threads:
         yield from predict_volumes(
             [folded(model.network) for model in group],
@@ -233,25 +257,27 @@ def _group_probabilities(
             device=device,
             step_size=plan.step_size,
             focus=plan.focus,
-            precision=record.precisions[0],
-            views=record.test_time_augmentation.within(plan.augmentation).views(
-                plan.preprocessing.spacing_yx_mm
-            ),
+            precision=precision,
+            views=tta.within(plan.augmentation).views(plan.preprocessing.spacing_yx_mm),
             threads=threads,
             regions=has_regions(plan.preprocessing.labels),
         )
 
 
-def _device(models: Sequence[LoadedModel]) -> "torch.device":
+def device_of(models: Sequence[LoadedModel]) -> "torch.device":
+    """Where the models' networks are."""
     return next(models[0].network.parameters()).device
 
 
-def _group_by_preprocessing(
+def group_by_preprocessing(
     models: Sequence[LoadedModel], tta: TestTimeAugmentation
 ) -> list[list[LoadedModel]]:
-    """Models whose volumes are resampled, normalised, shown, windowed and viewed in the same way, together."""
+    """Models whose volumes are resampled, normalised, shown, windowed and viewed in the same way, together.
+
+    In the order of their checksums: sums of probabilities are then the same, bit for bit, in whatever order models are named.
+    """
     groups: dict[str, list[LoadedModel]] = {}
-    for model in models:
+    for model in sorted(models, key=lambda model: model.sha256):
         plan = model.record.plan
         views = tta.within(plan.augmentation).model_dump(mode="json")
         slices = plan.configuration, plan.neighbour_distance_mm
@@ -268,13 +294,14 @@ def _new_record(
     postprocessing: Postprocessing,
     precision: Precision | None,
 ) -> PredictionRecord:
-    plan, device = models[0].record.plan, _device(models)
+    plan, device = models[0].record.plan, device_of(models)
     used = tuple(
         ModelUse(
             name=model.name,
             network=model.record.plan.network_name,
             weights_sha256=model.sha256,
             plan_sha256=sha256_json(model.record.plan.model_dump(mode="json")),
+            checkpoint=model.checkpoint,
             focus=windowed.record.plan.focus,
             step_size=windowed.record.plan.step_size,
             precision=precision or best_precision(device),

@@ -20,6 +20,7 @@ from utseg.planning.plan import StepSize
 from utseg.postprocess import Postprocessing
 from utseg.quality import QUALITY_FILE, CaseQuality, write_table
 from utseg.settings import Settings, read_model
+from utseg.training.record import Checkpoint
 
 logger = logging.getLogger("utseg")
 PREDICTION_FILE = "prediction.json"
@@ -29,6 +30,7 @@ ENTROPY_FOLDER = "entropy"
 class ModelUse(Settings):
     """One member: DATASET/PLAN_2d/MODEL/FOLD, its network, SHA-256 of its weights' file and of its plan, and how it was used.
 
+    `checkpoint`: which weights of the run these are.
     `focus`, `step_size`: where its windows were, as in a `Plan`. `precision`: what it computed in.
     `share`: its part of the mean, where saved probabilities were joined; None where all members counted the same in one prediction.
     """
@@ -37,6 +39,7 @@ class ModelUse(Settings):
     network: str
     weights_sha256: str
     plan_sha256: str
+    checkpoint: Checkpoint = "final"
     focus: bool = False
     step_size: StepSize = 0.5
     precision: Precision = "float32"
@@ -66,11 +69,13 @@ class PredictionRecord(Settings):
     """The content of `prediction.json`. `labels` maps names to the values in the masks; `cases` is keyed by case id.
 
     `test_time_augmentation`: the views of all models together; each has of them what its plan trained with. `postprocessing` was done to
-    the masks, not to saved probabilities. `failed`: of the record of a part, the cases that could not be predicted.
+    the masks, not to saved probabilities. `model_paths`: the folders or archives that the models were named by; empty where they were
+    chosen among a dataset's results. `failed`: of the record of a part, the cases that could not be predicted.
     """
 
     format: Literal["utseg-prediction-1"] = "utseg-prediction-1"
     models: tuple[ModelUse, ...]
+    model_paths: tuple[str, ...] = ()
     labels: dict[str, LabelValue]
     channel_names: tuple[str, ...]
     test_time_augmentation: TestTimeAugmentation

@@ -25,7 +25,7 @@ from utseg.postprocess import Postprocessing, postprocess
 from utseg.predict.record import ENTROPY_FOLDER, input_checksums
 from utseg.preprocess.case import CaseProperties, preprocess_case, restore_labels, restore_probabilities
 from utseg.quality import CaseQuality, QualitySettings, assess
-from utseg.rawdata.gate import read_case
+from utseg.rawdata.gate import LoadedCase, read_case
 from utseg.rawdata.geometry import Geometry
 from utseg.rawdata.names import mask_name
 from utseg.rawdata.voxels import voxels_sha256
@@ -95,6 +95,20 @@ class Predicted:
 
 
 @dataclass(frozen=True)
+class Segmented:
+    """A predicted volume on its native grid: its mask in values of labels and in classes, and whether postprocessing changed it.
+
+    `native_KZYX`: the probabilities, None where nothing asked for them there. `agreement`: of all members.
+    """
+
+    mask_ZYX: NDArray[np.uint8]
+    classes_ZYX: NDArray[np.uint8]
+    changed: bool
+    native_KZYX: Array | None
+    agreement: Agreement
+
+
+@dataclass(frozen=True)
 class Restored:
     """A volume on its native grid. `files`: SHA-256 of what was written for it, by name; a frame's mask and entropy are not written yet."""
 
@@ -107,9 +121,15 @@ class Restored:
 
 
 def prepare(volume: Volume) -> Preprocessed:
-    """Reads a volume through the gate and makes each of its preprocessings, equal ones once. Raises what the gate raises."""
+    """Reads a volume through the gate and makes each of its preprocessings. Raises what the gate raises."""
     case = replace(volume.case, label=None, frame=volume.frame)
     loaded = read_case(case, volume.preprocessings[0].labels)
+    inputs = input_checksums(case) if volume.frames == 1 or volume.frame == 0 else {}
+    return replace(preprocess(volume, loaded), inputs=inputs, scans=voxels_sha256(loaded.image_CZYX))
+
+
+def preprocess(volume: Volume, loaded: LoadedCase) -> Preprocessed:
+    """Makes each preprocessing of a volume that was read, equal ones once. Checksums are left empty. Raises as `preprocess_case`."""
     wanted = volume.preprocessings
     made = {at: preprocess_case(loaded, each) for at, each in enumerate(wanted) if wanted.index(each) == at}
     done = [made[wanted.index(each)] for each in wanted]
@@ -118,21 +138,19 @@ def prepare(volume: Volume) -> Preprocessed:
         tuple(each.image_CZYX for each in done),
         tuple(each.properties for each in done),
         loaded.geometry,
-        input_checksums(case) if volume.frames == 1 or volume.frame == 0 else {},
+        {},
         loaded.warnings,
-        voxels_sha256(loaded.image_CZYX),
+        (),
     )
 
 
-def restore(predicted: Predicted) -> Restored:
-    """Brings the probabilities onto the native grid, takes the likeliest class, or what regions paint, judges it, writes what is asked for.
+def segment(predicted: Predicted) -> Segmented:
+    """Brings the probabilities onto the native grid, takes the likeliest class, or what regions paint, and postprocesses.
 
-    Masks have the values of the plan's labels. Models of several plans are averaged there, on the grid that they share. The mask and the
-    entropy of a single volume are written here; those of a cine's frames are handed back to become one file.
+    Masks have the values of the plan's labels. Models of several plans are averaged there, on the grid that they share.
     """
     source = predicted.source
-    volume = source.volume
-    labels = volume.preprocessings[0].labels
+    labels = source.volume.preprocessings[0].labels
     native_KZYX: Array | None = None
     agreement = predicted.agreements[0]
     if predicted.outputs.probabilities or predicted.outputs.entropy or len(predicted.probabilities) > 1:
@@ -146,19 +164,28 @@ def restore(predicted: Predicted) -> Restored:
             agreement = _agreement_of_several(predicted, natives_KZYX)
     else:
         likeliest_ZYX = restore_labels(predicted.probabilities[0], source.properties[0], labels)
-    numbers = class_numbers(labels)
-    classes_ZYX = postprocess(likeliest_ZYX, predicted.outputs.postprocessing, numbers)
+    classes_ZYX = postprocess(likeliest_ZYX, predicted.outputs.postprocessing, class_numbers(labels))
     changed = not np.array_equal(classes_ZYX, likeliest_ZYX)
+    return Segmented(to_values(classes_ZYX, labels), classes_ZYX, changed, native_KZYX, agreement)
+
+
+def restore(predicted: Predicted) -> Restored:
+    """Segments a volume, judges the mask, writes what is asked for.
+
+    The mask and the entropy of a single volume are written here; those of a cine's frames are handed back to become one file.
+    """
+    source, found = predicted.source, segment(predicted)
+    labels = source.volume.preprocessings[0].labels
+    mask_ZYX, native_KZYX, agreement = found.mask_ZYX, found.native_KZYX, found.agreement
     quality = assess(
-        classes_ZYX,
+        found.classes_ZYX,
         source.geometry.spacing_zyx_mm,
-        numbers,
-        _expected_dice(predicted, native_KZYX, classes_ZYX, changed=changed),
+        class_numbers(labels),
+        _expected_dice(predicted, native_KZYX, found.classes_ZYX, changed=found.changed),
         agreement.dice(),
         agreement.members,
         predicted.outputs.quality,
     )
-    mask_ZYX = to_values(classes_ZYX, labels)
     entropy_ZYX: NDArray[np.uint8] | None = None
     if predicted.outputs.entropy and native_KZYX is not None:
         entropy_ZYX = np.rint(entropy(native_KZYX, regions=has_regions(labels)) * ENTROPY_STEPS).astype(

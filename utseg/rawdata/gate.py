@@ -62,7 +62,7 @@ def read_image(path: Path, frame: int | None = None) -> tuple[NDArray[np.float32
     `frame` is needed where the file is 4-D. Only `read_case` gives warnings.
     """
     volume = _read_channels(path, frame)
-    image = _image_values(path, volume.values)
+    image = checked_values(path, volume.values, colours=_is_picture(path))
     return image[_same_everywhere(image).index(False)], volume.geometry
 
 
@@ -92,7 +92,9 @@ def read_case(case: Case, labels: Labels) -> LoadedCase:
             warnings += volume.warnings
             if case.channels is None and len(volume.values) > 1:
                 raise InputError(f"{path}: {len(volume.values)} channels; {pictures.ONE_CHANNEL}")
-            channels.append((path, _image_values(path, volume.values), volume.geometry))
+            channels.append(
+                (path, checked_values(path, volume.values, colours=_is_picture(path)), volume.geometry)
+            )
             warnings += _label_like(path, channels[-1][1])
         except InputError as error:
             problems.append(str(error))
@@ -153,21 +155,28 @@ def _read_label(path: Path, frame: int | None) -> ImageFrame:
     return itk.read_volume(path, frame) if path.name.endswith(ITK_ENDINGS) else nifti.read_volume(path, frame)
 
 
-def _image_values(path: Path, values: NDArray[Any]) -> NDArray[np.float32]:
-    """(C, Z, Y, X) as float32. Of a picture in colours one may be the same everywhere."""
+def checked_values(shown: object, values_CZYX: NDArray[Any], *, colours: bool = False) -> NDArray[np.float32]:
+    """An image's values, (C, Z, Y, X), as float32. `shown`: what messages call it.
+
+    Raises InputError where they are not finite, or a channel has one value only; of `colours` one channel may.
+    """
     with np.errstate(over="ignore"):
-        image = np.ascontiguousarray(values, dtype=np.float32)
+        image = np.ascontiguousarray(values_CZYX, dtype=np.float32)
     low, high = image.min(), image.max()  # NaN if any voxel is
     if not (np.isfinite(low) and np.isfinite(high)):
         nan, infinite = int(np.isnan(image).sum()), int(np.isinf(image).sum())
         raise InputError(
-            f"{path}: {nan:,} NaN and {infinite:,} infinite of {image.size:,} voxels; expected finite numbers: export the image again"
+            f"{shown}: {nan:,} NaN and {infinite:,} infinite of {image.size:,} voxels; expected finite numbers: export the image again"
         )
     flat = _same_everywhere(image)
-    if all(flat) if path.name.endswith(PICTURE_ENDINGS) else any(flat):
+    if all(flat) if colours else any(flat):
         value = _number(image[flat.index(True)].min())
-        raise InputError(f"{path}: all voxels have the same value ({value}); the image shows nothing")
+        raise InputError(f"{shown}: all voxels have the same value ({value}); the image shows nothing")
     return image
+
+
+def _is_picture(path: Path) -> bool:
+    return path.name.endswith(PICTURE_ENDINGS)
 
 
 def _same_everywhere(image_CZYX: NDArray[np.float32]) -> list[bool]:

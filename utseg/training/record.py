@@ -22,6 +22,8 @@ RUN_FILE = "run.json"
 WEIGHTS_FILE = "model.safetensors"
 VALIDATION_FOLDER = "validation"
 SUMMARY_FILE = "summary.json"
+Checkpoint = Literal["final", "best"]
+"""Weights of a run: of the end of its schedule, or those that its validation liked best, which its held-back subjects so chose."""
 SCORES_SUFFIX = ".scores"  # of the TensorBoard event file with the final scores
 
 

@@ -1,0 +1,119 @@
+"""Which trained models predict: those at a path, those that are named, what `best.json` says, or the only ones there.
+
+Nothing is loaded here; an archive is unpacked into a temporary folder for as long as its models are needed.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from utseg.archive import unpacked
+from utseg.errors import InputError, UsageError, listing
+from utseg.files import require_no_broken_link
+from utseg.home import Home, selection_folder_name
+from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation
+from utseg.postprocess import Postprocessing, in_words
+from utseg.predict.model import choose_folds, choose_runs
+from utseg.selection.record import BEST_FILE, best_augmentation, best_runs, read_best
+from utseg.training.record import RUN_FILE, Checkpoint
+
+logger = logging.getLogger("utseg")
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """What is said of the models that predict. `paths`: run folders, folders with folds, archives; else they are a dataset's results.
+
+    `planner`, `models`: as of `choose_runs`; `folds` too, also of what is at a path.
+    """
+
+    paths: tuple[Path, ...] = ()
+    home: Path | None = None
+    dataset: str | None = None
+    planner: str | None = None
+    models: tuple[str, ...] = ()
+    folds: tuple[str, ...] = ()
+    checkpoint: Checkpoint = "final"
+
+
+@dataclass(frozen=True)
+class ChosenModels:
+    """The folders of the runs that predict, what is done to their masks, and the views that they are shown."""
+
+    runs: tuple[Path, ...]
+    postprocessing: Postprocessing = field(default_factory=Postprocessing)
+    tta: TestTimeAugmentation = AS_MIRRORED_IN_TRAINING
+
+
+@contextmanager
+def chosen_models(choice: ModelChoice) -> Iterator[ChosenModels]:
+    """The models of the choice; what was unpacked for them goes in the end.
+
+    Raises UsageError where the choice contradicts itself or is not clear, InputError or ArtefactError where something is not there or
+    not sound.
+    """
+    if not choice.paths:
+        yield _of_dataset(choice)
+        return
+    given = {"-d": choice.dataset, "-m": choice.models, "-pl": choice.planner}
+    if flags := [flag for flag, value in given.items() if value]:
+        raise UsageError(
+            f"{', '.join(map(str, choice.paths))}: the models there are the choice; leave out {', '.join(flags)}"
+        )
+    with ExitStack() as stack:
+        runs = [run for path in choice.paths for run in _at(path, choice, stack)]
+        yield ChosenModels(tuple(dict.fromkeys(runs)))
+
+
+def _at(path: Path, choice: ModelChoice, stack: ExitStack) -> list[Path]:
+    """The runs of a run's folder, a folder with folds, or an archive."""
+    require_no_broken_link(path)
+    if (path / RUN_FILE).is_file():
+        if choice.folds:
+            raise UsageError(f"{path}: is one run; leave out -f, or name the folder that its folds are in")
+        return [path]
+    if path.is_dir():
+        if any(path.glob(f"*/{RUN_FILE}")):
+            return choose_folds(path.resolve(), choice.folds)
+        raise InputError(
+            f"{path}: no trained model is there; expected a run's folder (with {RUN_FILE}), a folder with its folds, or an archive of "
+            "utseg_export_model"
+        )
+    if choice.checkpoint != "final":
+        raise UsageError(
+            f"{path}: an archive has final weights only; leave out --checkpoint {choice.checkpoint}"
+        )
+    runs = stack.enter_context(unpacked(path))
+    wanted = [selection_folder_name(fold) for fold in choice.folds] or [run.name for run in runs]
+    there = list(dict.fromkeys(run.name for run in runs))
+    if missing := [name for name in wanted if name not in there]:
+        raise InputError(
+            f"{path}: no model in it is trained on {listing(missing)}; there are: {', '.join(there)}"
+        )
+    return [run for run in runs if run.name in wanted]
+
+
+def _of_dataset(choice: ModelChoice) -> ChosenModels:
+    """As named, else as best.json says, else the only ones there."""
+    _, dataset = Home.locate(choice.home).trained_dataset(choice.dataset)
+    best_file = dataset / BEST_FILE
+    given = {"-m": choice.models, "-f": choice.folds, "-pl": choice.planner}
+    named = [flag for flag, value in given.items() if value]
+    if best_file.is_file():
+        if not named:
+            best = read_best(dataset)
+            rules = ", ".join(map(in_words, best.postprocessing.rules)) or "none"
+            tta = best_augmentation(best)
+            views = "as training mirrored" if best.augmentation is None else tta.in_words()
+            said = "as %s says: %s; postprocessing: %s; test-time augmentation: %s"
+            logger.info(said, best_file, best.chosen, rules, views)
+            if choice.checkpoint != "final":
+                logger.warning(
+                    "%s: chosen by the final weights, not by the %s ones", best_file, choice.checkpoint
+                )
+            return ChosenModels(tuple(best_runs(best, dataset)), best.postprocessing, tta)
+        logger.info("%s is not followed: models are chosen by %s", best_file, ", ".join(named))
+    runs = choose_runs(dataset, planner=choice.planner, models=choice.models, folds=choice.folds)
+    return ChosenModels(tuple(runs))
