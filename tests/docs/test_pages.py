@@ -1,0 +1,60 @@
+"""What the documentation quotes is what the program has: messages, commands with their options, rooms of the tree."""
+
+import ast
+import importlib
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+COMMANDS = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+CALL = re.compile(r"\b(utseg_(?!data\b)\w+)((?: [^`|&#\n]*)?)")
+OPTION = re.compile(r"(?<!\S)--?[a-z][\w-]*")
+
+
+def messages() -> Iterator[str]:
+    """Every text of the source, `…` in the place of what is filled in."""
+    for package in ("utseg", "planners", "trainers"):
+        for file in (PROJECT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+                    yield "".join(map(str, parts))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield re.sub(r"%(?:\.\d)?[sdg]", "…", node.value)
+
+
+def test_every_message_that_is_explained_is_one_of_the_program():
+    explained = re.findall(r"^### `(.*)`$", (PROJECT / "docs" / "faq.md").read_text(encoding="utf-8"), re.M)
+    assert len(explained) >= 20
+    said = "\n".join(messages())
+    assert [text for text in explained if text.removesuffix(" …").removesuffix(", …") not in said] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_has_the_options_that_a_page_gives_it(page, capsys):
+    wrong = []
+    for name, words in CALL.findall(page.read_text(encoding="utf-8")):
+        if name not in COMMANDS:
+            wrong.append(name)
+            continue
+        known = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", help_of(name, capsys)))
+        wrong += [f"{name} {option}" for option in OPTION.findall(words) if option not in known]
+    assert wrong == []
+
+
+def help_of(name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    module, function = COMMANDS[name].split(":")
+    with pytest.raises(SystemExit):
+        getattr(importlib.import_module(module), function)(["--help"])
+    return capsys.readouterr().out
+
+
+def test_the_tree_in_the_readme_has_every_room():
+    readme = PAGES[0].read_text(encoding="utf-8")
+    rooms = [entry.parent.name for entry in (PROJECT / "utseg").glob("*/__init__.py")]
+    assert len(rooms) > 15 and [room for room in rooms if f" {room}/" not in readme] == []
