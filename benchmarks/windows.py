@@ -104,29 +104,36 @@ def main() -> None:
             found = evaluate_pair(theirs_ZYX, reference_ZYX, source.geometry.spacing_zyx_mm, labels)
             pair = [[found[name][key] for name in labels] for key in ("dice", "hd95_mm")]
             scores[way, precision].setdefault(case.subject, []).append(pair)
-        means = {way: np.nanmean([pair[0] for pair in of[case.subject]]) for way, of in scores.items()}
+        means = {way: mean_of_known([pair[0] for pair in of[case.subject]]) for way, of in scores.items()}
         print(case.case_id, *(f"{mean:.4f}" for mean in means.values()), flush=True)
     report(scores, seconds, slices, list(labels))
+
+
+def mean_of_known(values, axis: int | None = None):
+    """The mean of what is no NaN; NaN where all is."""
+    known = ~np.isnan(values)
+    count = known.sum(axis)
+    return np.where(known, values, 0).sum(axis) / np.where(count, count, np.nan)
 
 
 def report(scores, seconds, slices: int, names: list[str]) -> None:
     rng = np.random.default_rng(0)
     subjects = list(scores[next(iter(scores))])
     means = {
-        way: np.array([np.nanmean(of[s], axis=0) for s in subjects]) for way, of in scores.items()
+        way: np.array([mean_of_known(of[s], axis=0) for s in subjects]) for way, of in scores.items()
     }  # (S, 2, L)
-    first_S = np.nanmean(next(iter(means.values()))[:, 0], 1)
+    first_S = mean_of_known(next(iter(means.values()))[:, 0], 1)
     draws = rng.integers(0, len(subjects), (RESAMPLES, len(subjects)))
     print(f"{len(subjects)} subjects, {slices} slices; labels {', '.join(names)}")
     for (way, precision), mean_SKL in means.items():
-        dice_S = np.nanmean(mean_SKL[:, 0], 1)
+        dice_S = mean_of_known(mean_SKL[:, 0], 1)
         difference_S = dice_S - first_S
-        low, high = np.nanpercentile(np.nanmean(difference_S[draws], 1), (2.5, 97.5))
-        per_label = np.nanmean(mean_SKL, 0)
+        low, high = np.nanpercentile(mean_of_known(difference_S[draws], 1), (2.5, 97.5))
+        per_label = mean_of_known(mean_SKL, 0)
         print(
-            f"{way}, {precision}: Dice {np.nanmean(dice_S):.4f} ({np.nanmean(difference_S):+.4f}, {low:+.4f} … {high:+.4f}), "
+            f"{way}, {precision}: Dice {mean_of_known(dice_S):.4f} ({mean_of_known(difference_S):+.4f}, {low:+.4f} … {high:+.4f}), "
             f"of labels {np.round(per_label[0], 3)}, HD95 mm {np.round(per_label[1], 1)}, "
-            f"mean {np.nanmean(mean_SKL[:, 1]):.1f}; {seconds[way, precision] / slices:.3f} s a slice"
+            f"mean {mean_of_known(mean_SKL[:, 1]):.1f}; {seconds[way, precision] / slices:.3f} s a slice"
         )
 
 

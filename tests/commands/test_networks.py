@@ -3,13 +3,12 @@
 import csv
 import io
 import json
-import os
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
-from commandline import assert_refused, run_command, run_here
+from commandline import assert_refused, run_here
 from networks.small import SMALL
 from tiny_runs import make_home
 
@@ -26,19 +25,27 @@ def home(tmp_path_factory):
     return make_home(tmp_path_factory.mktemp("home"))
 
 
-@pytest.fixture(scope="module")
-def with_plugin():
-    path = [str(PLUGIN), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+@pytest.fixture
+def plugin_here(monkeypatch):
+    """Somebody's package with a network, installed for this process until `undo` is called."""
+
+    def undo():
+        monkeypatch.undo()
+        extensions._registered.cache_clear()
+
+    monkeypatch.syspath_prepend(str(PLUGIN))
+    extensions._registered.cache_clear()
+    yield undo
+    undo()
 
 
-def test_the_table_has_networks_of_others_too_with_size_and_what_they_are(with_plugin):
+def test_the_table_has_networks_of_others_too_with_size_and_what_they_are(plugin_here):
     known = {
         "UTNet": ("10,018,500", "17.5"),
         "UTNet_encoder": ("10,944,056", "20.4"),
         "ResUNet": ("15,449,256", "23.6"),
     }
-    result = run_command("utseg_networks", "-m", *known, "TinyNetwork", environment=with_plugin)
+    result = run_here("utseg_networks", "-m", *known, "TinyNetwork")
     assert result.returncode == 0, result.stderr
     lines = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
     for name, expected in known.items():
@@ -99,20 +106,6 @@ def test_every_network_trains_an_epoch_and_predicts(home, name, tmp_path):
     assert predicted.returncode == 0, predicted.stderr
     (mask,) = (tmp_path / "out").glob("*.nii.gz")
     assert nibabel.load(mask).shape == nibabel.load(image).shape
-
-
-@pytest.fixture
-def plugin_here(monkeypatch):
-    """Somebody's package with a network, installed for this process until `undo` is called."""
-
-    def undo():
-        monkeypatch.undo()
-        extensions._registered.cache_clear()
-
-    monkeypatch.syspath_prepend(str(PLUGIN))
-    extensions._registered.cache_clear()
-    yield undo
-    undo()
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ def planned(tmp_path_factory):
     home = tmp_path_factory.mktemp("planned")
     make_nnunet(home / "raw" / "Heart", subjects=6, size_zyx=(4, 48, 44))
     make_mnms(home / "raw" / "MnM", subjects=3)
-    return home, run_command(NAME, *WORDS, home=home)
+    return home, run_here(NAME, *WORDS, home=home)
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_wrong_usage_exits_2(home, words):
 def test_a_second_run_on_the_same_folder_is_refused(home):
     with (home / "preprocessed/Heart/.lock").open("r+") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        assert_refused(run_command(NAME, *WORDS, home=home), "another run")
+        assert_refused(run_here(NAME, *WORDS, home=home), "another run")
 
 
 def test_an_interrupt_exits_75_and_the_same_command_goes_on(home):
@@ -173,7 +173,7 @@ def test_an_interrupt_exits_75_and_the_same_command_goes_on(home):
     assert {
         name: data for name, data in tree(home).items() if not name.endswith("case.json")
     }.items() >= before.items()
-    assert run_command(NAME, *WORDS, home=home).returncode == 0
+    assert run_here(NAME, *WORDS, home=home).returncode == 0
     assert not temporary_files(home)
 
 

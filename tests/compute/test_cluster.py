@@ -132,6 +132,7 @@ def _touch_all(files):
 def test_a_cluster_that_is_gone_ends_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(cluster_module, "CONNECT_S", 1.0)
     with (
+        dask.config.set({"distributed.comm.timeouts.connect": "3s"}),  # of a worker that ends, and would tell
         in_threads(n_workers=1, threads_per_worker=1) as lost,
         dask_executor(lost.scheduler_address, writes=tmp_path) as executor,
     ):

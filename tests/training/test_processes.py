@@ -1,13 +1,9 @@
-"""Several processes as one: what they agree on, in two real ones; shares of a batch; and nothing of it in a process alone."""
-
-from pathlib import Path
+"""Several processes as one: shares of a batch, their devices, and nothing of it in a process alone. `test_train_torchrun` has real ones."""
 
 import pytest
 import torch
-import torchrun
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_runs import make_home
 
 from utseg.errors import InputError
 from utseg.training.processes import Processes, join_processes
@@ -47,12 +43,3 @@ def test_a_named_gpu_or_more_processes_than_gpus_are_refused(monkeypatch):
         with pytest.raises(InputError, match="which has 2 GPUs"):
             processes.device(torch.device(device))
     assert several(1, 2).device(torch.device("cpu")) == torch.device("cpu")
-
-
-@pytest.mark.slow
-def test_two_processes_agree_add_and_fail_together(tmp_path):
-    home = make_home(tmp_path / "home")
-    result = torchrun.run(Path(__file__).with_name("two_ranks.py"), home)
-    assert result.stdout.count("all checks passed") == 1, result.stderr
-    assert result.returncode == 0, result.stderr
-    assert "Traceback" not in result.stderr

@@ -1,5 +1,11 @@
-"""Run by torchrun in two processes: what they agree on, add, and fail with together. Each check prints its name in rank 0."""
+"""Run by torchrun in two processes: what they agree on, add, and fail with together, and commands that train.
 
+    two_ranks.py HOME COMMANDS
+
+COMMANDS is JSON, of a name the words of a `utseg_train`. What each said and its exit code are left in HOME/NAME.RANK.json.
+"""
+
+import json
 import logging
 import os
 import signal
@@ -8,10 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from commandline import run_here
 from tiny_runs import make_request
 
 from trainers.utnet import recipe
 from utseg.errors import CaseErrors, InputError, UsageError, UtsegError
+from utseg.files import write_json
 from utseg.networks.losses import LossSettings, training_loss
 from utseg.trainer import train_by_recipe
 from utseg.training import log, time_limit
@@ -101,7 +109,6 @@ def check_max_time_is_agreed_on(processes: Processes, home: Path) -> None:
         return 12.0 + 0 * original(step, batches, 0.01 * limit_s, clock)
 
     time_limit.measure_iterations = measured
-    log.draw_progress = lambda history: b""  # which takes as long as the run
     request = make_request(home, home / "timed", max_time_s=120.0)
     result = train_by_recipe(request, recipe("UTNet"))
     assert bool(result) == processes.is_first
@@ -109,6 +116,14 @@ def check_max_time_is_agreed_on(processes: Processes, home: Path) -> None:
     record = read_run(request.output)
     assert processes.gather(record.epochs)[0] == record.epochs and 4 <= record.epochs <= 30
     assert record.versions["processes"] == "2"
+
+
+def train(processes: Processes, home: Path, commands: dict[str, list[str]]) -> None:
+    for name, words in commands.items():
+        result = run_here("utseg_train", *words)
+        said = {"code": result.returncode, "out": result.stdout, "err": result.stderr}
+        write_json(home / f"{name}.{processes.rank}.json", said)
+        processes.gather(None)  # the native validation is rank 0's
 
 
 def check_a_lost_rank_is_noticed(processes: Processes) -> None:
@@ -122,11 +137,14 @@ def main() -> None:
     processes = join_processes()
     assert join_processes() is processes
     assert logging.getLogger("utseg").isEnabledFor(logging.WARNING) == processes.is_first
+    log.draw_progress = lambda history: b""  # which takes as long as a run
+    home = Path(sys.argv[1])
     check_values(processes)
     check_errors(processes)
     check_a_signal_to_one_stops_all(processes)
     check_losses_and_gradients_are_those_of_the_whole_batch(processes)
-    check_max_time_is_agreed_on(processes, Path(sys.argv[1]))
+    train(processes, home, json.loads(sys.argv[2]))
+    check_max_time_is_agreed_on(processes, home)
     check_a_lost_rank_is_noticed(processes)
     sys.stdout.write("all checks passed\n")
 
