@@ -68,11 +68,11 @@ def test_a_key_that_has_no_effect_is_a_warning(heart, plan):
         ({"region_class_order": [1]}, "region_class_order: unknown key; did you mean 'regions_class_order'?"),
         (
             {"labels": {"background": 0, "heart": [1, 2]}},
-            "regions_class_order: expected a list with the value that each region paints, in the order of heart; found null",
+            "regions_class_order: expected a list of numbers, what each region paints, in the order of heart; found null",
         ),
         (
             {"labels": {**LABELS, "ignore": 3, "RV": 4}},
-            "labels.ignore: expected the highest of the values, 4, found 3",
+            "labels.ignore: expected a value of its own, higher than that of any label, above 4, found 3",
         ),
         ({"overwrite_image_reader_writer": "Tiff3DIO"}, "overwrite_image_reader_writer: 'Tiff3DIO' is not"),
         (

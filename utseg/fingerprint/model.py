@@ -85,7 +85,8 @@ class CaseFingerprint(Settings):
 
     `checksums` maps the case's files, relative to the dataset's folder, images first, to SHA-256, `stamps` to size and time of change (ns).
     `voxels_sha256` is that of each channel's voxels, whatever file they are in (`rawdata/voxels.py`).
-    `nonzero_share`: of the volume, the box around all that is not 0 in some channel. `channels`: in the order of `channel_names`.
+    `ignored_share`: of the voxels, those that nobody annotated; label figures are of the others. `nonzero_share`: of the volume, the box
+    around all that is not 0 in some channel. `channels`: in the order of `channel_names`.
     `orientation` has the anatomical directions of the array's x, y and z axes, as in nibabel ("LPS"); `way` has those of rows and columns
     in full.
     """
@@ -102,6 +103,7 @@ class CaseFingerprint(Settings):
     spacing_zyx_mm: tuple[float, float, float]
     orientation: str
     way: Way
+    ignored_share: float
     nonzero_share: float
     channels: tuple[ChannelFigures, ...]
     labels: dict[str, LabelFigures]

@@ -129,15 +129,16 @@ class SegmentationNetwork(nn.Module):
         """Biases (num_classes,) that alone make each output while weights say nothing yet. Overridden where heads have none."""
         return [bias for head in self.heads if isinstance(bias := head.bias, Tensor)]
 
-    def expect_foreground(self, share: float) -> None:
-        """Outputs begin with that probability for all structures together, each alike.
+    def expect_foreground(self, share: float, *, regions: bool = False) -> None:
+        """Outputs begin with that probability for all structures together, each alike; regions, which overlap, with a part of it each.
 
         Lin et al., *Focal Loss for Dense Object Detection*, ICCV 2017, section 4.1.
         """
         with torch.no_grad():
             for bias_K in self.class_biases():
-                bias_K[0] = 0.0
-                bias_K[1:] = math.log(share / (1 - share) / max(1, len(bias_K) - 1))
+                odds = share / (1 - share)
+                bias_K[0] = -math.log(odds) if regions else 0.0
+                bias_K[1:] = math.log(odds / max(1, len(bias_K) - 1))
 
     def prefer_channels_last(self) -> None:
         """Store convolution weights channels-last; feature maps follow the weights. Loading a state dict keeps it so."""

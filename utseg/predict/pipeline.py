@@ -94,7 +94,9 @@ def predict_cases(
         quality or QualitySettings(),
     )
     check_labels(outputs.postprocessing, models[0].record.plan.preprocessing.labels)
-    trained = {model.name: frozenset(model.record.training_scans) for model in models}
+    trained: dict[str, frozenset[str]] = {}
+    for model in models:  # runs of two homes may have one name
+        trained[model.name] = trained.get(model.name, frozenset()) | set(model.record.training_scans)
     record = _new_record(models, numbered, tta, outputs.postprocessing, precision)
     record = record.model_copy(update={"model_paths": tuple(map(str, model_paths))})
     run = PredictionRun(outputs, record, cases, part, trained)

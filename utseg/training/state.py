@@ -88,9 +88,9 @@ def _random_state(run: Run) -> State:
     torch.manual_seed(record.seed)
     random.seed(record.seed)
     np.random.seed(record.seed % 2**32)  # noqa: NPY002 — for libraries that draw from it
-    network = planned_task(record.plan).build().to(run.device)
+    network, labels = planned_task(record.plan).build().to(run.device), record.plan.preprocessing.labels
     if record.plan.initial_foreground:
-        network.expect_foreground(record.plan.initial_foreground)
+        network.expect_foreground(record.plan.initial_foreground, regions=has_regions(labels))
     if processes.total is not None:
         synchronise_norms(network, processes.total)
     if not processes.is_first:
@@ -102,7 +102,6 @@ def _random_state(run: Run) -> State:
     scaler = make_scaler(run.recipe.amp, run.device)
     if run.request.compile:
         network.compile()  # in place: names of weights stay
-    labels = record.plan.preprocessing.labels
     members_KN = torch.from_numpy(members(labels)).to(run.device) if has_regions(labels) else None
     schedule = Schedule(run.iterations, warmup)
     return State(network, optimizer, schedule, average=average, scaler=scaler, members_KN=members_KN)
