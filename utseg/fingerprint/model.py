@@ -164,6 +164,11 @@ class Fingerprint(Settings):
         return tuple(structures(self.labels))
 
     @property
+    def labelled_extents_mm(self) -> list[float]:
+        """Of each labelled case, the longer side within slices of the box around all labels."""
+        return [max(case.foreground.extent_zyx_mm[1:]) for case in self.cases if case.foreground is not None]
+
+    @property
     def sha256(self) -> str:
         """Checksum of what was measured, independent of how the file is laid out.
 

@@ -43,9 +43,9 @@ from utseg.training.step import pinned, resolved_amp
 from utseg.training.weights import (
     Fit,
     check_fit,
-    check_inputs,
     fit_weights,
-    number_outputs,
+    match_inputs,
+    match_outputs,
     read_tensors,
     weights_file,
 )
@@ -187,7 +187,7 @@ def check_outputs(network: SegmentationNetwork, recipe: Recipe) -> None:
 def read_initial(
     request: TrainRequest, network: SegmentationNetwork, plan: Plan
 ) -> tuple[InitialWeights | None, Fit | None, RunRecord | None]:
-    """What `--weights` names, checked against the network, with its outputs in the order of the plan's labels; and the run that it is of.
+    """What `--weights` names, checked against the network, its inputs and outputs those of the plan; and the run that it is of.
 
     No run where the file lies in no run's folder.
     """
@@ -195,13 +195,14 @@ def read_initial(
         return None, None, None
     path = weights_file(request.weights)
     source = read_run(path.parent) if (path.parent / RUN_FILE).is_file() else None
-    ours, theirs = plan.preprocessing.labels, source.plan.preprocessing.labels if source else None
-    allowed = request.allow_mismatch
-    check_inputs(source.plan if source else None, plan, path, allow_mismatch=allowed)
-    tensors = number_outputs(network, read_tensors(path), path, theirs, ours, allow_mismatch=allowed)
-    fit = fit_weights(network, tensors)
+    tensors, allowed = read_tensors(path), request.allow_mismatch
+    theirs = source.plan if source else None
+    ours, labels = plan.preprocessing.labels, theirs.preprocessing.labels if theirs else None
+    inputs = match_inputs(theirs, plan, path, allow_mismatch=allowed)
+    outputs = match_outputs(network.class_axes(), tensors.keys(), labels, ours, path, allow_mismatch=allowed)
+    fit = fit_weights(network, tensors, [entries for entries in (inputs, outputs) if entries])
     check_fit(fit, path, plan.network_name, allow_mismatch=allowed)
-    initial = InitialWeights(file=path.name, sha256=sha256(path), tensors=len(fit.values), labels=theirs)
+    initial = InitialWeights(file=path.name, sha256=sha256(path), tensors=len(fit.values), labels=labels)
     return initial, fit, source
 
 
