@@ -67,7 +67,7 @@ class Parser(argparse.ArgumentParser):
         self.value("-pl", "planner", "PLAN", help)
 
     def model_choice(self, or_where: str = "") -> None:
-        """Adds -d, -m, -f and -pl, which `chosen_runs` follows. `or_where`: when else -m may be left out, in words."""
+        """Adds -d, -m, -f and -pl, the fields of `ModelChoice`. `or_where`: when else -m may be left out, in words."""
         self.trained_dataset()
         models = f"one or more networks; may be left out where one is trained{or_where}"
         folds = "what they were trained on, as fold0 or vendor=A; left out: all folds that are trained"
