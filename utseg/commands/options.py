@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from utseg.device import DEVICES
 from utseg.errors import UsageError
 from utseg.home import typed_path
 
@@ -88,7 +89,7 @@ class Parser(argparse.ArgumentParser):
 
     def device(self) -> None:
         """Adds `--device NAME`."""
-        help = "auto (CUDA where it is there), cpu, cuda or cuda:N"
+        help = f"{DEVICES}; auto: CUDA where it is there, else mps, Apple's GPUs"
         self.value("--device", "device", "NAME", help, default="auto")
 
     def seed(self, help: str) -> None:
