@@ -123,6 +123,36 @@ def test_regions_have_binary_cross_entropy_and_dice_of_their_own(seed, share):
     assert found["total"] == pytest.approx(sum(term.item() for term in terms.values()), rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.parametrize("regions", [False, True])
+def test_class_weights_weigh_the_pixels_or_channels_of_the_cross_entropy_alone(regions):
+    """Against float64; and the loss of a volume is that of its slices."""
+    logits, target = draw(5, 4)
+    weight_K = np.array([1 if regions else 0.3, 1, 2.5, 0.5])
+    settings_ = LossSettings(
+        background_weight=0.3,
+        class_weights={"LV": 1, "MYO": 2.5, "RV": 0.5},
+        deep_supervision_weights=(1,),
+    )
+    members_KN = np.eye(4, dtype=bool) | (np.arange(4)[:, None] * np.arange(4) == 6) if regions else None
+    if regions:
+        p_KN = 1 / (1 + np.exp(-np.moveaxis(logits, 1, 0).reshape(4, -1)))
+        logs_KN = np.log(np.where(members_KN[:, target.ravel()], p_KN, 1 - p_KN))
+        expected = -(weight_K @ logs_KN).sum() / (weight_K.sum() * target.size)
+        probability_KZYX = (1 / (1 + np.exp(-logits))).transpose(1, 0, 2, 3).astype(np.float32)
+    else:
+        probability_KZYX = oracle_softmax(logits).transpose(1, 0, 2, 3).astype(np.float32)
+        p_BHW = np.take_along_axis(oracle_softmax(logits), target[:, None].astype(int), 1)[:, 0]
+        expected = -(weight_K[target] * np.log(p_BHW)).sum() / weight_K[target].sum()
+    values = torch.from_numpy(logits).float(), torch.from_numpy(target)
+    members = None if members_KN is None else torch.from_numpy(members_KN)
+    _, terms = training_loss(*values, settings_, members_KN=members)
+    _, plain = training_loss(*values, LossSettings(deep_supervision_weights=(1,)), members_KN=members)
+    assert terms["cross_entropy"].item() == pytest.approx(expected, rel=1e-5)
+    assert terms["dice"].item() == plain["dice"].item()
+    found = volume_loss(probability_KZYX, target, settings_, members_KN)
+    assert found["cross_entropy"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_loss_is_the_weighted_sum_over_outputs():
     settings_ = LossSettings(
         cross_entropy_weight=0.7, dice_weight=1.3, deep_supervision_weights=(1, 0.4, 0.2)

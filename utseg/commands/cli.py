@@ -51,14 +51,6 @@ def named_dataset(arguments: argparse.Namespace) -> "Dataset | None":
     return open_dataset(folder, name)
 
 
-def chosen_runs(arguments: argparse.Namespace, dataset: Path) -> list[Path]:
-    """The runs that `Parser.model_choice` names, below `results/NAME`."""
-    from utseg.predict.model import choose_runs
-
-    models, folds = arguments.models or (), arguments.folds or ()
-    return choose_runs(dataset, planner=arguments.planner, models=models, folds=folds)
-
-
 def values_for(request: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     """What the command line says of the fields of a dataclass, by name."""
     given = {

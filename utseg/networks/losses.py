@@ -21,16 +21,20 @@ from utseg.labels import IGNORED_CLASS
 from utseg.settings import Settings
 
 NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 PIXELS = (0, 2, 3)
 
 
 class LossSettings(Settings):
-    """Cross-entropy with class weights (background; every other class 1) plus soft Dice, each at every output with that output's weight.
+    """Cross-entropy with class weights plus soft Dice, each at every output with that output's weight.
 
+    `class_weights`: of the cross-entropy, by label; of a recipe that was applied to a plan, of all labels in the order of the classes, or
+    none, which is 1 for each. Regions have no weight of the background.
     Weights of outputs at full, ½, ¼, ⅛ as published for UTNet; halved on for networks with more outputs.
     """
 
-    background_weight: Annotated[float, Field(gt=0)] = 0.5
+    background_weight: Positive = 0.5
+    class_weights: dict[str, Positive] = Field(default_factory=dict)
     cross_entropy_weight: NotNegative = 1.0
     dice_weight: NotNegative = 1.0
     deep_supervision_weights: tuple[NotNegative, ...] = (1.0, 0.4, 0.2, 0.1, 0.05, 0.025, 0.0125)
@@ -91,25 +95,37 @@ def soft_dice_loss(counts: Counts) -> Tensor:
     return ((1 - dice_K) * present_K).sum() / present_K.sum().clamp_min(1)
 
 
-def weighted_cross_entropy(counts: Counts, background_weight: float) -> Tensor:
-    """Cross-entropy as a mean over pixels weighted by their class: background as given, every other class 1. 0 without a pixel."""
+def _weights(counts: Counts, background: float, others: Sequence[float]) -> Tensor:
+    """The weight of each class (K,): background, then those of the others, 1 where none are given."""
     weight_K = torch.ones_like(counts.reference_K)
-    weight_K[0] = background_weight
+    weight_K[0] = background
+    if others:
+        weight_K[1:] = weight_K.new_tensor(others)
+    return weight_K
+
+
+def weighted_cross_entropy(
+    counts: Counts, background_weight: float, class_weights: Sequence[float] = ()
+) -> Tensor:
+    """Cross-entropy as a mean over pixels weighted by their class: background, and the others as given or 1. 0 without a pixel."""
+    weight_K = _weights(counts, background_weight, class_weights)
     pixels = (weight_K * counts.reference_K).sum().clamp_min(1e-8)
     return -(weight_K * counts.log_probability_K).sum() / pixels
 
 
-def binary_cross_entropy(counts: Counts) -> Tensor:
-    """Of regions: a mean over pixels and channels. 0 without a pixel."""
-    return -counts.log_probability_K.sum() / counts.pixels_K.sum().clamp_min(1e-8)
+def binary_cross_entropy(counts: Counts, class_weights: Sequence[float] = ()) -> Tensor:
+    """Of regions: a mean over pixels and channels, which are weighted as given. 0 without a pixel."""
+    weight_K = _weights(counts, 1.0, class_weights)
+    return -(weight_K * counts.log_probability_K).sum() / (weight_K * counts.pixels_K).sum().clamp_min(1e-8)
 
 
 def _terms(counts: Counts, settings: LossSettings, *, regions: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy, soft Dice, and the weighted sum of both."""
+    weights = [*settings.class_weights.values()]
     cross_entropy = (
-        binary_cross_entropy(counts)
+        binary_cross_entropy(counts, weights)
         if regions
-        else weighted_cross_entropy(counts, settings.background_weight)
+        else weighted_cross_entropy(counts, settings.background_weight, weights)
     )
     dice = soft_dice_loss(counts)
     return cross_entropy, dice, settings.cross_entropy_weight * cross_entropy + settings.dice_weight * dice

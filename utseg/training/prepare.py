@@ -84,8 +84,8 @@ class Run:
 
     @property
     def iterations(self) -> int:
-        """Length of the schedule as recorded."""
-        return self.record.epochs * self.record.iterations_per_epoch
+        """Length of the schedule as the run began."""
+        return self.record.planned_epochs * self.record.iterations_per_epoch
 
     def batches(self, first: int, count: int) -> AbstractContextManager[Iterator[Batch]]:
         """The batches of some of the run's iterations."""
@@ -133,6 +133,10 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
         )
     store.require_made_with(plan.preprocessing, records)
     training, validation = choose_cases(request, records, plan)
+    if request.patience and not validation:
+        raise UsageError(
+            f"--patience: {request.selection} holds no subject back, so there is no validation Dice to wait for; leave it out"
+        )
     dataset = open_dataset(request.raw)
     is_whole = request.preprocessed.name == plan.dataset  # else a study's choice of the dataset's cases
     advice = store.advice if is_whole else "run the study again"
@@ -153,6 +157,7 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
         training_scans=tuple(sorted({scan for case in training for scan in case.scans})),
         epochs=request.epochs or plan.epochs,
         iterations_per_epoch=plan.iterations_per_epoch,
+        patience=request.patience,
         seed=request.seed,
         device=str(device) if processes.size == 1 else device.type,
         compiled=request.compile,

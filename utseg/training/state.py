@@ -95,7 +95,7 @@ def _random_state(run: Run) -> State:
         synchronise_norms(network, processes.total)
     if not processes.is_first:
         torch.manual_seed(int(np.random.SeedSequence([record.seed, processes.rank]).generate_state(1)[0]))
-    warmup = warmup_share(run.recipe.schedule, record.epochs)
+    warmup = warmup_share(run.recipe.schedule, record.planned_epochs)
     optimizer = make_optimizer(network, run.recipe.optimizer, pretrained=record.initial_weights is not None)
     width = run.recipe.weight_average
     average = WeightAverage(network, width) if width else None

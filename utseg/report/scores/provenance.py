@@ -153,7 +153,8 @@ def _training_commands(record: RunRecord) -> list[list[str]]:
             shown = ",".join(map(text, value)) if isinstance(value, list) else text(value)
             prepare += ["--set", f"{key}={shown}"]
     train = ["utseg_train", plan.configuration, record.selection, "-d", plan.dataset, "-m", record.model]
-    train += ["-pl", plan.planner, "--epochs", str(record.epochs), "--seed", str(record.seed)]
+    train += ["-pl", plan.planner, "--epochs", str(record.planned_epochs), "--seed", str(record.seed)]
+    train += ["--patience", str(record.patience)] if record.patience else []
     return [prepare, train]
 
 
