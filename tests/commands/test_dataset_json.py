@@ -30,7 +30,9 @@ def plan(heart, capfd):
 
     def call(name: str = "Heart") -> tuple[int, list[str], list[str]]:
         home = str(heart.parents[1])
-        code = plan_and_preprocess.main(["-d", name, "-pl", "cpu", "-np", "1", "--home", home, "--quiet"])
+        code = plan_and_preprocess.main(
+            ["-d", name, "-pl", "cpu", "-m", "UNet", "-np", "1", "--home", home, "--quiet"]
+        )
         lines = capfd.readouterr().err.splitlines()
         assert not any("Traceback" in line for line in lines)
         return (

@@ -40,7 +40,7 @@ def test_regions_go_the_whole_way(home, typed: Typed):
 
     images, masks = home / "raw/Heart/imagesTr", home / "masks"
     words = ("batch_size=4", "patch_size=32,32")
-    call("utseg_plan_and_preprocess", "-d", "Heart", "-pl", "cpu", "-np", 1, "--set", *words)
+    call("utseg_plan_and_preprocess", "-d", "Heart", "-pl", "cpu", "-m", "UNet", "-np", 1, "--set", *words)
     call(
         "utseg_train",
         "2d",
