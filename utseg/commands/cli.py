@@ -115,7 +115,7 @@ def run(
     """
     arguments = parser.parse_args(argv)
     _configure_logging(quiet=arguments.quiet)
-    signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         _require_outside_raw_data(arguments)
         return body(arguments) or 0
@@ -130,6 +130,8 @@ def run(
             logger.warning("%s", note)
         sys.stderr.writelines(f"error: {' '.join(line.split())}\n" for line in lines)
         return code
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _code_and_lines(error: BaseException) -> tuple[int, list[str]]:

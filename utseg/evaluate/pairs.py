@@ -13,12 +13,12 @@ from utseg.errors import CaseErrors, InputError, listing
 from utseg.files import require_no_broken_link
 from utseg.label_map import Labels, LabelValue, all_values, has_regions, painted, structures
 from utseg.labels import ignored, in_words, match_labels
+from utseg.rawdata.description import DESCRIPTION_FILE
 from utseg.rawdata.names import NIFTI_ENDINGS, PICTURE_ENDINGS, letter_case_differs, letter_case_pairs
 
 if TYPE_CHECKING:
     from utseg.rawdata.geometry import Geometry
 
-DESCRIPTION_FILE = "dataset.json"
 AS_IT_IS, AS_MATCHED = 0.1, 0.5
 """Dice over all voxels of the labels in question: below the first as they are numbered, and at least the second as they lie."""
 
