@@ -89,6 +89,7 @@ def _random_state(run: Run) -> State:
     random.seed(record.seed)
     np.random.seed(record.seed % 2**32)  # noqa: NPY002 — for libraries that draw from it
     network = planned_task(record.plan).build().to(run.device)
+    network.upsamples_auxiliary = run.recipe.loss.auxiliary_size == "full"
     if record.plan.initial_foreground:
         network.expect_foreground(record.plan.initial_foreground)
     if processes.total is not None:
@@ -104,7 +105,8 @@ def _random_state(run: Run) -> State:
         network.compile()  # in place: names of weights stay
     labels = record.plan.preprocessing.labels
     members_KN = torch.from_numpy(members(labels)).to(run.device) if has_regions(labels) else None
-    schedule = Schedule(run.iterations, warmup)
+    held = record.iterations_per_epoch if run.recipe.schedule.changes_every == "epoch" else 1
+    schedule = Schedule(run.iterations, warmup, held=held)
     return State(network, optimizer, schedule, average=average, scaler=scaler, members_KN=members_KN)
 
 
