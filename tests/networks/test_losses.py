@@ -6,6 +6,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from trainers.nnunet import recipe
 from utseg.labels import IGNORED_CLASS
 from utseg.networks.losses import (
     Counts,
@@ -151,6 +152,27 @@ def test_class_weights_weigh_the_pixels_or_channels_of_the_cross_entropy_alone(r
     assert terms["dice"].item() == plain["dice"].item()
     found = volume_loss(probability_KZYX, target, settings_, members_KN)
     assert found["cross_entropy"] == pytest.approx(expected, rel=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(2, 4))
+def test_the_recipe_of_nnunet_is_its_formula(seed, outputs):
+    """Outputs at their own sizes, weights that add up to 1, and a Dice of classes that the reference lacks, against float64."""
+    drawn = [draw(seed + level, 4, h=16 // 2**level, w=16 // 2**level) for level in range(outputs)]
+    target = np.where(drawn[0][1] == 3, 0, drawn[0][1])  # no pixel of the class 3
+    expected = 0.0
+    for level, (logits, _) in enumerate(drawn):
+        at = np.arange(16 // 2**level) * 2**level + 2**level // 2
+        sampled, p = target[:, at[:, None], at], oracle_softmax(logits)
+        dice = [
+            (2 * p[:, k][sampled == k].sum() + 1e-5) / (p[:, k].sum() + (sampled == k).sum() + 1e-5)
+            for k in (1, 2, 3)
+        ]
+        both = oracle_cross_entropy(logits, sampled, 1.0) + 1 - np.mean(dice)
+        expected += both * 0.5**level / sum(0.5**each for each in range(outputs))
+    as_tensors = [torch.from_numpy(logits).float() for logits, _ in drawn]
+    loss, _ = training_loss(as_tensors, torch.from_numpy(target), recipe("").loss)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_loss_is_the_weighted_sum_over_outputs():

@@ -73,6 +73,7 @@ class SegmentationNetwork(nn.Module):
         if not isinstance(aux_loss, bool):
             raise SettingError(f"aux_loss is {aux_loss!r}; it must be true or false")
         self.aux_loss = aux_loss
+        self.upsamples_auxiliary = True  # False: `forward` gives auxiliary logits at the size of their maps
         self.multiple = (2**levels, 2**levels)
         self.heads = nn.ModuleList(
             nn.Conv2d(channels, num_classes, head_kernel, padding=head_kernel // 2)
@@ -150,11 +151,14 @@ class SegmentationNetwork(nn.Module):
         size_HW = (x_BCHW.shape[-2], x_BCHW.shape[-1])
         padded = pad_to_multiple(x_BCHW, self.multiple)
         maps = self.decoder_maps(padded.contiguous(memory_format=torch.channels_last))
-        logits = (
-            upsample(head(level_map), padded.shape[-2:])
-            for head, level_map in zip(self.heads[:heads], maps[:heads], strict=True)
-        )
-        return [crop_to_size(x, size_HW, self.multiple) for x in logits]
+        logits: list[Tensor] = []
+        for head, level_map in zip(self.heads[:heads], maps[:heads], strict=True):
+            if self.upsamples_auxiliary or not logits:
+                full = upsample(head(level_map), padded.shape[-2:])
+                logits.append(crop_to_size(full, size_HW, self.multiple))
+            else:
+                logits.append(head(level_map))
+        return logits
 
     def forward(self, x_BCHW: Tensor) -> Tensor | tuple[Tensor, ...]:
         logits = self._logits(x_BCHW, len(self.heads))

@@ -26,6 +26,7 @@ from utseg.files import sha256, sha256_json
 from utseg.fingerprint.same_scan import same_scans
 from utseg.label_map import values_of
 from utseg.labels import class_numbers
+from utseg.networks.layers.sizes import margins
 from utseg.networks.network import SegmentationNetwork
 from utseg.planning.plan import Plan, read_plan
 from utseg.planning.task import planned_task
@@ -117,7 +118,7 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
         recipe, plan = apply_settings(recipe, planned, request.settings)
         recipe = recipe.model_copy(update={"amp": resolved_amp(recipe.amp, device)})
     network = planned_task(plan).build("meta")
-    check_outputs(network, recipe)
+    check_outputs(network, recipe, plan.patch_size)
     may_not_fit = request.fit or plan.network_name != planned.network_name or device.type == "cuda"
     if may_not_fit and not request.validate:
         plan = checked_memory(plan, recipe, device, processes=processes.size, fit=request.fit)
@@ -179,13 +180,19 @@ def read_recorded(folder: Path) -> tuple[RunRecord, Recipe]:
     return record, validate(Recipe, record.recipe, str(folder / RUN_FILE))
 
 
-def check_outputs(network: SegmentationNetwork, recipe: Recipe) -> None:
-    """Raises SettingError where deep supervision has fewer weights than the network has outputs."""
+def check_outputs(network: SegmentationNetwork, recipe: Recipe, patch_size: tuple[int, int]) -> None:
+    """Raises SettingError where deep supervision does not fit the network's outputs, or theirs sizes the patch's (y, x)."""
     outputs, weights = len(network.heads), recipe.loss.deep_supervision_weights
     if outputs > len(weights):
         raise SettingError(
             f"loss.deep_supervision_weights: {len(weights)} weights for the {outputs} outputs that network {recipe.network_name} has; "
             "give one for each, or --set network.aux_loss=false"
+        )
+    padded = any(any(margins(*sides)) for sides in zip(patch_size, network.multiple, strict=True))
+    if padded and outputs > 1 and recipe.loss.auxiliary_size == "own":
+        raise SettingError(
+            f"loss.auxiliary_size=own: a patch_size of {patch_size} is padded for network {recipe.network_name}; expected multiples of "
+            f"{network.multiple}, each at least twice; set such a patch_size, or loss.auxiliary_size=full"
         )
 
 

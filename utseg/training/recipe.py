@@ -41,11 +41,15 @@ class OptimizerSettings(Settings):
 
 
 class ScheduleSettings(Settings):
-    """Exponential warm-up of so many epochs, at most so large a share of the whole schedule, then polynomial decay to zero."""
+    """Exponential warm-up of so many epochs, at most so large a share of the whole schedule, then polynomial decay to zero.
+
+    `changes_every`: iteration, or epoch, whose iterations then have the rate of its first.
+    """
 
     warmup_epochs: NotNegative = 5.0
     warmup_largest_share: Share = 0.05
     power: Positive = 0.9
+    changes_every: Literal["iteration", "epoch"] = "iteration"
 
 
 class Recipe(Settings):

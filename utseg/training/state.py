@@ -89,6 +89,7 @@ def _random_state(run: Run) -> State:
     random.seed(record.seed)
     np.random.seed(record.seed % 2**32)  # noqa: NPY002 — for libraries that draw from it
     network, labels = planned_task(record.plan).build().to(run.device), record.plan.preprocessing.labels
+    network.upsamples_auxiliary = run.recipe.loss.auxiliary_size == "full"
     if record.plan.initial_foreground:
         network.expect_foreground(record.plan.initial_foreground, regions=has_regions(labels))
     if processes.total is not None:
@@ -103,7 +104,8 @@ def _random_state(run: Run) -> State:
     if run.request.compile:
         network.compile()  # in place: names of weights stay
     members_KN = torch.from_numpy(members(labels)).to(run.device) if has_regions(labels) else None
-    schedule = Schedule(run.iterations, warmup)
+    held = record.iterations_per_epoch if run.recipe.schedule.changes_every == "epoch" else 1
+    schedule = Schedule(run.iterations, warmup, held=held)
     return State(network, optimizer, schedule, average=average, scaler=scaler, members_KN=members_KN)
 
 
