@@ -52,12 +52,6 @@ FEW_SCANNERS: Named = {
     "resolution_probability": (0.0, "0: no coarser pixels"),
     "histogram_share_range": ((0.0, 1.0), "0 to 1 of the way to the histogram of another subject's slice"),
     "histogram_probability": (0.0, "0: histograms stay"),
-    "amplitude_share_range": ((0.0, 1.0), "0 to 1 of the way to the amplitudes of another subject's slice"),
-    "amplitude_wavelength_mm_range": (
-        (40.0, 150.0),
-        "waves of 40 to 150 mm and longer change their amplitude",
-    ),
-    "amplitude_probability": (0.0, "0: amplitudes stay"),
 }
 
 
