@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from utseg.errors import number_of
 from utseg.fingerprint import Fingerprint
+from utseg.planning import ways as planning_ways
 from utseg.planning.plan import Plan
 from utseg.planning.target import Target
-from utseg.rawdata.ways import SELDOM, Way, group_ways
+from utseg.rawdata.ways import Way
 
 Value = TypeVar("Value")
 
@@ -42,18 +42,5 @@ def assemble(
 
 
 def training_ways(fingerprint: Fingerprint) -> Decision[tuple[Way, ...]]:
-    """The ways in which the cases lie, the most frequent first: by them a scan to predict is turned, or doubted."""
-    grouped = group_ways([case.way for case in fingerprint.cases])
-    told = [
-        f"{number_of(count, 'case')} with {way}"
-        + (", by headers that hold no orientation" if way.nominal else "")
-        for way, count in grouped
-    ]
-    number = "1 way" if len(grouped) == 1 else f"{len(grouped)} ways"
-    rule = "a scan that lies otherwise is turned where headers say how for certain, else flagged"
-    if len(grouped) > 1:
-        rule += f", as is one that lies as fewer than {SELDOM} cases do"
-    ways = tuple(
-        way.model_copy(update={"seldom": len(grouped) > 1 and count < SELDOM}) for way, count in grouped
-    )
-    return Decision(ways, f"{number}: {'; '.join(told)}; {rule}")
+    """The ways in which the cases lie, the most frequent first."""
+    return Decision(*planning_ways.training_ways(fingerprint))

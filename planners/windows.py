@@ -22,9 +22,7 @@ def planned_windows(
 ) -> dict[str, Decision[Any]]:
     """One window where the structures of every case fit into it with a quarter to spare, for networks that train for minutes."""
     side = min(size * step for size, step in zip(patch_size, spacing_yx_mm, strict=True))
-    extents = [
-        max(case.foreground.extent_zyx_mm[1:]) for case in fingerprint.cases if case.foreground is not None
-    ]
+    extents = fingerprint.labelled_extents_mm
     if not extents:
         focus = Decision(False, "False: nothing is labelled that could be found first")
     elif long_training:

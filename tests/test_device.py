@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from utseg.device import best_precision, has_instructions
+from utseg.device import best_precision, chosen_precision, has_instructions, resolve_device
+from utseg.errors import UsageError
 from utseg.training.step import training_precision
 
+MPS = torch.device("mps")
 CPU = torch.device("cpu")
 
 
@@ -27,3 +29,35 @@ def test_each_gpu_is_asked_for_itself(monkeypatch):
     turing, hopper = torch.device("cuda", 0), torch.device("cuda", 1)
     assert (best_precision(turing), best_precision(hopper)) == ("float32", "bfloat16")
     assert has_instructions("float16", turing) and not has_instructions("bfloat16", turing)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "name", "found"),
+    [
+        (True, True, "auto", "cuda"),
+        (False, True, "auto", "mps"),
+        (False, False, "auto", "cpu"),
+        (False, True, "mps", "mps"),
+        (False, False, "mps", "--device mps: PyTorch finds no Apple GPU here; use auto or cpu"),
+        (False, True, "mps:1", "--device mps:1: PyTorch finds one Apple GPU only here"),
+        (True, True, "xpu", "--device xpu: not supported; expected auto, cpu, cuda, cuda:N or mps"),
+    ],
+)
+def test_apple_s_gpus_come_after_cuda(monkeypatch, cuda, mps, name, found):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    if len(found) < 5:
+        assert resolve_device(name).type == found
+    else:
+        with pytest.raises(UsageError, match=found):
+            resolve_device(name)
+
+
+def test_apple_s_gpus_compute_in_float32_only(monkeypatch):
+    """Whatever the CPU beside them can."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    assert (chosen_precision(None, MPS), training_precision("auto", MPS)) == ("float32", "float32")
+    with pytest.raises(UsageError, match="bfloat16 on mps: networks compute in float32 there"):
+        chosen_precision("bfloat16", MPS)
+    with pytest.raises(UsageError, match="--set amp=off"):
+        training_precision("bfloat16", MPS)

@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utseg.labels import LabelMismatch, match_labels, same_numbering, to_classes, to_values
+from utseg.label_map import inside, structures
+from utseg.labels import (
+    LabelMismatch,
+    class_numbers,
+    decide,
+    match_labels,
+    members,
+    same_numbering,
+    to_classes,
+    to_values,
+)
 
 NAMES = ("LV", "MYO", "RV", "scar", "no-reflow")
 MNMS = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
@@ -34,6 +44,23 @@ def test_there_and_back_is_the_same_mask_and_every_voxel_keeps_its_name(case):
     by_value = [{value: name for name, value in labels.items()} for labels in (ours, theirs)]
     assert [by_value[0][value] for value in translated] == [by_value[1][value] for value in mask]
     np.testing.assert_array_equal(match(theirs, ours).translate(translated), mask)
+
+
+@settings(deadline=None)
+@given(st.permutations(["heart", "left", "LV"]), st.data())
+def test_the_order_in_which_regions_are_named_means_nothing(names, data):
+    """Channels, classes and what is painted are those of the regions' values; each region of the mask is where its own channel says so."""
+    regions = {"background": 0, "heart": (5, 2, 7), "left": (2, 7), "LV": (7,)}
+    named = {name: regions[name] for name in ("background", *names)}
+    assert [*structures(named)] == ["heart", "left", "LV"]
+    np.testing.assert_array_equal(members(named), members(regions))
+    classes = data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=20))
+    values = to_values(np.array(classes, np.uint8), named)
+    probabilities = members(named)[:, to_classes(values, named)].astype(np.float32)
+    decided = decide(probabilities, named)
+    np.testing.assert_array_equal(to_values(decided, named), values)
+    for name, own in zip(structures(named), probabilities[1:], strict=True):
+        np.testing.assert_array_equal(inside(decided, class_numbers(named)[name]), own > 0.5)
 
 
 @settings(deadline=None)

@@ -6,7 +6,7 @@ from utseg.phantom.cohort import make_phantom
 from utseg.phantom.examination import PhantomSettings
 from utseg.predict.ensemble import ensemble_folders as ensemble
 from utseg.predict.model import choose_runs
-from utseg.steps.choice import ModelChoice
+from utseg.steps.choice import ModelChoice, chosen_models
 from utseg.steps.model import Predictor, load_model
 from utseg.steps.planning import plan_and_preprocess, raw_dataset
 from utseg.steps.prediction import predict
@@ -26,6 +26,7 @@ __all__ = [
     "StudyDefinition",
     "Terms",
     "choose_runs",
+    "chosen_models",
     "ensemble",
     "evaluate",
     "export_model",

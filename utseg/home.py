@@ -16,6 +16,7 @@ DEFAULT_HOME = "utseg_data"
 DEFAULT_PLANNER = "auto"
 PLAN_FILE = "plan.json"
 Configuration = Literal["2d", "2.5d"]
+DEFAULT_CONFIGURATION: Configuration = "2d"
 CONFIGURATIONS: tuple[Configuration, ...] = get_args(Configuration)
 NUMBERED = re.compile(r"(?:Dataset|Task)(\d+)_(.+)")
 QUOTES = "\"'"

@@ -1,7 +1,8 @@
 """What a label map holds: for each structure its value, or, of a region, its values; `ignore` is what nobody annotated.
 
 A region is a union of values, as in nnU-Net: regions overlap, and each paints one value when a prediction becomes a label map. Here it is
-the tuple of its values, that one first, and regions stand in the order in which they paint. Either all structures are regions or none is.
+the tuple of its values, that one first. Regions paint from the one of most values to the one of fewest, so that none hides one that lies in
+it; the order in which a file names them means nothing. Either all structures are regions or none is.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,8 @@ LabelValue = int | tuple[int, ...]
 Labels = Mapping[str, LabelValue]
 """Names with values; background is the value 0, whatever it is called."""
 LARGEST_LABEL = 255
+MOST_VALUES = 254
+"""Of structures: slices hold classes as uint8, beside background and what is ignored."""
 IGNORE = "ignore"
 
 
@@ -24,8 +27,8 @@ def has_regions(labels: Labels) -> bool:
 
 def structures(labels: Labels) -> dict[str, LabelValue]:
     """The labels without background and `ignore`: by value, regions in the order in which they paint."""
-    found = {name: value for name, value in labels.items() if value and name != IGNORE}
-    return found if has_regions(labels) else dict(sorted(found.items(), key=lambda item: painted(item[1])))
+    found = ((name, value) for name, value in labels.items() if value and name != IGNORE)
+    return dict(sorted(found, key=lambda item: (-len(values_of(item[1])), painted(item[1]))))
 
 
 def values_of(value: LabelValue) -> tuple[int, ...]:

@@ -37,7 +37,7 @@ class LabelMismatch(InputError):
 
 @dataclass(frozen=True)
 class Matching:
-    """Labels of two origins, background left out, and for each name of `ours` that in `theirs`."""
+    """Labels of two origins, background left out, and for each name of `ours` that in `theirs`, where they have it."""
 
     ours: Labels
     theirs: Labels
@@ -62,9 +62,14 @@ class Matching:
         return np.asarray(values[mask])
 
     def channel_order(self) -> list[int]:
-        """For each channel in our order, background first, the channel of the same label in theirs."""
+        """For each channel in our order, background first, the channel of the same label in theirs, which have all of them."""
+        return [source for source in self.channel_sources() if source is not None]
+
+    def channel_sources(self) -> list[int | None]:
+        """For each channel in our order, background first, the channel of the same label in theirs; None where they have none."""
         theirs = list(structures(self.theirs))
-        return [0, *(1 + theirs.index(self.names[name]) for name in structures(self.ours))]
+        places = {name: 1 + theirs.index(other) for name, other in self.names.items()}
+        return [0, *map(places.get, structures(self.ours))]
 
 
 def parse_labels(words: Sequence[str]) -> dict[str, LabelValue]:
@@ -165,11 +170,7 @@ def match_labels(ours: Labels, theirs: Labels, *, we: str, they: str) -> Matchin
     Raises LabelMismatch where a label of either has no counterpart.
     """
     left, right = structures(ours), structures(theirs)
-    found = {name: name for name in left if name in right}
-    for known in (_by_letters, _by_structure):
-        keys = known([name for name in left if name not in found])
-        others = known([name for name in right if name not in found.values()])
-        found |= {keys[key]: others[key] for key in keys.keys() & others.keys()}
+    found = _same_names(left, right)
     alone = [name for name in left if name not in found]
     others_alone = [name for name in right if name not in found.values()]
     if alone or others_alone:
@@ -187,6 +188,30 @@ def match_labels(ours: Labels, theirs: Labels, *, we: str, they: str) -> Matchin
             "give both the same"
         )
     return Matching(left, right, {name: found[name] for name in left})
+
+
+def common_labels(ours: Labels, theirs: Labels) -> Matching:
+    """The labels that both have by name, as outputs of networks: a region is the same as a region of the same values only."""
+    left, right = structures(ours), structures(theirs)
+
+    def is_same(value: LabelValue, other: LabelValue) -> bool:
+        if isinstance(value, tuple) or isinstance(other, tuple):
+            return type(value) is type(other) and {*values_of(value)} == {*values_of(other)}
+        return True
+
+    found = _same_names(left, right)
+    same = {name: found[name] for name in left if name in found and is_same(left[name], right[found[name]])}
+    return Matching(left, right, same)
+
+
+def _same_names(left: Labels, right: Labels) -> dict[str, str]:
+    """Names of the left with their counterparts on the right, in no order."""
+    found = {name: name for name in left if name in right}
+    for known in (_by_letters, _by_structure):
+        keys = known([name for name in left if name not in found])
+        others = known([name for name in right if name not in found.values()])
+        found |= {keys[key]: others[key] for key in keys.keys() & others.keys()}
+    return found
 
 
 def _by_letters(names: list[str]) -> dict[str, str]:

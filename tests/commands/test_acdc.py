@@ -35,7 +35,7 @@ def run(home, capfd, monkeypatch):
 
 
 def test_it_is_planned_with_its_own_labels(run, home):
-    code, out, errors = run(plan_and_preprocess, "-d", "ACDC", "-pl", "cpu", "-np", 1)
+    code, out, errors = run(plan_and_preprocess, "-d", "ACDC", "-pl", "cpu", "-m", "UNet", "-np", 1)
     assert (code, errors) == (0, "")
     assert "ACDC: 4 cases of 2 subjects to train on; pathology DCM 1, NOR 1; phase ED 2, ES 2" in out
     plan = json.loads((home / "preprocessed" / "ACDC" / "cpu_2d" / "plan.json").read_text())

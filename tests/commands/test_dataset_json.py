@@ -30,7 +30,9 @@ def plan(heart, capfd):
 
     def call(name: str = "Heart") -> tuple[int, list[str], list[str]]:
         home = str(heart.parents[1])
-        code = plan_and_preprocess.main(["-d", name, "-pl", "cpu", "-np", "1", "--home", home, "--quiet"])
+        code = plan_and_preprocess.main(
+            ["-d", name, "-pl", "cpu", "-m", "UNet", "-np", "1", "--home", home, "--quiet"]
+        )
         lines = capfd.readouterr().err.splitlines()
         assert not any("Traceback" in line for line in lines)
         return (
@@ -68,11 +70,11 @@ def test_a_key_that_has_no_effect_is_a_warning(heart, plan):
         ({"region_class_order": [1]}, "region_class_order: unknown key; did you mean 'regions_class_order'?"),
         (
             {"labels": {"background": 0, "heart": [1, 2]}},
-            "regions_class_order: expected a list with the value that each region paints, in the order of heart; found null",
+            "regions_class_order: expected a list of numbers, what each region paints, in the order of heart; found null",
         ),
         (
             {"labels": {**LABELS, "ignore": 3, "RV": 4}},
-            "labels.ignore: expected the highest of the values, 4, found 3",
+            "labels.ignore: expected a value of its own, higher than that of any label, above 4, found 3",
         ),
         ({"overwrite_image_reader_writer": "Tiff3DIO"}, "overwrite_image_reader_writer: 'Tiff3DIO' is not"),
         (

@@ -14,7 +14,7 @@ PLAN = "utseg_plan_and_preprocess"
 
 
 def plan(home, *words):
-    return run_here(PLAN, "-d", "Heart", "-pl", "cpu", "-np", 1, *words, home=home)
+    return run_here(PLAN, "-d", "Heart", "-pl", "cpu", "-m", "UNet", "-np", 1, *words, home=home)
 
 
 def files(home, what="*"):

@@ -43,7 +43,7 @@ def label(home, case="s01_ED"):
 
 
 def plan(home, *words):
-    return run_here(PLAN, "-d", "Heart", "-pl", "cpu", "-np", 1, *words, home=home)
+    return run_here(PLAN, "-d", "Heart", "-pl", "cpu", "-m", "UNet", "-np", 1, *words, home=home)
 
 
 def nothing_planned(home):

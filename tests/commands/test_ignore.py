@@ -47,6 +47,8 @@ def walk(typed: Typed, home: Path, references: Path) -> dict[str, float]:
         "Heart",
         "-pl",
         "cpu",
+        "-m",
+        "UNet",
         "-np",
         1,
         "--set",

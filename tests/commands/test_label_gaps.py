@@ -39,7 +39,7 @@ def walk(typed: Typed, home: Path) -> None:
         assert result.returncode == 0, result.stderr
 
     images, probabilities = home / "raw" / "Heart" / "imagesTr", home / "masks"
-    call("utseg_plan_and_preprocess", "-d", "Heart", "-pl", "cpu", "-np", 1)
+    call("utseg_plan_and_preprocess", "-d", "Heart", "-pl", "cpu", "-m", "UNet", "-np", 1)
     settings = ("network.base_channels=4", "iterations_per_epoch=20", "optimizer.learning_rate=0.01")
     where = ("2d", "fold0", "-d", "Heart", "-m", "UNet", "--device", "cpu", "-np", 0)
     call("utseg_train", *where, "--epochs", 1, "--set", *settings)

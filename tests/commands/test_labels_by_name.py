@@ -20,6 +20,8 @@ from utseg.commands.evaluate import main as evaluate
 from utseg.commands.predict import main as predict
 from utseg.commands.report import main as report
 from utseg.commands.train import main as train
+from utseg.label_map import structures
+from utseg.planning.task import planned_task
 from utseg.training.record import read_run, read_weights, write_run, write_weights
 
 MNMS = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
@@ -322,14 +324,38 @@ def test_outputs_of_weights_are_matched_by_name(trainable, tmp_path, call):
     assert json.loads((run / "run.json").read_text())["initial_weights"]["labels"] == ACDC
 
 
-def test_weights_of_other_labels_are_refused_or_leave_the_outputs_as_initialised(trainable, tmp_path, call):
+def test_labels_that_both_have_are_taken_over_and_the_others_named(trainable, tmp_path, call):
     source = make_run_folder(tmp_path / "results/Other", "UNet", seed=5, labels=SCAR)
+    code, errors, said = start(call, trainable, source, "--seed", 3)
+    assert (code, errors) == (0, [])
+    assert (
+        "outputs matched by name: LV 1 = LV 1, MYO 2 = MYO 2; new, as initialised: RV; not taken over: scar"
+        in said
+    )
+    run = trainable / "results/Tiny/tiny_2d/UNet/fold0"
+    torch.manual_seed(3)
+    drawn = planned_task(read_run(run).plan).build()
+    before, after = read_weights(source), read_weights(run)
+    for name in drawn.class_axes():
+        torch.testing.assert_close(after[name][:3], before[name][:3])
+        torch.testing.assert_close(after[name][3], drawn.state_dict()[name][3])
+
+
+OTHERS = {"background": 0, "liver": 1, "spleen": 2, "kidney": 3}
+REGIONS = {"background": 0, "LV": (1,), "MYO": (2,), "RV": (3,)}
+
+
+@pytest.mark.parametrize("labels", [OTHERS, REGIONS], ids=["other names", "regions"])
+def test_weights_of_other_labels_are_refused_or_leave_the_outputs_as_initialised(
+    labels, trainable, tmp_path, call
+):
+    source = make_run_folder(tmp_path / "results/Other", "UNet", seed=5, labels=labels)
     code, errors, _ = start(call, trainable, source)
     assert code == 1 and len(errors) == 1
-    assert "LV 1, MYO 2, RV 3 in the plan, LV 1, MYO 2, scar 3 in" in errors[0]
+    assert f"LV 1, MYO 2, RV 3 in the plan, {next(iter(structures(labels)))} 1, " in errors[0]
+    assert ("as regions and plain labels never are" in errors[0]) == (labels is REGIONS)
     assert (
-        "no counterpart for RV, scar; give the same names to both, or leave the outputs as initialised"
-        in (errors[0])
+        "give the same names to both, or leave the outputs as initialised with --allow-mismatch" in errors[0]
     )
     code, errors, said = start(call, trainable, source, "--allow-mismatch")
     assert (code, errors) == (0, []) and "as initialised: heads.0" in said

@@ -155,6 +155,20 @@ def test_a_wrong_setting_of_a_network_is_one_line_and_leaves_no_run(home):
 
 
 @pytest.mark.slow
+def test_nnunets_trainer_trains_nnunets_network_at_own_sizes_and_padded_patches_are_refused(home):
+    words = ("utseg_train", "2d", "fold0", "-m", "nnUNetTrainer", "--epochs", 2, "--device", "cpu", "--set")
+    brief = ("iterations_per_epoch=1", "network.aux_loss=true", "patch_size=32,32")
+    refused = run_here(*words, *brief, "patch_size=36,32", home=home)
+    assert_refused(refused, "loss.auxiliary_size=own", "(36, 32)", "expected multiples of (8, 8)")
+    trained = run_here(*words, *brief, home=home)
+    assert trained.returncode == 0, trained.stderr
+    run = home / "results" / "Tiny" / "tiny_2d" / "nnUNetTrainer" / "fold0"
+    lines = [json.loads(line) for line in (run / "training.jsonl").read_text().splitlines()]
+    assert [line["learning_rate"] for line in lines] == pytest.approx([0.01, 0.01 * 0.5**0.9])
+    assert "auxiliary" in lines[0]["terms"]
+
+
+@pytest.mark.slow
 def test_weights_of_a_run_are_taken_and_misfits_refused(home, tmp_path):
     brief = ("-m", "UNet", "--epochs", 1, "--device", "cpu")
     common = ("utseg_train", "2d", "vendor=B", *brief)

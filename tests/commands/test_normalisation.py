@@ -52,7 +52,22 @@ def float64_oracle(
 
 def run(home, *more: str) -> int:
     spacing = "preprocessing.spacing_yx_mm=" + ",".join(map(str, SPACING_ZYX_MM[1:]))
-    words = ["-d", "Six", "-pl", "cpu", "-np", "1", "--home", str(home), "--quiet", "--set", spacing, *more]
+    words = [
+        "-d",
+        "Six",
+        "-pl",
+        "cpu",
+        "-m",
+        "UNet",
+        "-np",
+        "1",
+        "--home",
+        str(home),
+        "--quiet",
+        "--set",
+        spacing,
+        *more,
+    ]
     return plan_and_preprocess.main(words)
 
 

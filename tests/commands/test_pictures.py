@@ -16,7 +16,7 @@ from utseg.predict.inputs import find_inputs
 from utseg.rawdata import open_dataset
 from utseg.rawdata.gate import read_case, read_label
 
-SHORT = ("-pl", "cpu", "--set", "iterations_per_epoch=6", "--set", "network.base_channels=8")
+SHORT = ("-pl", "cpu", "-m", "UNet", "--set", "iterations_per_epoch=6", "--set", "network.base_channels=8")
 LABELS = {"background": 0, "disc": 1, "square": 5}
 
 
@@ -66,7 +66,7 @@ def test_pictures_are_planned_trained_predicted_and_scored(pictures, tmp_path, t
 
     planned = run("utseg_plan_and_preprocess", "-d", 7, *SHORT)
     assert "warning" not in planned.stderr
-    run("utseg_train", "2d", "fold0", "-pl", "cpu", "--epochs", 2, "--device", "cpu")
+    run("utseg_train", "2d", "fold0", "-m", "UNet", "-pl", "cpu", "--epochs", 2, "--device", "cpu")
     run("utseg_predict", "-i", raw / "imagesTs", "-o", out, "--overlays", "--device", "cpu")
     assert sorted(path.name for path in out.iterdir() if path.is_file() and path.name[0] != ".") == [
         *("c6.png", "c7.json", "c7.png"),
@@ -181,7 +181,7 @@ def test_files_of_several_channels_are_planned_trained_and_predicted(decathlon, 
     assert read_case(dataset.cases[0], dataset.labels).image_CZYX.shape == (3, 3, 32, 36)
     for words in (
         ("utseg_plan_and_preprocess", "-d", "Task05_Shapes", *SHORT),
-        ("utseg_train", "2d", "fold0", "-pl", "cpu", "--epochs", 1, "--device", "cpu"),
+        ("utseg_train", "2d", "fold0", "-m", "UNet", "-pl", "cpu", "--epochs", 1, "--device", "cpu"),
         ("utseg_predict", "-i", raw / "imagesTs", "-o", out, "--overlays", "--device", "cpu"),
     ):
         result = typed(*words, home=home)

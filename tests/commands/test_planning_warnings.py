@@ -8,7 +8,9 @@ from rawfiles import edit_header, make_acdc, make_affine, make_heart, make_nifti
 
 def warnings_of(home, word):
     """The warnings that hold a word, of planning that succeeds."""
-    result = run_here("utseg_plan_and_preprocess", "-d", "Heart", "-pl", "cpu", "--dry-run", home=home)
+    result = run_here(
+        "utseg_plan_and_preprocess", "-d", "Heart", "-pl", "cpu", "-m", "UNet", "--dry-run", home=home
+    )
     assert result.returncode == 0, result.stderr
     return [line for line in result.stderr.splitlines() if line.startswith("warning: ") and word in line]
 

@@ -40,7 +40,7 @@ def test_regions_go_the_whole_way(home, typed: Typed):
 
     images, masks = home / "raw/Heart/imagesTr", home / "masks"
     words = ("batch_size=4", "patch_size=32,32")
-    call("utseg_plan_and_preprocess", "-d", "Heart", "-pl", "cpu", "-np", 1, "--set", *words)
+    call("utseg_plan_and_preprocess", "-d", "Heart", "-pl", "cpu", "-m", "UNet", "-np", 1, "--set", *words)
     call(
         "utseg_train",
         "2d",
@@ -95,15 +95,31 @@ def test_regions_that_cannot_be_painted_are_refused(home, typed: Typed):
     for changes, message in (
         (
             {"regions_class_order": [1, 2]},
-            "regions_class_order: expected a list with the value that each region",
+            "regions_class_order: expected a list of numbers, what each region paints",
         ),
-        ({"regions_class_order": [3, 3, 1]}, "regions_class_order: 3 is none of the values of left, [1, 2]"),
+        ({"regions_class_order": [2, 3, 1]}, "regions_class_order: 3 is none of the values of left, [1, 2]"),
         (
             {"labels": REGIONS | {"left": [1, 1]}},
             "labels.left: expected values above 0, each once, found [1, 1]",
         ),
         ({"labels": REGIONS | {"left": []}}, "labels.left: expected values above 0, each once, found []"),
         ({"labels": REGIONS | {"left": 2}}, ""),
+        ({"regions_class_order": [3, 2, 2]}, "regions_class_order: expected each value once"),
+        ({"regions_class_order": [3, 2, True]}, "regions_class_order: expected a list of numbers"),
+        ({"labels": REGIONS | {"ignore": [4]}}, "labels.ignore: expected a number, not a list, found [4]"),
+        (
+            {"labels": REGIONS | {"ignore": 3}},
+            "labels.ignore: expected a value of its own, higher than that of any label",
+        ),
+        ({"labels": REGIONS | {"bg": 0}}, "expected one label of the value 0 (background), found 2"),
+        (
+            {"labels": REGIONS | {"left": [1, 2, 3]}},
+            "labels: the regions heart and left have the same values",
+        ),
+        (
+            {"labels": dict(reversed(REGIONS.items())), "regions_class_order": PAINTED[::-1]},
+            "regions_class_order: left would paint over LV",
+        ),
     ):
         change_json(about, **{"labels": REGIONS, "regions_class_order": PAINTED, **changes})
         result = typed("utseg_plan_and_preprocess", "-d", "Heart", "--fingerprint-only", "-np", 1, home=home)

@@ -9,7 +9,7 @@ from rawfiles import MNMS_CSV, make_mnms, make_nnunet
 from utseg.commands import evaluate, plan_and_preprocess, report, study, train
 from utseg.compute.pool import InlineExecutor
 
-PLAN = ("-pl", "cpu", "-np", "1", "--dry-run")
+PLAN = ("-pl", "cpu", "-m", "UNet", "-np", "1", "--dry-run")
 
 
 @pytest.fixture(scope="module")

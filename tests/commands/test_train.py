@@ -300,6 +300,7 @@ def test_weights_of_a_run_that_saw_those_held_back_are_named(home, tmp_path, cap
     "words",
     [
         ("--epochs", 3),
+        ("--patience", 3),
         ("--max-time", "1h"),
         ("--seed", 1),
         ("--weights", "a.pth"),

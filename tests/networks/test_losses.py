@@ -6,6 +6,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from trainers.nnunet import recipe
 from utseg.labels import IGNORED_CLASS
 from utseg.networks.losses import (
     Counts,
@@ -121,6 +122,57 @@ def test_regions_have_binary_cross_entropy_and_dice_of_their_own(seed, share):
     probability_KZYX = (1 / (1 + np.exp(-logits))).transpose(1, 0, 2, 3).astype(np.float32)
     found = volume_loss(probability_KZYX, ignoring, settings_, members_KN)
     assert found["total"] == pytest.approx(sum(term.item() for term in terms.values()), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_class_weights_weigh_the_pixels_or_channels_of_the_cross_entropy_alone(regions):
+    """Against float64; and the loss of a volume is that of its slices."""
+    logits, target = draw(5, 4)
+    weight_K = np.array([1 if regions else 0.3, 1, 2.5, 0.5])
+    settings_ = LossSettings(
+        background_weight=0.3,
+        class_weights={"LV": 1, "MYO": 2.5, "RV": 0.5},
+        deep_supervision_weights=(1,),
+    )
+    members_KN = np.eye(4, dtype=bool) | (np.arange(4)[:, None] * np.arange(4) == 6) if regions else None
+    if regions:
+        p_KN = 1 / (1 + np.exp(-np.moveaxis(logits, 1, 0).reshape(4, -1)))
+        logs_KN = np.log(np.where(members_KN[:, target.ravel()], p_KN, 1 - p_KN))
+        expected = -(weight_K @ logs_KN).sum() / (weight_K.sum() * target.size)
+        probability_KZYX = (1 / (1 + np.exp(-logits))).transpose(1, 0, 2, 3).astype(np.float32)
+    else:
+        probability_KZYX = oracle_softmax(logits).transpose(1, 0, 2, 3).astype(np.float32)
+        p_BHW = np.take_along_axis(oracle_softmax(logits), target[:, None].astype(int), 1)[:, 0]
+        expected = -(weight_K[target] * np.log(p_BHW)).sum() / weight_K[target].sum()
+    values = torch.from_numpy(logits).float(), torch.from_numpy(target)
+    members = None if members_KN is None else torch.from_numpy(members_KN)
+    _, terms = training_loss(*values, settings_, members_KN=members)
+    _, plain = training_loss(*values, LossSettings(deep_supervision_weights=(1,)), members_KN=members)
+    assert terms["cross_entropy"].item() == pytest.approx(expected, rel=1e-5)
+    assert terms["dice"].item() == plain["dice"].item()
+    found = volume_loss(probability_KZYX, target, settings_, members_KN)
+    assert found["cross_entropy"] == pytest.approx(expected, rel=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(2, 4))
+def test_the_recipe_of_nnunet_is_its_formula(seed, outputs):
+    """Outputs at their own sizes, weights that add up to 1, and a Dice of classes that the reference lacks, against float64."""
+    drawn = [draw(seed + level, 4, h=16 // 2**level, w=16 // 2**level) for level in range(outputs)]
+    target = np.where(drawn[0][1] == 3, 0, drawn[0][1])  # no pixel of the class 3
+    expected = 0.0
+    for level, (logits, _) in enumerate(drawn):
+        at = np.arange(16 // 2**level) * 2**level + 2**level // 2
+        sampled, p = target[:, at[:, None], at], oracle_softmax(logits)
+        dice = [
+            (2 * p[:, k][sampled == k].sum() + 1e-5) / (p[:, k].sum() + (sampled == k).sum() + 1e-5)
+            for k in (1, 2, 3)
+        ]
+        both = oracle_cross_entropy(logits, sampled, 1.0) + 1 - np.mean(dice)
+        expected += both * 0.5**level / sum(0.5**each for each in range(outputs))
+    as_tensors = [torch.from_numpy(logits).float() for logits, _ in drawn]
+    loss, _ = training_loss(as_tensors, torch.from_numpy(target), recipe("").loss)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_loss_is_the_weighted_sum_over_outputs():

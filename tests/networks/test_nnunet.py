@@ -19,6 +19,7 @@ from networks.small import build_small
 from utseg.errors import SettingError
 from utseg.networks import count_parameters
 from utseg.networks.layers.blocks import InstanceNorm
+from utseg.networks.layers.sizes import upsample
 from utseg.networks.nnunet import NnUNet, ResidualBlock
 from utseg.networks.nnunet_topology import plan_topology
 
@@ -170,6 +171,20 @@ def test_each_axis_is_padded_to_its_own_multiple() -> None:
         for size in ((72, 80), (73, 81)):
             assert network(torch.randn(1, 1, *size)).shape == (1, 4, *size)
     assert [tuple(shape[2:]) for shape in seen] == [(72, 80), (80, 96)]
+
+
+def test_auxiliary_logits_at_their_own_size_are_those_before_upsampling() -> None:
+    network = build_small("nnUNet", patch_size=(32, 32), aux_loss=True).eval()
+    x = torch.randn(2, 1, 32, 32)
+    with torch.no_grad():
+        upsampled = network(x)
+        network.upsamples_auxiliary = False
+        own = network(x)
+        assert [logits.shape[2:] for logits in own] == [(32 // 2**level,) * 2 for level in range(len(own))]
+        assert len(own) > 1
+        assert torch.equal(network.main_logits(x), own[0])
+    for logits, full in zip(own, upsampled, strict=True):
+        assert torch.equal(upsample(logits, (32, 32)), full)
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ FAULTS: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     (
         {"labels": {"background": 0, "LV": [1, 2]}},
         (),
-        "regions_class_order: expected a list with the value that each region paints, in the order of LV; found null",
+        "regions_class_order: expected a list of numbers, what each region paints, in the order of LV; found null",
     ),
     (
         {"labels": {"background": 0, "LV": "1"}},

@@ -1,7 +1,9 @@
 """`utseg_predict` follows `best.json` where no model is named: its members, its postprocessing, on record; and when it does not."""
 
+import hashlib
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import nibabel
@@ -9,11 +11,15 @@ import numpy as np
 import pytest
 from made_folds import edit_json
 
+from utseg.archive import import_model
+from utseg.commands.export_model import main as export
+from utseg.commands.import_model import main as import_
 from utseg.commands.predict import main
-from utseg.errors import SettingError
+from utseg.errors import InputError, SettingError
 from utseg.postprocess import FillHoles, KeepLargestOfLabel, Postprocessing, postprocess
 from utseg.predict.pipeline import predict_cases
 from utseg.selection import read_best
+from utseg.steps.model import load_model
 
 RULES = Postprocessing(rules=(KeepLargestOfLabel(label="RV"), FillHoles(label="RV")))
 
@@ -33,6 +39,7 @@ def both(chosen, tmp_path_factory) -> Path:
             for name in ["/".join(folder.parts[-3:])]
         ]
         value["postprocessing"] = json.loads(RULES.model_dump_json())
+        value["augmentation"] = {"chosen": {"mirror_axes": ["x"]}, "why": "made", "subjects": ["p0"]}
 
     edit_json(home / "results/Tiny/best.json", change)
     return home
@@ -87,6 +94,81 @@ def test_without_a_model_the_best_ones_predict_and_masks_are_postprocessed(predi
         np.testing.assert_array_equal(mask, postprocess(likeliest, RULES, labels))
         changed += not np.array_equal(mask, likeliest)
     assert changed
+
+
+@pytest.fixture(scope="module")
+def archive(both, tmp_path_factory) -> Path:
+    """What best.json chose, as a zip."""
+    path = tmp_path_factory.mktemp("archive") / "model.zip"
+    assert export(["-d", "Tiny", "-o", str(path), "--home", str(both), "--quiet"]) == 0
+    return path
+
+
+def test_what_was_chosen_travels_and_predicts_the_same_bytes(predict, both, archive, tmp_path, capfd):
+    home = tmp_path / "clean"
+    assert import_([str(archive), "--home", str(home)]) == 0
+    assert import_([str(archive), "--home", str(home)]) == 1
+    assert "best.json: there already, with 4 runs" in capfd.readouterr().err
+    assert import_([str(archive), "--home", str(home), "--force"]) == 0
+    image = sorted((both / "raw/Tiny/imagesTr").iterdir())[0]
+    calls = {"here": (both, ()), "imported": (home, ()), "zip": (home, ("--model", archive))}
+    found = {}
+    for out, (place, words) in calls.items():
+        code, errors, output = predict(*words, "-i", image, home=place, out=out)
+        assert (code, errors) == (0, []) and "best.json says" in output
+        record = json.loads((tmp_path / out / "prediction.json").read_text())
+        record = {key: record[key] for key in ("models", "postprocessing", "test_time_augmentation")}
+        found[out] = record, {path.name: path.read_bytes() for path in (tmp_path / out).glob("*.nii.gz")}
+    assert len(found["here"][1]) == 1 and found["imported"] == found["zip"] == found["here"]
+    plain = predict("--model", archive, "-f", "fold0", "-i", image, out="plain")
+    assert plain[0] == 0 and "best.json is not followed: models are chosen by -f" in plain[2]
+    other = {path.name: path.read_bytes() for path in (tmp_path / "plain").glob("*.nii.gz")}
+    assert other != found["here"][1]
+    model = load_model(archive, device="cpu")
+    assert model.postprocessing == RULES
+    assert model.test_time_augmentation == read_best(home / "results/Tiny").augmentation.chosen
+
+
+def test_the_choice_in_an_archive_names_nobody_and_is_on_the_card(both, archive, tmp_path):
+    with zipfile.ZipFile(archive) as content:
+        files = {name: content.read(name) for name in content.namelist()}
+    assert "holes of RV filled in each slice" in files["MODEL_CARD.md"].decode()
+    compared = read_best(both / "results/Tiny").compared.folds
+    names = {subject for fold in compared.values() for subject in fold}
+    assert names and not any(json.dumps(name).encode() in files["best.json"] for name in names)
+    assert str(both).encode() not in files["best.json"]
+    again = tmp_path / "again.zip"
+    import_model(archive, tmp_path / "home" / "results")
+    assert export(["-o", str(again), "--home", str(tmp_path / "home"), "--quiet"]) == 0
+    assert again.read_bytes() == archive.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"members": []}, "its members are not"),
+        ({"labels": {"background": 0, "LV": 1}}, "its labels are not"),
+        (
+            {"postprocessing": {"rules": [{"rule": "fill_holes", "label": "kidney"}]}},
+            "names the label 'kidney'",
+        ),
+        ({"postprocessing": {"rules": [{"rule": "keep_largest"}] * 1000}}, "rules or views"),
+        ({"evil": 1}, "unknown key 'evil'"),
+    ],
+)
+def test_a_choice_that_is_not_that_of_the_archive_is_refused(archive, tmp_path, change, words):
+    with zipfile.ZipFile(archive) as content:
+        files = {name: content.read(name) for name in content.namelist()}
+    data = json.dumps(json.loads(files["best.json"]) | change).encode()
+    manifest = json.loads(files["manifest.json"])
+    manifest["files"]["best.json"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    files |= {"best.json": data, "manifest.json": json.dumps(manifest).encode()}
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as evil:
+        for name, content in files.items():
+            evil.writestr(name, content)
+    with pytest.raises(InputError, match=words):
+        import_model(tmp_path / "evil.zip", tmp_path / "results")
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_named_model_or_fold_overrides_it_and_that_is_said(predict, tmp_path):

@@ -1,5 +1,7 @@
 """Postprocessing is kept where it helps beyond noise, and nowhere else."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -28,7 +30,7 @@ def volumes(damage, subjects: int, every: int = 1) -> list[OutOfFoldMask]:
             mask = heart()
             if number % every == 0:
                 damage(mask)
-            made.append(OutOfFoldMask(f"s{number:02d}", mask, heart()))
+            made.append(OutOfFoldMask(f"s{number:02d}", mask, heart(), np.zeros(mask.shape, bool)))
     return made
 
 
@@ -92,6 +94,19 @@ def test_the_order_is_everything_then_labels_then_holes():
     ]
 
 
+def test_rules_are_tried_on_the_whole_mask_where_only_lines_are_annotated():
+    """Components are those of the mask, and not of its annotated lines; else the largest one would be a line."""
+    ignored_ZYX = np.ones(heart().shape, bool)
+    ignored_ZYX[:, ::2] = False
+    annotated = [
+        replace(one, reference_ZYX=np.where(ignored_ZYX, 0, one.reference_ZYX), ignored_ZYX=ignored_ZYX)
+        for one in volumes(island, 12)
+    ]
+    trials = choose_postprocessing(annotated, LABELS).trials
+    (trial,) = [one for one in trials if one.rule == KeepLargestOfLabel(label="LV")]
+    assert trial.kept and trial.gain > 0
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 9))
 def test_the_scores_after_are_those_of_the_stored_rules(seed, subjects):
@@ -101,14 +116,13 @@ def test_the_scores_after_are_those_of_the_stored_rules(seed, subjects):
             f"s{number}",
             rng.choice([0, 1, 3], (2, 9, 8), p=[0.5, 0.3, 0.2]).astype(np.uint8),
             rng.choice([0, 1, 3], (2, 9, 8), p=[0.5, 0.3, 0.2]).astype(np.uint8),
+            rng.random((2, 9, 8)) < 0.2,
         )
         for number in range(subjects)
     ]
     found = choose_postprocessing(made, LABELS)
     expected = [
-        dice_by_label(
-            postprocess(volume.mask_ZYX, found.postprocessing, LABELS), volume.reference_ZYX, LABELS
-        )
+        dice_by_label(postprocess(volume.mask_ZYX, found.postprocessing, LABELS), volume, LABELS)
         for volume in made
     ]
     np.testing.assert_array_equal(found.dice_CL, expected)

@@ -72,3 +72,23 @@ def test_wrong_lists_are_refused_in_one_line():
     ):
         with pytest.raises(SettingError, match=message):
             apply_settings(recipe("UTNet"), make_plan(), settings)
+
+
+def test_class_weights_are_by_label_and_complete():
+    found, _ = apply_settings(recipe("UTNet"), make_plan(), {"loss.class_weights": {"RV": 2}})
+    assert list(found.loss.class_weights.items()) == [("LV", 1), ("MYO", 1), ("RV", 2)]
+    assert not apply_settings(recipe("UTNet"), make_plan(), {})[0].loss.class_weights
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"Rv": 2}, "loss.class_weights: 'Rv' is no label; labels: LV, MYO, RV "),
+        ({"background": 2}, r"'background' is no label; .*\(the background's is loss.background_weight\)"),
+        ({"RV": 0}, "loss.class_weights.RV: Input should be greater than 0; found 0"),
+        ("2,1", "loss.class_weights: Input should be a valid dictionary"),
+    ],
+)
+def test_class_weights_that_cannot_be(given, message):
+    with pytest.raises(SettingError, match=message):
+        apply_settings(recipe("UTNet"), make_plan(), {"loss.class_weights": given})

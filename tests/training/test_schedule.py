@@ -33,6 +33,17 @@ def test_without_warm_up_the_peak_comes_first():
     assert Schedule(100, 0.0).learning_rate(0, 0.1, 0.9) == 0.1
 
 
+@given(st.integers(1, 20), st.integers(2, 20), st.data())
+def test_a_rate_that_changes_once_an_epoch_is_that_of_its_first_iteration(per_epoch, epochs, data):
+    """As nnU-Net's, (1 − epoch/epochs)^.9; retimed at the end of an epoch, too."""
+    schedule = Schedule(per_epoch * epochs, 0.0, held=per_epoch)
+    iteration = data.draw(st.integers(0, per_epoch * epochs - 1))
+    expected = (1 - iteration // per_epoch / epochs) ** 0.9
+    assert schedule.learning_rate(iteration, 1.0, 0.9) == pytest.approx(expected)
+    short = schedule.retimed(per_epoch, 2 * per_epoch)
+    assert short.learning_rate(2 * per_epoch - 1, 1.0, 0.9) == schedule.learning_rate(per_epoch, 1.0, 0.9)
+
+
 @given(st.integers(2, 1000), st.data())
 def test_a_retimed_schedule_goes_on_where_it_was_and_still_ends_at_zero(total, data):
     at = data.draw(st.integers(0, total - 1))

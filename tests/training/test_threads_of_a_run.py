@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_loop import SAVED_AT_ONCE, Kill, assert_same, killed_at, lines, no_native_validation, results  # noqa: F401
+from test_resume import assert_same, results
 from tiny_runs import make_home, make_request
+from whole_runs import SAVED_AT_ONCE, Kill, killed_at, lines
 
 from trainers.utnet import recipe
 from utseg.compute.threads import Threads

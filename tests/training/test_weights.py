@@ -15,7 +15,7 @@ from utseg.planning.task import planned_task
 from utseg.trainer import train_by_recipe
 from utseg.training.prepare import read_initial
 from utseg.training.record import read_run, read_weights
-from utseg.training.weights import check_fit, fill, fit_weights, read_tensors, weights_file
+from utseg.training.weights import Entries, check_fit, fill, fit_weights, read_tensors, weights_file
 
 
 def other(network):
@@ -150,27 +150,108 @@ THREE = {"channel_names": ("T1", "T2", "cine-MRI")}
 NEIGHBOURS = {"configuration": "2.5d", "neighbour_distance_mm": 8.0}
 
 
+TURNED = {"channel_names": ("t2", "cine-MRI", "T1")}
+
+
 @pytest.mark.parametrize(
-    ("theirs", "ours", "problem"),
+    ("theirs", "ours", "sources", "said"),
     [
-        (THREE, NEIGHBOURS, "reads T1, T2, cine-MRI, that of the plan cine-MRI, each of the slice before"),
-        (NEIGHBOURS, THREE, "cine-MRI, each of the slice before, .*, that of the plan T1, T2, cine-MRI"),
-        (THREE, {"channel_names": ("T2", "T1", "cine-MRI")}, "reads T1, T2, .*plan T2, T1, cine-MRI"),
-        (THREE, THREE, None),
-        (NEIGHBOURS, NEIGHBOURS | {"channel_names": ("LGE",)}, None),
-        ({}, {"channel_names": ("LGE",)}, None),
+        (THREE, TURNED, [1, 2, 0], "t2 = T2, cine-MRI = cine-MRI, T1 = T1"),
+        (
+            THREE,
+            {"channel_names": ("LGE", "T2")},
+            [None, 1],
+            "new, as initialised: LGE; not taken over: T1, ",
+        ),
+        (
+            THREE,
+            NEIGHBOURS,
+            [None, 2, None],
+            "cine-MRI of the slice = cine-MRI; new, as initialised: cine-MRI of the slice before, cine-MRI of",
+        ),
+        (
+            NEIGHBOURS,
+            {"channel_names": ("cine-MRI", "T1")},
+            [1, None],
+            "cine-MRI = cine-MRI of the slice; new",
+        ),
+        (
+            {},
+            NEIGHBOURS,
+            [None, 0, None],
+            "cine-MRI of the slice = cine-MRI; new, as initialised: cine-MRI of",
+        ),
+        (THREE, THREE, [0, 1, 2], None),
+        (NEIGHBOURS, NEIGHBOURS | {"channel_names": ("LGE",)}, [0, 1, 2], None),
+        ({}, {"channel_names": ("LGE",)}, [0], None),
     ],
 )
-def test_weights_of_networks_that_read_other_channels(theirs, ours, problem, tmp_path, caplog):
+def test_inputs_of_weights_are_matched_by_channel_and_slice(theirs, ours, sources, said, tmp_path, caplog):
     weights, plan = make_run_folder(tmp_path, **theirs), make_plan(**ours)
+    network = planned_task(plan).build()
+    with caplog.at_level("INFO", "utseg"):
+        _, fit, _ = read_initial(make_request(tmp_path, weights=weights), network, plan)
+    assert ("inputs matched by name" in caplog.text) == bool(said)
+    assert (said or "") in caplog.text
+    before, given = {n: v.clone() for n, v in network.state_dict().items()}, read_weights(weights)
+    fill(network, fit, weights)
+    axes = planned_task(plan).input_axes()
+    assert axes
+    for name, value in network.state_dict().items():
+        for place, source in enumerate(sources) if name in axes else ():
+            (axis,) = axes[name]
+            taken = before[name].select(axis, place) if source is None else given[name].select(axis, source)
+            assert torch.equal(value.select(axis, place), taken), name
+    assert_filled(network, {name: value for name, value in given.items() if name not in axes})
+
+
+@pytest.mark.parametrize("names", [("T1", "T2", "LGE"), ("T1", "T2")])
+def test_weights_of_networks_that_read_other_channels_are_refused_unless_asked(names, tmp_path, caplog):
+    weights, plan = make_run_folder(tmp_path, **NEIGHBOURS), make_plan(channel_names=names)
     network = planned_task(plan).build("meta")
-    if problem:
-        with pytest.raises(InputError, match=problem):
-            read_initial(make_request(tmp_path, weights=weights), network, plan)
-    allowed = make_request(tmp_path, weights=weights, allow_mismatch=bool(problem))
-    initial, fit, _ = read_initial(allowed, network, plan)
-    assert initial.tensors == len(fit.values) == len(network.state_dict())
-    assert ("taken all the same" in caplog.text) == bool(problem)
+    with pytest.raises(
+        InputError,
+        match=r"reads cine-MRI of the slice before, .*, that of the plan T1, T2.*: none is the same",
+    ):
+        read_initial(make_request(tmp_path, weights=weights), network, plan)
+    initial, fit, _ = read_initial(
+        make_request(tmp_path, weights=weights, allow_mismatch=True), network, plan
+    )
+    left = {} if len(names) == 3 else planned_task(plan).input_axes()
+    assert ("left as initialised" if left else "taken all the same") in caplog.text
+    assert initial.tensors == len(fit.values)
+    assert fit.values.keys() == network.state_dict().keys() - left.keys()
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [(("T1",), ("LGE", "T1", "T2")), (("LGE", "T1", "T2"), ("T1",))])
+def test_a_single_input_that_a_network_repeats_is_one_entry(theirs, ours):
+    """The ResNet50 sees a single channel three times; with the others 0, its first convolution answers the same."""
+    one, three = (build_small("ResNet50_UNet", in_channels=len(names)) for names in (theirs, ours))
+    entries = Entries(
+        {"resnet.conv_root.weight": (1,)},
+        [theirs.index(n) if n in theirs else None for n in ours],
+        len(theirs),
+    )
+    root = next(name for name in one.state_dict() if name.endswith("conv_root.weight"))
+    value = entries.place(one.state_dict()[root], 1, three.state_dict()[root].shape[1])
+    summed = one.state_dict()[root].sum(1) if len(theirs) == 1 else one.state_dict()[root][:, 1]
+    torch.testing.assert_close(value[:, 1] if len(ours) == 3 else value.sum(1), summed)
+    assert len(ours) == 1 or not value[:, [0, 2]].any()
+
+
+def test_an_output_that_has_entries_along_two_axes_is_known_where_both_are():
+    """FCN upsamples each class into each."""
+    network, values = build_small("FCN", num_classes=4), other(build_small("FCN", num_classes=3))
+    fit = fit_weights(network, values, [Entries(network.class_axes(), [0, None, 2, 1], 3)])
+    assert not fit.mismatches
+    before = network.state_dict()["doubling.0.weight"].clone()
+    fill(network, fit, "w.pth")
+    after, theirs = network.state_dict()["doubling.0.weight"], values["doubling.0.weight"]
+    for row, source in enumerate([0, None, 2, 1]):
+        for column, other_source in enumerate([0, None, 2, 1]):
+            is_known = None not in (source, other_source)
+            taken = theirs[source, other_source] if is_known else before[row, column]
+            assert torch.equal(after[row, column], taken)
 
 
 @pytest.mark.parametrize(("inputs", "is_said"), [(THREE, True), (NEIGHBOURS, True), ({}, False)])

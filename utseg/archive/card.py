@@ -8,11 +8,12 @@ from collections.abc import Mapping
 
 from utseg.archive.manifest import GroupScores, Manifest, Scores
 from utseg.evaluate.tables import EMPTY_NOTE, NOTHING, interval, number
+from utseg.selection.record import Best, treatment_in_words
 from utseg.training.record import WEIGHTS_FILE, RunRecord
 
 
-def model_card(manifest: Manifest, records: Mapping[str, RunRecord]) -> str:
-    """The text of `MODEL_CARD.md`. `records` are the runs' by PLAN_2d/MODEL/FOLD."""
+def model_card(manifest: Manifest, records: Mapping[str, RunRecord], best: Best | None) -> str:
+    """The text of `MODEL_CARD.md`. `records` are the runs' by PLAN_2d/MODEL/FOLD, `best` is what chose them, if anything did."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("utseg.archive", ".")
@@ -21,7 +22,14 @@ def model_card(manifest: Manifest, records: Mapping[str, RunRecord]) -> str:
     )
     shown = {"number": number, "interval": interval, "empty_note": EMPTY_NOTE, "weights": f"/{WEIGHTS_FILE}"}
     card = environment.get_template("card.md")
-    return card.render(manifest=manifest, records=records, groups=_groups, **shown)
+    return card.render(
+        manifest=manifest,
+        records=records,
+        best=best,
+        treatment=best and treatment_in_words(best),
+        groups=_groups,
+        **shown,
+    )
 
 
 def _groups(scores: Scores) -> list[tuple[str, GroupScores]]:

@@ -34,6 +34,7 @@ from utseg.archive.reading import IMPORTED_FILE, open_archive, unpack
 from utseg.archive.subjects import count_cohort, known_cases, run_scores, score_tables
 from utseg.errors import InputError
 from utseg.files import atomic_path, require_writable
+from utseg.selection.record import BEST_FILE, Best, to_hand_on
 from utseg.settings import read_model
 from utseg.training.record import RUN_FILE, WEIGHTS_FILE, RunRecord, is_finished
 
@@ -60,12 +61,13 @@ def export_model(
     preprocessed: Path | None = None,
     terms: Terms | None = None,
     with_case_ids: bool = False,
+    best: Best | None = None,
 ) -> Manifest:
     """Writes the runs (folders DATASET/PLAN_2d/MODEL/FOLD of one dataset) into the zip `output`, atomically; returns its manifest.
 
     preprocessed: `preprocessed/NAME`, whose fingerprint knows subjects and groups; without it cases alone are counted. terms: empty ones
-    are those that an imported model came with. Raises ArtefactError for a damaged run, InputError where runs have other channels or
-    labels, or where `output` is something else than an archive.
+    are those that an imported model came with. best: the choice of these runs, which then predict as it says. Raises ArtefactError for
+    a damaged run, InputError where runs have other channels or labels, or where `output` is something else than an archive.
     """
     if output.is_dir() or (output.exists() and not zipfile.is_zipfile(output)):
         raise InputError(f"{output}: is there and is no archive; choose another file with -o")
@@ -75,6 +77,9 @@ def export_model(
     left_out = {} if named else {"training_cases": (), "validation_cases": ()}
     small = {f"{run.name}/{RUN_FILE}": as_json(run.record.model_copy(update=left_out)) for run in chosen}
     small |= {f"{run.name}/{SUMMARY}": as_json(run.scores) for run in chosen if run.scores}
+    if best:
+        best = to_hand_on(best, with_names=named)
+        small[BEST_FILE] = as_json(best)
     files = {name: _record_of(data) for name, data in small.items()}
     files |= {f"{run.name}/{WEIGHTS_FILE}": run.weights for run in chosen}
     shape = chosen[0].record.plan.preprocessing
@@ -85,11 +90,12 @@ def export_model(
         channel_names=shape.channel_names,
         terms=_merged_terms(terms or Terms(), [run.origin for run in chosen if run.origin]),
         with_case_ids=named,
+        has_best=best is not None,
         members=_members(chosen, preprocessed),
         scores=_scores(chosen),
         files=dict(sorted(files.items())),
     )
-    card = model_card(manifest, {run.name: run.record for run in chosen}).encode()
+    card = model_card(manifest, {run.name: run.record for run in chosen}, best).encode()
     manifest = manifest.model_copy(update={"files": manifest.files | {CARD_FILE: _record_of(card)}})
     weights = {f"{run.name}/{WEIGHTS_FILE}": run.folder / WEIGHTS_FILE for run in chosen}
     first = {MANIFEST_FILE: as_json(manifest), CARD_FILE: card}

@@ -17,6 +17,7 @@ from utseg.archive.reading import open_archive, unpack
 from utseg.errors import InputError, UsageError, UtsegError, listing
 from utseg.files import folder_lock, is_temporary, require_writable
 from utseg.rawdata.names import name_problem
+from utseg.selection.record import BEST_FILE
 from utseg.training.record import RUN_FILE
 
 NEW, OLD = "new", "old"
@@ -42,14 +43,19 @@ def import_model(path: Path, results: Path, *, dataset: str | None = None, force
     with open_archive(path) as archive:
         manifest = archive.manifest
         name = dataset or manifest.dataset
-        install(results, name, manifest.models, lambda folder: unpack(archive, folder), force=force)
+        install(results, name, targets_of(manifest), lambda folder: unpack(archive, folder), force=force)
     return Imported(manifest, tuple(results / name / member.name for member in manifest.members))
+
+
+def targets_of(manifest: Manifest) -> list[str]:
+    """What comes with an archive, below the dataset: its models, and the best.json that chose them."""
+    return [*manifest.models, *([BEST_FILE] if manifest.has_best else [])]
 
 
 def install(
     results: Path, dataset: str, models: Sequence[str], write: Callable[[Path], None], *, force: bool
 ) -> None:
-    """Fills a staging folder by `write`, then moves `models` (PLAN_2d/MODEL, all that is in it) into `results/DATASET`.
+    """Fills a staging folder by `write`, then moves `models` (PLAN_2d/MODEL, all that is in it, and files) into `results/DATASET`.
 
     All of them come, or none. Raises InputError where one is there and not `force`; UtsegError where a run of one is being trained, or
     the disk fails. Then everything is as it was before.
@@ -137,7 +143,8 @@ def _move(staging: Path, results: Path, targets: Sequence[Path], *, force: bool)
 
 
 def _put_back(staging: Path, results: Path) -> None:
-    for old in sorted((staging / OLD).glob("*/*/*")):
+    old_ones = [*(staging / OLD).glob("*/*/*"), *(staging / OLD).glob(f"*/{BEST_FILE}")]
+    for old in sorted(old_ones):
         target = results / old.relative_to(staging / OLD)
         if not _is_there(target):
             target.parent.mkdir(parents=True, exist_ok=True)

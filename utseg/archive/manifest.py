@@ -12,6 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, StringConst
 from utseg.home import split_plan_name
 from utseg.label_map import LabelValue
 from utseg.rawdata.names import name_problem
+from utseg.selection.record import BEST_FILE
 from utseg.settings import Settings
 from utseg.training.record import RUN_FILE, SUMMARY_FILE, VALIDATION_FOLDER, WEIGHTS_FILE
 
@@ -133,7 +134,10 @@ class FileRecord(Settings):
 
 
 class Manifest(Settings):
-    """The content of `manifest.json`. `with_case_ids` says whether the run records name the cases that were trained on."""
+    """The content of `manifest.json`. `with_case_ids` says whether the run records name the cases that were trained on.
+
+    `has_best`: the archive has the best.json that chose these members, which says what is done to their masks.
+    """
 
     format: Literal["utseg-model-1"] = FORMAT
     utseg_version: str
@@ -142,6 +146,7 @@ class Manifest(Settings):
     channel_names: tuple[str, ...]
     terms: Terms
     with_case_ids: bool
+    has_best: bool = False
     members: Annotated[tuple[Member, ...], Field(min_length=1, max_length=100)]
     scores: tuple[ScoreTable, ...]
     files: dict[str, FileRecord]
@@ -154,7 +159,7 @@ class Manifest(Settings):
     @property
     def expected_files(self) -> set[str]:
         """All files that the archive has besides the manifest."""
-        expected = {CARD_FILE}
+        expected = {CARD_FILE, BEST_FILE} if self.has_best else {CARD_FILE}
         for member in self.members:
             expected |= {f"{member.name}/{RUN_FILE}", f"{member.name}/{WEIGHTS_FILE}"}
             expected |= {f"{member.name}/{SUMMARY}"} if member.finished else set()

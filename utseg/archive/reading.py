@@ -34,8 +34,10 @@ from utseg.files import atomic_path, require_no_broken_link, write_bytes
 from utseg.home import split_plan_name
 from utseg.label_map import LARGEST_LABEL, has_regions, values_of
 from utseg.planning.task import planned_task
+from utseg.postprocess import check_labels
 from utseg.predict.model import weights_problems
 from utseg.rawdata.names import name_problem
+from utseg.selection.record import BEST_FILE, Best, best_augmentation
 from utseg.settings import Model, validate
 from utseg.training.record import RUN_FILE, WEIGHTS_FILE, RunRecord, read_weights
 
@@ -181,7 +183,10 @@ def _member_problem(manifest: Manifest, files: dict[str, zipfile.ZipInfo]) -> st
 
 
 def unpack(archive: Archive, folder: Path) -> None:
-    """Writes all runs, and beside each model its card and manifest, below `folder`. Raises InputError where one is unsound."""
+    """Writes all runs, the best.json that chose them, and beside each model its card and manifest, below `folder`.
+
+    Raises InputError where something is unsound.
+    """
     card = archive.read(CARD_FILE)
     with refusal(f"{archive.shown}: {CARD_FILE}"):
         if problem := text_problem(card.decode()):
@@ -200,21 +205,28 @@ def unpack(archive: Archive, folder: Path) -> None:
             (run / SUMMARY).parent.mkdir()
             write_bytes(run / SUMMARY, data)
         _unpack_weights(archive, f"{member.name}/{WEIGHTS_FILE}", run, _tensors_of(record, shown))
+    if archive.manifest.has_best:
+        data, shown = archive.read(BEST_FILE), f"{archive.shown}: {BEST_FILE}"
+        best = _parse(Best, data, shown)
+        with refusal(shown):
+            if problem := _best_problem(best, archive.manifest):
+                raise ValueError(problem)
+        write_bytes(folder / BEST_FILE, data)
     for model in archive.manifest.models:
         write_bytes(folder / model / CARD_FILE, card)
         write_bytes(folder / model / IMPORTED_FILE, as_json(archive.manifest))
 
 
 @contextmanager
-def unpacked(path: Path) -> Iterator[list[Path]]:
-    """The runs of an archive, all of it verified as for an import, in a temporary folder DATASET/PLAN_2d/MODEL/FOLD that goes in the end.
+def unpacked(path: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """An archive, all of it verified as for an import, in a temporary folder that goes in the end: DATASET, and PLAN_2d/MODEL/FOLD in it.
 
     Raises InputError for an archive that is not sound in every part.
     """
     with open_archive(path) as archive, tempfile.TemporaryDirectory(prefix="utseg-") as folder:
         dataset = Path(folder) / archive.manifest.dataset
         unpack(archive, dataset)
-        yield [dataset / member.name for member in archive.manifest.members]
+        yield dataset, [dataset / member.name for member in archive.manifest.members]
 
 
 def _unpack_weights(archive: Archive, name: str, run: Path, wanted: dict[str, "Tensor"]) -> None:
@@ -299,6 +311,21 @@ def _record_problem(record: RunRecord, manifest: Manifest, name: str) -> str | N
             return f"plan.preprocessing.{key} is not what the manifest says"
     if (record.training_cases or record.validation_cases) and not manifest.with_case_ids:
         return "training_cases has names, the manifest says that there are none"
+    return None
+
+
+def _best_problem(best: Best, manifest: Manifest) -> str | None:
+    """Where the choice is of other runs, weights or labels than those in the archive, or asks for more than anybody would; or None."""
+    weights = {
+        member.name: manifest.files[f"{member.name}/{WEIGHTS_FILE}"].sha256 for member in manifest.members
+    }
+    if {member.run: member.weights_sha256 for member in best.members} != weights:
+        return "its members are not the runs and weights of the manifest"
+    if best.labels != manifest.labels:
+        return "its labels are not those of the manifest"
+    check_labels(best.postprocessing, manifest.labels)
+    if max(len(best.postprocessing.rules), best_augmentation(best).forwards) > LONGEST_SETTING:
+        return f"it has more than {LONGEST_SETTING} rules or views"
     return None
 
 

@@ -1,6 +1,6 @@
 """Intensity augmentations with given values, on a patch that the caller owns. Channels change alike, the slices of one by one curve.
 
-Contrast is batchgenerators'. Its gamma and noise draw for themselves and cannot be replayed: these are written out here.
+They are nnU-Net's, written out here: those of batchgenerators draw for themselves, which cannot be replayed, and import pandas.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,6 @@ def change_intensity(
     `spacing_yx_mm`: pixel size, for the blur. `slices`: slices per image channel, changed by one curve. `unit_C`: of noise and brightness,
     a value for each channel or one for all.
     """
-    from batchgenerators.augmentations.color_augmentations import augment_contrast
-
     if augmentation.blur_sd_mm:
         blur(image_CHW, augmentation.blur_sd_mm, spacing_yx_mm)
     if augmentation.resolution != 1:
@@ -38,7 +36,7 @@ def change_intensity(
     if augmentation.brightness:
         scan_CNHW += np.float32(augmentation.brightness * unit_C111)
     if augmentation.contrast != 1:
-        augment_contrast(scan_CNHW, contrast_range=lambda: augmentation.contrast, preserve_range=True)
+        change_contrast(scan_CNHW, augmentation.contrast)
     if augmentation.gamma != 1:
         change_gamma(scan_CNHW, augmentation.gamma, inverted=augmentation.gamma_inverted)
     return image_CHW
@@ -72,6 +70,16 @@ def add_noise(image: Image, sd: float | npt.NDArray[np.float64], seed: int) -> N
     noise = np.random.default_rng(seed).standard_normal(image.shape, dtype=np.float32)
     noise *= np.float32(sd)
     image += noise
+
+
+def change_contrast(image_CNHW: Image, factor: float) -> None:
+    """Moves each channel's values away from their mean, `factor` times as far, in place; none leaves the range there was."""
+    for channel in image_CNHW:
+        low, high, mean = channel.min(), channel.max(), channel.mean()
+        channel -= mean
+        channel *= np.float32(factor)
+        channel += mean
+        np.clip(channel, low, high, out=channel)
 
 
 def change_gamma(image_CNHW: Image, gamma: float, *, inverted: bool) -> None:

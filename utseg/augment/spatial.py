@@ -23,12 +23,12 @@ def patch_start(center_yx: tuple[int, int], patch_size: tuple[int, int]) -> tupl
 def crop_or_pad(
     image_CHW: Image, label_HW: Label, start_yx: tuple[int, int], patch_size: tuple[int, int]
 ) -> tuple[Image, Label]:
-    """A copy of the window, padded where it reaches beyond the slice. No pixel value changes."""
-    from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
-
-    window = [[start, start + size] for start, size in zip(start_yx, patch_size, strict=True)]
-    image = np.stack([crop_and_pad_nd(channel, window, pad_value=channel.min()) for channel in image_CHW])
-    return image, np.array(crop_and_pad_nd(label_HW, window, pad_value=0))
+    """A copy of a window that touches the slice, padded where it reaches beyond. No pixel value changes."""
+    window = list(zip(start_yx, patch_size, label_HW.shape, strict=True))
+    inside = tuple(slice(max(start, 0), start + size) for start, size, _ in window)
+    beyond = [(max(-start, 0), max(start + size - side, 0)) for start, size, side in window]
+    padded = [np.pad(channel[inside], beyond, constant_values=channel.min()) for channel in image_CHW]
+    return np.stack(padded), np.pad(label_HW[inside], beyond)
 
 
 def pixel_matrix(rotation_deg: float, scale: float, spacing_yx_mm: tuple[float, float]) -> Matrix:

@@ -51,14 +51,6 @@ def named_dataset(arguments: argparse.Namespace) -> "Dataset | None":
     return open_dataset(folder, name)
 
 
-def chosen_runs(arguments: argparse.Namespace, dataset: Path) -> list[Path]:
-    """The runs that `Parser.model_choice` names, below `results/NAME`."""
-    from utseg.predict.model import choose_runs
-
-    models, folds = arguments.models or (), arguments.folds or ()
-    return choose_runs(dataset, planner=arguments.planner, models=models, folds=folds)
-
-
 def values_for(request: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     """What the command line says of the fields of a dataclass, by name."""
     given = {
@@ -123,7 +115,7 @@ def run(
     """
     arguments = parser.parse_args(argv)
     _configure_logging(quiet=arguments.quiet)
-    signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         _require_outside_raw_data(arguments)
         return body(arguments) or 0
@@ -138,6 +130,8 @@ def run(
             logger.warning("%s", note)
         sys.stderr.writelines(f"error: {' '.join(line.split())}\n" for line in lines)
         return code
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _code_and_lines(error: BaseException) -> tuple[int, list[str]]:

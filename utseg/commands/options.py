@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from utseg.device import DEVICES
 from utseg.errors import UsageError
 from utseg.home import typed_path
 
@@ -67,7 +68,7 @@ class Parser(argparse.ArgumentParser):
         self.value("-pl", "planner", "PLAN", help)
 
     def model_choice(self, or_where: str = "") -> None:
-        """Adds -d, -m, -f and -pl, which `chosen_runs` follows. `or_where`: when else -m may be left out, in words."""
+        """Adds -d, -m, -f and -pl, the fields of `ModelChoice`. `or_where`: when else -m may be left out, in words."""
         self.trained_dataset()
         models = f"one or more networks; may be left out where one is trained{or_where}"
         folds = "what they were trained on, as fold0 or vendor=A; left out: all folds that are trained"
@@ -88,7 +89,7 @@ class Parser(argparse.ArgumentParser):
 
     def device(self) -> None:
         """Adds `--device NAME`."""
-        help = "auto (CUDA where it is there), cpu, cuda or cuda:N"
+        help = f"{DEVICES}; auto: CUDA where it is there, else mps, Apple's GPUs"
         self.value("--device", "device", "NAME", help, default="auto")
 
     def seed(self, help: str) -> None:

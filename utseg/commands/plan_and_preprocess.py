@@ -3,18 +3,20 @@
 import argparse
 import logging
 import math
+import shlex
 import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from functools import reduce
 from operator import getitem
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utseg.commands.cli import cluster_of, home_of, run
 from utseg.commands.options import Parser
 from utseg.errors import number_of
-from utseg.home import DEFAULT_PLANNER, plan_folder_name
+from utseg.home import DEFAULT_CONFIGURATION, DEFAULT_PLANNER
 
 if TYPE_CHECKING:
     from utseg.case import Dataset
@@ -35,13 +37,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     memory = "memory of the device that will train, for which a new plan is made; default: 8"
     network = "the network to plan for, one of utseg_networks; default: UTNet. Others train on its plan too, with the settings they share"
-    planner = "planner: auto, published or cpu"
-    parser.dataset("raw dataset")
-    parser.value("-pl", "planner", "PLAN", planner, default=DEFAULT_PLANNER)
-    configuration = (
-        "2d: a network sees each slice alone; 2.5d: with the slices before and after it as further channels"
+    planner = f"planner: auto, published or cpu; default: {DEFAULT_PLANNER}. With --like, a name for the plan; default: like"
+    like = (
+        "keep spacing, normalisation, patch and network of this model (a run's folder, a folder with its folds, or an archive of "
+        "utseg_export_model), so that utseg_train --weights goes on from it"
     )
-    parser.value("-c", "configuration", "CONFIG", configuration, default="2d")
+    parser.dataset("raw dataset")
+    parser.value("-pl", "planner", "PLAN", planner)
+    configuration = (
+        "2d: a network sees each slice alone; 2.5d: with the slices before and after it as further channels; "
+        f"default: {DEFAULT_CONFIGURATION}"
+    )
+    parser.value("-c", "configuration", "CONFIG", configuration)
+    parser.path("--like", "like", like, "MODEL", required=False)
     parser.value("--memory-gb", "memory_gb", "GB", memory, type=_gigabytes)
     parser.value("-m", "network_name", "NETWORK", network)
     parser.device()
@@ -85,6 +93,7 @@ def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
             memory_gb=arguments.memory_gb,
             device=arguments.device,
             settings=parse_settings(arguments.settings),
+            like=arguments.like,
             replan=arguments.replan,
             until="fingerprint"
             if arguments.fingerprint_only
@@ -98,8 +107,8 @@ def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
     for warning in found.fingerprint.warnings:
         logger.warning("%s", warning)
     if found.plan is not None:
-        name = plan_folder_name(arguments.planner, arguments.configuration)
-        logger.info("plan %s\n%s", name, describe_plan(found.plan, everything=arguments.dry_run))
+        described = describe_plan(found.plan, everything=arguments.dry_run)
+        logger.info("plan %s\n%s", found.plan.folder_name, described)
     prepared = found.prepared
     if arguments.fingerprint_only:
         looked = number_of(len(found.fingerprint.cases), "case")
@@ -111,8 +120,21 @@ def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
             "no slices were made; the same command without --plan-only makes them: %s", prepared.plan_folder
         )
     else:
+        if arguments.like is not None:
+            logger.info("to go on from its weights: %s", _training_from(arguments.like, prepared.plan))
         cases, folds = number_of(prepared.counts.made, "case"), number_of(len(prepared.splits), "fold")
         logger.info("%s made, %d kept, %s: %s", cases, prepared.counts.kept, folds, prepared.plan_folder)
+
+
+def _training_from(model: Path, plan: "Plan") -> str:
+    """The command that trains on the plan from the weights of the model that it is like."""
+    from utseg.training.record import RUN_FILE
+
+    run = str(model) if (model / RUN_FILE).is_file() else f"{model}/FOLD"
+    if model.is_file():
+        run = "FOLDER, a run of it after utseg_import_model"
+    words = ["utseg_train", plan.configuration, "fold0", "-d", plan.dataset, "-pl", plan.planner]
+    return f"{shlex.join([*words, '-m', plan.network_name])} --weights {run}"
 
 
 def describe_dataset(dataset: "Dataset") -> str:

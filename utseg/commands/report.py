@@ -30,8 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from utseg.steps.reporting import report
+    from utseg.steps.reporting import report, studies_among
 
+    studies_among(arguments.paths, with_others=arguments.dataset is not None)
     dataset = named_dataset(arguments)
     words = ["utseg_report", *map(str, arguments.paths), "-o", str(arguments.output)]
     words += ["-d", arguments.dataset] if dataset else []

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from utseg.commands.cli import run, values_for
-from utseg.commands.options import Parser
+from utseg.commands.options import Parser, at_least
 from utseg.errors import UsageError
 from utseg.training.request import TrainRequest
 
@@ -12,6 +12,7 @@ from utseg.training.request import TrainRequest
 OF_TRAINING = {
     "epochs": "--epochs",
     "max_time_s": "--max-time",
+    "patience": "--patience",
     "seed": "--seed",
     "weights": "--weights",
     "allow_mismatch": "--allow-mismatch",
@@ -34,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "vendor=A, vendor=A,B, vendor!=C (leave one out), centre=2"
     )
     max_time = "as 90s, 10m, 1h30m: the schedule gets the length that fits, final validation included (with all-folds: for each fold)"
+    patience = (
+        "end early after N epochs without a better running mean of the validation Dice: the schedule is shortened to its cool-down, "
+        "nothing is cut off (as with the file `stop` in the run's folder)"
+    )
     weights = (
         "start from these weights: of utseg, of the official UTNet, or published pretrained ones (R50+ViT-B_16.npz for TransUNet and "
         "the ResNet50 networks, Swin-T for SwinUNet)"
@@ -50,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.value("-m", "model", "MODEL", "what to train: a network of utseg_networks", default="UTNet")
     parser.plan()
     parser.length(epochs="length of the schedule; default: the plan's", max_time=max_time)
+    parser.value("--patience", "patience", "N", patience, type=at_least(1))
     parser.seed("seed of everything random")
     parser.device()
     parser.path("--weights", "weights", weights, "FILE", required=False)

@@ -7,9 +7,10 @@ Where both masks are empty (`both_empty`) all ratios and distances are undefined
 Dice, Jaccard and surface Dice are 0, and distances undefined. Whoever averages leaves undefined values out and counts them (`summary.py`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from operator import index
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -26,7 +27,7 @@ from utseg.evaluate.surfaces import (
     distances_between,
     extract,
 )
-from utseg.label_map import IGNORE, Labels, inside, structures
+from utseg.label_map import IGNORE, Labels, LabelValue, inside, structures
 
 PercentileKind = Literal["pooled", "directed"]
 Scope = Literal["volume", "region", "slice"]
@@ -239,19 +240,30 @@ def evaluate_pair(
     prediction_ZYX: NDArray[np.generic],
     reference_ZYX: NDArray[np.generic],
     spacing_zyx_mm: tuple[float, float, float],
-    labels: Labels,
+    labels: Mapping[str, LabelValue | Sequence[int]] | Sequence[int],
     *,
     surface: SurfaceKind = "voxels",
     percentile: PercentileKind = "pooled",
     tolerance_mm: float = TOLERANCE_MM,
 ) -> dict[str, LabelScores]:
-    """Scores of the whole volume per label name; background (value 0) is left out.
+    """Scores of the whole volume per label name; background (value 0) is left out, as are voxels that the reference labels `ignore`.
 
+    labels: names to values, or to the values of a region; or a list of values, which are then their own names.
     Both label maps are (Z, Y, X) integers of the same shape on the same grid, spacing is in mm. surface, percentile, tolerance_mm: see
     `Definition`. Raises InputError where the shapes differ or the spacing is not positive, SettingError for an unknown definition.
     """
     definition = Definition(surface, percentile, tolerance_mm)
-    pairs = label_pairs(prediction_ZYX, reference_ZYX, spacing_zyx_mm, labels, definition)
+    named = labels if isinstance(labels, Mapping) else {str(value): value for value in labels}
+    try:
+        found = {
+            name: tuple(map(index, value)) if isinstance(value, Sequence) else index(value)
+            for name, value in named.items()
+        }
+    except TypeError:
+        raise InputError(
+            f"labels: expected names with whole numbers, or a list of whole numbers; found {labels}"
+        ) from None
+    pairs = label_pairs(prediction_ZYX, reference_ZYX, spacing_zyx_mm, found, definition)
     return {name: pair.scores() for name, pair in pairs.items()}
 
 

@@ -13,12 +13,12 @@ from utseg.errors import CaseErrors, InputError, listing
 from utseg.files import require_no_broken_link
 from utseg.label_map import Labels, LabelValue, all_values, has_regions, painted, structures
 from utseg.labels import ignored, in_words, match_labels
+from utseg.rawdata.description import DESCRIPTION_FILE
 from utseg.rawdata.names import NIFTI_ENDINGS, PICTURE_ENDINGS, letter_case_differs, letter_case_pairs
 
 if TYPE_CHECKING:
     from utseg.rawdata.geometry import Geometry
 
-DESCRIPTION_FILE = "dataset.json"
 AS_IT_IS, AS_MATCHED = 0.1, 0.5
 """Dice over all voxels of the labels in question: below the first as they are numbered, and at least the second as they lie."""
 
@@ -36,10 +36,12 @@ class MaskPair:
     mask_labels: Labels
 
     def read(self) -> "tuple[NDArray[np.uint8], NDArray[np.uint8], Geometry]":
-        """Mask and reference (Z, Y, X), both background where the reference is ignored, and where both lie.
+        """Mask and reference (Z, Y, X), both background where the reference is ignored, and where both lie. Raises as `read_whole`."""
+        mask_ZYX, reference_ZYX, ignored_ZYX, geometry = self.read_whole()
+        return np.where(ignored_ZYX, np.uint8(0), mask_ZYX), reference_ZYX, geometry
 
-        Raises InputError where they do not lie alike.
-        """
+    def read_whole(self) -> "tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_], Geometry]":
+        """Mask and reference (Z, Y, X), where the reference is ignored, and how they lie. Raises InputError where that differs."""
         from utseg.rawdata.gate import read_label
 
         assert self.case.label is not None, "only labelled cases are scored"
@@ -50,8 +52,8 @@ class MaskPair:
                 f"{self.mask}: does not lie on the grid of its reference {self.case.label}: {'; '.join(differences)}"
             )
         mask_ZYX = self._translated(predicted_ZYX, self.mask, self.mask_labels)
-        mask_ZYX[ignored(found_ZYX, self.reference_labels)] = 0
-        return mask_ZYX, self._translated(found_ZYX, self.case.label, self.reference_labels), geometry
+        reference_ZYX = self._translated(found_ZYX, self.case.label, self.reference_labels)
+        return mask_ZYX, reference_ZYX, ignored(found_ZYX, self.reference_labels), geometry
 
     def _translated(self, label_ZYX: NDArray[np.uint8], path: Path, labels: Labels) -> NDArray[np.uint8]:
         return match_labels(self.labels, labels, we="the scores", they=str(path)).translate(label_ZYX)

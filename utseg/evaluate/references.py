@@ -9,17 +9,17 @@ from pathlib import Path
 
 from utseg.case import Case, Dataset
 from utseg.errors import CaseErrors, InputError, explained_by, listing
-from utseg.evaluate.pairs import DESCRIPTION_FILE, UnrecordedSide, files_by_case
+from utseg.evaluate.pairs import UnrecordedSide, files_by_case
 from utseg.files import read_json, require_no_broken_link
 from utseg.label_map import Labels, labels_of_json
 from utseg.labels import in_words, match_labels, same_numbering
+from utseg.predict.record import PREDICTION_FILE
 from utseg.rawdata import dataset_around, open_dataset
 from utseg.rawdata.content import dicom_in, dicom_refusal
-from utseg.rawdata.description import read_description
+from utseg.rawdata.description import DESCRIPTION_FILE, read_description
 
 logger = logging.getLogger("utseg")
 LABEL_FOLDERS = ("labelsTr", "labelsTs")
-PREDICTION_FILE = "prediction.json"
 
 
 @dataclass(frozen=True)

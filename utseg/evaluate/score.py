@@ -40,7 +40,7 @@ from utseg.evaluate.summary import by_value, summarise, summarise_regions
 from utseg.evaluate.tables import LATEX_FILE, MARKDOWN_FILE, summary_tables, to_latex, to_markdown
 from utseg.files import folder_lock, require_writable, write_json, write_text
 from utseg.fingerprint.same_scan import in_words, same_subjects
-from utseg.label_map import Labels, painted, structures
+from utseg.label_map import IGNORE, Labels, painted, structures
 from utseg.labels import match_labels
 from utseg.predict.record import predicted_cases, seen_in_training
 
@@ -102,7 +102,10 @@ def evaluate_cases(
             require_plausible([overlap for _, overlap in scored], labels, predictions, assumed)
         rows = {name: [row for by_file, _ in scored for row in by_file.get(name, ())] for name in CASE_FILES}
         write_sources(matched, labels, output, *theirs)
-        return _write(rows, group_columns(cases), definition, output)
+        whole = IGNORE not in theirs[0]
+        if not whole:
+            logger.info("volumes of references that are ignored in part are not known: no clinical measures")
+        return _write(rows, group_columns(cases), definition, output, whole=whole)
 
 
 def _executor(executor: Executor | None, count: int, workers: int | None) -> AbstractContextManager[Executor]:
@@ -130,10 +133,18 @@ def _one_subject_a_scan(matched: Sequence[tuple[Case, Path]], predictions: Path)
 
 
 def _write(
-    rows: Mapping[str, list[Row]], columns: Sequence[str], definition: Definition, output: Path
+    rows: Mapping[str, list[Row]],
+    columns: Sequence[str],
+    definition: Definition,
+    output: Path,
+    *,
+    whole: bool,
 ) -> dict[str, Any]:
-    """Writes all files of the folder, removes those of an earlier run that this one has not, returns the summary."""
-    clinical = clinical_measures(rows[METRICS_FILE], columns)
+    """Writes all files of the folder, removes those of an earlier run that this one has not, returns the summary.
+
+    `whole`: references are annotated everywhere, so that their volumes mean something.
+    """
+    clinical = clinical_measures(rows[METRICS_FILE], columns) if whole else None
     summary = summarise(rows[METRICS_FILE], columns) | {
         "definitions": asdict(definition),
         "regions": summarise_regions(rows[REGIONS_FILE]),

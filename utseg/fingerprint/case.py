@@ -7,7 +7,7 @@ import numpy as np
 from utseg.fingerprint.foreground import labelled_intensities
 from utseg.fingerprint.model import PERCENTILES, CaseFingerprint, ChannelFigures, LabelFigures, rounded
 from utseg.label_map import Labels, inside, structures
-from utseg.labels import without_ignored
+from utseg.labels import ignored, without_ignored
 from utseg.rawdata.channels import require_bytes, scheme_of
 from utseg.rawdata.voxels import voxels_sha256
 
@@ -51,6 +51,7 @@ def measure_case(
         spacing_zyx_mm=_triple_mm((1, 1, 1), spacing),
         orientation=loaded.geometry.orientation,
         way=loaded.geometry.way,
+        ignored_share=rounded(ignored(loaded.label_ZYX, labels).mean()),
         nonzero_share=_nonzero_share((loaded.image_CZYX != 0).any(0)),
         channels=tuple(
             measure_channel(image_ZYX, label_ZYX, foreground=scheme_of(name) == "CT")

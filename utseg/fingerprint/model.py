@@ -85,7 +85,8 @@ class CaseFingerprint(Settings):
 
     `checksums` maps the case's files, relative to the dataset's folder, images first, to SHA-256, `stamps` to size and time of change (ns).
     `voxels_sha256` is that of each channel's voxels, whatever file they are in (`rawdata/voxels.py`).
-    `nonzero_share`: of the volume, the box around all that is not 0 in some channel. `channels`: in the order of `channel_names`.
+    `ignored_share`: of the voxels, those that nobody annotated; label figures are of the others. `nonzero_share`: of the volume, the box
+    around all that is not 0 in some channel. `channels`: in the order of `channel_names`.
     `orientation` has the anatomical directions of the array's x, y and z axes, as in nibabel ("LPS"); `way` has those of rows and columns
     in full.
     """
@@ -102,6 +103,7 @@ class CaseFingerprint(Settings):
     spacing_zyx_mm: tuple[float, float, float]
     orientation: str
     way: Way
+    ignored_share: float
     nonzero_share: float
     channels: tuple[ChannelFigures, ...]
     labels: dict[str, LabelFigures]
@@ -160,6 +162,11 @@ class Fingerprint(Settings):
     def structures(self) -> tuple[str, ...]:
         """The names of the labels, background and `ignore` left out."""
         return tuple(structures(self.labels))
+
+    @property
+    def labelled_extents_mm(self) -> list[float]:
+        """Of each labelled case, the longer side within slices of the box around all labels."""
+        return [max(case.foreground.extent_zyx_mm[1:]) for case in self.cases if case.foreground is not None]
 
     @property
     def sha256(self) -> str:

@@ -24,6 +24,7 @@ def dataset_warnings(cases: Sequence[CaseFingerprint], dataset: Dataset) -> list
     """One line for each thing that a person should look at. None of them stops the work."""
     return [
         *_missing_labels(cases, dataset.labels),
+        *_partly_annotated(cases),
         *_phases_exchanged(cases, dataset.labels),
         *_far_spacings(cases),
         *_mixed_orientations(cases),
@@ -41,6 +42,17 @@ def _missing_labels(cases: Sequence[CaseFingerprint], labels: Labels) -> list[st
     return [
         f"label {name}: none of the {len(cases)} training cases has it; it cannot be learnt and its scores stay undefined"
         for name in missing
+    ]
+
+
+def _partly_annotated(cases: Sequence[CaseFingerprint]) -> list[str]:
+    """What is ignored is in no figure, and plans follow the figures."""
+    shares = [case.ignored_share for case in cases if case.ignored_share]
+    if not shares:
+        return []
+    return [
+        f"{len(shares)} of {number_of(len(cases), 'case')} are annotated in part ({np.median(shares):.0%} ignored): sizes of labels are of "
+        "what is annotated; look at what is planned from them (patch_size, network), or plan from whole annotations and --set those values"
     ]
 
 

@@ -386,5 +386,5 @@ def _agreement_sums(total_BKhw: Tensor, squares_BKhw: Tensor, shares_Bhw: Tensor
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch says that memory is short; the CPU and the libraries of a GPU have no type of their own for that."""
-    words = ("can't allocate memory", "ALLOC_FAILED", "error: out of memory")
+    words = ("can't allocate memory", "ALLOC_FAILED", "error: out of memory", "MPS backend out of memory")
     return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in words)

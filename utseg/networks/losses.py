@@ -8,7 +8,7 @@ Axes: B batch, K classes (0 is background), H W pixels.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,19 +21,44 @@ from utseg.labels import IGNORED_CLASS
 from utseg.settings import Settings
 
 NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 PIXELS = (0, 2, 3)
 
 
 class LossSettings(Settings):
-    """Cross-entropy with class weights (background; every other class 1) plus soft Dice, each at every output with that output's weight.
+    """Cross-entropy with class weights plus soft Dice, each at every output with that output's weight.
 
-    Weights of outputs at full, ½, ¼, ⅛ as published for UTNet; halved on for networks with more outputs.
+    `class_weights`: of the cross-entropy, by label; of a recipe that was applied to a plan, of all labels in the order of the classes, or
+    none, which is 1 for each. Regions have no weight of the background.
+    Weights of outputs at full, ½, ¼, ⅛ as published for UTNet; halved on for networks with more outputs. `normalised_weights`: divided by
+    the sum of those that the network has outputs for. `auxiliary_size`: whether a coarser output is upsampled to the target's size, or
+    the target sampled at its own. `dice_smooth`: pixels added to both sides of each class's Dice; above 0, classes that the batch's
+    reference lacks have a Dice too, and count.
     """
 
-    background_weight: Annotated[float, Field(gt=0)] = 0.5
+    background_weight: Positive = 0.5
+    class_weights: dict[str, Positive] = Field(default_factory=dict)
     cross_entropy_weight: NotNegative = 1.0
     dice_weight: NotNegative = 1.0
     deep_supervision_weights: tuple[NotNegative, ...] = (1.0, 0.4, 0.2, 0.1, 0.05, 0.025, 0.0125)
+    normalised_weights: bool = False
+    auxiliary_size: Literal["full", "own"] = "full"
+    dice_smooth: NotNegative = 0.0
+
+    def output_weights(self, outputs: int) -> list[float]:
+        """The weight of each of so many outputs."""
+        weights = self.deep_supervision_weights[:outputs]
+        assert len(weights) == outputs, "a weight for each output"
+        whole = (sum(weights) or 1.0) if self.normalised_weights else 1.0
+        return [weight / whole for weight in weights]
+
+
+def at_size(target_BHW: Tensor, size_HW: Sequence[int]) -> Tensor:
+    """The classes at the centres of the pixels of another size; where a centre lies between pixels, the later one, as nnU-Net has it."""
+    if tuple(target_BHW.shape[1:]) == tuple(size_HW):
+        return target_BHW
+    sampled_B1HW = F.interpolate(target_BHW[:, None].float(), tuple(size_HW), mode="nearest-exact")
+    return sampled_B1HW[:, 0].to(target_BHW.dtype)
 
 
 def one_hot(target_BHW: Tensor, classes: int, members_KN: Tensor | None = None) -> Tensor:
@@ -79,39 +104,53 @@ def soft_counts(logits_BKHW: Tensor, reference_BKHW: Tensor, *, regions: bool = 
     )
 
 
-def soft_dice_loss(counts: Counts) -> Tensor:
+def soft_dice_loss(counts: Counts, smooth: float = 0.0) -> Tensor:
     """1 − 2TP/(2TP+FP+FN) with soft counts, per class without background, averaged over the classes that the batch's reference has.
 
     Of the whole batch: slices lack structures so often that a Dice of each would mostly be undefined. Without any class the loss is 0.
-    Uses 2TP+FP+FN = Σp + Σg.
+    Uses 2TP+FP+FN = Σp + Σg. `smooth`: pixels, as `dice_smooth`.
     """
     size_K = counts.reference_K[1:]
-    dice_K = 2 * counts.overlap_K[1:] / (counts.probability_K[1:] + size_K).clamp_min(1e-8)
-    present_K = (size_K > 0).float()
-    return ((1 - dice_K) * present_K).sum() / present_K.sum().clamp_min(1)
+    dice_K = (2 * counts.overlap_K[1:] + smooth) / (counts.probability_K[1:] + size_K + smooth).clamp_min(
+        1e-8
+    )
+    counted_K = (size_K + smooth > 0).float()
+    return ((1 - dice_K) * counted_K).sum() / counted_K.sum().clamp_min(1)
 
 
-def weighted_cross_entropy(counts: Counts, background_weight: float) -> Tensor:
-    """Cross-entropy as a mean over pixels weighted by their class: background as given, every other class 1. 0 without a pixel."""
+def _weights(counts: Counts, background: float, others: Sequence[float]) -> Tensor:
+    """The weight of each class (K,): background, then those of the others, 1 where none are given."""
     weight_K = torch.ones_like(counts.reference_K)
-    weight_K[0] = background_weight
+    weight_K[0] = background
+    if others:
+        weight_K[1:] = weight_K.new_tensor(others)
+    return weight_K
+
+
+def weighted_cross_entropy(
+    counts: Counts, background_weight: float, class_weights: Sequence[float] = ()
+) -> Tensor:
+    """Cross-entropy as a mean over pixels weighted by their class: background, and the others as given or 1. 0 without a pixel."""
+    weight_K = _weights(counts, background_weight, class_weights)
     pixels = (weight_K * counts.reference_K).sum().clamp_min(1e-8)
     return -(weight_K * counts.log_probability_K).sum() / pixels
 
 
-def binary_cross_entropy(counts: Counts) -> Tensor:
-    """Of regions: a mean over pixels and channels. 0 without a pixel."""
-    return -counts.log_probability_K.sum() / counts.pixels_K.sum().clamp_min(1e-8)
+def binary_cross_entropy(counts: Counts, class_weights: Sequence[float] = ()) -> Tensor:
+    """Of regions: a mean over pixels and channels, which are weighted as given. 0 without a pixel."""
+    weight_K = _weights(counts, 1.0, class_weights)
+    return -(weight_K * counts.log_probability_K).sum() / (weight_K * counts.pixels_K).sum().clamp_min(1e-8)
 
 
 def _terms(counts: Counts, settings: LossSettings, *, regions: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy, soft Dice, and the weighted sum of both."""
+    weights = [*settings.class_weights.values()]
     cross_entropy = (
-        binary_cross_entropy(counts)
+        binary_cross_entropy(counts, weights)
         if regions
-        else weighted_cross_entropy(counts, settings.background_weight)
+        else weighted_cross_entropy(counts, settings.background_weight, weights)
     )
-    dice = soft_dice_loss(counts)
+    dice = soft_dice_loss(counts, settings.dice_smooth)
     return cross_entropy, dice, settings.cross_entropy_weight * cross_entropy + settings.dice_weight * dice
 
 
@@ -124,22 +163,29 @@ def training_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss to step on, and its terms for the log: `cross_entropy` and `dice` of the full output, `auxiliary` of all others, weighted.
 
-    `outputs` are logits: one tensor (B, K, H, W) or, with deep supervision, several of that size, the full output first. Of a part of a
-    batch: `total` adds what all parts have, and passes gradients; the loss is that of the whole batch. `members_KN`: of regions, which of
-    the N classes belong to each of the K channels (`labels.members`).
+    `outputs` are logits: one tensor (B, K, H, W) or, with deep supervision, several of that size or coarser, the full one first. Of a
+    part of a batch: `total` adds what all parts have, and passes gradients; the loss is that of the whole batch. `members_KN`: of regions,
+    which of the N classes belong to each of the K channels (`labels.members`).
     """
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    assert len(outputs) <= len(settings.deep_supervision_weights), "a weight for each output"
+    weights = settings.output_weights(len(outputs))
     regions = members_KN is not None
-    reference_BKHW = one_hot(target_BHW, outputs[0].shape[1], members_KN)
+    references = {
+        size_HW: one_hot(at_size(target_BHW, size_HW), outputs[0].shape[1], members_KN)
+        for size_HW in dict.fromkeys(logits_BKHW.shape[2:] for logits_BKHW in outputs)
+    }
     counts_O5K = total(
-        torch.stack([soft_counts(logits_BKHW, reference_BKHW, regions=regions) for logits_BKHW in outputs])
+        torch.stack(
+            [
+                soft_counts(logits_BKHW, references[logits_BKHW.shape[2:]], regions=regions)
+                for logits_BKHW in outputs
+            ]
+        )
     )
     found = [_terms(Counts(*counts_5K), settings, regions=regions) for counts_5K in counts_O5K]
     cross_entropy, dice, _ = found[0]
     terms = {"cross_entropy": cross_entropy.detach(), "dice": dice.detach()}
-    weights = settings.deep_supervision_weights
-    losses = [weight * both for (_, _, both), weight in zip(found, weights, strict=False)]
+    losses = [weight * both for (_, _, both), weight in zip(found, weights, strict=True)]
     if len(losses) > 1:
         terms["auxiliary"] = torch.stack(losses[1:]).sum().detach()
     return torch.stack(losses).sum(), terms

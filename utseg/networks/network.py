@@ -73,6 +73,7 @@ class SegmentationNetwork(nn.Module):
         if not isinstance(aux_loss, bool):
             raise SettingError(f"aux_loss is {aux_loss!r}; it must be true or false")
         self.aux_loss = aux_loss
+        self.upsamples_auxiliary = True  # False: `forward` gives auxiliary logits at the size of their maps
         self.multiple = (2**levels, 2**levels)
         self.heads = nn.ModuleList(
             nn.Conv2d(channels, num_classes, head_kernel, padding=head_kernel // 2)
@@ -129,15 +130,16 @@ class SegmentationNetwork(nn.Module):
         """Biases (num_classes,) that alone make each output while weights say nothing yet. Overridden where heads have none."""
         return [bias for head in self.heads if isinstance(bias := head.bias, Tensor)]
 
-    def expect_foreground(self, share: float) -> None:
-        """Outputs begin with that probability for all structures together, each alike.
+    def expect_foreground(self, share: float, *, regions: bool = False) -> None:
+        """Outputs begin with that probability for all structures together, each alike; regions, which overlap, with a part of it each.
 
         Lin et al., *Focal Loss for Dense Object Detection*, ICCV 2017, section 4.1.
         """
         with torch.no_grad():
             for bias_K in self.class_biases():
-                bias_K[0] = 0.0
-                bias_K[1:] = math.log(share / (1 - share) / max(1, len(bias_K) - 1))
+                odds = share / (1 - share)
+                bias_K[0] = -math.log(odds) if regions else 0.0
+                bias_K[1:] = math.log(odds / max(1, len(bias_K) - 1))
 
     def prefer_channels_last(self) -> None:
         """Store convolution weights channels-last; feature maps follow the weights. Loading a state dict keeps it so."""
@@ -149,11 +151,14 @@ class SegmentationNetwork(nn.Module):
         size_HW = (x_BCHW.shape[-2], x_BCHW.shape[-1])
         padded = pad_to_multiple(x_BCHW, self.multiple)
         maps = self.decoder_maps(padded.contiguous(memory_format=torch.channels_last))
-        logits = (
-            upsample(head(level_map), padded.shape[-2:])
-            for head, level_map in zip(self.heads[:heads], maps[:heads], strict=True)
-        )
-        return [crop_to_size(x, size_HW, self.multiple) for x in logits]
+        logits: list[Tensor] = []
+        for head, level_map in zip(self.heads[:heads], maps[:heads], strict=True):
+            if self.upsamples_auxiliary or not logits:
+                full = upsample(head(level_map), padded.shape[-2:])
+                logits.append(crop_to_size(full, size_HW, self.multiple))
+            else:
+                logits.append(head(level_map))
+        return logits
 
     def forward(self, x_BCHW: Tensor) -> Tensor | tuple[Tensor, ...]:
         logits = self._logits(x_BCHW, len(self.heads))

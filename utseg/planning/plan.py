@@ -35,6 +35,7 @@ IDENTITY_KEYS = (
     "format",
     "dataset",
     "planner",
+    "like",
     "configuration",
     "fingerprint_sha256",
     "memory_gb",
@@ -185,9 +186,17 @@ class Preprocessing(Settings):
         return value
 
 
+class LikeRun(Settings):
+    """Whose plan another one keeps to: DATASET/PLAN_2d/MODEL, or a run of it; and the checksum of that plan."""
+
+    name: str
+    sha256: str
+
+
 class Plan(Settings):
     """What was decided for a dataset. Sizes are (y, x) in pixels. `memory_gb`: of the device that it was made for.
 
+    `planner`: what made it; of a plan `like` a trained model's, its own name.
     `neighbour_distance_mm`: of 2.5-D, the distance from each slice to the two that are shown with it.
     `focus`: prediction looks at every third slice first, then through the one window, the same on all slices, that shows all structures.
     `step_size`: where it does not, from one window to the next, a share of the window, as nnU-Net's.
@@ -200,6 +209,7 @@ class Plan(Settings):
     format: Literal["utseg-plan-1"] = "utseg-plan-1"
     dataset: str
     planner: str
+    like: LikeRun | None = None
     configuration: Configuration = "2d"
     fingerprint_sha256: str
     memory_gb: Annotated[float, Field(gt=0)]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from utseg.errors import SettingError
@@ -40,6 +40,18 @@ class NetworkTask:
             return build_network(
                 self.network_name, in_channels=self.in_channels, num_classes=self.num_classes, **self.settings
             )
+
+    def input_axes(self) -> dict[str, tuple[int, ...]]:
+        """The tensors of the network that have an entry for each input channel, by name, and along which axes.
+
+        Found by comparing it for two and for three channels, as some networks repeat a single one.
+        """
+        two, three = (replace(self, in_channels=count).build("meta").state_dict() for count in (2, 3))
+        found = {
+            name: tuple(axis for axis, size in enumerate(tensor.shape) if size != three[name].shape[axis])
+            for name, tensor in two.items()
+        }
+        return {name: axes for name, axes in found.items() if axes}
 
 
 def network_task(

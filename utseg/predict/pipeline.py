@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from utseg.case import Case
 from utseg.compute.pool import InlineExecutor, process_pool, run_each
 from utseg.compute.threads import Threads
-from utseg.device import Precision, best_precision
+from utseg.device import Precision, chosen_precision
 from utseg.errors import Interrupted, number_of
 from utseg.files import require_writable, sha256_json
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation, union
@@ -94,7 +94,9 @@ def predict_cases(
         quality or QualitySettings(),
     )
     check_labels(outputs.postprocessing, models[0].record.plan.preprocessing.labels)
-    trained = {model.name: frozenset(model.record.training_scans) for model in models}
+    trained: dict[str, frozenset[str]] = {}
+    for model in models:  # runs of two homes may have one name
+        trained[model.name] = trained.get(model.name, frozenset()) | set(model.record.training_scans)
     record = _new_record(models, numbered, tta, outputs.postprocessing, precision)
     record = record.model_copy(update={"model_paths": tuple(map(str, model_paths))})
     run = PredictionRun(outputs, record, cases, part, trained)
@@ -304,7 +306,7 @@ def _new_record(
             checkpoint=model.checkpoint,
             focus=windowed.record.plan.focus,
             step_size=windowed.record.plan.step_size,
-            precision=precision or best_precision(device),
+            precision=chosen_precision(precision, device),
         )
         for model, windowed in zip(models, numbered, strict=True)
     )

@@ -8,20 +8,21 @@ import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from utseg.case import Dataset
 from utseg.compute.pool import process_pool
-from utseg.errors import InputError, UtsegError
-from utseg.extensions import find
+from utseg.errors import InputError, UsageError, UtsegError
+from utseg.extensions import find, names
 from utseg.files import folder_lock, remove_leftovers, require_writable, write_text
 from utseg.fingerprint import Fingerprint, make_fingerprint, write_fingerprint
 from utseg.fingerprint.model import FINGERPRINT_FILE, previous_fingerprint
 from utseg.fingerprint.same_scan import same_scans
 from utseg.home import PLAN_FILE, Configuration, plan_folder_name
+from utseg.planning.like import Source, plan_like
 from utseg.planning.memory import StepKind, training_memory
 from utseg.planning.override import override
 from utseg.planning.plan import Plan, read_plan, write_plan
@@ -61,6 +62,7 @@ class PlanRequest:
 
     `memory_gb`, `network_name`: None where nobody asked for one; a new plan is then made for the default.
     `step_kind`: how the network of a name is trained; asked when memory is counted.
+    `like`: a model's plan that the new one keeps to; `planner` is the new one's name then.
     """
 
     planner: str = "auto"
@@ -70,6 +72,7 @@ class PlanRequest:
     settings: Mapping[str, Any] = field(default_factory=dict)
     replan: bool = False
     step_kind: Callable[[str], StepKind] = lambda _: AS_BY_DEFAULT
+    like: Source | None = None
 
     @property
     def folder_name(self) -> str:
@@ -77,7 +80,10 @@ class PlanRequest:
         return plan_folder_name(self.planner, self.configuration)
 
     def new_plan(self, fingerprint: Fingerprint) -> Plan:
-        """Has the planner decide, and puts the settings on top."""
+        """Has the planner decide, or keeps to another plan, and puts the settings on top."""
+        if self.like:
+            kind = self.step_kind(self.like.plan.network_name)
+            return self.with_settings(plan_like(self.like, fingerprint, self.planner, kind))
         network_name = self.network_name or DEFAULT_NETWORK
         target = Target(
             self.memory_gb or DEFAULT_MEMORY_GB,
@@ -129,7 +135,7 @@ def prepare_dataset(
     Raises CaseErrors for all bad cases at once before anything is written; InputError for a folder that cannot be written, a wrong plan
     or splits file; UtsegError where another run works in the folder or the disk fails. The same call again goes on with what is whole.
     """
-    find("planners", request.planner)  # before anything is there
+    check_planner(request, folder)  # before anything is there
     require_writable(folder)
     with folder_lock(folder), nullcontext(executor) if executor else process_pool(workers) as pool:
         remove_leftovers(folder)
@@ -143,6 +149,26 @@ def prepare_dataset(
             else preprocess_dataset(dataset, plan, plan_folder, fingerprint, pool, workers)
         )
     return Prepared(fingerprint, plan, plan_folder, splits, counts)
+
+
+def check_planner(request: PlanRequest, folder: Path) -> None:
+    """Raises UsageError where nobody makes the plan that is asked for, or where it is there and like another model than is named now."""
+    file = folder / request.folder_name / PLAN_FILE
+    if request.like is None and request.planner in names("planners"):
+        return
+    there = read_plan(file.parent).like if file.is_file() else None
+    if request.like is None:
+        if there is None:
+            find("planners", request.planner)
+        elif request.replan:
+            raise UsageError(f"{file}: was made like {there.name}; to plan it anew, name a model with --like")
+    elif file.is_file() and there != request.like.run and not request.replan:
+        was = there.name if there else "no model"
+        changed = ", whose plan was another then" if was == request.like.run.name else ""
+        raise UsageError(
+            f"{file}: was made like {was}{changed}, --like names {request.like.run.name}; --replan plans it anew, -pl NAME makes "
+            "another plan"
+        )
 
 
 def look_at(
@@ -166,6 +192,7 @@ def preview_plan(
     executor: Executor | None = None,
 ) -> tuple[Fingerprint, Plan]:
     """The fingerprint and plan that `prepare_dataset` would work with. Nothing is written."""
+    check_planner(request, folder)
     with nullcontext(executor) if executor else process_pool(workers) as pool:
         return _look_and_plan(dataset, folder, request, pool, workers)
 
@@ -198,6 +225,8 @@ def _look_and_plan(
         return fingerprint, request.with_settings(existing)
     if existing is not None:
         logger.info("planning anew: the data changed since %s was made", plan_file)
+        if request.like is None and existing.like is not None:
+            request = replace(request, like=Source.again(existing))
     return fingerprint, request.new_plan(fingerprint)
 
 

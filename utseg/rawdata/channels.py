@@ -1,5 +1,10 @@
-"""Which normalisation the name of a channel asks for, as in nnU-Net. Nothing is normalised here."""
+"""What the name of a channel says: which normalisation it asks for, as in nnU-Net, and which channel of another dataset is the same one.
 
+Nothing is normalised here.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -21,6 +26,26 @@ LARGEST_BYTE = 255
 def scheme_of(channel_name: str) -> Scheme:
     """The normalisation of a channel of that name, in any letter case."""
     return NAMES.get(channel_name.casefold(), "z-score")
+
+
+def same_channels(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None]:
+    """For each channel of ours the number of the one in theirs with the same name in any letter case; None where they have none.
+
+    Channels that share a name are taken in their order. A single channel in both is the same one, whatever it is called.
+    """
+    if len(ours) == len(theirs) == 1:
+        return [0]
+    places = {name: number for number, name in enumerate(_counted(theirs))}
+    return [places.get(name) for name in _counted(ours)]
+
+
+def _counted(names: Sequence[str]) -> list[tuple[str, int]]:
+    seen: Counter[str] = Counter()
+    counted = []
+    for name in map(str.casefold, names):
+        counted.append((name, seen[name]))
+        seen[name] += 1
+    return counted
 
 
 def require_bytes(image_ZYX: NDArray[np.float32], case_id: str, channel: int) -> None:

@@ -8,12 +8,21 @@ import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from utseg.errors import InputError, SettingError, listing
 from utseg.files import require_no_broken_link
-from utseg.label_map import IGNORE, LARGEST_LABEL, Labels, LabelValue, structures, values_of
+from utseg.label_map import (
+    IGNORE,
+    LARGEST_LABEL,
+    MOST_VALUES,
+    Labels,
+    LabelValue,
+    all_values,
+    structures,
+)
 from utseg.rawdata.names import IMAGE_ENDINGS, PICTURE_ENDINGS, image_stem
 
 DESCRIPTION_FILE = "dataset.json"
@@ -135,7 +144,7 @@ def _as_written_now(older: Mapping[str, Any], folder: Path, wrong: Wrong) -> tup
     images = {(image_stem(Path(entry["image"]).name) or entry["image"]): entry for entry in entries}
     if len(images) < len(entries):
         raise wrong("training", f"{len(entries) - len(images)} images are listed twice")
-    numbered = not all((folder / entry["image"]).exists() for entry in entries)
+    numbered = not any((folder / entry["image"]).exists() for entry in entries)
     channels = len(older["modality"]) if isinstance(older["modality"], dict) else 1
 
     def files(image: str) -> list[str]:
@@ -251,49 +260,88 @@ def _labels(value: Any, order: Any, wrong: Wrong) -> dict[str, LabelValue]:
     if all(key.isdigit() for key in value):
         raise wrong("labels", f"names come first, as in {example}; found {json.dumps(value)[:80]}")
     for name, entry in value.items():
-        where = f"labels.{name}"
-        for number in entry if isinstance(entry, list) else [entry]:
-            if type(number) is not int or not 0 <= number <= LARGEST_LABEL:
-                raise wrong(
-                    where, f"expected a whole number from 0 to {LARGEST_LABEL}, found {_kind(number)}"
-                )
-        if isinstance(entry, list) and (not entry or 0 in entry or len(set(entry)) < len(entry)):
-            raise wrong(where, f"expected values above 0, each once, found {json.dumps(entry)}")
-        if name != IGNORE and name.casefold() == IGNORE:
-            raise wrong(where, f"the label of voxels that are not annotated is written {IGNORE!r}")
-    lists = any(isinstance(entry, list) for entry in value.values())
-    labels = (
-        _with_regions(value, order, wrong) if lists else dict(sorted(value.items(), key=lambda item: item[1]))
-    )
-    if not lists and order is not None:
+        _check_label(f"labels.{name}", name, entry, wrong)
+    background = [name for name, entry in value.items() if entry == 0]
+    if len(background) != 1:
+        raise wrong("labels", f"expected one label of the value 0 (background), found {len(background)}")
+    regions = any(isinstance(entry, list) for entry in value.values())
+    if not regions and order is not None:
         raise wrong(
             "regions_class_order", "no label is a list of values, so that there are no regions; remove it"
         )
-    numbers = sorted(number for entry in labels.values() for number in values_of(entry))
-    if numbers[0] != 0 or (not lists and len(set(numbers)) < len(numbers)) or not structures(labels):
-        found = ", ".join(map(str, numbers))
-        expected = "expected the value 0 (background) and others, without repetition"
-        raise wrong("labels", f"{expected}, found {found}")
-    if IGNORE in labels and (labels[IGNORE] != numbers[-1] or numbers.count(numbers[-1]) > 1):
-        found = json.dumps(value[IGNORE])
-        raise wrong(f"labels.{IGNORE}", f"expected the highest of the values, {numbers[-1]}, found {found}")
+    labels = (
+        _with_regions(value, order, wrong)
+        if regions
+        else dict(sorted(value.items(), key=lambda item: item[1]))
+    )
+    numbers = list(labels.values())
+    if not structures(labels) or len(set(numbers)) < len(numbers):
+        found = json.dumps(list(value.values()))
+        raise wrong(
+            "labels", f"expected the value 0 (background) and others, without repetition, found {found[1:-1]}"
+        )
+    known = all_values(labels)
+    if len(known) > MOST_VALUES:
+        raise wrong("labels", f"expected at most {MOST_VALUES} values beside background, found {len(known)}")
+    if IGNORE in labels and value[IGNORE] <= known[-1]:
+        where, what = f"labels.{IGNORE}", "a value of its own, higher than that of any label"
+        raise wrong(where, f"expected {what}, above {known[-1]}, found {value[IGNORE]}")
     return labels
 
 
+def _check_label(where: str, name: str, entry: Any, wrong: Wrong) -> None:
+    if name.casefold() == IGNORE:
+        if name != IGNORE:
+            raise wrong(where, f"the label of voxels that are not annotated is written {IGNORE!r}")
+        if isinstance(entry, list):
+            raise wrong(where, f"expected a number, not a list, found {json.dumps(entry)}")
+    for number in entry if isinstance(entry, list) else [entry]:
+        if type(number) is not int or not 0 <= number <= LARGEST_LABEL:
+            expected = f"expected a whole number from 0 to {LARGEST_LABEL}"
+            raise wrong(where, f"{expected}, found {_kind(number)}")
+    if entry == [0]:
+        raise wrong(where, "background is written 0, not [0]")
+    if isinstance(entry, list) and (not entry or 0 in entry or len(set(entry)) < len(entry)):
+        raise wrong(where, f"expected values above 0, each once, found {json.dumps(entry)}")
+
+
 def _with_regions(value: Mapping[str, Any], order: Any, wrong: Wrong) -> dict[str, LabelValue]:
+    """Labels of a dataset with regions, where those of one number are regions too. Refuses what cannot be told from masks again."""
     others = {name: entry for name, entry in value.items() if entry == 0 or name == IGNORE}
-    regions = {name: entry for name, entry in value.items() if name not in others}
-    if not isinstance(order, list) or len(order) != len(regions):
+    regions = {
+        name: entry if isinstance(entry, list) else [entry]
+        for name, entry in value.items()
+        if name not in others
+    }
+    key = "regions_class_order"
+    if (
+        not isinstance(order, list)
+        or len(order) != len(regions)
+        or any(type(each) is not int for each in order)
+    ):
         raise wrong(
-            "regions_class_order",
-            f"expected a list with the value that each region paints, in the order of {', '.join(regions)}; found {json.dumps(order)}",
+            key,
+            f"expected a list of numbers, what each region paints, in the order of {', '.join(regions)}; found {json.dumps(order)}",
+        )
+    if len(set(order)) < len(order):
+        raise wrong(
+            key,
+            f"expected each value once, for masks are to tell the regions apart, found {json.dumps(order)}",
         )
     labels: dict[str, LabelValue] = dict(others)
-    for (name, entry), first in zip(regions.items(), order, strict=True):
-        values = entry if isinstance(entry, list) else [entry]
+    for (name, values), first in zip(regions.items(), order, strict=True):
         if first not in values:
-            raise wrong(
-                "regions_class_order", f"{first!r} is none of the values of {name}, {json.dumps(values)}"
-            )
+            raise wrong(key, f"{first} is none of the values of {name}, {json.dumps(values)}")
         labels[name] = (first, *(each for each in values if each != first))
+    painting = list(structures(labels))
+    for earlier, later in combinations(regions, 2):
+        overlap = set(regions[earlier]) & set(regions[later])
+        if set(regions[earlier]) == set(regions[later]):
+            raise wrong("labels", f"the regions {earlier} and {later} have the same values; remove one")
+        if overlap and painting.index(earlier) > painting.index(later):
+            raise wrong(
+                key,
+                f"{later} would paint over {earlier}, which has fewer values or paints a higher one; name the regions from the largest to "
+                "the smallest, those of a size by what they paint",
+            )
     return labels

@@ -15,7 +15,7 @@ from utseg.case import Case
 from utseg.errors import CaseErrors, InputError, listing
 from utseg.files import broken_link, require_no_broken_link
 from utseg.label_map import Labels, values_of
-from utseg.labels import without_ignored
+from utseg.labels import ignored, in_words, without_ignored
 from utseg.notices import Notice
 from utseg.rawdata import itk, nifti, pictures
 from utseg.rawdata.cine import frames_text
@@ -116,7 +116,10 @@ def read_case(case: Case, labels: Labels) -> LoadedCase:
         except InputError as error:
             problems.append(str(error))
         if label is not None and not without_ignored(label, labels).any():
-            warnings.append(Notice("holds background only", str(case.label)))
+            known = not ignored(label, labels).all()
+            warnings.append(
+                Notice("holds background only" if known else "is ignored everywhere", str(case.label))
+            )
     if problems:
         raise CaseErrors(f"case {case.case_id}: {problem}" for problem in dict.fromkeys(problems))
     images = [values for _, values, _ in channels]
@@ -228,7 +231,7 @@ def _label_values(path: Path, volume: ImageFrame, labels: Labels) -> NDArray[np.
         counts = np.bincount(label.ravel(), minlength=256)
         if not counts[~known].any():
             return label
-    known_labels = ", ".join(f"{value} {name}" for name, value in labels.items())
+    known_labels = in_words({"background": 0} | dict(labels))
     raise InputError(f"{path}: {_unknown_values(values, known)}; known labels: {known_labels}")
 
 

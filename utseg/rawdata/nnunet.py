@@ -69,6 +69,10 @@ def open_nnunet(folder: Path, name: str) -> Dataset:
             f"{folder / 'imagesTr'}: no images called CASE_0000{about.file_ending} (file_ending of dataset.json); found {found}"
         )
     problems = name_problems((case.case_id for case in cases), "case")
+    if about.file_ending in PICTURE_ENDINGS and any(case.case_id == "prediction" for case in cases):
+        problems.append(
+            "case 'prediction': the JSON beside its mask would take the place of prediction.json; rename it"
+        )
     if problems:
         raise CaseErrors(f"{folder}: {problem}" for problem in problems)
     warnings = [*about.warnings, *_completeness(folder, about, training, cases)]

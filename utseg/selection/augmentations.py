@@ -134,9 +134,9 @@ class AugmentedMasks:
             else:
                 masks = [mask_file(self.folder(tta, fold), case) for case in some]
             for pair in mask_pairs(some, masks, labels, self.work.comparable.labels):
-                mask_ZYX, reference_ZYX = read_cut(pair)
-                mask_ZYX = postprocess(mask_ZYX, self.postprocessing, labels)
-                rows.append(dice_by_label(mask_ZYX, reference_ZYX, labels))
+                volume = read_cut(pair)
+                mask_ZYX = postprocess(volume.mask_ZYX, self.postprocessing, labels)
+                rows.append(dice_by_label(mask_ZYX, volume, labels))
         return np.stack(rows)
 
 

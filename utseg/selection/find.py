@@ -44,7 +44,7 @@ from utseg.selection.masks import (
 from utseg.selection.models import Comparable, SelectionRequest, TrainedModel, comparable_cases, find_models
 from utseg.selection.record import Best, BestMember, Compared, write_best
 from utseg.selection.scores import label_means, mask_pairs, read_cut, score_all
-from utseg.selection.trials import RULE_IN_WORDS, OutOfFoldMask, choose_postprocessing
+from utseg.selection.trials import RULE_IN_WORDS, choose_postprocessing
 from utseg.training.record import VALIDATION_FOLDER
 
 logger = logging.getLogger("utseg")
@@ -158,10 +158,7 @@ def _best(work: Selection, every: Sequence[CandidateMasks]) -> tuple[Best, Candi
     dice_NCL = np.split(score_all(pairs, work.executor, request.workers), len(every))
     choice, undefined = _choose(every, dice_NCL, subjects_C, list(structures(labels)))
     chosen = next(one for one in every if one.name == choice.chosen.name)
-    volumes = [
-        OutOfFoldMask(pair.case.subject, *read_cut(pair))
-        for pair in mask_pairs(cases, chosen.masks, chosen.labels, references)
-    ]
+    volumes = [read_cut(pair) for pair in mask_pairs(cases, chosen.masks, chosen.labels, references)]
     rules = choose_postprocessing(volumes, chosen.labels)
     after = statistics(mean_defined(rules.dice_CL, 1), subjects_C)
     words = ["utseg_predict", "-i", "INPUT", "-o", "OUTPUT", "-d", request.dataset, *request.options]

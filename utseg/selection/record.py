@@ -11,7 +11,7 @@ from utseg.evaluate.subjects import Interval
 from utseg.files import sha256, write_text
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation
 from utseg.label_map import LabelValue
-from utseg.postprocess import Postprocessing
+from utseg.postprocess import Postprocessing, in_words
 from utseg.selection.augmentations import MeasuredAugmentation
 from utseg.selection.choose import Candidate
 from utseg.selection.trials import Trial
@@ -73,6 +73,24 @@ class Best(Settings):
 def best_augmentation(best: Best) -> TestTimeAugmentation:
     """What `utseg_predict` does: what pays, or what training mirrored where that was not measured."""
     return AS_MIRRORED_IN_TRAINING if best.augmentation is None else best.augmentation.chosen
+
+
+def treatment_in_words(best: Best) -> str:
+    """What is done to images and masks, for people."""
+    rules = ", ".join(map(in_words, best.postprocessing.rules)) or "none"
+    views = "as training mirrored" if best.augmentation is None else best.augmentation.chosen.in_words()
+    return f"postprocessing: {rules}; test-time augmentation: {views}"
+
+
+def to_hand_on(best: Best, *, with_names: bool) -> Best:
+    """What may leave the house: without the command, which names folders, and unless `with_names` without names of subjects."""
+    best = best.model_copy(update={"command": "utseg_predict -i INPUT -o OUTPUT"})
+    if with_names:
+        return best
+    unnamed = {key: dict.fromkeys(getattr(best.compared, key), ()) for key in ("folds", "lacking")}
+    compared = best.compared.model_copy(update=unnamed | {"undefined": ()})
+    measured = best.augmentation and best.augmentation.model_copy(update={"subjects": ()})
+    return best.model_copy(update={"compared": compared, "augmentation": measured})
 
 
 def write_best(best: Best, dataset: Path) -> None:

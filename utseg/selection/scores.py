@@ -22,9 +22,22 @@ from utseg.selection.masks import labels_in
 BeforeAfter = tuple[float | None, float | None]
 
 
-def dice_by_label(mask_ZYX: MaskArray, reference_ZYX: MaskArray, labels: Labels) -> Floats:
-    """(L,): the Dice of each label but background, by value; NaN where both lack it."""
-    counts = count_overlap(mask_ZYX, reference_ZYX, labels)
+@dataclass(frozen=True)
+class OutOfFoldMask:
+    """An out-of-fold mask and its reference, both (Z, Y, X), where the reference is ignored, and whose they are.
+
+    May be cut to what is labelled in either.
+    """
+
+    subject: str
+    mask_ZYX: MaskArray
+    reference_ZYX: MaskArray
+    ignored_ZYX: NDArray[np.bool_]
+
+
+def dice_by_label(mask_ZYX: MaskArray, volume: OutOfFoldMask, labels: Labels) -> Floats:
+    """(L,): the Dice of each structure in a mask of the volume, where that is annotated; NaN where mask and reference lack it."""
+    counts = count_overlap(np.where(volume.ignored_ZYX, 0, mask_ZYX), volume.reference_ZYX, labels)
     found = []
     for value in structures(labels).values():
         own = list(values_of(value))
@@ -47,16 +60,19 @@ def mask_pairs(
     ]
 
 
-def read_cut(pair: MaskPair) -> tuple[MaskArray, MaskArray]:
+def read_cut(pair: MaskPair) -> OutOfFoldMask:
     """Mask and reference, cut to the box in which either is labelled. Raises InputError where they do not lie alike."""
-    mask_ZYX, reference_ZYX, _ = pair.read()
+    mask_ZYX, reference_ZYX, ignored_ZYX, _ = pair.read_whole()
     box = bounding_box((mask_ZYX > 0) | (reference_ZYX > 0))
-    return mask_ZYX[box].copy(), reference_ZYX[box].copy()
+    return OutOfFoldMask(
+        pair.case.subject, mask_ZYX[box].copy(), reference_ZYX[box].copy(), ignored_ZYX[box].copy()
+    )
 
 
 def score(pair: MaskPair) -> Floats:
     """(L,): the Dice of one file."""
-    return dice_by_label(*read_cut(pair), pair.labels)
+    volume = read_cut(pair)
+    return dice_by_label(volume.mask_ZYX, volume, pair.labels)
 
 
 def score_all(pairs: Sequence[MaskPair], executor: Executor, workers: int | None = None) -> Floats:

@@ -23,7 +23,7 @@ from utseg.postprocess import (
     in_words,
     postprocess,
 )
-from utseg.selection.scores import BeforeAfter, Gain, dice_by_label, measure_gain
+from utseg.selection.scores import BeforeAfter, Gain, OutOfFoldMask, dice_by_label, measure_gain
 from utseg.settings import Settings
 
 ISLANDS_BELOW = 0.1
@@ -51,15 +51,6 @@ class Trial(Settings):
 
 
 @dataclass(frozen=True)
-class OutOfFoldMask:
-    """An out-of-fold mask and its reference, both (Z, Y, X), and whose they are. May be cut to what is labelled in either."""
-
-    subject: str
-    mask_ZYX: MaskArray
-    reference_ZYX: MaskArray
-
-
-@dataclass(frozen=True)
 class ChosenRules:
     """The rules that are kept, all that were tried, and the Dice (cases, labels) of the masks after the kept ones."""
 
@@ -74,7 +65,7 @@ def choose_postprocessing(volumes: Sequence[OutOfFoldMask], labels: Labels) -> C
     subjects_C = np.array([volume.subject for volume in volumes])
     stages = _stages(names)
     masks = [volume.mask_ZYX for volume in volumes]
-    dice_CL = np.stack([dice_by_label(one.mask_ZYX, one.reference_ZYX, labels) for one in volumes])
+    dice_CL = np.stack([dice_by_label(one.mask_ZYX, one, labels) for one in volumes])
     trials: list[Trial] = []
     for stage in stages:
         for rule in stage:
@@ -116,7 +107,7 @@ def _try(
         mask = postprocess(masks[number], alone, labels)
         if not np.array_equal(mask, masks[number]):
             tried[number] = mask
-            tried_CL[number] = dice_by_label(mask, volume.reference_ZYX, labels)
+            tried_CL[number] = dice_by_label(mask, volume, labels)
     return tried, tried_CL
 
 

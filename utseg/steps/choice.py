@@ -14,9 +14,16 @@ from utseg.errors import InputError, UsageError, listing
 from utseg.files import require_no_broken_link
 from utseg.home import Home, selection_folder_name
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation
-from utseg.postprocess import Postprocessing, in_words
+from utseg.postprocess import Postprocessing
 from utseg.predict.model import choose_folds, choose_runs
-from utseg.selection.record import BEST_FILE, best_augmentation, best_runs, read_best
+from utseg.selection.record import (
+    BEST_FILE,
+    Best,
+    best_augmentation,
+    best_runs,
+    read_best,
+    treatment_in_words,
+)
 from utseg.training.record import RUN_FILE, Checkpoint
 
 logger = logging.getLogger("utseg")
@@ -40,11 +47,15 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class ChosenModels:
-    """The folders of the runs that predict, what is done to their masks, and the views that they are shown."""
+    """The folders of the runs that predict, what is done to their masks, and the views that they are shown.
+
+    `best`: the content of the best.json that says so, if one does.
+    """
 
     runs: tuple[Path, ...]
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
     tta: TestTimeAugmentation = AS_MIRRORED_IN_TRAINING
+    best: Best | None = None
 
 
 @contextmanager
@@ -63,20 +74,25 @@ def chosen_models(choice: ModelChoice) -> Iterator[ChosenModels]:
             f"{', '.join(map(str, choice.paths))}: the models there are the choice; leave out {', '.join(flags)}"
         )
     with ExitStack() as stack:
-        runs = [run for path in choice.paths for run in _at(path, choice, stack)]
-        yield ChosenModels(tuple(dict.fromkeys(runs)))
+        found = [_at(path, choice, stack) for path in choice.paths]
+        if len(found) > 1:
+            for path in (path for path, one in zip(choice.paths, found, strict=True) if one.best):
+                logger.info("%s: its %s is not followed: other models predict too", path, BEST_FILE)
+            runs = dict.fromkeys(run for one in found for run in one.runs)
+            found = [ChosenModels(tuple(runs))]
+        yield found[0]
 
 
-def _at(path: Path, choice: ModelChoice, stack: ExitStack) -> list[Path]:
-    """The runs of a run's folder, a folder with folds, or an archive."""
+def _at(path: Path, choice: ModelChoice, stack: ExitStack) -> ChosenModels:
+    """What is at a path: a run's folder, a folder with folds, or an archive, whose best.json is followed."""
     require_no_broken_link(path)
     if (path / RUN_FILE).is_file():
         if choice.folds:
             raise UsageError(f"{path}: is one run; leave out -f, or name the folder that its folds are in")
-        return [path]
+        return ChosenModels((path,))
     if path.is_dir():
         if any(path.glob(f"*/{RUN_FILE}")):
-            return choose_folds(path.resolve(), choice.folds)
+            return ChosenModels(tuple(choose_folds(path.resolve(), choice.folds)))
         raise InputError(
             f"{path}: no trained model is there; expected a run's folder (with {RUN_FILE}), a folder with its folds, or an archive of "
             "utseg_export_model"
@@ -85,14 +101,25 @@ def _at(path: Path, choice: ModelChoice, stack: ExitStack) -> list[Path]:
         raise UsageError(
             f"{path}: an archive has final weights only; leave out --checkpoint {choice.checkpoint}"
         )
-    runs = stack.enter_context(unpacked(path))
+    dataset, runs = stack.enter_context(unpacked(path))
+    if (dataset / BEST_FILE).is_file():
+        if not choice.folds:
+            return _as_best_says(dataset, f"{path}: {BEST_FILE}")
+        logger.info("%s: its %s is not followed: models are chosen by -f", path, BEST_FILE)
     wanted = [selection_folder_name(fold) for fold in choice.folds] or [run.name for run in runs]
     there = list(dict.fromkeys(run.name for run in runs))
     if missing := [name for name in wanted if name not in there]:
         raise InputError(
             f"{path}: no model in it is trained on {listing(missing)}; there are: {', '.join(there)}"
         )
-    return [run for run in runs if run.name in wanted]
+    return ChosenModels(tuple(run for run in runs if run.name in wanted))
+
+
+def _as_best_says(dataset: Path, shown: str) -> ChosenModels:
+    """What the best.json in the folder says. `shown`: what messages call it."""
+    best = read_best(dataset)
+    logger.info("as %s says: %s; %s", shown, best.chosen, treatment_in_words(best))
+    return ChosenModels(tuple(best_runs(best, dataset)), best.postprocessing, best_augmentation(best), best)
 
 
 def _of_dataset(choice: ModelChoice) -> ChosenModels:
@@ -103,17 +130,12 @@ def _of_dataset(choice: ModelChoice) -> ChosenModels:
     named = [flag for flag, value in given.items() if value]
     if best_file.is_file():
         if not named:
-            best = read_best(dataset)
-            rules = ", ".join(map(in_words, best.postprocessing.rules)) or "none"
-            tta = best_augmentation(best)
-            views = "as training mirrored" if best.augmentation is None else tta.in_words()
-            said = "as %s says: %s; postprocessing: %s; test-time augmentation: %s"
-            logger.info(said, best_file, best.chosen, rules, views)
+            chosen = _as_best_says(dataset, str(best_file))
             if choice.checkpoint != "final":
                 logger.warning(
                     "%s: chosen by the final weights, not by the %s ones", best_file, choice.checkpoint
                 )
-            return ChosenModels(tuple(best_runs(best, dataset)), best.postprocessing, tta)
+            return chosen
         logger.info("%s is not followed: models are chosen by %s", best_file, ", ".join(named))
     runs = choose_runs(dataset, planner=choice.planner, models=choice.models, folds=choice.folds)
     return ChosenModels(tuple(runs))

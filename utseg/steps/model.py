@@ -49,7 +49,7 @@ def load_model(
 
     path: an archive of `export_model`, a run's folder, a folder with its folds, or several of these. Without it, what `utseg_predict -d`
     would take: `dataset` below `home` (each may be left out, as there), as best.json says unless `planner`, `models` or `folds` are named.
-    checkpoint: "final" weights, or the "best" of each run's validation. device: auto, cpu, cuda or cuda:N.
+    checkpoint: "final" weights, or the "best" of each run's validation. device: auto, cpu, cuda, cuda:N or mps.
     precision: what the networks compute in; None: the best that the device has. step_size: windows everywhere, that share of a window from
     one to the next; None: as planned.
 

@@ -8,14 +8,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 from utseg.case import Dataset
-from utseg.errors import explained_by
+from utseg.errors import UsageError, explained_by
+from utseg.extensions import names
 from utseg.fingerprint.model import Fingerprint
-from utseg.home import DEFAULT_PLANNER, Configuration, FilePath, Home, check_configuration
+from utseg.home import (
+    DEFAULT_CONFIGURATION,
+    DEFAULT_PLANNER,
+    Configuration,
+    FilePath,
+    Home,
+    check_configuration,
+    check_name,
+    selection_folder_name,
+    split_plan_name,
+)
+from utseg.planning.like import LIKE, Source, decided
 from utseg.planning.plan import Plan
 from utseg.planning.target import DEFAULT_NETWORK
 from utseg.preprocess.dataset import PlanRequest, Prepared, look_at, prepare_dataset, preview_plan
 from utseg.rawdata import open_dataset
+from utseg.steps.choice import ModelChoice, chosen_models
 from utseg.trainer import planned_step
+from utseg.training.record import read_run
 
 Until = Literal["fingerprint", "plan", "slices"]
 
@@ -39,12 +53,13 @@ def plan_and_preprocess(
     dataset: Dataset | str | None = None,
     *,
     home: FilePath | None = None,
-    planner: str = DEFAULT_PLANNER,
-    configuration: Configuration = "2d",
+    planner: str | None = None,
+    configuration: Configuration | None = None,
     network_name: str | None = None,
     memory_gb: float | None = None,
     device: str = "auto",
     settings: Mapping[str, Any] | None = None,
+    like: FilePath | None = None,
     replan: bool = False,
     until: Until = "slices",
     dry_run: bool = False,
@@ -54,16 +69,40 @@ def plan_and_preprocess(
     """Looks at every scan of a raw dataset, plans the training, makes the slices, in `preprocessed/NAME`; keeps what is finished and whole.
 
     dataset: opened, or its name below `home` (left out: the only one there). planner, configuration, network_name, memory_gb (GB of the
-    device that will train), settings (plan values by dotted key), replan: as of `PlanRequest`. device: what will train, auto, cpu or cuda.
+    device that will train), settings (plan values by dotted key), replan: as of `PlanRequest`; left out: auto and 2d.
+    like: keep to the plan of this model (a run's folder, a folder with its folds, or an archive), which says configuration, network and
+    memory; the new plan is called `planner`, else "like". device: what will train, auto, cpu or cuda.
     until: stop after the fingerprint or the plan. dry_run: plan, and write nothing. workers, executor: as of `prepare_dataset`, whose
     errors are raised; UsageError for names that do not exist.
     """
-    check_configuration(configuration)
+    if configuration is not None:
+        check_configuration(configuration)
     step_kind = partial(planned_step, device=device)
     step_kind(network_name or DEFAULT_NETWORK)  # wrong names are refused before scans are read
+    source = None if like is None else plan_to_keep(Path(like))
+    if source is not None:
+        planner = _name_of_its_own(planner or LIKE)
+        kept = source.plan
+        for flag, asked, there in (
+            ("-c", configuration, kept.configuration),
+            ("-m", network_name, kept.network_name),
+            ("--memory-gb", memory_gb, kept.memory_gb),
+        ):
+            if asked not in (None, there):
+                raise UsageError(f"{flag} {asked}: --like {like} keeps {there}; leave {flag} out")
+        configuration = kept.configuration
     if not isinstance(dataset, Dataset):
         dataset = raw_dataset(dataset, home)
-    request = PlanRequest(planner, configuration, memory_gb, network_name, settings or {}, replan, step_kind)
+    request = PlanRequest(
+        planner or DEFAULT_PLANNER,
+        configuration or DEFAULT_CONFIGURATION,
+        memory_gb,
+        network_name,
+        settings or {},
+        replan,
+        step_kind,
+        source,
+    )
     folder: Path = Home.locate(home).preprocessed / dataset.name
     with explained_by(dataset.warnings):
         if until == "fingerprint":
@@ -73,3 +112,28 @@ def plan_and_preprocess(
         plan_only = until == "plan"
         prepared = prepare_dataset(dataset, folder, request, workers, executor, plan_only=plan_only)
     return Planned(prepared.fingerprint, prepared.plan, prepared)
+
+
+def plan_to_keep(path: Path) -> Source:
+    """The plan of the model at a path, as of `ModelChoice`. Raises UsageError where its runs were planned otherwise than each other."""
+    with chosen_models(ModelChoice(paths=(path,))) as chosen:
+        records = [read_run(run) for run in chosen.runs]
+    first = records[0].plan
+    name = "/".join((first.dataset, first.folder_name, records[0].model))
+    if len(records) == 1:
+        return Source.of(f"{name}/{selection_folder_name(records[0].selection)}", first)
+    for record in records[1:]:
+        if decided(record.plan) != decided(first):
+            raise UsageError(f"--like {path}: its runs have different plans; name the folder of one of them")
+    return Source.of(name, first)
+
+
+def _name_of_its_own(name: str) -> str:
+    """The name of a plan that no planner makes."""
+    if name in names("planners"):
+        raise UsageError(
+            f"-pl {name}: is a planner; with --like, -pl is a name of its own for the plan, as {LIKE}"
+        )
+    if split_plan_name(check_name(name, "plan"))[0] != name:
+        raise UsageError(f"-pl {name}: ends as the folder of a plan does; leave out the configuration")
+    return name

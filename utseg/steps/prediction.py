@@ -36,7 +36,7 @@ def predict(
     """Segments images with the models of the choice; returns the masks' paths, `output`/CASE.nii.gz in the geometry of each image.
 
     images: an image, a cine file, a folder of images, or a raw dataset. choice: the only trained models, or those of best.json, where
-    nothing is said. tta: False shows the networks the image as it is only. device: auto, cpu, cuda or cuda:N. The rest, and what is
+    nothing is said. tta: False shows the networks the image as it is only. device: auto, cpu, cuda, cuda:N or mps. The rest, and what is
     written, as of `predict_cases`. Raises what that, `chosen_models` and `find_inputs` raise.
     """
     choice, images, output = choice or ModelChoice(), Path(images), Path(output)

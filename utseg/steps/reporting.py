@@ -29,14 +29,20 @@ def report(
     and `write_study_report` raise.
     """
     named = [Path(path) for path in paths]
-    studies = [path for path in named if (path / STUDY_FILE).is_file()]
-    if studies and (len(named) > 1 or dataset is not None):
-        raise UsageError(
-            f"{studies[0]}: a study has a report of its own: name its folder alone, without other paths and without -d"
-        )
+    studies = studies_among(named, with_others=dataset is not None)
     settings: dict[str, Any] = {"home": Home.locate(home), "pictures": pictures, "workers": workers}
     settings |= {} if command is None else {"command": command}
     with explained_by(dataset.warnings if dataset else ()):
         if studies:
             return write_study_report(named[0], Path(output), **settings)
         return write_report(named, Path(output), dataset=dataset, **settings)
+
+
+def studies_among(paths: Sequence[Path], *, with_others: bool) -> list[Path]:
+    """The study's folder, none where there is none. Raises UsageError where it is not named alone (`with_others`: -d is given too)."""
+    studies = [path for path in paths if (path / STUDY_FILE).is_file()]
+    if studies and (len(paths) > 1 or with_others):
+        raise UsageError(
+            f"{studies[0]}: a study has a report of its own: name its folder alone, without other paths and without -d"
+        )
+    return studies

@@ -13,6 +13,7 @@ from utseg.errors import InputError, UsageError, listing
 from utseg.extensions import names
 from utseg.home import plan_folder_name, plan_name, split_plan_name
 from utseg.label_map import structures
+from utseg.labels import match_labels
 from utseg.planning.plan import Plan
 from utseg.settings import setting_keys, unknown_key
 from utseg.study.definition import Definition, Variant
@@ -213,6 +214,7 @@ def _check_compatible(datasets: Mapping[str, Dataset], trained: str, where: str)
                 f"{where}: test.datasets: {name} has the labels {', '.join(sorted(found))}, {trained} has {', '.join(sorted(wanted))}; "
                 "the names must be the same (values may differ)"
             )
+        match_labels(first.labels, dataset.labels, we=trained, they=name)
         if len(dataset.channel_names) != len(first.channel_names):
             raise InputError(
                 f"{where}: test.datasets: {name} has {len(dataset.channel_names)} channels, {trained} has {len(first.channel_names)}"

@@ -19,6 +19,7 @@ from utseg.errors import InputError, Interrupted, UsageError, UtsegError
 from utseg.progress import progress
 from utseg.training import checkpoint
 from utseg.training.checkpoint import random_state
+from utseg.training.early_end import STOP, end_early
 from utseg.training.interrupt import Interruption, Stopped, interruptible
 from utseg.training.log import Epoch, RunLog, report
 from utseg.training.optimizer import set_learning_rate
@@ -116,6 +117,8 @@ def start(run: Run, started: float, interruption: Interruption) -> tuple[Run, St
 def run_schedule(run: Run, state: State, interruption: Interruption) -> None:
     """Trains until the schedule is complete. After a signal the state is saved and Interrupted raised."""
     folder, processes = run.request.output, run.processes
+    stop = folder / STOP
+    logger.info("to end early, with the cool-down of the schedule: touch %s", stop)
     began = saved = processes.now()
     remaining = state.schedule.iterations - state.iteration
     shows_progress = processes.is_first and sys.stderr.isatty()
@@ -146,11 +149,12 @@ def run_schedule(run: Run, state: State, interruption: Interruption) -> None:
             raise processes.for_all(
                 Interrupted(
                     f"{folder}: stopped by {interruption.reason} after iteration {state.iteration} of {state.schedule.iterations}, all is "
-                    "saved; the same command with --resume goes on"
+                    f"saved; the same command with --resume goes on (to end a run properly: touch {stop} while it trains)"
                 )
             ) from None
         if log is not None:
             log.picture()
+    processes.on_first(lambda: stop.unlink(missing_ok=True))
 
 
 def save(run: Run, state: State) -> None:
@@ -212,7 +216,8 @@ def end_epoch(run: Run, state: State, log: RunLog | None, interruption: Interrup
     number, record, processes = state.epoch + 1, run.record, run.processes
     validation = None
     if number % run.recipe.validate_every == 0 or state.iteration >= state.schedule.iterations:
-        pictures = shows_pictures(number, record.epochs, run.recipe.validate_every)
+        epochs = state.schedule.iterations // record.iterations_per_epoch
+        pictures = shows_pictures(number, epochs, run.recipe.validate_every)
         with precision(run.recipe.amp, run.device):
             validation = validate(
                 state.model,
@@ -232,6 +237,7 @@ def end_epoch(run: Run, state: State, log: RunLog | None, interruption: Interrup
         processes.on_first(lambda: checkpoint.save_best(best_checkpoint(state, score), run.request.output))
         state.best_score, state.best_epoch = score, number
     keep_to_time(run, state, number, processes.now() - began)
+    end_early(run, state, number, score)
     state.seconds += validation.seconds if validation else 0.0
     epoch = epoch_record(run, state, validation, is_best and state.best_score is not None)
     state.history.append(epoch)

@@ -26,6 +26,7 @@ from utseg.files import sha256, sha256_json
 from utseg.fingerprint.same_scan import same_scans
 from utseg.label_map import values_of
 from utseg.labels import class_numbers
+from utseg.networks.layers.sizes import margins
 from utseg.networks.network import SegmentationNetwork
 from utseg.planning.plan import Plan, read_plan
 from utseg.planning.task import planned_task
@@ -43,9 +44,9 @@ from utseg.training.step import pinned, resolved_amp
 from utseg.training.weights import (
     Fit,
     check_fit,
-    check_inputs,
     fit_weights,
-    number_outputs,
+    match_inputs,
+    match_outputs,
     read_tensors,
     weights_file,
 )
@@ -85,8 +86,8 @@ class Run:
 
     @property
     def iterations(self) -> int:
-        """Length of the schedule as recorded."""
-        return self.record.epochs * self.record.iterations_per_epoch
+        """Length of the schedule as the run began."""
+        return self.record.planned_epochs * self.record.iterations_per_epoch
 
     def batches(self, first: int, count: int) -> AbstractContextManager[Iterator[Batch]]:
         """The batches of some of the run's iterations."""
@@ -118,7 +119,7 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
         recipe, plan = apply_settings(recipe, planned, request.settings)
         recipe = recipe.model_copy(update={"amp": resolved_amp(recipe.amp, device)})
     network = planned_task(plan).build("meta")
-    check_outputs(network, recipe)
+    check_outputs(network, recipe, plan.patch_size)
     may_not_fit = request.fit or plan.network_name != planned.network_name or device.type == "cuda"
     if may_not_fit and not request.validate:
         plan = checked_memory(plan, recipe, device, processes=processes.size, fit=request.fit)
@@ -134,6 +135,10 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
         )
     store.require_made_with(plan.preprocessing, records)
     training, validation = choose_cases(request, records, plan)
+    if request.patience and not validation:
+        raise UsageError(
+            f"--patience: {request.selection} holds no subject back, so there is no validation Dice to wait for; leave it out"
+        )
     dataset = open_dataset(request.raw)
     is_whole = request.preprocessed.name == plan.dataset  # else a study's choice of the dataset's cases
     advice = store.advice if is_whole else "run the study again"
@@ -156,6 +161,7 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
         training_scans=tuple(sorted({scan for case in training for scan in case.scans})),
         epochs=request.epochs or plan.epochs,
         iterations_per_epoch=plan.iterations_per_epoch,
+        patience=request.patience,
         seed=request.seed,
         device=str(device) if processes.size == 1 else device.type,
         compiled=request.compile,
@@ -177,20 +183,26 @@ def read_recorded(folder: Path) -> tuple[RunRecord, Recipe]:
     return record, validate(Recipe, record.recipe, str(folder / RUN_FILE))
 
 
-def check_outputs(network: SegmentationNetwork, recipe: Recipe) -> None:
-    """Raises SettingError where deep supervision has fewer weights than the network has outputs."""
+def check_outputs(network: SegmentationNetwork, recipe: Recipe, patch_size: tuple[int, int]) -> None:
+    """Raises SettingError where deep supervision does not fit the network's outputs, or theirs sizes the patch's (y, x)."""
     outputs, weights = len(network.heads), recipe.loss.deep_supervision_weights
     if outputs > len(weights):
         raise SettingError(
             f"loss.deep_supervision_weights: {len(weights)} weights for the {outputs} outputs that network {recipe.network_name} has; "
             "give one for each, or --set network.aux_loss=false"
         )
+    padded = any(any(margins(*sides)) for sides in zip(patch_size, network.multiple, strict=True))
+    if padded and outputs > 1 and recipe.loss.auxiliary_size == "own":
+        raise SettingError(
+            f"loss.auxiliary_size=own: a patch_size of {patch_size} is padded for network {recipe.network_name}; expected multiples of "
+            f"{network.multiple}, each at least twice; set such a patch_size, or loss.auxiliary_size=full"
+        )
 
 
 def read_initial(
     request: TrainRequest, network: SegmentationNetwork, plan: Plan
 ) -> tuple[InitialWeights | None, Fit | None, RunRecord | None]:
-    """What `--weights` names, checked against the network, with its outputs in the order of the plan's labels; and the run that it is of.
+    """What `--weights` names, checked against the network, its inputs and outputs those of the plan; and the run that it is of.
 
     No run where the file lies in no run's folder.
     """
@@ -198,13 +210,14 @@ def read_initial(
         return None, None, None
     path = weights_file(request.weights)
     source = read_run(path.parent) if (path.parent / RUN_FILE).is_file() else None
-    ours, theirs = plan.preprocessing.labels, source.plan.preprocessing.labels if source else None
-    allowed = request.allow_mismatch
-    check_inputs(source.plan if source else None, plan, path, allow_mismatch=allowed)
-    tensors = number_outputs(network, read_tensors(path), path, theirs, ours, allow_mismatch=allowed)
-    fit = fit_weights(network, tensors)
+    tensors, allowed = read_tensors(path), request.allow_mismatch
+    theirs = source.plan if source else None
+    ours, labels = plan.preprocessing.labels, theirs.preprocessing.labels if theirs else None
+    inputs = match_inputs(theirs, plan, path, allow_mismatch=allowed)
+    outputs = match_outputs(network.class_axes(), tensors.keys(), labels, ours, path, allow_mismatch=allowed)
+    fit = fit_weights(network, tensors, [entries for entries in (inputs, outputs) if entries])
     check_fit(fit, path, plan.network_name, allow_mismatch=allowed)
-    initial = InitialWeights(file=path.name, sha256=sha256(path), tensors=len(fit.values), labels=theirs)
+    initial = InitialWeights(file=path.name, sha256=sha256(path), tensors=len(fit.values), labels=labels)
     return initial, fit, source
 
 

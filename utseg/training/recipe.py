@@ -10,6 +10,7 @@ from pydantic import Field
 
 from utseg.errors import SettingError, UsageError
 from utseg.extensions import find, names
+from utseg.label_map import Labels, structures
 from utseg.networks.losses import LossSettings
 from utseg.planning.override import override, settable_keys
 from utseg.planning.plan import PREPROCESSING_PREFIX, Plan
@@ -40,11 +41,15 @@ class OptimizerSettings(Settings):
 
 
 class ScheduleSettings(Settings):
-    """Exponential warm-up of so many epochs, at most so large a share of the whole schedule, then polynomial decay to zero."""
+    """Exponential warm-up of so many epochs, at most so large a share of the whole schedule, then polynomial decay to zero.
+
+    `changes_every`: iteration, or epoch, whose iterations then have the rate of its first.
+    """
 
     warmup_epochs: NotNegative = 5.0
     warmup_largest_share: Share = 0.05
     power: Positive = 0.9
+    changes_every: Literal["iteration", "epoch"] = "iteration"
 
 
 class Recipe(Settings):
@@ -102,4 +107,16 @@ def apply_settings(recipe: Recipe, plan: Plan, settings: Mapping[str, Any]) -> t
             raise unknown_key(key, [key for key in known if not key.startswith(PREPROCESSING_PREFIX)])
     of_recipe = {key: value for key, value in settings.items() if key in recipe_keys}
     of_plan = {key: value for key, value in settings.items() if key not in recipe_keys}
-    return with_settings(recipe, of_recipe), override(plan, of_plan)
+    plan = override(plan, of_plan)
+    return _with_weights_of_all(with_settings(recipe, of_recipe), plan.preprocessing.labels), plan
+
+
+def _with_weights_of_all(recipe: Recipe, labels: Labels) -> Recipe:
+    """The recipe with class weights, where it has any, of all labels, in the order of the classes."""
+    given, known = recipe.loss.class_weights, list(structures(labels))
+    if unknown := [name for name in given if name not in known]:
+        raise SettingError(
+            f"--set loss.class_weights: {unknown[0]!r} is no label; labels: {', '.join(known)} (the background's is loss.background_weight)"
+        )
+    weights = {name: given.get(name, 1.0) for name in known} if given else {}
+    return recipe.model_copy(update={"loss": recipe.loss.model_copy(update={"class_weights": weights})})

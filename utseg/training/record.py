@@ -41,12 +41,21 @@ class InitialWeights(Settings):
     labels: dict[str, LabelValue] | None = None
 
 
+class EarlyEnd(Settings):
+    """A run that did not come to its planned end: why, after which epoch its schedule was shortened, and how many were planned."""
+
+    why: str
+    epoch: int
+    planned_epochs: int
+
+
 class RunRecord(Settings):
     """All settings of a run. `plan` is the plan for the run's network, with `--set` applied.
 
     `initial_weights`: None where training began from random ones.
     `training_cases` and `validation_cases` are case ids. `data_sha256` covers the preprocessed slices of both.
     `training_scans`: checksums of the training cases' voxels and image files, by which their scans are known under any name.
+    `epochs`: as many as the schedule has, also where it was shortened. `patience`: epochs without a better validation Dice that end it.
     """
 
     format: Literal["utseg-run-1"] = "utseg-run-1"
@@ -60,6 +69,8 @@ class RunRecord(Settings):
     training_scans: tuple[str, ...] = ()
     epochs: int
     iterations_per_epoch: int
+    patience: int | None = None
+    ended_early: EarlyEnd | None = None
     seed: int
     device: str
     compiled: bool = False
@@ -67,6 +78,11 @@ class RunRecord(Settings):
     versions: dict[str, str]
     git_revision: str
     started: str
+
+    @property
+    def planned_epochs(self) -> int:
+        """The length of the schedule that the run began with."""
+        return self.ended_early.planned_epochs if self.ended_early else self.epochs
 
 
 def write_run(record: RunRecord, folder: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from utseg.errors import InputError
 from utseg.files import folder_lock, remove_leftovers, require_writable
 from utseg.training.checkpoint import BEST, LATEST, PREVIOUS, has_checkpoint
+from utseg.training.early_end import STOP
 from utseg.training.log import JSONL, PICTURE
 from utseg.training.prepare import PROCESSES, Run, read_recorded
 from utseg.training.record import (
@@ -36,11 +37,12 @@ MAY_DIFFER = (
     "plan.reasons",
     "plan.estimated_memory_gb",
     "initial_weights.saw",
+    "ended_early",
     "training_scans",
 )
 DATA = ("selection", "training_cases", "validation_cases", "data_sha256")
 TIMETABLE = ("epochs", "iterations_per_epoch", "recipe.validate_every")
-FILES = (RUN_FILE, LATEST, PREVIOUS, BEST, WEIGHTS_FILE, JSONL, PICTURE)
+FILES = (RUN_FILE, LATEST, PREVIOUS, BEST, WEIGHTS_FILE, JSONL, PICTURE, STOP)
 EVENTS = "events.out.tfevents.*"
 
 
@@ -87,6 +89,7 @@ def check_same_run(recorded: RunRecord, wanted: RunRecord, request: TrainRequest
         free.remove("recipe.validate_every")
     if request.settings.get("amp", "auto") == "auto":
         free.add("recipe.amp")
+    recorded = recorded.model_copy(update={"epochs": recorded.planned_epochs})
     before, now = (dict(_flat(record.model_dump(mode="json"))) for record in (recorded, wanted))
     differing = [
         key

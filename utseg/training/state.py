@@ -88,23 +88,24 @@ def _random_state(run: Run) -> State:
     torch.manual_seed(record.seed)
     random.seed(record.seed)
     np.random.seed(record.seed % 2**32)  # noqa: NPY002 — for libraries that draw from it
-    network = planned_task(record.plan).build().to(run.device)
+    network, labels = planned_task(record.plan).build().to(run.device), record.plan.preprocessing.labels
+    network.upsamples_auxiliary = run.recipe.loss.auxiliary_size == "full"
     if record.plan.initial_foreground:
-        network.expect_foreground(record.plan.initial_foreground)
+        network.expect_foreground(record.plan.initial_foreground, regions=has_regions(labels))
     if processes.total is not None:
         synchronise_norms(network, processes.total)
     if not processes.is_first:
         torch.manual_seed(int(np.random.SeedSequence([record.seed, processes.rank]).generate_state(1)[0]))
-    warmup = warmup_share(run.recipe.schedule, record.epochs)
+    warmup = warmup_share(run.recipe.schedule, record.planned_epochs)
     optimizer = make_optimizer(network, run.recipe.optimizer, pretrained=record.initial_weights is not None)
     width = run.recipe.weight_average
     average = WeightAverage(network, width) if width else None
     scaler = make_scaler(run.recipe.amp, run.device)
     if run.request.compile:
         network.compile()  # in place: names of weights stay
-    labels = record.plan.preprocessing.labels
     members_KN = torch.from_numpy(members(labels)).to(run.device) if has_regions(labels) else None
-    schedule = Schedule(run.iterations, warmup)
+    held = record.iterations_per_epoch if run.recipe.schedule.changes_every == "epoch" else 1
+    schedule = Schedule(run.iterations, warmup, held=held)
     return State(network, optimizer, schedule, average=average, scaler=scaler, members_KN=members_KN)
 
 

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from utseg.augment.loader import Batch
-from utseg.device import Precision, best_precision, computing_in, has_instructions, to_device
+from utseg.device import (
+    Precision,
+    best_precision,
+    chosen_precision,
+    computing_in,
+    has_instructions,
+    to_device,
+)
 from utseg.errors import UtsegError
 from utseg.inference.windows import is_out_of_memory
 from utseg.networks.layers.synchronised_norm import Total
@@ -56,7 +63,12 @@ class Sums:
 
 
 def resolved_amp(amp: Amp, device: torch.device) -> Amp:
-    """What "auto" is on the device: the best, and float16 on GPUs that have it and no bfloat16. Anything else as it is."""
+    """What "auto" is on the device: the best, and float16 on GPUs that have it and no bfloat16. Anything else as it is.
+
+    Raises UsageError where nothing is computed so on the device.
+    """
+    if amp in ("bfloat16", "float16"):
+        chosen_precision(amp, device)
     if amp != "auto":
         return amp
     if best_precision(device) == "bfloat16":

@@ -123,7 +123,7 @@ def keep_to_time(run: Run, state: State, number: int, spent_s: float) -> None:
 
     Raises TimeTooShort where too little is left to learn anything. No run is left then, or --resume would end with such a model.
     """
-    if run.loop_limit_s is None or state.iteration >= state.schedule.iterations:
+    if run.loop_limit_s is None or state.schedule.cools_down or state.iteration >= state.schedule.iterations:
         return
     per_epoch = run.record.iterations_per_epoch
     planned = state.schedule.iterations // per_epoch

@@ -145,6 +145,7 @@ def commands(entries: Sequence[Entry], this_command: str) -> list[str]:
 def _training_commands(record: RunRecord) -> list[list[str]]:
     plan = record.plan
     prepare = ["utseg_plan_and_preprocess", "-d", plan.dataset, *planner_words(plan.folder_name)]
+    prepare += ["--like", plan.like.name] if plan.like else []
     values = dict(leaves(plan.model_dump(mode="json", exclude={"reasons"})))
     for key, reason in plan.reasons.items():
         if reason.startswith(USER_SET):
@@ -152,7 +153,8 @@ def _training_commands(record: RunRecord) -> list[list[str]]:
             shown = ",".join(map(text, value)) if isinstance(value, list) else text(value)
             prepare += ["--set", f"{key}={shown}"]
     train = ["utseg_train", plan.configuration, record.selection, "-d", plan.dataset, "-m", record.model]
-    train += ["-pl", plan.planner, "--epochs", str(record.epochs), "--seed", str(record.seed)]
+    train += ["-pl", plan.planner, "--epochs", str(record.planned_epochs), "--seed", str(record.seed)]
+    train += ["--patience", str(record.patience)] if record.patience else []
     return [prepare, train]
 
 
