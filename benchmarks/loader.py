@@ -4,7 +4,7 @@
         [--peer-python PYTHON]
 
 PLAN_FOLDER is `preprocessed/NAME/PLAN_2d`. Augmentation is the plan's; with --always every kind that plans use happens on every patch,
-mirroring too; with --with blur, resolution, histogram or amplitude these do, which plans leave out. One thread each; slices are in
+mirroring too; with --with blur or resolution these do, which plans leave out. One thread each; slices are in
 memory for both; rounds alternate, so that a noisy machine hits both, and the figure is the ratio of medians. The peer runs its own
 loader and default 2-D transforms (blur and low resolution among them, which are off in ours) in `loader_peer.py`, without the smaller
 targets of deep supervision.
@@ -28,8 +28,8 @@ from utseg.augment.loader import SliceLoader, list_slices, training_batches
 from utseg.planning.plan import Plan, read_plan
 from utseg.preprocess.slices import SliceStore
 
-KINDS = ("rotation", "scale", "noise", "brightness", "contrast", "gamma")
-LEFT_OUT = ("blur", "resolution", "histogram", "amplitude")
+KINDS = ("rotation", "scale", "noise", "brightness", "contrast", "gamma", "histogram")
+LEFT_OUT = ("blur", "resolution")
 
 
 def adapted_plan(plan: Plan, patch: int, batch: int, always: bool, extra: Sequence[str]) -> Plan:

@@ -55,7 +55,6 @@ KINDS = (
     "blur",
     "resolution",
     "histogram",
-    "amplitude",
 )
 TRAINED = {
     "UNet": "network.base_channels=8 network.levels=2",

@@ -7,7 +7,7 @@ from utseg.planning.plan import AugmentationSettings, Plan, Preprocessing
 LABELS = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
 KINDS = (
     *("rotation", "scale", "noise", "brightness", "contrast", "gamma"),
-    *("blur", "resolution", "histogram", "amplitude"),
+    *("blur", "resolution", "histogram"),
 )
 RANGES = (
     "scale",
@@ -21,7 +21,7 @@ RANGES = (
 )
 NO_AUGMENTATION = AugmentationSettings.model_validate(
     {f"{kind}_probability": 0.0 for kind in KINDS}
-    | {f"{kind}_range": (1, 1) for kind in (*RANGES, "amplitude_share", "amplitude_wavelength_mm")}
+    | {f"{kind}_range": (1, 1) for kind in RANGES}
     | {"rotation_deg": 0, "mirror_axes": (), "foreground_fraction": 0.5}
 )
 TINY_NETWORK = {

@@ -31,9 +31,6 @@ EVERYTHING = AugmentationSettings(
     resolution_probability=0.7,
     histogram_share_range=(0.2, 0.9),
     histogram_probability=0.7,
-    amplitude_share_range=(0.1, 1.0),
-    amplitude_wavelength_mm_range=(10.0, 60.0),
-    amplitude_probability=0.7,
 )
 NOTHING = EVERYTHING.model_copy(
     update={f"{kind}_probability": 0.0 for kind in plans.KINDS}

@@ -12,7 +12,7 @@ from slice_source import EVERYTHING, NOTHING
 from utseg.augment.draw import INVERTED_GAMMA_SHARE, Augmentation, draw_augmentation
 from utseg.planning.plan import AugmentationSettings
 
-LATER = ("blur", "resolution", "histogram", "amplitude")
+LATER = ("blur", "resolution", "histogram")
 EARLIER = EVERYTHING.model_copy(update={f"{kind}_probability": 0.0 for kind in LATER})
 RANGES = {
     "rotation_deg": ("rotation", (-40.0, 40.0), 0.0),
@@ -24,7 +24,6 @@ RANGES = {
     "blur_sd_mm": ("blur", EVERYTHING.blur_sd_mm_range, 0.0),
     "resolution": ("resolution", EVERYTHING.resolution_range, 1.0),
     "histogram_share": ("histogram", EVERYTHING.histogram_share_range, 0.0),
-    "amplitude_share": ("amplitude", EVERYTHING.amplitude_share_range, 0.0),
 }
 BEFORE_LATER_KINDS = {
     0: "-16.773599409431526 0.8152894303696273 True False 0.09194873568054981 1159072725 -0.08737226774134846 1.2720555776371696 1.0 "
@@ -62,14 +61,10 @@ def test_kinds_that_came_later_leave_the_earlier_draws_as_they_were(
     assert " ".join(map(str, [*drawn[:10], rng.random()])) == BEFORE_LATER_KINDS[seed]
 
 
-def test_wavelengths_and_sources_are_spread_evenly(many: list[Augmentation]) -> None:
-    low, high = EVERYTHING.amplitude_wavelength_mm_range
-    for values in (
-        np.array([(each.amplitude_wavelength_mm - low) / (high - low) for each in many]),
-        np.array([each.style_source for each in many]),
-    ):
-        assert values.min() >= 0 and values.max() < 1
-        assert np.histogram(values, 4, (0, 1))[0] == pytest.approx(len(many) / 4, rel=0.1)
+def test_sources_are_spread_evenly(many: list[Augmentation]) -> None:
+    values = np.array([each.style_source for each in many])
+    assert values.min() >= 0 and values.max() < 1
+    assert np.histogram(values, 4, (0, 1))[0] == pytest.approx(len(many) / 4, rel=0.1)
 
 
 def test_flags_and_noise_seeds(many: list[Augmentation]) -> None:
@@ -112,7 +107,6 @@ def test_nothing_asked_for_draws_nothing() -> None:
     neutral = Augmentation(
         noise_seed=augmentation.noise_seed,
         gamma_inverted=augmentation.gamma_inverted,
-        amplitude_wavelength_mm=augmentation.amplitude_wavelength_mm,
         style_source=augmentation.style_source,
     )
     assert augmentation == neutral and not augmentation.interpolates and not augmentation.takes_style

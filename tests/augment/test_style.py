@@ -1,4 +1,4 @@
-"""The style of another slice: its histogram, its long waves' amplitudes, and nothing else; and which slice that is."""
+"""The style of another slice: its histogram and nothing else; and which slice that is."""
 
 from collections import Counter
 
@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from utseg.augment.apply import apply_augmentation
 from utseg.augment.draw import Augmentation
 from utseg.augment.sampling import SliceRef
-from utseg.augment.style import StyleSources, exchange_amplitude, match_histogram
+from utseg.augment.style import StyleSources, match_histogram
 from utseg.errors import InputError
 
-SPACING = (1.5, 1.2)
 SIZES = st.tuples(st.integers(3, 40), st.integers(3, 40))
 
 
@@ -60,59 +59,16 @@ def test_a_share_goes_that_far_and_equal_values_stay_equal(seed: int, share: flo
     np.testing.assert_array_equal(image, before)
 
 
-def waves(image: np.ndarray, wavelength_mm: float) -> tuple[np.ndarray, np.ndarray]:
-    """Spectrum by numpy's full transform, and which of its waves are at least so long."""
-    frequencies = np.meshgrid(
-        *(np.fft.fftfreq(n, d) for n, d in zip(image.shape[-2:], SPACING, strict=True)), indexing="ij"
-    )
-    return np.fft.fft2(image.astype(np.float64)), np.hypot(*frequencies) <= 1 / wavelength_mm
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    seed=st.integers(0, 10**6),
-    size=SIZES,
-    share=st.floats(0, 1),
-    wavelength_mm=st.floats(2.5, 200),
-)
-def test_amplitudes_of_long_waves_move_by_the_share_and_nothing_else(
-    seed: int, size: tuple[int, int], share: float, wavelength_mm: float
-) -> None:
-    image, source = made(seed, size), made(seed + 1, size)
-    got = exchange_amplitude(image, source, share, wavelength_mm=wavelength_mm, spacing_yx_mm=SPACING)
-    assert got.shape == image.shape and got.dtype == np.float32
-    (before, long), (theirs, _), (after, _) = (waves(each, wavelength_mm) for each in (image, source, got))
-    expected = (1 - share) * np.abs(before) + share * np.abs(theirs)
-    rounding = 1e-5 * np.abs(before).max() + 1e-5 * np.abs(theirs).max()
-    np.testing.assert_allclose(after[:, ~long], before[:, ~long], atol=rounding)
-    np.testing.assert_allclose(np.abs(after[:, long]), expected[:, long], atol=rounding)
-    clear = long & (np.abs(before) > 100 * rounding)
-    turned = after[clear] * np.conj(before[clear])
-    np.testing.assert_allclose(turned.imag, 0, atol=rounding * np.abs(before[clear]).max(initial=1))
-    assert (turned.real >= -rounding * np.abs(before[clear])).all()
-
-
 @pytest.mark.parametrize("shape", [(40, 52), (41, 51)])
 def test_with_itself_as_source_an_image_stays(shape: tuple[int, int]) -> None:
     image = made(3, shape)
-    same = exchange_amplitude(image, image, 1.0, wavelength_mm=3, spacing_yx_mm=SPACING)
-    np.testing.assert_allclose(same, image, atol=1e-5)
     np.testing.assert_allclose(match_histogram(image, image, 1.0), image, atol=1e-6)
-
-
-def test_a_source_of_another_size_is_cut_or_padded_evenly() -> None:
-    image, source = made(1, (20, 30)), made(2, (26, 24))
-    fitted = np.stack([np.pad(c, ((0, 0), (3, 3)), constant_values=c.min()) for c in source[:, 3:23]])
-    how = {"wavelength_mm": 8, "spacing_yx_mm": SPACING}
-    np.testing.assert_array_equal(
-        exchange_amplitude(image, source, 0.7, **how), exchange_amplitude(image, fitted, 0.7, **how)
-    )
 
 
 @pytest.mark.parametrize("flat", ["image", "source"])
 def test_constant_slices_stay_finite(flat: str) -> None:
     images = {"image": made(1), "source": made(2)} | {flat: np.full((2, 40, 52), 1.5, np.float32)}
-    draw = Augmentation(histogram_share=1.0, amplitude_share=1.0, amplitude_wavelength_mm=5)
+    draw = Augmentation(histogram_share=1.0)
     label = np.zeros((40, 52), np.uint8)
     got, _ = apply_augmentation(
         draw, images["image"], label, patch_size=(40, 52), center_yx=(20, 26), style_CHW=images["source"]

@@ -17,7 +17,11 @@ from tiny_runs import make_home
 
 from utseg.commands.options import duration
 from utseg.commands.train import main
+from utseg.files import write_json
 from utseg.home import selection_folder_name
+from utseg.planning.override import override
+from utseg.planning.plan import read_plan, write_plan
+from utseg.preprocess.splits import SPLITS_FILE, read_splits
 from utseg.training import loop
 from utseg.training.record import is_finished, read_run, read_weights
 from utseg.training.request import TrainRequest
@@ -83,6 +87,24 @@ def test_dataset_and_plan_may_be_left_out(home, asked, tmp_path, capsys):
     assert asked[-1].plan_folder == there / "mine_2d"
     assert call(copy, "2d", "fold0", "-pl", "cpu") == 1
     assert "plans there: auto, mine, tiny" in capsys.readouterr().err
+
+
+def test_one_subject_alone_trains_without_what_the_plan_mixes_in_of_others(home, tmp_path, capsys):
+    copy, mixing = tmp_path / "home", "augmentation.histogram_probability"
+    shutil.copytree(home, copy)
+    there = copy / "preprocessed" / "Tiny"
+    alone, *others = read_splits(there)
+    alone["training"] = alone["training"][:1]
+    write_json(there / SPLITS_FILE, [alone, *others])
+    write_plan(override(read_plan(there / "tiny_2d"), {mixing: 0.5}), there / "tiny_2d")
+    short = ("--epochs", 1, "--set", "iterations_per_epoch=1")
+    for trained_on, probability in (("fold0", 0), ("all", 0.5)):
+        assert call(copy, "2d", trained_on, *short) == 0
+        plan = read_run(copy / "results" / "Tiny" / "tiny_2d" / "UTNet" / trained_on).plan
+        assert plan.augmentation.histogram_probability == probability
+        assert ("are of one subject" in plan.reasons[mixing]) is (probability == 0)
+    assert call(copy, "2d", "fold0", "--overwrite", *short, f"{mixing}=0.5") == 1
+    assert "at least two subjects" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from utseg.case import Case
 from utseg.commands import demo
 from utseg.compute.pool import InlineExecutor
 from utseg.demo.results import median_case, read_dice, score_table
+from utseg.training.record import read_run
 
 
 def group(cases, mean, **dice):
@@ -57,7 +58,7 @@ def test_the_case_in_the_middle_is_pictured(tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_walk_on_a_tiny_cohort_and_again(tmp_path: Path, monkeypatch, capsys):
-    cohort = ("--subjects", "6", "--frames", "2", "--matrix", "48", "--slices", "4")
+    cohort = ("--subjects", "8", "--frames", "2", "--matrix", "48", "--slices", "4")
     settings = ("network.base_channels=4", "iterations_per_epoch=2", "batch_size=4")
     for module in POOLS:
         monkeypatch.setattr(
@@ -89,6 +90,9 @@ def test_the_whole_walk_on_a_tiny_cohort_and_again(tmp_path: Path, monkeypatch, 
     page = (results / "testing" / "report.html").read_text()
     assert page.count('id="stack-') == 8 and "Training loss" in page and "The plan, with its reasons" in page
     weights = next(results.rglob("model.safetensors"))
+    assert read_run(weights.parent).plan.augmentation.needs_partners, (
+        "histograms of other subjects were mixed in"
+    )
     before = weights.read_bytes()
     assert demo.main(words) == 0
     again = capsys.readouterr().out

@@ -69,6 +69,7 @@ def make_case(
         orientation="LPS",
         way=Way(y=(0, 1, 0), x=(normal[2], 0, 0)),
         nonzero_share=1.0,
+        ignored_share=0.0,
         channels=(channel,),
         labels={
             name: label_figures(size, thickness_share * size, spacing, offset_yx_mm)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from synthetic import formula_memory, hearts, make_case, make_fingerprint_of
 
 from planners import capacity, cpu
-from planners.augmentation import foreground_fraction, mirror_axes, rotation_deg
+from planners.augmentation import foreground_fraction, histogram_probability, mirror_axes, rotation_deg
 from planners.decision import training_ways
 from planners.geometry import native_spacing, patch_shape, smallest_structure, wished_patch
 from planners.intensity import channel_normalisation, clip_percentiles
@@ -146,6 +146,15 @@ def test_rotation_follows_the_spread_of_poses():
 def test_small_patches_are_led_to_the_labels():
     assert foreground_fraction(hearts(), (128, 128), (256.0, 256.0)).value == 0.5
     assert foreground_fraction(hearts(), (224, 224), (256.0, 256.0)).value == 0.33
+
+
+def test_histograms_are_mixed_where_another_subject_lends_one_and_values_have_no_unit():
+    many, alone = hearts(), make_fingerprint_of(list(hearts().cases[:2]))
+    assert histogram_probability(many).value == 0.5
+    assert "11 of 13 better" in histogram_probability(many).reason
+    assert (alone.overall.subjects, histogram_probability(alone).value) == (1, 0)
+    with_units = histogram_probability(many.model_copy(update={"channel_names": ("T2", "CT")}))
+    assert with_units.value == 0 and "values of CT mean the same" in with_units.reason
 
 
 def test_an_epoch_is_one_pass_within_limits():

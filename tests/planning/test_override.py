@@ -104,8 +104,7 @@ def test_what_the_plan_is_of_cannot_be_set(plan: Plan, key: str):
         ("augmentation.resolution_range", [0.5, 1.5]),
         ("augmentation.resolution_range", [0, 1]),
         ("augmentation.histogram_share_range", [0.5, 1.1]),
-        ("augmentation.amplitude_share_range", [-0.1, 1]),
-        ("augmentation.amplitude_wavelength_mm_range", [0, 50]),
+        ("augmentation.histogram_share_range", [-0.1, 1]),
         ("augmentation.brightness_range", [float("nan"), 1]),
     ],
 )

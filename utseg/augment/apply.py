@@ -31,7 +31,7 @@ def apply_augmentation(
         label_HW: its label.
         patch_size: (y, x) in pixels, larger or smaller than the slice.
         center_yx: the pixel of the slice that is the patch's middle (its pixel `patch_size // 2`); the patch has to overlap the slice.
-        spacing_yx_mm: pixel size; rotation, scaling, blur and wavelengths are in mm.
+        spacing_yx_mm: pixel size; rotation, scaling and blur are in mm.
         slices: slices per image channel (`utseg.preprocess.neighbours`). They are one scan: all lie in the same window, and its intensities
             change as one.
         unit_C: of noise and brightness, a value for each image channel or one for all.
@@ -41,8 +41,8 @@ def apply_augmentation(
     """
     if augmentation.takes_style:
         assert style_CHW is not None, "a slice to take the style of"
-        image_CHW = take_style(augmentation, image_CHW, style_CHW, spacing_yx_mm, slices)
-    if augmentation.mirror_z:  # after the style, whose source is in the file's order too
+        image_CHW = take_style(augmentation, image_CHW, style_CHW, slices)
+    if augmentation.mirror_z:
         image_CNHW = image_CHW.reshape(-1, slices, *label_HW.shape)
         image_CHW = image_CNHW[:, ::-1].reshape(image_CHW.shape)
     start = patch_start(center_yx, patch_size)

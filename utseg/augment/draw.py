@@ -19,9 +19,8 @@ class Augmentation:
     `rotation_deg` turns the content as `np.rot90` does (y towards x, in mm); `scale` above 1 enlarges it; mirroring comes after both.
     `mirror_z` exchanges the slices before and after that 2.5-D shows.
     `noise_sd` and `brightness` are in the plan's `intensity_unit` of each channel. `gamma_inverted` bends the curve from the bright end.
-    `resolution` is the share of it that is left. `histogram_share` and `amplitude_share` say how much of another slice's style a slice
-    takes, waves of `amplitude_wavelength_mm` and longer in the second case; `style_source`, from 0 to below 1, says which slice's
-    (`utseg.augment.style`).
+    `resolution` is the share of it that is left. `histogram_share` says how much of another slice's histogram a slice takes,
+    `style_source`, from 0 to below 1, which slice's (`utseg.augment.style`).
     """
 
     rotation_deg: float = 0.0
@@ -37,8 +36,6 @@ class Augmentation:
     blur_sd_mm: float = 0.0
     resolution: float = 1.0
     histogram_share: float = 0.0
-    amplitude_share: float = 0.0
-    amplitude_wavelength_mm: float = 0.0
     style_source: float = 0.0
     mirror_z: bool = False
 
@@ -49,8 +46,8 @@ class Augmentation:
 
     @property
     def takes_style(self) -> bool:
-        """Whether a slice of another subject lends its style."""
-        return self.histogram_share > 0 or self.amplitude_share > 0
+        """Whether a slice of another subject lends its histogram."""
+        return self.histogram_share > 0
 
 
 def draw_augmentation(rng: np.random.Generator, settings: AugmentationSettings) -> Augmentation:
@@ -82,8 +79,6 @@ def draw_augmentation(rng: np.random.Generator, settings: AugmentationSettings) 
         blur_sd_mm=value(settings.blur_probability, *settings.blur_sd_mm_range, 0.0, later),
         resolution=value(settings.resolution_probability, *settings.resolution_range, 1.0, later),
         histogram_share=value(settings.histogram_probability, *settings.histogram_share_range, 0.0, later),
-        amplitude_share=value(settings.amplitude_probability, *settings.amplitude_share_range, 0.0, later),
-        amplitude_wavelength_mm=float(later.uniform(*settings.amplitude_wavelength_mm_range)),
         style_source=later.random(),
         mirror_z=bool(later.random() < 0.5) and "z" in settings.mirror_axes,
     )

@@ -1,7 +1,6 @@
 """Gives a slice the style of a slice of another subject, so that a network learns shapes and not one scanner's intensities.
 
-By histogram matching, or by exchanging the Fourier amplitudes of long waves, which say how bright and shaded an image is (Yang, Soatto,
-*FDA*, CVPR 2020; blended by a drawn share as in Xu et al., *A Fourier-Based Framework for Domain Generalization*, CVPR 2021).
+By histogram matching, blended by a drawn share. What did not pay, and the figures of what does, are in `benchmarks/README.md`.
 """
 
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ import numpy.typing as npt
 
 from utseg.augment.draw import Augmentation
 from utseg.augment.sampling import SliceRef
-from utseg.augment.spatial import crop_or_pad
 from utseg.errors import InputError
 
 Image = npt.NDArray[np.float32]
@@ -31,8 +29,8 @@ class StyleSources:
         self._cases: dict[tuple[str, str], list[list[str]]] = {}
         if len({ref.subject for ref in slices}) < 2:
             raise InputError(
-                "training: augmentation.histogram_probability and augmentation.amplitude_probability need slices of at least two "
-                "subjects, and the selection has one; set both to 0 or train on more"
+                "training: augmentation.histogram_probability needs slices of at least two subjects, and the selection has one; set it "
+                "to 0 or train on more"
             )
 
     def source(self, ref: SliceRef, drawn: float) -> SliceRef:
@@ -62,31 +60,15 @@ def _pick(count: int, drawn: float) -> tuple[int, float]:
     return index, drawn * count - index
 
 
-def take_style(
-    augmentation: Augmentation,
-    image_CHW: Image,
-    source_CHW: Image,
-    spacing_yx_mm: tuple[float, float],
-    slices: int = 1,
-) -> Image:
-    """A new image with as much of the source's histogram, then of its amplitudes, as was drawn. Sizes may differ, channels not.
+def take_style(augmentation: Augmentation, image_CHW: Image, source_CHW: Image, slices: int = 1) -> Image:
+    """A new image with as much of the source's histogram as was drawn. Sizes may differ, channels not.
 
     The `slices` shown of a channel have one histogram.
     """
-    if augmentation.histogram_share:
-        scan, source = (
-            each.reshape(-1, slices * each.shape[1], each.shape[2]) for each in (image_CHW, source_CHW)
-        )
-        image_CHW = match_histogram(scan, source, augmentation.histogram_share).reshape(image_CHW.shape)
-    if augmentation.amplitude_share:
-        image_CHW = exchange_amplitude(
-            image_CHW,
-            source_CHW,
-            augmentation.amplitude_share,
-            wavelength_mm=augmentation.amplitude_wavelength_mm,
-            spacing_yx_mm=spacing_yx_mm,
-        )
-    return image_CHW
+    scan, source = (
+        each.reshape(-1, slices * each.shape[1], each.shape[2]) for each in (image_CHW, source_CHW)
+    )
+    return match_histogram(scan, source, augmentation.histogram_share).reshape(image_CHW.shape)
 
 
 def match_histogram(image_CHW: Image, source_CHW: Image, share: float) -> Image:
@@ -99,35 +81,3 @@ def match_histogram(image_CHW: Image, source_CHW: Image, share: float) -> Image:
     matched_CHW += image_CHW
     blended: Image = np.asarray(matched_CHW, dtype=np.float32)
     return blended
-
-
-def exchange_amplitude(
-    image_CHW: Image,
-    source_CHW: Image,
-    share: float,
-    *,
-    wavelength_mm: float,
-    spacing_yx_mm: tuple[float, float],
-) -> Image:
-    """Moves the amplitude of each wave of at least that length, and of the mean, by `share` of the way to the source's; phases stay.
-
-    The source is cut or padded evenly, with its minimum, to the image's size, for the same waves.
-    """
-    from scipy import fft
-
-    size = image_CHW.shape[-2], image_CHW.shape[-1]
-    if source_CHW.shape[-2:] != size:
-        start = [(there - here) // 2 for there, here in zip(source_CHW.shape[-2:], size, strict=True)]
-        label_HW = np.zeros(source_CHW.shape[-2:], np.uint8)
-        source_CHW, _ = crop_or_pad(source_CHW, label_HW, (start[0], start[1]), size)
-    waves_CHW, source_waves_CHW = fft.rfft2(image_CHW), fft.rfft2(source_CHW)
-    frequency_H1 = fft.fftfreq(size[0], spacing_yx_mm[0])[:, None]
-    frequency_W = fft.rfftfreq(size[1], spacing_yx_mm[1])
-    long_HW = np.hypot(frequency_H1, frequency_W) * wavelength_mm <= 1
-    chosen, amplitude = waves_CHW[:, long_HW], np.abs(source_waves_CHW[:, long_HW])
-    before = np.abs(chosen)
-    # A wave of no amplitude has no phase: it gets phase 0.
-    phase = np.divide(chosen, before, out=np.ones_like(chosen), where=before > 0)
-    waves_CHW[:, long_HW] = phase * (before + np.float32(share) * (amplitude - before))
-    exchanged: Image = np.asarray(fft.irfft2(waves_CHW, s=size), dtype=np.float32)
-    return exchanged

@@ -68,7 +68,6 @@ Resolutions = Annotated[
 ]
 Shares = Annotated[Pair, _range("shares from 0 to 1", lambda low, high: 0 <= low <= high <= 1)]
 Unit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Wavelengths = Annotated[Pair, _range("wavelengths above 0 mm", lambda low, high: low > 0)]
 
 
 class AugmentationSettings(Settings):
@@ -84,9 +83,7 @@ class AugmentationSettings(Settings):
 
     `blur_sd_mm_range`: standard deviation of a Gaussian.
     `resolution_range`: the share of the resolution that is left, 0.5 is pixels twice as wide.
-    Two kinds take the look of a slice of another subject, preferably of another vendor, by a share from nothing to all of it:
-    `histogram_…` its histogram; `amplitude_…` the amplitudes (not the phases) of its waves as long as `amplitude_wavelength_mm_range` and
-    longer.
+    `histogram_share_range`: how much of the way to the histogram of a slice of another subject, preferably of another vendor.
     """
 
     rotation_deg: Annotated[float, Field(ge=0, le=180)]
@@ -110,9 +107,6 @@ class AugmentationSettings(Settings):
     resolution_probability: Probability
     histogram_share_range: Shares
     histogram_probability: Probability
-    amplitude_share_range: Shares
-    amplitude_wavelength_mm_range: Wavelengths
-    amplitude_probability: Probability
 
     @property
     def mirrored_views(self) -> int:
@@ -121,8 +115,8 @@ class AugmentationSettings(Settings):
 
     @property
     def needs_partners(self) -> bool:
-        """Whether a patch may take the look of a slice of another subject."""
-        return self.histogram_probability > 0 or self.amplitude_probability > 0
+        """Whether a patch may take the histogram of a slice of another subject."""
+        return self.histogram_probability > 0
 
 
 class Normalisation(Settings):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import utseg
-from utseg.augment.loader import Batch, training_batches
+from utseg.augment.loader import Batch, list_slices, training_batches
 from utseg.case import Case, Dataset
 from utseg.compute.pool import available_cores
 from utseg.compute.threads import Threads
@@ -54,6 +54,7 @@ from utseg.training.weights import (
 logger = logging.getLogger("utseg")
 GPU_LOADER_WORKERS = 6
 PROCESSES = "processes"
+HISTOGRAMS = "augmentation.histogram_probability"
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,8 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
             logger.warning("%s: %s", request.raw, remark)
     if initial and source:
         initial = initial.model_copy(update={"saw": _seen_before(source, request, plan, records, validation)})
+    if HISTOGRAMS not in request.settings:
+        plan = with_partners(plan, training)
     record = RunRecord(
         model=request.model,
         plan=plan,
@@ -261,6 +264,19 @@ def choose_cases(
     by_id = {record.case_id: record for record in records}
     training, validation = (tuple(by_id[case_id] for case_id in side) for side in chosen)
     return training, validation
+
+
+def with_partners(plan: Plan, training: Sequence[CaseRecord]) -> Plan:
+    """The plan; where all slices to train on are of one subject, and no other can lend its histograms, with these left as they are."""
+    if not plan.augmentation.needs_partners or len({ref.subject for ref in list_slices(training, plan)}) > 1:
+        return plan
+    had = plan.augmentation.histogram_probability
+    reason = f"0: all slices to train on are of one subject, so no other lends its histograms; the plan had {had:g}"
+    logger.info("%s is %s", HISTOGRAMS, reason)
+    augmentation = plan.augmentation.model_copy(update={"histogram_probability": 0.0})
+    return plan.model_copy(
+        update={"augmentation": augmentation, "reasons": {**plan.reasons, HISTOGRAMS: reason}}
+    )
 
 
 def _raw_cases(dataset: Dataset, case_ids: tuple[str, ...]) -> tuple[Case, ...]:
