@@ -4,8 +4,8 @@ from typing import Any
 
 from planners.decision import Decision
 from utseg.fingerprint import Fingerprint
+from utseg.planning.plan import FOCUS_MARGIN
 
-FOCUS_MARGIN = 1.25
 FOUND = (
     "one window that is found first gave UTNet +.017 Dice (.002 … .042; 5 ACDC subjects held back) and the U-Net +.020 (−.001 … .046; 10), "
     "took HD95 from 29 and 34 mm to 5 and 6, and less than a third of the time"

@@ -106,6 +106,14 @@ def test_regions_that_cannot_be_painted_are_refused(home, typed: Typed):
         ({"labels": REGIONS | {"left": 2}}, ""),
         ({"regions_class_order": [3, 2, 2]}, "regions_class_order: expected each value once"),
         ({"regions_class_order": [3, 2, True]}, "regions_class_order: expected a list of numbers"),
+        (
+            {"labels": REGIONS | {"left": [1, 2], "LV": [1]}, "regions_class_order": [2, 1, 3]},
+            "regions_class_order: 3 is none of the values of LV",
+        ),
+        (
+            {"labels": {"background": 0, "heart": [1, 2, 3], "left": [1, 2]}, "regions_class_order": [1, 2]},
+            "regions_class_order: heart paints 1, which is a value of left too",
+        ),
         ({"labels": REGIONS | {"ignore": [4]}}, "labels.ignore: expected a number, not a list, found [4]"),
         (
             {"labels": REGIONS | {"ignore": 3}},

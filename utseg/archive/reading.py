@@ -319,7 +319,8 @@ def _best_problem(best: Best, manifest: Manifest) -> str | None:
     weights = {
         member.name: manifest.files[f"{member.name}/{WEIGHTS_FILE}"].sha256 for member in manifest.members
     }
-    if {member.run: member.weights_sha256 for member in best.members} != weights:
+    chosen = {member.run: member.weights_sha256 for member in best.members}
+    if chosen != weights or len(best.members) != len(weights):
         return "its members are not the runs and weights of the manifest"
     if best.labels != manifest.labels:
         return "its labels are not those of the manifest"

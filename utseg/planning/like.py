@@ -13,7 +13,7 @@ from utseg.files import sha256_json
 from utseg.fingerprint import Fingerprint
 from utseg.home import DEFAULT_PLANNER
 from utseg.planning.memory import StepKind, training_memory
-from utseg.planning.plan import LikeRun, Plan
+from utseg.planning.plan import FOCUS_MARGIN, LikeRun, Plan
 from utseg.planning.target import Target, recorded_memory
 from utseg.planning.task import planned_task
 from utseg.planning.ways import training_ways
@@ -35,7 +35,7 @@ class Source:
     @classmethod
     def of(cls, name: str, plan: Plan) -> "Source":
         """The plan of a model (DATASET/PLAN_2d/MODEL) or of a run of it."""
-        return cls(LikeRun(name=name, sha256=sha256_json(plan.model_dump(mode="json"))), plan)
+        return cls(LikeRun(name=name, sha256=sha256_json(decided(plan))), plan)
 
     @classmethod
     def again(cls, plan: Plan) -> "Source":
@@ -45,9 +45,9 @@ class Source:
 
 
 def decided(plan: Plan) -> dict[str, Any]:
-    """The values of a plan without what is of its data: which, how it lies, and what was found in it."""
-    ways = {"preprocessing": {"ways"}}
-    return plan.model_dump(mode="json", exclude={"reasons": True, "fingerprint_sha256": True, **ways})
+    """The values of a plan without what is of its data (which, how it lies, what was found in it) or of the device that it ran on."""
+    others = {"reasons": True, "fingerprint_sha256": True, "estimated_memory_gb": True}
+    return plan.model_dump(mode="json", exclude={**others, "preprocessing": {"ways"}})
 
 
 def plan_like(source: Source, fingerprint: Fingerprint, name: str, kind: StepKind) -> Plan:
@@ -110,8 +110,9 @@ def _set_focus(tree: dict[str, Any], fingerprint: Fingerprint) -> None:
     sides = zip(tree["patch_size"], tree["preprocessing"]["spacing_yx_mm"], strict=True)
     side = min(size * step for size, step in sides)
     largest = max(fingerprint.labelled_extents_mm, default=0.0)
-    if tree["focus"] and largest > side:
+    if tree["focus"] and not 0 < FOCUS_MARGIN * largest <= side:
         tree["focus"] = False
         tree["reasons"]["focus"] = (
-            f"False: the labels of a case take up to {largest:.0f} mm here, more than a window of {side:.0f} mm shows"
+            f"False: the labels of a case take up to {largest:.0f} mm here, which a window of {side:.0f} mm does not hold "
+            f"{FOCUS_MARGIN:g} times"
         )

@@ -26,6 +26,7 @@ from utseg.settings import Settings, read_model, unknown_key
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 StepSize = Annotated[float, Field(gt=0, le=1)]
+FOCUS_MARGIN = 1.25  # how many times the one window of `focus` has to hold the structures of every case
 PREPROCESSING_PREFIX = "preprocessing."
 NETWORK_PREFIX = "network."
 # The slices that a network is shown for each slice, by their place in its stack and in the order of its channels.

@@ -21,7 +21,9 @@ from utseg.label_map import (
     Labels,
     LabelValue,
     all_values,
+    painted,
     structures,
+    values_of,
 )
 from utseg.rawdata.names import IMAGE_ENDINGS, PICTURE_ENDINGS, image_stem
 
@@ -343,5 +345,11 @@ def _with_regions(value: Mapping[str, Any], order: Any, wrong: Wrong) -> dict[st
                 key,
                 f"{later} would paint over {earlier}, which has fewer values or paints a higher one; name the regions from the largest to "
                 "the smallest, those of a size by what they paint",
+            )
+    for earlier, later in combinations(painting, 2):
+        if (paint := painted(labels[earlier])) in values_of(labels[later]):
+            raise wrong(
+                key,
+                f"{earlier} paints {paint}, which is a value of {later} too, so that a mask would show both; choose another",
             )
     return labels

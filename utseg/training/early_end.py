@@ -15,6 +15,7 @@ from utseg.training.state import State
 logger = logging.getLogger("utseg")
 STOP = "stop"
 COOL_DOWN_SHARE = 0.25  # of the epochs done, so that a fifth of the whole run is cool-down
+LEAST_SCORES = 3
 SMOOTHING = 0.9  # nnU-Net's, of the running mean of the validation Dice
 
 
@@ -50,17 +51,19 @@ def _why_now(run: Run, number: int, scores: Sequence[float | None]) -> str | Non
     if (run.request.output / STOP).exists():
         return f"the file {STOP}"
     patience = run.record.patience
-    if patience and scores[-1] is not None and epochs_without_gain(scores) >= patience:
+    without = epochs_without_gain(scores)
+    known = sum(score is not None for score in scores[len(scores) - without :])
+    if patience and scores[-1] is not None and without >= patience and known >= min(patience, LEAST_SCORES):
         return f"no better running mean of the validation Dice in {patience} epochs"
     return None
 
 
 def epochs_without_gain(scores: Sequence[float | None]) -> int:
-    """Epochs since the running mean of the scores, one an epoch, was highest. Epochs without a score count, and change nothing."""
+    """Epochs since the running mean of the scores, one an epoch, was highest, or still 0. Those without a score count too."""
     mean, best, at = None, -math.inf, 0
     for number, score in enumerate(scores, 1):
         if score is not None:
             mean = score if mean is None else SMOOTHING * mean + (1 - SMOOTHING) * score
-            if mean > best:
+            if mean > best or mean == 0:
                 best, at = mean, number
     return len(scores) - at

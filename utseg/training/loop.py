@@ -53,8 +53,9 @@ def train(request: TrainRequest, recipe: Recipe, finish: Finish) -> dict[str, fl
         if request.validate and processes.size > 1:
             raise UsageError("--validate: one process predicts; run it without torchrun")
         request = after_restart(request, processes)
-        run = processes.fail_together(lambda: claim_folder(request, recipe, processes, held))
-        check_same_everywhere(run)
+        wanted = processes.fail_together(lambda: prepare(request, recipe, processes))
+        check_same_everywhere(wanted)  # before rank 0 takes over what an earlier run recorded
+        run = processes.fail_together(lambda: claim(wanted, held) if processes.is_first else wanted)
         record, recipe = processes.on_first(lambda: (run.record, run.recipe))
         run = replace(run, record=record, recipe=recipe)
         warn_if_emulated(recipe.amp, run.device)
@@ -76,12 +77,6 @@ def after_restart(request: TrainRequest, processes: Processes) -> TrainRequest:
         return request
     is_there = processes.on_first(lambda: (request.output / RUN_FILE).is_file())
     return replace(request, resume=is_there, overwrite=False)
-
-
-def claim_folder(request: TrainRequest, recipe: Recipe, processes: Processes, held: ExitStack) -> Run:
-    """The run to work on, checked; rank 0 holds its folder."""
-    run = prepare(request, recipe, processes)
-    return claim(run, held) if processes.is_first else run
 
 
 def start(run: Run, started: float, interruption: Interruption) -> tuple[Run, State]:

@@ -229,12 +229,17 @@ def _seen_before(
     validation: Sequence[CaseRecord],
 ) -> int:
     """How many of the subjects held back here the run trained on that `--weights` comes from; a warning where there are any."""
-    if source.plan.dataset != plan.dataset:
-        return 0
+    names = set(source.training_cases) if source.plan.dataset == plan.dataset else set()
+    scans = set(source.training_scans)
     same = same_scans(records)
     owners = {record.case_id: same.get(record.subject, record.subject) for record in records}
     held_back = {owners[case.case_id] for case in validation}
-    seen = sorted(held_back & {owners.get(case_id) for case_id in source.training_cases})
+    trained = {
+        owners[record.case_id]
+        for record in records
+        if record.case_id in names or scans.intersection(record.scans)
+    }
+    seen = sorted(held_back & trained)
     if seen:
         logger.warning(
             f"--weights {request.weights}: was trained on {len(seen)} of the {len(held_back)} subjects that {request.selection} holds back "

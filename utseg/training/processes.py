@@ -64,6 +64,10 @@ class Processes:
 
     def device(self, wanted: torch.device) -> torch.device:
         """The device of this process: of GPUs, the one with its number. Raises InputError where there is none, or one is named."""
+        if self.size > 1 and wanted.type == "mps":
+            raise InputError(
+                "--device mps: one process trains on it; run utseg_train without torchrun, or with --device cpu"
+            )
         if self.size == 1 or wanted.type != "cuda":
             return wanted
         there = torch.cuda.device_count()

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from utseg.errors import SettingError, UsageError
 from utseg.extensions import find, names
-from utseg.label_map import Labels, structures
+from utseg.label_map import Labels, has_regions, structures
 from utseg.networks.losses import LossSettings
 from utseg.planning.override import override, settable_keys
 from utseg.planning.plan import PREPROCESSING_PREFIX, Plan
@@ -105,6 +105,10 @@ def apply_settings(recipe: Recipe, plan: Plan, settings: Mapping[str, Any]) -> t
             )
         if key not in known:
             raise unknown_key(key, [key for key in known if not key.startswith(PREPROCESSING_PREFIX)])
+    if "loss.background_weight" in settings and has_regions(plan.preprocessing.labels):
+        raise SettingError(
+            "--set loss.background_weight: regions have no weight of the background; see loss.class_weights"
+        )
     of_recipe = {key: value for key, value in settings.items() if key in recipe_keys}
     of_plan = {key: value for key, value in settings.items() if key not in recipe_keys}
     plan = override(plan, of_plan)
