@@ -13,6 +13,7 @@ from tiny_models import make_run_folder
 import utseg
 from utseg.archive import export_model
 from utseg.commands.predict import main
+from utseg.errors import InputError, UsageError
 from utseg.files import sha256
 from utseg.planning.task import planned_task
 from utseg.rawdata.ways import Way
@@ -204,6 +205,16 @@ def test_wrong_arrays_are_a_value_error_of_one_line(folder, scan, change, spacin
         model.predict(change(scan[1]), spacing)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_names_of_folds_are_a_list_and_a_model_says_what_it_is(folder, scan):
+    for wrong in ({"folds": "fold0"}, {"folds": [0]}, {"dataset": 27}):
+        with pytest.raises(UsageError, match="found"):
+            utseg.load_model(folder, **wrong, device="cpu")
+    model = utseg.load_model(folder / "fold0", device="cpu")
+    assert repr(model).count("\n") == 0 and "fold0; channels cine-MRI; labels" in repr(model)
+    with pytest.raises(InputError, match="image 1: there is no spacing_zyx_mm for it"):
+        list(model.predict_many([scan[1], scan[1]], [SPACING_ZYX_MM]))
 
 
 def test_importing_the_package_is_light():

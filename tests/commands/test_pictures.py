@@ -142,6 +142,22 @@ def test_wrong_pictures_are_refused_in_a_line(pictures, tmp_path, typed, change,
     assert len(errors) == (6 if "expected one grey" in found else 1)
 
 
+def test_a_spacing_of_no_case_is_a_warning_and_one_of_all_cases_makes_no_scans_the_same(
+    pictures, tmp_path, typed
+):
+    home = shutil.copytree(pictures, tmp_path / "home")
+    images = home / "raw" / "Dataset007_Shapes" / "imagesTr"
+    for name in ("c0", "c1", "c2", "c3", "c4", "c5", "c9"):
+        (images / f"{name}.json").write_text('{"spacing": [2, 2]}')
+    result = typed("utseg_plan_and_preprocess", "-d", 7, "--fingerprint-only", home=home)
+    assert result.returncode == 0
+    assert (
+        f"{images}: 1 files are the spacing of no case, which would be called CASE.json: c9.json"
+        in result.stderr
+    )
+    assert "same scan" not in result.stderr
+
+
 @pytest.fixture(scope="module")
 def decathlon(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three volumes in one 4-D file a case, channels last, as MSD's Task01_BrainTumour and Task05_Prostate are."""

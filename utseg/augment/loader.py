@@ -189,7 +189,7 @@ def list_slices(records: Sequence["CaseRecord"], plan: Plan) -> list[SliceRef]:
     ]
     if not slices:
         raise InputError(
-            f"training: none of the {len(records)} training cases has an annotated slice; run utseg_plan_and_preprocess"
+            f"training: none of the {len(records)} training cases has an annotated slice; annotate some"
         )
     return slices
 

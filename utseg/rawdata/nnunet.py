@@ -5,7 +5,7 @@ No pixel is read here: a file that is missing is reported by the gate, with all 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -182,12 +182,22 @@ def _completeness(
                 f"{images}: {len(other)} files do not end in {about.file_ending}, the file_ending of dataset.json, and are left out: "
                 f"{listing(other)}"
             )
-        warnings += hidden_images(images) + hidden_images(labels)
+        warnings += hidden_images(images) + hidden_images(labels) + _lone_spacings(images, used, about)
     if about.num_training is not None and about.num_training != len(training):
         warnings.append(
             f"{folder / 'dataset.json'}: numTraining is {about.num_training}, but there are {len(training)} training cases"
         )
     return warnings
+
+
+def _lone_spacings(images: Path, used: Collection[Path], about: Description) -> list[str]:
+    """A warning about files with the spacing of no picture, whose pixels are then taken to be 1 mm wide."""
+    names = [name for name in _visible(images) if name.endswith(".json") and images / name not in used]
+    if not names or about.file_ending not in PICTURE_ENDINGS:
+        return []
+    return [
+        f"{images}: {len(names)} files are the spacing of no case, which would be called CASE.json: {listing(names)}"
+    ]
 
 
 def hidden_images(folder: Path) -> list[str]:

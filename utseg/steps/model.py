@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from utseg.device import Precision, resolve_device
-from utseg.errors import InputError
+from utseg.errors import InputError, UsageError
 from utseg.home import FilePath
 from utseg.inference.views import NO_AUGMENTATION, TestTimeAugmentation
 from utseg.label_map import LabelValue
+from utseg.labels import in_words
 from utseg.postprocess import Postprocessing, check_labels
 from utseg.predict.arrays import check_image, geometry_by, geometry_of, predict_arrays
 from utseg.predict.model import LoadedModel
@@ -55,6 +56,11 @@ def load_model(
 
     Raises what `chosen_models` raises, ArtefactError for a damaged model, UsageError for a device that is not there.
     """
+    for key, value in (("models", models), ("folds", folds)):
+        if isinstance(value, str) or not all(isinstance(each, str) for each in value):
+            raise UsageError(f"{key}: expected a list of names, as ['fold0'], found {value!r}")
+    if dataset is not None and not isinstance(dataset, str):
+        raise UsageError(f"dataset: expected a name, or a number in quotes, found {dataset!r}")
     paths = [path] if isinstance(path, str | Path) else path
     choice = ModelChoice(
         paths=tuple(map(Path, paths)),
@@ -83,6 +89,10 @@ class Predictor:
     postprocessing: Postprocessing
     test_time_augmentation: TestTimeAugmentation
     precision: Precision | None = None
+
+    def __repr__(self) -> str:
+        names = ", ".join(model.name for model in self.models)
+        return f"Predictor({names}; channels {', '.join(self.channel_names)}; labels {in_words(self.labels)})"
 
     @property
     def labels(self) -> dict[str, LabelValue]:
@@ -141,7 +151,11 @@ class Predictor:
             for number, given in enumerate(images):
                 shown = f"image {number}"
                 image = check_image(given, self.channel_names, shown)
-                yield shown, image, geometry_of(image, next(spacings, None), shown)
+                if (spacing := next(spacings, None)) is None:
+                    raise InputError(
+                        f"{shown}: there is no spacing_zyx_mm for it; expected one for all images, or one for each"
+                    )
+                yield shown, image, geometry_of(image, spacing, shown)
 
         return self._predict(checked(), probabilities, tta)
 
