@@ -15,7 +15,7 @@ from utseg.case import Case
 from utseg.errors import CaseErrors, InputError, listing
 from utseg.files import broken_link, require_no_broken_link
 from utseg.label_map import Labels, values_of
-from utseg.labels import ignored, in_words, without_ignored
+from utseg.labels import ignored, without_ignored
 from utseg.notices import Notice
 from utseg.rawdata import itk, nifti, pictures
 from utseg.rawdata.cine import frames_text
@@ -231,7 +231,9 @@ def _label_values(path: Path, volume: ImageFrame, labels: Labels) -> NDArray[np.
         counts = np.bincount(label.ravel(), minlength=256)
         if not counts[~known].any():
             return label
-    known_labels = in_words({"background": 0} | dict(labels))
+    known_labels = ", ".join(
+        f"{'+'.join(map(str, values_of(value)))} {name}" for name, value in labels.items()
+    )
     raise InputError(f"{path}: {_unknown_values(values, known)}; known labels: {known_labels}")
 
 
