@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from utseg.fingerprint import Fingerprint
-from utseg.planning import ways as planning_ways
 from utseg.planning.plan import Plan
 from utseg.planning.target import Target
-from utseg.rawdata.ways import Way
+from utseg.planning.ways import training_ways
 
 Value = TypeVar("Value")
 
@@ -23,7 +22,7 @@ def assemble(
     fingerprint: Fingerprint, planner: str, target: Target, decisions: Mapping[str, Decision[Any]]
 ) -> Plan:
     """The plan of all decisions, keyed by the dotted keys of the plan ("network.levels"), and of the ways that the scans lie."""
-    decisions = {**decisions, "preprocessing.ways": training_ways(fingerprint)}
+    decisions = {**decisions, "preprocessing.ways": Decision(*training_ways(fingerprint))}
     tree: dict[str, Any] = {
         "dataset": fingerprint.dataset,
         "planner": planner,
@@ -39,8 +38,3 @@ def assemble(
         group, _, name = key.rpartition(".")
         (tree.setdefault(group, {}) if group else tree)[name] = decision.value
     return Plan.model_validate(tree)
-
-
-def training_ways(fingerprint: Fingerprint) -> Decision[tuple[Way, ...]]:
-    """The ways in which the cases lie, the most frequent first."""
-    return Decision(*planning_ways.training_ways(fingerprint))

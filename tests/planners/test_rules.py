@@ -7,7 +7,6 @@ from synthetic import formula_memory, hearts, make_case, make_fingerprint_of
 
 from planners import capacity, cpu
 from planners.augmentation import foreground_fraction, histogram_probability, mirror_axes, rotation_deg
-from planners.decision import training_ways
 from planners.geometry import native_spacing, patch_shape, smallest_structure, wished_patch
 from planners.intensity import channel_normalisation, clip_percentiles
 from planners.schedule import epochs, iterations_per_epoch
@@ -16,6 +15,7 @@ from utseg.fingerprint import Fingerprint
 from utseg.networks.utnet_planning import plan_attention
 from utseg.planning import memory
 from utseg.planning.target import Target
+from utseg.planning.ways import training_ways
 
 HEART = {"size_yx": (256, 256), "structures_mm": {"LV": 40.0}, "foreground_mm": 100.0}
 
@@ -122,10 +122,10 @@ def test_mirrors_only_where_files_do():
 def test_a_way_in_which_few_scans_lie_is_marked_where_there_are_several():
     one_case = {"size_yx": (9, 9), "spacing_yx_mm": (1.0, 1.0), "structures_mm": {}, "foreground_mm": 1.0}
     cases = [make_case(number, **one_case, normal=(0, 0, 1 if number < 10 else -1)) for number in range(13)]
-    decision = training_ways(make_fingerprint_of(cases))
-    assert [way.seldom for way in decision.value] == [False, True]
-    assert "10 cases with" in decision.reason and "3 cases with" in decision.reason
-    (alone,) = training_ways(make_fingerprint_of(cases[-3:])).value
+    ways, reason = training_ways(make_fingerprint_of(cases))
+    assert [way.seldom for way in ways] == [False, True]
+    assert "10 cases with" in reason and "3 cases with" in reason
+    (alone,), _ = training_ways(make_fingerprint_of(cases[-3:]))
     assert not alone.seldom
 
 

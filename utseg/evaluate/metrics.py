@@ -283,7 +283,7 @@ def label_pairs(
     if len(spacing) != 3 or not all(0 < step < np.inf for step in spacing):
         raise InputError(f"spacing must be three positive numbers of mm (Z, Y, X); found {spacing_zyx_mm}")
     if IGNORE in labels:
-        prediction_ZYX = np.where(reference_ZYX == labels[IGNORE], 0, prediction_ZYX)
+        prediction_ZYX = np.where(inside(reference_ZYX, labels[IGNORE]), 0, prediction_ZYX)
     whole = bounding_box((prediction_ZYX != 0) | (reference_ZYX != 0))
     predicted, referenced = prediction_ZYX[whole], reference_ZYX[whole]
     pairs = {}

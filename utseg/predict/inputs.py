@@ -15,7 +15,13 @@ from utseg.files import require_no_broken_link
 from utseg.rawdata import acdc, is_dataset, mnms, open_dataset
 from utseg.rawdata.content import dicom_in, dicom_refusal
 from utseg.rawdata.gate import not_an_image
-from utseg.rawdata.names import CHANNEL_SUFFIX, IMAGE_ENDINGS, PICTURE_ENDINGS, image_stem, name_problems
+from utseg.rawdata.names import (
+    CHANNEL_SUFFIX,
+    IMAGE_ENDINGS,
+    image_stem,
+    is_picture,
+    name_problems,
+)
 from utseg.rawdata.nnunet import case_of, hidden_images, of_decathlon
 
 LABEL_OF_MNMS = "_gt"
@@ -95,8 +101,8 @@ def _folder_inputs(folder: Path, channels: int) -> Inputs:
     # A link counts wherever it leads: the gate says where it leads nowhere.
     files = [entry for entry in entries if entry.is_file() or entry.is_symlink()]
     stems = {entry: stem for entry in files if not entry.is_dir() and (stem := image_stem(entry.name))}
-    if any(not entry.name.endswith(PICTURE_ENDINGS) for entry in stems):  # pictures beside volumes show these
-        stems = {entry: stem for entry, stem in stems.items() if not entry.name.endswith(PICTURE_ENDINGS)}
+    if any(not is_picture(entry) for entry in stems):  # pictures beside volumes show these
+        stems = {entry: stem for entry, stem in stems.items() if not is_picture(entry)}
     labels = [entry for entry, stem in stems.items() if _is_mnms_label(stem, set(stems.values()))]
     cases = _cases({entry: stem for entry, stem in stems.items() if entry not in labels}, channels)
     read = {*stems, *(case.spacing_file for case in cases)}
@@ -148,7 +154,7 @@ def _cases(images: dict[Path, str], channels: int) -> tuple[Case, ...]:
         return tuple(case_of(stem, (path,), channels) for path, stem in images.items())
 
     def held(path: Path) -> int:
-        return channels if path.name.endswith(PICTURE_ENDINGS) else 1
+        return channels if is_picture(path) else 1
 
     stems = set(images.values())
     grouped: dict[str, dict[int, Path]] = defaultdict(dict)

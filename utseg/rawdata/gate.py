@@ -21,7 +21,7 @@ from utseg.rawdata import itk, nifti, pictures
 from utseg.rawdata.cine import frames_text
 from utseg.rawdata.content import dicom_refusal, is_dicom
 from utseg.rawdata.geometry import Geometry
-from utseg.rawdata.names import IMAGE_ENDINGS, ITK_ENDINGS, NIFTI_ENDINGS, PICTURE_ENDINGS
+from utseg.rawdata.names import IMAGE_ENDINGS, ITK_ENDINGS, NIFTI_ENDINGS, is_picture
 from utseg.rawdata.nifti import ImageFrame, labelled_frames
 
 VALUES_SHOWN = 6
@@ -46,7 +46,7 @@ class LoadedCase:
 def frame_count(path: Path) -> int:
     """Frames of a cine file, 1 for a 3-D one and for a picture. Reads and checks the header only. Raises InputError."""
     _require_known_ending(path)
-    if path.name.endswith(PICTURE_ENDINGS):
+    if is_picture(path):
         return 1
     return itk.frame_count(path) if path.name.endswith(ITK_ENDINGS) else nifti.read_header(path).frames
 
@@ -62,7 +62,7 @@ def read_image(path: Path, frame: int | None = None) -> tuple[NDArray[np.float32
     `frame` is needed where the file is 4-D. Only `read_case` gives warnings.
     """
     volume = _read_channels(path, frame)
-    image = checked_values(path, volume.values, colours=_is_picture(path))
+    image = checked_values(path, volume.values, colours=is_picture(path))
     return image[_same_everywhere(image).index(False)], volume.geometry
 
 
@@ -93,7 +93,7 @@ def read_case(case: Case, labels: Labels) -> LoadedCase:
             if case.channels is None and len(volume.values) > 1:
                 raise InputError(f"{path}: {len(volume.values)} channels; {pictures.ONE_CHANNEL}")
             channels.append(
-                (path, checked_values(path, volume.values, colours=_is_picture(path)), volume.geometry)
+                (path, checked_values(path, volume.values, colours=is_picture(path)), volume.geometry)
             )
             warnings += _label_like(path, channels[-1][1])
         except InputError as error:
@@ -143,7 +143,7 @@ def _require_known_ending(path: Path) -> None:
 def _read_channels(path: Path, frame: int | None, *, as_channels: bool = False) -> ImageFrame:
     """An image file as (C, Z, Y, X): a picture's channels, all volumes of a 4-D file `as_channels`, else one volume."""
     _require_known_ending(path)
-    if path.name.endswith(PICTURE_ENDINGS):
+    if is_picture(path):
         return pictures.read_image(path)
     read = itk.read_volume if path.name.endswith(ITK_ENDINGS) else nifti.read_volume
     volume = read(path, frame, as_channels=as_channels)
@@ -153,7 +153,7 @@ def _read_channels(path: Path, frame: int | None, *, as_channels: bool = False) 
 def _read_label(path: Path, frame: int | None) -> ImageFrame:
     """A label file as (Z, Y, X)."""
     _require_known_ending(path)
-    if path.name.endswith(PICTURE_ENDINGS):
+    if is_picture(path):
         return pictures.read_label(path)
     return itk.read_volume(path, frame) if path.name.endswith(ITK_ENDINGS) else nifti.read_volume(path, frame)
 
@@ -178,10 +178,6 @@ def checked_values(shown: object, values_CZYX: NDArray[Any], *, colours: bool = 
     return image
 
 
-def _is_picture(path: Path) -> bool:
-    return path.name.endswith(PICTURE_ENDINGS)
-
-
 def _same_everywhere(image_CZYX: NDArray[np.float32]) -> list[bool]:
     """Of each channel, whether all its voxels have one value."""
     return [bool(channel.min() == channel.max()) for channel in image_CZYX]
@@ -197,7 +193,7 @@ def _label_like(path: Path, image: NDArray[np.float32]) -> list[Notice]:
 
 def _narrow_slices(path: Path, geometry: Geometry) -> list[Notice]:
     """Says which axis was taken as that of the slices, and why, where they are so narrow that it may be another."""
-    if path.name.endswith(PICTURE_ENDINGS):
+    if is_picture(path):
         return []  # a picture has one order only
     (slices, *pixels), (between, *spacing) = geometry.size_zyx, geometry.spacing_zyx_mm
     shorter, longer = sorted(count * step for count, step in zip(pixels, spacing, strict=True))
@@ -280,7 +276,7 @@ def _wrong_number(case: Case, found: int) -> str:
     files = " and ".join(str(path) for path in case.images)
     hold = "holds" if len(case.images) == 1 else "hold"
     expected = f"expected the {case.channels} channels of the dataset"
-    if not case.images[0].name.endswith(PICTURE_ENDINGS):
+    if not is_picture(case.images[0]):
         return f"{files}: {hold} {found} volumes; {expected}"
     return f"{files}: {hold} {found} channel{'s' if found > 1 else ''}; {expected}: a picture in RGB, or a grey one for each"
 

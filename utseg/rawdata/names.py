@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
 from utseg.errors import listing
 
@@ -17,6 +18,11 @@ IMAGE_ENDINGS = (*NIFTI_ENDINGS, *ITK_ENDINGS, *PICTURE_ENDINGS)
 CHANNEL_SUFFIX = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
 FORBIDDEN = frozenset("/\\:\0")
 LONGEST = 200
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a 2-D picture by its name."""
+    return path.name.endswith(PICTURE_ENDINGS)
 
 
 def image_stem(name: str) -> str | None:

@@ -22,6 +22,7 @@ from utseg.rawdata.names import (
     CHANNEL_SUFFIX,
     PICTURE_ENDINGS,
     image_stem,
+    is_picture,
     letter_case_differs,
     name_problems,
 )
@@ -124,7 +125,7 @@ def _image_cases(folder: Path, about: Description, partition: Partition) -> list
 def case_of(name: str, images: tuple[Path, ...], channels: int, partition: Partition = "training") -> Case:
     """A case without label, its own subject. Its files hold the channels together where they are fewer than these."""
     together = channels if len(images) < channels else None
-    spacing = spacing_file(images[0]) if images[0].name.endswith(PICTURE_ENDINGS) else None
+    spacing = spacing_file(images[0]) if is_picture(images[0]) else None
     return Case(name, name, images, partition=partition, channels=together, spacing_file=spacing)
 
 

@@ -15,7 +15,7 @@ from utseg.errors import ArtefactError, InputError
 from utseg.files import atomic_path
 from utseg.rawdata import nifti, pictures
 from utseg.rawdata.geometry import Geometry
-from utseg.rawdata.names import NIFTI_ENDINGS, PICTURE_ENDINGS
+from utseg.rawdata.names import NIFTI_ENDINGS, PICTURE_ENDINGS, is_picture
 
 COMPRESSION = 6
 EMPTIED = ("descrip", "aux_file", "intent_name", "db_name")  # free text that may name a patient
@@ -48,7 +48,7 @@ def write_mask(
             f"{path}: a mask of {mask.dtype} {mask.shape} does not fit an image of size {geometry.size_zyx} (z, y, x)"
         )
     mask = geometry.to_file(mask)
-    if path.name.endswith(PICTURE_ENDINGS):
+    if is_picture(path):
         return _write_picture(path, mask, geometry)
     header = _mask_header(mask, geometry, like)
     header["scl_slope"] = slope

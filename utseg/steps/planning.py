@@ -82,15 +82,9 @@ def plan_and_preprocess(
     source = None if like is None else plan_to_keep(Path(like))
     if source is not None:
         planner = _name_of_its_own(planner or LIKE)
-        kept = source.plan
-        for flag, asked, there in (
-            ("-c", configuration, kept.configuration),
-            ("-m", network_name, kept.network_name),
-            ("--memory-gb", memory_gb, kept.memory_gb),
-        ):
-            if asked not in (None, there):
-                raise UsageError(f"{flag} {asked}: --like {like} keeps {there}; leave {flag} out")
-        configuration = kept.configuration
+        asked = {"-c": configuration, "-m": network_name, "--memory-gb": memory_gb}
+        _require_as_kept(asked, source.plan, f"--like {like}")
+        configuration = source.plan.configuration
     if not isinstance(dataset, Dataset):
         dataset = raw_dataset(dataset, home)
     request = PlanRequest(
@@ -126,6 +120,14 @@ def plan_to_keep(path: Path) -> Source:
         if decided(record.plan) != decided(first):
             raise UsageError(f"--like {path}: its runs have different plans; name the folder of one of them")
     return Source.of(name, first)
+
+
+def _require_as_kept(asked: Mapping[str, Any], kept: Plan, source: str) -> None:
+    """Raises UsageError where a flag asks for another value than the plan that is kept has."""
+    there = {"-c": kept.configuration, "-m": kept.network_name, "--memory-gb": kept.memory_gb}
+    for flag, value in asked.items():
+        if value not in (None, there[flag]):
+            raise UsageError(f"{flag} {value}: {source} keeps {there[flag]}; leave {flag} out")
 
 
 def _name_of_its_own(name: str) -> str:
