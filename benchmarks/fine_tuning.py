@@ -1,12 +1,12 @@
 """What weights of another dataset are worth: 5, 10, 20 patients of M&Ms' vendor B, from scratch and from a training on ACDC.
 
-    python benchmarks/fine_tuning.py OUT --source raw/ACDC --target raw/MnM [--patients 5 10 20] [--iterations 250 500 1000 2000]
+    python benchmarks/fine_tuning.py OUT --source raw/ACDC --target raw/MnM_AB [--patients 5 10 20] [--iterations 250 500 1000 2000]
 
-In OUT, a home: the source is planned and trained on all of its subjects for the largest number of iterations. Of the target's subjects with
+In OUT, a home: the source is planned and trained on all of its subjects for `--source-iterations`. Of the target's subjects with
 that vendor, so many train as the largest number says, fewer are of these, and all others are held back and scored at the end of each run.
 Three ways: `scratch`, by the target's own plan; `like`, by the source's plan with random weights; `weights`, by that plan from the source's
 weights. Plans see how the held-back scans lie, no training does. Prints Dice by patients and iterations, writes OUT/fine_tuning.csv, a
-row a run, and goes on where it stopped. M&Ms in its native layout; iterations in multiples of 50.
+row a run, and goes on where it stopped. The target in nnU-Net's layout, with `vendor` in cases.csv; iterations in multiples of 50.
 """
 
 import argparse
@@ -29,19 +29,26 @@ from utseg.training.record import SUMMARY_FILE, VALIDATION_FOLDER, is_finished
 SOURCE, TARGET = "Source", "Target"
 COLUMNS = ("way", "patients", "iterations", "seed", "held_back", "dice", "labels")
 ITERATIONS_PER_EPOCH = 50
-LABELED = Path("Training/Labeled")
 
 
 def link(source: Path, target: Path, raw: Path, vendor: str) -> list[str]:
-    """Links the source, and the labelled subjects of one vendor of the target; these, in a drawn order."""
-    dataset = open_dataset(target)
-    subjects = sorted({case.subject for case in dataset.training_cases() if case.groups["vendor"] == vendor})
-    (raw / TARGET / LABELED).mkdir(parents=True, exist_ok=True)
-    links = {raw / SOURCE: source, **{raw / TARGET / file.name: file for file in target.glob("*.csv")}}
-    links |= {raw / TARGET / LABELED / subject: target / LABELED / subject for subject in subjects}
+    """Links the source, and the labelled cases of one vendor of the target; the subjects of these, in a drawn order."""
+    cases = [case for case in open_dataset(target).training_cases() if case.groups["vendor"] == vendor]
+    links = {raw / SOURCE: source}
+    for case in cases:
+        for file in (*case.images, case.label):
+            links[raw / TARGET / file.relative_to(target)] = file
     for place, original in links.items():
+        place.parent.mkdir(parents=True, exist_ok=True)
         if not place.is_symlink():
             place.symlink_to(original.resolve())
+    described = json.loads((target / "dataset.json").read_text()) | {"numTraining": len(cases)}
+    (raw / TARGET / "dataset.json").write_text(json.dumps(described))
+    with (raw / TARGET / "cases.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["case", "subject", "phase"])
+        writer.writerows([case.case_id, case.subject, case.phase] for case in cases)
+    subjects = sorted({case.subject for case in cases})
     random.Random(0).shuffle(subjects)
     return subjects
 
@@ -76,7 +83,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[Path, list[Split]]:
     base = home / "results" / SOURCE / f"{planner}_2d" / network / "all"
     if not is_finished(base):
         plan_and_preprocess(SOURCE, **planned)
-        trained(SOURCE, "all", arguments, planner=planner, iterations=max(arguments.iterations))
+        trained(SOURCE, "all", arguments, planner=planner, iterations=arguments.source_iterations)
     plan_and_preprocess(TARGET, **planned)
     plan_and_preprocess(TARGET, like=base, home=home, device=arguments.device)
     write_splits(splits, Home.locate(home).preprocessed / TARGET)
@@ -113,6 +120,7 @@ def main() -> None:
     parser.add_argument("--vendor", default="B")
     parser.add_argument("--patients", type=int, nargs="+", default=[5, 10, 20])
     parser.add_argument("--iterations", type=int, nargs="+", default=[250, 500, 1000, 2000])
+    parser.add_argument("--source-iterations", type=int, default=2000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--network", default="UTNet")
     parser.add_argument("--planner", default="cpu")
