@@ -140,9 +140,7 @@ def _decode(dataset: "Dataset", indices: Sequence[int], frame_bytes: int) -> lis
                 f"{len(dataset.PixelData):,} bytes of pixels; expected {expected:,}: it is cut off"
             )
         return list(iter_pixels(dataset, indices=indices, raw=True))
-    encoded = {
-        index: data for index, data in enumerate(generate_frames(dataset.PixelData, number_of_frames=count))
-    }
+    encoded = dict(enumerate(generate_frames(dataset.PixelData, number_of_frames=count)))
     for index in indices:
         if index not in encoded:
             raise Unreadable(f"{len(encoded)} compressed frames; expected {count}: it is cut off")
@@ -177,7 +175,7 @@ def _fits(data: bytes, dataset: "Dataset") -> bool:
         at = 2
         while at + 9 < len(data) and data[at] == 0xFF:
             marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) or marker == 0xF7:
+            if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
                 stated = (
                     int.from_bytes(data[at + 5 : at + 7], "big"),
                     int.from_bytes(data[at + 7 : at + 9], "big"),
