@@ -16,6 +16,7 @@ from utseg.dicom.choice import Choice, choose_stack
 from utseg.dicom.cines import CineRow, write_cine
 from utseg.dicom.headers import FileHeader, read_header
 from utseg.dicom.reading import Unreadable, find_files
+from utseg.dicom.sources import CINES_FILE, LEFT_OUT_FILE
 from utseg.dicom.stacks import Stack
 from utseg.dicom.subjects import check_codes_path, free_text, subject_codes, write_codes
 from utseg.errors import CaseErrors, InputError, number_of
@@ -23,8 +24,6 @@ from utseg.files import atomic_folder, require_no_broken_link, write_text
 from utseg.home import FilePath
 
 logger = logging.getLogger("utseg")
-CINES_FILE = "cines.csv"
-LEFT_OUT_FILE = "left_out.csv"
 FILES_FOR_A_POOL = 400  # reading fewer takes less time than starting processes
 FILES_A_TASK = 50
 
