@@ -21,12 +21,12 @@ from pydicom.uid import MRImageStorage
 from pydicom.valuerep import DSfloat
 
 import utseg
+from utseg.dicom.codes import OWN_SCHEME
 from utseg.dicom.sources import CineSources, SourceFrame
 from utseg.errors import InputError
 from utseg.files import atomic_path, sha256_json
 
 MAKER = "utseg"
-PRIVATE_CODES = "99UTSEG"
 RESEARCH = "research only"
 SERIES_NUMBERS = {"segmentation": 9001, "measures": 9002, "figure": 9003}
 MAY_BE_EMPTY = (
@@ -68,7 +68,6 @@ def series_keywords(kind: str, key: str) -> dict[str, Any]:
         "software_versions": utseg.__version__,
         "device_serial_number": utseg.__version__,
         "series_description": f"{MAKER} {kind}, {RESEARCH}",
-        "specific_character_set": "ISO_IR 192",
     }
 
 
@@ -86,6 +85,7 @@ def source_header(sources: CineSources) -> Dataset:
         value = source.get(name)
         setattr(header, name, "" if value is None or not _is_usable(name, str(value)) else value)
     (row_mm, column_mm), distance_mm = pixel_spacing_mm(sources), slice_distance_mm(sources)
+    header.SpecificCharacterSet = "ISO_IR 192"  # UTF-8 has all names
     header.StudyInstanceUID = sources.study_instance_uid
     header.SOPClassUID = MRImageStorage
     header.Modality = "MR"
@@ -217,7 +217,11 @@ def referenced_series(sources: CineSources, frames: Iterable[SourceFrame]) -> li
 
 
 def write_object(dataset: Dataset, path: Path) -> Path:
-    """Writes a DICOM object atomically."""
+    """Writes a DICOM object atomically, with a word on whose codes ours are."""
+    scheme = Dataset()
+    scheme.CodingSchemeDesignator = OWN_SCHEME
+    scheme.CodingSchemeName = scheme.CodingSchemeResponsibleOrganization = MAKER
+    dataset.CodingSchemeIdentificationSequence = [scheme]
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         dataset.save_as(temporary, enforce_file_format=True)

@@ -1,0 +1,97 @@
+"""One picture of a cine: slices at ED and ES with outlines, the volumes over the cycle, and figures in words. Pillow alone draws it."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from PIL.Image import Image as Picture
+from PIL.ImageFont import load_default
+
+from utseg.figures.axes import number_text, scale
+from utseg.figures.colours import STRUCTURE_COLOURS
+from utseg.figures.montage import BACKGROUND, FINER, FONT, FOREGROUND, montage
+from utseg.label_map import Labels, inside_any, structures
+
+Volumes = Mapping[str, Sequence[float | None]]
+"""Of a structure by its role ("LV", "MYO", "RV"): ml, one a frame; None where it is not known."""
+SLICES = 3
+HEIGHT = 300
+WORDS_WIDTH = 300
+LEFT, TOP, BOTTOM = 48, 30, 40
+ROW = 17
+GRID = "#404040"
+LINE = 2
+
+
+def cine_sheet(
+    image_TZYX: NDArray[np.floating],
+    label_TZYX: NDArray[np.uint8],
+    spacing_yx_mm: tuple[float, float],
+    labels: Labels,
+    volumes: Volumes,
+    frames: Mapping[str, int],
+    words: Sequence[str],
+    title: str,
+) -> NDArray[np.uint8]:
+    """The picture (H, W, 3).
+
+    frames: those that are shown (counted from 0), by their names, as "ED" and "ES". words: lines beside the curve.
+    """
+    count, slices = len(label_TZYX), _some_slices(label_TZYX, labels)
+    shown = [(name, time, z) for name, time in frames.items() for z in slices]
+    captions = [f"{name} {time + 1}/{count}, slice {z + 1}/{label_TZYX.shape[1]}" for name, time, z in shown]
+    at = tuple(np.array([(time, z) for _, time, z in shown]).T)
+    top = montage(image_TZYX[at], label_TZYX[at], captions, spacing_yx_mm, labels, title, len(slices), 2.0)
+    sheet = Image.new("RGB", (max(top.width, 2 * WORDS_WIDTH), top.height + HEIGHT), BACKGROUND)
+    sheet.paste(top, (0, 0))
+    sheet.paste(_curves(volumes, frames, sheet.width - WORDS_WIDTH), (0, top.height))
+    pen = ImageDraw.Draw(sheet)
+    for number, line in enumerate(words):
+        at_y = top.height + TOP + number * ROW
+        pen.text((sheet.width - WORDS_WIDTH + 12, at_y), line, FOREGROUND, load_default(FONT))
+    return np.asarray(sheet)
+
+
+def _some_slices(label_TZYX: NDArray[np.uint8], labels: Labels) -> list[int]:
+    """One of each third of the labelled slices; the middle slice where nothing is labelled."""
+    own = structures(labels).values()
+    labelled = np.flatnonzero(inside_any(label_TZYX, own).any(axis=(0, 2, 3)))
+    if not len(labelled):
+        return [label_TZYX.shape[1] // 2]
+    places = (np.arange(SLICES) + 0.5) / SLICES * len(labelled)
+    return sorted({int(labelled[int(place)]) for place in places})
+
+
+def _curves(volumes: Volumes, frames: Mapping[str, int], width: int) -> Picture:
+    """Volumes in ml over the frames, and where the shown frames are."""
+    picture = Image.new("RGB", (width * FINER, HEIGHT * FINER), BACKGROUND)
+    pen, font = ImageDraw.Draw(picture), load_default(FONT * FINER)
+    count = max((len(curve) for curve in volumes.values()), default=1)
+    known = [value for curve in volumes.values() for value in curve if value is not None]
+    x = scale(1, max(count, 2), LEFT, width - 16)
+    y = scale(0, max([*known, 1.0]), HEIGHT - BOTTOM, TOP)
+
+    def draw(points: Sequence[tuple[float, float]], colour: str, thick: int = 1) -> None:
+        pen.line([(a * FINER, b * FINER) for a, b in points], colour, thick * FINER, joint="curve")
+
+    def write(a: float, b: float, text: str, colour: str = FOREGROUND, anchor: str = "mm") -> None:
+        pen.text((a * FINER, b * FINER), text, colour, font, anchor=anchor)
+
+    for tick in y.ticks:
+        draw([(LEFT, y(tick)), (width - 16, y(tick))], GRID)
+        write(LEFT - 6, y(tick), number_text(tick), anchor="rm")
+    for tick in x.ticks:
+        write(x(tick), HEIGHT - BOTTOM + 12, number_text(tick))
+    write((LEFT + width) / 2, HEIGHT - 10, "frame")
+    write(16, TOP - 14, "ml")
+    for name, time in frames.items():
+        draw([(x(time + 1), TOP), (x(time + 1), HEIGHT - BOTTOM)], FOREGROUND)
+        write(x(time + 1), TOP - 14, name)
+    for role, curve in volumes.items():
+        points = [None if value is None else (x(time + 1), y(value)) for time, value in enumerate(curve)]
+        for first, second in pairwise(points):
+            if first and second:
+                draw([first, second], STRUCTURE_COLOURS[role], LINE)
+    return picture.reduce(FINER)
