@@ -268,6 +268,11 @@ def test_missing_and_irregular_slices_are_named(study, imported):
     assert result.code == 1
     assert "missing from the middle of the stack, which are 10 mm apart: 1 between" in result.err
     folder, files = study(cine(frames=2), name="irregular")
+    for path in files[6:8]:
+        edit(path, move)
+    result = imported(folder)
+    assert_same(result, cine(frames=2)[:, :3], short_axis())
+    assert "one slice lies off the regular distances of the others and is left out" in result.err
     for path in files[2:4]:
         edit(path, move)
     result = imported(folder)

@@ -61,11 +61,11 @@ class Stack:
 
 
 class NoStack(Exception):
-    """Why parallel planes make no stack, in words. `is_cine`: whether somebody would have expected one."""
+    """Why parallel planes make no stack, in words. `is_cine`: whether somebody would have expected one; `is_irregular`: by positions."""
 
-    def __init__(self, why: str, *, is_cine: bool = True) -> None:
+    def __init__(self, why: str, *, is_cine: bool = True, is_irregular: bool = False) -> None:
         super().__init__(why)
-        self.is_cine = is_cine
+        self.is_cine, self.is_irregular = is_cine, is_irregular
 
 
 def find_families(planes: Sequence[Plane]) -> list[list[Plane]]:
@@ -204,7 +204,8 @@ def _check_grid(planes: Sequence[Plane]) -> list[str]:
     if off > REGULAR_WITHIN_MM:
         raise NoStack(
             f"slices are {distances.min():.4g} to {distances.max():.4g} mm apart and up to {off:.3g} mm from a regular grid; "
-            f"expected at most {REGULAR_WITHIN_MM:g} mm"
+            f"expected at most {REGULAR_WITHIN_MM:g} mm",
+            is_irregular=True,
         )
     if problem := affine_problem(matrix):
         raise NoStack(problem)
