@@ -45,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         required=False,
     )
     parser.add_argument("--basal-rule", choices=BASAL_RULES, default="all", help=rule)
+    parser.flag(
+        "--dicom",
+        "write measures, a figure and the masks of ED and ES as DICOM too, for cines of utseg_import_dicom",
+    )
     return run(parser, _measure, argv)
 
 
@@ -61,6 +65,7 @@ def _measure(arguments: argparse.Namespace) -> None:
         table=arguments.table,
         references=arguments.references,
         basal_rule=arguments.basal_rule,
+        dicom=arguments.dicom,
     )
     logger.info("%s\nmeasures: %s", measures_table(record), arguments.output)
 

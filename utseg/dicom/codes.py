@@ -19,43 +19,34 @@ SEGMENTS = {
 }
 """By role: what a segment is called, and its type. PS3.16 has no code of a ventricle's cavity: the name says that it is the blood."""
 MEASURES = {
-    "lv_edv_ml": Code("8821-1", "LN", "Left Ventricular ED Volume"),  # CID 3835
-    "lv_esv_ml": Code("8823-7", "LN", "Left Ventricular ES Volume"),
-    "rv_edv_ml": Code("8822-9", "LN", "Right Ventricular ED Volume"),
-    "rv_esv_ml": Code("8824-5", "LN", "Right Ventricular ES Volume"),
-    "lv_sv_ml": Code("90096001", "SCT", "Stroke Volume"),
-    "rv_sv_ml": Code("429483009", "SCT", "RV Stroke Volume"),  # CID 12204
-    "lv_ef_percent": Code("8811-2", "LN", "Left ventricular ejection fraction by MR"),  # CID 3833
-    "rv_ef_percent": Code("8818-7", "LN", "Right ventricular ejection fraction by MR"),
-    "lv_mass_g": Code("18087-7", "LN", "Left Ventricle Mass"),  # CID 12203
-    "cardiac_output_l_min": Code("82799009", "SCT", "Cardiac Output"),  # CID 12200
-    "cardiac_index_l_min_m2": Code("54993008", "SCT", "Cardiac Index"),
-    "lv_svi_ml_m2": Code("277381004", "SCT", "Stroke Index"),
-    "rv_svi_ml_m2": Code("429619008", "SCT", "RV Stroke Index"),  # CID 12204
-    "lv_peak_ejection_rate_ml_s": Code("122616", "DCM", "Peak Ejection Rate"),
-    "lv_peak_filling_rate_ml_s": Code("122618", "DCM", "Peak Filling Rate"),
-    "ed_frame": Code("ed_frame", OWN_SCHEME, "Frame at end diastole, counted from 1"),
-    "es_frame": Code("es_frame", OWN_SCHEME, "Frame at end systole, counted from 1"),
-    "heart_rate_bpm": Code("8867-4", "LN", "Heart rate"),  # CID 12200
-    "bsa_m2": Code("8277-6", "LN", "BSA"),  # CID 3455
+    "LV_EDV": Code("8821-1", "LN", "Left Ventricular ED Volume"),  # CID 3835
+    "LV_ESV": Code("8823-7", "LN", "Left Ventricular ES Volume"),
+    "LV_SV": Code("90096001", "SCT", "Stroke Volume"),
+    "LV_EF": Code("8811-2", "LN", "Left ventricular ejection fraction by MR"),  # CID 3833
+    "RV_EDV": Code("8822-9", "LN", "Right Ventricular ED Volume"),  # CID 3835
+    "RV_ESV": Code("8824-5", "LN", "Right Ventricular ES Volume"),
+    "RV_SV": Code("429483009", "SCT", "RV Stroke Volume"),  # CID 12204
+    "RV_EF": Code("8818-7", "LN", "Right ventricular ejection fraction by MR"),  # CID 3833
+    "LV_mass": Code("18087-7", "LN", "Left Ventricle Mass"),  # CID 12203
+    "LV_EDVI": Code("lv_edvi", OWN_SCHEME, "LV end-diastolic volume by body surface"),
+    "LV_ESVI": Code("lv_esvi", OWN_SCHEME, "LV end-systolic volume by body surface"),
+    "LV_SVI": Code("277381004", "SCT", "Stroke Index"),  # CID 12200
+    "LV_mass_index": Code("lv_mass_index", OWN_SCHEME, "LV mass by body surface"),
+    "RV_EDVI": Code("rv_edvi", OWN_SCHEME, "RV end-diastolic volume by body surface"),
+    "RV_ESVI": Code("rv_esvi", OWN_SCHEME, "RV end-systolic volume by body surface"),
+    "RV_SVI": Code("429619008", "SCT", "RV Stroke Index"),  # CID 12204
+    "cardiac_output": Code("82799009", "SCT", "Cardiac Output"),  # CID 12200
+    "cardiac_index": Code("54993008", "SCT", "Cardiac Index"),  # CID 12200
+    "LV_peak_ejection": Code("122616", "DCM", "Peak Ejection Rate"),
+    "LV_peak_filling": Code("122618", "DCM", "Peak Filling Rate"),
+    "RV_peak_ejection": Code("122616", "DCM", "Peak Ejection Rate"),
+    "RV_peak_filling": Code("122618", "DCM", "Peak Filling Rate"),
 }
-"""By column of `measures.csv`."""
-UNITS = {
-    "l_min_m2": Code("l/min/m2", "UCUM", "liter per minute per square meter"),
-    "ml_m2": Code("ml/m2", "UCUM", "milliliter per square meter"),
-    "g_m2": Code("g/m2", "UCUM", "gram per square meter"),
-    "l_min": Code("l/min", "UCUM", "liter per minute"),
-    "ml_s": Code("ml/s", "UCUM", "milliliter per second"),
-    "percent": Code("%", "UCUM", "Percent"),
-    "bpm": Code("/min", "UCUM", "/min"),
-    "ml": Code("ml", "UCUM", "milliliter"),
-    "ms": Code("ms", "UCUM", "millisecond"),
-    "m2": Code("m2", "UCUM", "square meter"),
-    "kg": Code("kg", "UCUM", "kilogram"),
-    "g": Code("g", "UCUM", "gram"),
-    "m": Code("m", "UCUM", "meter"),
-}
-"""By the end of a column's name, the longest first."""
+"""By the keys of `utseg.cardiac.volumes.UNITS`. The ventricle is that of the report's group."""
+ED_FRAME = Code("ed_frame", OWN_SCHEME, "Frame of end diastole, counted from 1")
+ES_FRAME = Code("es_frame", OWN_SCHEME, "Frame of end systole, counted from 1")
+HEART_RATE = Code("8867-4", "LN", "Heart rate"), Code("/min", "UCUM", "/min")  # CID 12200
+BODY_SURFACE = Code("8277-6", "LN", "BSA"), Code("m2", "UCUM", "square meter")  # CID 3455
 NO_UNIT = Code("1", "UCUM", "no units")
 
 
@@ -64,16 +55,6 @@ def own_code(value: str, meaning: str) -> Code:
     return Code(value[:SHORT], OWN_SCHEME, meaning[:LONG])
 
 
-def measure_code(column: str) -> Code:
-    """What a column of `measures.csv` is. One of our own has its name as value, which may be longer than SHORT, and as words."""
-    words = column.removesuffix(f"_{_unit_of(column)}").replace("_", " ")
-    return MEASURES.get(column) or Code(column, OWN_SCHEME, words.upper()[:LONG])
-
-
-def unit_code(column: str) -> Code:
-    """The unit of a column, by the end of its name."""
-    return UNITS.get(_unit_of(column), NO_UNIT)
-
-
-def _unit_of(column: str) -> str:
-    return next((end for end in UNITS if column.endswith(f"_{end}")), "")
+def unit_code(unit: str) -> Code:
+    """A unit as we write it ("ml/m²"), by UCUM."""
+    return Code(unit.replace("²", "2"), "UCUM", unit.replace("²", "2"))

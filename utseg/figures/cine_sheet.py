@@ -1,6 +1,7 @@
 """One picture of a cine: slices at ED and ES with outlines, the volumes over the cycle, and figures in words. Pillow alone draws it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -17,6 +18,8 @@ from utseg.label_map import Labels, inside_any, structures
 Volumes = Mapping[str, Sequence[float | None]]
 """Of a structure by its role ("LV", "MYO", "RV"): ml, one a frame; None where it is not known."""
 SLICES = 3
+MAGNIFICATION = 2.0
+GAP = 12
 HEIGHT = 300
 WORDS_WIDTH = 300
 LEFT, TOP, BOTTOM = 48, 30, 40
@@ -25,46 +28,50 @@ GRID = "#404040"
 LINE = 2
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A frame that the picture shows: its name, as "ED", and which it is, counted from 0."""
+
+    name: str
+    time: int
+    image_ZYX: NDArray[np.float32]
+    label_ZYX: NDArray[np.uint8]
+
+
 def cine_sheet(
-    image_TZYX: NDArray[np.floating],
-    label_TZYX: NDArray[np.uint8],
+    frames: Sequence[Shown],
     spacing_yx_mm: tuple[float, float],
     labels: Labels,
     volumes: Volumes,
-    frames: Mapping[str, int],
     words: Sequence[str],
     title: str,
 ) -> NDArray[np.uint8]:
-    """The picture (H, W, 3).
-
-    frames: those that are shown (counted from 0), by their names, as "ED" and "ES". words: lines beside the curve.
-    """
-    count, slices = len(label_TZYX), _some_slices(label_TZYX, labels)
-    shown = [(name, time, z) for name, time in frames.items() for z in slices]
-    captions = [f"{name} {time + 1}/{count}, slice {z + 1}/{label_TZYX.shape[1]}" for name, time, z in shown]
-    at = tuple(np.array([(time, z) for _, time, z in shown]).T)
-    top = montage(image_TZYX[at], label_TZYX[at], captions, spacing_yx_mm, labels, title, len(slices), 2.0)
+    """The picture (H, W, 3): a row of slices for each frame; below, volumes over the cycle and, beside them, the lines of `words`."""
+    slices = _some_slices(np.stack([frame.label_ZYX for frame in frames]), labels)
+    images = np.concatenate([frame.image_ZYX[slices] for frame in frames])
+    shown = np.concatenate([frame.label_ZYX[slices] for frame in frames])
+    captions = [f"{each.name}, frame {each.time + 1}, slice {z + 1}" for each in frames for z in slices]
+    top = montage(images, shown, captions, spacing_yx_mm, labels, title, len(slices), MAGNIFICATION)
     sheet = Image.new("RGB", (max(top.width, 2 * WORDS_WIDTH), top.height + HEIGHT), BACKGROUND)
     sheet.paste(top, (0, 0))
     sheet.paste(_curves(volumes, frames, sheet.width - WORDS_WIDTH), (0, top.height))
     pen = ImageDraw.Draw(sheet)
     for number, line in enumerate(words):
-        at_y = top.height + TOP + number * ROW
-        pen.text((sheet.width - WORDS_WIDTH + 12, at_y), line, FOREGROUND, load_default(FONT))
+        corner = sheet.width - WORDS_WIDTH + GAP, top.height + TOP + number * ROW
+        pen.text(corner, line, FOREGROUND, load_default(FONT))
     return np.asarray(sheet)
 
 
-def _some_slices(label_TZYX: NDArray[np.uint8], labels: Labels) -> list[int]:
+def _some_slices(label_NZYX: NDArray[np.uint8], labels: Labels) -> list[int]:
     """One of each third of the labelled slices; the middle slice where nothing is labelled."""
-    own = structures(labels).values()
-    labelled = np.flatnonzero(inside_any(label_TZYX, own).any(axis=(0, 2, 3)))
+    labelled = np.flatnonzero(inside_any(label_NZYX, structures(labels).values()).any(axis=(0, 2, 3)))
     if not len(labelled):
-        return [label_TZYX.shape[1] // 2]
+        return [label_NZYX.shape[1] // 2]
     places = (np.arange(SLICES) + 0.5) / SLICES * len(labelled)
     return sorted({int(labelled[int(place)]) for place in places})
 
 
-def _curves(volumes: Volumes, frames: Mapping[str, int], width: int) -> Picture:
+def _curves(volumes: Volumes, frames: Sequence[Shown], width: int) -> Picture:
     """Volumes in ml over the frames, and where the shown frames are."""
     picture = Image.new("RGB", (width * FINER, HEIGHT * FINER), BACKGROUND)
     pen, font = ImageDraw.Draw(picture), load_default(FONT * FINER)
@@ -86,9 +93,10 @@ def _curves(volumes: Volumes, frames: Mapping[str, int], width: int) -> Picture:
         write(x(tick), HEIGHT - BOTTOM + 12, number_text(tick))
     write((LEFT + width) / 2, HEIGHT - 10, "frame")
     write(16, TOP - 14, "ml")
-    for name, time in frames.items():
-        draw([(x(time + 1), TOP), (x(time + 1), HEIGHT - BOTTOM)], FOREGROUND)
-        write(x(time + 1), TOP - 14, name)
+    for frame in frames:
+        at = x(frame.time + 1)
+        draw([(at, TOP), (at, HEIGHT - BOTTOM)], FOREGROUND)
+        write(at, TOP - 14, frame.name)
     for role, curve in volumes.items():
         points = [None if value is None else (x(time + 1), y(value)) for time, value in enumerate(curve)]
         for first, second in pairwise(points):

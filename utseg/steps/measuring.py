@@ -8,7 +8,7 @@ from pathlib import Path
 from utseg.cardiac.structures import HEART, find_structures
 from utseg.cardiac.volumes import BASAL_RULES, BasalRule
 from utseg.case import Dataset
-from utseg.errors import CaseErrors, InputError, UsageError, explained_by
+from utseg.errors import CaseErrors, InputError, UsageError, UtsegError, explained_by
 from utseg.evaluate.pairs import files_by_case, require_masks
 from utseg.evaluate.references import References, find_references, labels_of_masks, require_same
 from utseg.files import folder_lock, require_writable
@@ -39,12 +39,14 @@ def measure(
     table: FilePath | None = None,
     references: FilePath | None = None,
     basal_rule: BasalRule = "all",
+    dicom: bool = False,
 ) -> MeasuresRecord:
     """Measures the cines in `masks`, 4-D files or masks of ED and ES, and writes `measures.json`, `measures.csv`, `curves.csv`.
 
     dataset: knows subjects, phases and groups, and the labels where nothing beside the masks says them. labels: names and values in the
     masks, where nothing else does. images: what the masks are of, a folder, a file or a raw dataset; a `cines.csv` there is the table.
     table: CSV by cine (or case) with subject, phase, heart rate, height, weight, groups. references: labels to compare with.
+    dicom: writes each cine's measures into `dicom/`, for cines that utseg_import_dicom made, which `images` names.
     Raises InputError and UsageError before anything is measured; CaseErrors at the end with a line for each mask that could not be, when
     the others are measured and written.
     """
@@ -72,6 +74,8 @@ def measure(
     with folder_lock(output):
         write_tables(record.cines, output)
         write_measures(record, output)
+        if dicom:
+            problems += _write_dicom(record, output)
     if problems:
         raise CaseErrors(problems)
     return record
@@ -121,6 +125,21 @@ def _measured(
                 problems.append(f"cine {cine.name}: {error}")
             advance()
     return measured, problems
+
+
+def _write_dicom(record: MeasuresRecord, output: Path) -> list[str]:
+    """Each cine as DICOM objects; a line for each that could not be written."""
+    from utseg.measure.dicom import write_dicom  # highdicom takes a second to load
+
+    problems = []
+    with progress("DICOM", len(record.cines)) as advance:
+        for cine in record.cines:
+            try:
+                write_dicom(cine, record.made, output)
+            except UtsegError as error:
+                problems.append(str(error))
+            advance()
+    return problems
 
 
 def _record(
