@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from utseg.cardiac.cine import Floats, Phases, odd_frames
 from utseg.cardiac.plausibility import check_anatomy
 from utseg.cardiac.structures import find_structures
+from utseg.cardiac.thirds import Regions, short_axis_regions
 from utseg.errors import listing, number_of
-from utseg.label_map import Labels, inside, inside_any
+from utseg.label_map import Labels, inside
 from utseg.settings import Settings
 
 SV_RATIO_NOTE, SV_RATIO_CHECK = (0.75, 1.33), (0.5, 2.0)
@@ -24,7 +25,9 @@ SYSTOLE = (0.15, 0.65)
 """From ED to ES, a share of the cycle: about a third at rest, more where the heart is fast."""
 EF_PERCENT = (5.0, 85.0)
 APEX_AREA, BASE_AREA = 0.35, 0.5
-THICKNESS_WITHIN_MM = 0.05
+FEWEST_SLICES = 5
+"""With LV cavity at ED: stacks of a whole heart have six and more."""
+SAME_WITHIN_MM = 0.05
 COVERED = 0.9
 
 
@@ -54,7 +57,7 @@ def doubt_curve(curves: Mapping[str, Floats], phases: Phases) -> Iterator[Flag]:
             words = (
                 f"{role} is missing in {number_of(len(lacking), 'frame')} of {frames}: {_numbers(lacking)}"
             )
-            yield _flag("missing_frames", words, "check" if 2 * len(lacking) < frames else "note")
+            yield _flag("missing_frames", words, "check" if 2 * len(lacking) <= frames else "note")
         if role != "MYO" and (odd := odd_frames(volume_ml_T)):
             words = f"{role} jumps in {_numbers(odd)}, away from the frames beside"
             yield _flag("jumps", words + (": not taken for ED or ES" if odd == phases.odd else ""))
@@ -80,8 +83,8 @@ def doubt_curve(curves: Mapping[str, Floats], phases: Phases) -> Iterator[Flag]:
 
 def doubt_measures(measures: Mapping[str, float], mass_es_g: float | None) -> Iterator[Flag]:
     """Of the measures (`utseg.cardiac.volumes`): stroke volumes of both sides, the mass at ED and ES, an EF that no heart has."""
-    sides = measures.get("LV_SV", np.nan), measures.get("RV_SV", np.nan)
-    if min(sides) > 0:
+    sides = measures.get("LV_SV", 0.0), measures.get("RV_SV", 0.0)
+    if all(side > 0 for side in sides):  # not where one is NaN
         ratio = sides[0] / sides[1]
         if not SV_RATIO_NOTE[0] <= ratio <= SV_RATIO_NOTE[1]:
             words = (
@@ -110,43 +113,41 @@ def doubt_masks(
         for check in check_anatomy(mask_ZYX, spacing_zyx_mm, labels):
             if not check.passed:
                 yield _flag(check.name, f"{phase}: {check.words}")
-    names = find_structures(labels)
-    if "LV" in names.names and "ED" in masks:
-        cavity_Z, ventricle_Z = (
-            np.count_nonzero(found_ZYX, axis=(1, 2))
-            for found_ZYX in (
-                inside(masks["ED"], labels[names.names["LV"]]),
-                inside_any(masks["ED"], [labels[name] for name in names.left]),
-            )
-        )
-        yield from _truncated(cavity_Z, ventricle_Z)
+    name = find_structures(labels).names.get("LV")
+    if "ED" in masks and name is not None:
+        area_Z = np.count_nonzero(inside(masks["ED"], labels[name]), axis=(1, 2))
+        yield from _truncated(area_Z, short_axis_regions(masks["ED"], spacing_zyx_mm, labels))
 
 
-def _truncated(cavity_Z: NDArray[np.intp], ventricle_Z: NDArray[np.intp]) -> Iterator[Flag]:
-    """The base is the end whose half of the stack holds more of the ventricle."""
-    if not cavity_Z.any():
+def _truncated(area_Z: NDArray[np.intp], regions: Regions | None) -> Iterator[Flag]:
+    """From the area of the LV cavity in each slice."""
+    slices = np.count_nonzero(area_Z)
+    if 0 < slices < FEWEST_SLICES:
+        words = f"LV is in {number_of(slices, 'slice')} at ED, expected {FEWEST_SLICES} or more: volumes are no volumes of a heart"
+        yield _flag("few_slices", words)
+    if regions is None or not slices:
         return
-    half = len(cavity_Z) // 2
-    base_first = ventricle_Z[:half].sum() >= ventricle_Z[len(ventricle_Z) - half :].sum()
-    base, apex = (0, -1) if base_first else (-1, 0)
-    share = cavity_Z / cavity_Z.max()
-    if share[apex] > APEX_AREA:
-        words = f"the last slice at the apex has {share[apex]:.0%} of the largest area of LV at ED: the stack ends before the apex"
+    base, apex = (area_Z / area_Z.max())[[0, -1] if regions.basal_first else [-1, 0]]
+    if apex > APEX_AREA:
+        words = f"the last slice at the apex has {apex:.0%} of the largest area of LV at ED: the stack ends before the apex"
         yield _flag("apex_cut", words)
-    if share[base] > BASE_AREA:
-        words = f"the last slice at the base has {share[base]:.0%} of the largest area of LV at ED: the base may be cut off"
+    if base > BASE_AREA:
+        words = f"the last slice at the base has {base:.0%} of the largest area of LV at ED: the base may be cut off"
         yield _flag("base_cut", words, "note")
 
 
 def doubt_slices(distance_mm: float, thickness_mm: float | None, stated_mm: float | None) -> Iterator[Flag]:
     """Of the stack: a gap or an overlap between slices, and a distance that the mask's header and the table give differently."""
-    if stated_mm is not None and abs(stated_mm - distance_mm) > THICKNESS_WITHIN_MM:
-        words = f"slices are {distance_mm:g} mm apart by the mask's header, which is used, and {stated_mm:g} mm by the table"
+    apart = f"{distance_mm:.4g} mm apart"
+    if stated_mm is not None and abs(stated_mm - distance_mm) > SAME_WITHIN_MM:
+        words = f"slices are {apart} by the mask's header, which is used, and {stated_mm:.4g} mm by the table"
         yield _flag("slice_distance", words)
-    if thickness_mm is not None and abs(difference := distance_mm - thickness_mm) > THICKNESS_WITHIN_MM:
-        kind = f"gaps of {difference:g} mm count" if difference > 0 else "the overlap counts once"
-        words = f"slices are {thickness_mm:g} mm thick and {distance_mm:g} mm apart: discs are {distance_mm:g} mm high, {kind}"
-        yield _flag("slice_gap", words, "note")
+    if thickness_mm is not None and abs(gap := distance_mm - thickness_mm) > SAME_WITHIN_MM:
+        kind = f"gaps of {gap:.4g} mm count" if gap > 0 else "the overlap counts once"
+        words = (
+            f"slices are {thickness_mm:.4g} mm thick and {apart}: discs are {distance_mm:.4g} mm high, {kind}"
+        )
+        yield _flag("slice_gap", words, "check" if gap > thickness_mm else "note")
 
 
 def doubt_times(frames: int, frame_ms: float | None, beat_ms: float | None) -> Iterator[Flag]:
