@@ -54,7 +54,7 @@ AT = {"EDV": "ED", "ESV": "ES"}
 class Measured:
     """What a report says. `values`: by the columns of `measures.csv`. Frames are counted from 0.
 
-    basal_rule: of `utseg.cardiac.volumes`. models: what made the masks, by name. flags: what to doubt, by its name.
+    basal_rule: of `utseg.cardiac.volumes`. models: what made the masks, by name. doubts: names of flags that want a look.
     """
 
     values: Mapping[str, float | None]
@@ -64,7 +64,7 @@ class Measured:
     heart_rate_bpm: float | None = None
     body_surface_m2: float | None = None
     models: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 def write_report(found: Measured, sources: CineSources, path: Path) -> Path:
@@ -103,7 +103,7 @@ def _content(
     algorithm = sr.AlgorithmIdentification(
         MAKER, utseg.__version__, [f"model {name}" for name in found.models] or None
     )
-    doubts = [sr.QualitativeEvaluation(TO_CHECK, own_code(name, name)) for name in dict.fromkeys(found.flags)]
+    doubts = [sr.QualitativeEvaluation(TO_CHECK, own_code(name, name)) for name in found.doubts]
     measures = _measurements(found, frames)
     groups = [
         sr.MeasurementsAndQualitativeEvaluations(

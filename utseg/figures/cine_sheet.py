@@ -52,7 +52,8 @@ def cine_sheet(
     shown = np.concatenate([frame.label_ZYX[slices] for frame in frames])
     captions = [f"{each.name}, frame {each.time + 1}, slice {z + 1}" for each in frames for z in slices]
     top = montage(images, shown, captions, spacing_yx_mm, labels, title, len(slices), MAGNIFICATION)
-    sheet = Image.new("RGB", (max(top.width, 2 * WORDS_WIDTH), top.height + HEIGHT), BACKGROUND)
+    below = max(HEIGHT, TOP + ROW * (len(words) + 1))
+    sheet = Image.new("RGB", (max(top.width, 2 * WORDS_WIDTH), top.height + below), BACKGROUND)
     sheet.paste(top, (0, 0))
     sheet.paste(_curves(volumes, frames, sheet.width - WORDS_WIDTH), (0, top.height))
     pen = ImageDraw.Draw(sheet)

@@ -24,7 +24,7 @@ def write_dicom(cine: CineMeasures, made: Provenance, output: Path) -> list[Path
     """
     sources, folder = _sources(cine), output / DICOM_FOLDER
     models = tuple(use.name for use in made.models)
-    flags = [flag for flag in cine.flags if flag.severity == "check"]
+    doubts = tuple(dict.fromkeys(flag.name for flag in cine.flags if flag.severity == "check"))
     report = Measured(
         values=cine.values,
         ed_frame=cine.ed_frame,
@@ -33,7 +33,7 @@ def write_dicom(cine: CineMeasures, made: Provenance, output: Path) -> list[Path
         heart_rate_bpm=cine.heart_rate_bpm,
         body_surface_m2=cine.bsa_m2,
         models=models,
-        flags=tuple(flag.name for flag in flags),
+        doubts=doubts,
     )
     written = [write_report(report, sources, folder / f"{cine.cine}_sr.dcm")]
     phases = {"ED": cine.ed_frame, "ES": cine.es_frame}
@@ -46,7 +46,7 @@ def write_dicom(cine: CineMeasures, made: Provenance, output: Path) -> list[Path
     volumes = dict(zip(HEART, (cine.curve.lv_ml, cine.curve.myo_ml, cine.curve.rv_ml), strict=True))
     words = [
         *_words(cine),
-        *(f"to be checked: {flag.name.replace('_', ' ')}" for flag in flags),
+        *(f"to be checked: {name.replace('_', ' ')}" for name in doubts),
     ]
     title = f"{cine.cine}, utseg, research only"
     sheet = cine_sheet(shown, geometry.spacing_zyx_mm[1:], made.labels, volumes, words, title)
