@@ -1,6 +1,7 @@
 """Everything that the commands do, as functions with the commands' names; `load_model` for arrays. docs/python.md has examples."""
 
 from utseg.archive import Terms, export_model, import_model
+from utseg.dicom.importing import import_dicom
 from utseg.evaluate import Definition as ScoreDefinition
 from utseg.phantom.cohort import make_phantom
 from utseg.phantom.examination import PhantomSettings
@@ -32,6 +33,7 @@ __all__ = [
     "evaluate",
     "export_model",
     "find_best_configuration",
+    "import_dicom",
     "import_model",
     "load_model",
     "make_phantom",
