@@ -6,7 +6,7 @@ same object again and not another one.
 
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -14,27 +14,46 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.config import disable_value_validation
-from pydicom.errors import InvalidDicomError
+from pydicom.datadict import tag_for_keyword
+from pydicom.tag import BaseTag
 from pydicom.uid import MRImageStorage
 from pydicom.valuerep import DSfloat
 
 import utseg
+from utseg.dicom.codes import OWN_SCHEME
+from utseg.dicom.reading import Unreadable, read_dataset
 from utseg.dicom.sources import CineSources, SourceFrame
 from utseg.errors import InputError
 from utseg.files import atomic_path, sha256_json
 
 MAKER = "utseg"
-PRIVATE_CODES = "99UTSEG"
 RESEARCH = "research only"
 SERIES_NUMBERS = {"segmentation": 9001, "measures": 9002, "figure": 9003}
 MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber"),
     *("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
 )
+ALSO_COPIED = (
+    *(
+        "SpecificCharacterSet",
+        "SOPInstanceUID",
+        "SeriesInstanceUID",
+        "FrameOfReferenceUID",
+        "IssuerOfPatientID",
+    ),
+    *("OtherPatientIDs", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription"),
+    *(
+        "PatientIdentityRemoved",
+        "DeidentificationMethod",
+        "ClinicalTrialSponsorName",
+        "ClinicalTrialProtocolID",
+    ),
+    *("ClinicalTrialSubjectID", "ClinicalTrialTimePointID"),
+)
+THICKNESS = ("SliceThickness", "SharedFunctionalGroupsSequence")
 SEXES = ("M", "F", "O")
-IDENTITY_GROUPS = (0x0008, 0x0010, 0x0012, 0x0020)  # identification, patient, clinical trial, relationship
 
 
 @contextmanager
@@ -68,7 +87,6 @@ def series_keywords(kind: str, key: str) -> dict[str, Any]:
         "software_versions": utseg.__version__,
         "device_serial_number": utseg.__version__,
         "series_description": f"{MAKER} {kind}, {RESEARCH}",
-        "specific_character_set": "ISO_IR 192",
     }
 
 
@@ -77,15 +95,19 @@ def source_header(sources: CineSources) -> Dataset:
 
     Raises InputError where the source file has gone or is another one.
     """
-    source = _read_source(sources)
+    frame = next((frame for row in sources.frames for frame in row if frame), None)
+    if frame is None:
+        raise InputError(f"{sources.cine}: no DICOM frame is known that it was made from; import it again")
+    source = _read_header(sources, frame, (*MAY_BE_EMPTY, *ALSO_COPIED, *THICKNESS))
     header = Dataset()
     for element in source:
-        if element.tag.group in IDENTITY_GROUPS and element.VR != "SQ":
+        if element.keyword in ALSO_COPIED:
             header.add(element)
     for name in MAY_BE_EMPTY:
         value = source.get(name)
         setattr(header, name, "" if value is None or not _is_usable(name, str(value)) else value)
     (row_mm, column_mm), distance_mm = pixel_spacing_mm(sources), slice_distance_mm(sources)
+    header.SpecificCharacterSet = "ISO_IR 192"  # UTF-8 has all names
     header.StudyInstanceUID = sources.study_instance_uid
     header.SOPClassUID = MRImageStorage
     header.Modality = "MR"
@@ -101,26 +123,15 @@ def source_header(sources: CineSources) -> Dataset:
     return header
 
 
-def _read_source(sources: CineSources) -> Dataset:
-    """The header of the first source frame's file."""
-    frame = next((frame for row in sources.frames for frame in row if frame), None)
-    if frame is None:
-        raise InputError(f"{sources.cine}: no DICOM frame is known that it was made from; import it again")
-    return _read_header(sources, frame)
-
-
-def _read_header(sources: CineSources, frame: SourceFrame, tags: list[str] | None = None) -> Dataset:
-    """A source file without its pixels; only some of its elements where `tags` names them."""
+def _read_header(sources: CineSources, frame: SourceFrame, keywords: Collection[str]) -> Dataset:
+    """Some elements of the file that a frame is in."""
     path = Path(sources.root) / frame.file
     advice = "put the DICOM folder back where it was, or import it again with utseg_import_dicom"
     try:
-        header = dcmread(path, stop_before_pixels=True, specific_tags=tags)
-        uid = header.get("SOPInstanceUID")
-    except (OSError, InvalidDicomError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{path}: {sources.cine} was made from it, but it cannot be read; {advice}"
-        ) from error
-    if uid != frame.sop_instance_uid:
+        header = read_dataset(path, [BaseTag(tag_for_keyword(keyword) or 0) for keyword in keywords])
+    except Unreadable as error:
+        raise InputError(f"{path}: {sources.cine} was made from it, but it {error}; {advice}") from None
+    if header is None or header.get("SOPInstanceUID") != frame.sop_instance_uid:
         raise InputError(
             f"{path}: is not the DICOM object any more that {sources.cine} was made from; {advice}"
         )
@@ -140,12 +151,15 @@ def _is_usable(name: str, value: str) -> bool:
 
 
 def _thickness_mm(source: Dataset) -> float | None:
-    """Of a classic image, or of all or the first frame of a multi-frame one; None where it does not say."""
-    groups = [source]
-    for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        for item in list(source.get(name) or [])[:1]:
-            groups += item.get("PixelMeasuresSequence") or []
-    return next((float(group.SliceThickness) for group in groups if group.get("SliceThickness")), None)
+    """Of a classic image, or of all frames of a multi-frame one; None where it does not say."""
+    shared = [
+        item
+        for group in source.get("SharedFunctionalGroupsSequence") or []
+        for item in group.get("PixelMeasuresSequence") or []
+    ]
+    return next(
+        (float(item.SliceThickness) for item in [source, *shared] if item.get("SliceThickness")), None
+    )
 
 
 def _matrix(sources: CineSources) -> NDArray[np.float64]:
@@ -196,7 +210,7 @@ def source_instances(sources: CineSources, frames: Iterable[SourceFrame]) -> lis
             continue
         series = sources.series_instance_uids[0]
         if len(sources.series_instance_uids) > 1:
-            series = _read_header(sources, frame, ["SOPInstanceUID", "SeriesInstanceUID"]).SeriesInstanceUID
+            series = _read_header(sources, frame, ("SOPInstanceUID", "SeriesInstanceUID")).SeriesInstanceUID
         item = found[frame.sop_instance_uid] = Dataset()
         item.StudyInstanceUID, item.SeriesInstanceUID = sources.study_instance_uid, series
         item.SOPClassUID, item.SOPInstanceUID = frame.sop_class_uid, frame.sop_instance_uid
@@ -217,7 +231,11 @@ def referenced_series(sources: CineSources, frames: Iterable[SourceFrame]) -> li
 
 
 def write_object(dataset: Dataset, path: Path) -> Path:
-    """Writes a DICOM object atomically."""
+    """Writes a DICOM object atomically, with a word on whose codes ours are."""
+    scheme = Dataset()
+    scheme.CodingSchemeDesignator = OWN_SCHEME
+    scheme.CodingSchemeName = scheme.CodingSchemeResponsibleOrganization = MAKER
+    dataset.CodingSchemeIdentificationSequence = [scheme]
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         dataset.save_as(temporary, enforce_file_format=True)

@@ -25,9 +25,9 @@ from pydicom.sr.coding import Code
 
 import utseg
 from utseg.cardiac.structures import find_structures
+from utseg.dicom.codes import ANATOMY, LONG, SEGMENTS, own_code
 from utseg.dicom.derived import (
     MAKER,
-    PRIVATE_CODES,
     RESEARCH,
     as_the_source_says,
     content_key,
@@ -46,16 +46,9 @@ from utseg.errors import InputError
 from utseg.figures.colours import label_colours
 from utseg.label_map import Labels, has_regions, inside, inside_any, painted, structures
 
-ANATOMY = Code("91723000", "SCT", "Anatomical Structure")  # CID 7150
-SEGMENTS = {  # CID 7152 and 12305 of DICOM PS3.16
-    "LV": ("LV blood pool", Code("87878005", "SCT", "Left ventricle")),
-    "MYO": ("LV myocardium", Code("49848007", "SCT", "Left Ventricle Myocardium")),
-    "RV": ("RV blood pool", Code("53085002", "SCT", "Right ventricle")),
-}
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")  # CID 7162
 SEGMENTATION = Code("113076", "DCM", "Segmentation")  # CID 7203
 SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")  # CID 7202
-SHORT, LONG = 16, 64
 BY_SEGMENT = ("ReferencedSegmentNumber", "SegmentIdentificationSequence")
 BY_PLACE = ("ImagePositionPatient", "PlanePositionSequence")
 BY_TIME = ("TemporalPositionIndex", "FrameContentSequence")
@@ -198,7 +191,7 @@ def _segments(labels: Labels, sources: CineSources, models: Sequence[str]) -> li
     )
     found = []
     for number, name in enumerate(structures(labels), 1):
-        private = name[:LONG], Code(name[:SHORT], PRIVATE_CODES, name[:LONG])
+        private = name[:LONG], own_code(name, name)
         words, code = SEGMENTS.get(roles.get(name, ""), private)
         segment = SegmentDescription(
             segment_number=number,

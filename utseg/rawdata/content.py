@@ -58,9 +58,10 @@ def dicom_in(folder: Path) -> Path | None:
 
 def dicom_refusal(path: Path) -> InputError:
     """The error for a DICOM file, or a folder of them."""
-    folder = path if path.is_dir() else path.parent
+    folder = shlex.quote(str(path if path.is_dir() else path.parent))
     return InputError(
-        f"{path}: DICOM, which is not read; convert its folder first: dcm2niix -z y -o OUT {shlex.quote(str(folder))}"
+        f"{path}: DICOM, which is not read here; make NIfTI of its folder first: utseg_import_dicom {folder} -o OUT for short-axis "
+        f"cines, dcm2niix -z y -o OUT {folder} for other scans"
     )
 
 
