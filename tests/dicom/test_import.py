@@ -226,6 +226,22 @@ def test_of_a_slice_acquired_twice_the_later_is_taken(study, imported, tmp_path)
     assert [(why, files) for (_, why), files in result.reasons().items()] == [("acquired again later", 5)]
 
 
+def test_of_a_slice_acquired_twice_in_one_series_the_later_is_taken(study, imported):
+    """A breath-hold is repeated without a new series: instances go on, times begin anew and are those of another heart rate."""
+    image = cine(frames=2, slices=3)
+    folder, files = study(image, layout="stack")
+    for number, path in enumerate(files[2:4]):
+        dataset = pydicom.dcmread(path)
+        dataset.InstanceNumber, dataset.SOPInstanceUID = 100 + number, f"1.2.3.{number}"
+        dataset.TriggerTime = float(dataset.TriggerTime) * 1.04
+        dataset.PixelData = (image[number, 1] + 1).tobytes()
+        dataset.save_as(f"{path}a")
+    image[:, 1] += 1
+    result = imported(folder)
+    assert_same(result, image, short_axis())
+    assert [(why, files) for (_, why), files in result.reasons().items()] == [("acquired again later", 2)]
+
+
 def test_a_phase_that_one_slice_lacks_is_left_out_of_all(study, imported):
     image = cine(frames=10, slices=3)
     folder, files = study(image)
