@@ -364,6 +364,26 @@ def test_refusals_are_one_line(study, imported, tmp_path):
     assert imported(folder, "-o", folder).code == 1
 
 
+def test_real_series_of_two_scanners(shared, imported):
+    """Two Siemens slices × 25 phases; ten GE images, of which four slices have both phases."""
+    result = imported(shared / "data" / "dicom")
+    assert result.code == 0, result.err
+    found = [
+        (row["vendor"], row["slices"], row["frames"], row["heart_rate_bpm"], row["slice_thickness_mm"])
+        for row in result.rows()
+    ]
+    assert found == [("GE", "4", "2", "62.0", "8.0"), ("Siemens", "2", "25", "74.77", "6.0")]
+    assert "S001: left out at its ends: 2 slices (1 phase where its neighbours have 2)" in result.err
+    assert "S002: only 2 slices, 17.7 mm apart with 11.7 mm between them that nobody imaged" in result.err
+    for name in ("S001", "S002"):
+        sources = result.sources(name)
+        dataset = pydicom.dcmread(f"{sources.root}/{sources.frames[1][1].file}")
+        values, affine = result.image(name)
+        np.testing.assert_array_equal(values[1, 1], dataset.pixel_array)
+        place = affine @ [0, 0, 1, 1]
+        np.testing.assert_allclose(place[:3] * [-1, -1, 1], dataset.ImagePositionPatient, atol=1e-3)
+
+
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     turn=st.integers(0, 2**32 - 1),
