@@ -1,18 +1,14 @@
 """`utseg_import_dicom` on folders as scanners, archives and CDs write them: the voxels, where they lie, and what was left out."""
 
-import io
 import shutil
 import stat
 
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK
-from dicom_studies import Imported, assert_same, cine, short_axis
+from dicom_studies import Imported, assert_same, cine, jpeg_2000, jpeg_lossless, recode, short_axis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1
 
 from utseg.commands import import_dicom
@@ -141,31 +137,6 @@ def test_transfer_syntaxes(study, imported, name):
     assert_same(result, image, short_axis())
 
 
-def recode(dataset, syntax, encode):
-    dataset.PixelData = encapsulate([encode(frame) for frame in dataset.pixel_array])
-    dataset.file_meta.TransferSyntaxUID = syntax
-    dataset["PixelData"].VR = "OB"
-    dataset["PixelData"].is_undefined_length = True
-
-
-def jpeg_2000(frame):
-    dataset = io.BytesIO()
-    Image.fromarray(frame.astype(np.uint16)).save(dataset, "JPEG2000", no_jp2=True, irreversible=False)
-    return dataset.getvalue()
-
-
-def jpeg_lossless(frame, path="/dev/shm/frame.dcm"):
-    writer = SimpleITK.ImageFileWriter()
-    writer.SetFileName(path)
-    writer.SetImageIO("GDCMImageIO")
-    writer.UseCompressionOn()
-    writer.SetCompressor("JPEG")
-    writer.Execute(SimpleITK.GetImageFromArray(frame))
-    written = pydicom.dcmread(path)
-    assert written.file_meta.TransferSyntaxUID == JPEGLosslessSV1
-    return next(generate_frames(written.PixelData, number_of_frames=1))
-
-
 def test_values_are_the_scanners(study, imported):
     """Slope and intercept a slice, unsigned 12 bits with an overlay above them, and white as low."""
     image = cine(frames=2, slices=3, dtype=np.uint16) % 4096
@@ -224,6 +195,39 @@ def test_of_a_slice_acquired_twice_the_later_is_taken(study, imported, tmp_path)
     result = imported(folder)
     assert_same(result, image, short_axis())
     assert [(why, files) for (_, why), files in result.reasons().items()] == [("acquired again later", 5)]
+
+
+def test_results_that_a_scanner_made_of_a_stack_do_not_take_its_place(study, imported):
+    image = cine(frames=2, slices=2)
+    folder, files = study(image)
+    for number, path in enumerate(files):
+        dataset = pydicom.dcmread(path)
+        dataset.SeriesNumber, dataset.SOPInstanceUID = 900, f"1.2.3.{number}"
+        dataset.SeriesInstanceUID = f"1.2.3.{'4' if number < 2 else '5'}"
+        dataset.ImageType, dataset.PixelData = ["DERIVED", "SECONDARY", "M"], bytes(len(dataset.PixelData))
+        if number >= 2:
+            dataset.SamplesPerPixel = 3
+        dataset.save_as(f"{path}r")
+    result = imported(folder)
+    assert_same(result, image, short_axis())
+    whys = [why for _, why in result.reasons()]
+    assert len(whys) == 2 and "derived from a slice" in whys[0] and "colour images" in whys[1]
+
+
+def test_of_a_slice_acquired_twice_in_one_series_the_later_is_taken(study, imported):
+    """A breath-hold is repeated without a new series: instances go on, times begin anew and are those of another heart rate."""
+    image = cine(frames=2, slices=3)
+    folder, files = study(image, layout="stack")
+    for number, path in enumerate(files[2:4]):
+        dataset = pydicom.dcmread(path)
+        dataset.InstanceNumber, dataset.SOPInstanceUID = 100 + number, f"1.2.3.{number}"
+        dataset.TriggerTime = float(dataset.TriggerTime) * 1.04
+        dataset.PixelData = (image[number, 1] + 1).tobytes()
+        dataset.save_as(f"{path}a")
+    image[:, 1] += 1
+    result = imported(folder)
+    assert_same(result, image, short_axis())
+    assert [(why, files) for (_, why), files in result.reasons().items()] == [("acquired again later", 2)]
 
 
 def test_a_phase_that_one_slice_lacks_is_left_out_of_all(study, imported):
@@ -346,6 +350,26 @@ def test_refusals_are_one_line(study, imported, tmp_path):
     result = imported(folder, "--codes", tmp_path / "out3" / "codes.csv")
     assert result.code == 1 and "which has none of them" in result.err
     assert imported(folder, "-o", folder).code == 1
+
+
+def test_real_series_of_two_scanners(shared, imported):
+    """Two Siemens slices × 25 phases; ten GE images, of which four slices have both phases."""
+    result = imported(shared / "data" / "dicom")
+    assert result.code == 0, result.err
+    found = [
+        (row["vendor"], row["slices"], row["frames"], row["heart_rate_bpm"], row["slice_thickness_mm"])
+        for row in result.rows()
+    ]
+    assert found == [("GE", "4", "2", "62.0", "8.0"), ("Siemens", "2", "25", "74.77", "6.0")]
+    assert "S001: left out at its ends: 2 slices (1 phase where its neighbours have 2)" in result.err
+    assert "S002: only 2 slices, 17.7 mm apart with 11.7 mm between them that nobody imaged" in result.err
+    for name in ("S001", "S002"):
+        sources = result.sources(name)
+        dataset = pydicom.dcmread(f"{sources.root}/{sources.frames[1][1].file}")
+        values, affine = result.image(name)
+        np.testing.assert_array_equal(values[1, 1], dataset.pixel_array)
+        place = affine @ [0, 0, 1, 1]
+        np.testing.assert_allclose(place[:3] * [-1, -1, 1], dataset.ImagePositionPatient, atol=1e-3)
 
 
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -5,8 +5,9 @@ None; only position and orientation have to be there.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ NUMBERS = {
     "PatientSize": 0x00101020, "PatientWeight": 0x00101030, "SliceThickness": 0x00180050, "EchoTime": 0x00180081,
     "InversionTime": 0x00180082, "MagneticFieldStrength": 0x00180087, "TriggerTime": 0x00181060, "NominalInterval": 0x00181062,
     "HeartRate": 0x00181088, "SeriesNumber": 0x00200011, "AcquisitionNumber": 0x00200012, "InstanceNumber": 0x00200013,
-    "TemporalPositionIdentifier": 0x00200100, "NumberOfFrames": 0x00280008, "Rows": 0x00280010, "Columns": 0x00280011,
+    "TemporalPositionIdentifier": 0x00200100, "NumberOfFrames": 0x00280008, "SamplesPerPixel": 0x00280002,
+    "Rows": 0x00280010, "Columns": 0x00280011,
 }  # fmt: skip
 OTHERS = {
     "ImageType": 0x00080008, "ComplexImageComponent": 0x00089208, "ImagePositionPatient": 0x00200032,
@@ -61,6 +63,7 @@ class Frame:
     echo_ms: float | None
     rr_ms: float | None
     is_phase: bool
+    is_derived: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,10 @@ def read_header(path: Path) -> FileHeader | None:
                 raise Unreadable(f"its {needed} is missing or empty")
         if (modality := texts.get("Modality")) != "MR":
             return FileHeader(path, texts, numbers, (), f"no MR images (modality {modality or 'not given'})")
+        if numbers.get("SamplesPerPixel", 1) != 1:
+            return FileHeader(
+                path, texts, numbers, (), "colour images: results that a scanner drew, no scans"
+            )
         for side in ("Rows", "Columns"):
             if not 1 <= numbers.get(side, 0) <= LARGEST_SIDE:
                 raise Unreadable(f"its {side} are {numbers.get(side, 0):g}; expected 1 to {LARGEST_SIDE}")
@@ -126,7 +133,7 @@ def _frames(dataset: Any, numbers: dict[str, float]) -> list[Frame]:
     if (
         not per_frame or "NumberOfFrames" not in numbers
     ):  # some scanners write groups into objects of one frame
-        frame = _frame([dataset], None) if numbers.get("NumberOfFrames", 1) == 1 else None
+        frame = _frame([], dataset, numbers, None) if numbers.get("NumberOfFrames", 1) == 1 else None
         return [frame] if frame is not None else []
     count = int(numbers["NumberOfFrames"])
     if not len(per_frame) == count <= MOST_FRAMES:
@@ -135,9 +142,8 @@ def _frames(dataset: Any, numbers: dict[str, float]) -> list[Frame]:
         )
     frames = []
     for index, item in enumerate(per_frame):
-        frame = _frame(
-            [*_groups(item), *(group for one in shared[:1] for group in _groups(one)), dataset], index + 1
-        )
+        groups = [*_groups(item), *(group for one in shared[:1] for group in _groups(one))]
+        frame = _frame(groups, dataset, numbers, index + 1)
         if frame is None:
             return []
         frames.append(frame)
@@ -149,12 +155,16 @@ def _groups(item: Any) -> list[Any]:
     return [element.value[0] for element in item if element.VR == "SQ" and element.value]
 
 
-def _frame(sources: Sequence[Any], number: int | None) -> Frame | None:
-    """A frame from the datasets that say something of it, the most particular first; None where it has no place."""
+def _frame(
+    groups: Sequence[Any], dataset: Any, numbers: Mapping[str, float], number: int | None
+) -> Frame | None:
+    """A frame from its functional groups, the most particular first, and from the object's own elements; None where it has no place."""
+    sources = [*groups, dataset]
 
     def first(*keywords: str) -> float | None:
-        found = (_number(source, keyword) for keyword in keywords for source in sources)
-        return next((value for value in found if value is not None), None)
+        found = (_number(group, keyword) for keyword in keywords for group in groups)
+        known = (numbers.get(keyword) for keyword in keywords)
+        return next((value for value in chain(found, known) if value is not None), None)
 
     def vector(keyword: str, count: int) -> Vector | None:
         found = (_vector(source, keyword, count) for source in sources)
@@ -164,12 +174,8 @@ def _frame(sources: Sequence[Any], number: int | None) -> Frame | None:
     orientation = vector("ImageOrientationPatient", 6)
     if position is None or orientation is None or spacing is None or not _is_plane(orientation, spacing):
         return None
-    kinds = {
-        kind
-        for source in sources
-        for keyword in ("FrameType", "ImageType")
-        for kind in _words(source, keyword)[2:]
-    }
+    types = [_words(source, keyword) for source in sources for keyword in ("FrameType", "ImageType")]
+    kinds = {kind for words in types for kind in words[2:]}
     kinds |= {kind for source in sources for kind in _words(source, "ComplexImageComponent")}
     order = first("TemporalPositionIndex") if number is not None else None
     return Frame(
@@ -185,6 +191,7 @@ def _frame(sources: Sequence[Any], number: int | None) -> Frame | None:
         echo_ms=first("EffectiveEchoTime", "EchoTime"),
         rr_ms=first("RRIntervalTimeNominal", "NominalInterval"),
         is_phase=not PHASE_IMAGES.isdisjoint(kinds),
+        is_derived=any(words[:1] == ["DERIVED"] for words in types),
     )
 
 
@@ -211,9 +218,10 @@ def _value(source: Any, keyword: str) -> Any:
 def _text(source: Any, keyword: str) -> str:
     """Text on one line, without control characters, which some systems pad with."""
     value = _value(source, keyword)
-    return (
-        "" if value is None else " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
-    )
+    text = "" if value is None else str(value)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split())
 
 
 def _words(source: Any, keyword: str) -> list[str]:
