@@ -40,7 +40,7 @@ sparse_masks = st.tuples(
 ).map(lambda drawn: drawn[0] * drawn[1][..., None, None] * ~np.isin(drawn[0], [*drawn[2]]))
 
 
-@settings(max_examples=4, phases=[Phase.generate])
+@settings(max_examples=3, phases=[Phase.generate])
 @given(mask_TZYX=sparse_masks, phase=st.sampled_from(range(SHAPE[0])))
 def test_masks_come_back_voxel_for_voxel_with_empty_frames_and_structures(
     sources: CineSources, tmp_path_factory: pytest.TempPathFactory, mask_TZYX: np.ndarray, phase: int

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.datadict import tag_for_keyword
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import pack_bits
 from pydicom.sr.coding import Code
 
 import utseg
@@ -62,7 +61,6 @@ class _Plane:
     slice: int
     time: int
     source: SourceFrame
-    mask_YX: NDArray[np.bool_]
 
 
 def write_segmentation(
@@ -83,15 +81,16 @@ def write_segmentation(
     _check(mask_TZYX, sources, phase)
     times = range(len(mask_TZYX)) if phase is None else [phase]
     planes = list(_planes(mask_TZYX, labels, sources, times))
-    content = b"".join(np.packbits(plane.mask_YX).tobytes() for plane in planes)
+    pixels = _packed(mask_TZYX, labels, planes)
     places = [(plane.segment, plane.slice, plane.time) for plane in planes]
-    key = content_key(sources, places, hashlib.sha256(content).hexdigest(), list(labels.items()), [*models])
+    key = content_key(sources, places, hashlib.sha256(pixels).hexdigest(), list(labels.items()), [*models])
     with as_the_source_says():
         dataset = _head(labels, sources, models, key)
         what = "whole cine" if phase is None else f"frame {phase + 1} of {len(mask_TZYX)}"
         dataset.SeriesDescription = f"{MAKER} segmentation, {what}, {RESEARCH}"
         dataset.SegmentsOverlap = "YES" if has_regions(labels) else "NO"
         _lay_out(dataset, planes, sources, key, timed=phase is None)
+        dataset.PixelData = pixels
         return write_object(dataset, path)
 
 
@@ -153,15 +152,26 @@ def _planes(
         for index in range(mask_TZYX.shape[1]):
             for time in times:
                 label_YX, source = mask_TZYX[time, index], sources.frames[time][index]
-                mask_YX = inside(label_YX, value)
-                shows = bool(mask_YX.any())
+                shows = bool(inside(label_YX, value).any())
                 if shows and source is None:
                     raise InputError(
                         f"{sources.cine}: the mask shows {list(structures(labels))[segment]} in frame {time}, slice {index}, "
                         "which no DICOM frame is known of; make the mask from the imported cine"
                     )
                 if source and (shows or (segment == 0 and not inside_any(label_YX, own).any())):
-                    yield _Plane(segment, index, time, source, mask_YX)
+                    yield _Plane(segment, index, time, source)
+
+
+def _packed(mask_TZYX: NDArray[np.uint8], labels: Labels, planes: Sequence[_Plane]) -> bytes:
+    """The frames in bits, which run on from frame to frame: eight frames are whole bytes, and no more are held unpacked."""
+    own = list(structures(labels).values())
+    chunks = []
+    for first in range(0, len(planes), 8):
+        some = planes[first : first + 8]
+        bits = np.stack([inside(mask_TZYX[plane.time, plane.slice], own[plane.segment]) for plane in some])
+        chunks.append(np.packbits(bits, bitorder="little").tobytes())
+    packed = b"".join(chunks)
+    return packed + b"\0" * (len(packed) % 2)
 
 
 def _head(labels: Labels, sources: CineSources, models: Sequence[str], key: str) -> Segmentation:
@@ -222,9 +232,11 @@ def _lay_out(
     ]
     measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     measures.SpacingBetweenSlices = decimal(slice_distance_mm(sources))
-    dataset.PerFrameFunctionalGroupsSequence = [_frame(plane, sources, timed) for plane in planes]
+    positions = [slice_position(sources, index) for index in range(len(sources.frames[0]))]
+    dataset.PerFrameFunctionalGroupsSequence = [
+        _frame(plane, positions[plane.slice], timed) for plane in planes
+    ]
     dataset.NumberOfFrames = len(planes)
-    dataset.PixelData = pack_bits(np.stack([plane.mask_YX for plane in planes]))
     dataset.ReferencedSeriesSequence = referenced_series(sources, [plane.source for plane in planes])
 
 
@@ -237,12 +249,12 @@ def _dimension(organization: str, pointer: str, group: str) -> Dataset:
     return item
 
 
-def _frame(plane: _Plane, sources: CineSources, timed: bool) -> Dataset:
+def _frame(plane: _Plane, position: Sequence[float], timed: bool) -> Dataset:
     """The functional groups of one frame."""
     content, place, segment, derivation = (Dataset() for _ in range(4))
     content.DimensionIndexValues = [plane.segment + 1, plane.slice + 1, *([plane.time + 1] if timed else [])]
     content.TemporalPositionIndex = plane.time + 1
-    place.ImagePositionPatient = slice_position(sources, plane.slice)
+    place.ImagePositionPatient = list(position)
     segment.ReferencedSegmentNumber = plane.segment + 1
     source = frame_reference(plane.source)
     source.PurposeOfReferenceCodeSequence = [CodedConcept.from_code(SOURCE_IMAGE)]
