@@ -7,6 +7,7 @@ from utseg.phantom.examination import PhantomSettings
 from utseg.predict.ensemble import ensemble_folders as ensemble
 from utseg.predict.model import choose_runs
 from utseg.steps.choice import ModelChoice, chosen_models
+from utseg.steps.measuring import measure
 from utseg.steps.model import Predictor, load_model
 from utseg.steps.planning import plan_and_preprocess, raw_dataset
 from utseg.steps.prediction import predict
@@ -34,6 +35,7 @@ __all__ = [
     "import_model",
     "load_model",
     "make_phantom",
+    "measure",
     "networks",
     "plan_and_preprocess",
     "predict",

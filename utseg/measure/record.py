@@ -8,12 +8,25 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from utseg.cardiac.doubts import Flag
 from utseg.files import write_text
 from utseg.label_map import LabelValue
 from utseg.predict.record import ModelUse
 from utseg.settings import Settings, read_model
 
 MEASURES_FILE = "measures.json"
+__all__ = [
+    "CineMeasures",
+    "Curve",
+    "Distribution",
+    "Flag",
+    "FrameFiles",
+    "MeasuresRecord",
+    "Provenance",
+    "ReferencePair",
+    "read_measures",
+    "write_measures",
+]
 
 
 class Curve(Settings):
@@ -22,14 +35,6 @@ class Curve(Settings):
     lv_ml: list[float | None]
     rv_ml: list[float | None]
     myo_ml: list[float | None]
-
-
-class Flag(Settings):
-    """What to doubt. "check": a person should look at the mask before using the figures; "note": good to know."""
-
-    name: str
-    words: str
-    severity: Literal["check", "note"]
 
 
 class FrameFiles(Settings):

@@ -79,6 +79,13 @@ def read_label(path: Path, labels: Labels, frame: int | None = None) -> tuple[ND
     return label, volume.geometry
 
 
+def read_label_cine(path: Path, labels: Labels) -> tuple[NDArray[np.uint8], Geometry]:
+    """All frames of a label map, (T, Z, Y, X) uint8, read once; a 3-D file is one frame. Raises InputError as `read_label`."""
+    _require_known_ending(path)
+    volume = _read_channels(path, None, as_channels=not is_picture(path))
+    return _label_values(path, volume, labels), volume.geometry
+
+
 def read_case(case: Case, labels: Labels) -> LoadedCase:
     """Reads all files of a case. Raises CaseErrors with all its problems, one line each, naming case and file."""
     problems: list[str] = []

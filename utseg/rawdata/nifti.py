@@ -24,6 +24,8 @@ from utseg.rawdata.geometry import SPACING_RANGE_MM, Geometry, Matrix, affine_pr
 
 LARGEST_VOXELS = 2**30  # of one frame: 1024³
 DISAGREEMENT_MM = 0.1  # between two positions of one corner that a header gives
+TIME_UNITS_MS = {8: 1000.0, 16: 1.0, 24: 0.001}  # by the code in xyzt_units: s, ms, µs
+FRAME_MS = (2.0, 250.0)  # of cines: 1,000 frames a heart beat, to 8 of a slow one
 SAME_LENGTH = 1e-3  # relative, of two spacings that a header gives
 ONE_NUMBER = (
     "expected one real number a voxel: export an image in grey values, a segmentation as one label map "
@@ -64,6 +66,16 @@ def read_header(path: Path) -> Header:
     """Reads and checks the header alone. Raises InputError."""
     with _opened(path) as content:
         return _checked_header(path, content)
+
+
+def frame_ms(header: bytes) -> float | None:
+    """The time from frame to frame by a header as `Geometry` holds it, ms; None where it says no unit, or what no cine has."""
+    if not header:
+        return None
+    fields = parse_header(header)
+    unit = TIME_UNITS_MS.get(int(fields["xyzt_units"]) & 56)
+    found = 0.0 if unit is None else float(fields["pixdim"][4]) * unit
+    return found if FRAME_MS[0] <= found <= FRAME_MS[1] else None
 
 
 def read_volume(path: Path, frame: int | None, *, as_channels: bool = False) -> ImageFrame:
