@@ -14,23 +14,24 @@ from numpy.typing import NDArray
 
 from utseg.case import Case
 from utseg.errors import InputError, UtsegError
-from utseg.figures.colours import grey_values
+from utseg.figures.colours import grey_values, label_colours
 from utseg.figures.outlines import drawing_order, outline_paths
 from utseg.figures.sprite import sprite
 from utseg.figures.windows import bar_length_mm, shown_slices, window_around
-from utseg.label_map import Labels
+from utseg.label_map import Labels, LabelValue
 from utseg.measure.record import CineMeasures
-from utseg.rawdata.gate import read_case, read_first_channel, read_label
+from utseg.rawdata.gate import read_case, read_first_channel, read_label, read_label_cine
 from utseg.rawdata.geometry import Geometry
 
 MARGIN_MM = 16.0
 PIXELS_PER_CINE = 4_500_000
-QUALITY = 60
+QUALITY = 75
+NO_IMAGE = "no image behind the outlines: nothing says where it is; name it with --images"
 
 
 @dataclass(frozen=True)
 class CineRequest:
-    """A cine to draw. `labels`: names and values in the mask, background left out."""
+    """A cine to draw. `labels`: how the masks number them."""
 
     measures: CineMeasures
     masks: Path
@@ -42,23 +43,22 @@ class CineRequest:
 
 @dataclass(frozen=True)
 class CineContours:
-    """What the page shows of a cine: JSON values only. `notice`: why there is no image, or empty.
+    """What the page shows of a cine: JSON values only. `lacks`: why there is no image, or empty.
 
     The paths and the cells of the WebP stand frame by frame, in each frame slice by slice.
     """
 
     cine: str
     page: dict[str, Any]
-    notice: str = ""
+    lacks: str = ""
 
 
 def draw_contours(request: CineRequest) -> CineContours:
     """Reads the cine's mask and image through the gate and draws them. Raises InputError where the mask cannot be read."""
-    measures, labels = request.measures, request.labels
+    measures, labels = request.measures, drawn_labels(request.labels)
     label_TZYX, geometry = _read_masks(request)
-    image_TZYX, notice = _read_images(measures, geometry)
-    shown = np.any(label_TZYX > 0, axis=(0, 2, 3))
-    slices = shown_slices(shown)
+    image_TZYX, lacks = _read_images(measures, geometry)
+    slices = shown_slices(np.any(label_TZYX > 0, axis=(0, 2, 3)))
     step = geometry.spacing_zyx_mm[1:]
     labelled_YX = np.any(label_TZYX[:, slices], axis=(0, 1))
     rows, columns = window_around(labelled_YX, step, MARGIN_MM, square=False)
@@ -79,24 +79,27 @@ def draw_contours(request: CineRequest) -> CineContours:
         "order": drawing_order(label_NYX, list(labels.values())),
         "paths": outline_paths(label_NYX, labels),
     }
-    return CineContours(measures.cine, page, notice)
+    return CineContours(measures.cine, page, lacks)
+
+
+def drawn_labels(labels: Labels) -> dict[str, LabelValue]:
+    """Those that have a colour: background and `ignore` are left out."""
+    return {name: labels[name] for name in label_colours(labels)}
 
 
 def _read_masks(request: CineRequest) -> tuple[NDArray[np.uint8], Geometry]:
     """All frames, (T, Z, Y, X)."""
     measures, labels = request.measures, {"": 0, **request.labels}
-    if measures.files:
-        read = [read_label(request.masks / file.mask, labels) for file in measures.files]
-    else:
-        path = request.masks / measures.mask
-        read = [read_label(path, labels, frame) for frame in range(measures.frames)]
+    if not measures.files:
+        return read_label_cine(request.masks / measures.mask, labels)
+    read = [read_label(request.masks / file.mask, labels) for file in measures.files]
     return np.stack([label for label, _ in read]), _one_geometry(geometry for _, geometry in read)
 
 
 def _read_images(measures: CineMeasures, geometry: Geometry) -> tuple[NDArray[np.float32] | None, str]:
     """All frames, (T, Z, Y, X), on the grid of the masks; or None and why."""
     if measures.image is None and not any(file.image for file in measures.files):
-        return None, f"{measures.cine}: its image is not known; the outlines stand alone."
+        return None, NO_IMAGE
     try:
         if measures.image is not None:
             path = Path(measures.image)
@@ -108,7 +111,7 @@ def _read_images(measures: CineMeasures, geometry: Geometry) -> tuple[NDArray[np
         if differences := geometry.differences(placed):
             raise InputError(f"the masks do not lie on its grid: {'; '.join(differences)}")
     except UtsegError as error:
-        return None, f"{measures.cine}: no image: {'; '.join(error.lines())}"
+        return None, f"no image behind the outlines: {'; '.join(error.lines())}"
     return image, ""
 
 

@@ -9,9 +9,10 @@ from markupsafe import Markup
 from utseg.errors import number_of
 from utseg.evaluate.tables import Table, interval, number
 from utseg.figures.charts import Dots, agreement, distribution
+from utseg.measure.group import GROUP_COLUMNS
 from utseg.measure.record import CineMeasures, MeasuresRecord
 from utseg.report.measures.one import KIND, SCRIPT
-from utseg.report.measures.origin import origin_section
+from utseg.report.measures.origin import origin_section, when_measured
 from utseg.report.measures.words import HEADLINES, name_of, unit_of, value_of
 from utseg.report.page import AnyBlock, Block, Charts, Page, Section, TableBlock, folded, note
 
@@ -39,7 +40,7 @@ def page_of_group(record: MeasuresRecord, notices: Sequence[str]) -> Page:
     return Page(
         kind=KIND,
         title=f"{number_of(len(record.cines), 'cine')} of {number_of(subjects, 'subject')}",
-        made=[f"{doubted} with something to check", f"measured {record.made.when}"],
+        made=[f"{doubted} with something to check", when_measured(record)],
         notices=notices,
         sections=[
             Section("cases", "All cines", [_table(record)]),
@@ -81,13 +82,14 @@ def _table(record: MeasuresRecord) -> Block:
                 str(cine.frames),
             ),
             *(value_of(column, cine.values.get(column)) for column in measured),
-            "; ".join(flag.name.replace("_", " ") for flag in cine.flags),
+            "; ".join(dict.fromkeys(flag.name.replace("_", " ") for flag in cine.flags)),
         ]
         for cine in record.cines
     ]
     filters = [
         {"index": 2 + index, "column": column, "values": sorted({row[2 + index] for row in rows} - {""})}
         for index, column in enumerate(columns)
+        if len({cine.groups.get(column) for cine in record.cines}) <= MOST_VALUES
     ]
     content = {
         "table": Table("All cines", heads, rows, CINES_NOTE),
@@ -102,10 +104,9 @@ def _distributions(record: MeasuresRecord) -> list[AnyBlock]:
     """For each group column one chart a measure: all cines above, then the column's values."""
     found: list[AnyBlock] = []
     shown = [column for column in SHOWN if any(cine.values.get(column) is not None for cine in record.cines)]
-    for group in group_columns(record) or [""]:
+    columns = [column for column in GROUP_COLUMNS if any(column in cine.groups for cine in record.cines)]
+    for group in columns or [""]:
         values = sorted({cine.groups.get(group, "") for cine in record.cines} - {""})
-        if group and len(values) < 2 and found:
-            continue
         charts = [_distribution(record.cines, column, group, values[:MOST_VALUES]) for column in shown]
         caption = f"Measures of every cine{f' by {group}' if group else ''}"
         caption += f" (the first {MOST_VALUES} of {len(values)})" if len(values) > MOST_VALUES else ""

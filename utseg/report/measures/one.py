@@ -12,7 +12,7 @@ from utseg.figures.colours import label_colours
 from utseg.label_map import Labels
 from utseg.measure.record import CineMeasures, MeasuresRecord
 from utseg.report.measures.contours import CineContours
-from utseg.report.measures.origin import origin_section
+from utseg.report.measures.origin import origin_section, when_measured
 from utseg.report.measures.words import HEADLINES, name_of, unit_of, value_of
 from utseg.report.page import AnyBlock, Block, Charts, Page, Section, TableBlock, note
 
@@ -39,7 +39,7 @@ def page_of_cine(
     links: Sequence[Link],
 ) -> Page:
     """The page. drawn: None where there are no pictures."""
-    notices = [drawn.notice] if drawn and drawn.notice else []
+    notices = [f"{drawn.lacks[0].upper()}{drawn.lacks[1:]}."] if drawn and drawn.lacks else []
     about: list[AnyBlock] = []
     if drawn:
         about = [_player(measures, drawn, labels), Block("labels_legend"), *_montages(measures, drawn)]
@@ -77,7 +77,7 @@ def _made(record: MeasuresRecord, measures: CineMeasures) -> list[str]:
         number_of(measures.frames, "frame"),
         f"pixels of {height:.2f} × {width:.2f} mm, slices {depth:.1f} mm apart",
         *(words.format(value) for words, value in known.items() if value is not None),
-        f"measured {record.made.when}",
+        when_measured(record),
     ]
 
 
@@ -164,9 +164,12 @@ def _table(measures: CineMeasures) -> list[AnyBlock]:
     sex = sex_in(measures)
     sexes = (sex,) if sex else SEXES
     ordered = [*(column for column in HEADLINES if column in measures.values), *measures.values]
-    rows, used = [], []
+    rows, used, unknown = [], [], []
     for column in dict.fromkeys(ordered):
         value, ranges = measures.values[column], NORMAL.get(column, {})
+        if value is None:
+            unknown.append(name_of(column))
+            continue
         shown = [_range_text(ranges.get(each), column) for each in sexes]
         used += [found.source for found in ranges.values()]
         source = next(iter(ranges.values())).source if ranges else ""
@@ -175,7 +178,8 @@ def _table(measures: CineMeasures) -> list[AnyBlock]:
     heads = ["measure", "value", "unit", *(f"healthy {each}" for each in sexes), "the value is", "source"]
     listed = "; ".join(f"{key}: {SOURCES[key]}" for key in dict.fromkeys(used))
     about = f"{RANGES_NOTE}{'' if sex else ' ' + BOTH_NOTE} {listed}"
-    return [TableBlock(Table("Measures", heads, rows, about), titled=False)]
+    lacking = [note(f"Not known, for want of what they need: {', '.join(unknown)}.")] if unknown else []
+    return [TableBlock(Table("Measures", heads, rows, about), titled=False), *lacking]
 
 
 def _range_text(found: NormalRange | None, column: str) -> str:
@@ -185,9 +189,9 @@ def _range_text(found: NormalRange | None, column: str) -> str:
     return f"{float(mean):g} ± {float(sd):g} ({float(low):.0f} … {float(high):.0f})"
 
 
-def _place(value: float | None, ranges: Mapping[Sex, NormalRange], sexes: Sequence[Sex]) -> str:
+def _place(value: float, ranges: Mapping[Sex, NormalRange], sexes: Sequence[Sex]) -> str:
     """Where a value lies against the range: "within", "above"; where the sexes differ, of each."""
-    if value is None or not ranges:
+    if not ranges:
         return ""
     places = {sex: ranges[sex].place(value) for sex in sexes}
     if len(set(places.values())) == 1:

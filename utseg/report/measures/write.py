@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utseg.compute.pool import process_pool, run_each
-from utseg.errors import InputError
-from utseg.figures.colours import label_colours
+from utseg.errors import InputError, number_of
 from utseg.files import write_text
 from utseg.measure.record import CineMeasures, MeasuresRecord
 from utseg.progress import progress
-from utseg.rawdata.names import name_problems
-from utseg.report.measures.contours import CineContours, CineRequest, draw_contours
+from utseg.report.measures.contours import CineContours, CineRequest, draw_contours, drawn_labels
 from utseg.report.measures.group import PAGES, address_of, page_of_group
 from utseg.report.measures.one import Link, page_of_cine
 from utseg.report.page import Page, render, require_output
+
+PAGE_FILE = "measures.html"
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,19 @@ def write_measures_page(
     Raises InputError where nothing can be written there.
     """
     require_output(output)
-    if problems := name_problems([cine.cine for cine in record.cines], "cine"):
-        raise InputError("; ".join(problems))
-    labels = {name: record.made.labels[name] for name in label_colours(record.made.labels)}
-    several = len(record.cines) != 1
-    notices: list[str] = []
-    pages: list[Path] = []
-    pictured = 0
+    if paths := [cine.cine for cine in record.cines if Path(cine.cine).name != cine.cine]:
+        raise InputError(f"cine {paths[0]!r}: expected a plain name, found a path; no page can be called so")
+    labels = record.made.labels
     requests = [CineRequest(cine, masks, labels) for cine in record.cines] if pictures else []
+    several = len(record.cines) != 1
     undrawn = {cine.cine: cine for cine in record.cines}
+    lacking: dict[str, list[str]] = {}
+    pages: list[Path] = []
 
     def write_one(cine: CineMeasures, drawn: CineContours | None) -> None:
         links = _links(record.cines, cine, output) if several else ()
         path = output.parent / PAGES / f"{cine.cine}.html" if several else output
-        _write(page_of_cine(record, cine, drawn, labels, links), path)
+        _write(page_of_cine(record, cine, drawn, drawn_labels(labels), links), path)
         pages.append(path)
 
     with (
@@ -65,19 +64,25 @@ def write_measures_page(
         progress("pages", len(requests)) as advance,
     ):
         for outcome in run_each(draw_contours, requests, pool, workers=workers) if pool else ():
-            drawn = outcome.result
+            drawn, cine = outcome.result, outcome.item.measures
             if drawn is not None:
-                pictured += 1
-                notices += [drawn.notice] if drawn.notice else []
-                write_one(undrawn.pop(drawn.cine), drawn)
+                write_one(undrawn.pop(cine.cine), drawn)
             elif outcome.error is not None:
-                notices += [f"No contours: {line}" for line in outcome.error.lines()]
+                lacking.setdefault(f"no contours: {'; '.join(outcome.error.lines())}", []).append(cine.cine)
+            if drawn is not None and drawn.lacks:
+                lacking.setdefault(drawn.lacks, []).append(cine.cine)
             advance()
+    pictured = len(pages)
     for cine in undrawn.values():
         write_one(cine, None)
+    notices = [f"{_named(cines)}: {why}" for why, cines in lacking.items()]
     if several:
         _write(page_of_group(record, notices), output)
     return MeasuresPages(output, tuple(sorted(pages)), pictured, tuple(notices))
+
+
+def _named(cines: Sequence[str]) -> str:
+    return cines[0] if len(cines) == 1 else number_of(len(cines), "cine")
 
 
 def _write(page: Page, path: Path) -> None:
