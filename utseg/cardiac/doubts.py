@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from utseg.cardiac.cine import Floats, Phases, odd_frames
 from utseg.cardiac.plausibility import check_anatomy
 from utseg.cardiac.structures import find_structures
+from utseg.cardiac.thirds import short_axis_regions
 from utseg.errors import listing, number_of
-from utseg.label_map import Labels, inside, inside_any
+from utseg.label_map import Labels, inside
 from utseg.settings import Settings
 
 SV_RATIO_NOTE, SV_RATIO_CHECK = (0.75, 1.33), (0.5, 2.0)
@@ -80,8 +81,8 @@ def doubt_curve(curves: Mapping[str, Floats], phases: Phases) -> Iterator[Flag]:
 
 def doubt_measures(measures: Mapping[str, float], mass_es_g: float | None) -> Iterator[Flag]:
     """Of the measures (`utseg.cardiac.volumes`): stroke volumes of both sides, the mass at ED and ES, an EF that no heart has."""
-    sides = measures.get("LV_SV", np.nan), measures.get("RV_SV", np.nan)
-    if min(sides) > 0:
+    sides = measures.get("LV_SV", 0.0), measures.get("RV_SV", 0.0)
+    if all(side > 0 for side in sides):  # not where one is NaN
         ratio = sides[0] / sides[1]
         if not SV_RATIO_NOTE[0] <= ratio <= SV_RATIO_NOTE[1]:
             words = (
@@ -110,31 +111,24 @@ def doubt_masks(
         for check in check_anatomy(mask_ZYX, spacing_zyx_mm, labels):
             if not check.passed:
                 yield _flag(check.name, f"{phase}: {check.words}")
-    names = find_structures(labels)
-    if "LV" in names.names and "ED" in masks:
-        cavity_Z, ventricle_Z = (
-            np.count_nonzero(found_ZYX, axis=(1, 2))
-            for found_ZYX in (
-                inside(masks["ED"], labels[names.names["LV"]]),
-                inside_any(masks["ED"], [labels[name] for name in names.left]),
-            )
-        )
-        yield from _truncated(cavity_Z, ventricle_Z)
+    if "ED" in masks:
+        yield from _truncated(masks["ED"], spacing_zyx_mm, labels)
 
 
-def _truncated(cavity_Z: NDArray[np.intp], ventricle_Z: NDArray[np.intp]) -> Iterator[Flag]:
-    """The base is the end whose half of the stack holds more of the ventricle."""
-    if not cavity_Z.any():
+def _truncated(
+    mask_ZYX: NDArray[np.uint8], spacing_zyx_mm: tuple[float, float, float], labels: Labels
+) -> Iterator[Flag]:
+    name = find_structures(labels).names.get("LV")
+    regions = short_axis_regions(mask_ZYX, spacing_zyx_mm, labels)
+    if name is None or regions is None:
         return
-    half = len(cavity_Z) // 2
-    base_first = ventricle_Z[:half].sum() >= ventricle_Z[len(ventricle_Z) - half :].sum()
-    base, apex = (0, -1) if base_first else (-1, 0)
-    share = cavity_Z / cavity_Z.max()
-    if share[apex] > APEX_AREA:
-        words = f"the last slice at the apex has {share[apex]:.0%} of the largest area of LV at ED: the stack ends before the apex"
+    area_Z = np.count_nonzero(inside(mask_ZYX, labels[name]), axis=(1, 2))
+    base, apex = (area_Z / max(area_Z.max(), 1))[[0, -1] if regions.basal_first else [-1, 0]]
+    if apex > APEX_AREA:
+        words = f"the last slice at the apex has {apex:.0%} of the largest area of LV at ED: the stack ends before the apex"
         yield _flag("apex_cut", words)
-    if share[base] > BASE_AREA:
-        words = f"the last slice at the base has {share[base]:.0%} of the largest area of LV at ED: the base may be cut off"
+    if base > BASE_AREA:
+        words = f"the last slice at the base has {base:.0%} of the largest area of LV at ED: the base may be cut off"
         yield _flag("base_cut", words, "note")
 
 
