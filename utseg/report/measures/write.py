@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from utseg.compute.pool import process_pool, run_each
+from utseg.compute.pool import InlineExecutor, process_pool, run_each
 from utseg.errors import InputError, number_of
 from utseg.files import write_text
 from utseg.measure.record import CineMeasures, MeasuresRecord
@@ -17,6 +17,8 @@ from utseg.report.measures.one import Link, page_of_cine
 from utseg.report.page import Page, render, require_output
 
 PAGE_FILE = "measures.html"
+WITHOUT_POOL = 2
+"""Cines that are drawn sooner than a pool of processes begins."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,12 @@ def write_measures_page(
         _write(page_of_cine(record, cine, drawn, drawn_labels(labels), links), path)
         pages.append(path)
 
+    inline = executor or (InlineExecutor() if len(requests) <= WITHOUT_POOL else None)
     with (
-        nullcontext(executor) if executor or not requests else process_pool(workers) as pool,
+        nullcontext(inline) if inline else process_pool(workers) as pool,
         progress("pages", len(requests)) as advance,
     ):
-        for outcome in run_each(draw_contours, requests, pool, workers=workers) if pool else ():
+        for outcome in run_each(draw_contours, requests, pool, workers=workers):
             drawn, cine = outcome.result, outcome.item.measures
             if drawn is not None:
                 write_one(undrawn.pop(cine.cine), drawn)
