@@ -1,6 +1,7 @@
 """The pages of measures: one file a page, with the record's numbers, marks at ED and ES, and the masks' outlines."""
 
 import re
+import shutil
 from urllib.parse import unquote
 
 import numpy as np
@@ -133,11 +134,17 @@ def test_without_image_outlines_stand_alone_and_frames_may_have_files_of_their_o
     assert drawn.page["paths"] == whole["paths"] and whole["image"] is not None
 
 
-def test_one_cine_is_the_page_itself_and_needs_no_pictures(tmp_path):
+def test_one_cine_is_the_page_itself_and_needs_no_pictures(measured, tmp_path):
     record = make_measures(tmp_path, 1)
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "mine.html").write_text("keep")
+    shutil.copy(measured.pages.pages[0], tmp_path / "pages" / "gone.html")
     pages = write_measures_page(record, tmp_path / "masks", tmp_path / "out.html", pictures=False)
     html = pages.path.read_text(encoding="utf-8")
-    assert pages.pages == (pages.path,) and pages.pictured == 0 and not (tmp_path / "pages").exists()
+    assert pages.pages == (pages.path,) and pages.pictured == 0
+    assert [path.name for path in (tmp_path / "pages").iterdir()] == [
+        "mine.html"
+    ]  # older pages show patients
     assert 'id="sheet"' not in html and "medical images" not in html and 'class="mark"' in html
     for wrong in ("../a", "a/b"):
         hostile = record.model_copy(update={"cines": [record.cines[0].model_copy(update={"cine": wrong})]})

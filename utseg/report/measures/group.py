@@ -24,7 +24,7 @@ IN_TABLE = tuple(column for column in HEADLINES if not column.endswith("_sv_ml")
 CHARTS_IN_SIGHT = 2
 DISTRIBUTIONS_NOTE = (
     "Each point is a cine; box: quartiles, line: median, whiskers: to the last value within 1.5 times the box. At the right the number of "
-    "cines. A point leads to its page."
+    "cines, and after + those whose measure is not known (∅). A point leads to its page."
 )
 AGREEMENT_NOTE = (
     "Bland–Altman plots: by the masks − by the reference, over the mean of both; bias (line) and limits of agreement, bias ± 1.96 sd "

@@ -13,7 +13,7 @@ from utseg.measure.record import CineMeasures, MeasuresRecord
 from utseg.progress import progress
 from utseg.report.measures.contours import CineContours, CineRequest, draw_contours, drawn_labels
 from utseg.report.measures.group import PAGES, address_of, page_of_group
-from utseg.report.measures.one import Link, page_of_cine
+from utseg.report.measures.one import KIND, Link, page_of_cine
 from utseg.report.page import Page, render, require_output
 
 PAGE_FILE = "measures.html"
@@ -81,6 +81,7 @@ def write_measures_page(
     notices = [f"{_named(cines)}: {why}" for why, cines in lacking.items()]
     if several:
         _write(page_of_group(record, notices), output)
+    _remove_older(output.parent / PAGES, pages)
     return MeasuresPages(output, tuple(sorted(pages)), pictured, tuple(notices))
 
 
@@ -91,6 +92,13 @@ def _named(cines: Sequence[str]) -> str:
 def _write(page: Page, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, render(page))
+
+
+def _remove_older(folder: Path, pages: Sequence[Path]) -> None:
+    """Removes pages of cines that were measured before and are no more: they show patients. Other files stay."""
+    for path in set(folder.glob("*.html")) - set(pages):
+        if f'<p class="kind">{KIND}</p>' in path.read_text(encoding="utf-8", errors="replace"):
+            path.unlink()
 
 
 def _links(cines: Sequence[CineMeasures], cine: CineMeasures, output: Path) -> list[Link]:
