@@ -167,7 +167,7 @@ def curves(
     parts = [svg.x_axis(x, bottom, unit), svg.y_axis(y, LEFT, right)]
     for at, name in marks:
         parts.append(svg.path("mark", f"M{x(at)} {svg.TOP}V{bottom}"))
-        parts.append(svg.text("mark-name", x(at), svg.TOP - 3, name))
+        parts.append(svg.text("mark-name", x(at), svg.TOP - 5, name))
     if frames:
         parts.append(svg.path("cursor", f"M{x(frames[0])} {svg.TOP}V{bottom}"))
     for number, line in enumerate(lines):

@@ -78,18 +78,26 @@ function startPlayer() {
       context.stroke(outline(place, label));
     }
     context.restore();
-    context.fillStyle = context.strokeStyle = "#fff";
     context.font = "11px sans-serif";
-    context.fillText(`slice ${cine.slices[slice]}`, 5, 13);
+    write(`slice ${cine.slices[slice]}`, 5, 13);
     if (withBar) {
+      context.strokeStyle = "#fff";
       context.lineWidth = 2;
       context.beginPath();
       context.moveTo(6, height - 7);
       context.lineTo(6 + cine.bar * scale, height - 7);
       context.stroke();
-      context.fillText(`${cine.bar} mm`, 6, height - 12);
+      write(`${cine.bar} mm`, 6, height - 12);
     }
     context.restore();
+  }
+
+  function write(text, x, y) { // legible on bright tissue, too
+    context.lineWidth = 3;
+    context.strokeStyle = "#000";
+    context.strokeText(text, x, y);
+    context.fillStyle = "#fff";
+    context.fillText(text, x, y);
   }
 
   // ---- What is said: the frame in words, in the curve, and for those who do not see the canvas

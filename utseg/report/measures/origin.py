@@ -27,7 +27,12 @@ def origin_section(record: MeasuresRecord, measures: CineMeasures | None = None)
     rows += [["page", " by ".join(made_now().values())]]
     blocks: list[AnyBlock] = [
         TableBlock(
-            Table("How it was measured", ["rule", "in words"], list(map(list, rules.items()))), prose=True
+            Table(
+                "How it was measured",
+                ["rule", "in words"],
+                [[name.replace("_", " "), words] for name, words in rules.items()],
+            ),
+            prose=True,
         ),
         TableBlock(Table("Where it comes from", ["what", "value"], rows), "closed", prose=True),
     ]
