@@ -65,6 +65,7 @@ def test_masks_that_are_cut_off_or_lack_a_slice():
     assert found(mask) == set()
     assert found(mask[1:]) == {"base_cut"} and found(mask[::-1][:-1]) == {"base_cut"}
     assert found(mask[:6]) == {"apex_cut"} and found(mask[::-1][5:]) == {"apex_cut"}
+    assert "few_slices" in found(mask[:4])
     gap = mask.copy()
     gap[4] = 0
     assert found(gap) == {"gaps", "one_component"}

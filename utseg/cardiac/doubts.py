@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from utseg.cardiac.cine import Floats, Phases, odd_frames
 from utseg.cardiac.plausibility import check_anatomy
 from utseg.cardiac.structures import find_structures
-from utseg.cardiac.thirds import short_axis_regions
+from utseg.cardiac.thirds import Regions, short_axis_regions
 from utseg.errors import listing, number_of
 from utseg.label_map import Labels, inside
 from utseg.settings import Settings
@@ -25,7 +25,9 @@ SYSTOLE = (0.15, 0.65)
 """From ED to ES, a share of the cycle: about a third at rest, more where the heart is fast."""
 EF_PERCENT = (5.0, 85.0)
 APEX_AREA, BASE_AREA = 0.35, 0.5
-THICKNESS_WITHIN_MM = 0.05
+FEWEST_SLICES = 5
+"""With LV cavity at ED: stacks of a whole heart have six and more."""
+SAME_WITHIN_MM = 0.05
 COVERED = 0.9
 
 
@@ -55,7 +57,7 @@ def doubt_curve(curves: Mapping[str, Floats], phases: Phases) -> Iterator[Flag]:
             words = (
                 f"{role} is missing in {number_of(len(lacking), 'frame')} of {frames}: {_numbers(lacking)}"
             )
-            yield _flag("missing_frames", words, "check" if 2 * len(lacking) < frames else "note")
+            yield _flag("missing_frames", words, "check" if 2 * len(lacking) <= frames else "note")
         if role != "MYO" and (odd := odd_frames(volume_ml_T)):
             words = f"{role} jumps in {_numbers(odd)}, away from the frames beside"
             yield _flag("jumps", words + (": not taken for ED or ES" if odd == phases.odd else ""))
@@ -111,19 +113,21 @@ def doubt_masks(
         for check in check_anatomy(mask_ZYX, spacing_zyx_mm, labels):
             if not check.passed:
                 yield _flag(check.name, f"{phase}: {check.words}")
-    if "ED" in masks:
-        yield from _truncated(masks["ED"], spacing_zyx_mm, labels)
-
-
-def _truncated(
-    mask_ZYX: NDArray[np.uint8], spacing_zyx_mm: tuple[float, float, float], labels: Labels
-) -> Iterator[Flag]:
     name = find_structures(labels).names.get("LV")
-    regions = short_axis_regions(mask_ZYX, spacing_zyx_mm, labels)
-    if name is None or regions is None:
+    if "ED" in masks and name is not None:
+        area_Z = np.count_nonzero(inside(masks["ED"], labels[name]), axis=(1, 2))
+        yield from _truncated(area_Z, short_axis_regions(masks["ED"], spacing_zyx_mm, labels))
+
+
+def _truncated(area_Z: NDArray[np.intp], regions: Regions | None) -> Iterator[Flag]:
+    """From the area of the LV cavity in each slice."""
+    slices = np.count_nonzero(area_Z)
+    if 0 < slices < FEWEST_SLICES:
+        words = f"LV is in {number_of(slices, 'slice')} at ED, expected {FEWEST_SLICES} or more: volumes are no volumes of a heart"
+        yield _flag("few_slices", words)
+    if regions is None or not slices:
         return
-    area_Z = np.count_nonzero(inside(mask_ZYX, labels[name]), axis=(1, 2))
-    base, apex = (area_Z / max(area_Z.max(), 1))[[0, -1] if regions.basal_first else [-1, 0]]
+    base, apex = (area_Z / area_Z.max())[[0, -1] if regions.basal_first else [-1, 0]]
     if apex > APEX_AREA:
         words = f"the last slice at the apex has {apex:.0%} of the largest area of LV at ED: the stack ends before the apex"
         yield _flag("apex_cut", words)
@@ -134,13 +138,16 @@ def _truncated(
 
 def doubt_slices(distance_mm: float, thickness_mm: float | None, stated_mm: float | None) -> Iterator[Flag]:
     """Of the stack: a gap or an overlap between slices, and a distance that the mask's header and the table give differently."""
-    if stated_mm is not None and abs(stated_mm - distance_mm) > THICKNESS_WITHIN_MM:
-        words = f"slices are {distance_mm:g} mm apart by the mask's header, which is used, and {stated_mm:g} mm by the table"
+    apart = f"{distance_mm:.4g} mm apart"
+    if stated_mm is not None and abs(stated_mm - distance_mm) > SAME_WITHIN_MM:
+        words = f"slices are {apart} by the mask's header, which is used, and {stated_mm:.4g} mm by the table"
         yield _flag("slice_distance", words)
-    if thickness_mm is not None and abs(difference := distance_mm - thickness_mm) > THICKNESS_WITHIN_MM:
-        kind = f"gaps of {difference:g} mm count" if difference > 0 else "the overlap counts once"
-        words = f"slices are {thickness_mm:g} mm thick and {distance_mm:g} mm apart: discs are {distance_mm:g} mm high, {kind}"
-        yield _flag("slice_gap", words, "note")
+    if thickness_mm is not None and abs(gap := distance_mm - thickness_mm) > SAME_WITHIN_MM:
+        kind = f"gaps of {gap:.4g} mm count" if gap > 0 else "the overlap counts once"
+        words = (
+            f"slices are {thickness_mm:.4g} mm thick and {apart}: discs are {distance_mm:.4g} mm high, {kind}"
+        )
+        yield _flag("slice_gap", words, "check" if gap > thickness_mm else "note")
 
 
 def doubt_times(frames: int, frame_ms: float | None, beat_ms: float | None) -> Iterator[Flag]:

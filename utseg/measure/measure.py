@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from utseg.cardiac.cine import Floats, Phases, find_phases, peak_rates, volume_curves
+from utseg.cardiac.cine import FEWEST_FRAMES, Floats, Phases, find_phases, peak_rates, volume_curves
 from utseg.cardiac.doubts import Flag, doubt_curve, doubt_masks, doubt_measures, doubt_slices, doubt_times
 from utseg.cardiac.volumes import (
     GRAMS_PER_ML,
@@ -126,7 +126,7 @@ def _image(cine: Cine, frames: int) -> str | None:
 def _frame_ms(geometry: Geometry, cine: Cine, frames: int) -> float | None:
     """By the mask's header, which is the image's; else the heart beat by the table over the frames."""
     by_header = frame_ms(geometry.header)
-    if by_header is not None or cine.about.beat_ms is None:
+    if by_header is not None or cine.about.beat_ms is None or frames < FEWEST_FRAMES:
         return by_header
     return cine.about.beat_ms / frames
 

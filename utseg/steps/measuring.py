@@ -13,7 +13,7 @@ from utseg.evaluate.pairs import files_by_case, require_masks
 from utseg.evaluate.references import References, find_references, labels_of_masks, require_same
 from utseg.files import folder_lock, require_writable
 from utseg.home import FilePath
-from utseg.label_map import Labels
+from utseg.label_map import IGNORE, Labels
 from utseg.labels import in_words
 from utseg.measure.cines import Known, find_images, find_masks, join_cines
 from utseg.measure.group import compare, distributions
@@ -60,6 +60,10 @@ def measure(
     compared = None
     if references is not None:
         compared = find_references(Path(references), masks, dataset, None if labels is None else dict(labels))
+        if IGNORE in compared.labels:
+            raise InputError(
+                f"{references}: volumes of references that are ignored in part ({IGNORE}) are not known; leave -g out"
+            )
         known = replace(known, cases=(*known.cases, *compared.cases))
     numbering = compared.mask_labels if compared else mask_numbering(masks, dataset, labels)
     if not find_structures(numbering).names:
