@@ -172,6 +172,7 @@ def test_wrong_input_is_one_line(sources: CineSources, tmp_path: Path, random_ma
     write_segmentation(random_mask, LABELS, sources, path)
     with pytest.raises(InputError, match="expected the labels"):
         read_segmentation(path, sources, {"LV": 1})
-    path.write_text("no")
-    with pytest.raises(InputError, match="not a DICOM Segmentation"):
-        read_segmentation(path, sources, LABELS)
+    for damaged in (path.read_bytes()[:-8], b"no"):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="not a DICOM Segmentation"):
+            read_segmentation(path, sources, LABELS)

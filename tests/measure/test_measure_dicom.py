@@ -67,6 +67,7 @@ def arguments(folder: Path, images: str = "images") -> list[str]:
         *(word for flag, name in places.items() for word in (flag, str(folder / name))),
         *TYPED,
         "--dicom",
+        "--no-pictures",
         "--quiet",
     ]
 

@@ -19,7 +19,6 @@ from highdicom.sr import CodedConcept
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.datadict import tag_for_keyword
-from pydicom.errors import InvalidDicomError
 from pydicom.sr.coding import Code
 
 import utseg
@@ -40,6 +39,7 @@ from utseg.dicom.derived import (
     source_header,
     write_object,
 )
+from utseg.dicom.reading import Unreadable, damage_named
 from utseg.dicom.sources import CineSources, SourceFrame
 from utseg.errors import InputError
 from utseg.figures.colours import label_colours
@@ -101,10 +101,13 @@ def read_segmentation(path: Path, sources: CineSources, labels: Labels) -> NDArr
     refers to other frames.
     """
     try:
-        dataset = dcmread(path)
-        names = [segment.SegmentDescription for segment in dataset.SegmentSequence]
-    except (OSError, InvalidDicomError, AttributeError) as error:
-        raise InputError(f"{path}: is not a DICOM Segmentation that can be read ({error})") from None
+        with damage_named():
+            dataset = dcmread(path)
+            names = [segment.SegmentDescription for segment in dataset.SegmentSequence]
+            planes_NYX = _planes_of(dataset)
+            found = [_place(item) for item in dataset.PerFrameFunctionalGroupsSequence]
+    except Unreadable as error:
+        raise InputError(f"{path}: is not a DICOM Segmentation of ours that can be read: {error}") from None
     own = structures(labels)
     if has_regions(labels) or names != list(own):
         raise InputError(f"{path}: holds {names}; expected the labels {list(own)}, none of them a region")
@@ -116,20 +119,27 @@ def read_segmentation(path: Path, sources: CineSources, labels: Labels) -> NDArr
     }
     rows, columns = sources.rows_columns
     mask_TZYX = np.zeros((len(sources.frames), len(sources.frames[0]), rows, columns), np.uint8)
-    for item, plane_YX in zip(dataset.PerFrameFunctionalGroupsSequence, _planes_of(dataset), strict=True):
-        source = item.DerivationImageSequence[0].SourceImageSequence[0]
-        place = places.get((source.ReferencedSOPInstanceUID, source.get("ReferencedFrameNumber")))
+    for (number, source), plane_YX in zip(found, planes_NYX, strict=True):
+        place = places.get(source)
         if place is None or plane_YX.shape != (rows, columns):
             raise InputError(f"{path}: refers to frames that {sources.cine} was not made from")
-        number = item.SegmentIdentificationSequence[0].ReferencedSegmentNumber
         mask_TZYX[place][plane_YX] = painted(own[names[number - 1]])
     return mask_TZYX
+
+
+def _place(item: Dataset) -> tuple[int, tuple[str, int | None]]:
+    """Of a frame by its functional groups: its segment's number, and its source's UID and frame number."""
+    source = item.DerivationImageSequence[0].SourceImageSequence[0]
+    number = item.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+    return number, (source.ReferencedSOPInstanceUID, source.get("ReferencedFrameNumber"))
 
 
 def _planes_of(dataset: Dataset) -> NDArray[np.bool_]:
     """All frames (N, Y, X). Bits run on from frame to frame."""
     shape = int(dataset.NumberOfFrames), dataset.Rows, dataset.Columns
     bits = np.frombuffer(dataset.PixelData, np.uint8)
+    if 8 * len(bits) < math.prod(shape):
+        raise ValueError(f"{len(bits)} bytes of pixels, expected {math.ceil(math.prod(shape) / 8)}")
     return np.unpackbits(bits, count=math.prod(shape), bitorder="little").reshape(shape).astype(bool)
 
 
