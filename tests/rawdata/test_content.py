@@ -172,3 +172,4 @@ def test_a_cine_that_is_cut_off_is_refused_where_a_frame_ends_too_soon(tmp_path:
     np.testing.assert_array_equal(read_on(path, 1).values, cine[1])
     with pytest.raises(InputError, match="cut off"):
         read_on(path, 3)
+    np.testing.assert_array_equal(read_on(path, 2).values, cine[2])  # it is opened again

@@ -199,7 +199,8 @@ class Plan(Settings):
 
     `planner`: what made it; of a plan `like` a trained model's, its own name.
     `neighbour_distance_mm`: of 2.5-D, the distance from each slice to the two that are shown with it.
-    `focus`: prediction looks at every third slice first, then through the one window, the same on all slices, that shows all structures.
+    `focus`: prediction looks at every third slice first, of a cine's first frame, then through the one window, the same on all slices and
+    frames, that shows all structures.
     `step_size`: where it does not, from one window to the next, a share of the window, as nnU-Net's.
     `initial_foreground`: the probability of all structures together that heads begin with; 0 leaves their bias as it is drawn.
 

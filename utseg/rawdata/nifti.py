@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +101,16 @@ def read_on(path: Path, frame: int) -> ImageFrame:
     """
     try:
         stamp = path.stat()
-        found = _reading(path, stamp.st_mtime_ns, stamp.st_size, threading.get_ident()).frame(frame)
+        opened = partial(_reading, path, stamp.st_mtime_ns, stamp.st_size, threading.get_ident())
+        found = opened().frame(frame)
         if found is None:  # it lies before
             _reading.cache_clear()
-            found = _reading(path, stamp.st_mtime_ns, stamp.st_size, threading.get_ident()).frame(frame)
+            found = opened().frame(frame)
+    except InputError:
+        _reading.cache_clear()  # it may be amid a frame
+        raise
     except OSError as error:
+        _reading.cache_clear()
         raise _unreadable(path, error) from None
     assert found is not None, "a file that was just opened is at its start"
     return found
