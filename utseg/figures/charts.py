@@ -148,7 +148,7 @@ def agreement(
 
 
 def curves(title: str, unit: str, lines: Sequence[Curve], limits: tuple[float, float]) -> Markup:
-    """Lines over epochs, with a legend below in two columns."""
+    """Lines over epochs, with a legend below in two columns. A line of one point, which has no length, is that point."""
     width, bottom = 460, 250 - svg.BOTTOM
     right = width - 12
     last = max((max(line.x) for line in lines if len(line.x)), default=1.0)
@@ -157,7 +157,12 @@ def curves(title: str, unit: str, lines: Sequence[Curve], limits: tuple[float, f
     for number, line in enumerate(lines):
         kind = "curve dashed" if line.dashed else "curve"
         at_x, at_y = LEFT + (number % 2) * (width - LEFT) / 2, bottom + svg.BOTTOM + 8 + 16 * (number // 2)
-        drawn = svg.polyline(kind, x, y, zip(line.x, line.y, strict=True))
+        finite = [(a, b) for a, b in zip(line.x, line.y, strict=True) if math.isfinite(b)]
+        drawn = (
+            svg.circle(x(finite[0][0]), y(finite[0][1]), 3.2, f"{line.name}: {finite[0][1]:.4g}")
+            if len(finite) == 1
+            else svg.polyline(kind, x, y, finite)
+        )
         parts.append(svg.coloured(line.colour, [drawn, svg.path(kind, f"M{at_x} {at_y - 3.5}h18")]))
         parts.append(svg.text("key", at_x + 24, at_y, line.name))
     return svg.chart(title, width, 250 + 16 * math.ceil(len(lines) / 2), parts)

@@ -135,10 +135,10 @@ def report(dice: dict[str, float | None], request: TrainRequest) -> None:
     logger.info(
         "%s %s: mean Dice of the validation subjects at native resolution", request.model, request.selection
     )
-    for name, value in dice.items():
-        logger.info("  %-12s %s", name, short(value))
-    if defined:
-        logger.info("  %-12s %s", "mean", short(sum(defined) / len(defined)))
+    rows = {**dice, "mean": sum(defined) / len(defined)} if defined else dice
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        logger.info("  %-*s %s", width, name, short(value))
     logger.info("the model is in %s", request.output)
 
 
@@ -160,10 +160,11 @@ def draw_progress(history: Sequence[Epoch]) -> bytes:
             axes.plot(numbers, [np.nan if value is None else value for value in values], **style)
 
     numbers = [epoch["epoch"] for epoch in history]
-    loss_axes.plot(numbers, [epoch["loss"] for epoch in history], label="total", color="black")
+    marker = "." if len(history) == 1 else ""  # a line of one point has no length
+    loss_axes.plot(numbers, [epoch["loss"] for epoch in history], label="total", color="black", marker=marker)
     for term in history[0]["terms"] if history else ():
-        plot(loss_axes, "terms", term, label=term, linewidth=1)
-    plot(loss_axes, "validation_losses", "total", label="validation", linestyle="--")
+        plot(loss_axes, "terms", term, label=term, linewidth=1, marker=marker)
+    plot(loss_axes, "validation_losses", "total", label="validation", linestyle="--", marker=marker)
     validated = (epoch["validation_dice"] for epoch in history if epoch["validation_dice"])
     for label in next(validated, ()):
         plot(dice_axes, "validation_dice", label, label=label, marker=".")
