@@ -20,7 +20,6 @@ from utseg.errors import UsageError, UtsegError
 from utseg.home import Home
 
 if TYPE_CHECKING:
-    from utseg.case import Dataset
     from utseg.compute.cluster import DaskExecutor
 
 logger = logging.getLogger("utseg")
@@ -39,16 +38,6 @@ def home_of(arguments: argparse.Namespace) -> Home:
 def home_words(arguments: argparse.Namespace) -> tuple[str, ...]:
     """`--home DIR` as it was typed, for a command that is shown or run."""
     return () if arguments.home is None else ("--home", str(arguments.home))
-
-
-def named_dataset(arguments: argparse.Namespace) -> "Dataset | None":
-    """The raw dataset that -d names; None without it."""
-    if arguments.dataset is None:
-        return None
-    from utseg.rawdata import open_dataset
-
-    name, folder = home_of(arguments).raw_dataset(arguments.dataset)
-    return open_dataset(folder, name)
 
 
 def values_for(request: Any, arguments: argparse.Namespace) -> dict[str, Any]:
