@@ -112,7 +112,7 @@ def write_examination(folder: Path, settings: PhantomSettings, subject: Subject)
     image_TZYX, _ = render(settings, drawn)
     person = drawn.person
     patient = Patient(
-        name=f"Phantom^{subject.code}",
+        name=f"Mustermann^{subject.code}",
         patient_id=subject.code,
         sex=person["Sex"],
         height_m=float(person["Height"]) / 100,
