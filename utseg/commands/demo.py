@@ -122,10 +122,8 @@ def _clinic_steps(arguments: argparse.Namespace, folder: Path) -> list[Step]:
     phantom: Words = ["utseg_make_phantom", scanner, "--dicom", *EXAMINATIONS, *seed, *workers]
     importing: Words = ["utseg_import_dicom", scanner, "-o", cines, "--codes", folder / CODES, *workers]
     model = ["-d", NAME, "-m", MODEL, "-pl", PLANNER, "-f", SELECTION]
-    predicting: Words = [
-        *("utseg_predict", "-i", cines, "-o", masks, *model),
-        *("--dicom-seg", "--resume", *workers, *where),
-    ]
+    predicting: Words = ["utseg_predict", "-i", cines, "-o", masks, *model, "--dicom-seg", "--resume"]
+    predicting += [*workers, *where]
     measuring: Words = ["utseg_measure", "-i", masks, "-o", folder / MEASURES, "--dicom"]
     steps: list[Step] = [("four examinations as scanners export them", phantom)]
     if not (cines / CINES_FILE).is_file():
