@@ -3,18 +3,21 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from utseg.dicom.headers import FileHeader
 from utseg.dicom.planes import Plane, find_planes
 from utseg.dicom.stacks import NoStack, Stack, find_families, make_stack
+from utseg.dicom.subjects import free_text
+from utseg.errors import number_of
 
 # From the apex to the base, in LPS: to the right, backwards and upwards. Hearts differ by up to 40°.
 HEART_AXIS_LPS = np.array([-0.58, 0.51, 0.63])
 ALONG_HEART_AXIS = 0.5  # cosine
 MOST_PLANES = 2_000
+LEAST_BUT_ONE, MOST_BUT_ONE = 4, 60  # planes among which one that does not fit is looked for
 OBLIQUE = 0.95  # the largest cosine with an axis of the body
 SHORT_AXIS_NAME = re.compile(r"(?<![a-z])(sax?|short|kurz\w*|petit\w*)(?![a-z])", re.IGNORECASE)
 LONG_AXIS_NAME = re.compile(
@@ -46,12 +49,11 @@ def choose_stack(headers: Sequence[FileHeader]) -> Choice:
     reasons: dict[str, str] = {}
     cines: list[Plane] = []
     found = find_planes(headers)
-    of_cines = {plane.series for plane in found if plane.why_no_cine() is None}
+    of_cines = {_name(plane) for plane in found if plane.why_no_cine() is None}
     for plane in found:
         why = plane.why_no_cine()
-        if why is None or (
-            plane.phases == 1 and plane.series in of_cines
-        ):  # a slice of which all but one image is lost
+        # One image in a series of cines, or in one that is called like them, is a slice whose other images are lost.
+        if why is None or (plane.phases == 1 and _name(plane) in of_cines):
             cines.append(plane)
         else:
             _add(reasons, plane, why)
@@ -59,15 +61,19 @@ def choose_stack(headers: Sequence[FileHeader]) -> Choice:
         problem = f"{len(cines):,} slices of cines in one study; expected at most {MOST_PLANES:,}"
         return Choice(None, _left_out(headers, reasons, frozenset()), problems=(problem,))
     stacks: list[Stack] = []
-    refused: list[str] = []
+    refused: list[tuple[int, str]] = []
     for family in find_families(cines):
         for stack in _stacks_of(family, reasons, refused):
             stacks.append(stack)
             for plane, why in stack.left_out:
                 _add(reasons, plane, why)
     stacks.sort(key=_merit, reverse=True)
-    if not stacks:
-        return Choice(None, _left_out(headers, reasons, frozenset()), problems=tuple(refused))
+    larger = [why for slices, why in refused if not stacks or slices > len(stacks[0].planes)]
+    if larger or not stacks:  # no two long axes in place of a short-axis stack that cannot be used
+        for stack in stacks:
+            for plane in stack.planes:
+                _add(reasons, plane, f"another stack ({stack}) than the larger one that cannot be used")
+        return Choice(None, _left_out(headers, reasons, frozenset()), problems=tuple(larger))
     best, *others = stacks
     notes = [*best.notes, *_doubts(best, others)]
     for other in others:
@@ -83,36 +89,48 @@ def choose_stack(headers: Sequence[FileHeader]) -> Choice:
     return Choice(best, _left_out(headers, reasons, used), tuple(notes))
 
 
+def _name(plane: Plane) -> str:
+    return plane.header.text("SeriesDescription") or plane.series
+
+
 def _add(reasons: dict[str, str], plane: Plane, why: str) -> None:
     for image in plane.images:
         reasons[image.header.text("SOPInstanceUID")] = why
 
 
-def _stacks_of(family: Sequence[Plane], reasons: dict[str, str], refused: list[str]) -> list[Stack]:
-    """The stack of planes that lie alike; where they make none together, those of the series on their own."""
-    by_series: dict[str, list[Plane]] = defaultdict(list)
-    for plane in family:
-        by_series[plane.series].append(plane)
+def _stacks_of(
+    family: Sequence[Plane], reasons: dict[str, str], refused: list[tuple[int, str]]
+) -> list[Stack]:
+    """The stack of planes that lie alike; where they make none together, those of the series on their own, or of all planes but one."""
     try:
         return [make_stack(family)]
     except NoStack as error:
         whole = error
-    found = []
-    if len(by_series) > 1:
-        for planes in by_series.values():
-            try:
-                found.append(make_stack(planes))
-            except NoStack:
-                continue
+    by_series: dict[str, list[Plane]] = defaultdict(list)
+    for plane in family:
+        by_series[plane.series].append(plane)
+    found = [stack for planes in by_series.values() if (stack := _try_stack(planes)) is not None]
+    if not found and whole.is_irregular and LEAST_BUT_ONE <= len(family) <= MOST_BUT_ONE:
+        tries = ((out, _try_stack([plane for plane in family if plane is not out])) for out in family)
+        out, stack = next(((out, stack) for out, stack in tries if stack is not None), (None, None))
+        if out is not None and stack is not None:
+            note = "one slice lies off the regular distances of the others and is left out"
+            found = [replace(stack, left_out=(*stack.left_out, (out, note)), notes=(*stack.notes, note))]
     inside = {id(plane) for stack in found for plane in stack.planes}
     for plane in family:
         if id(plane) not in inside:
             _add(reasons, plane, str(whole))
     if not found and whole.is_cine:
-        refused.append(
-            f"{len(family)} parallel slices ({family[0].header.text('SeriesDescription')}): {whole}"
-        )
+        name = free_text(family[0].header.text("SeriesDescription"), family[0].header)
+        refused.append((len(family), f"{number_of(len(family), 'parallel slice')} ({name}): {whole}"))
     return found
+
+
+def _try_stack(planes: Sequence[Plane]) -> Stack | None:
+    try:
+        return make_stack(planes)
+    except NoStack:
+        return None
 
 
 def _merit(stack: Stack) -> tuple[bool, int, int, int, tuple[float, str, float]]:

@@ -16,6 +16,7 @@ from utseg.dicom.choice import Choice, choose_stack
 from utseg.dicom.cines import CineRow, write_cine
 from utseg.dicom.headers import FileHeader, read_header
 from utseg.dicom.reading import Unreadable, find_files
+from utseg.dicom.sources import CINES_FILE, LEFT_OUT_FILE
 from utseg.dicom.stacks import Stack
 from utseg.dicom.subjects import check_codes_path, free_text, subject_codes, write_codes
 from utseg.errors import CaseErrors, InputError, number_of
@@ -23,8 +24,6 @@ from utseg.files import atomic_folder, require_no_broken_link, write_text
 from utseg.home import FilePath
 
 logger = logging.getLogger("utseg")
-CINES_FILE = "cines.csv"
-LEFT_OUT_FILE = "left_out.csv"
 FILES_FOR_A_POOL = 400  # reading fewer takes less time than starting processes
 FILES_A_TASK = 50
 
@@ -113,7 +112,14 @@ def import_dicom(
 
 def _read_headers(files: Sequence[Path], executor: Executor, workers: int | None) -> _Found:
     tasks = [tuple(files[start : start + FILES_A_TASK]) for start in range(0, len(files), FILES_A_TASK)]
-    named = partial(run_all, _read_some, tasks, executor, "headers", name=lambda task: str(task[0]))
+    named = partial(
+        run_all,
+        _read_some,
+        tasks,
+        executor,
+        f"DICOM headers, {FILES_A_TASK} files at a time",
+        name=lambda task: str(task[0]),
+    )
     unique: dict[str, FileHeader] = {}
     others = duplicates = 0
     damaged = []
@@ -245,12 +251,12 @@ def _log(found: _Found, record: ImportRecord) -> None:
         )
     series = sum(1 for row in record.left_out if row.study)
     logger.info(
-        "%s of %s; left out: %s (%s has the reasons), %s that are not DICOM",
+        "%s of %s; left out: %s (%s has the reasons), %s",
         number_of(len(record.cines), "cine"),
         number_of(len(found.headers) + found.duplicates, "DICOM file"),
         f"{series} series or parts of one",
         LEFT_OUT_FILE,
-        number_of(found.others, "file"),
+        number_of(found.others, "other file"),
     )
 
 

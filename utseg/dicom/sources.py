@@ -11,6 +11,10 @@ from utseg.files import write_json
 from utseg.settings import Settings, read_model
 
 SOURCES_FOLDER = "sources"
+CINES_FILE = "cines.csv"
+LEFT_OUT_FILE = "left_out.csv"
+BESIDE_CINES = SOURCES_FOLDER, CINES_FILE, LEFT_OUT_FILE
+"""What lies in a folder of imported cines beside them."""
 
 
 class SourceFrame(Settings):

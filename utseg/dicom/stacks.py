@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from utseg.dicom.planes import SAME_PLANE_MM, Floats, Image, Plane
-from utseg.errors import listing
+from utseg.errors import listing, number_of
 from utseg.rawdata.geometry import affine_problem
 
 LEAST_SLICES = 2
@@ -61,11 +61,11 @@ class Stack:
 
 
 class NoStack(Exception):
-    """Why parallel planes make no stack, in words. `is_cine`: whether somebody would have expected one."""
+    """Why parallel planes make no stack, in words. `is_cine`: whether somebody would have expected one; `is_irregular`: by positions."""
 
-    def __init__(self, why: str, *, is_cine: bool = True) -> None:
+    def __init__(self, why: str, *, is_cine: bool = True, is_irregular: bool = False) -> None:
         super().__init__(why)
-        self.is_cine = is_cine
+        self.is_cine, self.is_irregular = is_cine, is_irregular
 
 
 def find_families(planes: Sequence[Plane]) -> list[list[Plane]]:
@@ -81,47 +81,67 @@ def find_families(planes: Sequence[Plane]) -> list[list[Plane]]:
 
 
 def make_stack(planes: Sequence[Plane]) -> Stack:
-    """The stack of parallel cine planes, given from the earlier to the later. Raises NoStack."""
+    """The stack of parallel planes, given from the earlier to the later. Raises NoStack."""
     usual = _usual_phases(planes)
-    within = usual // PHASES_LEFT_OUT
-    left_out: list[tuple[Plane, str]] = []
-    chosen: list[Plane] = []
-    for place in _by_place(planes):
-        fitting = [plane for plane in place if abs(plane.phases - usual) <= within]
-        best = max(fitting, key=lambda plane: (plane.phases == usual, plane.rank), default=None)
-        for plane in place:
-            if best is None:
-                left_out.append((plane, f"{plane.phases} phases where its neighbours have {usual}"))
-            elif plane is not best:
-                left_out.append(
-                    (plane, "acquired again later" if plane.rank < best.rank else f"{plane.phases} phases")
-                )
-        if best is not None:
-            chosen.append(best)
+    chosen, replaced, lacking = _best_of_places(planes, usual)
     if len(chosen) < LEAST_SLICES:
-        raise NoStack(
-            f"one slice with {usual} phases: no stack (a long axis, flow, or a single slice)", is_cine=False
-        )
+        why = f"one slice with {usual} phases: no stack (a long axis, flow, or a single slice)"
+        raise NoStack(why, is_cine=False)
     phases, unmatched = _common_phases(chosen, usual)
-    left_out += unmatched
+    lacking += unmatched
     kept = tuple(plane for plane in chosen if not any(plane is out for out, _ in unmatched))
+    if len(kept) < LEAST_SLICES:
+        raise NoStack(f"slices lack images ({unmatched[0][1]})")
+    inside = [why for plane, why in lacking if not _is_outside(plane, kept)]
+    if inside:
+        raise NoStack(f"slices in its middle lack images ({inside[0]}); export the series whole")
     notes = _check_grid(kept)
-    ends = [why for plane, why in left_out if _is_outside(plane, kept)]
-    if ends:
-        notes.append(
-            f"{len(ends)} more slices at its ends are left out ({ends[0]}): the stack is shorter than what was scanned"
-        )
+    if lacking:
+        ends = f"left out at its ends: {number_of(len(lacking), 'slice')} ({lacking[0][1]})"
+        notes.append(f"{ends}; the stack is shorter than what was scanned")
     frames = len(phases[0])
     if frames < usual:
         notes.append(f"{frames} of {usual} phases are kept: not every slice has the others")
     if len(kept) < FEW_SLICES:
         notes.append(_few_slices(kept))
-    return Stack(kept, phases, tuple(left_out), tuple(notes))
+    return Stack(kept, phases, (*replaced, *lacking), tuple(notes))
+
+
+def _best_of_places(
+    planes: Sequence[Plane], usual: int
+) -> tuple[list[Plane], list[tuple[Plane, str]], list[tuple[Plane, str]]]:
+    """The plane to use of each place, in order along the normal; those that another replaces; those of places that have none to use.
+
+    Of several the one with the usual number of phases, of these the latest.
+    """
+    chosen: list[Plane] = []
+    replaced: list[tuple[Plane, str]] = []
+    lacking: list[tuple[Plane, str]] = []
+    for place in _by_place(planes):
+        fitting = [plane for plane in place if abs(plane.phases - usual) <= usual // PHASES_LEFT_OUT]
+        best = max(fitting, key=lambda plane: (plane.phases == usual, plane.rank), default=None)
+        if best is None:
+            lacking += [(plane, _phases_beside(plane, usual)) for plane in place]
+            continue
+        chosen.append(best)
+        for plane in place:
+            if plane is not best:
+                later = plane.rank < best.rank
+                replaced.append((plane, "acquired again later" if later else _phases_beside(plane, usual)))
+    return chosen, replaced, lacking
+
+
+def _phases_beside(plane: Plane, usual: int) -> str:
+    return f"{number_of(plane.phases, 'phase')} where its neighbours have {usual}"
 
 
 def _usual_phases(planes: Sequence[Plane]) -> int:
-    """The number of phases that most positions have; of several the largest."""
-    counts = Counter(phases for place in _by_place(planes) for phases in {plane.phases for plane in place})
+    """The number of phases that most positions have; of several the largest. Raises NoStack where no plane has more than one."""
+    counts = Counter(
+        phases for place in _by_place(planes) for phases in {plane.phases for plane in place} if phases > 1
+    )
+    if not counts:
+        raise NoStack("one image of each slice: no cine", is_cine=False)
     return max(counts, key=lambda phases: (counts[phases], phases))
 
 
@@ -148,7 +168,7 @@ def _common_phases(
     for plane in planes:
         found = tuple(range(usual)) if plane.phases == usual else _phase_numbers(plane, start)
         if found is None:
-            why = f"{plane.phases} phases where its neighbours have {usual}, and no trigger times that say which"
+            why = f"{_phases_beside(plane, usual)}, and no trigger times that say which"
             unmatched.append((plane, why))
         else:
             numbers.append(found)
@@ -169,8 +189,6 @@ def _phase_numbers(plane: Plane, start_ms: float) -> tuple[int, ...] | None:
 
 def _check_grid(planes: Sequence[Plane]) -> list[str]:
     """What to know of the positions. Raises NoStack where they are not regular."""
-    if len(planes) < LEAST_SLICES:
-        raise NoStack("fewer than two slices are left")
     distances = np.diff([float(plane.position @ planes[0].normal) for plane in planes])
     usual = float(np.median(distances))
     if (distances - usual).max() > REGULAR_WITHIN_MM:
@@ -186,7 +204,8 @@ def _check_grid(planes: Sequence[Plane]) -> list[str]:
     if off > REGULAR_WITHIN_MM:
         raise NoStack(
             f"slices are {distances.min():.4g} to {distances.max():.4g} mm apart and up to {off:.3g} mm from a regular grid; "
-            f"expected at most {REGULAR_WITHIN_MM:g} mm"
+            f"expected at most {REGULAR_WITHIN_MM:g} mm",
+            is_irregular=True,
         )
     if problem := affine_problem(matrix):
         raise NoStack(problem)

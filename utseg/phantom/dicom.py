@@ -182,10 +182,12 @@ class _Writer:
     ) -> list[Path]:
         """Images of the slice `place`, one file a frame; `lps` takes (column, row, slice) to mm."""
         paths = []
+        dataset = self._dataset(number, description, "1.2.840.10008.5.1.4.1.1.4", kind)
+        dataset.ImagePositionPatient, dataset.ImageOrientationPatient = _place(lps, place)
+        dataset.PixelSpacing = _spacing(lps)
         for offset, (image, time_ms) in enumerate(zip(images_TYX, times_ms, strict=True)):
-            dataset = self._dataset(number, description, "1.2.840.10008.5.1.4.1.1.4", first + offset, kind)
-            dataset.ImagePositionPatient, dataset.ImageOrientationPatient = _place(lps, place)
-            dataset.PixelSpacing = _spacing(lps)
+            dataset.InstanceNumber = first + offset
+            dataset.SOPInstanceUID = self._uid(number, first + offset)
             dataset.SliceThickness, dataset.SpacingBetweenSlices = _decimals(
                 [self._thickness_mm, np.linalg.norm(lps[:3, 2])]
             )
@@ -208,7 +210,8 @@ class _Writer:
         times_ms: NDArray[Any],
     ) -> Path:
         """All frames in one enhanced MR object, slice by slice."""
-        dataset = self._dataset(number, description, "1.2.840.10008.5.1.4.1.1.4.1", 1, "M")
+        dataset = self._dataset(number, description, "1.2.840.10008.5.1.4.1.1.4.1", "M")
+        dataset.InstanceNumber, dataset.SOPInstanceUID = 1, self._uid(number, 1)
         frames, slices = image_TZYX.shape[:2]
         measures = {"PixelSpacing": _spacing(lps), "SliceThickness": _decimals([self._thickness_mm])[0]}
         shared = {
@@ -242,17 +245,16 @@ class _Writer:
         dataset.NumberOfFrames = frames * slices
         return self._save(dataset, image_TZYX.swapaxes(0, 1).reshape(-1, *image_TZYX.shape[2:]))
 
-    def _dataset(self, series: int, description: str, sop_class: str, instance: int, kind: str) -> "Dataset":
+    def _uid(self, *words: object) -> str:
         from pydicom.uid import generate_uid
 
-        def uid(*words: object) -> str:
-            return str(generate_uid(entropy_srcs=["utseg phantom", self._study, *map(str, words)]))
+        return str(generate_uid(entropy_srcs=["utseg phantom", self._study, *map(str, words)]))
 
+    def _dataset(self, series: int, description: str, sop_class: str, kind: str) -> "Dataset":
         patient = self._patient
         values = {
             "ImageType": ["ORIGINAL", "PRIMARY", kind, "RETRO"],
             "SOPClassUID": sop_class,
-            "SOPInstanceUID": uid(series, instance),
             **{f"{what}Date": DATE for what in ("Study", "Series", "Acquisition", "Content")},
             **{f"{what}Time": TIME for what in ("Study", "Series", "Acquisition", "Content")},
             "AccessionNumber": patient.accession,
@@ -280,12 +282,11 @@ class _Writer:
             "BodyPartExamined": "HEART",
             "DeviceSerialNumber": "0",
             "SoftwareVersions": "phantom",
-            "InstanceNumber": instance,
-            "StudyInstanceUID": uid(),
-            "SeriesInstanceUID": uid(series),
+            "StudyInstanceUID": self._uid(),
+            "SeriesInstanceUID": self._uid(series),
             "StudyID": "1",
             "SeriesNumber": series,
-            "FrameOfReferenceUID": uid("frame of reference"),
+            "FrameOfReferenceUID": self._uid("frame of reference"),
             "PositionReferenceIndicator": "",
         }
         return _item(values)
