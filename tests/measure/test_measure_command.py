@@ -54,6 +54,8 @@ def test_cines_are_measured_as_they_were_made(cines, tmp_path):
     result = run_here("utseg_measure", "-i", cines / "masks", "-o", out, "--images", cines / "scans", *LABELS)
     assert result.returncode == 0, result.stderr
     assert "A_sa" in result.stdout and "LV EF of vendor Siemens" in result.stdout
+    assert "pages/A_sa.html" in (out / "measures.html").read_text()
+    assert 'id="sheet"' in (out / "pages" / "A_sa.html").read_text()
     first, second = rows(out / "measures.csv")
     assert list(first)[:4] == ["cine", "subject", "ed_frame", "es_frame"] and list(first)[-1] == "flags"
     assert set(first) >= NUMBERS and first["subject"] == "S001" and first["vendor"] == "Siemens"

@@ -24,6 +24,8 @@ HARMONICS = 5
 ODD, ODD_FRAMES = 0.25, 6.0
 """Of the range of the other frames: one that is further from what its neighbours say is odd; 6 / frames where that is more, as few frames
 have a sharp end-systole. 120 made hearts of 10 to 30 frames have none such in the LV."""
+COLLAPSED = 0.5
+"""Of the next smallest volume: no heart falls so far below its other frames in one, where it has eight or more."""
 FEWEST_FRAMES = 8
 """With fewer, neighbours say too little of a frame."""
 BETWEEN = 16
@@ -93,7 +95,7 @@ def find_phases(volume_ml_T: Floats) -> Phases:
 
 
 def odd_frames(volume_ml_T: Floats) -> tuple[int, ...]:
-    """Frames whose volume is far from the median of the five around it and from the cubic through the four beside it.
+    """Frames whose volume is far from the median of the five around it and from the cubic through the four beside it, or has collapsed.
 
     They are found one by one, the worst first. Frames without a volume are not odd: they are unknown. None of fewer than eight frames, and
     never more than a quarter of all.
@@ -107,6 +109,10 @@ def odd_frames(volume_ml_T: Floats) -> tuple[int, ...]:
         filled_T = _filled(volume_ml_T, usable_T)
         around = np.stack([np.roll(filled_T, step) for step in (-2, -1, 0, 1, 2)])
         cubic_T = (4 * (around[1] + around[3]) - around[0] - around[4]) / 6
+        smallest, next_one = np.partition(filled_T[usable_T], 1)[:2]
+        if smallest < COLLAPSED * next_one:
+            odd.append(int(np.where(usable_T, filled_T, np.inf).argmin()))
+            continue
         away_T = np.minimum(abs(filled_T - np.median(around, axis=0)), abs(filled_T - cubic_T)) * usable_T
         worst = int(away_T.argmax())
         if away_T[worst] <= max(ODD, ODD_FRAMES / frames) * np.ptp(np.delete(filled_T, worst)):

@@ -121,7 +121,7 @@ def doubt_masks(
 
 def _truncated(area_Z: NDArray[np.intp], regions: Regions | None) -> Iterator[Flag]:
     """From the area of the LV cavity in each slice."""
-    slices = np.count_nonzero(area_Z)
+    slices = int(np.count_nonzero(area_Z))
     if 0 < slices < FEWEST_SLICES:
         words = f"LV is in {number_of(slices, 'slice')} at ED, expected {FEWEST_SLICES} or more: volumes are no volumes of a heart"
         yield _flag("few_slices", words)

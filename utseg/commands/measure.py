@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     numbering = "how the masks number their labels, where nothing beside them says it: LV=1 MYO=2 RV=3"
     rule = "LV cavity counts in all slices, or where myocardium lies along half of its outline"
     parser.path("-i", "masks", masks)
-    parser.path("-o", "output", "folder for measures.csv, curves.csv and measures.json")
+    parser.path("-o", "output", "folder for measures.csv, curves.csv, measures.json and measures.html")
     parser.dataset("raw dataset that knows labels, subjects, phases and groups", or_the_only_one=False)
     parser.value("--labels", "labels", "LABEL", numbering, nargs="+")
     parser.path("--images", "images", images, "PATH", required=False)
@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "reference labels at ED and ES, or of whole cines, to compare with",
         required=False,
     )
+    parser.flag("--no-pictures", "pages without contours: no images of patients")
+    parser.workers()
     parser.add_argument("--basal-rule", choices=BASAL_RULES, default="all", help=rule)
     parser.flag(
         "--dicom",
@@ -54,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(arguments: argparse.Namespace) -> None:
     from utseg.labels import parse_labels
+    from utseg.report.measures.write import PAGE_FILE
     from utseg.steps.measuring import measure
 
     record = measure(
@@ -66,8 +69,11 @@ def _measure(arguments: argparse.Namespace) -> None:
         references=arguments.references,
         basal_rule=arguments.basal_rule,
         dicom=arguments.dicom,
+        pictures=arguments.pictures,
+        workers=arguments.workers,
     )
-    logger.info("%s\nmeasures: %s", measures_table(record), arguments.output)
+    page = arguments.output / PAGE_FILE
+    logger.info("%s\nmeasures: %s\npage: %s", measures_table(record), arguments.output, page)
 
 
 def measures_table(record: "MeasuresRecord") -> str:

@@ -25,6 +25,7 @@ from utseg.predict.record import PREDICTION_FILE, predicted_cases, read_record, 
 from utseg.progress import progress
 from utseg.rawdata.description import DESCRIPTION_FILE
 from utseg.rawdata.names import NIFTI_ENDINGS
+from utseg.report.measures.write import PAGE_FILE, write_measures_page
 
 logger = logging.getLogger("utseg")
 
@@ -40,13 +41,16 @@ def measure(
     references: FilePath | None = None,
     basal_rule: BasalRule = "all",
     dicom: bool = False,
+    pictures: bool = True,
+    workers: int | None = None,
 ) -> MeasuresRecord:
-    """Measures the cines in `masks`, 4-D files or masks of ED and ES, and writes `measures.json`, `measures.csv`, `curves.csv`.
+    """Measures the cines in `masks`, 4-D files or masks of ED and ES, and writes `measures.json`, `measures.csv`, `curves.csv` and pages.
 
     dataset: knows subjects, phases and groups, and the labels where nothing beside the masks says them. labels: names and values in the
     masks, where nothing else does. images: what the masks are of, a folder, a file or a raw dataset; a `cines.csv` there is the table.
     table: CSV by cine (or case) with subject, phase, heart rate, height, weight, groups. references: labels to compare with.
     dicom: writes each cine's measures into `dicom/`, for cines that utseg_import_dicom made, which `images` names.
+    pictures: False for pages without images of patients.
     Raises InputError and UsageError before anything is measured; CaseErrors at the end with a line for each mask that could not be, when
     the others are measured and written.
     """
@@ -80,6 +84,9 @@ def measure(
         write_measures(record, output)
         if dicom:
             problems += _write_dicom(record, output)
+        pages = write_measures_page(record, masks, output / PAGE_FILE, pictures=pictures, workers=workers)
+    for notice in pages.notices:
+        logger.warning("%s", notice)
     if problems:
         raise CaseErrors(problems)
     return record
