@@ -113,7 +113,7 @@ def _clinic(arguments: argparse.Namespace, *, first: int) -> int:
 def _clinic_steps(arguments: argparse.Namespace, folder: Path) -> list[Step]:
     """What each step of the clinic's walk does, and its command. An import that is there is whole, and kept."""
     from utseg.demo.clinic import CINES, CODES, MASKS, MEASURES, SCANNER
-    from utseg.dicom.importing import CINES_FILE
+    from utseg.dicom.sources import CINES_FILE
 
     where = home_words(arguments)
     workers = [] if arguments.workers is None else ["-np", str(arguments.workers)]
