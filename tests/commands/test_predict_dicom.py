@@ -31,12 +31,16 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scanner(tmp_path_factory):
-    """Two patients' studies, of which the second has a localiser only, and no cine."""
+    """Studies of three patients; one lacks a slice in the middle, for which it is refused."""
     folder = tmp_path_factory.mktemp("scanner")
     affine = np.diag([-1.4, -1.4, 9.0, 1.0])
     image = np.random.default_rng(1).integers(0, 900, (FRAMES, SLICES, 21, 30)).astype(np.uint16)
     write_dicom_study(folder / "a", image, affine, extras=False)
     write_dicom_study(folder / "b", image + 1, affine, patient=Patient("Doe^J", "X-1"), extras=False)
+    more = np.concatenate([image, image], axis=1)
+    paths = write_dicom_study(folder / "c", more, affine, patient=Patient("Roe^R", "X-2"), extras=False)
+    for path in paths[2 * FRAMES : 3 * FRAMES]:
+        path.unlink()
     return folder
 
 
@@ -68,9 +72,10 @@ def predict(home, tmp_path, capfd, monkeypatch):
 
 
 def test_from_a_scanner_s_folder_to_masks_and_dicom_segmentation(predict, scanner, tmp_path):
-    """Each object reads back to the mask; what is done is kept, the objects come out the same, bit for bit."""
+    """A study that is refused is an error, and the others are done. Each object reads back to the mask; --resume makes what is missing."""
     out = tmp_path / "out"
-    assert predict(scanner, "--dicom-seg") == (0, [])
+    code, (line,) = predict(scanner, "--dicom-seg")
+    assert code == 1 and line.startswith("error: S003: ")
     masks = {}
     for cine in ("S001", "S002"):
         stored = nibabel.load(out / f"{cine}.nii.gz")
