@@ -54,7 +54,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
     directions = np.linalg.qr(affine[:3, :3])[0]
     affine[:3, :3] = directions * (1.25, 1.25, 10) * np.sign(np.linalg.det(directions))
     image = np.random.default_rng(0).integers(0, 900, (FRAMES, SLICES, ROWS, COLUMNS), dtype=np.int16)
-    write_dicom_study(folder / "dicom", image, affine)
+    write_dicom_study(folder / "dicom", image, affine, extras=False)
     import_dicom(folder / "dicom", folder / "images", workers=1)
     mask_TZYX = masks_like(folder / "images" / "S001.nii.gz", folder / "masks")
     assert measure(arguments(folder)) == 0
@@ -67,6 +67,7 @@ def arguments(folder: Path, images: str = "images") -> list[str]:
         *(word for flag, name in places.items() for word in (flag, str(folder / name))),
         *TYPED,
         "--dicom",
+        "--no-pictures",
         "--quiet",
     ]
 

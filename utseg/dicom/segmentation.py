@@ -19,8 +19,6 @@ from highdicom.sr import CodedConcept
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.datadict import tag_for_keyword
-from pydicom.errors import InvalidDicomError
-from pydicom.pixels import pack_bits
 from pydicom.sr.coding import Code
 
 import utseg
@@ -41,6 +39,7 @@ from utseg.dicom.derived import (
     source_header,
     write_object,
 )
+from utseg.dicom.reading import Unreadable, damage_named
 from utseg.dicom.sources import CineSources, SourceFrame
 from utseg.errors import InputError
 from utseg.figures.colours import label_colours
@@ -62,7 +61,6 @@ class _Plane:
     slice: int
     time: int
     source: SourceFrame
-    mask_YX: NDArray[np.bool_]
 
 
 def write_segmentation(
@@ -83,15 +81,16 @@ def write_segmentation(
     _check(mask_TZYX, sources, phase)
     times = range(len(mask_TZYX)) if phase is None else [phase]
     planes = list(_planes(mask_TZYX, labels, sources, times))
-    content = b"".join(np.packbits(plane.mask_YX).tobytes() for plane in planes)
+    pixels = _packed(mask_TZYX, labels, planes)
     places = [(plane.segment, plane.slice, plane.time) for plane in planes]
-    key = content_key(sources, places, hashlib.sha256(content).hexdigest(), list(labels.items()), [*models])
+    key = content_key(sources, places, hashlib.sha256(pixels).hexdigest(), list(labels.items()), [*models])
     with as_the_source_says():
         dataset = _head(labels, sources, models, key)
         what = "whole cine" if phase is None else f"frame {phase + 1} of {len(mask_TZYX)}"
         dataset.SeriesDescription = f"{MAKER} segmentation, {what}, {RESEARCH}"
         dataset.SegmentsOverlap = "YES" if has_regions(labels) else "NO"
         _lay_out(dataset, planes, sources, key, timed=phase is None)
+        dataset.PixelData = pixels
         return write_object(dataset, path)
 
 
@@ -102,10 +101,13 @@ def read_segmentation(path: Path, sources: CineSources, labels: Labels) -> NDArr
     refers to other frames.
     """
     try:
-        dataset = dcmread(path)
-        names = [segment.SegmentDescription for segment in dataset.SegmentSequence]
-    except (OSError, InvalidDicomError, AttributeError) as error:
-        raise InputError(f"{path}: is not a DICOM Segmentation that can be read ({error})") from None
+        with damage_named():
+            dataset = dcmread(path)
+            names = [segment.SegmentDescription for segment in dataset.SegmentSequence]
+            planes_NYX = _planes_of(dataset)
+            found = [_place(item) for item in dataset.PerFrameFunctionalGroupsSequence]
+    except Unreadable as error:
+        raise InputError(f"{path}: is not a DICOM Segmentation of ours that can be read: {error}") from None
     own = structures(labels)
     if has_regions(labels) or names != list(own):
         raise InputError(f"{path}: holds {names}; expected the labels {list(own)}, none of them a region")
@@ -117,20 +119,27 @@ def read_segmentation(path: Path, sources: CineSources, labels: Labels) -> NDArr
     }
     rows, columns = sources.rows_columns
     mask_TZYX = np.zeros((len(sources.frames), len(sources.frames[0]), rows, columns), np.uint8)
-    for item, plane_YX in zip(dataset.PerFrameFunctionalGroupsSequence, _planes_of(dataset), strict=True):
-        source = item.DerivationImageSequence[0].SourceImageSequence[0]
-        place = places.get((source.ReferencedSOPInstanceUID, source.get("ReferencedFrameNumber")))
+    for (number, source), plane_YX in zip(found, planes_NYX, strict=True):
+        place = places.get(source)
         if place is None or plane_YX.shape != (rows, columns):
             raise InputError(f"{path}: refers to frames that {sources.cine} was not made from")
-        number = item.SegmentIdentificationSequence[0].ReferencedSegmentNumber
         mask_TZYX[place][plane_YX] = painted(own[names[number - 1]])
     return mask_TZYX
+
+
+def _place(item: Dataset) -> tuple[int, tuple[str, int | None]]:
+    """Of a frame by its functional groups: its segment's number, and its source's UID and frame number."""
+    source = item.DerivationImageSequence[0].SourceImageSequence[0]
+    number = item.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+    return number, (source.ReferencedSOPInstanceUID, source.get("ReferencedFrameNumber"))
 
 
 def _planes_of(dataset: Dataset) -> NDArray[np.bool_]:
     """All frames (N, Y, X). Bits run on from frame to frame."""
     shape = int(dataset.NumberOfFrames), dataset.Rows, dataset.Columns
     bits = np.frombuffer(dataset.PixelData, np.uint8)
+    if 8 * len(bits) < math.prod(shape):
+        raise ValueError(f"{len(bits)} bytes of pixels, expected {math.ceil(math.prod(shape) / 8)}")
     return np.unpackbits(bits, count=math.prod(shape), bitorder="little").reshape(shape).astype(bool)
 
 
@@ -153,15 +162,26 @@ def _planes(
         for index in range(mask_TZYX.shape[1]):
             for time in times:
                 label_YX, source = mask_TZYX[time, index], sources.frames[time][index]
-                mask_YX = inside(label_YX, value)
-                shows = bool(mask_YX.any())
+                shows = bool(inside(label_YX, value).any())
                 if shows and source is None:
                     raise InputError(
                         f"{sources.cine}: the mask shows {list(structures(labels))[segment]} in frame {time}, slice {index}, "
                         "which no DICOM frame is known of; make the mask from the imported cine"
                     )
                 if source and (shows or (segment == 0 and not inside_any(label_YX, own).any())):
-                    yield _Plane(segment, index, time, source, mask_YX)
+                    yield _Plane(segment, index, time, source)
+
+
+def _packed(mask_TZYX: NDArray[np.uint8], labels: Labels, planes: Sequence[_Plane]) -> bytes:
+    """The frames in bits, which run on from frame to frame: eight frames are whole bytes, and no more are held unpacked."""
+    own = list(structures(labels).values())
+    chunks = []
+    for first in range(0, len(planes), 8):
+        some = planes[first : first + 8]
+        bits = np.stack([inside(mask_TZYX[plane.time, plane.slice], own[plane.segment]) for plane in some])
+        chunks.append(np.packbits(bits, bitorder="little").tobytes())
+    packed = b"".join(chunks)
+    return packed + b"\0" * (len(packed) % 2)
 
 
 def _head(labels: Labels, sources: CineSources, models: Sequence[str], key: str) -> Segmentation:
@@ -222,9 +242,11 @@ def _lay_out(
     ]
     measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     measures.SpacingBetweenSlices = decimal(slice_distance_mm(sources))
-    dataset.PerFrameFunctionalGroupsSequence = [_frame(plane, sources, timed) for plane in planes]
+    positions = [slice_position(sources, index) for index in range(len(sources.frames[0]))]
+    dataset.PerFrameFunctionalGroupsSequence = [
+        _frame(plane, positions[plane.slice], timed) for plane in planes
+    ]
     dataset.NumberOfFrames = len(planes)
-    dataset.PixelData = pack_bits(np.stack([plane.mask_YX for plane in planes]))
     dataset.ReferencedSeriesSequence = referenced_series(sources, [plane.source for plane in planes])
 
 
@@ -237,12 +259,12 @@ def _dimension(organization: str, pointer: str, group: str) -> Dataset:
     return item
 
 
-def _frame(plane: _Plane, sources: CineSources, timed: bool) -> Dataset:
+def _frame(plane: _Plane, position: Sequence[float], timed: bool) -> Dataset:
     """The functional groups of one frame."""
     content, place, segment, derivation = (Dataset() for _ in range(4))
     content.DimensionIndexValues = [plane.segment + 1, plane.slice + 1, *([plane.time + 1] if timed else [])]
     content.TemporalPositionIndex = plane.time + 1
-    place.ImagePositionPatient = slice_position(sources, plane.slice)
+    place.ImagePositionPatient = list(position)
     segment.ReferencedSegmentNumber = plane.segment + 1
     source = frame_reference(plane.source)
     source.PurposeOfReferenceCodeSequence = [CodedConcept.from_code(SOURCE_IMAGE)]

@@ -82,9 +82,9 @@ def measure(
     with folder_lock(output):
         write_tables(record.cines, output)
         write_measures(record, output)
+        pages = write_measures_page(record, masks, output / PAGE_FILE, pictures=pictures, workers=workers)
         if dicom:
             problems += _write_dicom(record, output)
-        pages = write_measures_page(record, masks, output / PAGE_FILE, pictures=pictures, workers=workers)
     for notice in pages.notices:
         logger.warning("%s", notice)
     if problems:
