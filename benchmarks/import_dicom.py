@@ -26,7 +26,12 @@ def main() -> None:
     parser.add_argument("-np", type=int, default=None)
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
-    affine = np.diag([1.4, 1.4, 10.0, 1.0])
+    affine = np.eye(4)
+    affine[:3, :3] = np.linalg.qr([[-0.74, -0.35, 0.58], [0.0, -0.86, -0.51], [0.68, -0.37, 0.63]])[0] * [
+        1.4,
+        1.4,
+        10,
+    ]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "in"
         for number in range(-(-arguments.files // (FRAMES * SLICES))):

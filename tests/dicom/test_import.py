@@ -226,6 +226,22 @@ def test_of_a_slice_acquired_twice_the_later_is_taken(study, imported, tmp_path)
     assert [(why, files) for (_, why), files in result.reasons().items()] == [("acquired again later", 5)]
 
 
+def test_of_a_slice_acquired_twice_in_one_series_the_later_is_taken(study, imported):
+    """A breath-hold is repeated without a new series: instances go on, times begin anew and are those of another heart rate."""
+    image = cine(frames=2, slices=3)
+    folder, files = study(image, layout="stack")
+    for number, path in enumerate(files[2:4]):
+        dataset = pydicom.dcmread(path)
+        dataset.InstanceNumber, dataset.SOPInstanceUID = 100 + number, f"1.2.3.{number}"
+        dataset.TriggerTime = float(dataset.TriggerTime) * 1.04
+        dataset.PixelData = (image[number, 1] + 1).tobytes()
+        dataset.save_as(f"{path}a")
+    image[:, 1] += 1
+    result = imported(folder)
+    assert_same(result, image, short_axis())
+    assert [(why, files) for (_, why), files in result.reasons().items()] == [("acquired again later", 2)]
+
+
 def test_a_phase_that_one_slice_lacks_is_left_out_of_all(study, imported):
     image = cine(frames=10, slices=3)
     folder, files = study(image)
@@ -346,6 +362,26 @@ def test_refusals_are_one_line(study, imported, tmp_path):
     result = imported(folder, "--codes", tmp_path / "out3" / "codes.csv")
     assert result.code == 1 and "which has none of them" in result.err
     assert imported(folder, "-o", folder).code == 1
+
+
+def test_real_series_of_two_scanners(shared, imported):
+    """Two Siemens slices × 25 phases; ten GE images, of which four slices have both phases."""
+    result = imported(shared / "data" / "dicom")
+    assert result.code == 0, result.err
+    found = [
+        (row["vendor"], row["slices"], row["frames"], row["heart_rate_bpm"], row["slice_thickness_mm"])
+        for row in result.rows()
+    ]
+    assert found == [("GE", "4", "2", "62.0", "8.0"), ("Siemens", "2", "25", "74.77", "6.0")]
+    assert "S001: left out at its ends: 2 slices (1 phase where its neighbours have 2)" in result.err
+    assert "S002: only 2 slices, 17.7 mm apart with 11.7 mm between them that nobody imaged" in result.err
+    for name in ("S001", "S002"):
+        sources = result.sources(name)
+        dataset = pydicom.dcmread(f"{sources.root}/{sources.frames[1][1].file}")
+        values, affine = result.image(name)
+        np.testing.assert_array_equal(values[1, 1], dataset.pixel_array)
+        place = affine @ [0, 0, 1, 1]
+        np.testing.assert_allclose(place[:3] * [-1, -1, 1], dataset.ImagePositionPatient, atol=1e-3)
 
 
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -133,7 +133,7 @@ def _try_stack(planes: Sequence[Plane]) -> Stack | None:
         return None
 
 
-def _merit(stack: Stack) -> tuple[bool, int, int, int, tuple[float, str, float]]:
+def _merit(stack: Stack) -> tuple[bool, int, int, int, tuple[float, str, float, float]]:
     """How likely a stack is the short axis: as it usually lies, then the most slices, the most phases, its name, the latest."""
     name = stack.planes[0].header.text("SeriesDescription")
     named = bool(SHORT_AXIS_NAME.search(name)) - bool(LONG_AXIS_NAME.search(name))

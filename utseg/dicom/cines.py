@@ -81,7 +81,7 @@ def cine_row(cine: str, subject: str, stack: Stack) -> CineRow:
     return CineRow(
         cine,
         subject,
-        _vendor(header.text("Manufacturer")),
+        _vendor(free_text(header.text("Manufacturer"), header)),
         free_text(header.text("ManufacturerModelName"), header),
         _likely("field_strength_t", [header.numbers.get("MagneticFieldStrength")]),
         rows,

@@ -5,8 +5,9 @@ None; only position and orientation have to be there.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def _frames(dataset: Any, numbers: dict[str, float]) -> list[Frame]:
     if (
         not per_frame or "NumberOfFrames" not in numbers
     ):  # some scanners write groups into objects of one frame
-        frame = _frame([dataset], None) if numbers.get("NumberOfFrames", 1) == 1 else None
+        frame = _frame([], dataset, numbers, None) if numbers.get("NumberOfFrames", 1) == 1 else None
         return [frame] if frame is not None else []
     count = int(numbers["NumberOfFrames"])
     if not len(per_frame) == count <= MOST_FRAMES:
@@ -135,9 +136,8 @@ def _frames(dataset: Any, numbers: dict[str, float]) -> list[Frame]:
         )
     frames = []
     for index, item in enumerate(per_frame):
-        frame = _frame(
-            [*_groups(item), *(group for one in shared[:1] for group in _groups(one)), dataset], index + 1
-        )
+        groups = [*_groups(item), *(group for one in shared[:1] for group in _groups(one))]
+        frame = _frame(groups, dataset, numbers, index + 1)
         if frame is None:
             return []
         frames.append(frame)
@@ -149,12 +149,16 @@ def _groups(item: Any) -> list[Any]:
     return [element.value[0] for element in item if element.VR == "SQ" and element.value]
 
 
-def _frame(sources: Sequence[Any], number: int | None) -> Frame | None:
-    """A frame from the datasets that say something of it, the most particular first; None where it has no place."""
+def _frame(
+    groups: Sequence[Any], dataset: Any, numbers: Mapping[str, float], number: int | None
+) -> Frame | None:
+    """A frame from its functional groups, the most particular first, and from the object's own elements; None where it has no place."""
+    sources = [*groups, dataset]
 
     def first(*keywords: str) -> float | None:
-        found = (_number(source, keyword) for keyword in keywords for source in sources)
-        return next((value for value in found if value is not None), None)
+        found = (_number(group, keyword) for keyword in keywords for group in groups)
+        known = (numbers.get(keyword) for keyword in keywords)
+        return next((value for value in chain(found, known) if value is not None), None)
 
     def vector(keyword: str, count: int) -> Vector | None:
         found = (_vector(source, keyword, count) for source in sources)
@@ -211,9 +215,10 @@ def _value(source: Any, keyword: str) -> Any:
 def _text(source: Any, keyword: str) -> str:
     """Text on one line, without control characters, which some systems pad with."""
     value = _value(source, keyword)
-    return (
-        "" if value is None else " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
-    )
+    text = "" if value is None else str(value)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split())
 
 
 def _words(source: Any, keyword: str) -> list[str]:

@@ -3,12 +3,14 @@
 A series may hold one plane or a whole stack, and a plane twice; here every acquisition of a slice is a plane of its own.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, product
 from statistics import median
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ from utseg.dicom.headers import FileHeader, Frame
 from utseg.rawdata.geometry import DIRECTION_WITHIN
 
 SAME_PLANE_MM = 0.5
+CELL_MM = 0.1  # images of a slice are at one position, but for rounding
+MOST_RUNS = 3
 SAME_SPACING = 1e-3  # relative
 LONGEST_STEP_MS = 300.0  # between phases, where there are five or more: a heart at 40 beats in five phases
 PHASES_FOR_A_STEP = 5
@@ -56,9 +60,9 @@ class Plane:
         return self.header.text("SeriesInstanceUID")
 
     @property
-    def rank(self) -> tuple[float, str, float]:
+    def rank(self) -> tuple[float, str, float, float]:
         """Of two acquisitions of a slice the later one has the higher."""
-        return *self.header.rank, self.frame.acquisition or -1.0
+        return *self.header.rank, self.frame.acquisition or -1.0, self.frame.order or -1.0
 
     @cached_property
     def position(self) -> Floats:
@@ -123,16 +127,17 @@ def find_planes(headers: Sequence[FileHeader]) -> list[Plane]:
     references: dict[str, set[str]] = defaultdict(set)
     for header in headers:
         references[header.text("SeriesInstanceUID")].add(header.text("FrameOfReferenceUID"))
-    places: dict[tuple[object, ...], list[Image]] = defaultdict(list)
+    places: dict[tuple[Any, ...], list[Image]] = {}
     for header in headers:
         for frame in header.frames:
             if not frame.is_phase:
-                place = (round(number, 1) + 0.0 for number in frame.position)
-                turned = (round(cosine, 3) + 0.0 for cosine in frame.orientation)
-                series = header.text("SeriesInstanceUID")
-                places[series, header.size, *place, *turned].append(Image(header, frame))
+                cell = tuple(math.floor(number / CELL_MM) for number in frame.position)
+                turned = (round(cosine, 2) + 0.0 for cosine in frame.orientation)
+                _place(places, cell, (header.text("SeriesInstanceUID"), header.size, *turned)).append(
+                    Image(header, frame)
+                )
     planes = []
-    for images in places.values():
+    for images in {id(images): images for images in places.values()}.values():
         of_series = references[images[0].header.text("SeriesInstanceUID")]
         reference = (
             next(iter(of_series)) if len(of_series) == 1 else ""
@@ -141,10 +146,23 @@ def find_planes(headers: Sequence[FileHeader]) -> list[Plane]:
     return sorted(planes, key=lambda plane: plane.rank)
 
 
+def _place(
+    places: dict[tuple[Any, ...], list[Image]], cell: tuple[int, ...], kind: tuple[Any, ...]
+) -> list[Image]:
+    """The images of a kind in a cell of space or, where that has none yet, in one that touches it: two positions may round apart."""
+    found = places.get((cell, kind))
+    if found is None:
+        around = (tuple(map(sum, zip(cell, step, strict=True))) for step in product((-1, 0, 1), repeat=3))
+        found = next((places[near, kind] for near in around if (near, kind) in places), [])
+        places[cell, kind] = found
+    return found
+
+
 def _acquisitions(images: Sequence[Image]) -> list[tuple[Image, ...]]:
     """The images of a slice in one series, told apart by acquisition, each in order of time.
 
-    Some scanners count every image as an acquisition; those belong together. Of two images at one time the later one is kept.
+    Acquisitions are numbered, or times begin anew once or twice in the order of instances. Some scanners count every image as an
+    acquisition; those belong together.
     """
     numbers = Counter(image.frame.acquisition for image in images)
     if len(numbers) > 1 and min(numbers.values()) > 1:
@@ -152,14 +170,24 @@ def _acquisitions(images: Sequence[Image]) -> list[tuple[Image, ...]]:
             _in_order([image for image in images if image.frame.acquisition == number])
             for number in sorted(numbers, key=lambda number: -1.0 if number is None else number)
         ]
-    return [_in_order(images)]
+    runs: list[list[Image]] = []
+    for image in sorted(images, key=_instance):
+        time = image.frame.trigger_ms
+        if runs and time is not None and (runs[-1][-1].frame.trigger_ms or 0.0) < time:
+            runs[-1].append(image)
+        else:
+            runs.append([image])
+    alike = len({len(run) for run in runs}) == 1 and len(runs[0]) > 1
+    return [_in_order(run) for run in runs] if alike and len(runs) <= MOST_RUNS else [_in_order(images)]
+
+
+def _instance(image: Image) -> tuple[float, str]:
+    return image.frame.order or 0.0, image.header.text("SOPInstanceUID")
 
 
 def _in_order(images: Sequence[Image]) -> tuple[Image, ...]:
-    def order(image: Image) -> tuple[float, str]:
-        return image.frame.order or 0.0, image.header.text("SOPInstanceUID")
-
-    ordered = sorted(images, key=order)
+    """The images of one acquisition; of two at one time the later instance."""
+    ordered = sorted(images, key=_instance)
     times = [image.frame.trigger_ms for image in ordered]
     if any(time is None for time in times) or len(set(times)) == 1:
         return tuple(ordered)

@@ -38,7 +38,7 @@ def find_files(folder: Path) -> list[Path]:
     """All regular files below a folder, sorted by path; links are followed, each folder once. Raises InputError for too many."""
     found: list[Path] = []
     seen: set[tuple[int, int]] = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
+    for root, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         status = Path(root).stat()
         if (status.st_dev, status.st_ino) in seen or len(Path(root).relative_to(folder).parts) > MOST_DEPTH:
             folders.clear()
@@ -49,6 +49,10 @@ def find_files(folder: Path) -> list[Path]:
         if len(found) > MOST_FILES:
             raise InputError(f"{folder}: more than {MOST_FILES:,} files; import its sub-folders one by one")
     return found
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"{error.filename}: the folder could not be read ({error.strerror or error})")
 
 
 def _is_regular(path: Path) -> bool:
@@ -84,8 +88,14 @@ class _BoundedFile:
 @contextmanager
 def damage_named() -> Iterator[None]:
     """Turns whatever pydicom raises over damaged data into Unreadable, and keeps its warnings off the terminal."""
+    from pydicom import config
+
+    mode = config.settings.reading_validation_mode
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        config.settings.reading_validation_mode = (
+            config.IGNORE
+        )  # real files break rules that do not matter here, and this is quicker
         try:
             yield
         except (Unreadable, _Deflated):
@@ -99,6 +109,8 @@ def damage_named() -> Iterator[None]:
         except Exception as error:  # noqa: BLE001 — a parser of hostile bytes raises anything: struct.error, KeyError, …
             reason = " ".join(str(error).split())[:120] or type(error).__name__
             raise Unreadable(f"damaged or no proper DICOM ({reason})") from None
+        finally:
+            config.settings.reading_validation_mode = mode
 
 
 def read_dataset(path: Path, tags: Collection[int], *, pixels: bool = False) -> "Dataset | None":

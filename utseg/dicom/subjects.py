@@ -33,7 +33,8 @@ def free_text(text: str, header: FileHeader) -> str:
     known = [word for word in named if len(word) >= SHORTEST_NAME]
     known += filter(None, (header.text("PatientID"), header.text("PatientBirthDate")))
     for word in sorted(known, key=len, reverse=True):
-        text = re.sub(re.escape(word), "…", text, flags=re.IGNORECASE)
+        whole = r"(?<!\w){}(?!\w)" if len(word) < SHORTEST_NAME else "{}"
+        text = re.sub(whole.format(re.escape(word)), "…", text, flags=re.IGNORECASE)
     return text.lstrip(FORMULA + " ")[:LONGEST_TEXT]
 
 
