@@ -26,8 +26,9 @@ import numpy as np
 import torch
 
 from utseg.case import Case
+from utseg.inference.grid import window_grid
 from utseg.inference.views import NO_AUGMENTATION
-from utseg.inference.windows import default_batch_size, window_grid
+from utseg.inference.windows import default_batch_size
 from utseg.planning.task import planned_task
 from utseg.predict.inputs import find_inputs
 from utseg.predict.model import LoadedModel

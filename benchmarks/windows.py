@@ -18,7 +18,8 @@ import torch
 
 from utseg.case import Case
 from utseg.evaluate import evaluate_pair
-from utseg.inference.windows import GROWN_MULTIPLE, default_batch_size, predict_volumes
+from utseg.inference.grid import GROWN_MULTIPLE
+from utseg.inference.windows import default_batch_size, predict_volumes
 from utseg.label_map import has_regions, structures
 from utseg.labels import match_labels, to_values
 from utseg.predict.accelerate import folded

@@ -1,6 +1,7 @@
 """Everything that the commands do, as functions with the commands' names; `load_model` for arrays. docs/python.md has examples."""
 
 from utseg.archive import Terms, export_model, import_model
+from utseg.dicom.importing import import_dicom
 from utseg.evaluate import Definition as ScoreDefinition
 from utseg.phantom.cohort import make_phantom
 from utseg.phantom.examination import PhantomSettings
@@ -8,6 +9,7 @@ from utseg.predict.ensemble import ensemble_folders as ensemble
 from utseg.predict.model import choose_runs
 from utseg.steps.choice import ModelChoice, chosen_models
 from utseg.steps.datasets import raw_dataset
+from utseg.steps.measuring import measure
 from utseg.steps.model import Predictor, load_model
 from utseg.steps.planning import plan_and_preprocess
 from utseg.steps.prediction import predict
@@ -32,9 +34,11 @@ __all__ = [
     "evaluate",
     "export_model",
     "find_best_configuration",
+    "import_dicom",
     "import_model",
     "load_model",
     "make_phantom",
+    "measure",
     "networks",
     "plan_and_preprocess",
     "predict",

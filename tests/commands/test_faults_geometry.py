@@ -130,7 +130,7 @@ def test_dicom_is_refused_with_the_command_that_converts_it(tmp_path, tiny_model
     series = tmp_path / "series one"
     series.mkdir()
     (series / name).write_bytes(bytes(128) + b"DICM" + bytes(300))
-    command = f"dcm2niix -z y -o OUT '{series}'"
+    command = f"utseg_import_dicom '{series}' -o OUT"
     assert_refused(predict(tiny_model, series / name, tmp_path / "out"), name, command)
     if "." not in name or name.endswith("dcm"):
         assert_refused(predict(tiny_model, series, tmp_path / "out"), "DICOM", command)
@@ -142,9 +142,13 @@ def test_dicom_is_refused_where_a_dataset_or_references_are_expected(tmp_path):
     series.mkdir(parents=True)
     (series / "IM1").write_bytes(bytes(128) + b"DICM" + bytes(300))
     folder = tmp_path / "raw" / "Heart"
-    assert_refused(plan(tmp_path), "DICOM, which is not read", f"dcm2niix -z y -o OUT {folder}")
+    assert_refused(plan(tmp_path), "DICOM, which is not read here", f"utseg_import_dicom {folder} -o OUT")
     words = ("-p", tmp_path, "-g", folder, "-o", tmp_path / "scores")
-    assert_refused(run_here("utseg_evaluate", *words), "DICOM, which is not read", f"-o OUT {folder}")
+    assert_refused(
+        run_here("utseg_evaluate", *words),
+        "DICOM, which is not read here",
+        f"utseg_import_dicom {folder} -o OUT",
+    )
 
 
 def test_a_label_written_in_another_axis_order_than_its_image_is_its_label(tmp_path):

@@ -44,6 +44,20 @@ def test_a_pool_of_none_works_in_this_process():
         assert {each.result for each in run_each(process_id, range(3), pool, workers=0)} == {os.getpid()}
 
 
+def test_items_come_in_order_where_that_is_asked_for_though_the_first_takes_longest():
+    second_is_done = threading.Event()
+
+    def work(item):
+        if item == 0:
+            second_is_done.wait(20)
+        second_is_done.set()
+        return item
+
+    with ThreadPoolExecutor(2) as threads:
+        found = [each.result for each in run_each(work, range(6), threads, in_order=True)]
+    assert found == [*range(6)]
+
+
 def test_an_item_that_is_stopped_is_run_again_but_not_for_ever():
     tries = []
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from utseg.inference.focus import find_focus, looked_at
+from utseg.inference.grid import windows_per_slice
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING
-from utseg.inference.windows import predict_volumes, windows_per_slice
+from utseg.inference.windows import predict_volumes
 
 PATCH = (16, 20)
 BACKGROUND, STRUCTURE = -9.0, 9.0
@@ -71,9 +72,14 @@ class Bright(nn.Module):
 
 
 def predicted(networks, image, *, focus):
-    (volume,) = predict_volumes(
+    (volume,) = all_predicted(networks, [image], focus=focus)
+    return volume
+
+
+def all_predicted(networks, images, *, focus, cines=None):
+    return predict_volumes(
         networks,
-        [image],
+        images,
         patch_size=PATCH,
         batch_size=4,
         num_classes=3,
@@ -81,8 +87,8 @@ def predicted(networks, image, *, focus):
         step_size=0.5,
         focus=focus,
         views=AS_MIRRORED_IN_TRAINING.views((1.0, 1.0)),
+        cines=cines,
     )
-    return volume
 
 
 def volume_with(*corners_yx: tuple[int, int]) -> np.ndarray:
@@ -128,3 +134,20 @@ def test_windows_are_everywhere_where_one_would_miss_half():
     expected = predicted([Bright()], image, focus=False)
     found = predicted([Bright()], image, focus=True)
     np.testing.assert_array_equal(found.probabilities_KZYX, expected.probabilities_KZYX)
+
+
+def test_frames_of_a_cine_share_the_window_of_the_first_until_a_structure_reaches_its_rim():
+    """A look at 2 of 7 slices by 16 windows, 7 windows of the volume itself; each in four views."""
+    near, far, grown = volume_with((31, 12)), volume_with((8, 40)), volume_with((31, 12), (31, 18), (31, 21))
+    frames = [near, near, grown, far, far, far, far]
+    network, windows = Bright(), []
+    found = []
+    for each in all_predicted([network], frames, focus=True, cines=["a", "a", "a", "a", "a", "b", None]):
+        found.append(each)
+        windows.append(network.windows // 4 - sum(windows))
+    look, volume = 2 * 16, 7
+    again = volume + look + volume  # through the known window first
+    assert windows == [look + volume, volume, again, again, volume, look + volume, look + volume]
+    for frame, each in zip(frames, found, strict=True):
+        alone = predicted([Bright()], frame, focus=True)
+        np.testing.assert_array_equal(each.probabilities_KZYX, alone.probabilities_KZYX)

@@ -13,14 +13,8 @@ from torch import Tensor, nn
 
 from utseg.errors import UtsegError
 from utseg.inference import views
-from utseg.inference.windows import (
-    GROWTH,
-    _overlap,
-    _weight_sum,
-    gaussian_weights,
-    predict_volumes,
-    window_grid,
-)
+from utseg.inference.grid import GROWTH, gaussian_weights, overlap, weight_sum, window_grid
+from utseg.inference.windows import predict_volumes
 
 CPU = torch.device("cpu")
 
@@ -136,12 +130,12 @@ def test_the_members_agreement_is_that_of_the_volume_however_it_is_cut(
 )
 def test_windows_cover_every_pixel_within_their_step_and_are_few(size, patch, step):
     grid = window_grid(size, patch, step)
-    total = _weight_sum(grid)
+    total = weight_sum(grid)
     assert total.shape == size
     assert total.min() > 0
     seen = np.zeros(size, int)
     for start in grid.starts_yx:
-        on_slice, in_window = _overlap(grid, start)
+        on_slice, in_window = overlap(grid, start)
         seen[on_slice] += 1
         assert total[on_slice].shape == gaussian_weights(grid.window_yx)[in_window].shape
     assert seen.min() >= 1

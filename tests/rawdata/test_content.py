@@ -3,16 +3,18 @@
 import gzip
 import tracemalloc
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rawfiles
 
 from utseg.errors import InputError
-from utseg.rawdata.content import CHUNK_BYTES
+from utseg.rawdata.content import CHUNK_BYTES, unpacked
 from utseg.rawdata.gate import frame_count, read_image
-from utseg.rawdata.nifti import labelled_frames
+from utseg.rawdata.nifti import labelled_frames, read_on
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +140,35 @@ def test_frames_with_a_voxel_that_is_not_zero_are_found(tmp_path: Path, ending: 
     voxels[1, 0, 0, 0] = voxels[2, -1, -1, -1] = 3
     rawfiles.make_nifti(path, voxels)
     assert list(labelled_frames(path)) == [1, 2, 4]
+
+
+@pytest.mark.parametrize("name", ["cine.nii.gz", "cine.nii"])
+def test_frames_read_on_are_those_of_the_file_in_any_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Frames of 0.28 MB, so that they begin and end within chunks; a file in the place of another is another."""
+    opened: list[Path] = []
+
+    def counted(path: Path, *rest: Any, **named: Any) -> Iterator[bytes]:
+        opened.append(path)
+        return unpacked(path, *rest, **named)
+
+    monkeypatch.setattr("utseg.rawdata.content.unpacked", counted)
+    cine = np.random.default_rng(1).integers(0, 9, (6, 2, 300, 235), np.int16)
+    path = rawfiles.make_nifti(tmp_path / name, cine)
+    for frame in (1, 2, 5, 5, 0, 4):
+        np.testing.assert_array_equal(read_on(path, frame).values, cine[frame])
+    assert len(opened) == (3 if name.endswith(".gz") else 0)  # again for the second 5, and for 0
+    rawfiles.make_nifti(path, cine[::-1, :, :-1].copy())
+    np.testing.assert_array_equal(read_on(path, 5).values, cine[0, :, :-1])
+    with pytest.raises(InputError, match="frame 6 is asked for"):
+        read_on(path, 6)
+
+
+def test_a_cine_that_is_cut_off_is_refused_where_a_frame_ends_too_soon(tmp_path: Path) -> None:
+    cine = np.random.default_rng(1).integers(0, 9, (4, 3, 50, 47), np.int16)
+    path = rawfiles.make_nifti(tmp_path / "cine.nii.gz", cine)
+    path.write_bytes(path.read_bytes()[:-2000])
+    np.testing.assert_array_equal(read_on(path, 1).values, cine[1])
+    with pytest.raises(InputError, match="cut off"):
+        read_on(path, 3)

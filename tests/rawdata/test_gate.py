@@ -321,7 +321,9 @@ def test_other_formats_under_this_name_are_named(tmp_path: Path, begin: bytes, w
 def test_dicom_under_any_name_is_named(tmp_path: Path) -> None:
     for name in ("x.nii", "x.nii.gz", "x.mha", "x.nrrd", "IM1"):
         (tmp_path / name).write_bytes(bytes(128) + b"DICM" + bytes(400))
-        with pytest.raises(InputError, match=r"DICOM, which is not read; convert .* dcm2niix -z y -o OUT"):
+        with pytest.raises(
+            InputError, match=r"DICOM, which is not read here; .* utseg_import_dicom .* -o OUT"
+        ):
             read_image(tmp_path / name)
 
 

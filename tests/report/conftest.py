@@ -1,14 +1,18 @@
 """Reports that several test files look at."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from made_measures import make_measures
 from made_scores import make_cohort
 from made_study import make_pictured_study
 
 from utseg.compute.pool import InlineExecutor
 from utseg.home import Home
+from utseg.measure.record import MeasuresRecord
 from utseg.report import write_report, write_study_report
+from utseg.report.measures.write import MeasuresPages, write_measures_page
 from utseg.report.page import Report
 
 
@@ -33,3 +37,21 @@ def pictured(tmp_path_factory: pytest.TempPathFactory) -> Report:
     study = make_pictured_study(tmp_path_factory.mktemp("pictured"))
     home = Home.locate(study / "home")
     return write_study_report(study, study / "report.html", home=home, executor=InlineExecutor())
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Pages of measures with the record that they show, and the folder of its masks."""
+
+    record: MeasuresRecord
+    masks: Path
+    pages: MeasuresPages
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """The pages of four cines, with hostile names. Never write there."""
+    folder = tmp_path_factory.mktemp("measured")
+    record, masks = make_measures(folder, 4), folder / "masks"
+    pages = write_measures_page(record, masks, folder / "measures.html", executor=InlineExecutor())
+    return Measured(record, masks, pages)

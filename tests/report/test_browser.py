@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from made_scores import HOSTILE_CASE, HOSTILE_SCRIPT
 
@@ -199,3 +200,47 @@ def test_the_report_of_a_study_chooses_its_matrix_and_opens_its_cases(browser, p
     )
     assert wide == 0
     assert browser.get_log("browser") == [] and browser.execute_script("return window.hacked") is None
+
+
+def test_the_player_shows_every_frame_of_a_cine(browser, measured):
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def upper_edge():
+        """Of the wall in slice 1 of frame 3, whose first row is 13: colours (N, 3) of the canvas on one column, half a pixel about it."""
+        script = """const [canvas, x, low, high] = arguments, { width: w, height: h } = canvas;
+        const part = canvas.getContext("2d").getImageData(x * w, low * h, 1, (high - low) * h);
+        return [...part.data]"""
+        values = browser.execute_script(script, css(browser, "#canvas")[0], 25 / 44, 12.4 / 40, 13.6 / 40)
+        return np.reshape(values, (-1, 4))[:, :3]
+
+    browser.get(measured.pages.path.as_uri())
+    css(browser, "circle[data-case='a_sa']")[0].click()
+    assert css(browser, "h1")[0].text == "a_sa"
+    text, player = css(browser, "#frame-text")[0], css(browser, "#player")[0]
+    assert "frame 0 of 0 … 4 · 0 ms · ED · LV" in text.text
+    player.send_keys(Keys.ARROW_RIGHT)
+    assert "frame 1 of" in text.text and "ED" not in text.text
+    css(browser, "button[data-go='3']")[0].click()
+    volume = measured.record.cines[0].curve.lv_ml[3]
+    assert f"· ES · LV {volume:.1f} ml" in text.text
+    marks = css(browser, ".chart .mark")
+    cursor = css(browser, ".chart .cursor")[0]
+    assert abs(cursor.rect["x"] - marks[1].rect["x"]) < 1 and cursor.is_displayed()
+    player.send_keys(Keys.ARROW_UP)  # one slice, of 44 x 40 pixels
+    assert css(browser, "#canvas")[0].get_attribute("aria-label") == "a_sa: slice 1, frame 3"
+    red, green, _ = upper_edge().T
+    assert (green > red + 60).any()
+    css(browser, "#outline-boxes input")[1].click()
+    WebDriverWait(browser, 5).until(lambda _: upper_edge().max() > 80)  # the image is decoded
+    assert np.ptp(upper_edge(), axis=1).max() == 0  # and grey
+    css(browser, "#play")[0].click()
+    WebDriverWait(browser, 5).until(lambda _: "ES" not in text.text)
+    assert "Pause" in css(browser, "#play")[0].text
+    player.send_keys("a")
+    player.send_keys(Keys.HOME)
+    assert "Play" in css(browser, "#play")[0].text and "frame 0" in text.text
+    css(browser, ".page-link")[0].click()
+    assert css(browser, "h1")[0].text == "4 cines of 4 subjects"
+    said = [line for line in browser.get_log("browser") if "getImageData" not in line["message"]]  # our own
+    assert said == [] and browser.execute_script("return window.hacked") is None

@@ -145,10 +145,17 @@ def _check(name: str, label: str, passed: bool, value: float, limit: Any, words:
 
 def _touching(own_ZYX: Mask, other_ZYX: Mask) -> float:
     """Share of the in-plane pixel edges around `own` (not empty) that have `other` on their far side."""
-    around = ((0, 0), (1, 1), (1, 1))
-    own_ZYX, other_ZYX = np.pad(own_ZYX, around), np.pad(other_ZYX, around)
-    edges = shared = 0
-    for axis, step in ((1, 1), (1, -1), (2, 1), (2, -1)):
-        edges += int(np.count_nonzero(own_ZYX & ~np.roll(own_ZYX, step, axis)))
-        shared += int(np.count_nonzero(own_ZYX & np.roll(other_ZYX, step, axis)))
-    return shared / edges
+    edges_Z, shared_Z = outline_edges(own_ZYX, other_ZYX)
+    return float(shared_Z.sum() / edges_Z.sum())
+
+
+def outline_edges(own: Mask, other: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Of masks (…, Y, X): how many pixel edges in the plane are around `own`, and how many of them have `other` on their far side (…)."""
+    around = (*((0, 0),) * (own.ndim - 2), (1, 1), (1, 1))
+    own, other = np.pad(own, around), np.pad(other, around)
+    edges = np.zeros(own.shape[:-2], np.intp)
+    shared = edges.copy()
+    for axis, step in ((-2, 1), (-2, -1), (-1, 1), (-1, -1)):
+        edges += np.count_nonzero(own & ~np.roll(own, step, axis), axis=(-2, -1))
+        shared += np.count_nonzero(own & np.roll(other, step, axis), axis=(-2, -1))
+    return edges, shared

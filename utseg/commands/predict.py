@@ -31,7 +31,7 @@ def make_predict_parser() -> Parser:
     )
     images = (
         "an image, a cine file (every frame is segmented), a folder of images (CASE.nii.gz, or CASE_0000.nii.gz, … for several "
-        "channels), or a raw dataset (nnU-Net, M&Ms, ACDC)"
+        "channels), a raw dataset (nnU-Net, M&Ms, ACDC), or a folder of DICOM series, whose cines are written into OUT/images first"
     )
     tta = (
         "no mean over mirrored or turned images (done where utseg_find_best_configuration saw it pay; where it was not asked, images "
@@ -51,6 +51,10 @@ def make_predict_parser() -> Parser:
         "predict only part I of N, counted from 1, each on a machine of its own, into the same folder or several; the last one to "
         "finish joins the records"
     )
+    dicom_seg = (
+        "also write dicom/CINE_seg.dcm, DICOM Segmentation of each cine, for DICOM input or what utseg_import_dicom made of it; for "
+        "research only"
+    )
     resume = "keep masks that are there and verify; without it, masks of the same names are replaced"
     output = "folder for the masks, prediction.json, and quality.csv: how far each mask can be trusted"
     overlays = "also write overlays/CASE.png: the slices with the labels' outlines, to look through"
@@ -64,6 +68,7 @@ def make_predict_parser() -> Parser:
     parser.flag("--save-probabilities", "also write CASE.npz, float32 (class, z, y, x)")
     parser.flag("--overlays", overlays)
     parser.flag("--save-entropy", entropy)
+    parser.flag("--dicom-seg", dicom_seg)
     parser.device()
     parser.value(
         "--precision", "precision", "NAME", precision, choices=("auto", *TO_PREDICT_IN), default="auto"
@@ -101,6 +106,7 @@ def predict(arguments: argparse.Namespace, words: Sequence[str]) -> None:
         resume=arguments.resume,
         part=part,
         workers=arguments.workers,
+        dicom_seg=arguments.dicom_seg,
     )
 
 
@@ -113,6 +119,10 @@ def _predict_on_cluster(arguments: argparse.Namespace, words: Sequence[str], cho
 
     if arguments.part is not None:
         raise UsageError("--part and --dask: a cluster predicts in parts of its own; leave one out")
+    if arguments.dicom_seg:
+        raise UsageError(
+            "--dicom-seg and --dask: leave one out; --resume --dicom-seg afterwards adds the objects"
+        )
     with chosen_models(choice) as chosen:
         cases = len(inputs_for(chosen, arguments.input, arguments.output).cases)
     images = arguments.input if arguments.input.is_dir() else arguments.input.parent

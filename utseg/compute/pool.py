@@ -120,8 +120,11 @@ def run_each(
     name: Callable[[Item], str] = str,
     workers: int | None = None,
     costly_items: bool = False,
+    in_order: bool = False,
 ) -> Iterator[ItemResult[Item, Result]]:
     """Runs a picklable function over the items and yields an ItemResult as each finishes; of those that have, the first begun.
+
+    in_order: each is waited for until all that were begun before it have been yielded.
 
     A UtsegError belongs to its item and is yielded; any other error is a defect and is raised. A dead worker raises WorkerError, which
     is yielded instead by an executor that knows which item died with it and has other workers.
@@ -151,7 +154,8 @@ def run_each(
                 exhausted = True
         if not under_way:
             return
-        finished = wait(under_way, timeout=GROWS_S, return_when=FIRST_COMPLETED).done
+        awaited = list(under_way)[:1] if in_order else under_way
+        finished = wait(awaited, timeout=GROWS_S, return_when=FIRST_COMPLETED).done
         if not finished:
             continue
         future = next(future for future in under_way if future in finished)

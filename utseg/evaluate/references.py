@@ -82,14 +82,19 @@ def find_references(
         labels_of_masks(predictions),
     )
     if labels is not None:
-        for there in (found, of_masks):
-            if there is not None and not same_numbering(there[0], labels):
-                raise InputError(
-                    f"--labels {in_words(labels)}: by {there[1]} they are {in_words(there[0])}; leave --labels out"
-                )
+        require_same(labels, found, of_masks)
         return References(cases, labels, labels, "masks", warnings)
     references = _with_labels(cases, found, of_masks, folder, predictions)
     return replace(references, warnings=warnings)
+
+
+def require_same(labels: Labels, *known: tuple[Labels, Path] | None) -> None:
+    """Raises InputError where `labels`, as typed, are not those that stand somewhere: labels and that place."""
+    for there in known:
+        if there is not None and not same_numbering(there[0], labels):
+            raise InputError(
+                f"--labels {in_words(labels)}: by {there[1]} they are {in_words(there[0])}; leave --labels out"
+            )
 
 
 def _inside(dataset: Dataset, folder: Path) -> tuple[Case, ...]:

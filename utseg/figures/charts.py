@@ -147,25 +147,52 @@ def agreement(
     return svg.chart(title, WIDTH, height, [*parts, svg.coloured(colour, dots)])
 
 
-def curves(title: str, unit: str, lines: Sequence[Curve], limits: tuple[float, float]) -> Markup:
-    """Lines over epochs, with a legend below in two columns. A line of one point, which has no length, is that point."""
+def curves(
+    title: str,
+    unit: str,
+    lines: Sequence[Curve],
+    limits: tuple[float, float],
+    *,
+    marks: Sequence[tuple[float, str]] = (),
+    frames: Sequence[float] = (),
+) -> Markup:
+    """Lines over epochs, or over the frames of a cine, with a legend below in two columns. A line of one point is that point.
+
+    marks: names at values of x. frames: x of each frame; it makes every value a point that knows its frame, and adds a cursor for a script.
+    """
     width, bottom = 460, 250 - svg.BOTTOM
     right = width - 12
     last = max((max(line.x) for line in lines if len(line.x)), default=1.0)
     x, y = svg.scale(0, last, LEFT, right), svg.scale(*limits, bottom, svg.TOP)
     parts = [svg.x_axis(x, bottom, unit), svg.y_axis(y, LEFT, right)]
+    for at, name in marks:
+        parts.append(svg.path("mark", f"M{x(at)} {svg.TOP}V{bottom}"))
+        parts.append(svg.text("mark-name", x(at), svg.TOP - 5, name))
+    if frames:
+        parts.append(svg.path("cursor", f"M{x(frames[0])} {svg.TOP}V{bottom}"))
     for number, line in enumerate(lines):
         kind = "curve dashed" if line.dashed else "curve"
         at_x, at_y = LEFT + (number % 2) * (width - LEFT) / 2, bottom + svg.BOTTOM + 8 + 16 * (number // 2)
         finite = [(a, b) for a, b in zip(line.x, line.y, strict=True) if math.isfinite(b)]
-        drawn = (
+        drawn = [
             svg.circle(x(finite[0][0]), y(finite[0][1]), 3.2, f"{line.name}: {finite[0][1]:.4g}")
             if len(finite) == 1
             else svg.polyline(kind, x, y, finite)
-        )
-        parts.append(svg.coloured(line.colour, [drawn, svg.path(kind, f"M{at_x} {at_y - 3.5}h18")]))
+        ]
+        drawn.append(svg.path(kind, f"M{at_x} {at_y - 3.5}h18"))
+        drawn += _frame_points(line, x, y) if frames else []
+        parts.append(svg.coloured(line.colour, drawn))
         parts.append(svg.text("key", at_x + 24, at_y, line.name))
     return svg.chart(title, width, 250 + 16 * math.ceil(len(lines) / 2), parts)
+
+
+def _frame_points(line: Curve, x: svg.Scale, y: svg.Scale) -> list[Markup]:
+    """A point for each value of a cine's curve."""
+    return [
+        svg.circle(x(at), y(value), 2.4, f"frame {frame}: {line.name} {value:.1f}", data_frame=frame)
+        for frame, (at, value) in enumerate(zip(line.x, line.y, strict=True))
+        if math.isfinite(value)
+    ]
 
 
 def points_chart(

@@ -52,3 +52,15 @@ def find_focus(seen_YX: NDArray[np.float64], window_yx: Pixels) -> Pixels | None
     if share(seen_YX) <= LEAST_SHARE or share(seen_YX * (parts_YX == part)) <= LEAST_SHARE_OF_MIDDLE:
         return None
     return starts[0], starts[1]
+
+
+def shows_whole(background_ZYX: NDArray[np.float32], start_yx: Pixels, window_yx: Pixels) -> bool:
+    """Whether the window shows structures, and none that touches its rim other than where the slice ends too.
+
+    background_ZYX: the probability of background, 1 beside the window.
+    """
+    for axis, (start, side) in enumerate(zip(start_yx, window_yx, strict=True), 1):
+        rim = [at for at in (start, start + side - 1) if 0 < at < background_ZYX.shape[axis] - 1]
+        if (background_ZYX.take(rim, axis) < 0.5).any():
+            return False
+    return bool((background_ZYX < 0.5).any())

@@ -10,13 +10,13 @@ one window that shows all structures (`focus.py`). A network may be shown severa
 pixel are their mean, each counting as much as it saw of the pixel. What members agree on is summed up by window, with the same weights,
 while their probabilities are there: none is kept. Nothing is resampled or normalised here, and no file is read or written.
 
-Axes: B batch, C channels, K classes, Z slices, Y rows, X columns; h, w: rows and columns of a window.
+Axes: B batch, C channels, K classes, Z slices, Y rows, X columns; h, w: rows and columns of a window (`grid.py`: where they lie).
 """
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from itertools import repeat
 from typing import cast
 
 import numpy as np
@@ -28,21 +28,24 @@ from utseg.compute.threads import Threads
 from utseg.device import Precision, computing_in, to_device
 from utseg.errors import UtsegError
 from utseg.inference.agreement import Agreement
-from utseg.inference.focus import EVERY, find_focus, looked_at
+from utseg.inference.focus import find_focus, looked_at, shows_whole
+from utseg.inference.grid import (
+    FIRST_STEP,
+    Grid,
+    beside,
+    cut,
+    gaussian_weights,
+    overlap,
+    shares,
+    weight_sum,
+    window_grid,
+)
 from utseg.inference.views import Pixels, View, coverage
 
 logger = logging.getLogger("utseg")
 
 Array = NDArray[np.float32]
 AS_IT_IS = (View(),)
-FIRST_STEP = 1.0
-"""From window to window of a first look, which need not be precise."""
-GROWTH = 1 / 8
-"""A slice that exceeds the patch by up to this fraction is one larger window: networks take any size, and two windows cost twice."""
-GROWN_MULTIPLE = 16
-GAUSSIAN_SD = 1 / 8
-"""Standard deviation of the window weights as a fraction of the window, as in nnU-Net (Isensee et al., Nature Methods 2021)."""
-LEAST_WEIGHT = 1e-3
 CPU_BATCH_PIXELS = 256 * 256
 """Larger batches leave the processor's cache: UTNet takes .19 s a slice of 256² one at a time, .27 s four at a time (two cores)."""
 LARGEST_BATCH = 16
@@ -58,58 +61,6 @@ class PredictedVolume:
     probabilities_KZYX: Array
     agreement: Agreement
     threads: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where windows lie on a slice: their size, and their first row and column (negative where the slice is padded)."""
-
-    slice_yx: tuple[int, int]
-    window_yx: tuple[int, int]
-    starts_yx: tuple[tuple[int, int], ...]
-
-
-@lru_cache(maxsize=256)
-def window_grid(slice_yx: tuple[int, int], patch_yx: tuple[int, int], step_size: float) -> Grid:
-    """As few windows as cover the slice with at most that step from one to the next, a share of the window."""
-    axes = [_axis_windows(size, patch, step_size) for size, patch in zip(slice_yx, patch_yx, strict=True)]
-    (height, ys), (width, xs) = axes
-    return Grid(slice_yx, (height, width), tuple((y, x) for y in ys for x in xs))
-
-
-def windows_per_slice(
-    slice_yx: tuple[int, int], patch_yx: tuple[int, int], step_size: float, focus: bool = False
-) -> float:
-    """How many windows a slice of a volume takes in the mean, where a focus is found if it is looked for."""
-    windows = len(window_grid(slice_yx, patch_yx, step_size).starts_yx)
-    if focus and windows > 1:
-        return 1 + len(window_grid(slice_yx, patch_yx, FIRST_STEP).starts_yx) / EVERY
-    return windows
-
-
-def _axis_windows(size: int, patch: int, step_size: float) -> tuple[int, list[int]]:
-    """Length of the windows along one axis, and where each starts."""
-    window = patch
-    if size > patch:
-        grown = -(-size // GROWN_MULTIPLE) * GROWN_MULTIPLE
-        window = grown if grown <= patch * (1 + GROWTH) else patch
-    if size <= window:
-        return window, [-((window - size) // 2)]
-    step = max(1, int(window * step_size))
-    count = -(-(size - window) // step) + 1
-    return window, [round(start) for start in np.linspace(0, size - window, count)]
-
-
-@lru_cache(maxsize=32)
-def gaussian_weights(window_yx: tuple[int, int]) -> Array:
-    """Weights (h, w) of one window's pixels: 1 in the middle, never below LEAST_WEIGHT."""
-    profiles = []
-    for length in window_yx:
-        distance = np.arange(length) - (length - 1) / 2
-        profiles.append(np.exp(-0.5 * (distance / (length * GAUSSIAN_SD)) ** 2))
-    weights = np.outer(*profiles)
-    at_least: Array = np.maximum(weights / weights.max(), LEAST_WEIGHT).astype(np.float32)
-    return at_least
 
 
 def default_batch_size(patch_yx: tuple[int, int], device: torch.device) -> int:
@@ -133,6 +84,7 @@ def predict_volumes(
     views: Sequence[View] = AS_IT_IS,
     threads: Threads | None = None,
     regions: bool = False,
+    cines: Iterable[str | None] | None = None,
 ) -> Iterator[PredictedVolume]:
     """For each image (C, Z, Y, X) its class probabilities (K, Z, Y, X), float32, and the members' agreement, in the order of the images.
 
@@ -140,7 +92,8 @@ def predict_volumes(
     The networks are on `device`; they are in evaluation mode while the iterator lives, and as they were after it. Images are asked for one
     by one: what is held at a time does not grow with their number, nor with the number of networks beyond their weights.
     focus: a first look at every third slice finds the one window that shows all structures (`focus.py`), and beside it all is background;
-    where it finds none, windows are everywhere. precision: what the networks compute in; the rest is float32.
+    where it finds none, windows are everywhere. cines: what each image is a frame of, None: of nothing; frames of one cine that follow each
+    other share the window of the first, until a structure reaches its rim. precision: what the networks compute in; the rest is float32.
     threads: gives each batch its number of them; None: as many as there are now.
     Out of memory halves the batch and goes on; on a GPU that cannot hold one window it goes on on the CPU. The log says so.
     """
@@ -151,10 +104,16 @@ def predict_volumes(
     try:
         for network in networks:
             network.eval()
-        for image_CZYX in images:
+        shared: tuple[str | None, Grid | None] = None, None
+        for image_CZYX, cine in zip(images, repeat(None) if cines is None else cines, strict=False):
             grid = window_grid(image_CZYX.shape[2:], patch_yx, step_size)
-            looks = _focused if focus and len(grid.starts_yx) > 1 else _predict
-            yield looks(forward, image_CZYX, grid, num_classes, threads)
+            if focus and len(grid.starts_yx) > 1:
+                known = shared[1] if cine is not None and cine == shared[0] else None
+                found, shown = _focused(forward, image_CZYX, grid, num_classes, threads, known)
+                shared = cine, shown
+            else:
+                found = _predict(forward, image_CZYX, grid, num_classes, threads)
+            yield found
     finally:
         for network, training in zip(networks, modes, strict=True):
             network.train(training)
@@ -162,15 +121,33 @@ def predict_volumes(
 
 
 def _focused(
-    forward: "_Forward", image_CZYX: Array, everywhere: Grid, num_classes: int, threads: Threads
-) -> PredictedVolume:
-    """Through the one window, the same on all slices, that shows what a first look saw; everywhere where one does not show it."""
+    forward: "_Forward",
+    image_CZYX: Array,
+    everywhere: Grid,
+    num_classes: int,
+    threads: Threads,
+    known: Grid | None,
+) -> tuple[PredictedVolume, Grid | None]:
+    """Through the one window, the same on all slices, that shows what a first look saw; everywhere where one does not show it.
+
+    known: the window of the frame before, in place of a first look. Also returns the window, None where it may not show all of the next
+    frame.
+    """
+    before: tuple[int, ...] = ()
+    if known is not None:
+        found = _predict(forward, image_CZYX, known, num_classes, threads)
+        if shows_whole(found.probabilities_KZYX[0], known.starts_yx[0], known.window_yx):
+            return found, known
+        before = found.threads
     first = window_grid(everywhere.slice_yx, everywhere.window_yx, FIRST_STEP)
     seen = _predict(forward, image_CZYX[:, looked_at(image_CZYX.shape[1])], first, num_classes, threads)
     start_yx = find_focus((seen.probabilities_KZYX[0] < 0.5).mean(0), first.window_yx)
     grid = everywhere if start_yx is None else replace(first, starts_yx=(start_yx,))
     found = _predict(forward, image_CZYX, grid, num_classes, threads)
-    return replace(found, threads=seen.threads + found.threads)
+    found = replace(found, threads=before + seen.threads + found.threads)
+    if start_yx is None or not shows_whole(found.probabilities_KZYX[0], start_yx, grid.window_yx):
+        return found, None
+    return found, grid
 
 
 def _predict(
@@ -186,8 +163,8 @@ def _predict(
     done = 0
     while done < len(windows):
         batch = windows[done : done + forward.batch_size]
-        parts = [_cut(image_CZYX[:, z], grid, start_yx, margin_yx) for z, start_yx in batch]
-        shares_Bhw = np.stack([_shares(grid, start_yx) for _, start_yx in batch])
+        parts = [cut(image_CZYX[:, z], grid, start_yx, margin_yx) for z, start_yx in batch]
+        shares_Bhw = np.stack([shares(grid, start_yx) for _, start_yx in batch])
         with threads.timed(shares_Bhw.size) as number:
             found = forward(np.stack(parts, dtype=np.float32), shares_Bhw)
         if found is None:
@@ -195,71 +172,17 @@ def _predict(
         used.append(number)
         done += len(batch)
         for (z, start_yx), probabilities_Khw, sums_2K in zip(batch, *found, strict=True):
-            on_slice, in_window = _overlap(grid, start_yx)
+            on_slice, in_window = overlap(grid, start_yx)
             weights = gaussian_weights(grid.window_yx)[in_window] if several else 1
             sum_KZYX[:, z, *on_slice] += probabilities_Khw[:, *in_window] * weights
             agreement_2K += sums_2K
     if several:
-        sum_KZYX /= _weight_sum(grid)
-    beside_YX = _beside(grid)
+        sum_KZYX /= weight_sum(grid)
+    beside_YX = beside(grid)
     sum_KZYX[0][:, beside_YX] = 1  # all members take what no window shows for background
     pairs = forward.members * (forward.members - 1) / 2
     agreement_2K[:, 0] += np.array([forward.members, pairs]) * beside_YX.sum() * slices
     return PredictedVolume(sum_KZYX, Agreement(forward.members, *agreement_2K), tuple(used))
-
-
-def _cut(image_CYX: Array, grid: Grid, start_yx: Pixels, margin_yx: Pixels) -> Array:
-    """The pixels of a window and of a margin on all sides, the image's minimum beside the slice."""
-    on_slice, in_window = _overlap(grid, start_yx, margin_yx)
-    part = image_CYX[:, *on_slice]
-    sizes_yx = tuple(size + 2 * margin for size, margin in zip(grid.window_yx, margin_yx, strict=True))
-    if part.shape[1:] == sizes_yx:
-        return part
-    cut_CHW = np.empty((len(part), *sizes_yx), np.float32)
-    cut_CHW[:] = image_CYX.min(axis=(1, 2), keepdims=True)
-    cut_CHW[:, *in_window] = part
-    return cut_CHW
-
-
-def _overlap(
-    grid: Grid, start_yx: Pixels, margin_yx: Pixels = (0, 0)
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """The part of the slice that a window with a margin on all sides shows, and where in it that is."""
-    on_slice, in_window = [], []
-    for start, window, size, margin in zip(start_yx, grid.window_yx, grid.slice_yx, margin_yx, strict=True):
-        first, last = max(start - margin, 0), min(start + window + margin, size)
-        on_slice.append(slice(first, last))
-        in_window.append(slice(first - start + margin, last - start + margin))
-    return (on_slice[0], on_slice[1]), (in_window[0], in_window[1])
-
-
-@lru_cache(maxsize=32)
-def _weight_sum(grid: Grid) -> Array:
-    """Sum of all windows' weights (Y, X): what the weighted probabilities are divided by."""
-    total = np.zeros(grid.slice_yx, np.float32)
-    for start in grid.starts_yx:
-        on_slice, in_window = _overlap(grid, start)
-        total[on_slice] += gaussian_weights(grid.window_yx)[in_window]
-    return total
-
-
-@lru_cache(maxsize=32)
-def _beside(grid: Grid) -> NDArray[np.bool_]:
-    """The pixels (Y, X) of the slice that no window shows."""
-    beside = np.ones(grid.slice_yx, bool)
-    for start in grid.starts_yx:
-        beside[_overlap(grid, start)[0]] = False
-    return beside
-
-
-@lru_cache(maxsize=64)
-def _shares(grid: Grid, start_yx: tuple[int, int]) -> Array:
-    """How much of each pixel (h, w) a window stands for: 0 beside the slice; over all windows each pixel of the slice counts 1."""
-    shares = np.zeros(grid.window_yx, np.float32)
-    on_slice, in_window = _overlap(grid, start_yx)
-    weights = gaussian_weights(grid.window_yx)[in_window]
-    shares[in_window] = weights / _weight_sum(grid)[on_slice] if len(grid.starts_yx) > 1 else 1
-    return shares
 
 
 @dataclass

@@ -81,18 +81,22 @@ class Scene:
     def frame(self, contracted: float) -> tuple[Floats, NDArray[np.uint8]]:
         """Image, without noise, and label (Z, Y, X) of the heart contracted to 0 (end-diastole) … 1 (end-systole)."""
         outlines = Outlines(self, contracted)
-        image, label = self.background.copy(), np.zeros(self.background.shape, np.uint8)
-        label[:, *self.box] = self._label(outlines)
+        image = self.background.copy()
         self._paint_atria(image, outlines)
         self._paint_ventricles(image[:, *self.box], outlines)
-        return image, label
+        return image, self._label(outlines)
+
+    def label(self, contracted: float) -> NDArray[np.uint8]:
+        """The label of such a frame alone, which is much quicker."""
+        return self._label(Outlines(self, contracted))
 
     def _label(self, outlines: "Outlines") -> NDArray[np.uint8]:
         inner = self._coverage(outlines.inner, outlines.endo)
         outer = np.maximum(self._coverage(outlines.outer, outlines.epi), inner)
         rv = self._coverage_rv(outlines) * (1 - outer)
         shares = np.stack([1 - outer - rv, inner, outer - inner, rv])
-        label: NDArray[np.uint8] = shares.argmax(axis=0).astype(np.uint8)
+        label = np.zeros(self.grid.size_zyx, np.uint8)
+        label[:, *self.box] = shares.argmax(axis=0)
         return label
 
     def _coverage(self, outline: Floats, part: Sections) -> Floats:

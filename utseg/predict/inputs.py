@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utseg.case import Case
+from utseg.dicom.sources import BESIDE_CINES, sources_path
 from utseg.errors import CaseErrors, InputError, explained_by, listing
 from utseg.files import require_no_broken_link
 from utseg.rawdata import acdc, is_dataset, mnms, open_dataset
@@ -59,6 +60,27 @@ def find_inputs(path: Path, channel_names: Sequence[str]) -> Inputs:
     return found
 
 
+def holds_dicom(path: Path) -> bool:
+    """Whether `path` is a folder of DICOM files at any depth, and neither a raw dataset nor a folder of images."""
+    if not path.is_dir() or is_dataset(path) or any(image_stem(entry.name) for entry in path.iterdir()):
+        return False
+    return dicom_in(path) is not None
+
+
+def require_dicom_sources(cases: Sequence[Case]) -> None:
+    """Raises InputError unless each case is a cine whose DICOM frames are known, as of one that was imported."""
+    without = [
+        case.case_id
+        for case in cases
+        if case.frame is not None or not sources_path(case.images[0].parent, case.case_id).is_file()
+    ]
+    if without:
+        raise InputError(
+            f"--dicom-seg: not known which DICOM frames {listing(without)} came from; expected -i to be a folder of DICOM, or one that "
+            "utseg_import_dicom made (sources/CINE.json beside CINE.nii.gz)"
+        )
+
+
 def check_output(path: Path, output: Path) -> None:
     """Refuses an output folder in which masks would come to lie among, or over, the images that are read. Raises InputError."""
     source = (path if path.is_dir() else path.parent).resolve()
@@ -106,6 +128,7 @@ def _folder_inputs(folder: Path, channels: int) -> Inputs:
     labels = [entry for entry, stem in stems.items() if _is_mnms_label(stem, set(stems.values()))]
     cases = _cases({entry: stem for entry, stem in stems.items() if entry not in labels}, channels)
     read = {*stems, *(case.spacing_file for case in cases)}
+    read |= {folder / name for name in BESIDE_CINES if (folder / BESIDE_CINES[0]).is_dir()}
     ignored = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries if entry not in read]
     warnings = hidden_images(folder)
     if ignored:

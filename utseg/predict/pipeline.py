@@ -14,7 +14,7 @@ from concurrent.futures import Executor
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from utseg.case import Case
 from utseg.compute.pool import InlineExecutor, process_pool, run_each
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from utseg.inference.windows import PredictedVolume
 
 logger = logging.getLogger("utseg")
+Item = TypeVar("Item")
 
 WITHOUT_POOL = 2
 """Up to so many volumes are read and written in this process: starting others would take longer."""
@@ -156,7 +157,8 @@ def _work(
     """Moves all volumes through the three stages, and has pictures made behind them."""
 
     def preprocessed() -> Iterator[Preprocessed]:
-        for outcome in run_each(prepare, volumes, executor, name=lambda volume: volume.name):
+        # In order, since what a frame of a cine gets depends on the frames before it.
+        for outcome in run_each(prepare, volumes, executor, name=lambda volume: volume.name, in_order=True):
             if outcome.error is not None:
                 run.fail(outcome.item.case, outcome.error)
             elif outcome.result is not None and not run.has_failed(outcome.item.case):
@@ -206,19 +208,26 @@ def predictions(
     groups: as `group_by_preprocessing` makes them.
     """
     turns: list[deque[Array]] = [deque() for _ in groups]
+    cines: list[deque[str | None]] = [deque() for _ in groups]
     members = tuple(len(group) for group in groups)
     # Each group is timed for itself, since its windows and networks are its own.
     threads = [Threads("prediction", adapts=device_of(group).type == "cpu") for group in groups]
     with ExitStack() as stack:
         results = [
-            stack.enter_context(closing(_group_probabilities(group, _taken(turn), tta, precision, own)))
-            for group, turn, own in zip(groups, turns, threads, strict=True)
+            stack.enter_context(
+                closing(_group_probabilities(group, _taken(turn), _taken(cine), tta, precision, own))
+            )
+            for group, turn, cine, own in zip(groups, turns, cines, threads, strict=True)
         ]
         for source in sources:
             found = []
             distance_mm = source.geometry.spacing_zyx_mm[0]
-            for group, turn, result, image_CZYX in zip(groups, turns, results, source.images, strict=True):
+            volume = source.volume
+            for group, turn, cine, result, image_CZYX in zip(
+                groups, turns, cines, results, source.images, strict=True
+            ):
                 turn.append(with_neighbours(image_CZYX, group[0].record.plan, distance_mm))
+                cine.append(volume.case.case_id if volume.frames > 1 else None)
                 found.append(next(result))
             yield Predicted(
                 replace(source, images=()),
@@ -230,8 +239,8 @@ def predictions(
             )
 
 
-def _taken(turn: deque[Array]) -> Iterator[Array]:
-    """Each image when its turn has come, and no longer held here."""
+def _taken(turn: deque[Item]) -> Iterator[Item]:
+    """Each image, or what is said of it, when its turn has come, and no longer held here."""
     while True:
         yield turn.popleft()
 
@@ -239,6 +248,7 @@ def _taken(turn: deque[Array]) -> Iterator[Array]:
 def _group_probabilities(
     group: Sequence[LoadedModel],
     images: Iterator[Array],
+    cines: Iterator[str | None],
     tta: TestTimeAugmentation,
     precision: Precision,
     threads: Threads,
@@ -263,6 +273,7 @@ def _group_probabilities(
             views=tta.within(plan.augmentation).views(plan.preprocessing.spacing_yx_mm),
             threads=threads,
             regions=has_regions(plan.preprocessing.labels),
+            cines=cines,
         )
 
 

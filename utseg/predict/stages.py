@@ -123,8 +123,10 @@ class Restored:
 def prepare(volume: Volume) -> Preprocessed:
     """Reads a volume through the gate and makes each of its preprocessings. Raises what the gate raises."""
     case = replace(volume.case, label=None, frame=volume.frame)
-    loaded = read_case(case, volume.preprocessings[0].labels)
-    inputs = input_checksums(case) if volume.frames == 1 or volume.frame == 0 else {}
+    is_first = volume.frames == 1 or volume.frame == 0
+    # With the first frame the whole file is checked.
+    loaded = read_case(case, volume.preprocessings[0].labels, read_on=not is_first)
+    inputs = input_checksums(case) if is_first else {}
     return replace(preprocess(volume, loaded), inputs=inputs, scans=voxels_sha256(loaded.image_CZYX))
 
 

@@ -58,9 +58,10 @@ def dicom_in(folder: Path) -> Path | None:
 
 def dicom_refusal(path: Path) -> InputError:
     """The error for a DICOM file, or a folder of them."""
-    folder = path if path.is_dir() else path.parent
+    folder = shlex.quote(str(path if path.is_dir() else path.parent))
     return InputError(
-        f"{path}: DICOM, which is not read; convert its folder first: dcm2niix -z y -o OUT {shlex.quote(str(folder))}"
+        f"{path}: DICOM, which is not read here; make NIfTI of its folder first: utseg_import_dicom {folder} -o OUT for short-axis "
+        f"cines, dcm2niix -z y -o OUT {folder} for other scans"
     )
 
 
@@ -77,6 +78,7 @@ class Content:
         self._compressed = path.name.endswith(".gz")
         self._chunks = unpacked(path, handle) if self._compressed else _plain(handle)
         self._begin = b""
+        self._position = 0
         self._stored = path.stat().st_size
         self.most = self._stored * (LARGEST_RATIO if self._compressed else 1)
 
@@ -92,6 +94,28 @@ class Content:
         for chunk in chain((self._begin,), self._chunks):
             yield position, chunk
             position += len(chunk)
+
+    def part_ahead(self, start: int, count: int, total: int) -> bytearray | None:
+        """As `part`, of a compressed file from where the last call of this ended; None where `start` lies before that.
+
+        What comes after these bytes is not checked.
+        """
+        if not self._compressed:
+            return self.part(start, count, total)
+        if start < self._position:
+            return None
+        data, filled = bytearray(count), 0
+        while filled < count:
+            if not self._begin and not (chunk := next(self._chunks, b"")):
+                raise wrong_size(self._path, total, f"{self._position:,}")
+            self._begin = self._begin or chunk
+            skipped = min(max(0, start - self._position), len(self._begin))
+            taken = min(count - filled, len(self._begin) - skipped)
+            data[filled : filled + taken] = memoryview(self._begin)[skipped : skipped + taken]
+            self._begin = self._begin[skipped + taken :]
+            self._position += skipped + taken
+            filled += taken
+        return data
 
     def part(self, start: int, count: int, total: int) -> bytearray:
         """Bytes start … start + count, from a file that must hold `total` bytes exactly."""

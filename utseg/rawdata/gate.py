@@ -79,8 +79,18 @@ def read_label(path: Path, labels: Labels, frame: int | None = None) -> tuple[ND
     return label, volume.geometry
 
 
-def read_case(case: Case, labels: Labels) -> LoadedCase:
-    """Reads all files of a case. Raises CaseErrors with all its problems, one line each, naming case and file."""
+def read_label_cine(path: Path, labels: Labels) -> tuple[NDArray[np.uint8], Geometry]:
+    """All frames of a label map, (T, Z, Y, X) uint8, read once; a 3-D file is one frame. Raises InputError as `read_label`."""
+    _require_known_ending(path)
+    volume = _read_channels(path, None, as_channels=not is_picture(path))
+    return _label_values(path, volume, labels), volume.geometry
+
+
+def read_case(case: Case, labels: Labels, *, read_on: bool = False) -> LoadedCase:
+    """Reads all files of a case. Raises CaseErrors with all its problems, one line each, naming case and file.
+
+    read_on: of a cine whose files were checked when an earlier frame was read; only the frame itself is read and checked (`nifti.read_on`).
+    """
     problems: list[str] = []
     warnings: list[Notice] = []
     channels: list[tuple[Path, NDArray[np.float32], Geometry]] = []
@@ -88,7 +98,7 @@ def read_case(case: Case, labels: Labels) -> LoadedCase:
         try:
             if not path.exists():
                 raise InputError(_missing_image(case, number))
-            volume = _read_channels(path, case.frame, as_channels=case.channels is not None)
+            volume = _read_channels(path, case.frame, as_channels=case.channels is not None, read_on=read_on)
             warnings += volume.warnings
             if case.channels is None and len(volume.values) > 1:
                 raise InputError(f"{path}: {len(volume.values)} channels; {pictures.ONE_CHANNEL}")
@@ -143,13 +153,18 @@ def _require_known_ending(path: Path) -> None:
         raise not_an_image(path)
 
 
-def _read_channels(path: Path, frame: int | None, *, as_channels: bool = False) -> ImageFrame:
+def _read_channels(
+    path: Path, frame: int | None, *, as_channels: bool = False, read_on: bool = False
+) -> ImageFrame:
     """An image file as (C, Z, Y, X): a picture's channels, all volumes of a 4-D file `as_channels`, else one volume."""
     _require_known_ending(path)
     if is_picture(path):
         return pictures.read_image(path)
-    read = itk.read_volume if path.name.endswith(ITK_ENDINGS) else nifti.read_volume
-    volume = read(path, frame, as_channels=as_channels)
+    if read_on and frame is not None and path.name.endswith(NIFTI_ENDINGS):
+        volume = nifti.read_on(path, frame)
+    else:
+        read = itk.read_volume if path.name.endswith(ITK_ENDINGS) else nifti.read_volume
+        volume = read(path, frame, as_channels=as_channels)
     return volume if as_channels else replace(volume, values=volume.values[np.newaxis])
 
 

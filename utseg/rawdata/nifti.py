@@ -5,9 +5,11 @@ Not read here: ANALYZE and .hdr/.img pairs, RGB and complex voxels, vectors.
 """
 
 import math
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from utseg.rawdata.geometry import SPACING_RANGE_MM, Geometry, Matrix, affine_pr
 
 LARGEST_VOXELS = 2**30  # of one frame: 1024³
 DISAGREEMENT_MM = 0.1  # between two positions of one corner that a header gives
+TIME_UNITS_MS = {8: 1000.0, 16: 1.0, 24: 0.001}  # by the code in xyzt_units: s, ms, µs
+FRAME_MS = (2.0, 250.0)  # of cines: 1,000 frames a heart beat, to 8 of a slow one
 SAME_LENGTH = 1e-3  # relative, of two spacings that a header gives
 ONE_NUMBER = (
     "expected one real number a voxel: export an image in grey values, a segmentation as one label map "
@@ -66,6 +70,16 @@ def read_header(path: Path) -> Header:
         return _checked_header(path, content)
 
 
+def frame_ms(header: bytes) -> float | None:
+    """The time from frame to frame by a header as `Geometry` holds it, ms; None where it says no unit, or what no cine has."""
+    if not header:
+        return None
+    fields = parse_header(header)
+    unit = TIME_UNITS_MS.get(int(fields["xyzt_units"]) & 56)
+    found = 0.0 if unit is None else float(fields["pixdim"][4]) * unit
+    return found if FRAME_MS[0] <= found <= FRAME_MS[1] else None
+
+
 def read_volume(path: Path, frame: int | None, *, as_channels: bool = False) -> ImageFrame:
     """Reads one frame and checks the whole file. `frame` None is for files of one frame. Raises InputError.
 
@@ -77,8 +91,57 @@ def read_volume(path: Path, frame: int | None, *, as_channels: bool = False) -> 
         count = header.frames if as_channels else 1
         start = header.offset + first * header.frame_bytes
         data = content.part(start, count * header.frame_bytes, header.total_bytes)
+    return _image_frame(header, data, count if as_channels else None)
+
+
+def read_on(path: Path, frame: int) -> ImageFrame:
+    """Reads one frame of a cine on from the frame that this thread read last: what a file's frames cost is one decompression.
+
+    Only what is read is checked, so the file should have been checked whole, as `read_volume` does. Raises InputError.
+    """
+    try:
+        stamp = path.stat()
+        found = _reading(path, stamp.st_mtime_ns, stamp.st_size, threading.get_ident()).frame(frame)
+        if found is None:  # it lies before
+            _reading.cache_clear()
+            found = _reading(path, stamp.st_mtime_ns, stamp.st_size, threading.get_ident()).frame(frame)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    assert found is not None, "a file that was just opened is at its start"
+    return found
+
+
+class _Reading:
+    """A file that stays open between its frames."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._stack = path, ExitStack()
+        self._content = self._stack.enter_context(_opened(path))
+        self._header = _checked_header(path, self._content)
+
+    def frame(self, frame: int) -> ImageFrame | None:
+        """None for a frame before the last one."""
+        header = self._header
+        start = header.offset + frame_index(self._path, frame, header.frames) * header.frame_bytes
+        data = self._content.part_ahead(start, header.frame_bytes, header.total_bytes)
+        return None if data is None else _image_frame(header, data, None)
+
+    def __del__(self) -> None:
+        self._stack.close()
+
+
+@lru_cache(maxsize=4)
+def _reading(path: Path, modified_ns: int, size: int, thread: int) -> _Reading:
+    """A file that is being read by this thread; the next one, or a changed one, takes its place. Channels are files of their own."""
+    return _Reading(path)
+
+
+def _image_frame(header: Header, data: bytearray, channels: int | None) -> ImageFrame:
+    """The voxels of one volume, or of so many `channels`, as their header says."""
     size_zyx = header.geometry.file_size_xyz[::-1]
-    stored = np.frombuffer(data, header.dtype).reshape((count, *size_zyx) if as_channels else size_zyx)
+    stored = np.frombuffer(data, header.dtype).reshape(
+        size_zyx if channels is None else (channels, *size_zyx)
+    )
     values: NDArray[Any] = header.geometry.from_file(stored)
     if header.scale is not None:
         slope, intercept = header.scale
@@ -134,7 +197,11 @@ def _opened(path: Path) -> Iterator[Content]:
                 raise _not_nifti(path, begin, "gzip-compressed NIfTI")
             yield Content(path, handle)
     except OSError as error:
-        raise InputError(f"{path}: could not be read ({error.strerror or error})") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: could not be read ({error.strerror or error})")
 
 
 def _not_nifti(path: Path, begin: bytes, expected: str) -> InputError:

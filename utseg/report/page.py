@@ -12,7 +12,7 @@ import json
 import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
@@ -28,6 +28,7 @@ from utseg.evaluate.tables import LATEX_FILE, MARKDOWN_FILE, Table, to_latex, to
 from utseg.figures.axes import COLOURS
 from utseg.figures.colours import label_colours
 from utseg.files import require_writable, write_text
+from utseg.label_map import Labels
 from utseg.report.cases import ShownCases
 from utseg.report.scores.comparison_tables import MARK
 from utseg.report.stacks import Stack
@@ -99,7 +100,10 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """What a page shows. Sections that are empty are left out."""
+    """What a page shows. Sections that are empty are left out.
+
+    `labels`: of pictures that are not those of `cases`. `scripts`: files beside `report.js`. `links`: to other pages, name and address.
+    """
 
     kind: str
     title: str
@@ -107,6 +111,9 @@ class Page:
     notices: Sequence[str]
     sections: Sequence[Section]
     cases: ShownCases | None = None
+    labels: Labels = field(default_factory=dict)
+    scripts: Sequence[str] = ()
+    links: Sequence[tuple[str, str]] = ()
 
 
 def note(text: str) -> Block:
@@ -145,12 +152,10 @@ def provenance_section(provenance: Table, settings: Table | None, commands: Sequ
 
 def render(page: Page) -> str:
     """The page as HTML."""
-    script, style = (
-        (files("utseg.report") / name).read_text(encoding="utf-8") for name in ("report.js", "report.css")
-    )
+    script, style = "\n".join(map(_text_of, ("report.js", *page.scripts))), _text_of("report.css")
     cases = page.cases
     numbers = {case: number for number, case in enumerate(cases.order)} if cases else {}
-    colours = label_colours(cases.labels) if cases else {}
+    colours = label_colours(cases.labels if cases else page.labels)
     return (
         _environment()
         .get_template("page.html")
@@ -175,6 +180,10 @@ def render(page: Page) -> str:
             },
         )
     )
+
+
+def _text_of(name: str) -> str:
+    return (files("utseg.report") / name).read_text(encoding="utf-8")
 
 
 @cache

@@ -77,7 +77,7 @@ function startTable() {
       row.hidden = !fits;
       shown += fits;
     });
-    byId("count").textContent = `${shown} of ${rows.length} cases`;
+    byId("count").textContent = `${shown} of ${rows.length} ${table.dataset.what ?? "cases"}`;
   }
   find.addEventListener("input", filter);
   selects.forEach((select) => select.addEventListener("change", filter));

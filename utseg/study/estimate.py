@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from utseg.compute.pool import available_cores
 from utseg.errors import UtsegError
 from utseg.fingerprint import Fingerprint
+from utseg.inference.grid import windows_per_slice
 from utseg.planning.plan import Plan
 from utseg.planning.survey import survey
 from utseg.planning.task import planned_task
@@ -155,8 +156,6 @@ def median_seconds(
 
 def testing_seconds(patch_s: float, plan: Plan, fingerprint: Fingerprint, cases: int) -> float:
     """Predicting and scoring so many cases of the size that the training cases have in the middle."""
-    from utseg.inference.windows import windows_per_slice
-
     spacing, size = fingerprint.overall.spacing_zyx_mm, fingerprint.overall.size_zyx
     rows, columns = target_size(
         (round(size[1].median), round(size[2].median)),

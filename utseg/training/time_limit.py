@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from utseg.augment.loader import Batch
 from utseg.errors import TimeTooShort
-from utseg.inference.windows import windows_per_slice
+from utseg.inference.grid import windows_per_slice
 from utseg.planning.plan import Plan
 from utseg.training.interrupt import Interruption
 from utseg.training.optimizer import set_learning_rate

@@ -1,0 +1,404 @@
+"""`utseg_import_dicom` on folders as scanners, archives and CDs write them: the voxels, where they lie, and what was left out."""
+
+import io
+import shutil
+import stat
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+from dicom_studies import Imported, assert_same, cine, short_axis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1
+
+from utseg.commands import import_dicom
+from utseg.phantom.dicom import Patient, write_dicom_study
+
+PATIENT = Patient()
+SYNTAXES = {
+    "implicit": "1.2.840.10008.1.2",
+    "big-endian": "1.2.840.10008.1.2.2",
+    "deflated": "1.2.840.10008.1.2.1.99",
+    "RLE": "1.2.840.10008.1.2.5",
+    "JPEG-LS": "1.2.840.10008.1.2.4.80",
+}
+
+
+@pytest.fixture
+def imported(tmp_path, capfd):
+    """Runs `utseg_import_dicom` on a folder, in this process."""
+    runs = iter(range(100))
+
+    def run(folder, *words) -> Imported:
+        output = tmp_path / f"out{next(runs)}"
+        capfd.readouterr()
+        code = import_dicom.main([str(folder), "-o", str(output), "-np", "1", *map(str, words)])
+        out, err = capfd.readouterr()
+        return Imported(output, code, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Studies that were written already, by what they are of."""
+    return {}, tmp_path_factory.mktemp("written")
+
+
+@pytest.fixture
+def study(tmp_path, written):
+    """A study of the small cine: its folder, and the files of the cine."""
+    known, place = written
+
+    def write(image=None, affine=None, name="in", **settings):
+        settings.setdefault("extras", False)
+        image = cine() if image is None else image
+        affine = short_axis() if affine is None else affine
+        key = image.tobytes(), affine.tobytes(), repr(settings)
+        if key not in known:
+            folder = place / str(len(known))
+            known[key] = folder, write_dicom_study(folder, image, affine, **settings)
+        folder, files = known[key]
+        shutil.copytree(folder, tmp_path / name, symlinks=True)
+        return tmp_path / name, [tmp_path / name / path.relative_to(folder) for path in files]
+
+    return write
+
+
+def edit(path, change):
+    dataset = pydicom.dcmread(path)
+    change(dataset)
+    dataset.save_as(path)
+
+
+def test_an_examination_becomes_one_cine_and_a_reason_for_every_other_series(study, imported, tmp_path):
+    folder, _ = study(extras=True)
+    result = imported(folder, "--codes", tmp_path / "codes.csv")
+    assert result.code == 0, result.err
+    assert_same(result, cine(), short_axis())
+    (row,) = result.rows()
+    expected = {
+        "cine": "S001", "subject": "S001", "vendor": "Siemens", "model": "MAGNETOM Phantom", "field_strength_t": "1.5", "rows": "12",
+        "columns": "10", "slices": "4", "frames": "5", "spacing_x_mm": "1.4", "spacing_y_mm": "1.4", "slice_distance_mm": "10.0",
+        "slice_thickness_mm": "8.0", "heart_rate_bpm": "66.67", "rr_interval_ms": "900.0", "height_m": "1.68", "weight_kg": "64.5",
+        "sex": "F", "age_years": "63", "series_description": "cine sa …",
+    }  # fmt: skip
+    assert row == expected
+    reasons = {description.split()[0] + description.split()[1]: why for description, why in result.reasons()}
+    assert "no cine" in reasons["localizer…"] and "no cine" in reasons["LGEsa"]
+    assert "no stack" in reasons["cine4ch"] and "no stack" in reasons["flowao"]
+    assert "phase or velocity" in reasons["flowao_P"]
+    sources = result.sources()
+    for t, z in ((0, 0), (4, 3), (2, 1)):
+        dataset = pydicom.dcmread(f"{sources.root}/{sources.frames[t][z].file}")
+        np.testing.assert_array_equal(dataset.pixel_array, result.image()[0][t, z])
+        assert dataset.SOPInstanceUID == sources.frames[t][z].sop_instance_uid
+        assert float(dataset.TriggerTime) == sources.trigger_times_ms[t][z]
+    assert (tmp_path / "codes.csv").read_text() == f"subject,patient_id\nS001,{PATIENT.patient_id}\n"
+    assert stat.S_IMODE((tmp_path / "codes.csv").stat().st_mode) == 0o600
+
+
+def test_nothing_that_is_written_or_said_names_the_patient(study, imported):
+    folder, _ = study(extras=True)
+    result = imported(folder)
+    texts = [result.out, result.err] + [
+        path.read_bytes().decode("latin-1") for path in result.folder.rglob("*") if path.is_file()
+    ]
+    for secret in (
+        "Mustermann",
+        "Erika",
+        PATIENT.patient_id,
+        PATIENT.birth_date,
+        PATIENT.accession,
+        "20240517",
+    ):
+        assert not any(secret.casefold() in text.casefold() for text in texts), secret
+
+
+@pytest.mark.parametrize("layout", ["stack", "enhanced"])
+def test_one_series_or_one_object_for_the_stack(study, imported, layout):
+    folder, _ = study(layout=layout, vendor="Philips")
+    result = imported(folder)
+    assert_same(result, cine(), short_axis())
+    numbers = {frame.number for row in result.sources().frames for frame in row}
+    assert numbers == ({None} if layout == "stack" else set(range(1, 21)))
+
+
+@pytest.mark.parametrize("name", [*SYNTAXES, "JPEG 2000", "JPEG lossless"])
+def test_transfer_syntaxes(study, imported, name):
+    image = cine(frames=4, slices=3)
+    folder, (path, *_) = study(image, layout="enhanced", syntax=SYNTAXES.get(name, "1.2.840.10008.1.2.1"))
+    if name == "JPEG 2000":
+        edit(path, lambda dataset: recode(dataset, JPEG2000Lossless, jpeg_2000))
+    elif name == "JPEG lossless":
+        edit(path, lambda dataset: recode(dataset, JPEGLosslessSV1, jpeg_lossless))
+    result = imported(folder)
+    assert result.code == 0, result.err
+    assert_same(result, image, short_axis())
+
+
+def recode(dataset, syntax, encode):
+    dataset.PixelData = encapsulate([encode(frame) for frame in dataset.pixel_array])
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+
+
+def jpeg_2000(frame):
+    dataset = io.BytesIO()
+    Image.fromarray(frame.astype(np.uint16)).save(dataset, "JPEG2000", no_jp2=True, irreversible=False)
+    return dataset.getvalue()
+
+
+def jpeg_lossless(frame, path="/dev/shm/frame.dcm"):
+    writer = SimpleITK.ImageFileWriter()
+    writer.SetFileName(path)
+    writer.SetImageIO("GDCMImageIO")
+    writer.UseCompressionOn()
+    writer.SetCompressor("JPEG")
+    writer.Execute(SimpleITK.GetImageFromArray(frame))
+    written = pydicom.dcmread(path)
+    assert written.file_meta.TransferSyntaxUID == JPEGLosslessSV1
+    return next(generate_frames(written.PixelData, number_of_frames=1))
+
+
+def test_values_are_the_scanners(study, imported):
+    """Slope and intercept a slice, unsigned 12 bits with an overlay above them, and white as low."""
+    image = cine(frames=2, slices=3, dtype=np.uint16) % 4096
+    folder, files = study(image)
+    for index, path in enumerate(files):
+
+        def change(dataset, z=index // 2):
+            dataset.BitsStored, dataset.HighBit = 12, 11
+            dataset.PixelData = (dataset.pixel_array | 0x8000).astype("<u2").tobytes()
+            if z == 1:
+                dataset.PhotometricInterpretation = "MONOCHROME1"
+            dataset.RescaleSlope, dataset.RescaleIntercept = 2 + z, -z
+
+        edit(path, change)
+    expected = image.astype(np.float32)
+    expected[:, 1] = 4095 - expected[:, 1]
+    expected = expected * np.array([2, 3, 4]).reshape(1, 3, 1, 1) - np.arange(3).reshape(1, 3, 1, 1)
+    result = imported(folder)
+    assert_same(result, expected, short_axis())
+    assert result.image()[0].dtype == np.float32
+
+
+def test_copies_and_files_that_are_no_images_count_once_and_not_at_all(study, imported):
+    folder, files = study()
+    shutil.copytree(folder / "DICOM", folder / "copy of a copy" / "DICOM")
+    (folder / "loop").symlink_to(folder, target_is_directory=True)
+    (folder / "nowhere").symlink_to(folder / "not there")
+    (folder / "notes.txt").write_text("x")
+    directory = pydicom.dcmread(files[0])
+    directory.file_meta.MediaStorageSOPClassUID = directory.SOPClassUID = "1.2.840.10008.1.3.10"
+    directory.save_as(folder / "DICOMDIR")
+    plain = pydicom.dcmread(files[1])
+    plain.preamble, plain.file_meta = None, pydicom.dataset.FileMetaDataset()
+    plain.save_as(files[1], implicit_vr=True, little_endian=True, enforce_file_format=False)
+    result = imported(folder)
+    assert_same(result, cine(), short_axis())
+    assert result.reasons() == {("", "copies of files that are there already"): 20}
+    assert "2 other files" in result.out
+
+
+def test_of_a_slice_acquired_twice_the_later_is_taken(study, imported, tmp_path):
+    image, again = cine(), cine(seed=1)
+    folder, _ = study(image)
+    later = write_dicom_study(tmp_path / "again", again, short_axis(), extras=False, layout="slices")
+    for path in later[5:10]:
+
+        def change(dataset):
+            dataset.SeriesNumber, dataset.SeriesInstanceUID = 70, "1.2.3.70"
+            dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = (
+                f"{dataset.SOPInstanceUID[:50]}.7"
+            )
+
+        edit(path, change)
+        shutil.copy(path, folder / f"again{path.name}")
+    image[:, 1] = again[:, 1]
+    result = imported(folder)
+    assert_same(result, image, short_axis())
+    assert [(why, files) for (_, why), files in result.reasons().items()] == [("acquired again later", 5)]
+
+
+def test_of_a_slice_acquired_twice_in_one_series_the_later_is_taken(study, imported):
+    """A breath-hold is repeated without a new series: instances go on, times begin anew and are those of another heart rate."""
+    image = cine(frames=2, slices=3)
+    folder, files = study(image, layout="stack")
+    for number, path in enumerate(files[2:4]):
+        dataset = pydicom.dcmread(path)
+        dataset.InstanceNumber, dataset.SOPInstanceUID = 100 + number, f"1.2.3.{number}"
+        dataset.TriggerTime = float(dataset.TriggerTime) * 1.04
+        dataset.PixelData = (image[number, 1] + 1).tobytes()
+        dataset.save_as(f"{path}a")
+    image[:, 1] += 1
+    result = imported(folder)
+    assert_same(result, image, short_axis())
+    assert [(why, files) for (_, why), files in result.reasons().items()] == [("acquired again later", 2)]
+
+
+def test_a_phase_that_one_slice_lacks_is_left_out_of_all(study, imported):
+    image = cine(frames=10, slices=3)
+    folder, files = study(image)
+    files[13].unlink()
+    result = imported(folder)
+    assert_same(result, image[[0, 1, 2, 4, 5, 6, 7, 8, 9]], short_axis())
+    assert "9 of 10 phases are kept" in result.err
+    assert [(why, files) for (_, why), files in result.reasons().items()] == [
+        ("a phase that not every slice has", 2)
+    ]
+
+
+def test_a_slice_that_lacks_many_phases_is_left_out_at_an_end_and_refused_in_the_middle(study, imported):
+    folder, files = study()
+    for path in files[2:5]:
+        path.unlink()
+    result = imported(folder)
+    assert_same(result, cine()[:, 1:], short_axis() @ translation(z=1))
+    assert "left out at its ends: 1 slice (2 phases where its neighbours have 5)" in result.err
+    for path in files[11:15]:
+        path.unlink()
+    result = imported(folder)
+    assert result.code == 1 and not result.folder.exists()
+    assert (
+        result.err.count("error: ") == 1 and "slices in its middle lack images (1 phase where" in result.err
+    )
+
+
+def translation(z):
+    matrix = np.eye(4)
+    matrix[2, 3] = z
+    return matrix
+
+
+def test_missing_and_irregular_slices_are_named(study, imported):
+    folder, files = study(cine(frames=2))
+    for path in files[2:4]:
+        path.unlink()
+    result = imported(folder)
+    assert result.code == 1
+    assert "missing from the middle of the stack, which are 10 mm apart: 1 between" in result.err
+    folder, files = study(cine(frames=2), name="irregular")
+    for path in files[6:8]:
+        edit(path, move)
+    result = imported(folder)
+    assert_same(result, cine(frames=2)[:, :3], short_axis())
+    assert "one slice lies off the regular distances of the others and is left out" in result.err
+    for path in files[2:4]:
+        edit(path, move)
+    result = imported(folder)
+    assert result.code == 1 and "from a regular grid; expected at most 0.5 mm" in result.err
+
+
+def move(dataset):
+    normal = np.cross(*np.reshape(dataset.ImageOrientationPatient, (2, 3)))
+    dataset.ImagePositionPatient = [f"{x:.8f}" for x in np.array(dataset.ImagePositionPatient) + 2 * normal]
+
+
+def test_of_two_stacks_the_one_that_lies_as_a_short_axis_is_taken_and_the_other_named(
+    study, imported, tmp_path
+):
+    folder, _ = study()
+    axial = np.diag([1.4, 1.4, 6.0, 1.0])
+    (path,) = write_dicom_study(folder / "axial", cine(slices=6), axial, extras=False, layout="enhanced")
+
+    def change(dataset):
+        dataset.SeriesNumber, dataset.SeriesInstanceUID, dataset.SOPInstanceUID = 60, "1.2.3.60", "1.2.3.60.6"
+
+    edit(path, change)
+    result = imported(folder)
+    assert_same(result, cine(), short_axis())
+    ((_, why),) = result.reasons()
+    assert (
+        why
+        == "another stack (6 slices × 5 phases); chosen: 4 slices × 5 phases, as short-axis views usually lie"
+    )
+
+
+def test_several_patients_and_studies_get_codes_in_a_stable_order(study, imported, tmp_path):
+    few = {"frames": 2, "slices": 2}
+    study(name="in/a", patient=Patient(patient_id="9"), image=cine(**few, seed=9))
+    study(name="in/b", patient=Patient(patient_id="../../8"), image=cine(**few, seed=8))
+    _, files = study(name="in/c", patient=Patient(patient_id="../../8"), study="2", image=cine(**few, seed=7))
+    for path in files:
+        edit(path, lambda dataset: setattr(dataset, "StudyDate", "20250101"))
+    result = imported(tmp_path / "in")
+    assert [(row["cine"], row["subject"]) for row in result.rows()] == [
+        ("S001", "S001"),
+        ("S001_2", "S001"),
+        ("S002", "S002"),
+    ]
+    for name, seed in (("S001", 8), ("S001_2", 7), ("S002", 9)):
+        assert_same(result, cine(**few, seed=seed), short_axis(), name)
+
+
+def test_maps_and_perfusion_on_parallel_slices_are_no_cines(study, imported):
+    folder, files = study(cine(frames=2, slices=2))
+    for index, path in enumerate(files):
+        edit(path, lambda dataset, ti=100 + index % 2: setattr(dataset, "InversionTime", ti))
+    result = imported(folder)
+    assert result.code == 1 and "inversion time: a map, no cine" in result.err
+    folder, _ = study(cine(slices=2), name="perfusion", rr_ms=9000.0)
+    result = imported(folder)
+    assert result.code == 1 and "one a heart beat, no cine" in result.err
+
+
+def test_refusals_are_one_line(study, imported, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.txt").write_text("x")
+    result = imported(tmp_path / "empty")
+    assert result.code == 1 and result.err.count("\n") == 1 and "no DICOM file among 1 file" in result.err
+    result = imported(tmp_path / "not there")
+    assert result.code == 1 and "no such folder" in result.err
+    folder, _ = study(image=cine(frames=2, slices=2))
+    (tmp_path / "codes.csv").write_text("mine")
+    result = imported(folder, "--codes", tmp_path / "codes.csv")
+    assert result.code == 1 and "is there already" in result.err
+    result = imported(folder, "--codes", tmp_path / "out3" / "codes.csv")
+    assert result.code == 1 and "which has none of them" in result.err
+    assert imported(folder, "-o", folder).code == 1
+
+
+def test_real_series_of_two_scanners(shared, imported):
+    """Two Siemens slices × 25 phases; ten GE images, of which four slices have both phases."""
+    result = imported(shared / "data" / "dicom")
+    assert result.code == 0, result.err
+    found = [
+        (row["vendor"], row["slices"], row["frames"], row["heart_rate_bpm"], row["slice_thickness_mm"])
+        for row in result.rows()
+    ]
+    assert found == [("GE", "4", "2", "62.0", "8.0"), ("Siemens", "2", "25", "74.77", "6.0")]
+    assert "S001: left out at its ends: 2 slices (1 phase where its neighbours have 2)" in result.err
+    assert "S002: only 2 slices, 17.7 mm apart with 11.7 mm between them that nobody imaged" in result.err
+    for name in ("S001", "S002"):
+        sources = result.sources(name)
+        dataset = pydicom.dcmread(f"{sources.root}/{sources.frames[1][1].file}")
+        values, affine = result.image(name)
+        np.testing.assert_array_equal(values[1, 1], dataset.pixel_array)
+        place = affine @ [0, 0, 1, 1]
+        np.testing.assert_allclose(place[:3] * [-1, -1, 1], dataset.ImagePositionPatient, atol=1e-3)
+
+
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    turn=st.integers(0, 2**32 - 1),
+    spacing=st.tuples(st.floats(0.5, 3), st.floats(0.5, 3), st.floats(4, 15)),
+    mirrored=st.booleans(),
+)
+def test_any_orientation_and_spacing_comes_out_where_it_was(
+    study, imported, tmp_path, turn, spacing, mirrored
+):
+    rng = np.random.default_rng(turn)
+    axes, _ = np.linalg.qr(rng.standard_normal((3, 3)))
+    affine = np.eye(4)
+    affine[:3, :3] = axes * np.array([*spacing[:2], -spacing[2] if mirrored else spacing[2]])
+    affine[:3, 3] = rng.uniform(-200, 200, 3)
+    image = cine(frames=2, slices=3, rows=7, columns=5, seed=turn)
+    shutil.rmtree(tmp_path / "in", ignore_errors=True)
+    folder, _ = study(image, affine)
+    assert_same(imported(folder), image, affine)

@@ -1,0 +1,272 @@
+"""`import_dicom`: a folder as it comes from a scanner or a CD → cines, a table of them, and why everything else was left out."""
+
+import csv
+import io
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+
+from utseg.compute.pool import InlineExecutor, process_pool, run_all, run_each
+from utseg.dicom.choice import Choice, choose_stack
+from utseg.dicom.cines import CineRow, write_cine
+from utseg.dicom.headers import FileHeader, read_header
+from utseg.dicom.reading import Unreadable, find_files
+from utseg.dicom.sources import CINES_FILE, LEFT_OUT_FILE
+from utseg.dicom.stacks import Stack
+from utseg.dicom.subjects import check_codes_path, free_text, subject_codes, write_codes
+from utseg.errors import CaseErrors, InputError, number_of
+from utseg.files import atomic_folder, require_no_broken_link, write_text
+from utseg.home import FilePath
+
+logger = logging.getLogger("utseg")
+FILES_FOR_A_POOL = 400  # reading fewer takes less time than starting processes
+FILES_A_TASK = 50
+
+
+@dataclass(frozen=True)
+class LeftOutRow:
+    """A row of left_out.csv: files that are in no cine, and why. `study` is named as its cine would be, "" for damaged files."""
+
+    study: str
+    series: str
+    description: str
+    files: int
+    why: str
+
+
+@dataclass(frozen=True)
+class ImportRecord:
+    """What an import made. `notes`: what to know of each cine; `problems`: one line for each stack that was refused."""
+
+    cines: tuple[CineRow, ...]
+    left_out: tuple[LeftOutRow, ...]
+    notes: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The files of a folder. `damaged`: path and reason."""
+
+    headers: list[FileHeader]
+    others: int
+    duplicates: int
+    damaged: list[tuple[Path, str]]
+
+
+@dataclass(frozen=True)
+class _Study:
+    cine: str
+    subject: str
+    choice: Choice
+
+
+def import_dicom(
+    folder: FilePath, output: FilePath, *, codes: FilePath | None = None, workers: int | None = None
+) -> ImportRecord:
+    """Finds the short-axis cine of every study below `folder` and writes `output`/CINE.nii.gz, sources/CINE.json and the two tables.
+
+    CINE is the code of the subject, S001; its second study is S001_2. `output` has to be new or empty. codes: a file for the map of
+    codes and patient ids, which is written nowhere else. The log says what was found; nothing in it names a patient.
+    Raises InputError where nothing is found, or a path does not do; a stack that is refused is in `problems`, and the others are written.
+    """
+    folder, output = require_no_broken_link(Path(folder)).absolute(), Path(output)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected one with DICOM files, at any depth")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{output}: not empty; name a new folder, as codes of two imports would mix there")
+    if codes is not None:
+        check_codes_path(Path(codes), output)
+    files = find_files(folder)
+    pool: AbstractContextManager[Executor] = (
+        nullcontext(InlineExecutor())
+        if workers == 1 or len(files) < FILES_FOR_A_POOL
+        else process_pool(workers)
+    )
+    with pool as executor:
+        found = _read_headers(files, executor, workers)
+        if not found.headers:
+            raise InputError(_nothing(folder, len(files), found.damaged))
+        coded = subject_codes(found.headers)
+        studies = _choose(found.headers, coded)
+        with atomic_folder(output) as temporary:
+            rows, problems = _write_cines(temporary, studies, folder, executor, workers)
+            record = ImportRecord(
+                tuple(rows), tuple(_left_out(studies, found)), _notes(studies, rows), tuple(problems)
+            )
+            if not rows:
+                _log(found, record)
+                raise CaseErrors(problems or [_no_cine(folder, record.left_out)])
+            _write_table(temporary / CINES_FILE, CineRow, record.cines)
+            _write_table(temporary / LEFT_OUT_FILE, LeftOutRow, record.left_out)
+    if codes is not None:
+        write_codes(Path(codes), coded)
+    _log(found, record)
+    return record
+
+
+def _read_headers(files: Sequence[Path], executor: Executor, workers: int | None) -> _Found:
+    tasks = [tuple(files[start : start + FILES_A_TASK]) for start in range(0, len(files), FILES_A_TASK)]
+    named = partial(
+        run_all,
+        _read_some,
+        tasks,
+        executor,
+        f"DICOM headers, {FILES_A_TASK} files at a time",
+        name=lambda task: str(task[0]),
+    )
+    unique: dict[str, FileHeader] = {}
+    others = duplicates = 0
+    damaged = []
+    for path, result in (pair for results in named(workers=workers) for pair in results):
+        if isinstance(result, str):
+            damaged.append((path, result))
+        elif result is None:
+            others += 1
+        elif result.text("SOPInstanceUID") in unique:
+            duplicates += 1
+        else:
+            unique[result.text("SOPInstanceUID")] = result
+    return _Found(list(unique.values()), others, duplicates, damaged)
+
+
+def _read_some(paths: Sequence[Path]) -> list[tuple[Path, FileHeader | str | None]]:
+    """Each file's header, None where it is not DICOM, or what is wrong with it."""
+    results: list[tuple[Path, FileHeader | str | None]] = []
+    for path in paths:
+        try:
+            results.append((path, read_header(path)))
+        except Unreadable as error:
+            results.append((path, str(error)))
+    return results
+
+
+def _choose(headers: Iterable[FileHeader], codes: dict[str, str]) -> list[_Study]:
+    """The studies of all subjects, each with what was found in it: by subject, then by date."""
+    studies: dict[tuple[str, str], list[FileHeader]] = defaultdict(list)
+    for header in headers:
+        studies[codes[header.patient], header.text("StudyInstanceUID")].append(header)
+    dated = sorted(studies, key=lambda key: (key[0], *_when(studies[key]), key[1]))
+    seen: Counter[str] = Counter()
+    chosen = []
+    for key in dated:
+        subject = key[0]
+        seen[subject] += 1
+        cine = subject if seen[subject] == 1 else f"{subject}_{seen[subject]}"
+        chosen.append(_Study(cine, subject, choose_stack(studies[key])))
+    return chosen
+
+
+def _when(headers: Sequence[FileHeader]) -> tuple[str, str]:
+    return min((header.text("StudyDate"), header.text("StudyTime")) for header in headers)
+
+
+def _write_cines(
+    folder: Path, studies: Sequence[_Study], root: Path, executor: Executor, workers: int | None
+) -> tuple[list[CineRow], list[str]]:
+    """Rows of the cines that could be written, and one line for each stack that could not be used."""
+    problems = [f"{study.cine}: {problem}" for study in studies for problem in study.choice.problems]
+    tasks = [
+        (study.cine, study.subject, study.choice.stack) for study in studies if study.choice.stack is not None
+    ]
+    # One cine needs no other process, to which its headers would have to be sent.
+    executor = executor if len(tasks) > 1 else InlineExecutor()
+    rows = []
+    for outcome in run_each(
+        partial(_write_one, folder, root), tasks, executor, name=lambda task: task[0], workers=workers
+    ):
+        if outcome.error is not None:
+            problems += [f"{outcome.item[0]}: {line}" for line in outcome.error.lines()]
+        elif outcome.result is not None:
+            rows.append(outcome.result)
+    return sorted(rows, key=lambda row: row.cine), problems
+
+
+def _write_one(folder: Path, root: Path, task: tuple[str, str, Stack]) -> CineRow:
+    cine, subject, stack = task
+    return write_cine(folder, cine, subject, stack, root)
+
+
+def _left_out(studies: Sequence[_Study], found: _Found) -> list[LeftOutRow]:
+    rows = [
+        LeftOutRow(
+            study.cine,
+            f"{left.header.numbers['SeriesNumber']:g}" if "SeriesNumber" in left.header.numbers else "",
+            free_text(left.header.text("SeriesDescription"), left.header),
+            left.files,
+            left.why,
+        )
+        for study in studies
+        for left in study.choice.left_out
+    ]
+    reasons = Counter(why for _, why in found.damaged)
+    rows += [LeftOutRow("", "", "", files, f"damaged: {why}") for why, files in reasons.items()]
+    if found.duplicates:
+        rows.append(LeftOutRow("", "", "", found.duplicates, "copies of files that are there already"))
+    return rows
+
+
+def _notes(studies: Sequence[_Study], rows: Sequence[CineRow]) -> tuple[str, ...]:
+    written = {row.cine for row in rows}
+    return tuple(
+        f"{study.cine}: {note}" for study in studies if study.cine in written for note in study.choice.notes
+    )
+
+
+def _nothing(folder: Path, files: int, damaged: Sequence[tuple[Path, str]]) -> str:
+    if damaged:
+        path, why = damaged[0]
+        return (
+            f"{folder}: none of {number_of(len(damaged), 'DICOM file')} could be read (first: {path}: {why})"
+        )
+    return f"{folder}: no DICOM file among {number_of(files, 'file')}; expected a folder with DICOM files, at any depth"
+
+
+def _no_cine(folder: Path, left_out: Sequence[LeftOutRow]) -> str:
+    reasons = Counter[str]()
+    for row in left_out:
+        reasons[row.why] += row.files
+    listed = "; ".join(f"{number_of(files, 'file')}: {why}" for why, files in reasons.most_common(3))
+    return f"{folder}: no short-axis cine is there ({listed})"
+
+
+def _log(found: _Found, record: ImportRecord) -> None:
+    if found.damaged:
+        path, why = found.damaged[0]
+        logger.warning(
+            "%s left out, damaged (first: %s: %s)", number_of(len(found.damaged), "file"), path, why
+        )
+    for note in record.notes:
+        logger.warning("%s", note)
+    for row in record.cines:
+        size = f"{row.slices} slices × {row.frames} frames of {row.columns} × {row.rows}"
+        spacing = f"{row.spacing_x_mm:.4g} × {row.spacing_y_mm:.4g} × {row.slice_distance_mm:.4g} mm"
+        logger.info(
+            "%s: %s, %s, %s", row.cine, size, spacing, " ".join(filter(None, (row.vendor, row.model)))
+        )
+    series = sum(1 for row in record.left_out if row.study)
+    logger.info(
+        "%s of %s; left out: %s (%s has the reasons), %s",
+        number_of(len(record.cines), "cine"),
+        number_of(len(found.headers) + found.duplicates, "DICOM file"),
+        f"{series} series or parts of one",
+        LEFT_OUT_FILE,
+        number_of(found.others, "other file"),
+    )
+
+
+def _write_table(
+    path: Path, kind: type[CineRow] | type[LeftOutRow], rows: Sequence[CineRow | LeftOutRow]
+) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {name: "" if value is None else value for name, value in asdict(row).items()} for row in rows
+    )
+    write_text(path, text.getvalue())

@@ -1,0 +1,62 @@
+"""Codes in place of patients: who is S001 stands in a map that is written only where it is asked for.
+
+Names, birth dates, ids, dates and accession numbers go no further than this module.
+"""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from utseg.dicom.headers import FileHeader
+from utseg.errors import InputError
+from utseg.files import atomic_path
+
+LEAST_DIGITS = 3
+SHORTEST_NAME = 3  # letters of a part of a name that is looked for in free text
+LONGEST_TEXT = 64
+FORMULA = "=+-@"  # a spreadsheet would calculate what begins so
+
+
+def subject_codes(headers: Iterable[FileHeader]) -> dict[str, str]:
+    """A code for each patient, in the order of their ids: the same files give the same codes."""
+    patients = sorted({header.patient for header in headers})
+    digits = max(LEAST_DIGITS, len(str(len(patients))))
+    return {patient: f"S{number:0{digits}d}" for number, patient in enumerate(patients, 1)}
+
+
+def free_text(text: str, header: FileHeader) -> str:
+    """What a person typed at the scanner, without parts of the patient's name, id or birth date, short enough for a table's cell."""
+    named = re.split(r"[\^=\s,]+", header.text("PatientName"))
+    known = [word for word in named if len(word) >= SHORTEST_NAME]
+    known += filter(None, (header.text("PatientID"), header.text("PatientBirthDate")))
+    for word in sorted(known, key=len, reverse=True):
+        whole = r"(?<!\w){}(?!\w)" if len(word) < SHORTEST_NAME else "{}"
+        text = re.sub(whole.format(re.escape(word)), "…", text, flags=re.IGNORECASE)
+    return text.lstrip(FORMULA + " ")[:LONGEST_TEXT]
+
+
+def check_codes_path(path: Path, output: Path) -> None:
+    """Refuses a map that is there already, or that would lie in the folder that goes on to others. Raises InputError."""
+    if path.exists():
+        raise InputError(f"{path}: is there already; name a new file with --codes")
+    if output.resolve() in path.resolve().parents:
+        raise InputError(
+            f"{path}: the map of codes and patients would lie in {output}, which has none of them; name a file elsewhere"
+        )
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path.absolute().parent}: no such folder; make it first")
+
+
+def write_codes(path: Path, codes: Mapping[str, str]) -> None:
+    """Writes the map of codes and patient ids, which only its owner may read."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["subject", "patient_id"])
+    rows.writerows([code, patient] for patient, code in codes.items())
+    with atomic_path(path) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+            handle.write(text.getvalue())

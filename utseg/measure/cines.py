@@ -1,0 +1,175 @@
+"""Which cines a folder of masks holds: 4-D files, or masks of ED and ES of one subject; whose they are, and where their images are."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from utseg.cardiac.volumes import PHASES
+from utseg.case import Case
+from utseg.errors import InputError, listing
+from utseg.files import require_no_broken_link
+from utseg.measure.record import FrameFiles
+from utseg.measure.table import About
+from utseg.rawdata import is_dataset, open_dataset
+from utseg.rawdata.names import CHANNEL_SUFFIX, image_stem
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A file, and the frame of it that is meant: None for a 3-D file, or for all frames of a cine."""
+
+    path: Path
+    frame: int | None = None
+
+
+@dataclass(frozen=True)
+class Mask:
+    """One mask file, or one frame of it, with what is known of it."""
+
+    name: str
+    volume: Volume
+    about: About
+    image: Volume | None = None
+
+
+@dataclass(frozen=True)
+class Cine:
+    """One cine before it is read: one 4-D mask, or those of ED and ES, in this order."""
+
+    name: str
+    about: About
+    masks: tuple[Mask, ...]
+
+    @property
+    def files(self) -> tuple[FrameFiles, ...]:
+        """For the record; empty for a 4-D mask."""
+        if len(self.masks) == 1:
+            return ()
+        return tuple(
+            FrameFiles(
+                mask=mask.volume.path.name,
+                image=None if mask.image is None else str(mask.image.path.absolute()),
+                image_frame=None if mask.image is None else mask.image.frame,
+            )
+            for mask in self.masks
+        )
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known besides the masks: cases of datasets, rows of a table, image files by their names."""
+
+    cases: tuple[Case, ...] = ()
+    table: Mapping[str, About] = field(default_factory=dict)
+    images: Mapping[str, Path] = field(default_factory=dict)
+
+    def about(self, name: str) -> About:
+        """Of a mask by its name: the table's row of it or of its subject, completed by the dataset's case of it or of its subject."""
+        said = self.table.get(name)
+        case = next((case for case in self.cases if case.case_id == name), None)
+        subject = (said and said.subject) or (case.subject if case else self._subject(name))
+        said = said or self.table.get(subject, About())
+        own = case or next((other for other in self.cases if other.subject == subject), None)
+        groups = {
+            key: value for key, value in (own.groups if own else {}).items() if key != "phase" and value
+        }
+        phase = said.phase or (case.phase if case else "")
+        return About(subject, phase, groups | dict(said.groups), said.numbers)
+
+    def image(self, name: str) -> Volume | None:
+        """The image of a mask by its name, and its frame where the mask is one frame of a cine."""
+        case = next((case for case in self.cases if case.case_id == name), None)
+        if name in self.images:
+            return Volume(self.images[name])
+        if case is not None and case.images:
+            return Volume(case.images[0], case.frame)
+        stems = {image_stem(case.images[0].name): case.images[0] for case in self.cases if case.images}
+        return Volume(stems[name]) if name in stems else None
+
+    def _subject(self, name: str) -> str:
+        """The one subject that the mask's name is, or begins with, as CODE_sa; else the name itself."""
+        subjects = {case.subject for case in self.cases}
+        meant = {subject for subject in subjects if name == subject or name.startswith(f"{subject}_")}
+        return meant.pop() if len(meant) == 1 else name
+
+
+def find_images(folder: Path) -> tuple[tuple[Case, ...], dict[str, Path]]:
+    """What --images names: the cases of a raw dataset, or image files by their names, channel 0 of several. Raises InputError."""
+    if require_no_broken_link(folder).is_dir() and is_dataset(folder):
+        return open_dataset(folder).cases, {}
+    if not folder.exists():
+        raise InputError(f"{folder}: no such file or folder; expected the images that the masks are of")
+    found: dict[str, Path] = {}
+    for path in [folder] if folder.is_file() else sorted(folder.iterdir()):
+        stem = image_stem(path.name)
+        numbered = CHANNEL_SUFFIX.fullmatch(stem) if stem else None
+        if stem and (numbered is None or int(numbered["channel"]) == 0):
+            found[numbered["case"] if numbered else stem] = path
+    if not found:
+        raise InputError(f"{folder}: no image is there; expected the images that the masks are of")
+    return (), found
+
+
+def find_masks(files: Mapping[str, Sequence[Path]], known: Known) -> tuple[list[Mask], list[str]]:
+    """The mask files by their names, and a line for each name that two files have."""
+    twice = [
+        f"cine {name}: two masks, {paths[0].name} and {paths[1].name}; keep one"
+        for name, paths in files.items()
+        if len(paths) > 1
+    ]
+    masks = [
+        Mask(name, Volume(paths[0]), known.about(name), known.image(name))
+        for name, paths in files.items()
+        if len(paths) == 1
+    ]
+    return masks, twice
+
+
+def labelled_masks(cases: Iterable[Case]) -> list[Mask]:
+    """The reference labels of cases."""
+    return [
+        Mask(case.case_id, Volume(case.label, case.frame), About(case.subject, case.phase))
+        for case in cases
+        if case.label is not None
+    ]
+
+
+def join_cines(masks: Iterable[Mask]) -> tuple[list[Cine], list[str]]:
+    """The cines, sorted by name, and a line for each thing that is wrong with the others. Headers are read.
+
+    A 4-D file is a cine of its own name; 3-D masks of ED and ES are one of their subject's name.
+    """
+    from utseg.rawdata.gate import frame_count
+
+    cines: dict[str, Cine] = {}
+    pairs: dict[str, list[Mask]] = {}
+    stray, problems = [], []
+    for mask in masks:
+        try:
+            is_cine = mask.volume.frame is None and frame_count(mask.volume.path) > 1
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        if is_cine:
+            cines[mask.name] = Cine(mask.name, mask.about, (mask,))
+        elif mask.about.phase in PHASES:
+            pairs.setdefault(mask.about.subject, []).append(mask)
+        else:
+            stray.append(mask.name)
+    for subject, found in pairs.items():
+        names = listing([mask.name for mask in found])
+        found = sorted(found, key=lambda mask: mask.about.phase)
+        if subject in cines:
+            problems.append(
+                f"subject {subject}: a cine and masks of single phases are there: {names}; keep one of both"
+            )
+        elif tuple(mask.about.phase for mask in found) == PHASES:
+            cines[subject] = Cine(subject, found[0].about, tuple(found))
+        else:
+            problems.append(f"subject {subject}: expected one mask of ED and one of ES; found {names}")
+    if stray:
+        problems.append(
+            f"{len(stray)} masks are 3-D, and nothing says which are ED and ES of one subject: {listing(stray)}; name their dataset with "
+            "-d, or a table with columns case, subject and phase with --table"
+        )
+    return [cines[name] for name in sorted(cines)], problems

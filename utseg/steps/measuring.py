@@ -1,0 +1,197 @@
+"""`measure`: volumes, ejection fraction and mass of the cines in a folder of masks, without references."""
+
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from utseg.cardiac.structures import HEART, find_structures
+from utseg.cardiac.volumes import BASAL_RULES, BasalRule
+from utseg.case import Dataset
+from utseg.errors import CaseErrors, InputError, UsageError, UtsegError, explained_by
+from utseg.evaluate.pairs import files_by_case, require_masks
+from utseg.evaluate.references import References, find_references, labels_of_masks, require_same
+from utseg.files import folder_lock, require_writable
+from utseg.home import FilePath
+from utseg.label_map import IGNORE, Labels
+from utseg.labels import in_words
+from utseg.measure.cines import Known, find_images, find_masks, join_cines
+from utseg.measure.group import compare, distributions
+from utseg.measure.measure import RULES, measure_cine
+from utseg.measure.record import CineMeasures, MeasuresRecord, Provenance, write_measures
+from utseg.measure.table import TABLE_FILE, read_cines
+from utseg.measure.tables import write_tables
+from utseg.predict.record import PREDICTION_FILE, predicted_cases, read_record, seen_in_training, versions_of
+from utseg.progress import progress
+from utseg.rawdata.description import DESCRIPTION_FILE
+from utseg.rawdata.names import NIFTI_ENDINGS
+from utseg.report.measures.write import PAGE_FILE, write_measures_page
+from utseg.steps.datasets import named_dataset
+from utseg.steps.dicom import IMAGES_FOLDER
+
+logger = logging.getLogger("utseg")
+
+
+def measure(
+    masks: FilePath,
+    output: FilePath,
+    *,
+    dataset: Dataset | str | None = None,
+    home: FilePath | None = None,
+    labels: Labels | None = None,
+    images: FilePath | None = None,
+    table: FilePath | None = None,
+    references: FilePath | None = None,
+    basal_rule: BasalRule = "all",
+    dicom: bool = False,
+    pictures: bool = True,
+    workers: int | None = None,
+) -> MeasuresRecord:
+    """Measures the cines in `masks`, 4-D files or masks of ED and ES, and writes `measures.json`, `measures.csv`, `curves.csv` and pages.
+
+    dataset: knows subjects, phases and groups, and the labels where nothing beside the masks says them; opened, or its name below `home`.
+    labels: names and values in the masks, where nothing else does. images: what the masks are of, a folder, a file or a raw dataset; a
+    `cines.csv` there is the table; None: the cines that a prediction from DICOM left beside its masks, where it did.
+    table: CSV by cine (or case) with subject, phase, heart rate, height, weight, groups. references: labels to compare with.
+    dicom: writes each cine's measures into `dicom/`, for cines that utseg_import_dicom made, which `images` names.
+    pictures: False for pages without images of patients.
+    Raises InputError and UsageError before anything is measured; CaseErrors at the end with a line for each mask that could not be, when
+    the others are measured and written.
+    """
+    masks, output, dataset = Path(masks), Path(output), named_dataset(dataset, home)
+    if images is None and (masks / IMAGES_FOLDER / TABLE_FILE).is_file():
+        images = masks / IMAGES_FOLDER
+    if basal_rule not in BASAL_RULES:
+        raise UsageError(f"basal rule {basal_rule!r}: there are {', '.join(BASAL_RULES)}")
+    require_masks(masks)
+    known = _known(dataset, images, table)
+    compared = None
+    if references is not None:
+        compared = find_references(Path(references), masks, dataset, None if labels is None else dict(labels))
+        if IGNORE in compared.labels:
+            raise InputError(
+                f"{references}: volumes of references that are ignored in part ({IGNORE}) are not known; leave -g out"
+            )
+        known = replace(known, cases=(*known.cases, *compared.cases))
+    numbering = compared.mask_labels if compared else mask_numbering(masks, dataset, labels)
+    if not find_structures(numbering).names:
+        raise InputError(
+            f"{masks}: no label is one of {', '.join(HEART)} by its name, so that nothing can be measured: {in_words(numbering)}; "
+            "say which they are with --labels LV=1 MYO=2 RV=3"
+        )
+    with explained_by(compared.warnings if compared else dataset.warnings if dataset else ()):
+        cines, problems = _measured(masks, numbering, known, basal_rule)
+        if not cines:
+            raise CaseErrors(problems)
+        record = _record(cines, masks, numbering, basal_rule, compared)
+    require_writable(output)
+    with folder_lock(output):
+        write_tables(record.cines, output)
+        write_measures(record, output)
+        pages = write_measures_page(record, masks, output / PAGE_FILE, pictures=pictures, workers=workers)
+        if dicom:
+            problems += _write_dicom(record, output)
+    for notice in pages.notices:
+        logger.warning("%s", notice)
+    if problems:
+        raise CaseErrors(problems)
+    return record
+
+
+def mask_numbering(masks: Path, dataset: Dataset | None, labels: Labels | None) -> Labels:
+    """How the masks number their labels: as a record beside them says, else as typed, else as the dataset does. Raises InputError."""
+    recorded = labels_of_masks(masks)
+    if labels is not None:
+        require_same(labels, recorded)
+        return labels
+    if recorded is not None:
+        return recorded[0]
+    if dataset is None:
+        raise InputError(
+            f"{masks}: nothing says how the masks number their labels; name their dataset with -d, put {PREDICTION_FILE} or "
+            f"{DESCRIPTION_FILE} beside them, or say --labels LV=1 MYO=2 RV=3"
+        )
+    logger.info("%s: nothing says how the masks are numbered; taken as %s", masks, in_words(dataset.labels))
+    return dataset.labels
+
+
+def _known(dataset: Dataset | None, images: FilePath | None, table: FilePath | None) -> Known:
+    cases, files = find_images(Path(images)) if images is not None else ((), {})
+    beside = Path(images) / TABLE_FILE if images is not None else None
+    path = Path(table) if table is not None else beside if beside is not None and beside.is_file() else None
+    return Known(
+        cases=(*(dataset.cases if dataset else ()), *cases),
+        table={} if path is None else read_cines(path),
+        images=files,
+    )
+
+
+def _measured(
+    masks: Path, labels: Labels, known: Known, basal_rule: BasalRule
+) -> tuple[list[CineMeasures], list[str]]:
+    """Every cine, and a line for each mask that is none or could not be measured."""
+    found, problems = find_masks(files_by_case(masks), known)
+    cines, others = join_cines(found)
+    problems += others
+    measured = []
+    with progress("measured", len(cines)) as advance:
+        for cine in cines:
+            try:
+                measured.append(measure_cine(cine, labels, basal_rule))
+            except InputError as error:
+                problems.append(f"cine {cine.name}: {error}")
+            advance()
+    return measured, problems
+
+
+def _write_dicom(record: MeasuresRecord, output: Path) -> list[str]:
+    """Each cine as DICOM objects; a line for each that could not be written."""
+    from utseg.measure.dicom import write_dicom  # highdicom takes a second to load
+
+    problems = []
+    with progress("DICOM", len(record.cines)) as advance:
+        for cine in record.cines:
+            try:
+                write_dicom(cine, record.made, output)
+            except UtsegError as error:
+                problems.append(str(error))
+            advance()
+    return problems
+
+
+def _record(
+    cines: list[CineMeasures],
+    masks: Path,
+    labels: Labels,
+    basal_rule: BasalRule,
+    references: References | None,
+) -> MeasuresRecord:
+    record = read_record(masks)
+    pairs, agreement = ((), {}) if references is None else compare(cines, references, basal_rule)
+    if references is not None and (seen := seen_in_training(predicted_cases(masks), _names(cines))):
+        logger.warning("%s", seen)
+    return MeasuresRecord(
+        made=Provenance(
+            when=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions=versions_of("utseg", "numpy"),
+            masks=str(masks.absolute()),
+            labels=dict(labels),
+            models=record.models if record else (),
+        ),
+        rules={name: words for name, words in RULES.items() if name not in BASAL_RULES or name == basal_rule},
+        cines=cines,
+        distributions=distributions(cines),
+        references=pairs,
+        agreement=agreement,
+    )
+
+
+def _names(cines: list[CineMeasures]) -> list[str]:
+    """The names of the masks, as `prediction.json` has them."""
+    return [
+        name.removesuffix(ending)
+        for cine in cines
+        for name in ([files.mask for files in cine.files] or [cine.mask])
+        for ending in NIFTI_ENDINGS
+        if name.endswith(ending)
+    ]
