@@ -1,11 +1,18 @@
 """A small cine, what `utseg_import_dicom` made of its DICOM, and whether both are the same."""
 
+import io
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
+import SimpleITK
+from PIL import Image
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import JPEGLosslessSV1
 
 from utseg.dicom.sources import CineSources, read_sources
 from utseg.phantom.dicom import RAS_TO_LPS
@@ -66,3 +73,36 @@ def assert_same(result: Imported, image, affine, name="S001"):
     np.testing.assert_array_equal(values, image)
     np.testing.assert_allclose(found, affine, atol=1e-4)
     np.testing.assert_allclose(result.sources(name).ijk_to_lps, RAS_TO_LPS @ affine, atol=1e-4)
+
+
+def recode(dataset, syntax, encode):
+    """Encodes every frame of a dataset anew."""
+    dataset.PixelData = encapsulate([encode(frame) for frame in dataset.pixel_array])
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+
+
+def jpeg_2000(frame):
+    """One frame as a JPEG 2000 stream, without loss."""
+    dataset = io.BytesIO()
+    Image.fromarray(frame.astype(np.uint16)).save(dataset, "JPEG2000", no_jp2=True, irreversible=False)
+    return dataset.getvalue()
+
+
+def jpeg_lossless(frame):
+    """One frame as a JPEG lossless stream, by GDCM: pydicom has no encoder for it."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _by_gdcm(frame, f"{folder}/frame.dcm")
+
+
+def _by_gdcm(frame, path):
+    writer = SimpleITK.ImageFileWriter()
+    writer.SetFileName(path)
+    writer.SetImageIO("GDCMImageIO")
+    writer.UseCompressionOn()
+    writer.SetCompressor("JPEG")
+    writer.Execute(SimpleITK.GetImageFromArray(frame))
+    written = pydicom.dcmread(path)
+    assert written.file_meta.TransferSyntaxUID == JPEGLosslessSV1
+    return next(generate_frames(written.PixelData, number_of_frames=1))

@@ -1,18 +1,14 @@
 """`utseg_import_dicom` on folders as scanners, archives and CDs write them: the voxels, where they lie, and what was left out."""
 
-import io
 import shutil
 import stat
 
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK
-from dicom_studies import Imported, assert_same, cine, short_axis
+from dicom_studies import Imported, assert_same, cine, jpeg_2000, jpeg_lossless, recode, short_axis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1
 
 from utseg.commands import import_dicom
@@ -141,31 +137,6 @@ def test_transfer_syntaxes(study, imported, name):
     assert_same(result, image, short_axis())
 
 
-def recode(dataset, syntax, encode):
-    dataset.PixelData = encapsulate([encode(frame) for frame in dataset.pixel_array])
-    dataset.file_meta.TransferSyntaxUID = syntax
-    dataset["PixelData"].VR = "OB"
-    dataset["PixelData"].is_undefined_length = True
-
-
-def jpeg_2000(frame):
-    dataset = io.BytesIO()
-    Image.fromarray(frame.astype(np.uint16)).save(dataset, "JPEG2000", no_jp2=True, irreversible=False)
-    return dataset.getvalue()
-
-
-def jpeg_lossless(frame, path="/dev/shm/frame.dcm"):
-    writer = SimpleITK.ImageFileWriter()
-    writer.SetFileName(path)
-    writer.SetImageIO("GDCMImageIO")
-    writer.UseCompressionOn()
-    writer.SetCompressor("JPEG")
-    writer.Execute(SimpleITK.GetImageFromArray(frame))
-    written = pydicom.dcmread(path)
-    assert written.file_meta.TransferSyntaxUID == JPEGLosslessSV1
-    return next(generate_frames(written.PixelData, number_of_frames=1))
-
-
 def test_values_are_the_scanners(study, imported):
     """Slope and intercept a slice, unsigned 12 bits with an overlay above them, and white as low."""
     image = cine(frames=2, slices=3, dtype=np.uint16) % 4096
@@ -224,6 +195,23 @@ def test_of_a_slice_acquired_twice_the_later_is_taken(study, imported, tmp_path)
     result = imported(folder)
     assert_same(result, image, short_axis())
     assert [(why, files) for (_, why), files in result.reasons().items()] == [("acquired again later", 5)]
+
+
+def test_results_that_a_scanner_made_of_a_stack_do_not_take_its_place(study, imported):
+    image = cine(frames=2, slices=2)
+    folder, files = study(image)
+    for number, path in enumerate(files):
+        dataset = pydicom.dcmread(path)
+        dataset.SeriesNumber, dataset.SOPInstanceUID = 900, f"1.2.3.{number}"
+        dataset.SeriesInstanceUID = f"1.2.3.{'4' if number < 2 else '5'}"
+        dataset.ImageType, dataset.PixelData = ["DERIVED", "SECONDARY", "M"], bytes(len(dataset.PixelData))
+        if number >= 2:
+            dataset.SamplesPerPixel = 3
+        dataset.save_as(f"{path}r")
+    result = imported(folder)
+    assert_same(result, image, short_axis())
+    whys = [why for _, why in result.reasons()]
+    assert len(whys) == 2 and "derived from a slice" in whys[0] and "colour images" in whys[1]
 
 
 def test_of_a_slice_acquired_twice_in_one_series_the_later_is_taken(study, imported):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from utseg.dicom.headers import FileHeader
-from utseg.dicom.planes import Plane, find_planes
+from utseg.dicom.planes import Plane, Rank, find_planes
 from utseg.dicom.stacks import NoStack, Stack, find_families, make_stack
 from utseg.dicom.subjects import free_text
 from utseg.errors import number_of
@@ -16,7 +16,7 @@ from utseg.errors import number_of
 # From the apex to the base, in LPS: to the right, backwards and upwards. Hearts differ by up to 40°.
 HEART_AXIS_LPS = np.array([-0.58, 0.51, 0.63])
 ALONG_HEART_AXIS = 0.5  # cosine
-MOST_PLANES = 2_000
+MOST_PLANES = 1_000
 LEAST_BUT_ONE, MOST_BUT_ONE = 4, 60  # planes among which one that does not fit is looked for
 OBLIQUE = 0.95  # the largest cosine with an axis of the body
 SHORT_AXIS_NAME = re.compile(r"(?<![a-z])(sax?|short|kurz\w*|petit\w*)(?![a-z])", re.IGNORECASE)
@@ -133,7 +133,7 @@ def _try_stack(planes: Sequence[Plane]) -> Stack | None:
         return None
 
 
-def _merit(stack: Stack) -> tuple[bool, int, int, int, tuple[float, str, float, float]]:
+def _merit(stack: Stack) -> tuple[bool, int, int, int, Rank]:
     """How likely a stack is the short axis: as it usually lies, then the most slices, the most phases, its name, the latest."""
     name = stack.planes[0].header.text("SeriesDescription")
     named = bool(SHORT_AXIS_NAME.search(name)) - bool(LONG_AXIS_NAME.search(name))

@@ -31,7 +31,8 @@ NUMBERS = {
     "PatientSize": 0x00101020, "PatientWeight": 0x00101030, "SliceThickness": 0x00180050, "EchoTime": 0x00180081,
     "InversionTime": 0x00180082, "MagneticFieldStrength": 0x00180087, "TriggerTime": 0x00181060, "NominalInterval": 0x00181062,
     "HeartRate": 0x00181088, "SeriesNumber": 0x00200011, "AcquisitionNumber": 0x00200012, "InstanceNumber": 0x00200013,
-    "TemporalPositionIdentifier": 0x00200100, "NumberOfFrames": 0x00280008, "Rows": 0x00280010, "Columns": 0x00280011,
+    "TemporalPositionIdentifier": 0x00200100, "NumberOfFrames": 0x00280008, "SamplesPerPixel": 0x00280002,
+    "Rows": 0x00280010, "Columns": 0x00280011,
 }  # fmt: skip
 OTHERS = {
     "ImageType": 0x00080008, "ComplexImageComponent": 0x00089208, "ImagePositionPatient": 0x00200032,
@@ -62,6 +63,7 @@ class Frame:
     echo_ms: float | None
     rr_ms: float | None
     is_phase: bool
+    is_derived: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,10 @@ def read_header(path: Path) -> FileHeader | None:
                 raise Unreadable(f"its {needed} is missing or empty")
         if (modality := texts.get("Modality")) != "MR":
             return FileHeader(path, texts, numbers, (), f"no MR images (modality {modality or 'not given'})")
+        if numbers.get("SamplesPerPixel", 1) != 1:
+            return FileHeader(
+                path, texts, numbers, (), "colour images: results that a scanner drew, no scans"
+            )
         for side in ("Rows", "Columns"):
             if not 1 <= numbers.get(side, 0) <= LARGEST_SIDE:
                 raise Unreadable(f"its {side} are {numbers.get(side, 0):g}; expected 1 to {LARGEST_SIDE}")
@@ -168,12 +174,8 @@ def _frame(
     orientation = vector("ImageOrientationPatient", 6)
     if position is None or orientation is None or spacing is None or not _is_plane(orientation, spacing):
         return None
-    kinds = {
-        kind
-        for source in sources
-        for keyword in ("FrameType", "ImageType")
-        for kind in _words(source, keyword)[2:]
-    }
+    types = [_words(source, keyword) for source in sources for keyword in ("FrameType", "ImageType")]
+    kinds = {kind for words in types for kind in words[2:]}
     kinds |= {kind for source in sources for kind in _words(source, "ComplexImageComponent")}
     order = first("TemporalPositionIndex") if number is not None else None
     return Frame(
@@ -189,6 +191,7 @@ def _frame(
         echo_ms=first("EffectiveEchoTime", "EchoTime"),
         rr_ms=first("RRIntervalTimeNominal", "NominalInterval"),
         is_phase=not PHASE_IMAGES.isdisjoint(kinds),
+        is_derived=any(words[:1] == ["DERIVED"] for words in types),
     )
 
 

@@ -26,6 +26,7 @@ LONGEST_STEP_MS = 300.0  # between phases, where there are five or more: a heart
 PHASES_FOR_A_STEP = 5
 SAME_TIME_MS = 0.5
 Floats = NDArray[np.float64]
+Rank = tuple[bool, float, str, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,10 @@ class Plane:
         return self.header.text("SeriesInstanceUID")
 
     @property
-    def rank(self) -> tuple[float, str, float, float]:
-        """Of two acquisitions of a slice the later one has the higher."""
-        return *self.header.rank, self.frame.acquisition or -1.0, self.frame.order or -1.0
+    def rank(self) -> Rank:
+        """Of two acquisitions of a slice the one to use has the higher: the later one, and no derived images beside original ones."""
+        frame = self.frame
+        return not frame.is_derived, *self.header.rank, frame.acquisition or -1.0, frame.order or -1.0
 
     @cached_property
     def position(self) -> Floats:
@@ -99,8 +101,11 @@ class Plane:
         return (
             self.header.size == other.header.size
             and self.reference == other.reference
-            and np.allclose(self.frame.spacing, other.frame.spacing, rtol=SAME_SPACING, atol=0)
             and float(np.abs(self.orientation - other.orientation).max()) <= DIRECTION_WITHIN
+            and all(
+                math.isclose(mine, others, rel_tol=SAME_SPACING)
+                for mine, others in zip(self.frame.spacing, other.frame.spacing, strict=True)
+            )
         )
 
     def why_no_cine(self) -> str | None:

@@ -126,9 +126,15 @@ def _best_of_places(
         chosen.append(best)
         for plane in place:
             if plane is not best:
-                later = plane.rank < best.rank
-                replaced.append((plane, "acquired again later" if later else _phases_beside(plane, usual)))
+                replaced.append((plane, _why_replaced(plane, best, usual)))
     return chosen, replaced, lacking
+
+
+def _why_replaced(plane: Plane, best: Plane, usual: int) -> str:
+    if plane.rank > best.rank:
+        return _phases_beside(plane, usual)
+    derived = plane.frame.is_derived and not best.frame.is_derived
+    return "derived from a slice that is there itself" if derived else "acquired again later"
 
 
 def _phases_beside(plane: Plane, usual: int) -> str:
