@@ -191,8 +191,10 @@ PHANTOMS = {
 
 
 def make(phantom: Phantom, raw: Path) -> Path:
-    """Writes the dataset into a folder of raw datasets, the same at each call; its folder."""
+    """Writes the dataset into a folder of raw datasets where it is not there yet; its folder."""
     root, rng = raw / phantom.folder, np.random.default_rng(7)
+    if (root / "dataset.json").is_file():
+        return root
     for part, count in zip(("Tr", "Ts"), phantom.cases, strict=True):
         for kind in ("images", "labels"):
             (root / f"{kind}{part}").mkdir(parents=True, exist_ok=True)
