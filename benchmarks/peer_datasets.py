@@ -1,13 +1,14 @@
 """Datasets as nnU-Net's users have them, unedited: by utseg's commands, and by nnU-Net's own 2-D at equal iterations.
 
     python benchmarks/peer_datasets.py OUT --peer-python PYTHON [--datasets regions ignore ct rgb v1 decathlon] [--seeds 0 1]
-                                           [--epochs 10] [--iterations-per-epoch 20] [--model nnUNetTrainer]
+                                           [--epochs 10] [--iterations-per-epoch 20] [--model nnUNetTrainer] [--augment-as-peer]
 
 Made datasets (`peer_phantoms.py`) are planned, trained on, predicted and scored by the commands of the README, with nothing done by hand
 between. Patch, batch and network are what nnU-Net 2.8.1 plans (`--set`; its network is checked to be ours), of the recipe what
-`--model` says. nnU-Net reads the same folders; those in the spelling of v1 and the Decathlon it reads through its own converters, since
-it takes no other. Held-back cases are predicted by both and scored by one function. One thread. Prints a row a dataset and seed: mean
-Dice of both, and by label; writes OUT/peer_datasets.csv, and goes on where it stopped. PYTHON has nnunetv2 2.8.1.
+`--model` says; augmentation is what utseg plans from the data, or, with `--augment-as-peer`, in nnU-Net's ranges and mirrored along
+both axes, in training and prediction. nnU-Net reads the same folders; those in the spelling of v1 and the Decathlon it reads through its
+own converters, since it takes no other. Held-back cases are predicted by both and scored by one function. One thread. Prints a row a
+dataset and seed: mean Dice of both, and by label; writes OUT/peer_datasets.csv, and goes on where it stopped. PYTHON has nnunetv2 2.8.1.
 """
 
 import argparse
@@ -31,8 +32,13 @@ from PIL import Image
 
 from utseg.networks.nnunet_topology import plan_topology
 
-COLUMNS = ("dataset", "model", "seed", "ours", "theirs", "ours_by_label", "theirs_by_label", "seconds")
+COLUMNS = ("dataset", "way", "seed", "ours", "theirs", "ours_by_label", "theirs_by_label", "seconds")
 PEER = Path(__file__).with_name("peer_datasets_peer.py")
+PEER_AUGMENTATION = """
+mirror_axes=y,x rotation_deg=180 rotation_probability=0.2 scale_range=0.7,1.4 scale_probability=0.2 noise_sd_range=0,0.1
+noise_probability=0.1 blur_sd_mm_range=0.75,1.5 blur_probability=0.1 brightness_probability=0 contrast_range=0.75,1.25
+contrast_probability=0.15 gamma_probability=0.37 resolution_range=0.5,1 resolution_probability=0.125 histogram_probability=0
+"""
 CONVERTERS = {"v1": "nnUNetv2_convert_old_nnUNet_dataset", "decathlon": "nnUNetv2_convert_MSD_dataset"}
 
 
@@ -86,9 +92,15 @@ class Peer:
 
 
 def ours(
-    root: Path, planned: Mapping[str, Any], model: str, settings: Mapping[str, int], out: Path, log: Path
+    root: Path,
+    planned: Mapping[str, Any],
+    arguments: argparse.Namespace,
+    settings: Mapping[str, int],
+    out: Path,
+    log: Path,
 ) -> Path:
     """The walk of the README by our commands; the folder of masks."""
+    model = arguments.model
     patch = tuple(int(size) for size in planned["patch_size"])
     network = planned["architecture"]["arch_kwargs"]
     spacing = tuple(float(size) for size in planned["spacing"])
@@ -97,7 +109,7 @@ def ours(
     assert [list(kernel) for kernel in topology.kernels] == network["kernel_sizes"], "the same kernels"
     features = network["features_per_stage"]
     name, seed = root.name, settings["seed"]
-    masks, scores = out / f"{model}_{seed}_masks", out / f"{model}_{seed}_scores"
+    masks, scores = out / f"{log.stem}_masks", out / f"{log.stem}_scores"
 
     def utseg(command: str, *words: str | Path) -> None:
         script = Path(sys.executable).parent / f"utseg_{command}"
@@ -108,6 +120,8 @@ def ours(
     values += ["network.aux_loss=true", "initial_foreground=0"]
     utseg("plan_and_preprocess", "-d", name, "-m", "nnUNet", "-np", "1", "--set", *values)
     length = [f"iterations_per_epoch={settings['iterations_per_epoch']}", "amp=off"]
+    if arguments.augment_as_peer:
+        length += [f"augmentation.{value}" for value in PEER_AUGMENTATION.split()]
     words = ["2d", "all", "-d", name, "-m", model, "--epochs", str(settings["epochs"]), "--seed", str(seed)]
     utseg("train", *words, "--overwrite", "--device", "cpu", "--set", *length)
     words = ["-i", root / "imagesTs", "-o", masks, "-d", name, "-m", model, "-np", "1"]
@@ -138,11 +152,17 @@ def dice(phantom: Phantom, masks: Path, references: Path) -> dict[str, float]:
     return {name: fmean(scores) for name, scores in found.items()}
 
 
+def way_of(arguments: argparse.Namespace) -> str:
+    """How ours was trained, as the table has it."""
+    return str(arguments.model) + ("_augmented_as_peer" if arguments.augment_as_peer else "")
+
+
 def compared(key: str, seed: int, arguments: argparse.Namespace) -> dict[str, object]:
     """One dataset and seed by both: a row of the table."""
     phantom, out = PHANTOMS[key], arguments.out / key
     out.mkdir(parents=True, exist_ok=True)
-    log = out / f"{arguments.model}_{seed}.log"
+    way = way_of(arguments)
+    log = out / f"{way}_{seed}.log"
     root = make(phantom, arguments.out / "raw")
     peer = Peer(arguments.out, arguments.peer_python)
     settings = {
@@ -155,11 +175,11 @@ def compared(key: str, seed: int, arguments: argparse.Namespace) -> dict[str, ob
     planned = peer.masks(peer.link(key, root, log), settings, log, masks)
     theirs = dice(phantom, masks, root / "labelsTs")
     middle = time.perf_counter()
-    mine = dice(phantom, ours(root, planned, arguments.model, settings, out, log), root / "labelsTs")
+    mine = dice(phantom, ours(root, planned, arguments, settings, out, log), root / "labelsTs")
     seconds = f"{time.perf_counter() - middle:.0f} {middle - start:.0f}"
     means = (f"{fmean(scores.values()):.4f}" for scores in (mine, theirs))
     by_label = (json.dumps({k: round(v, 4) for k, v in scores.items()}) for scores in (mine, theirs))
-    return dict(zip(COLUMNS, (key, arguments.model, str(seed), *means, *by_label, seconds), strict=True))
+    return dict(zip(COLUMNS, (key, way, str(seed), *means, *by_label, seconds), strict=True))
 
 
 def main() -> None:
@@ -174,14 +194,16 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--iterations-per-epoch", type=int, default=20)
     parser.add_argument("--model", default="nnUNetTrainer")
+    parser.add_argument("--augment-as-peer", action="store_true")
     arguments = parser.parse_args()
     arguments.out = arguments.out.absolute()
     arguments.out.mkdir(parents=True, exist_ok=True)
     table = arguments.out / "peer_datasets.csv"
     rows: list[dict[str, object]] = list(csv.DictReader(table.open())) if table.is_file() else []
+    way = way_of(arguments)
     done = {tuple(row[column] for column in COLUMNS[:3]) for row in rows}
     for seed, key in product(arguments.seeds, arguments.datasets):
-        if (key, arguments.model, str(seed)) in done:
+        if (key, way, str(seed)) in done:
             continue
         rows.append(compared(key, seed, arguments))
         with table.open("w", newline="") as file:
@@ -190,7 +212,7 @@ def main() -> None:
             writer.writerows(rows)
     for row in rows:
         difference = float(str(row["ours"])) - float(str(row["theirs"]))
-        print(row["dataset"], row["model"], row["seed"], row["ours"], row["theirs"], f"{difference:+.4f}")
+        print(row["dataset"], row["way"], row["seed"], row["ours"], row["theirs"], f"{difference:+.4f}")
         print("   ", row["ours_by_label"], row["theirs_by_label"], row["seconds"])
 
 
