@@ -32,7 +32,8 @@ from PIL import Image
 
 from utseg.networks.nnunet_topology import plan_topology
 
-COLUMNS = ("dataset", "way", "seed", "ours", "theirs", "ours_by_label", "theirs_by_label", "seconds")
+KEY = ("dataset", "way", "seed", "iterations")
+COLUMNS = (*KEY, "ours", "theirs", "ours_by_label", "theirs_by_label", "seconds")
 PEER = Path(__file__).with_name("peer_datasets_peer.py")
 PEER_AUGMENTATION = """
 mirror_axes=y,x rotation_deg=180 rotation_probability=0.2 scale_range=0.7,1.4 scale_probability=0.2 noise_sd_range=0,0.1
@@ -152,17 +153,17 @@ def dice(phantom: Phantom, masks: Path, references: Path) -> dict[str, float]:
     return {name: fmean(scores) for name, scores in found.items()}
 
 
-def way_of(arguments: argparse.Namespace) -> str:
-    """How ours was trained, as the table has it."""
-    return str(arguments.model) + ("_augmented_as_peer" if arguments.augment_as_peer else "")
+def row_key(key: str, seed: int, arguments: argparse.Namespace) -> tuple[str, ...]:
+    """What a row of the table is of: dataset, how ours was trained, seed, iterations."""
+    way = arguments.model + ("_augmented_as_peer" if arguments.augment_as_peer else "")
+    return key, way, str(seed), str(arguments.epochs * arguments.iterations_per_epoch)
 
 
 def compared(key: str, seed: int, arguments: argparse.Namespace) -> dict[str, object]:
     """One dataset and seed by both: a row of the table."""
     phantom, out = PHANTOMS[key], arguments.out / key
     out.mkdir(parents=True, exist_ok=True)
-    way = way_of(arguments)
-    log = out / f"{way}_{seed}.log"
+    log = out / f"{'_'.join(row_key(key, seed, arguments)[1:])}.log"
     root = make(phantom, arguments.out / "raw")
     peer = Peer(arguments.out, arguments.peer_python)
     settings = {
@@ -179,7 +180,7 @@ def compared(key: str, seed: int, arguments: argparse.Namespace) -> dict[str, ob
     seconds = f"{time.perf_counter() - middle:.0f} {middle - start:.0f}"
     means = (f"{fmean(scores.values()):.4f}" for scores in (mine, theirs))
     by_label = (json.dumps({k: round(v, 4) for k, v in scores.items()}) for scores in (mine, theirs))
-    return dict(zip(COLUMNS, (key, way, str(seed), *means, *by_label, seconds), strict=True))
+    return dict(zip(COLUMNS, (*row_key(key, seed, arguments), *means, *by_label, seconds), strict=True))
 
 
 def main() -> None:
@@ -200,10 +201,9 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     table = arguments.out / "peer_datasets.csv"
     rows: list[dict[str, object]] = list(csv.DictReader(table.open())) if table.is_file() else []
-    way = way_of(arguments)
-    done = {tuple(row[column] for column in COLUMNS[:3]) for row in rows}
+    done = {tuple(row[column] for column in KEY) for row in rows}
     for seed, key in product(arguments.seeds, arguments.datasets):
-        if (key, way, str(seed)) in done:
+        if row_key(key, seed, arguments) in done:
             continue
         rows.append(compared(key, seed, arguments))
         with table.open("w", newline="") as file:
@@ -212,7 +212,7 @@ def main() -> None:
             writer.writerows(rows)
     for row in rows:
         difference = float(str(row["ours"])) - float(str(row["theirs"]))
-        print(row["dataset"], row["way"], row["seed"], row["ours"], row["theirs"], f"{difference:+.4f}")
+        print(*(row[column] for column in KEY), row["ours"], row["theirs"], f"{difference:+.4f}")
         print("   ", row["ours_by_label"], row["theirs_by_label"], row["seconds"])
 
 
