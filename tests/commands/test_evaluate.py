@@ -200,8 +200,11 @@ def test_everything_is_written_and_stale_files_go(folders, evaluate):
     tables = (scores / "tables.md").read_text()
     for title in ("All 4 cases of 2 subjects", "By vendor", "By region", "Clinical", "official UTNet"):
         assert f"## {title}" in tables or title in tables
+    left = scores / ".tmp-0123456789ab-metrics.csv"  # by a run that was killed
+    left.touch()
     assert evaluate(folders).returncode == 0
     assert not (scores / "official_utnet.csv").exists() and (scores / "clinical.csv").exists()
+    assert not left.exists()
 
 
 def test_a_wrong_tolerance_is_refused(folders, evaluate):
