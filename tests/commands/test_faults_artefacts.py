@@ -15,10 +15,12 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+import torch
 from commandline import SCRIPTS, assert_refused, run_here, temporary_files
 from rawfiles import corrupt, make_heart, make_nifti, make_nnunet
 from threads import no_pictures, one_thread  # noqa: F401 — used by being there
 
+from utseg.training.checkpoint import FORMAT
 from utseg.training.record import read_run
 
 PLAN = "utseg_plan_and_preprocess"
@@ -151,7 +153,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(home, tmp_path,
         assert not list(run_folder(home).glob("checkpoint_latest.pt"))
 
 
-@pytest.mark.parametrize("stage", ["plan", "train", "predict", "evaluate"])
+@pytest.mark.parametrize("stage", ["plan", "train", "predict", "evaluate", "report", "export", "phantom"])
 def test_an_output_that_cannot_be_written_fails_before_the_work(home, tmp_path, monkeypatch, stage):
     blocked = tmp_path / "file"
     blocked.write_text("a file where a folder is wanted")
@@ -172,6 +174,9 @@ def test_an_output_that_cannot_be_written_fails_before_the_work(home, tmp_path, 
             "-o",
             blocked / "scores",
         ),
+        "report": ("utseg_report", run_folder(home), "-o", blocked / "report.html"),
+        "export": ("utseg_export_model", "-o", blocked / "model.zip"),
+        "phantom": ("utseg_make_phantom", blocked / "phantom"),
     }
     assert_refused(run_here(*words[stage], home=home), "not writable", str(blocked))
 
@@ -209,6 +214,41 @@ def test_damaged_weights_are_noticed_by_prediction(home, tmp_path):
     images = home / "raw" / "Heart" / "imagesTr"
     result = run_here("utseg_predict", "-i", images, "-o", tmp_path / "out", "--device", "cpu", home=home)
     assert_refused(result, "model.safetensors")
+
+
+class Hostile:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_checkpoint_with_a_pickle_in_it_is_refused_and_nothing_runs(home, tmp_path):
+    folder, harmed = run_folder(home), tmp_path / "harmed"
+    for name in ("checkpoint_latest.pt", "checkpoint_previous.pt", "checkpoint_best.pt"):
+        torch.save({"format": FORMAT, "state": Hostile(harmed)}, folder / name)
+    predict = (
+        "utseg_predict",
+        "-i",
+        home / "raw" / "Heart" / "imagesTr",
+        "-o",
+        tmp_path / "out",
+        "--device",
+        "cpu",
+    )
+    assert_refused(
+        run_here(*predict, "--checkpoint", "best", home=home), "checkpoint_best.pt", "not a checkpoint"
+    )
+    other = "2d", "fold1", *TRAIN_WORDS[2:], "--weights", folder / "checkpoint_best.pt"
+    assert_refused(
+        run_here("utseg_train", *other, home=home), "checkpoint_best.pt", "cannot be read as weights"
+    )
+    (folder / "model.safetensors").unlink()  # the run has not finished
+    assert_refused(run_here("utseg_train", *TRAIN_WORDS, "--resume", home=home), "checkpoint_previous.pt")
+    assert not harmed.exists()
 
 
 def test_a_damaged_plan_is_noticed(home):
