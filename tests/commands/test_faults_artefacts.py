@@ -1,7 +1,6 @@
 """Faults 20–25 and 28: kills, full disks, damaged artefacts, two runs at once, seen from the command line."""
 
 import json
-import os
 import resource
 import shutil
 import signal
@@ -10,13 +9,11 @@ import sys
 import time
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
-from commandline import SCRIPTS, assert_refused, run_here, temporary_files
+from commandline import SCRIPTS, assert_refused, killed_at, run_here, temporary_files
 from rawfiles import corrupt, make_heart, make_nifti, make_nnunet
 from threads import no_pictures, one_thread  # noqa: F401 — used by being there
 
@@ -78,24 +75,6 @@ def start(name, *words, home, **options):
     )
 
 
-def killed_at(step, home):
-    """Preprocesses in a fork of this process, which ends before that one of its renames. Returns whether it came so far."""
-    child = os.fork()
-    if child == 0:
-        rename, replace, done = Path.rename, Path.replace, []
-
-        def counted(move):
-            def moved(path, target):
-                done.append(path)
-                return os._exit(9) if len(done) == step else move(path, target)
-
-            return moved
-
-        with patch.object(Path, "rename", counted(rename)), patch.object(Path, "replace", counted(replace)):
-            os._exit(run_here(PLAN, *PLAN_WORDS, home=home).returncode)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-
-
 def assert_whole(folder):
     for record in folder.rglob("*.json"):
         json.loads(record.read_text())
@@ -109,7 +88,7 @@ def assert_whole(folder):
 def test_preprocessing_killed_at_any_moment_is_finished_by_the_same_command(tmp_path, trained):
     (tmp_path / "raw").symlink_to(trained / "raw")
     for step in (1, 2, 4, 7):
-        assert killed_at(step, tmp_path), step
+        assert killed_at(step, PLAN, *PLAN_WORDS, home=tmp_path), step
     assert_whole(tmp_path / "preprocessed")
     process = start(PLAN, *PLAN_WORDS, home=tmp_path, start_new_session=True)
     time.sleep(float(np.random.default_rng(0).uniform(0.4, 2.5)))
