@@ -17,6 +17,12 @@ ERRORS = [
     (UsageError("no such plan"), 2, ["error: no such plan"]),
     (Interrupted("stopped\nafter one"), 75, ["error: stopped after one"]),
     (KeyboardInterrupt(), 75, ["error: interrupted; run the command again to go on"]),
+    (
+        OSError(28, "No space left on device", "a.csv"),
+        1,
+        ["error: a.csv: No space left on device; see to the disk"],
+    ),
+    (OSError(5, "Input/output error"), 1, ["error: Input/output error; see to the disk"]),
     (ZeroDivisionError("oops"), 1, ["error: unexpected ZeroDivisionError: oops"]),
 ]
 

@@ -160,7 +160,10 @@ def describe_plan(plan: "Plan", *, everything: bool = False) -> str:
     for key, reason in plan.reasons.items():
         if key.startswith("augmentation.") and not everything:
             continue
-        value = _shown(reduce(getitem, key.split("."), values))
+        try:
+            value = _shown(reduce(getitem, key.split("."), values))
+        except (LookupError, TypeError):
+            continue  # of a value that a person took out, which is the network's own then
         said = reason if reason.startswith(value) else f"{value}: {reason}"
         indent = " " * (KEY_COLUMNS + 3)
         lines += textwrap.wrap(f"  {key:<{KEY_COLUMNS}} {said}", width, subsequent_indent=indent)

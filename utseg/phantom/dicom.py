@@ -3,6 +3,7 @@
 The patient is made up, and said to be a phantom in every file. Files lie in a folder a series, called as on a CD, without an ending.
 """
 
+import io
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.cardiac.volumes import measures_of
+from utseg.files import write_bytes, write_text
 from utseg.phantom.examination import Examination, PhantomSettings, Subject, render
 
 if TYPE_CHECKING:
@@ -103,7 +105,7 @@ def _write_extras(
     writer.write_series(91, "flow ao_P", image_TZYX[:, 0], transversal, 0, times, kind="P")
     for z in range(image_TZYX.shape[1]):
         writer.write_series(95, "LGE sa", still[:, z], lps, z, times[:1], first=z + 1, inversion_ms=300.0)
-    (writer.folder / "README.TXT").write_text("exported by nobody", encoding="utf-8")
+    write_text(writer.folder / "README.TXT", "exported by nobody")
 
 
 def write_examination(folder: Path, settings: PhantomSettings, subject: Subject) -> None:
@@ -313,7 +315,9 @@ class _Writer:
         self._written[series] = self._written.get(series, 0) + 1
         path = self.folder / "DICOM" / f"S{series:05d}" / f"I{self._written[series]:05d}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        dataset.save_as(path, enforce_file_format=True)
+        written = io.BytesIO()
+        dataset.save_as(written, enforce_file_format=True)
+        write_bytes(path, written.getvalue())
         return path
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from utseg.cardiac.structures import HEART, find_structures
 from utseg.cardiac.volumes import BASAL_RULES, BasalRule
 from utseg.case import Dataset
+from utseg.dicom.sources import CINES_FILE
 from utseg.errors import CaseErrors, InputError, UsageError, UtsegError, explained_by
 from utseg.evaluate.pairs import files_by_case, require_masks
 from utseg.evaluate.references import References, find_references, labels_of_masks, require_same
@@ -19,7 +20,7 @@ from utseg.measure.cines import Known, find_images, find_masks, join_cines
 from utseg.measure.group import compare, distributions
 from utseg.measure.measure import RULES, measure_cine
 from utseg.measure.record import CineMeasures, MeasuresRecord, Provenance, write_measures
-from utseg.measure.table import TABLE_FILE, read_cines
+from utseg.measure.table import read_cines
 from utseg.measure.tables import write_tables
 from utseg.predict.record import PREDICTION_FILE, predicted_cases, read_record, seen_in_training, versions_of
 from utseg.progress import progress
@@ -59,7 +60,7 @@ def measure(
     the others are measured and written.
     """
     masks, output, dataset = Path(masks), Path(output), named_dataset(dataset, home)
-    if images is None and (masks / IMAGES_FOLDER / TABLE_FILE).is_file():
+    if images is None and (masks / IMAGES_FOLDER / CINES_FILE).is_file():
         images = masks / IMAGES_FOLDER
     if basal_rule not in BASAL_RULES:
         raise UsageError(f"basal rule {basal_rule!r}: there are {', '.join(BASAL_RULES)}")
@@ -117,7 +118,7 @@ def mask_numbering(masks: Path, dataset: Dataset | None, labels: Labels | None) 
 
 def _known(dataset: Dataset | None, images: FilePath | None, table: FilePath | None) -> Known:
     cases, files = find_images(Path(images)) if images is not None else ((), {})
-    beside = Path(images) / TABLE_FILE if images is not None else None
+    beside = Path(images) / CINES_FILE if images is not None else None
     path = Path(table) if table is not None else beside if beside is not None and beside.is_file() else None
     return Known(
         cases=(*(dataset.cases if dataset else ()), *cases),

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from utseg.errors import UtsegError
 from utseg.files import write_bytes, write_text
+from utseg.training.events import EventWriter
 from utseg.training.request import TrainRequest
 from utseg.training.validation import Overlay
 
@@ -34,31 +34,20 @@ class RunLog:
     """Writes the epochs of one run into its folder. `history` holds the epochs that are already done. A context manager."""
 
     def __init__(self, folder: Path, history: Sequence[Epoch]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self.folder = folder
         self.history = list(history)
         done = self.history[-1]["iteration"] if self.history else 0
-        self._events = SummaryWriter(str(folder), purge_step=done + 1 if done else None)
-        self._last_picture = time.monotonic()
         self._write_history()
+        self._events = EventWriter(folder, purge_step=done + 1 if done else None)
+        self._last_picture = time.monotonic()
 
     def epoch(self, epoch: Epoch, overlays: Sequence[tuple[str, Overlay]] = ()) -> None:
         """Logs one finished epoch. Raises UtsegError where the disk is full."""
         self.history.append(epoch)
         logger.info("%s", epoch_line(epoch))
         self._write_history()
-        step = epoch["iteration"]
-        try:
-            for name, value in scalars_of(epoch).items():
-                self._events.add_scalar(name, value, step)
-            for name, picture in overlays:
-                self._events.add_image(f"{OVERLAYS}/{name}", picture, step, dataformats="HWC")
-            self._events.flush()
-        except OSError as error:
-            raise UtsegError(
-                f"{self.folder}: TensorBoard events could not be written ({error.strerror or error}); the checkpoints are whole"
-            ) from error
+        pictures = [(f"{OVERLAYS}/{name}", picture) for name, picture in overlays]
+        self._events.write(epoch["iteration"], scalars_of(epoch), pictures=pictures)
         if time.monotonic() - self._last_picture > SECONDS_BETWEEN_PICTURES:
             self.picture()
 
@@ -75,7 +64,7 @@ class RunLog:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._events.close()
+        self._events.__exit__(*error)
 
 
 def scalars_of(epoch: Epoch) -> dict[str, float]:
