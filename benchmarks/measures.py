@@ -47,7 +47,7 @@ def show_phases():
                 1 - heart.lv_ejection_fraction * np.array([contraction(x, heart.end_systole) for x in fine])
             )
             slope = np.gradient(true, fine * drawn.heart_beat_s)
-            peaks = peak_rates(curve, found, 1000 * drawn.heart_beat_s / frames)
+            peaks = peak_rates(curve, 1000 * drawn.heart_beat_s / frames)
             rates.append([peaks["peak_ejection"] / -slope.min(), peaks["peak_filling"] / slope.max()])
             for frame in range(frames):
                 for factor in (0.05, 0.3, 1.7):

@@ -1,8 +1,10 @@
 """Runs the installed commands as a user does, and reads exit code, output and files."""
 
 import io
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, redirect_stderr, redirect_stdout
 from importlib import import_module
 from pathlib import Path
@@ -47,6 +49,27 @@ def run_here(name: str, *words: object, home: Path | None = None) -> subprocess.
         stack.enter_context(redirect_stderr(err))
         code = main([*map(str, words), *place])
     return subprocess.CompletedProcess([name, *map(str, words)], code, out.getvalue(), err.getvalue())
+
+
+def killed_at(step: int, name: str, *words: object, home: Path) -> bool:
+    """Runs a command in a fork of this process, which ends before that one of its renames. Returns whether it came so far."""
+    child = os.fork()
+    if child == 0:
+        done: list[Path] = []
+
+        def counted(move: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+            def moved(path: Path, target: Path) -> Path:
+                done.append(path)
+                return os._exit(9) if len(done) == step else move(path, target)
+
+            return moved
+
+        with (
+            patch.object(Path, "rename", counted(Path.rename)),
+            patch.object(Path, "replace", counted(Path.replace)),
+        ):
+            os._exit(run_here(name, *words, home=home).returncode)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
 
 def assert_refused(

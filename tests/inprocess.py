@@ -32,8 +32,10 @@ class Typed:
             monkeypatch.setattr(f"{place}.process_pool", lambda workers=None: InlineExecutor())
         monkeypatch.setattr("utseg.predict.pipeline.WITHOUT_POOL", 1000)
 
-    def __call__(self, name: str, *words: object, home: Path) -> Result:
+    def __call__(self, name: str, *words: object, home: Path | None) -> Result:
+        """home: None leaves `--home` out."""
         self._capfd.readouterr()
-        code = COMMANDS[name]([*map(str, words), "--home", str(home)])
+        place = [] if home is None else ["--home", str(home)]
+        code = COMMANDS[name]([*map(str, words), *place])
         out, err = self._capfd.readouterr()
         return Result(code, out, err)

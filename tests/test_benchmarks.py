@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from utseg.evaluate import evaluate_pair
+from utseg.label_map import structures
+from utseg.rawdata import open_dataset
+from utseg.rawdata.gate import read_case
 
 NAN = float("nan")
 
@@ -35,3 +41,30 @@ def test_without_an_installation_the_gpu_has_nothing_to_show(tmp_path, monkeypat
     with pytest.raises(SystemExit, match="utseg is not installed"):
         gpu.main()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", ["regions", "ignore", "ct", "rgb", "v1", "decathlon"])
+def test_made_datasets_are_read_as_they_lie_and_scored_as_by_evaluate(key, tmp_path):
+    import peer_datasets
+    from peer_phantoms import PHANTOMS, make, write_case
+
+    phantom = PHANTOMS[key]._replace(cases=(1, 1))
+    root = make(phantom, tmp_path)
+    dataset = open_dataset(root)
+    (case,) = dataset.training_cases()
+    loaded = read_case(case, dataset.labels)
+    names = phantom.about.get("channel_names") or phantom.about["modality"]
+    assert len(loaded.image_CZYX) == len(names) == len(dataset.channel_names)
+    reference = loaded.label_ZYX
+    mask = np.roll(reference, 2, axis=-1)
+    if key == "ignore":
+        assert 0.4 < (reference == reference.max()).mean() < 1
+        return
+    for folder, label in (("masks", mask), ("references", reference)):
+        (tmp_path / folder).mkdir()
+        write_case(phantom, loaded.image_CZYX, label, tmp_path / "image", tmp_path / folder / "case")
+    found = peer_datasets.dice(phantom, tmp_path / "masks", tmp_path / "references")
+    scores = evaluate_pair(mask, reference, (1, 1, 1), structures(dataset.labels))
+    assert found == pytest.approx({name: scores[name]["dice"] for name in found}) and len(found) == len(
+        scores
+    )

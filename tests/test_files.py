@@ -1,6 +1,8 @@
 """Leftovers of killed processes: ours are cleared away, those of others never. A folder is held by one process."""
 
 import errno
+import os
+import stat
 import subprocess
 import sys
 
@@ -62,3 +64,16 @@ def test_a_file_system_without_locks_is_not_another_run(tmp_path, monkeypatch):
     monkeypatch.setattr(files.fcntl, "flock", flock)
     with pytest.raises(InputError, match=r"no locks.*No locks available"), folder_lock(tmp_path):
         pass
+
+
+def test_the_umask_says_who_may_read_and_write_what_is_written(tmp_path):
+    """In a folder of a group, whose members lock it and replace each other's files."""
+    before = os.umask(0o002)
+    try:
+        files.write_text(tmp_path / "a.json", "{}")
+        with folder_lock(tmp_path), files.atomic_folder(tmp_path / "case") as folder:
+            (folder / "slice").touch()
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert modes == {"a.json": 0o664, ".lock": 0o664, "case": 0o775, "slice": 0o664}

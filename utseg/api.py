@@ -8,9 +8,10 @@ from utseg.phantom.examination import PhantomSettings
 from utseg.predict.ensemble import ensemble_folders as ensemble
 from utseg.predict.model import choose_runs
 from utseg.steps.choice import ModelChoice, chosen_models
+from utseg.steps.datasets import raw_dataset
 from utseg.steps.measuring import measure
 from utseg.steps.model import Predictor, load_model
-from utseg.steps.planning import plan_and_preprocess, raw_dataset
+from utseg.steps.planning import plan_and_preprocess
 from utseg.steps.prediction import predict
 from utseg.steps.reporting import report
 from utseg.steps.scoring import evaluate

@@ -68,6 +68,17 @@ class CaseErrors(InputError):
         return self.problems
 
 
+class UnknownValues(CaseErrors):
+    """The label map of one case has `values` that no label has, and nothing else is wrong with it."""
+
+    def __init__(self, problems: Iterable[str], values: Sequence[str]) -> None:
+        super().__init__(problems)
+        self.values = tuple(values)
+
+    def __reduce__(self) -> tuple[type["UnknownValues"], tuple[list[str], tuple[str, ...]]]:  # type: ignore[override]
+        return type(self), (self.problems, self.values)
+
+
 @contextmanager
 def explained_by(warnings: Iterable[str]) -> Iterator[None]:
     """Wrong input that is raised inside carries these warnings as its notes, for they may say why. The commands print them before it."""

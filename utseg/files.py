@@ -42,7 +42,7 @@ def atomic_path(path: Path, check: Callable[[Path], object] | None = None) -> It
         yield temporary
         if check is not None:
             check(temporary)
-        with temporary.open("rb") as handle:
+        with temporary.open("r+b") as handle:  # Windows syncs only what may be written
             os.fsync(handle.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
@@ -158,7 +158,7 @@ def folder_lock(
     Raises FolderBusy where another process holds it, InputError on a file system without locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o666)  # less the umask, as any file
     until = time.monotonic() + patience_s
     try:
         while not _locked(descriptor, shared, folder):

@@ -31,6 +31,12 @@ IGNORED_CLASS = 255
 """What slices hold where nothing is annotated; there are never so many classes."""
 
 
+OF_NETWORKS = (
+    "leave one of them out, or train it again on the labels of the other (utseg_train … --overwrite)"
+)
+"""What can be done where the labels of trained networks do not match: their names cannot be changed."""
+
+
 class LabelMismatch(InputError):
     """The labels of two origins do not match by name."""
 
@@ -151,8 +157,20 @@ def decide(probabilities: NDArray[np.float32], labels: Labels) -> NDArray[np.uin
 
 
 def in_words(labels: Labels) -> str:
-    """As in "LV 1, MYO 2, RV 3", and of regions "heart 1+2, LV 1"."""
-    return ", ".join(f"{name} {_written(value)}" for name, value in structures(labels).items())
+    """As in "LV 1, MYO 2, RV 3", of regions "heart 1+2, LV 1", and where values have no other names "1, 2, 3"."""
+    written = {name: _written(value) for name, value in structures(labels).items()}
+    return ", ".join(name if name == value else f"{name} {value}" for name, value in written.items())
+
+
+def changed_labels(then: Labels, now: Labels) -> str | None:
+    """How labels differ from what they were, in words, background and `ignore` too; None where they are the same."""
+    if dict(then) == dict(now):
+        return None
+    shown = (
+        ", ".join(f"{name} {'+'.join(map(str, values_of(value)))}" for name, value in labels.items())
+        for labels in (now, then)
+    )
+    return "labels are {}, they were {}".format(*shown)
 
 
 def _written(value: LabelValue) -> str:
@@ -164,8 +182,21 @@ def same_numbering(ours: Labels, theirs: Labels) -> bool:
     return structures(ours) == structures(theirs)
 
 
-def match_labels(ours: Labels, theirs: Labels, *, we: str, they: str) -> Matching:
-    """Each label with its counterpart, one to one. `we`, `they`: what these are the labels of, for the error.
+def match_network_labels(ours: Labels, theirs: Labels, *, we: str, they: str) -> Matching:
+    """As `match_labels`, for networks whose outputs are averaged or compared: regions never match plain labels."""
+    if has_regions(ours) != has_regions(theirs):
+        kinds = {True: "regions", False: "plain labels"}
+        raise LabelMismatch(
+            f"{we} has {kinds[has_regions(ours)]} ({in_words(ours)}), {they} {kinds[has_regions(theirs)]} ({in_words(theirs)}): they do "
+            f"not go together, whatever their names; {OF_NETWORKS}"
+        )
+    return match_labels(ours, theirs, we=we, they=they, advice=OF_NETWORKS)
+
+
+def match_labels(
+    ours: Labels, theirs: Labels, *, we: str, they: str, advice: str = "give the same names to both"
+) -> Matching:
+    """Each label with its counterpart, one to one. `we`, `they`: what these are the labels of, for the error; advice: its end.
 
     Raises LabelMismatch where a label of either has no counterpart.
     """
@@ -176,7 +207,7 @@ def match_labels(ours: Labels, theirs: Labels, *, we: str, they: str) -> Matchin
     if alone or others_alone:
         raise LabelMismatch(
             f"labels do not match by name: {in_words(left)} in {we}, {in_words(right)} in {they}; "
-            f"no counterpart for {', '.join(alone + others_alone)}; give the same names to both"
+            f"no counterpart for {', '.join(alone + others_alone)}; {advice}"
         )
     both = {name: (left[name], right[found[name]]) for name in left}
     regions = {name: pair for name, pair in both.items() if any(isinstance(each, tuple) for each in pair)}

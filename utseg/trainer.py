@@ -14,6 +14,7 @@ from utseg.errors import Interrupted
 from utseg.files import read_json, write_json
 from utseg.home import plan_name
 from utseg.label_map import structures
+from utseg.training.events import EventWriter
 from utseg.training.record import (
     SCORES_SUFFIX,
     SUMMARY_FILE,
@@ -172,10 +173,9 @@ def write_scores(
 ) -> None:
     """Writes the line of TensorBoard's table in the place of an earlier one.
 
-    Not by `SummaryWriter.add_hparams`: it declares no column without a value, and TensorBoard takes the columns from the first run that
+    Not by SummaryWriter's `add_hparams`: it declares no column without a value, and TensorBoard takes the columns from the first run that
     it finds; and it names its file so that an earlier one cannot be told from the curves' and replaced.
     """
-    from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
 
     declared = {key: 0.0 if value is None else value for key, value in settings.items()}
@@ -183,9 +183,6 @@ def write_scores(
     _, begin, end = hparams(dict(settings), {})
     for earlier in scores_files(folder):
         earlier.unlink()
-    with SummaryWriter(str(folder), filename_suffix=SCORES_SUFFIX) as events:
-        for summary in (columns, begin, end):
-            events.file_writer.add_summary(summary, step)
-        for tag, value in scores.items():
-            if value is not None:
-                events.add_scalar(tag, value, step)
+    known = {tag: value for tag, value in scores.items() if value is not None}
+    with EventWriter(folder, filename_suffix=SCORES_SUFFIX) as events:
+        events.write(step, known, summaries=(columns, begin, end))

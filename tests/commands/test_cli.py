@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from commandline import SCRIPTS
 
-from utseg.commands import demo, make_phantom, predict
+from utseg.commands import demo, make_phantom, predict, study
 from utseg.commands.cli import run
 from utseg.commands.options import Parser
 from utseg.errors import CaseErrors, InputError, Interrupted, UsageError
@@ -17,6 +17,12 @@ ERRORS = [
     (UsageError("no such plan"), 2, ["error: no such plan"]),
     (Interrupted("stopped\nafter one"), 75, ["error: stopped after one"]),
     (KeyboardInterrupt(), 75, ["error: interrupted; run the command again to go on"]),
+    (
+        OSError(28, "No space left on device", "a.csv"),
+        1,
+        ["error: a.csv: No space left on device; see to the disk"],
+    ),
+    (OSError(5, "Input/output error"), 1, ["error: Input/output error; see to the disk"]),
     (ZeroDivisionError("oops"), 1, ["error: unexpected ZeroDivisionError: oops"]),
 ]
 
@@ -50,7 +56,8 @@ def test_debug_adds_a_traceback_and_changes_no_exit_code(capsys, error, code, li
         (make_phantom, ["new", "--seed", "-1"], 0),
         (demo, ["--seed", "-1"], 0),
         (make_phantom, ["new", "--frames", "few"], 1),
-        (predict, ["-i", "a", "-o", "b", "-np", "0"], 1),
+        (predict, ["-i", "a", "-o", "b", "-np", "-1"], 0),
+        (study, ["vendors", "-np", "0"], 1),
     ],
 )
 def test_numbers_are_refused_in_the_same_words_by_all_commands(capsys, command, words, least):

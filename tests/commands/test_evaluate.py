@@ -2,10 +2,11 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
-from commandline import assert_refused
+from commandline import assert_refused, killed_at, run_here, temporary_files
 from rawfiles import change_voxels, corrupt, make_mnms, make_nnunet
 
 
@@ -200,8 +201,28 @@ def test_everything_is_written_and_stale_files_go(folders, evaluate):
     tables = (scores / "tables.md").read_text()
     for title in ("All 4 cases of 2 subjects", "By vendor", "By region", "Clinical", "official UTNet"):
         assert f"## {title}" in tables or title in tables
+    left = scores / ".tmp-0123456789ab-metrics.csv"  # by a run that was killed
+    left.touch()
     assert evaluate(folders).returncode == 0
     assert not (scores / "official_utnet.csv").exists() and (scores / "clinical.csv").exists()
+    assert not left.exists()
+
+
+def test_killed_at_any_file_the_same_command_writes_the_same(folders):
+    scores = folders / "scores"
+    words = "utseg_evaluate", "-p", folders / "out", "-g", folders / "raw/Heart", "-o", scores
+
+    def files():
+        return {path.name: path.read_bytes() for path in scores.iterdir() if path.name[0] != "."}
+
+    assert run_here(*words, home=folders).returncode == 0
+    whole = files()
+    shutil.rmtree(scores)
+    for step in (len(whole) // 2, len(whole)):
+        assert killed_at(step, *words, home=folders)
+        assert len(files()) == step - 1 and files().items() <= whole.items()
+    assert run_here(*words, home=folders).returncode == 0
+    assert files() == whole and not temporary_files(scores)
 
 
 def test_a_wrong_tolerance_is_refused(folders, evaluate):

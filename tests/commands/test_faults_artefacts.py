@@ -1,7 +1,6 @@
 """Faults 20–25 and 28: kills, full disks, damaged artefacts, two runs at once, seen from the command line."""
 
 import json
-import os
 import resource
 import shutil
 import signal
@@ -10,15 +9,15 @@ import sys
 import time
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import pytest
-from commandline import SCRIPTS, assert_refused, run_here, temporary_files
+import torch
+from commandline import SCRIPTS, assert_refused, killed_at, run_here, temporary_files
 from rawfiles import corrupt, make_heart, make_nifti, make_nnunet
 from threads import no_pictures, one_thread  # noqa: F401 — used by being there
 
+from utseg.training.checkpoint import FORMAT
 from utseg.training.record import read_run
 
 PLAN = "utseg_plan_and_preprocess"
@@ -76,24 +75,6 @@ def start(name, *words, home, **options):
     )
 
 
-def killed_at(step, home):
-    """Preprocesses in a fork of this process, which ends before that one of its renames. Returns whether it came so far."""
-    child = os.fork()
-    if child == 0:
-        rename, replace, done = Path.rename, Path.replace, []
-
-        def counted(move):
-            def moved(path, target):
-                done.append(path)
-                return os._exit(9) if len(done) == step else move(path, target)
-
-            return moved
-
-        with patch.object(Path, "rename", counted(rename)), patch.object(Path, "replace", counted(replace)):
-            os._exit(run_here(PLAN, *PLAN_WORDS, home=home).returncode)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-
-
 def assert_whole(folder):
     for record in folder.rglob("*.json"):
         json.loads(record.read_text())
@@ -107,7 +88,7 @@ def assert_whole(folder):
 def test_preprocessing_killed_at_any_moment_is_finished_by_the_same_command(tmp_path, trained):
     (tmp_path / "raw").symlink_to(trained / "raw")
     for step in (1, 2, 4, 7):
-        assert killed_at(step, tmp_path), step
+        assert killed_at(step, PLAN, *PLAN_WORDS, home=tmp_path), step
     assert_whole(tmp_path / "preprocessed")
     process = start(PLAN, *PLAN_WORDS, home=tmp_path, start_new_session=True)
     time.sleep(float(np.random.default_rng(0).uniform(0.4, 2.5)))
@@ -151,7 +132,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(home, tmp_path,
         assert not list(run_folder(home).glob("checkpoint_latest.pt"))
 
 
-@pytest.mark.parametrize("stage", ["plan", "train", "predict", "evaluate"])
+@pytest.mark.parametrize("stage", ["plan", "train", "predict", "evaluate", "report", "export", "phantom"])
 def test_an_output_that_cannot_be_written_fails_before_the_work(home, tmp_path, monkeypatch, stage):
     blocked = tmp_path / "file"
     blocked.write_text("a file where a folder is wanted")
@@ -172,6 +153,9 @@ def test_an_output_that_cannot_be_written_fails_before_the_work(home, tmp_path, 
             "-o",
             blocked / "scores",
         ),
+        "report": ("utseg_report", run_folder(home), "-o", blocked / "report.html"),
+        "export": ("utseg_export_model", "-o", blocked / "model.zip"),
+        "phantom": ("utseg_make_phantom", blocked / "phantom"),
     }
     assert_refused(run_here(*words[stage], home=home), "not writable", str(blocked))
 
@@ -209,6 +193,41 @@ def test_damaged_weights_are_noticed_by_prediction(home, tmp_path):
     images = home / "raw" / "Heart" / "imagesTr"
     result = run_here("utseg_predict", "-i", images, "-o", tmp_path / "out", "--device", "cpu", home=home)
     assert_refused(result, "model.safetensors")
+
+
+class Hostile:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_checkpoint_with_a_pickle_in_it_is_refused_and_nothing_runs(home, tmp_path):
+    folder, harmed = run_folder(home), tmp_path / "harmed"
+    for name in ("checkpoint_latest.pt", "checkpoint_previous.pt", "checkpoint_best.pt"):
+        torch.save({"format": FORMAT, "state": Hostile(harmed)}, folder / name)
+    predict = (
+        "utseg_predict",
+        "-i",
+        home / "raw" / "Heart" / "imagesTr",
+        "-o",
+        tmp_path / "out",
+        "--device",
+        "cpu",
+    )
+    assert_refused(
+        run_here(*predict, "--checkpoint", "best", home=home), "checkpoint_best.pt", "not a checkpoint"
+    )
+    other = "2d", "fold1", *TRAIN_WORDS[2:], "--weights", folder / "checkpoint_best.pt"
+    assert_refused(
+        run_here("utseg_train", *other, home=home), "checkpoint_best.pt", "cannot be read as weights"
+    )
+    (folder / "model.safetensors").unlink()  # the run has not finished
+    assert_refused(run_here("utseg_train", *TRAIN_WORDS, "--resume", home=home), "checkpoint_previous.pt")
+    assert not harmed.exists()
 
 
 def test_a_damaged_plan_is_noticed(home):

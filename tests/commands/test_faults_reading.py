@@ -181,6 +181,19 @@ def test_an_edited_plan_with_an_unknown_key_is_named(home):
     )
 
 
+def test_names_in_a_plan_are_looked_up_and_never_imported(home):
+    """And a setting that is taken out of it is the network's own."""
+    assert plan(home, "--plan-only").returncode == 0
+    path = home / "preprocessed" / "Heart" / "cpu_2d" / "plan.json"
+    tree = json.loads(path.read_text())
+    path.write_text(json.dumps(tree | {"network": {}}))
+    assert plan(home, "--plan-only").returncode == 0
+    path.write_text(json.dumps(tree | {"network_name": "os:system"}))
+    refused = "plan.json: network_name: no network is called 'os:system'; there are: AttentionUNet"
+    assert_refused(plan(home), refused)
+    assert_refused(run_here("utseg_train", "2d", "fold0", "-d", "Heart", "-pl", "cpu", home=home), refused)
+
+
 @pytest.mark.parametrize(
     "kind", ["truncated", "flipped", "empty", "png", "absurd", "sheared", "NaN", "constant"]
 )
@@ -199,13 +212,16 @@ def test_prediction_reads_through_the_same_gate_and_the_others_finish(tmp_path, 
 def test_mixed_orientations_come_back_in_their_own_geometry(tmp_path, tiny_model):
     nib = pytest.importorskip("nibabel")
     affines = [make_affine(), make_affine(angles=(0.3, -0.6, 1.2)), make_affine() @ np.diag([-1, 1, -1, 1])]
+    affines.append(affines[1].copy())
+    affines[3][:3, 0] += 1e-4 * affines[3][:3, 1]  # orthonormal to 1e-4 only, as some of M&Ms are
     for number, affine in enumerate(affines):
-        make_nifti(tmp_path / "in" / f"case{number}.nii.gz", make_heart((4, 33, 47), seed=number)[0], affine)
+        path = tmp_path / "in" / f"case{number}.nii.gz"
+        make_nifti(path, make_heart((4, 33, 47), seed=number)[0], affine, qform_code=int(number < 3))
     result = run_here(
         "utseg_predict", "-i", tmp_path / "in", "-o", tmp_path / "out", "--device", "cpu", home=tiny_model
     )
     assert result.returncode == 0, result.stderr
-    for number in range(3):
+    for number in range(4):
         given, mask = (
             nib.load(tmp_path / "in" / f"case{number}.nii.gz"),
             nib.load(tmp_path / "out" / f"case{number}.nii.gz"),

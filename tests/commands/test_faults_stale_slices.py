@@ -94,6 +94,17 @@ def test_comparing_models_on_other_raw_data_is_refused(trained, tmp_path, change
     assert typed("utseg_find_best_configuration", *words, home=home).returncode == 0
 
 
+def test_a_run_of_other_labels_is_not_validated_and_the_advice_can_be_followed(trained, tmp_path, typed):
+    home = shutil.copytree(trained, tmp_path / "home")
+    CHANGES["the names of labels"][0](home / "raw/Heart")
+    validate = (*FOLD[:5], "--device", "cpu", "--validate")
+    advice = "was trained on what was there then: put that back, or fix it with: utseg_plan_and_preprocess"
+    assert_refused(typed(*validate, home=home), "labels are", advice, "then train again with --overwrite")
+    assert typed(PLAN, *WORDS, "--replan", home=home).returncode == 0
+    assert_refused(typed(*validate, home=home), advice)
+    assert typed(*FOLD, "--overwrite", home=home).returncode == 0
+
+
 def test_a_resumed_run_is_refused_too_and_so_is_one_whose_slices_were_made_anew(home, typed):
     assert typed(*FOLD, home=home).returncode == 0
     change_voxels(home / "raw/Heart/labelsTr/s02_ES.nii.gz", lambda voxels: voxels[:, ::-1])

@@ -1,6 +1,7 @@
 """`utseg_plan_and_preprocess --like`: a plan that keeps to that of a trained model, and a training that goes on from its weights."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from tiny_models import make_run_folder
 from tiny_runs import AUGMENTATION
 
 from utseg.archive import export_model
+from utseg.commands.report import main as report
+from utseg.files import sha256
 from utseg.planning.plan import PLAN_FILE, Plan, read_plan
-from utseg.training.record import read_weights
+from utseg.training.record import read_run, read_weights
 
 PLAN = "utseg_plan_and_preprocess"
 SCAR = {"background": 0, "scar": 1, "MYO": 2, "LV": 3}
@@ -73,6 +76,7 @@ def test_a_plan_like_a_run_keeps_its_values_and_training_goes_on_from_its_weight
         "as in Tiny/tiny_2d/UNet/fold0 (--like); there 32 × 32: as small as can be"
     )
     assert f"utseg_train 2d fold0 -d New -pl like -m UNet --weights {run}" in result.stdout
+    page = home / "report.html"
     still = ("optimizer.learning_rate=1e-12", "optimizer.weight_decay=0", "iterations_per_epoch=1")
     train = ("2d", "fold0", "-d", "New", "-pl", "like", "-m", "UNet", "--weights", run)
     result = typed(
@@ -80,8 +84,35 @@ def test_a_plan_like_a_run_keeps_its_values_and_training_goes_on_from_its_weight
     )
     assert result.returncode == 0, result.stderr
     assert "MYO 2 = MYO 2, LV 3 = LV 1; new, as initialised: scar; not taken over: RV" in result.stdout
+    assert report([str(home / "results/New/like_2d/UNet/fold0"), "-o", str(page)]) == 0
+    said = page.read_text()
+    assert f"--like {run.resolve()}" in said
+    (loss,) = re.findall(r"<svg(?:(?!</svg>).)*Training loss.*?</svg>", said, re.DOTALL)
+    assert loss.count("<circle") > 1 and "polyline" not in loss  # one epoch is a point for each curve
     before, after = read_weights(run), read_weights(home / "results/New/like_2d/UNet/fold0")
     assert after["heads.0.weight"][[0, 2, 3]].allclose(before["heads.0.weight"][[0, 2, 1]], atol=1e-4)
+
+
+def test_weights_come_from_a_zip_or_a_folder_with_folds_too(home, typed: Typed):
+    """Of the same fold, verified and not imported."""
+    folder = home / "results/Tiny/tiny_2d/UNet"
+    like = ("-d", "New", "--like", home / "model.zip")
+    result = typed(PLAN, *like, home=home)
+    assert f"utseg_train 2d fold0 -d New -pl like -m UNet --weights {home / 'model.zip'}" in result.stdout
+    where = ("-d", "New", "-m", "UNet", "--epochs", 1, "--device", "cpu", "-np", 0)
+    still = ("--set", "optimizer.learning_rate=1e-12", "iterations_per_epoch=1")
+    for path in (home / "model.zip", folder):
+        result = typed(
+            "utseg_train", "2d", "fold1", *where, "--overwrite", "--weights", path, *still, home=home
+        )
+        assert result.returncode == 0 and f"--weights {path}: those of UNet/fold1" in result.stdout, (
+            result.stderr
+        )
+        begun = read_run(home / "results/New/like_2d/UNet/fold1").initial_weights
+        assert begun.sha256 == sha256(folder / "fold1/model.safetensors")
+    result = typed("utseg_train", "2d", "fold2", *where, "--weights", home / "model.zip", home=home)
+    assert_refused(result, "none of them UNet/fold2: UNet/fold0, UNet/fold1; name the folder", code=2)
+    assert sorted(path.name for path in (home / "results").iterdir()) == ["New", "Tiny"]
 
 
 def test_the_same_command_keeps_the_plan_and_another_source_is_refused(home, typed: Typed):

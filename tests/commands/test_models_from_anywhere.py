@@ -207,6 +207,15 @@ def test_wrong_arrays_are_a_value_error_of_one_line(folder, scan, change, spacin
     assert "\n" not in str(error.value)
 
 
+def test_a_picture_may_lack_a_colour_as_an_array_too(tmp_path):
+    model = utseg.load_model(make_run_folder(tmp_path, channel_names=("R", "G", "B")), device="cpu")
+    picture = np.random.default_rng(0).integers(0, 255, (1, 3, 31, 24))
+    picture[:, 1] = 0
+    assert model.predict_slices(picture, (1.4, 1.5)).shape == (1, 31, 24)
+    with pytest.raises(InputError, match="same value"):
+        model.predict_slices(picture * 0, (1.4, 1.5))
+
+
 def test_names_of_folds_are_a_list_and_a_model_says_what_it_is(folder, scan):
     for wrong in ({"folds": "fold0"}, {"folds": [0]}, {"dataset": 27}):
         with pytest.raises(UsageError, match="found"):

@@ -7,6 +7,7 @@ from rawfiles import make_acdc, make_mnms, make_nnunet
 COMMANDS = {
     "utseg_predict": ("-i", "IN", "-d", "Heart", "-m", "UNet", "-o"),
     "utseg_evaluate": ("-p", "IN", "-g", "RAW", "-o"),
+    "utseg_measure": ("-i", "IN", "-o"),
     "utseg_ensemble": ("-i", "IN", "IN", "-o"),
     "utseg_report": ("IN", "-o"),
     "utseg_study": ("vendors", "-d", "Heart", "-o"),

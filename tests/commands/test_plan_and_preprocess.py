@@ -143,7 +143,7 @@ def test_what_does_not_exist_is_refused_with_what_does(home, words, code, expect
 
 
 @pytest.mark.parametrize(
-    "words", [("--memory-gb", "-1"), ("--memory-gb", "much"), ("-np", "0"), ("--memory", "8")]
+    "words", [("--memory-gb", "-1"), ("--memory-gb", "much"), ("-np", "-1"), ("--memory", "8")]
 )
 def test_wrong_usage_exits_2(home, words):
     result = run_command(NAME, *WORDS, *words, home=home)

@@ -2,15 +2,17 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from commandline import assert_refused
 from inprocess import Typed
 from rawfiles import change_json, change_voxels, make_nnunet
 
-from utseg.commands import ensemble, report
+from utseg.commands import ensemble, export_model, report
 from utseg.evaluate import evaluate_pair
 from utseg.training.record import read_weights
 
@@ -85,6 +87,15 @@ def test_regions_go_the_whole_way(home, typed: Typed):
         for name in ("heart", "left", "LV")
     }
     assert min(means.values()) > 0.7, means
+    archive, again = home / "model.zip", home / "again"
+    assert export_model.main(["-d", "Heart", "-o", str(archive), "--home", str(home)]) == 0
+    one = sorted(masks.glob("*.nii.gz"))[0]
+    scan = [images / one.name.replace(".nii.gz", f"_{channel:04d}.nii.gz") for channel in (0, 1)]
+    (home / "scan").mkdir()
+    for path in scan:
+        shutil.copy(path, home / "scan")
+    call("utseg_predict", "-i", home / "scan", "-o", again, "--device", "cpu", "--model", archive)
+    np.testing.assert_array_equal(voxels(again / one.name), voxels(one))
     call("utseg_find_best_configuration", "-d", "Heart")
     assert report.main([str(home / "scores"), "-o", str(home / "report.html")]) == 0
     assert json.loads((masks / "prediction.json").read_text())["labels"]["left"] == [2, 1]
@@ -133,3 +144,14 @@ def test_regions_that_cannot_be_painted_are_refused(home, typed: Typed):
         result = typed("utseg_plan_and_preprocess", "-d", "Heart", "--fingerprint-only", "-np", 1, home=home)
         assert result.returncode == bool(message), result.stderr
         assert message in result.stderr
+
+
+def test_a_value_in_no_region_is_one_line_for_all_cases(home, typed: Typed):
+    change_json(
+        home / "raw/Heart/dataset.json",
+        labels={"background": 0, "left": [1, 2], "LV": 1},
+        regions_class_order=[2, 1],
+    )
+    result = typed("utseg_plan_and_preprocess", "-d", "Heart", "--fingerprint-only", "-np", 1, home=home)
+    cases = "10 cases (s00_ED, s00_ES, s01_ED, s01_ES, s02_ED and 5 more)"
+    assert_refused(result, f"{cases}: their label maps have values that no label has: 3; first case s00_ED: ")

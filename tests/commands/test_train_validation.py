@@ -40,9 +40,12 @@ def test_validate_scores_a_finished_run_again(home, tmp_path, capsys):
     """With other settings than the plan's, which need not be said again, and from a plan edited since."""
     copy = Path(shutil.copytree(home, tmp_path / "home"))
     words = ("2d", "fold0", "-m", "UNet", "--device", "cpu")
-    settings = ("--epochs", 1, "--seed", 3, "--set", "optimizer.learning_rate=0.02", "batch_size=2")
-    assert call(copy, *words, *settings) == 0
+    settings = ("--epochs", 1, "--seed", 3, "--patience", 9, "--set", "optimizer.learning_rate=0.02")
+    assert call(copy, *words, *settings, "batch_size=2", 'loss.class_weights={"RV": 2}') == 0
     folder = copy / "results/Tiny/tiny_2d/UNet/fold0"
+    record = read_run(folder)
+    assert record.patience == 9
+    assert record.recipe["loss"]["class_weights"] == {"LV": 1.0, "MYO": 1.0, "RV": 2.0}
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     plan = copy / "preprocessed/Tiny/tiny_2d/plan.json"
     plan.write_text(json.dumps(json.loads(plan.read_text()) | {"batch_size": 3}))

@@ -35,6 +35,15 @@ def test_each_item_has_its_outcome_and_one_error_stops_no_other():
     assert isinstance(outcomes[3].error, InputError)
 
 
+def process_id(_: int) -> int:
+    return os.getpid()
+
+
+def test_a_pool_of_none_works_in_this_process():
+    with process_pool(0) as pool:
+        assert {each.result for each in run_each(process_id, range(3), pool, workers=0)} == {os.getpid()}
+
+
 def test_items_come_in_order_where_that_is_asked_for_though_the_first_takes_longest():
     second_is_done = threading.Event()
 

@@ -6,7 +6,7 @@ import pytest
 
 from utseg.errors import InputError
 from utseg.evaluate.records import METRIC_KEYS, case_columns, read_metrics, to_csv
-from utseg.evaluate.tables import Table, interval, latex_text, number, to_latex, to_markdown
+from utseg.evaluate.tables import Table, interval, latex_text, number, to_latex, to_markdown, to_text
 
 TABLE = Table("A_B", ("group", "Dice"), (("x|y", "0.9 … 1.0"), ("50 %_{a}", "–")), "p & q")
 
@@ -52,3 +52,9 @@ def test_another_file_is_refused(tmp_path, text, expected):
         read_metrics(path)
     with pytest.raises(InputError, match="could not be read"):
         read_metrics(tmp_path / "none.csv")
+
+
+def test_columns_of_a_terminal_are_as_wide_as_their_longest_cell():
+    lines = to_text([["label", "Dice"], ["whole heart with both ventricles", "0.9"], ["LV", "1.000"]])
+    assert {len(line) for line in lines} == {len("whole heart with both ventricles  1.000")}
+    assert [line.rsplit(maxsplit=1)[1] for line in lines] == ["Dice", "0.9", "1.000"]

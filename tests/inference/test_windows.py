@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from utseg.errors import UtsegError
-from utseg.inference import views
+from utseg.inference import views, windows
 from utseg.inference.grid import GROWTH, gaussian_weights, overlap, weight_sum, window_grid
 from utseg.inference.windows import predict_volumes
 
@@ -261,6 +261,24 @@ def test_networks_are_left_in_the_mode_they_were_in(training):
     network = PixelNetwork().train(training)
     predict([network], [random_image(4, (2, 8, 8))])
     assert network.training is training
+
+
+def test_a_device_without_memory_for_one_slice_hands_over_to_the_cpu(caplog, monkeypatch):
+    original = windows.to_device
+
+    def to_device(array, device):
+        if device.type != "cpu":
+            raise torch.OutOfMemoryError("out of memory")
+        return original(array, device)
+
+    monkeypatch.setattr(windows, "to_device", to_device)
+    image, options = random_image(5, (3, 16, 16)), {"batch_size": 2, "num_classes": 3, "step_size": 0.5}
+    device = torch.device("mps")
+    with caplog.at_level(logging.WARNING, logger="utseg"):
+        (result,) = predict_volumes([PixelNetwork()], [image], patch_size=(16, 16), device=device, **options)
+    np.testing.assert_allclose(result.probabilities_KZYX, oracle(image), atol=2e-6)
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.partition("going on")[2] for line in said] == [" with 1", " on the CPU, slowly"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -331,6 +331,21 @@ def test_a_full_disk_ends_the_run_and_leaves_the_old_masks_whole(tmp_path, four,
     assert {path.name: path.read_bytes() for path in out.iterdir()} == old
 
 
+@pytest.mark.parametrize("lost", ["prediction.json", "quality.csv"])
+def test_a_record_that_cannot_be_written_is_an_error_beside_the_masks(tmp_path, four, monkeypatch, lost):
+    original = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if target.name == lost:
+            raise OSError(28, "No space left on device")
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(CaseErrors, match=rf"{lost}: could not be written \(No space left on device\)"):
+        predict_cases(four[:1], [band_model()], tmp_path / "out")
+    assert (tmp_path / "out" / "case0.nii.gz").exists() and not list((tmp_path / "out").glob(".tmp-*"))
+
+
 def test_images_are_read_as_they_are_needed(tmp_path, four, monkeypatch):
     """However many cases there are, only a few volumes are held at a time, and no image once it was predicted."""
     path = four[0].images[0]

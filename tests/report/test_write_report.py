@@ -279,6 +279,12 @@ def test_an_output_that_is_no_html_file_is_refused(tmp_path, name):
         report([tmp_path], tmp_path / name)
 
 
+def test_tables_that_cannot_be_written_are_found_out_before_the_work(tmp_path):
+    (tmp_path / "r_tables").touch()
+    with pytest.raises(InputError, match="r_tables: not writable"):
+        report([tmp_path], tmp_path / "r.html")
+
+
 def stacks(page):
     return [value for key, value in page.data.items() if key.startswith("stack-")]
 

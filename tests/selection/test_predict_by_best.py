@@ -108,7 +108,8 @@ def test_what_was_chosen_travels_and_predicts_the_same_bytes(predict, both, arch
     home = tmp_path / "clean"
     assert import_([str(archive), "--home", str(home)]) == 0
     assert import_([str(archive), "--home", str(home)]) == 1
-    assert "best.json: there already, with 4 runs" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "there already, with 4 runs; Tiny/best.json: there already; it says which of your models" in said
     assert import_([str(archive), "--home", str(home), "--force"]) == 0
     image = sorted((both / "raw/Tiny/imagesTr").iterdir())[0]
     calls = {"here": (both, ()), "imported": (home, ()), "zip": (home, ("--model", archive))}

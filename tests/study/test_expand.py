@@ -117,6 +117,13 @@ def test_plans_of_2_5d_stand_beside_those_of_2d():
             "networks.0: no network is called 'UTNett'; there are: .*UTNet",
         ),
         ('plans = ["nice"]', UsageError, "plans.0: no planner is called 'nice'; there are: auto"),
+        ('plans = ["like"]', UsageError, "plans.0: no planner is called 'like'; .*no plan of --like"),
+        ('networks = ["hybrid"]', UsageError, "networks.0: .*there are: .*nnUNetTrainer"),
+        (
+            'networks = ["nnUNetTrainer"]\nsettings = { "network.reduce_size" = 4 }',
+            SettingError,
+            "settings for nnUNetTrainer: unknown key 'network.reduce_size'",
+        ),
         ('plans = ["auto", "auto_2d"]', UsageError, "plans.1: 'auto_2d' is called 'auto'"),
         ('[[variants]]\nname = "a"\nnetwork = "X"', UsageError, "variants, number 1: network"),
         (

@@ -23,6 +23,7 @@ from utseg.study.checksums import code_sha256
 from utseg.study.definition import parse_definition
 from utseg.study.expand import expand
 from utseg.study.resolve import SHARED_OUT, StudyRequest, resolve, slot_seconds
+from utseg.training.recipe import find_recipe
 
 TEXT = 'name = "x"\n'
 
@@ -203,3 +204,11 @@ def test_with_a_time_the_device_belongs_to_a_run(place, monkeypatch):
     monkeypatch.setattr(resolve_module, "device_name", lambda device: "another")
     assert ids(place) == before
     assert set(ids(place, max_time_s=900)).isdisjoint(timed)
+
+
+def test_a_recipe_trains_its_network_otherwise_than_the_networks_own(place):
+    text = 'name = "x"\nnetworks = ["nnUNet", "nnUNetTrainer"]\n'
+    own, theirs = resolved(place, text).runs
+    assert [run.setup[1].network_name for run in (own, theirs)] == ["nnUNet", "nnUNet"]
+    assert theirs.setup[0] == find_recipe("nnUNetTrainer") != own.setup[0]
+    assert own.checksum != theirs.checksum

@@ -30,7 +30,7 @@ from utseg.study.record import read_study
 from utseg.study.resolve import StudyRequest, resolve
 from utseg.study.run import run_study
 from utseg.study.walk import check_trained
-from utseg.training.record import read_run
+from utseg.training.record import EarlyEnd, read_run
 
 pytestmark = pytest.mark.slow
 EPOCHS = 16
@@ -126,6 +126,9 @@ def test_a_run_that_saw_a_test_subject_is_refused(ran, side):
     leaky = trained.model_copy(update={side: (*getattr(trained, side), planted)})
     with pytest.raises(ArtefactError, match="not in the study"):
         check_trained(leaky, job, dataset, Path("train"))
+    shortened = EarlyEnd(why="the file stop", epoch=1, planned_epochs=2)
+    with pytest.raises(ArtefactError, match="ended early"):
+        check_trained(trained.model_copy(update={"ended_early": shortened}), job, dataset, Path("train"))
 
 
 def test_what_has_finished_is_not_run_again(ran, executed):

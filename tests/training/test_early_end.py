@@ -9,7 +9,7 @@ from whole_runs import RECIPE, Kill, killed_at, lines
 
 from utseg.errors import InputError, UsageError
 from utseg.trainer import train_by_recipe
-from utseg.training import loop
+from utseg.training import loop, time_limit
 from utseg.training.early_end import epochs_without_gain
 from utseg.training.record import is_finished, read_run
 
@@ -88,6 +88,34 @@ def test_a_plateau_ends_a_run(home, tmp_path, monkeypatch):
     assert "running mean of the validation Dice in 3 epochs" in record.ended_early.why
     with pytest.raises(UsageError, match="--patience: all holds no subject back"):
         train_by_recipe(make_request(home, tmp_path / "all", selection="all", patience=3), RECIPE)
+
+
+def test_a_plateau_ends_a_run_that_has_a_time_too(home, tmp_path, monkeypatch):
+    """The time gave 30 epochs, and 20 after the second, which was slow; the Dice falls from the second epoch on."""
+    scores = iter([0.5, 0.6, *[0.4] * 5])
+    original = loop.validate
+
+    def falling(*values, **options):
+        found, dice = original(*values, **options), next(scores)
+        return replace(found, dice=dict.fromkeys(found.dice, dice))
+
+    def fitted(run, *_):
+        return replace(run, record=run.record.model_copy(update={"epochs": 30}), loop_limit_s=100.0)
+
+    monkeypatch.setattr(loop, "validate", falling)
+    monkeypatch.setattr(loop, "fit_run_to_time", fitted)
+    monkeypatch.setattr(time_limit, "epochs_that_fit", lambda first, done, *_: 20 if done > 1 else first)
+    request = make_request(home, tmp_path / "run", max_time_s=3600.0, patience=3)
+    train_by_recipe(request, RECIPE)
+    found = lines(request.output)
+    assert [line["epochs"] for line in found] == [30, 20, 20, 20, 7, 7, 7]
+    record = read_run(request.output)
+    assert (record.epochs, record.planned_epochs, record.ended_early.epoch) == (7, 30, 5)
+    slowed = 6 / 90  # of the schedule, after two epochs of three iterations
+    ended = slowed + (1 - slowed) * 9 / 54
+    last = ended + (1 - ended) * 5 / 6
+    assert found[-1]["learning_rate"] == pytest.approx(RECIPE.optimizer.learning_rate * (1 - last) ** 0.9)
+    assert is_finished(request.output)
 
 
 @pytest.mark.parametrize(

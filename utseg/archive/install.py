@@ -161,8 +161,15 @@ def _require_none(results: Path, targets: Sequence[Path]) -> None:
 
 
 def _already_there(results: Path, models: Sequence[Path]) -> InputError:
-    names = [str(model.relative_to(results)) for model in models]
+    names = [str(model.relative_to(results)) for model in models if model.name != BEST_FILE]
     runs = sum(1 for model in models for _ in model.glob(f"*/{RUN_FILE}"))
+    replaced = [f"{listing(names)}: there already, with {runs} runs"] if names else []
+    if len(names) < len(models):
+        replaced.append(
+            f"{models[0].relative_to(results).parts[0]}/{BEST_FILE}: there already; it says which of your models utseg_predict follows, "
+            "and would be the archive's"
+        )
     return InputError(
-        f"{results}: {listing(names)}: there already, with {runs} runs; --force replaces all of them, --as NAME imports under another name"
+        f"{results}: {'; '.join(replaced)}; --force replaces all of that, --as NAME imports under another name, utseg_predict --model "
+        "takes the archive as it is"
     )

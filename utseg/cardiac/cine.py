@@ -121,17 +121,17 @@ def odd_frames(volume_ml_T: Floats) -> tuple[int, ...]:
     return tuple(sorted(odd))
 
 
-def peak_rates(volume_ml_T: Floats, phases: Phases, frame_ms: float) -> dict[str, float]:
+def peak_rates(volume_ml_T: Floats, frame_ms: float, whole: bool = True) -> dict[str, float]:
     """The fastest emptying ("peak_ejection") and filling ("peak_filling") in ml/s, both positive; NaN with fewer than eight frames.
 
     Of a whole cycle from its first harmonics, else from differences. Odd and unknown frames are taken to lie straight between others.
     """
-    usable_T = _usable(volume_ml_T, phases.odd)
+    usable_T = _usable(volume_ml_T, odd_frames(volume_ml_T))
     frames = len(volume_ml_T)
     if usable_T.sum() < FEWEST_FRAMES:
         return {"peak_ejection": np.nan, "peak_filling": np.nan}
     curve_T = _filled(volume_ml_T, usable_T)
-    if phases.whole:
+    if whole:
         spectrum = np.fft.rfft(curve_T)
         harmonic = np.arange(len(spectrum))
         spectrum[(harmonic > HARMONICS) | (2 * harmonic == frames)] = 0

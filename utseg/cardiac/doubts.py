@@ -94,7 +94,7 @@ def doubt_measures(measures: Mapping[str, float], mass_es_g: float | None) -> It
             rare = not SV_RATIO_CHECK[0] <= ratio <= SV_RATIO_CHECK[1]
             yield _flag("stroke_volumes", words, "check" if rare else "note")
     mass = measures.get("LV_mass", 0.0)
-    if mass and mass_es_g is not None and not MASS_RATIO[0] <= mass_es_g / mass <= MASS_RATIO[1]:
+    if mass > 0 and mass_es_g and not MASS_RATIO[0] <= mass_es_g / mass <= MASS_RATIO[1]:
         expected = f"expected {_between(MASS_RATIO, 'g')} times that"
         words = f"the muscle has {mass:.0f} g at ED and {mass_es_g:.0f} g at ES, {expected}"
         yield _flag("mass", words)

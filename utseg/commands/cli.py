@@ -4,6 +4,7 @@ A command's `main` makes a `Parser` and hands it to `run` with a body. Heavy imp
 """
 
 import argparse
+import errno
 import logging
 import os
 import signal
@@ -20,12 +21,16 @@ from utseg.errors import UsageError, UtsegError
 from utseg.home import Home
 
 if TYPE_CHECKING:
-    from utseg.case import Dataset
     from utseg.compute.cluster import DaskExecutor
 
 logger = logging.getLogger("utseg")
 INTERRUPTED = 75
 PIPE_WIDTH = 200
+OF_THE_DISK = tuple(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM", "ESTALE")
+    if hasattr(errno, name)
+)  # Windows has no EDQUOT
 INTERRUPTED_MESSAGE = (
     "interrupted; run the command again to go on (utseg_train and utseg_predict: with --resume)"
 )
@@ -39,16 +44,6 @@ def home_of(arguments: argparse.Namespace) -> Home:
 def home_words(arguments: argparse.Namespace) -> tuple[str, ...]:
     """`--home DIR` as it was typed, for a command that is shown or run."""
     return () if arguments.home is None else ("--home", str(arguments.home))
-
-
-def named_dataset(arguments: argparse.Namespace) -> "Dataset | None":
-    """The raw dataset that -d names; None without it."""
-    if arguments.dataset is None:
-        return None
-    from utseg.rawdata import open_dataset
-
-    name, folder = home_of(arguments).raw_dataset(arguments.dataset)
-    return open_dataset(folder, name)
 
 
 def values_for(request: Any, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -139,6 +134,11 @@ def _code_and_lines(error: BaseException) -> tuple[int, list[str]]:
         return error.exit_code, error.lines()
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, [INTERRUPTED_MESSAGE]
+    if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+        where = f"{error.filename}: " if error.filename else ""
+        return 1, [
+            f"{where}{error.strerror}; see to the disk and its permissions, then run the command again"
+        ]
     return 1, [f"unexpected {type(error).__name__}: {error}; run again with --debug and report it"]
 
 

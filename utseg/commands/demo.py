@@ -16,11 +16,16 @@ from utseg.commands.cli import home_of, home_words, run
 from utseg.commands.options import Parser
 
 logger = logging.getLogger("utseg")
+Words = list[str | Path]
+Step = tuple[str, Words]
 NAME = "Phantom"
+CLINIC = "clinic"
 PLANNER = "cpu"
 MODEL = "UTNet"
 SELECTION = "vendor=A,B"
 COHORT = ("--frames", "8")
+EXAMINATIONS = ("--subjects", "4", "--frames", "8")  # one of each vendor
+OTHER_SEED = 1000  # added to the cohort's: hearts that no training saw
 # A fixed number of iterations, so that every machine gets the same figures; small patches, to be done in minutes.
 PATCH = ("--set", "patch_size=96,96", "focus=true")  # which hold every heart of the cohort
 TRAINING = ("--epochs", "10", "--set", "iterations_per_epoch=40", "validate_every=5")
@@ -32,7 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "utseg_demo",
         "Make a synthetic cine cohort of four vendors, train on two of them, segment and score all four. Six minutes on two cores. "
         "Run again, it keeps what is finished.",
-        "utseg_demo --home utseg_data",
+        "utseg_demo --home utseg_data --clinic",
+    )
+    parser.flag(
+        "--clinic",
+        "go on from the scanner to the ejection fraction: DICOM of four others, masks of every frame, measures, a page, DICOM back",
     )
     parser.seed("seed of the cohort and of the training")
     parser.workers()
@@ -48,14 +57,9 @@ def _demo(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     home = home_of(arguments)
     testing = home.results / NAME / "testing"
-    for number, (what, words) in enumerate(_steps(arguments), start=1):
-        logger.info("\n%d. %s\n   $ %s", number, what, shlex.join(map(_shown, words)))
-        name, *rest = map(str, words)
-        rest += ["--quiet"] if arguments.quiet else []
-        rest += ["--debug"] if arguments.debug else []
-        command = import_module(f"utseg.commands.{name.removeprefix('utseg_')}")
-        if code := int(command.main(rest)):
-            return code
+    steps = _steps(arguments)
+    if code := _run(steps, arguments, first=1):
+        return code
     dataset = open_dataset(home.raw / NAME, NAME)
     cases = [case for case in dataset.cases if case.partition == "testing" and case.label is not None]
     pictures = draw_pictures(cases, dataset.labels, testing)
@@ -70,10 +74,68 @@ def _demo(arguments: argparse.Namespace) -> int:
         f"report:   {_shown(testing / 'report.html')}\n"
         f"time:     {minutes} min {seconds} s"
     )
+    return _clinic(arguments, first=len(steps) + 1) if arguments.clinic else 0
+
+
+def _run(steps: Sequence[Step], arguments: argparse.Namespace, *, first: int) -> int:
+    """Shows and runs commands, one after the other; the exit code of the first that fails, else 0."""
+    for number, (what, words) in enumerate(steps, start=first):
+        logger.info("\n%d. %s\n   $ %s", number, what, shlex.join(map(_shown, words)))
+        name, *rest = map(str, words)
+        rest += ["--quiet"] if arguments.quiet else []
+        rest += ["--debug"] if arguments.debug else []
+        command = import_module(f"utseg.commands.{name.removeprefix('utseg_')}")
+        if code := int(command.main(rest)):
+            return code
     return 0
 
 
-def _steps(arguments: argparse.Namespace) -> list[tuple[str, list[str | Path]]]:
+def _clinic(arguments: argparse.Namespace, *, first: int) -> int:
+    """From examinations as DICOM to measures, and what they ought to be."""
+    from utseg.demo.clinic import measured_against_truth
+
+    started = time.monotonic()
+    folder = home_of(arguments).results / NAME / CLINIC
+    if code := _run(_clinic_steps(arguments, folder), arguments, first=first):
+        return code
+    minutes, seconds = divmod(round(time.monotonic() - started), 60)
+    logger.info(
+        f"\nEjection fractions of four synthetic hearts, and what their formulas say (nothing about patients)\n"
+        f"{measured_against_truth(folder)}\n\n"
+        f"pages:    {_shown(folder / 'measures' / 'measures.html')}\n"
+        f"tables:   {_shown(folder / 'measures')} (measures.csv, curves.csv, measures.json)\n"
+        f"DICOM:    {_shown(folder / 'masks' / 'dicom')} (every frame's masks), {_shown(folder / 'measures' / 'dicom')} (measures)\n"
+        f"time:     {minutes} min {seconds} s"
+    )
+    return 0
+
+
+def _clinic_steps(arguments: argparse.Namespace, folder: Path) -> list[Step]:
+    """What each step of the clinic's walk does, and its command. An import that is there is whole, and kept."""
+    from utseg.demo.clinic import CINES, CODES, MASKS, MEASURES, SCANNER
+    from utseg.dicom.sources import CINES_FILE
+
+    where = home_words(arguments)
+    workers = [] if arguments.workers is None else ["-np", str(arguments.workers)]
+    seed = ["--seed", str(arguments.seed + OTHER_SEED)]
+    scanner, cines, masks = folder / SCANNER, folder / CINES, folder / MASKS
+    phantom: Words = ["utseg_make_phantom", scanner, "--dicom", *EXAMINATIONS, *seed, *workers]
+    importing: Words = ["utseg_import_dicom", scanner, "-o", cines, "--codes", folder / CODES, *workers]
+    model = ["-d", NAME, "-m", MODEL, "-pl", PLANNER, "-f", SELECTION]
+    predicting: Words = ["utseg_predict", "-i", cines, "-o", masks, *model, "--dicom-seg", "--resume"]
+    predicting += [*workers, *where]
+    measuring: Words = ["utseg_measure", "-i", masks, "--images", cines, "-o", folder / MEASURES, "--dicom"]
+    steps: list[Step] = [("four examinations as scanners export them", phantom)]
+    if not (cines / CINES_FILE).is_file():
+        steps.append(("find the short-axis cine of each", importing))
+    return [
+        *steps,
+        ("segment every frame; masks also as DICOM", predicting),
+        ("volumes over the cycle, ED and ES, ejection fraction, mass; a page each, and DICOM", measuring),
+    ]
+
+
+def _steps(arguments: argparse.Namespace) -> list[Step]:
     """What each step does, and its command."""
     from utseg.training.record import RUN_FILE
 
@@ -87,7 +149,7 @@ def _steps(arguments: argparse.Namespace) -> list[tuple[str, list[str | Path]]]:
     masks, scores = results / "testing" / "masks", results / "testing" / "scores"
     ending = [*workers, *where]
     planning = ["-d", NAME, "-pl", PLANNER, *PATCH, *ending]
-    predicting = [*model, "-f", SELECTION, "--resume", *ending]
+    predicting: Words = [*model, "-f", SELECTION, "--resume", *ending]
     report = results / "testing" / "report.html"
     predict: list[str | Path] = ["utseg_predict", "-i", raw / "Testing", "-o", masks, *predicting]
     evaluate: list[str | Path] = ["utseg_evaluate", "-p", masks, "-g", raw / "Testing", "-o", scores, *ending]

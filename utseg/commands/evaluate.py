@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from utseg.commands.cli import cluster_of, named_dataset, run
+from utseg.commands.cli import cluster_of, run
 from utseg.commands.options import Parser
 
 logger = logging.getLogger("utseg")
@@ -66,7 +66,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             arguments.predictions,
             arguments.references,
             arguments.output,
-            dataset=named_dataset(arguments),
+            dataset=arguments.dataset,
+            home=arguments.home,
             labels=None if arguments.labels is None else parse_labels(arguments.labels),
             only_predicted=arguments.only_predicted,
             only_referenced=arguments.only_referenced,
@@ -80,14 +81,14 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def summary_table(summary: dict[str, Any]) -> str:
     """A plain-text table of the summary: a line a label, means over subjects; mean Dice of every group; bias of clinical measures."""
-    from utseg.evaluate.tables import label_cells, number
+    from utseg.evaluate.tables import label_cells, number, to_text
 
     columns = ("dice", "dice±", "hd95_mm", "assd_mm", "slice_hd95_mm")
     rows = [
         HEADS,
         *([name, *label_cells(label, columns)] for name, label in summary["all"]["labels"].items()),
     ]
-    lines = ["{:<14}{:>9}{:>6}{:>8}{:>18}{:>9}{:>9}{:>9}{:>7}{:>6}{:>8}".format(*row) for row in rows]
+    lines = to_text(rows)
     for column, groups in summary["groups"].items():
         if len(groups) > 1:
             values = "  ".join(

@@ -30,6 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--slices", help="slices of each stack; default: as many as the heart needs", **number
     )
+    parser.flag(
+        "--dicom",
+        "each subject's examination as DICOM, as a scanner or a CD has it, with the true volumes in truth.csv",
+    )
     parser.workers()
     return run(parser, _make, argv)
 
@@ -41,7 +45,9 @@ def _make(arguments: argparse.Namespace) -> None:
 
     require_outside_datasets(arguments.out.absolute().parent)
     matrix = arguments.matrix or MATRICES[arguments.size]
-    settings = PhantomSettings(arguments.subjects, arguments.frames, matrix, arguments.slices, arguments.seed)
+    settings = PhantomSettings(
+        arguments.subjects, arguments.frames, matrix, arguments.slices, arguments.seed, arguments.dicom
+    )
     if make_phantom(arguments.out, settings, workers=arguments.workers) == "made":
         said = "%s: %d synthetic subjects, made to demonstrate and test on"
         logger.info(said, arguments.out, arguments.subjects)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from utseg.cardiac.volumes import BASAL_RULES
-from utseg.commands.cli import named_dataset, run
+from utseg.commands.cli import run
 from utseg.commands.options import Parser
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     masks = "folder with masks: cines (4-D CASE.nii.gz), or masks of ED and ES of subjects that -d or --table knows"
     images = (
-        "the images that the masks are of: a folder, a file or a raw dataset; a cines.csv there is the table"
+        "the images that the masks are of: a folder, a file or a raw dataset; a cines.csv there is the table; known where the masks were "
+        "predicted from DICOM"
     )
     table = "CSV with a row a cine: cine, subject, heart_rate_bpm, height_m, weight_kg, vendor, centre, pathology, …"
     numbering = "how the masks number their labels, where nothing beside them says it: LV=1 MYO=2 RV=3"
@@ -62,7 +63,8 @@ def _measure(arguments: argparse.Namespace) -> None:
     record = measure(
         arguments.masks,
         arguments.output,
-        dataset=named_dataset(arguments),
+        dataset=arguments.dataset,
+        home=arguments.home,
         labels=None if arguments.labels is None else parse_labels(arguments.labels),
         images=arguments.images,
         table=arguments.table,

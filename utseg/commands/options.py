@@ -96,7 +96,9 @@ class Parser(argparse.ArgumentParser):
         """Adds `--seed S`."""
         self.value("--seed", "seed", "S", help, type=at_least(0), default=0)
 
-    def workers(self, help: str = "worker processes; default: one a core", least: int = 1) -> None:
+    def workers(
+        self, help: str = "worker processes, 0 for none beside this one; default: one a core", least: int = 0
+    ) -> None:
         """Adds `-np N`."""
         self.value("-np", "workers", "N", help, type=at_least(least))
 

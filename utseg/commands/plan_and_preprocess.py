@@ -77,7 +77,8 @@ def _gigabytes(text: str) -> float:
 def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
     from utseg.fingerprint.model import FINGERPRINT_FILE
     from utseg.settings import parse_settings
-    from utseg.steps.planning import plan_and_preprocess, raw_dataset
+    from utseg.steps.datasets import raw_dataset
+    from utseg.steps.planning import plan_and_preprocess
 
     dataset = raw_dataset(arguments.dataset, arguments.home)
     logger.info("%s", describe_dataset(dataset))
@@ -128,13 +129,8 @@ def _plan_and_preprocess(arguments: argparse.Namespace) -> None:
 
 def _training_from(model: Path, plan: "Plan") -> str:
     """The command that trains on the plan from the weights of the model that it is like."""
-    from utseg.training.record import RUN_FILE
-
-    run = str(model) if (model / RUN_FILE).is_file() else f"{model}/FOLD"
-    if model.is_file():
-        run = "FOLDER, a run of it after utseg_import_model"
     words = ["utseg_train", plan.configuration, "fold0", "-d", plan.dataset, "-pl", plan.planner]
-    return f"{shlex.join([*words, '-m', plan.network_name])} --weights {run}"
+    return shlex.join([*words, "-m", plan.network_name, "--weights", str(model)])
 
 
 def describe_dataset(dataset: "Dataset") -> str:
@@ -164,7 +160,10 @@ def describe_plan(plan: "Plan", *, everything: bool = False) -> str:
     for key, reason in plan.reasons.items():
         if key.startswith("augmentation.") and not everything:
             continue
-        value = _shown(reduce(getitem, key.split("."), values))
+        try:
+            value = _shown(reduce(getitem, key.split("."), values))
+        except (LookupError, TypeError):
+            continue  # of a value that a person took out, which is the network's own then
         said = reason if reason.startswith(value) else f"{value}: {reason}"
         indent = " " * (KEY_COLUMNS + 3)
         lines += textwrap.wrap(f"  {key:<{KEY_COLUMNS}} {said}", width, subsequent_indent=indent)

@@ -5,7 +5,7 @@ import logging
 import shlex
 from collections.abc import Sequence
 
-from utseg.commands.cli import home_words, named_dataset, run
+from utseg.commands.cli import home_words, run
 from utseg.commands.options import Parser
 
 logger = logging.getLogger("utseg")
@@ -30,17 +30,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from utseg.steps.reporting import report, studies_among
+    from utseg.steps.reporting import report
 
-    studies_among(arguments.paths, with_others=arguments.dataset is not None)
-    dataset = named_dataset(arguments)
     words = ["utseg_report", *map(str, arguments.paths), "-o", str(arguments.output)]
-    words += ["-d", arguments.dataset] if dataset else []
+    words += ["-d", arguments.dataset] if arguments.dataset else []
     words += [] if arguments.pictures else ["--no-pictures"]
     written = report(
         arguments.paths,
         arguments.output,
-        dataset=dataset,
+        dataset=arguments.dataset,
         home=arguments.home,
         pictures=arguments.pictures,
         command=shlex.join([*words, *home_words(arguments)]),

@@ -53,7 +53,7 @@ def make_study_parser() -> Parser:
         epochs="length of each training; default: the study's, else the plan's",
         max_time="of the whole study, as 90m or 6h: shared out equally, tests included",
     )
-    parser.workers("runs at once, which share the cores; default: 1")
+    parser.workers("runs at once, which share the cores; default: 1", least=1)
     parser.dask()
     parser.device()
     what = parser.add_mutually_exclusive_group()

@@ -40,15 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "nothing is cut off (as with the file `stop` in the run's folder)"
     )
     weights = (
-        "start from these weights: of utseg, of the official UTNet, or published pretrained ones (R50+ViT-B_16.npz for TransUNet and "
-        "the ResNet50 networks, Swin-T for SwinUNet)"
+        "start from these weights: of utseg (a run's folder; of a folder with its folds, or a zip of utseg_export_model, the same fold), "
+        "of the official UTNet, or published pretrained ones (R50+ViT-B_16.npz for TransUNet and the ResNet50 networks, Swin-T for "
+        "SwinUNet)"
     )
     mismatch = "with --weights: leave as initialised what is missing or of another shape in the file; take those of other input channels"
     fit = "take the largest batch that fits into the memory where that of the plan does not"
     compiled = "compile the training step (torch.compile): minutes at the start, for faster steps on a GPU; needs a C++ compiler or Triton"
     probabilities = "keep the probabilities of the validation subjects too (validation/CASE.npz), as utseg_ensemble reads them"
     validate = "train nothing: predict and score the held-back subjects of a run that has finished again, as at its end"
-    workers = "processes that make batches; 0 is a thread; default: 0 on a CPU, a few with a GPU"
+    workers = "processes that make batches; 0: none beside this one; default: 0 on a CPU, a few with a GPU"
     parser.add_argument("configuration", help="what was planned: 2d or 2.5d")
     parser.add_argument("selection", help=selection)
     parser.dataset("preprocessed dataset")
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.flag("--validate", validate, start)
     parser.settings("the plan or recipe", "network.base_channels=16 or optimizer.learning_rate=0.01")
     parser.flag("--save-probabilities", probabilities)
-    parser.workers(workers, least=0)
+    parser.workers(workers)
     return run(parser, _train, argv)
 
 

@@ -78,11 +78,15 @@ def _exit_after(parent: ParentProcess) -> None:
 
 
 @contextmanager
-def process_pool(workers: int | None = None) -> Iterator[ProcessPoolExecutor]:
-    """A pool of fresh processes (no state of this one is inherited). An error that leaves the block cancels what is queued.
+def process_pool(workers: int | None = None) -> Iterator[Executor]:
+    """A pool of fresh processes (no state of this one is inherited), one a core where None; 0: none, each call is done at once, here.
 
+    An error that leaves the block cancels what is queued.
     What is being worked on is waited for, seconds at most: an interpreter that exits beside a pool in mid-air prints tracebacks.
     """
+    if workers == 0:
+        yield InlineExecutor()
+        return
     pool = ProcessPoolExecutor(
         max_workers=workers or available_cores(),
         mp_context=fresh_process_context(),

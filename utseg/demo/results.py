@@ -7,7 +7,7 @@ from typing import Any
 
 from utseg.case import Case
 from utseg.evaluate.records import METRICS_FILE, read_metrics
-from utseg.evaluate.tables import mean_of, number
+from utseg.evaluate.tables import mean_of, number, to_text
 from utseg.figures.montage import comparison_montage, png
 from utseg.figures.windows import largest_slice
 from utseg.files import require_writable, write_bytes
@@ -21,19 +21,15 @@ Dice = Mapping[str, float | None]
 def score_table(vendors: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """Plain text from a summary's groups by vendor: a line each, means over subjects, then the means over seen and unseen vendors."""
     labels = list(next(iter(vendors.values()))["labels"])
-    lines = [
-        f"{'vendor':<14}{'in training':<13}{'cases':>5}" + "".join(f"{name:>8}" for name in (*labels, "mean"))
-    ]
+    rows = [["vendor", "in training", "cases", *labels, "mean"]]
     for vendor, group in sorted(vendors.items()):
         values = [*(group["labels"][label]["dice"]["mean"] for label in labels), group["mean_dice"]]
-        lines.append(
-            f"{f'{vendor} {names[vendor]}':<14}{_seen(vendor):<13}{group['cases']:>5}"
-            + "".join(f"{number(value, 3):>8}" for value in values)
-        )
+        figures = [number(value, 3) for value in values]
+        rows.append([f"{vendor} {names[vendor]}", _seen(vendor), str(group["cases"]), *figures])
     for which in ("seen", "unseen"):
         value = mean_of(group["mean_dice"] for vendor, group in vendors.items() if _seen(vendor) == which)
-        lines.append(f"{f'mean of {which} vendors':<32}{number(value, 3):>{8 * (len(labels) + 1)}}")
-    return "\n".join(lines)
+        rows.append([f"mean of {which} vendors", *[""] * (len(labels) + 2), number(value, 3)])
+    return "\n".join(to_text(rows))
 
 
 def _seen(vendor: str) -> str:

@@ -38,7 +38,7 @@ from utseg.evaluate.sources import write_sources
 from utseg.evaluate.stack import evaluate_stack
 from utseg.evaluate.summary import by_value, summarise, summarise_regions
 from utseg.evaluate.tables import LATEX_FILE, MARKDOWN_FILE, summary_tables, to_latex, to_markdown
-from utseg.files import folder_lock, require_writable, write_json, write_text
+from utseg.files import folder_lock, remove_leftovers, require_writable, write_json, write_text
 from utseg.fingerprint.same_scan import in_words, same_subjects
 from utseg.label_map import IGNORE, Labels, painted, structures
 from utseg.labels import match_labels
@@ -94,6 +94,7 @@ def evaluate_cases(
     ]
     require_writable(output)
     with folder_lock(output):
+        remove_leftovers(output, recursive=False)
         with _executor(executor, len(pairs), workers) as pool:
             scored = run_all(
                 score_pair, pairs, pool, "evaluate", name=lambda pair: pair.case.case_id, workers=workers

@@ -222,6 +222,16 @@ def mean_of(values: Iterable[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
+def to_text(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a terminal: columns as wide as their longest cell, the first aligned left, the others right."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    return [
+        f"{row[0]:<{widths[0]}}"
+        + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    ]
+
+
 def to_markdown(tables: Iterable[Table]) -> str:
     """The tables one after the other, each under its title."""
     blocks = []

@@ -156,7 +156,7 @@ def curves(
     marks: Sequence[tuple[float, str]] = (),
     frames: Sequence[float] = (),
 ) -> Markup:
-    """Lines over epochs, or over the frames of a cine, with a legend below in two columns.
+    """Lines over epochs, or over the frames of a cine, with a legend below in two columns. A line of one point is that point.
 
     marks: names at values of x. frames: x of each frame; it makes every value a point that knows its frame, and adds a cursor for a script.
     """
@@ -173,7 +173,12 @@ def curves(
     for number, line in enumerate(lines):
         kind = "curve dashed" if line.dashed else "curve"
         at_x, at_y = LEFT + (number % 2) * (width - LEFT) / 2, bottom + svg.BOTTOM + 8 + 16 * (number // 2)
-        drawn = [svg.polyline(kind, x, y, zip(line.x, line.y, strict=True))]
+        finite = [(a, b) for a, b in zip(line.x, line.y, strict=True) if math.isfinite(b)]
+        drawn = [
+            svg.circle(x(finite[0][0]), y(finite[0][1]), 3.2, f"{line.name}: {finite[0][1]:.4g}")
+            if len(finite) == 1
+            else svg.polyline(kind, x, y, finite)
+        ]
         drawn.append(svg.path(kind, f"M{at_x} {at_y - 3.5}h18"))
         drawn += _frame_points(line, x, y) if frames else []
         parts.append(svg.coloured(line.colour, drawn))

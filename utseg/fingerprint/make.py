@@ -4,13 +4,14 @@ All bad cases are reported at once. Workers never import torch, so that they sta
 """
 
 import logging
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
 from utseg.case import Case, Dataset
 from utseg.compute.pool import run_each
-from utseg.errors import CaseErrors, InputError
+from utseg.errors import CaseErrors, InputError, UnknownValues, UtsegError, listing
 from utseg.files import sha256, stamp
 from utseg.fingerprint.aggregate import aggregate_cases, aggregate_groups
 from utseg.fingerprint.model import CaseFingerprint, Fingerprint
@@ -52,20 +53,38 @@ def make_fingerprint(
         for case in cases
     ]
     measured: dict[str, CaseFingerprint] = {}
-    problems: dict[str, list[str]] = {}
+    problems: dict[str, UtsegError] = {}
     with progress(f"reading {dataset.name}", len(tasks)) as advance:
         for outcome in run_each(
             _measure, tasks, executor, name=lambda task: task.case.case_id, workers=workers
         ):
             case_id = outcome.item.case.case_id
             if outcome.error is not None:
-                problems[case_id] = outcome.error.lines()
+                problems[case_id] = outcome.error
             elif outcome.result is not None:
                 measured[case_id] = outcome.result
             advance()
     if problems:
-        raise CaseErrors(line for case in cases for line in problems.get(case.case_id, []))
+        raise CaseErrors(
+            _lines({case.case_id: problems[case.case_id] for case in cases if case.case_id in problems})
+        )
     return summarise(dataset, tuple(measured[case.case_id] for case in cases))
+
+
+def _lines(problems: Mapping[str, UtsegError]) -> list[str]:
+    """A line a problem of a case. Values that no label has, in several cases, are a fault of the dataset: one line."""
+    unknown = {name: error for name, error in problems.items() if isinstance(error, UnknownValues)}
+    if len(unknown) < 2:
+        unknown = {}
+    lines = [line for name, error in problems.items() if name not in unknown for line in error.lines()]
+    if unknown:
+        values = list(dict.fromkeys(value for error in unknown.values() for value in error.values))
+        first = next(iter(unknown.values())).problems[0]
+        lines.append(
+            f"{len(unknown)} cases ({listing([*unknown])}): their label maps have values that no label has: {listing(values)}; "
+            f"first {first}"
+        )
+    return lines
 
 
 def summarise(dataset: Dataset, cases: tuple[CaseFingerprint, ...]) -> Fingerprint:

@@ -64,10 +64,11 @@ class Known:
     images: Mapping[str, Path] = field(default_factory=dict)
 
     def about(self, name: str) -> About:
-        """Of a mask by its name: the table's row, completed by the dataset's case, or by that of its subject."""
-        said = self.table.get(name, About())
+        """Of a mask by its name: the table's row of it or of its subject, completed by the dataset's case of it or of its subject."""
+        said = self.table.get(name)
         case = next((case for case in self.cases if case.case_id == name), None)
-        subject = said.subject or (case.subject if case else self._subject(name))
+        subject = (said and said.subject) or (case.subject if case else self._subject(name))
+        said = said or self.table.get(subject, About())
         own = case or next((other for other in self.cases if other.subject == subject), None)
         groups = {
             key: value for key, value in (own.groups if own else {}).items() if key != "phase" and value

@@ -14,7 +14,7 @@ from utseg.cardiac.volumes import (
     measures_of,
     with_person,
 )
-from utseg.errors import InputError
+from utseg.errors import InputError, number_of
 from utseg.label_map import Labels
 from utseg.measure.cines import Cine
 from utseg.measure.record import CineMeasures, Curve
@@ -93,7 +93,8 @@ def cine_measures(
         found |= measures_of(role, float(known_T[phases.ed]), float(known_T[phases.es]))
         if role != "MYO" and step_ms is not None:
             found |= {
-                f"{role}_{name}": rate for name, rate in peak_rates(volume_ml_T, phases, step_ms).items()
+                f"{role}_{name}": rate
+                for name, rate in peak_rates(volume_ml_T, step_ms, phases.whole).items()
             }
     return found
 
@@ -117,8 +118,9 @@ def _image(cine: Cine, frames: int) -> str | None:
     if image is None or len(cine.masks) == 2:
         return None
     if (found := frame_count(image.path)) != frames:
+        expected = f"expected the {frames} of its mask {cine.masks[0].volume.path}"
         raise InputError(
-            f"{image.path}: has {found} frames, its mask {cine.masks[0].volume.path} has {frames}"
+            f"{image.path}: has {number_of(found, 'frame')}; {expected}; name the right images with --images"
         )
     return str(image.path.absolute())
 

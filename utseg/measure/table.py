@@ -7,7 +7,6 @@ from pathlib import Path
 from utseg.errors import InputError
 from utseg.rawdata.tables import CsvTable, is_empty, read_table
 
-TABLE_FILE = "cines.csv"
 LIMITS = {
     "heart_rate_bpm": (15.0, 300.0),
     "rr_interval_ms": (200.0, 4000.0),

@@ -1,4 +1,4 @@
-"""`make_phantom`: writes the synthetic cohort in the native M&Ms layout, subject by subject, the same whatever the number of workers.
+"""`make_phantom`: writes the synthetic cohort in the native M&Ms layout or as DICOM, the same whatever the number of workers.
 
 The design follows the published cohort: vendors A and B are labelled for training, C is there without labels, C and D come in the
 validation and testing partitions beside A and B. Each subject depends on the seed and its own number only.
@@ -7,7 +7,7 @@ validation and testing partitions beside A and B. Each subject depends on the se
 import csv
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -29,6 +29,7 @@ from utseg.files import (
     write_text,
 )
 from utseg.phantom.anatomy import PATHOLOGIES
+from utseg.phantom.dicom import TRUTH_FILE, truth, write_examination
 from utseg.phantom.examination import UNLABELLED, Examination, PhantomSettings, Subject, write_subject
 from utseg.progress import progress
 
@@ -90,20 +91,37 @@ def make_phantom(
             path = folder / name
             return path.is_file() and (name not in recorded or sha256(path) == recorded[name])
 
+        def is_made(subject: Subject) -> bool:
+            names = [*subject.files] if not settings.dicom else _of_examination(subject, recorded)
+            return bool(names) and all(map(is_whole, names))
+
         cohort = design(settings.subjects)
-        missing = [subject for subject in cohort if not all(map(is_whole, subject.files))]
+        missing = [subject for subject in cohort if not is_made(subject)]
         if recorded and not missing and all(map(is_whole, recorded)):
             logger.info("%s: this phantom is there already, complete and unchanged; nothing to do", folder)
             return "kept"
         state: dict[str, Any] = {"format": FORMAT, "settings": asdict(settings)}
         write_json(folder / STATE_FILE, state | {"files": recorded})
         _make_subjects(folder, settings, missing, workers)
-        _write_table(folder / TABLE_FILE, cohort, settings)
-        readme = (files("utseg.phantom") / "readme.md").read_text(encoding="utf-8")
+        drawn = [Examination(settings, subject) for subject in cohort]
+        if settings.dicom:
+            table, rows, what = TRUTH_FILE, [truth(one) for one in drawn], "readme_dicom.md"
+            there = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+            made = [name for subject in cohort for name in _of_examination(subject, there)]
+        else:
+            table, rows, what = TABLE_FILE, [one.table_row() for one in drawn], "readme.md"
+            made = [name for subject in cohort for name in subject.files]
+        _write_table(folder / table, rows)
+        readme = (files("utseg.phantom") / what).read_text(encoding="utf-8")
         write_text(folder / README_FILE, readme.format(**asdict(settings)))
-        names = [README_FILE, TABLE_FILE, *(name for subject in cohort for name in subject.files)]
+        names = [README_FILE, table, *made]
         write_json(folder / STATE_FILE, state | {"files": {name: sha256(folder / name) for name in names}})
     return "made"
+
+
+def _of_examination(subject: Subject, names: Iterable[str]) -> list[str]:
+    """Those of the names that are files of this subject's DICOM export."""
+    return [name for name in names if name.startswith(f"{subject.code}/")]
 
 
 def _recorded_files(folder: Path, settings: PhantomSettings) -> dict[str, str]:
@@ -120,7 +138,7 @@ def _recorded_files(folder: Path, settings: PhantomSettings) -> dict[str, str]:
     found = read_json(state)
     if not isinstance(found, Mapping) or found.get("format") != FORMAT:
         raise InputError(f"{state}: no record of a phantom of this version ({FORMAT}); name a new folder")
-    there = dict(found.get("settings") or {})
+    there = asdict(PhantomSettings()) | dict(found.get("settings") or {})
     differing = [
         f"{key} {there.get(key)} (wanted {value})"
         for key, value in asdict(settings).items()
@@ -141,7 +159,7 @@ def _make_subjects(
     pool: AbstractContextManager[Executor] = (
         nullcontext(InlineExecutor()) if little else process_pool(workers)
     )
-    make = partial(write_subject, folder, settings)
+    make = partial(write_examination if settings.dicom else write_subject, folder, settings)
     with pool as executor, progress("synthetic subjects", len(missing)) as advance:
         for outcome in run_each(make, missing, executor, name=lambda subject: subject.code, workers=workers):
             if outcome.error is not None:
@@ -149,9 +167,8 @@ def _make_subjects(
             advance()
 
 
-def _write_table(path: Path, cohort: list[Subject], settings: PhantomSettings) -> None:
-    """The CSV with the columns of the published one, the first (the row's number) without a name."""
-    rows = [Examination(settings, subject).table_row() for subject in cohort]
+def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    """A CSV of these rows, a column each key of the first."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()

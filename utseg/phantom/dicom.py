@@ -3,6 +3,8 @@
 The patient is made up, and said to be a phantom in every file. Files lie in a folder a series, called as on a CD, without an ending.
 """
 
+import io
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,11 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from utseg.cardiac.volumes import measures_of
+from utseg.files import write_bytes, write_text
+from utseg.phantom.examination import Examination, PhantomSettings, Subject, render
+
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 Layout = Literal["slices", "stack", "enhanced"]
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+TRUTH_FILE = "truth.csv"
 DATE, TIME = "20240517", "101500"
 MODELS = {
     "Siemens": ("SIEMENS", "MAGNETOM Phantom"),
@@ -98,7 +105,50 @@ def _write_extras(
     writer.write_series(91, "flow ao_P", image_TZYX[:, 0], transversal, 0, times, kind="P")
     for z in range(image_TZYX.shape[1]):
         writer.write_series(95, "LGE sa", still[:, z], lps, z, times[:1], first=z + 1, inversion_ms=300.0)
-    (writer.folder / "README.TXT").write_text("exported by nobody", encoding="utf-8")
+    write_text(writer.folder / "README.TXT", "exported by nobody")
+
+
+def write_examination(folder: Path, settings: PhantomSettings, subject: Subject) -> None:
+    """Renders one subject of a cohort and writes its study below `folder`/CODE."""
+    drawn = Examination(settings, subject)
+    image_TZYX, _ = render(settings, drawn)
+    person = drawn.person
+    patient = Patient(
+        name=f"Mustermann^{subject.code}",
+        patient_id=subject.code,
+        sex=person["Sex"],
+        height_m=float(person["Height"]) / 100,
+        weight_kg=float(person["Weight"]),
+        accession=f"ACC-{subject.code}",
+    )
+    shutil.rmtree(folder / subject.code, ignore_errors=True)  # of a run that was ended before it was whole
+    write_dicom_study(
+        folder / subject.code,
+        image_TZYX,
+        drawn.affine,
+        vendor=drawn.vendor.name,
+        patient=patient,
+        rr_ms=1000 * drawn.heart_beat_s,
+        thickness_mm=drawn.scene.grid.thickness_mm,
+        study=str(settings.seed),
+    )
+
+
+def truth(drawn: Examination) -> dict[str, Any]:
+    """What the hearts' formulas say of a subject, whatever slices and pixels show of it: volumes in ml, EF in %, mass in g."""
+    heart = drawn.scene.heart
+    sides = {
+        "LV": (heart.lv_edv_ml, heart.lv_ejection_fraction),
+        "RV": (heart.rv_edv_ml, heart.rv_ejection_fraction),
+    }
+    values = {
+        f"{key.lower()}": value
+        for side, (edv_ml, share) in sides.items()
+        for key, value in measures_of(side, edv_ml, edv_ml * (1 - share)).items()
+    }
+    values |= {key.lower(): value for key, value in measures_of("MYO", heart.myocardium_ml, 0.0).items()}
+    named = {"patient_id": drawn.subject.code, "vendor": drawn.vendor.name, "ed": drawn.ed, "es": drawn.es}
+    return named | {key: f"{value:.2f}" for key, value in values.items()}
 
 
 class _Writer:
@@ -265,7 +315,9 @@ class _Writer:
         self._written[series] = self._written.get(series, 0) + 1
         path = self.folder / "DICOM" / f"S{series:05d}" / f"I{self._written[series]:05d}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        dataset.save_as(path, enforce_file_format=True)
+        written = io.BytesIO()
+        dataset.save_as(written, enforce_file_format=True)
+        write_bytes(path, written.getvalue())
         return path
 
 

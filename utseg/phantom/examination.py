@@ -23,13 +23,15 @@ DRAWING, NOISE = 0, 1
 
 @dataclass(frozen=True)
 class PhantomSettings:
-    """What makes a cohort what it is. `matrix` is about the number of columns of an image; `slices` None is as many as the heart needs."""
+    """What makes a cohort what it is. `matrix` is about the number of columns of an image; `slices` None is as many as the heart needs;
+    `dicom`: examinations as scanners export them, in place of the M&Ms layout."""
 
     subjects: int = 24
     frames: int = 10
     matrix: int = 192
     slices: int | None = None
     seed: int = 0
+    dicom: bool = False
 
 
 @dataclass(frozen=True)

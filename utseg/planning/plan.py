@@ -14,7 +14,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from utseg.errors import SettingError
+from utseg.errors import SettingError, UsageError
 from utseg.files import write_text
 from utseg.home import PLAN_FILE, Configuration, plan_folder_name, planner_words, split_plan_name
 from utseg.label_map import LabelValue, structures
@@ -306,7 +306,10 @@ def read_plan(folder: Path) -> Plan:
             f"{path}: configuration: expected {expected}, after the folder's name; found {plan.configuration}; move the "
             f"folder away and run utseg_plan_and_preprocess {' '.join(planner_words(plan_folder_name(plan.planner, expected)))}"
         )
-    known = network_settings(plan.network_name)
+    try:
+        known = network_settings(plan.network_name)
+    except UsageError as error:
+        raise SettingError(f"{path}: network_name: {error}") from None
     for key in plan.network:
         if key not in known:
             raise unknown_key(NETWORK_PREFIX + key, [NETWORK_PREFIX + each for each in known], str(path))

@@ -18,6 +18,7 @@ from utseg.predict.model import LoadedModel
 from utseg.predict.pipeline import device_of, group_by_preprocessing, predictions
 from utseg.predict.stages import Array, Outputs, Preprocessed, Volume, preprocess, segment
 from utseg.quality import QualitySettings
+from utseg.rawdata.channels import are_colours
 from utseg.rawdata.gate import LoadedCase, checked_values
 from utseg.rawdata.geometry import Geometry, affine_problem, as_affine
 
@@ -28,7 +29,7 @@ def check_image(image_CZYX: ArrayLike, channels: Sequence[str], shown: str) -> A
     """The image as float32. `channels`: what its first axis has to be; `shown`: what messages call it.
 
     Raises InputError for another number of axes or channels, an axis of length 0, and in a channel for what are no real numbers, for NaN,
-    infinity, or one value only.
+    infinity, or one value only; of colours, one channel may have one value only, as in files.
     """
     image = np.asarray(image_CZYX)
     if image.dtype.kind not in NUMBERS:
@@ -39,6 +40,8 @@ def check_image(image_CZYX: ArrayLike, channels: Sequence[str], shown: str) -> A
         raise InputError(
             f"{shown}: its shape is {image.shape}; expected (channel, z, y, x), none of them 0, of {_named(channels)}"
         )
+    if are_colours(channels):
+        return checked_values(shown, image, colours=True)
     named = [shown] if len(channels) == 1 else [f"{shown}, channel {name}" for name in channels]
     return np.concatenate(
         [checked_values(name, channel[np.newaxis]) for name, channel in zip(named, image, strict=True)]

@@ -15,7 +15,7 @@ from utseg.errors import ArtefactError, InputError, SettingError, UsageError
 from utseg.files import sha256
 from utseg.home import check_name, plan_folder_name, plan_name, selection_folder_name, split_plan_name
 from utseg.label_map import LabelValue
-from utseg.labels import match_labels, same_numbering
+from utseg.labels import match_network_labels, same_numbering
 from utseg.planning.task import planned_task
 from utseg.settings import with_settings
 from utseg.training.record import RUN_FILE, WEIGHTS_FILE, Checkpoint, RunRecord, read_run, read_weights
@@ -91,8 +91,8 @@ def weights_problems(given: "Mapping[str, Tensor]", wanted: "Mapping[str, Tensor
     return sorted(problems)
 
 
-class Outputs(Protocol):
-    """What outputs a model or a folder of probabilities has: the label of each, and the channels that they were made from."""
+class NamedChannels(Protocol):
+    """What a model or a folder of probabilities says of its channels: the labels of its outputs, the names of its inputs."""
 
     @property
     def labels(self) -> dict[str, LabelValue]: ...
@@ -100,7 +100,7 @@ class Outputs(Protocol):
     def channel_names(self) -> tuple[str, ...]: ...
 
 
-def output_order(ours: Outputs, theirs: Outputs, *, we: str, they: str) -> list[int]:
+def output_order(ours: NamedChannels, theirs: NamedChannels, *, we: str, they: str) -> list[int]:
     """For each of our outputs that of theirs which has the same label by name. `we`, `they`: what these are, for people.
 
     Raises InputError where labels do not match, or channels differ: they cannot predict together.
@@ -109,7 +109,7 @@ def output_order(ours: Outputs, theirs: Outputs, *, we: str, they: str) -> list[
         raise InputError(
             f"{they} and {we} do not go together: channel_names are {theirs.channel_names} and {ours.channel_names}"
         )
-    matching = match_labels(ours.labels, theirs.labels, we=we, they=they)
+    matching = match_network_labels(ours.labels, theirs.labels, we=we, they=they)
     if not same_numbering(ours.labels, theirs.labels):
         logger.info("%s and %s: labels matched by name: %s", we, they, matching.in_words())
     return matching.channel_order()

@@ -125,10 +125,7 @@ def report_quality(
     cases: Mapping[str, PredictedCase], labels: Labels, wanted: Collection[str], folder: Path
 ) -> None:
     """Writes `quality.csv` about all cases of a folder; the log names those of `wanted` that should be looked at."""
-    try:
-        write_quality(cases, labels, folder)
-    except UtsegError as error:
-        logger.warning("%s", error)
+    write_quality(cases, labels, folder)
     report_flagged(cases, wanted, folder)
 
 

@@ -164,7 +164,10 @@ class PredictionRun:
         state.done.clear()
         self._add_case(volume.case, frames)
         if time.monotonic() > self._next_record:
-            self._write_record()
+            try:
+                self._write_record()
+            except UtsegError as error:  # it is written again in the end
+                logger.warning("%s", error)
         return True
 
     def _add_case(self, case: Case, frames: Sequence[Restored]) -> None:
@@ -208,30 +211,36 @@ class PredictionRun:
             yield OverlayJob(case, mask, checksum, self.provenance.labels)
 
     def _write_record(self) -> None:
-        """As far as it is known; a disk that is full is a warning here, the masks say it as an error."""
+        """As far as it is known."""
         began = time.monotonic()
         record = self.provenance.model_copy(update={"cases": dict(sorted(self._recorded.items()))})
-        try:
-            if self.part is None:
-                write_record(record, self.output)
-                remove_part_records(self.output)  # it says what they say
-            else:
-                failed = sorted(case_id for case_id, state in self._states.items() if state.failed)
-                record = record.model_copy(update={"failed": tuple(failed)})
-                write_record(record, self.output, self.part.record_name)
-        except UtsegError as error:
-            logger.warning("%s", error)
+        if self.part is None:
+            write_record(record, self.output)
+            remove_part_records(self.output)  # it says what they say
+        else:
+            failed = sorted(case_id for case_id, state in self._states.items() if state.failed)
+            record = record.model_copy(update={"failed": tuple(failed)})
+            write_record(record, self.output, self.part.record_name)
         now = time.monotonic()
         self._next_record = now + (now - began) / SHARE_OF_RECORDS
 
     def close(self) -> None:
-        """Writes what is known now and says which files are odd, and which masks should be looked at."""
+        """Writes what is known now and says which files are odd, and which masks should be looked at.
+
+        What cannot be written is a problem beside those of the cases: this may run after another error, and does not hide it.
+        """
         for line in notice_lines(self._notices):
             logger.warning("%s", line)
         self._report_orientation()
         if seen := seen_in_training(self._recorded, self._wanted):
             logger.warning("%s", seen)
-        self._write_record()
+        for write in (self._write_record, self._report_quality):
+            try:
+                write()
+            except UtsegError as error:
+                self.problems += error.lines()
+
+    def _report_quality(self) -> None:
         if self.part is None:
             report_quality(self._recorded, self.provenance.labels, self._wanted, self.output)
         else:

@@ -21,7 +21,7 @@ from utseg.files import folder_lock, remove_leftovers, require_writable, write_t
 from utseg.fingerprint import Fingerprint, make_fingerprint, write_fingerprint
 from utseg.fingerprint.model import FINGERPRINT_FILE, previous_fingerprint
 from utseg.fingerprint.same_scan import same_scans
-from utseg.home import PLAN_FILE, Configuration, plan_folder_name
+from utseg.home import DEFAULT_CONFIGURATION, DEFAULT_PLANNER, PLAN_FILE, Configuration, plan_folder_name
 from utseg.planning.like import Source, plan_like
 from utseg.planning.memory import StepKind, training_memory
 from utseg.planning.override import override
@@ -65,8 +65,8 @@ class PlanRequest:
     `like`: a model's plan that the new one keeps to; `planner` is the new one's name then.
     """
 
-    planner: str = "auto"
-    configuration: Configuration = "2d"
+    planner: str = DEFAULT_PLANNER
+    configuration: Configuration = DEFAULT_CONFIGURATION
     memory_gb: float | None = None
     network_name: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -191,14 +191,16 @@ class SliceStore:
             write_text(folder / CASE_FILE, _as_text(current))
         return True
 
-    def require_made_with(self, preprocessing: Preprocessing, records: Sequence[CaseRecord]) -> None:
-        """Raises ArtefactError where slices were made with another preprocessing than the plan's, which was edited since."""
+    def require_made_with(
+        self, preprocessing: Preprocessing, records: Sequence[CaseRecord], advice: str | None = None
+    ) -> None:
+        """Raises ArtefactError where slices were made with another preprocessing than the plan's. advice: else to make them anew."""
         wanted = preprocessing_sha256(preprocessing)
         other = [record.case_id for record in records if record.settings_sha256 != wanted]
         if other:
             raise ArtefactError(
                 f"{self.folder}: the slices of {len(other)} cases ({', '.join(other[:3])}, …) were made with other settings than "
-                f"preprocessing has in the plan now; {self.advice}"
+                f"preprocessing has in the plan; {advice or self.advice}"
             )
 
     def _read(self, file: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:

@@ -10,6 +10,7 @@ from utseg.case import Case, Dataset
 from utseg.errors import ArtefactError, InputError, listing
 from utseg.files import sha256, stamp
 from utseg.fingerprint.make import relative_name
+from utseg.labels import changed_labels
 from utseg.planning.plan import Plan
 from utseg.preprocess.slices import CaseRecord
 
@@ -21,10 +22,12 @@ def check_current(
 
     Returns remarks: cases that the dataset has and the slices do not, and the other way round. advice: the command that makes them anew.
     """
-    for key in ("labels", "channel_names"):
-        planned, found = getattr(plan.preprocessing, key), getattr(dataset, key)
-        if planned != (dict(found) if key == "labels" else found):
-            raise ArtefactError(f"{dataset.folder}: {key} are {found}, the slices have {planned}; {advice}")
+    planned = plan.preprocessing
+    if problem := changed_labels(planned.labels, dataset.labels):
+        raise ArtefactError(f"{dataset.folder}: {problem}; {advice}")
+    if planned.channel_names != dataset.channel_names:
+        names, then = (", ".join(each) for each in (dataset.channel_names, planned.channel_names))
+        raise ArtefactError(f"{dataset.folder}: channel_names are {names}, the slices have {then}; {advice}")
     there = {case.case_id: case for case in dataset.training_cases()}
     known = {record.case_id: record for record in records}
     read: dict[Path, str] = {}

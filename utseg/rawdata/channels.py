@@ -20,12 +20,19 @@ NAMES: dict[str, Scheme] = {
     "rgb_to_0_1": "rgb_to_0_1",
 }
 """Names of channels, in lower case, that ask for another normalisation than the z-score of each volume."""
+COLOURS = ("r", "g", "b"), ("red", "green", "blue")
 LARGEST_BYTE = 255
 
 
 def scheme_of(channel_name: str) -> Scheme:
     """The normalisation of a channel of that name, in any letter case."""
     return NAMES.get(channel_name.casefold(), "z-score")
+
+
+def are_colours(names: Sequence[str]) -> bool:
+    """Whether channels are those of a picture in RGB, by their names: a picture may lack a colour, a scan lacks no channel."""
+    plain = tuple(map(str.casefold, names))
+    return plain in COLOURS or (len(plain) == 3 and {*map(scheme_of, names)} == {"rgb_to_0_1"})
 
 
 def same_channels(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None]:

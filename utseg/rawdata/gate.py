@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utseg.case import Case
-from utseg.errors import CaseErrors, InputError, listing
+from utseg.errors import CaseErrors, InputError, UnknownValues, listing
 from utseg.files import broken_link, require_no_broken_link
 from utseg.label_map import Labels, values_of
 from utseg.labels import ignored, without_ignored
@@ -115,6 +115,7 @@ def read_case(case: Case, labels: Labels, *, read_on: bool = False) -> LoadedCas
     if channels:
         warnings += _narrow_slices(channels[0][0], channels[0][2])
     label = None
+    unknown: tuple[str, ...] = ()
     if case.label is not None:
         try:
             volume = _read_label(case.label, case.frame)
@@ -124,14 +125,16 @@ def read_case(case: Case, labels: Labels, *, read_on: bool = False) -> LoadedCas
             if channels:
                 problems += _unlike(case.label, volume.geometry, channels[0][0], channels[0][2])
         except InputError as error:
-            problems.append(str(error))
+            problems += error.lines()
+            unknown = error.values if isinstance(error, UnknownValues) else ()
         if label is not None and not without_ignored(label, labels).any():
             known = not ignored(label, labels).all()
             warnings.append(
                 Notice("holds background only" if known else "is ignored everywhere", str(case.label))
             )
     if problems:
-        raise CaseErrors(f"case {case.case_id}: {problem}" for problem in dict.fromkeys(problems))
+        lines = [f"case {case.case_id}: {problem}" for problem in dict.fromkeys(problems)]
+        raise UnknownValues(lines, unknown) if unknown and len(lines) == 1 else CaseErrors(lines)
     images = [values for _, values, _ in channels]
     stacked = images[0] if len(images) == 1 else np.concatenate(images)
     return LoadedCase(case, stacked, label, channels[0][2], tuple(warnings))
@@ -245,7 +248,13 @@ def _label_values(path: Path, volume: ImageFrame, labels: Labels) -> NDArray[np.
     known_labels = ", ".join(
         f"{'+'.join(map(str, values_of(value)))} {name}" for name, value in labels.items()
     )
-    raise InputError(f"{path}: {_unknown_values(values, known)}; known labels: {known_labels}")
+    unknown = _unknown_values(values, known)
+    texts = [f"{value} ({count:,} voxels)" for value, count in unknown.items()]
+    more = f" and {len(texts) - VALUES_SHOWN} more" if len(texts) > VALUES_SHOWN else ""
+    shown = f"{', '.join(texts[:VALUES_SHOWN])}{more}"
+    raise UnknownValues(
+        [f"{path}: values that are no label: {shown}; known labels: {known_labels}"], [*unknown]
+    )
 
 
 def _check_labelled(path: Path, frame: int | None, label: NDArray[np.uint8]) -> None:
@@ -259,7 +268,7 @@ def _check_labelled(path: Path, frame: int | None, label: NDArray[np.uint8]) -> 
         )
 
 
-def _unknown_values(values: NDArray[Any], known: NDArray[np.bool_]) -> str:
+def _unknown_values(values: NDArray[Any], known: NDArray[np.bool_]) -> dict[str, int]:
     """Which values are not known, and how many voxels have each."""
     found, counts = np.unique(values, return_counts=True)
     with np.errstate(invalid="ignore"):
@@ -267,12 +276,8 @@ def _unknown_values(values: NDArray[Any], known: NDArray[np.bool_]) -> str:
         whole = (found >= -WHOLE_WITHIN) & (nearest <= 255) & (np.abs(found - nearest) <= WHOLE_WITHIN)
     known_here = whole.copy()
     known_here[whole] = known[nearest[whole].astype(np.int64)]
-    texts = [
-        f"{_number(value)} ({count:,} voxels)"
-        for value, count in zip(found[~known_here], counts[~known_here], strict=True)
-    ]
-    more = f" and {len(texts) - VALUES_SHOWN} more" if len(texts) > VALUES_SHOWN else ""
-    return f"values that are no label: {', '.join(texts[:VALUES_SHOWN])}{more}"
+    pairs = zip(found[~known_here], counts[~known_here], strict=True)
+    return {_number(value): int(count) for value, count in pairs}
 
 
 def _number(value: Any) -> str:

@@ -256,13 +256,18 @@ def require_output(output: Path) -> None:
     """Raises InputError where no page can be written there."""
     if output.suffix != SUFFIX or output.is_dir():
         raise InputError(f"{output}: expected a file to write whose name ends in {SUFFIX}")
-    require_writable(output.absolute().parent)
+    for folder in (output.absolute().parent, *filter(Path.exists, [_tables_folder(output)])):
+        require_writable(folder)
+
+
+def _tables_folder(output: Path) -> Path:
+    return output.with_name(output.stem + TABLES)
 
 
 def write_page(page: Page, output: Path, cases: int) -> Report:
     """Writes the page and its tables."""
     write_text(output, render(page))
-    tables = output.with_name(output.stem + TABLES)
+    tables = _tables_folder(output)
     blocks = [block for section in page.sections for block in section.blocks]
     export_tables([block.table for block in blocks if isinstance(block, TableBlock)], tables)
     return Report(output, tables, cases, len(page.cases.stacks) if page.cases else 0, tuple(page.notices))

@@ -16,7 +16,7 @@ from utseg.errors import InputError, listing
 from utseg.files import sha256
 from utseg.home import check_name, plan_folder_name, split_plan_name
 from utseg.label_map import Labels
-from utseg.labels import match_labels
+from utseg.labels import match_network_labels
 from utseg.planning.memory import forward_gmac
 from utseg.planning.task import planned_task
 from utseg.predict.record import read_record
@@ -163,7 +163,7 @@ def _require_same_task(trained: Sequence[TrainedModel]) -> None:
     runs = [run for model in trained for run in model.folds.values()]
     for run in runs[1:]:
         ours, theirs = runs[0].record.plan.preprocessing, run.record.plan.preprocessing
-        match_labels(ours.labels, theirs.labels, we=runs[0].name, they=run.name)
+        match_network_labels(ours.labels, theirs.labels, we=runs[0].name, they=run.name)
         if ours.channel_names != theirs.channel_names:
             raise InputError(
                 f"{run.name} and {runs[0].name} cannot be compared: channel_names are {theirs.channel_names} and {ours.channel_names}; "

@@ -4,18 +4,20 @@ Nothing is loaded here; an archive is unpacked into a temporary folder for as lo
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from utseg.archive import unpacked
-from utseg.errors import InputError, UsageError, listing
+from utseg.errors import InputError, UsageError, UtsegError, listing
 from utseg.files import require_no_broken_link
 from utseg.home import Home, selection_folder_name
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation
+from utseg.labels import changed_labels
 from utseg.postprocess import Postprocessing
 from utseg.predict.model import choose_folds, choose_runs
+from utseg.rawdata.description import DESCRIPTION_FILE, read_description
 from utseg.selection.record import (
     BEST_FILE,
     Best,
@@ -24,7 +26,7 @@ from utseg.selection.record import (
     read_best,
     treatment_in_words,
 )
-from utseg.training.record import RUN_FILE, Checkpoint
+from utseg.training.record import RUN_FILE, Checkpoint, read_run
 
 logger = logging.getLogger("utseg")
 
@@ -66,7 +68,9 @@ def chosen_models(choice: ModelChoice) -> Iterator[ChosenModels]:
     not sound.
     """
     if not choice.paths:
-        yield _of_dataset(choice)
+        chosen, described = _of_dataset(choice)
+        _say_changed_labels(chosen.runs, described)
+        yield chosen
         return
     given = {"-d": choice.dataset, "-m": choice.models, "-pl": choice.planner}
     if flags := [flag for flag, value in given.items() if value]:
@@ -122,10 +126,11 @@ def _as_best_says(dataset: Path, shown: str) -> ChosenModels:
     return ChosenModels(tuple(best_runs(best, dataset)), best.postprocessing, best_augmentation(best), best)
 
 
-def _of_dataset(choice: ModelChoice) -> ChosenModels:
-    """As named, else as best.json says, else the only ones there."""
-    _, dataset = Home.locate(choice.home).trained_dataset(choice.dataset)
-    best_file = dataset / BEST_FILE
+def _of_dataset(choice: ModelChoice) -> tuple[ChosenModels, Path]:
+    """As named, else as best.json says, else the only ones there; and the dataset.json of the raw dataset of that name."""
+    home = Home.locate(choice.home)
+    name, dataset = home.trained_dataset(choice.dataset)
+    best_file, described = dataset / BEST_FILE, home.raw / name / DESCRIPTION_FILE
     given = {"-m": choice.models, "-f": choice.folds, "-pl": choice.planner}
     named = [flag for flag, value in given.items() if value]
     if best_file.is_file():
@@ -135,7 +140,29 @@ def _of_dataset(choice: ModelChoice) -> ChosenModels:
                 logger.warning(
                     "%s: chosen by the final weights, not by the %s ones", best_file, choice.checkpoint
                 )
-            return chosen
+            return chosen, described
         logger.info("%s is not followed: models are chosen by %s", best_file, ", ".join(named))
     runs = choose_runs(dataset, planner=choice.planner, models=choice.models, folds=choice.folds)
-    return ChosenModels(tuple(runs))
+    return ChosenModels(tuple(runs)), described
+
+
+def _say_changed_labels(runs: Sequence[Path], described: Path) -> None:
+    """Warns where the labels of the dataset are others than when a run was trained. In native layouts they cannot change."""
+    if not described.is_file():
+        return
+    try:
+        now = read_description(described).labels
+    except UtsegError:
+        return  # planning says what is wrong with it; models need it not
+    for run in runs:
+        record = read_run(run)
+        if problem := changed_labels(record.plan.preprocessing.labels, now):
+            logger.warning(
+                "%s: %s when %s/%s was trained, and masks have those; to have today's: utseg_plan_and_preprocess, then utseg_train "
+                "--overwrite",
+                described,
+                problem,
+                record.model,
+                run.name,
+            )
+            return  # others that differ too are matched by name, or refused

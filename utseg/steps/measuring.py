@@ -8,6 +8,7 @@ from pathlib import Path
 from utseg.cardiac.structures import HEART, find_structures
 from utseg.cardiac.volumes import BASAL_RULES, BasalRule
 from utseg.case import Dataset
+from utseg.dicom.sources import CINES_FILE
 from utseg.errors import CaseErrors, InputError, UsageError, UtsegError, explained_by
 from utseg.evaluate.pairs import files_by_case, require_masks
 from utseg.evaluate.references import References, find_references, labels_of_masks, require_same
@@ -19,13 +20,15 @@ from utseg.measure.cines import Known, find_images, find_masks, join_cines
 from utseg.measure.group import compare, distributions
 from utseg.measure.measure import RULES, measure_cine
 from utseg.measure.record import CineMeasures, MeasuresRecord, Provenance, write_measures
-from utseg.measure.table import TABLE_FILE, read_cines
+from utseg.measure.table import read_cines
 from utseg.measure.tables import write_tables
 from utseg.predict.record import PREDICTION_FILE, predicted_cases, read_record, seen_in_training, versions_of
 from utseg.progress import progress
 from utseg.rawdata.description import DESCRIPTION_FILE
 from utseg.rawdata.names import NIFTI_ENDINGS
 from utseg.report.measures.write import PAGE_FILE, write_measures_page
+from utseg.steps.datasets import named_dataset
+from utseg.steps.dicom import IMAGES_FOLDER
 
 logger = logging.getLogger("utseg")
 
@@ -34,7 +37,8 @@ def measure(
     masks: FilePath,
     output: FilePath,
     *,
-    dataset: Dataset | None = None,
+    dataset: Dataset | str | None = None,
+    home: FilePath | None = None,
     labels: Labels | None = None,
     images: FilePath | None = None,
     table: FilePath | None = None,
@@ -46,15 +50,18 @@ def measure(
 ) -> MeasuresRecord:
     """Measures the cines in `masks`, 4-D files or masks of ED and ES, and writes `measures.json`, `measures.csv`, `curves.csv` and pages.
 
-    dataset: knows subjects, phases and groups, and the labels where nothing beside the masks says them. labels: names and values in the
-    masks, where nothing else does. images: what the masks are of, a folder, a file or a raw dataset; a `cines.csv` there is the table.
+    dataset: knows subjects, phases and groups, and the labels where nothing beside the masks says them; opened, or its name below `home`.
+    labels: names and values in the masks, where nothing else does. images: what the masks are of, a folder, a file or a raw dataset; a
+    `cines.csv` there is the table; None: the cines that a prediction from DICOM left beside its masks, where it did.
     table: CSV by cine (or case) with subject, phase, heart rate, height, weight, groups. references: labels to compare with.
     dicom: writes each cine's measures into `dicom/`, for cines that utseg_import_dicom made, which `images` names.
     pictures: False for pages without images of patients.
     Raises InputError and UsageError before anything is measured; CaseErrors at the end with a line for each mask that could not be, when
     the others are measured and written.
     """
-    masks, output = Path(masks), Path(output)
+    masks, output, dataset = Path(masks), Path(output), named_dataset(dataset, home)
+    if images is None and (masks / IMAGES_FOLDER / CINES_FILE).is_file():
+        images = masks / IMAGES_FOLDER
     if basal_rule not in BASAL_RULES:
         raise UsageError(f"basal rule {basal_rule!r}: there are {', '.join(BASAL_RULES)}")
     require_masks(masks)
@@ -111,7 +118,7 @@ def mask_numbering(masks: Path, dataset: Dataset | None, labels: Labels | None) 
 
 def _known(dataset: Dataset | None, images: FilePath | None, table: FilePath | None) -> Known:
     cases, files = find_images(Path(images)) if images is not None else ((), {})
-    beside = Path(images) / TABLE_FILE if images is not None else None
+    beside = Path(images) / CINES_FILE if images is not None else None
     path = Path(table) if table is not None else beside if beside is not None and beside.is_file() else None
     return Known(
         cases=(*(dataset.cases if dataset else ()), *cases),

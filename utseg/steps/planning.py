@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -26,8 +26,8 @@ from utseg.planning.like import LIKE, Source, decided
 from utseg.planning.plan import Plan
 from utseg.planning.target import DEFAULT_NETWORK
 from utseg.preprocess.dataset import PlanRequest, Prepared, look_at, prepare_dataset, preview_plan
-from utseg.rawdata import open_dataset
 from utseg.steps.choice import ModelChoice, chosen_models
+from utseg.steps.datasets import raw_dataset
 from utseg.trainer import planned_step
 from utseg.training.record import read_run
 
@@ -41,12 +41,6 @@ class Planned:
     fingerprint: Fingerprint
     plan: Plan | None = None
     prepared: Prepared | None = None
-
-
-def raw_dataset(name: str | None = None, home: FilePath | None = None) -> Dataset:
-    """The raw dataset of that name below `home`, or the only one there. Raises as `open_dataset`, UsageError where several are there."""
-    found, folder = Home.locate(home).raw_dataset(name)
-    return open_dataset(folder, found)
 
 
 def plan_and_preprocess(
@@ -75,18 +69,6 @@ def plan_and_preprocess(
     until: stop after the fingerprint or the plan. dry_run: plan, and write nothing. workers, executor: as of `prepare_dataset`, whose
     errors are raised; UsageError for names that do not exist.
     """
-    if configuration is not None:
-        check_configuration(configuration)
-    step_kind = partial(planned_step, device=device)
-    step_kind(network_name or DEFAULT_NETWORK)  # wrong names are refused before scans are read
-    source = None if like is None else plan_to_keep(Path(like))
-    if source is not None:
-        planner = _name_of_its_own(planner or LIKE)
-        asked = {"-c": configuration, "-m": network_name, "--memory-gb": memory_gb}
-        _require_as_kept(asked, source.plan, f"--like {like}")
-        configuration = source.plan.configuration
-    if not isinstance(dataset, Dataset):
-        dataset = raw_dataset(dataset, home)
     request = PlanRequest(
         planner or DEFAULT_PLANNER,
         configuration or DEFAULT_CONFIGURATION,
@@ -94,9 +76,14 @@ def plan_and_preprocess(
         network_name,
         settings or {},
         replan,
-        step_kind,
-        source,
+        partial(planned_step, device=device),
     )
+    check_configuration(request.configuration)
+    request.step_kind(network_name or DEFAULT_NETWORK)  # wrong names are refused before scans are read
+    if like is not None:
+        request = _kept(request, Path(like), planner, configuration)
+    if not isinstance(dataset, Dataset):
+        dataset = raw_dataset(dataset, home)
     folder: Path = Home.locate(home).preprocessed / dataset.name
     with explained_by(dataset.warnings):
         if until == "fingerprint":
@@ -122,12 +109,23 @@ def plan_to_keep(path: Path) -> Source:
     return Source.of(name, first)
 
 
-def _require_as_kept(asked: Mapping[str, Any], kept: Plan, source: str) -> None:
-    """Raises UsageError where a flag asks for another value than the plan that is kept has."""
-    there = {"-c": kept.configuration, "-m": kept.network_name, "--memory-gb": kept.memory_gb}
-    for flag, value in asked.items():
-        if value not in (None, there[flag]):
-            raise UsageError(f"{flag} {value}: {source} keeps {there[flag]}; leave {flag} out")
+def _kept(
+    request: PlanRequest, model: Path, planner: str | None, configuration: Configuration | None
+) -> PlanRequest:
+    """The request for a plan like the model's. planner, configuration: what was asked for, which may not be what is kept.
+
+    Raises UsageError where what is asked for is another value than the plan that is kept has.
+    """
+    source = plan_to_keep(model)
+    name, kept = _name_of_its_own(planner or LIKE), source.plan
+    for flag, asked, there in (
+        ("-c", configuration, kept.configuration),
+        ("-m", request.network_name, kept.network_name),
+        ("--memory-gb", request.memory_gb, kept.memory_gb),
+    ):
+        if asked not in (None, there):
+            raise UsageError(f"{flag} {asked}: --like {model} keeps {there}; leave {flag} out")
+    return replace(request, planner=name, configuration=kept.configuration, like=source)
 
 
 def _name_of_its_own(name: str) -> str:

@@ -14,6 +14,7 @@ from utseg.evaluate.score import evaluate_cases
 from utseg.evaluate.sources import check_references
 from utseg.home import FilePath
 from utseg.label_map import Labels
+from utseg.steps.datasets import named_dataset
 
 logger = logging.getLogger("utseg")
 
@@ -23,7 +24,8 @@ def evaluate(
     references: FilePath,
     output: FilePath,
     *,
-    dataset: Dataset | None = None,
+    dataset: Dataset | str | None = None,
+    home: FilePath | None = None,
     labels: Labels | None = None,
     only_predicted: bool = False,
     only_referenced: bool = False,
@@ -35,12 +37,14 @@ def evaluate(
     """Scores the masks `predictions`/CASE.nii.gz against `references`, a folder of labels or a raw dataset; returns `summary.json`.
 
     Distances are in mm, volumes in ml, on the native grid. `output`: the folder for metrics.csv, summary.json and the tables.
-    dataset: names labels and groups of the references. labels: names and values of both sides, where nothing beside them says it.
-    only_predicted, only_referenced: leave out the cases that lack the other side. The rest, and errors, as of `find_references` and
-    `evaluate_cases`.
+    dataset: names labels and groups of the references; opened, or its name below `home`. labels: names and values of both sides, where
+    nothing beside them says it. only_predicted, only_referenced: leave out the cases that lack the other side. The rest, and errors, as of
+    `find_references` and `evaluate_cases`.
     """
     predictions, references, output = Path(predictions), Path(references), Path(output)
-    found = find_references(references, predictions, dataset, None if labels is None else dict(labels))
+    found = find_references(
+        references, predictions, named_dataset(dataset, home), None if labels is None else dict(labels)
+    )
     require_masks(predictions)
     extra = files_by_case(predictions).keys() - {case.case_id for case in found.cases}
     if only_referenced and extra:

@@ -41,7 +41,9 @@ def networks(
         find("networks", name)
     tasks, where = _tasks(names, dataset, home, planner)
     kinds = [StepKind(find_recipe(name).optimizer.name) for name in names]
-    with pool.process_pool(min(workers or pool.available_cores(), len(names))) as executor:
+    with pool.process_pool(
+        min(pool.available_cores() if workers is None else workers, len(names))
+    ) as executor:
         rows = sorted(executor.map(survey, tasks, kinds), key=lambda row: (row.parameters, row.name))
     one = tasks[0]
     channels, (height, width) = number_of(one.in_channels, "channel"), one.patch_size

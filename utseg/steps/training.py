@@ -1,14 +1,17 @@
 """`train`: a network on a fold, on all folds one after the other, on everything, or on a selection of cases."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from utseg.archive import unpacked
+from utseg.errors import UsageError, listing
 from utseg.home import FilePath, Home, check_configuration, choose_plan_folder, selection_folder_name
 from utseg.preprocess.splits import read_splits
-from utseg.trainer import find_trainer
+from utseg.trainer import Trainer, find_trainer
 from utseg.training.record import RUN_FILE, is_finished
 from utseg.training.request import TrainRequest
 
@@ -50,7 +53,7 @@ def train(
         **options,
     )
     if selection != ALL_FOLDS:
-        trainer(request)
+        _train(trainer, request)
         return [request.output]
     folders = []
     for index in range(len(read_splits(preprocessed))):
@@ -61,5 +64,42 @@ def train(
             logger.info("%s: has finished, left as it is", output)
             continue
         resume = (output / RUN_FILE).is_file() and not request.overwrite
-        trainer(replace(request, selection=fold, output=output, resume=resume))
+        _train(trainer, replace(request, selection=fold, output=output, resume=resume))
     return folders
+
+
+def _train(trainer: Trainer, request: TrainRequest) -> None:
+    with _weights_of(request) as weights:
+        trainer(replace(request, weights=weights))
+
+
+@contextmanager
+def _weights_of(request: TrainRequest) -> Iterator[Path | None]:
+    """The file or run to start from. Of an archive, unpacked for as long, or a folder with folds: the run of this network and selection.
+
+    Where that is not there, the only run of this network, else the only one. Raises UsageError where none of these is clear.
+    """
+    path = request.weights
+    with ExitStack() as stack:
+        if path is None or not (runs := _runs_at(path, stack)):
+            yield path
+            return
+        alike = [run for run in runs if run.parent.name == request.model] or runs
+        name = selection_folder_name(request.selection)
+        found = [run for run in alike if run.name == name] or alike
+        if len(found) > 1:
+            there = listing(["/".join(run.parts[-2:]) for run in runs])
+            raise UsageError(
+                f"--weights {path}: several runs are there, none of them {request.model}/{name}: {there}; name the folder of one of them "
+                "(of an archive, after utseg_import_model)"
+            )
+        logger.info("--weights %s: those of %s", path, "/".join(found[0].parts[-2:]))
+        yield found[0]
+
+
+def _runs_at(path: Path, stack: ExitStack) -> list[Path]:
+    """The runs in an archive or in a folder with folds; none for any other path."""
+    if path.is_dir():
+        there = [] if (path / RUN_FILE).is_file() else sorted(path.resolve().glob(f"*/{RUN_FILE}"))
+        return [file.parent for file in there]
+    return stack.enter_context(unpacked(path))[1] if path.suffix == ".zip" else []

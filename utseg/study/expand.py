@@ -225,22 +225,26 @@ def _check_names(definition: Definition, where: str) -> None:
     """Raises UsageError for networks and planners that do not exist, SettingError for keys that a network does not have."""
     from utseg.networks import network_settings
 
-    for key, kind in (("networks", "networks"), ("plans", "planners")):
-        for number, name in enumerate(getattr(definition, key)):
-            known = split_plan_name(name)[0] if key == "plans" else name
-            _check_known(kind, known, f"{where}: {key}.{number}")
-            # Else two names of one plan would be trained, and compared, as two.
-            if key == "plans" and (one := plan_name(plan_folder_name(*split_plan_name(name)))) != name:
-                raise UsageError(f"{where}: plans.{number}: {name!r} is called {one!r}")
+    for number, name in enumerate(definition.networks):
+        _trained_network(name, f"{where}: networks.{number}")
+    for number, name in enumerate(definition.plans):
+        if (planner := split_plan_name(name)[0]) not in (known := names("planners")):
+            raise UsageError(
+                f"{where}: plans.{number}: no planner is called {planner!r}; there are: {listing(known, 20)} (each run is planned from its "
+                "own subjects alone: no plan of --like)"
+            )
+        # Else two names of one plan would be trained, and compared, as two.
+        if (one := plan_name(plan_folder_name(*split_plan_name(name)))) != name:
+            raise UsageError(f"{where}: plans.{number}: {name!r} is called {one!r}")
     tried = [(f"{where}: settings", network, definition.settings) for network in definition.networks]
     for number, variant in enumerate(definition.variants, start=1):
         which = f"{where}: variants, number {number}"
         if variant.network:
-            _check_known("networks", variant.network, f"{which}: network")
+            _trained_network(variant.network, f"{which}: network")
         settings = {**definition.settings, **variant.settings}
         tried += [(f"{which}: settings", network, settings) for network in _networks(definition, variant)]
     for which, network, settings in tried:
-        known = [NETWORK_PREFIX + key for key in network_settings(network)]
+        known = [NETWORK_PREFIX + key for key in network_settings(_trained_network(network, which))]
         known += [key for key in setting_keys(Plan) if key.startswith(AUGMENTATION_PREFIX)]
         for key in settings:
             if key.startswith((NETWORK_PREFIX, AUGMENTATION_PREFIX)) and key not in known:
@@ -249,9 +253,17 @@ def _check_names(definition: Definition, where: str) -> None:
                 raise unknown_key(key, alike, f"{which} for {network}")
 
 
-def _check_known(kind: Any, name: str, where: str) -> None:
-    known = names(kind)
-    if name not in known:
+def _trained_network(model: str, where: str) -> str:
+    """The network of a model, which is called as that, or as a recipe that has one. Raises UsageError."""
+    from utseg.training.recipe import find_recipe
+
+    known = names("networks")
+    recipes = {name: find_recipe(name).network_name for name in names("trainers")}
+    recipes = {name: network for name, network in recipes.items() if network in known}
+    if model in known:
+        return model
+    if model not in recipes:
         raise UsageError(
-            f"{where}: no {kind.removesuffix('s')} is called {name!r}; there are: {listing(known, 20)}"
+            f"{where}: no network is called {model!r}; there are: {listing([*known, *recipes], 20)}"
         )
+    return recipes[model]

@@ -176,7 +176,8 @@ def _slot_on_record(plan: StudyPlan, request: StudyRequest) -> float | None:
 def _identity(
     run: PlannedRun, plan: StudyPlan, setup: "tuple[Recipe, Plan] | UtsegError", checksums: Checksums
 ) -> dict[str, Any]:
-    network = find("networks", run.network)
+    from utseg.training.recipe import find_recipe, trainer_of
+
     if isinstance(setup, UtsegError):
         trained_by: dict[str, Any] = {"settings": dict(run.settings)}
     else:
@@ -197,7 +198,7 @@ def _identity(
         "versions": {package: version(package) for package in ("utseg", "torch")},
         "code": {
             "planner": code_sha256(find("planners", run.planner)),
-            "recipe": code_sha256(find("trainers", network.family)),
-            "network": code_sha256(network),
+            "recipe": code_sha256(find("trainers", trainer_of(run.network))),
+            "network": code_sha256(find("networks", find_recipe(run.network).network_name)),
         },
     }

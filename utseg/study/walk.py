@@ -153,7 +153,12 @@ def _testing_estimate(job: Job, device: "torch.device") -> float:
 
 
 def check_trained(record: RunRecord, job: Job, dataset: Dataset, train: Path) -> None:
-    """Raises ArtefactError unless the run was trained and validated on the subjects of its job, all of them and nobody else."""
+    """Raises ArtefactError unless the run was trained and validated on the subjects of its job, all of them and nobody else, to its end."""
+    if ended := record.ended_early:
+        raise ArtefactError(
+            f"{train}: ended early ({ended.why}), and runs of a study are compared at their planned length: remove its folder, and run the "
+            "study again"
+        )
     owners = {case.case_id: case.subject for case in dataset.cases}
     sides = (
         ("training", record.training_cases, job.subjects.training),

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from utseg.errors import UtsegError
 from utseg.files import write_bytes, write_text
+from utseg.training.events import EventWriter
 from utseg.training.request import TrainRequest
 from utseg.training.validation import Overlay
 
@@ -34,31 +34,20 @@ class RunLog:
     """Writes the epochs of one run into its folder. `history` holds the epochs that are already done. A context manager."""
 
     def __init__(self, folder: Path, history: Sequence[Epoch]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self.folder = folder
         self.history = list(history)
         done = self.history[-1]["iteration"] if self.history else 0
-        self._events = SummaryWriter(str(folder), purge_step=done + 1 if done else None)
-        self._last_picture = time.monotonic()
         self._write_history()
+        self._events = EventWriter(folder, purge_step=done + 1 if done else None)
+        self._last_picture = time.monotonic()
 
     def epoch(self, epoch: Epoch, overlays: Sequence[tuple[str, Overlay]] = ()) -> None:
         """Logs one finished epoch. Raises UtsegError where the disk is full."""
         self.history.append(epoch)
         logger.info("%s", epoch_line(epoch))
         self._write_history()
-        step = epoch["iteration"]
-        try:
-            for name, value in scalars_of(epoch).items():
-                self._events.add_scalar(name, value, step)
-            for name, picture in overlays:
-                self._events.add_image(f"{OVERLAYS}/{name}", picture, step, dataformats="HWC")
-            self._events.flush()
-        except OSError as error:
-            raise UtsegError(
-                f"{self.folder}: TensorBoard events could not be written ({error.strerror or error}); the checkpoints are whole"
-            ) from error
+        pictures = [(f"{OVERLAYS}/{name}", picture) for name, picture in overlays]
+        self._events.write(epoch["iteration"], scalars_of(epoch), pictures=pictures)
         if time.monotonic() - self._last_picture > SECONDS_BETWEEN_PICTURES:
             self.picture()
 
@@ -75,7 +64,7 @@ class RunLog:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._events.close()
+        self._events.__exit__(*error)
 
 
 def scalars_of(epoch: Epoch) -> dict[str, float]:
@@ -135,10 +124,10 @@ def report(dice: dict[str, float | None], request: TrainRequest) -> None:
     logger.info(
         "%s %s: mean Dice of the validation subjects at native resolution", request.model, request.selection
     )
-    for name, value in dice.items():
-        logger.info("  %-12s %s", name, short(value))
-    if defined:
-        logger.info("  %-12s %s", "mean", short(sum(defined) / len(defined)))
+    rows = {**dice, "mean": sum(defined) / len(defined)} if defined else dice
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        logger.info("  %-*s %s", width, name, short(value))
     logger.info("the model is in %s", request.output)
 
 
@@ -160,10 +149,11 @@ def draw_progress(history: Sequence[Epoch]) -> bytes:
             axes.plot(numbers, [np.nan if value is None else value for value in values], **style)
 
     numbers = [epoch["epoch"] for epoch in history]
-    loss_axes.plot(numbers, [epoch["loss"] for epoch in history], label="total", color="black")
+    marker = "." if len(history) == 1 else ""  # a line of one point has no length
+    loss_axes.plot(numbers, [epoch["loss"] for epoch in history], label="total", color="black", marker=marker)
     for term in history[0]["terms"] if history else ():
-        plot(loss_axes, "terms", term, label=term, linewidth=1)
-    plot(loss_axes, "validation_losses", "total", label="validation", linestyle="--")
+        plot(loss_axes, "terms", term, label=term, linewidth=1, marker=marker)
+    plot(loss_axes, "validation_losses", "total", label="validation", linestyle="--", marker=marker)
     validated = (epoch["validation_dice"] for epoch in history if epoch["validation_dice"])
     for label in next(validated, ()):
         plot(dice_axes, "validation_dice", label, label=label, marker=".")

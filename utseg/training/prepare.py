@@ -111,41 +111,15 @@ class Run:
 def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
     """Reads what the request names. Raises UtsegError where something is missing, wrong or does not fit together."""
     device = processes.device(resolve_device(request.device))
-    if request.validate:
-        recorded, recipe = read_recorded(request.output)
-        plan = planned = recorded.plan
-    else:
-        planned = read_plan(request.plan_folder)
-        recipe, plan = apply_settings(recipe, planned, request.settings)
-        recipe = recipe.model_copy(update={"amp": resolved_amp(recipe.amp, device)})
-    network = planned_task(plan).build("meta")
-    check_outputs(network, recipe, plan.patch_size)
-    may_not_fit = request.fit or plan.network_name != planned.network_name or device.type == "cuda"
-    if may_not_fit and not request.validate:
-        plan = checked_memory(plan, recipe, device, processes=processes.size, fit=request.fit)
-    if request.compile and processes.size > 1:
-        raise UsageError("--compile: trains in one process only; leave it out, or torchrun")
-    processes.rows(plan.batch_size)  # refused at once where it cannot be shared out
+    network, plan, recipe = _planned(request, recipe, device, processes)
     initial, fit, source = read_initial(request, network, plan)
-    store = SliceStore(request.plan_folder)
-    records = [store.case_record(case_id) for case_id in store.case_ids()]
-    if not records:
-        raise ArtefactError(
-            f"{request.plan_folder}: no preprocessed slice is there; run utseg_plan_and_preprocess"
-        )
-    store.require_made_with(plan.preprocessing, records)
-    training, validation = choose_cases(request, records, plan)
+    store, records, training, validation = _sliced(request, plan)
     if request.patience and not validation:
         raise UsageError(
             f"--patience: {request.selection} holds no subject back, so there is no validation Dice to wait for; leave it out"
         )
-    dataset = open_dataset(request.raw)
-    is_whole = request.preprocessed.name == plan.dataset  # else a study's choice of the dataset's cases
-    advice = store.advice if is_whole else "run the study again"
     chosen = tuple(record.case_id for record in (*training, *validation))
-    for remark in check_current(dataset, plan, records, chosen, advice):
-        if is_whole:
-            logger.warning("%s: %s", request.raw, remark)
+    dataset = _current_dataset(request, plan, records, chosen)
     if initial and source:
         initial = initial.model_copy(update={"saw": _seen_before(source, request, plan, records, validation)})
     if HISTOGRAMS not in request.settings:
@@ -175,6 +149,66 @@ def prepare(request: TrainRequest, recipe: Recipe, processes: Processes) -> Run:
     adapts = device.type == "cpu" and processes.size == 1 and not request.compile
     threads = Threads("training", adapts=adapts)
     return Run(request, record, recipe, store, training, validation, raw, device, processes, threads, fit)
+
+
+def _planned(
+    request: TrainRequest, recipe: Recipe, device: torch.device, processes: Processes
+) -> tuple[SegmentationNetwork, Plan, Recipe]:
+    """The network without memory, the plan for it and the recipe, as asked for, or as recorded where a run is validated."""
+    if request.validate:
+        recorded, recipe = read_recorded(request.output)
+        plan = planned = recorded.plan
+    else:
+        planned = read_plan(request.plan_folder)
+        recipe, plan = apply_settings(recipe, planned, request.settings)
+        recipe = recipe.model_copy(update={"amp": resolved_amp(recipe.amp, device)})
+    network = planned_task(plan).build("meta")
+    check_outputs(network, recipe, plan.patch_size)
+    may_not_fit = request.fit or plan.network_name != planned.network_name or device.type == "cuda"
+    if may_not_fit and not request.validate:
+        plan = checked_memory(plan, recipe, device, processes=processes.size, fit=request.fit)
+    if request.compile and processes.size > 1:
+        raise UsageError("--compile: trains in one process only; leave it out, or torchrun")
+    processes.rows(plan.batch_size)  # refused at once where it cannot be shared out
+    return network, plan, recipe
+
+
+def _sliced(
+    request: TrainRequest, plan: Plan
+) -> tuple[SliceStore, list[CaseRecord], tuple[CaseRecord, ...], tuple[CaseRecord, ...]]:
+    """The slices, the records of all of their cases, and those to train and to validate on."""
+    store = SliceStore(request.plan_folder)
+    records = [store.case_record(case_id) for case_id in store.case_ids()]
+    if not records:
+        raise ArtefactError(
+            f"{request.plan_folder}: no preprocessed slice is there; run utseg_plan_and_preprocess"
+        )
+    store.require_made_with(plan.preprocessing, records, _advice(request, plan))
+    return store, records, *choose_cases(request, records, plan)
+
+
+def _current_dataset(
+    request: TrainRequest, plan: Plan, records: Sequence[CaseRecord], chosen: Sequence[str]
+) -> Dataset:
+    """The raw dataset, which is still the one that the slices of the chosen cases were made of."""
+    dataset = open_dataset(request.raw)
+    for remark in check_current(dataset, plan, records, chosen, _advice(request, plan)):
+        if _is_whole(request, plan):
+            logger.warning("%s: %s", request.raw, remark)
+    return dataset
+
+
+def _is_whole(request: TrainRequest, plan: Plan) -> bool:
+    """Whether the slices are of a dataset, not of a study's choice of its cases."""
+    return request.preprocessed.name == plan.dataset
+
+
+def _advice(request: TrainRequest, plan: Plan) -> str:
+    """What can be done where the slices or the raw data are others than the plan says."""
+    advice = SliceStore(request.plan_folder).advice if _is_whole(request, plan) else "run the study again"
+    if not request.validate:
+        return advice
+    return f"{request.output} was trained on what was there then: put that back, or {advice}, then train again with --overwrite"
 
 
 def read_recorded(folder: Path) -> tuple[RunRecord, Recipe]:

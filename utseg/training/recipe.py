@@ -75,19 +75,24 @@ class Recipe(Settings):
 
 def find_recipe(model: str) -> Recipe:
     """The recipe of that name, or that of the family of the network of that name. UsageError lists the names."""
-    family = model
-    if model not in names("trainers"):
-        if model not in names("networks"):
-            raise UsageError(
-                f"no network is called {model!r}; there are: {', '.join(names('networks'))} (and trainers: {', '.join(names('trainers'))})"
-            )
-        family = find("networks", model).family
-    recipe = find("trainers", family)(model)
+    trainer = trainer_of(model)
+    recipe = find("trainers", trainer)(model)
     if not isinstance(recipe, Recipe):
         raise UsageError(
-            f"trainer {family}: expected a utseg.training.recipe.Recipe, got {type(recipe).__name__}"
+            f"trainer {trainer}: expected a utseg.training.recipe.Recipe, got {type(recipe).__name__}"
         )
     return recipe
+
+
+def trainer_of(model: str) -> str:
+    """The name of what makes the recipe of a model: its own, or the family of the network. UsageError lists the names."""
+    if model in names("trainers"):
+        return model
+    if model not in names("networks"):
+        raise UsageError(
+            f"no network is called {model!r}; there are: {', '.join(names('networks'))} (and trainers: {', '.join(names('trainers'))})"
+        )
+    return str(find("networks", model).family)
 
 
 def apply_settings(recipe: Recipe, plan: Plan, settings: Mapping[str, Any]) -> tuple[Recipe, Plan]:

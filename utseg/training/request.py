@@ -13,6 +13,7 @@ class TrainRequest:
     `settings` are the parsed `--set` values. `raw` is `raw/NAME`, from which the final validation reads the images at native resolution.
     `save_probabilities`: that validation leaves the probabilities of its cases beside their masks.
     `weights` is a file (or a run's folder) to start from; where parts of it do not fit, `allow_mismatch` leaves those as initialised.
+    (The command takes a folder with folds, and an archive, too.)
     `patience`: so many epochs without a better validation Dice end the run early.
     `validate`: nothing is trained; a run that has come to its end is validated again.
     `fit`: where the batch does not fit the memory, the largest that does is taken. `compile`: training steps run compiled (torch.compile).

@@ -48,12 +48,53 @@ class Timetable:
     validate_every: int
 
 
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of an iteration and of a validation during training."""
+
+    iteration_s: float
+    validation_s: float
+
+
 def fit_run_to_time(run: Run, max_time_s: float, started: float, interruption: Interruption) -> Run:
     """The run with the number of epochs and iterations that fit, from the speed of steps and a validation that are thrown away.
 
     The time began at `started`.
     """
-    state, processes, record = new_state(run), run.processes, run.record
+    processes, speed = run.processes, measure_speed(run, max_time_s, interruption)
+    native_s = native_validation_seconds(speed.validation_s * processes.size, len(run.validation), run.plan)
+    left_s = max_time_s - processes.on_first(lambda: time.monotonic() - started)
+    timetable = processes.on_first(
+        lambda: fit_to_time(
+            left_s,
+            iteration_s=speed.iteration_s,
+            validation_s=speed.validation_s,
+            planned_iterations_per_epoch=run.plan.iterations_per_epoch,
+            native_validation_s=native_s,
+            spent_s=max_time_s - left_s,
+        )
+    )
+    logger.info(
+        "%.3g s an iteration, %.3g s a validation: %d epochs of %d iterations fit into the time",
+        speed.iteration_s,
+        speed.validation_s,
+        timetable.epochs,
+        timetable.iterations_per_epoch,
+    )
+    recipe = run.recipe.model_copy(update={"validate_every": timetable.validate_every})
+    record = run.record.model_copy(
+        update={
+            "epochs": timetable.epochs,
+            "iterations_per_epoch": timetable.iterations_per_epoch,
+            "recipe": recipe.model_dump(mode="json"),
+        }
+    )
+    return replace(run, record=record, recipe=recipe, loop_limit_s=left_s - native_s)
+
+
+def measure_speed(run: Run, max_time_s: float, interruption: Interruption) -> Speed:
+    """The speed of a run's steps at a learning rate of 0, and of its validation, from a few cases."""
+    state, processes = new_state(run), run.processes
     set_learning_rate(state.optimizer, 0.0)
 
     def step(batch: Batch) -> bool:
@@ -75,47 +116,19 @@ def fit_run_to_time(run: Run, max_time_s: float, started: float, interruption: I
     with run.batches(0, max(run.iterations, MEASURED_ITERATIONS)) as batches:
         iteration_s = measure_iterations(step, batches, max_time_s, processes.now)
     cases = run.validation[: MEASURED_CASES * processes.size]
-    validation_s = 0.0
-    if cases:
-        with precision(run.recipe.amp, run.device):
-            found = validate(
-                state.network,
-                run.store,
-                cases,
-                run.plan,
-                run.device,
-                check=interruption.check,
-                processes=processes,
-            )
-        validation_s = processes.on_first(lambda: found.seconds) / len(cases) * len(run.validation)
-    native_s = native_validation_seconds(validation_s * processes.size, len(run.validation), run.plan)
-    left_s = max_time_s - processes.on_first(lambda: time.monotonic() - started)
-    timetable = processes.on_first(
-        lambda: fit_to_time(
-            left_s,
-            iteration_s=iteration_s,
-            validation_s=validation_s,
-            planned_iterations_per_epoch=run.plan.iterations_per_epoch,
-            native_validation_s=native_s,
-            spent_s=max_time_s - left_s,
+    if not cases:
+        return Speed(iteration_s, 0.0)
+    with precision(run.recipe.amp, run.device):
+        found = validate(
+            state.network,
+            run.store,
+            cases,
+            run.plan,
+            run.device,
+            check=interruption.check,
+            processes=processes,
         )
-    )
-    logger.info(
-        "%.3g s an iteration, %.3g s a validation: %d epochs of %d iterations fit into the time",
-        iteration_s,
-        validation_s,
-        timetable.epochs,
-        timetable.iterations_per_epoch,
-    )
-    recipe = run.recipe.model_copy(update={"validate_every": timetable.validate_every})
-    record = record.model_copy(
-        update={
-            "epochs": timetable.epochs,
-            "iterations_per_epoch": timetable.iterations_per_epoch,
-            "recipe": recipe.model_dump(mode="json"),
-        }
-    )
-    return replace(run, record=record, recipe=recipe, loop_limit_s=left_s - native_s)
+    return Speed(iteration_s, processes.on_first(lambda: found.seconds) / len(cases) * len(run.validation))
 
 
 def keep_to_time(run: Run, state: State, number: int, spent_s: float) -> None:

@@ -16,7 +16,6 @@ from utseg.home import plan_folder_name, plan_name, planner_words
 from utseg.planning.plan import Plan
 from utseg.predict.record import PredictionRecord
 from utseg.report.entries import Entry, Run, Scores
-from utseg.training.record import RunRecord
 
 USER_SET = "set by the user"
 RESULTS_DEPTH = 4  # DATASET/PLAN_2d/MODEL/FOLD
@@ -136,16 +135,16 @@ def commands(entries: Sequence[Entry], this_command: str) -> list[str]:
     lines: list[list[str]] = []
     for entry in entries:
         for run in entry.runs:
-            lines += _training_commands(run.record)
+            lines += _training_commands(run)
         for scores in entry.scores:
             lines += _scoring_commands(scores, [run.record.plan for run in entry.runs])
     return [*dict.fromkeys(map(shlex.join, lines)), this_command]
 
 
-def _training_commands(record: RunRecord) -> list[list[str]]:
-    plan = record.plan
+def _training_commands(run: Run) -> list[list[str]]:
+    record, plan = run.record, run.record.plan
     prepare = ["utseg_plan_and_preprocess", "-d", plan.dataset, *planner_words(plan.folder_name)]
-    prepare += ["--like", plan.like.name] if plan.like else []
+    prepare += ["--like", _model_path(run.folder, plan.like.name)] if plan.like else []
     values = dict(leaves(plan.model_dump(mode="json", exclude={"reasons"})))
     for key, reason in plan.reasons.items():
         if reason.startswith(USER_SET):
@@ -158,6 +157,19 @@ def _training_commands(record: RunRecord) -> list[list[str]]:
     return [prepare, train]
 
 
+def _model_path(run: Path, name: str) -> str:
+    """Where the model of that name is among the results that the run is of; RESULTS stands for another place, or an archive."""
+    above = run.absolute().parents
+    found = above[min(RESULTS_DEPTH, len(above)) - 1] / name
+    return str(_from_here(found)) if found.is_dir() else f"RESULTS/{name}"
+
+
+def _from_here(path: Path) -> Path:
+    """The path as it is typed here."""
+    whole = path.resolve()  # a record's paths are relative, with ".."
+    return whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else whole
+
+
 def _scoring_commands(scores: Scores, plans: Sequence[Plan]) -> list[list[str]]:
     """How the masks were made and scored; nothing for a run's own validation. `plans`: those that are known of the models.
 
@@ -166,8 +178,7 @@ def _scoring_commands(scores: Scores, plans: Sequence[Plan]) -> list[list[str]]:
     record, folder = scores.prediction, scores.prediction_folder
     if folder is None or folder == scores.folder:
         return []
-    masks = folder.resolve()  # a record's paths are relative, with ".."
-    masks = masks.relative_to(Path.cwd()) if masks.is_relative_to(Path.cwd()) else masks
+    masks = _from_here(folder)
     evaluate = ["utseg_evaluate", "-p", str(masks), "-g", "REFERENCES", "-o", str(scores.folder)]
     names = [use.name.split("/") for use in record.models] if record else []
     one_plan = len({tuple(name[:2]) for name in names}) == 1
