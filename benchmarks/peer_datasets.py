@@ -109,6 +109,7 @@ def ours(
     assert [list(stride) for stride in topology.strides] == network["strides"], "the same stages"
     assert [list(kernel) for kernel in topology.kernels] == network["kernel_sizes"], "the same kernels"
     features = network["features_per_stage"]
+    assert features == [min(32 * 2**stage, 512) for stage in range(len(features))], "the same channels"
     name, seed = root.name, settings["seed"]
     masks, scores = out / f"{log.stem}_masks", out / f"{log.stem}_scores"
 
@@ -117,8 +118,7 @@ def ours(
         run([script, *words], log, UTSEG_HOME=out.parent / "home", UTSEG_RAW=root.parent)
 
     values = [f"patch_size={patch[0]},{patch[1]}", f"batch_size={planned['batch_size']}"]
-    values += [f"network.base_channels={features[0]}", f"network.max_features={max(features[-1], 512)}"]
-    values += ["network.aux_loss=true", "initial_foreground=0"]
+    values += ["network.base_channels=32", "network.aux_loss=true", "initial_foreground=0"]
     utseg("plan_and_preprocess", "-d", name, "-m", "nnUNet", "-np", "1", "--set", *values)
     length = [f"iterations_per_epoch={settings['iterations_per_epoch']}", "amp=off"]
     if arguments.augment_as_peer:
