@@ -6,7 +6,7 @@ import stat
 import numpy as np
 import pydicom
 import pytest
-from dicom_studies import Imported, assert_same, cine, jpeg_2000, jpeg_lossless, recode, short_axis
+from dicom_studies import Imported, assert_same, cine, errors_in, jpeg_2000, jpeg_lossless, recode, short_axis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1
@@ -117,9 +117,10 @@ def test_nothing_that_is_written_or_said_names_the_patient(study, imported):
 
 @pytest.mark.parametrize("layout", ["stack", "enhanced"])
 def test_one_series_or_one_object_for_the_stack(study, imported, layout):
-    folder, _ = study(layout=layout, vendor="Philips")
+    folder, files = study(layout=layout, vendor="Philips")
     result = imported(folder)
     assert_same(result, cine(), short_axis())
+    assert errors_in(files[0]) == []
     numbers = {frame.number for row in result.sources().frames for frame in row}
     assert numbers == ({None} if layout == "stack" else set(range(1, 21)))
 
@@ -212,6 +213,26 @@ def test_results_that_a_scanner_made_of_a_stack_do_not_take_its_place(study, imp
     assert_same(result, image, short_axis())
     whys = [why for _, why in result.reasons()]
     assert len(whys) == 2 and "derived from a slice" in whys[0] and "colour images" in whys[1]
+
+
+@pytest.mark.parametrize("with_phase", [True, False])
+def test_flow_on_a_slice_of_the_cine_does_not_take_its_place(study, imported, with_phase):
+    """Later, with as many phases, and with pixels of the same size: its phase images give it away, or its sequence does."""
+    axial = np.diag([-1.25, -1.25, 9.0, 1.0])
+    folder, files = study(affine=axial, extras=True)
+    flow = sorted((folder / "DICOM" / "S00090").iterdir())
+    if not with_phase:
+        shutil.rmtree(folder / "DICOM" / "S00091")
+        for place, path in enumerate(files):
+            name = f"*tfi2d1_{15 + place // 5}"
+            edit(path, lambda dataset, name=name: setattr(dataset, "SequenceName", name))
+        for path in flow:
+            edit(path, lambda dataset: setattr(dataset, "SequenceName", "*fl2d1_v150in"))
+    result = imported(folder)
+    assert_same(result, cine(), axial)
+    assert "look whether they are slices of the cine" not in result.err
+    (why,) = [why for description, why in result.reasons() if description.startswith("flow ao …")]
+    assert why == "lies on a slice of the cine, but was acquired in another way than most of its slices"
 
 
 def test_of_a_slice_acquired_twice_in_one_series_the_later_is_taken(study, imported):

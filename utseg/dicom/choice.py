@@ -11,6 +11,7 @@ from utseg.dicom.headers import FileHeader
 from utseg.dicom.planes import Plane, Rank, find_planes
 from utseg.dicom.stacks import NoStack, Stack, find_families, make_stack
 from utseg.dicom.subjects import free_text
+from utseg.dicom.technique import mark_flow
 from utseg.errors import number_of
 
 # From the apex to the base, in LPS: to the right, backwards and upwards. Hearts differ by up to 40°.
@@ -62,7 +63,7 @@ def choose_stack(headers: Sequence[FileHeader]) -> Choice:
         return Choice(None, _left_out(headers, reasons, frozenset()), problems=(problem,))
     stacks: list[Stack] = []
     refused: list[tuple[int, str]] = []
-    for family in find_families(cines):
+    for family in find_families(mark_flow(cines, find_planes(headers, of_phase=True))):
         for stack in _stacks_of(family, reasons, refused):
             stacks.append(stack)
             for plane, why in stack.left_out:
