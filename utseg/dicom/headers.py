@@ -77,6 +77,11 @@ class FileHeader:
     frames: tuple[Frame, ...]
     why: str = ""
 
+    def __str__(self) -> str:
+        """Which it is in its study, without its path, as paths name patients."""
+        series, image = (self.numbers.get(name, math.nan) for name in ("SeriesNumber", "InstanceNumber"))
+        return f"series {series:g}, image {image:g}"
+
     def text(self, keyword: str) -> str:
         return self.texts.get(keyword, "")
 

@@ -25,7 +25,7 @@ def mark_flow(planes: Sequence[Plane], of_phase: Sequence[Plane]) -> list[Plane]
     positions = np.array([plane.position for plane in planes])
     marked: set[int] = set()
     for phase in of_phase:
-        here = np.flatnonzero(np.abs(positions - phase.position).max(axis=1) <= CELL_MM)
+        here = np.flatnonzero(np.abs(positions - phase.position).max(axis=1) <= CELL_MM).tolist()
         alike = [i for i in here if planes[i].phases == phase.phases and planes[i].lies_like(phase)]
         if alike:
             marked.add(min(alike, key=lambda i: _apart(planes[i], phase)))
