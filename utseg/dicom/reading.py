@@ -22,6 +22,7 @@ MOST_FILES = 200_000
 MOST_DEPTH = 40
 LARGEST_HEADER = 64 * 2**20  # bytes read to parse one header; an enhanced object of 1,000 frames has 4 MiB
 LARGEST_UNPACKED = 128 * 2**20  # of a file with the deflated transfer syntax
+SMALL = 2**16  # bytes that may be asked for beyond the end of a file
 PREAMBLE = 128
 DEFLATED = "1.2.840.10008.1.2.1.99"
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"  # DICOMDIR
@@ -31,14 +32,21 @@ FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
 
 
 class Unreadable(InputError):
-    """A DICOM file that is damaged, or larger than the limits. The message has no path in it."""
+    """A DICOM file that is damaged, or larger than the limits. The message has no path in it, and no text of the file."""
 
 
 def find_files(folder: Path) -> list[Path]:
-    """All regular files below a folder, sorted by path; links are followed, each folder once. Raises InputError for too many."""
+    """All regular files below a folder, sorted by path; links are followed, each folder once. Raises InputError for too many.
+
+    No message has the path of what lies in the folder: archives name folders and files after patients.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{folder}: it, or a folder in it, could not be read ({error.strerror})")
+
     found: list[Path] = []
     seen: set[tuple[int, int]] = set()
-    for root, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         status = Path(root).stat()
         if (status.st_dev, status.st_ino) in seen or len(Path(root).relative_to(folder).parts) > MOST_DEPTH:
             folders.clear()
@@ -48,11 +56,7 @@ def find_files(folder: Path) -> list[Path]:
         found += (path for name in sorted(names) if _is_regular(path := Path(root, name)))
         if len(found) > MOST_FILES:
             raise InputError(f"{folder}: more than {MOST_FILES:,} files; import its sub-folders one by one")
-    return found
-
-
-def _refuse(error: OSError) -> None:
-    raise InputError(f"{error.filename}: the folder could not be read ({error.strerror or error})")
+    return sorted(found, key=str)
 
 
 def _is_regular(path: Path) -> bool:
@@ -78,11 +82,12 @@ class _BoundedFile:
         """As of any file; what is asked for beyond the end of the file is not set aside."""
         if size < 0:  # pydicom asks for all that is left only where it would unpack it, without a limit
             raise _Deflated
-        count = min(size, max(0, self._size - self._handle.tell()))
-        self._left -= count
+        if size > SMALL:
+            size = min(size, max(0, self._size - self._handle.tell()))
+        self._left -= size
         if self._left < 0:
             raise Unreadable("its header is larger than any real one; the file is damaged")
-        return self._handle.read(count)
+        return self._handle.read(size)
 
 
 @contextmanager
@@ -107,8 +112,8 @@ def damage_named() -> Iterator[None]:
         except OSError as error:
             raise Unreadable(f"could not be read ({error.strerror or error})") from None
         except Exception as error:  # noqa: BLE001 — a parser of hostile bytes raises anything: struct.error, KeyError, …
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
-            raise Unreadable(f"damaged or no proper DICOM ({reason})") from None
+            # Not what the error says: it may quote an element, and with it who the patient is.
+            raise Unreadable(f"damaged or no proper DICOM ({type(error).__name__})") from None
         finally:
             config.settings.reading_validation_mode = mode
 
