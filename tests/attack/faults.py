@@ -60,7 +60,7 @@ def files_of(folder: Path, loose: Sequence[str] = ()) -> Tree:
             and not any(re.search(each, name) for each in loose)
         ):
             data = path.read_bytes()
-            text = path.suffix in (".json", ".csv", ".html", ".md", ".toml")
+            text = path.suffix in (".json", ".csv", ".html", ".md", ".tex", ".toml")
             found[name] = hashlib.sha256(TIMES.sub(b"", data) if text else data).hexdigest()[:12]
     return found
 

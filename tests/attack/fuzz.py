@@ -93,6 +93,10 @@ def fuzz(
     counts, finds = Counter[str](), dict[str, str]()
     base = place / name
     shutil.copytree(reader.base, base)
+    for data in reader.originals:
+        (base / reader.place).write_bytes(data)
+        sound = in_fork(lambda: [reader.read(base / reader.place)] and "read")
+        assert sound == "read", f"{name}: what is sound is refused: {sound}"
     todo = list(numbers)
     while todo:
         some = todo[:CHUNK]

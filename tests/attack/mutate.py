@@ -6,6 +6,7 @@ import io
 import json
 import struct
 import zipfile
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -112,7 +113,7 @@ def _places(tree: Any) -> list[tuple[Any, Any]]:
 def _change_json(tree: Any, node: Any, key: Any, places: list[tuple[Any, Any]], rng: Random) -> None:
     match rng.randrange(6):
         case 0 | 1 | 2:
-            node[key] = rng.choice(VALUES)
+            node[key] = deepcopy(rng.choice(VALUES))
         case 3:
             del node[key]
         case 4 if isinstance(node, dict):

@@ -96,20 +96,21 @@ def _label_is_right(path: Path) -> None:
 
 
 def _images(shared: Path | None, folder: Path) -> dict[str, Reader]:
-    image, label = make_heart((3, 14, 12))
-    plain = make_nifti(folder / "image.nii", image)
+    image, label = make_heart((5, 14, 12))
+    for name, voxels in (("image.nii", image), ("label.nii", label)):
+        make_nifti(folder / name, voxels)
     later = make_nifti(folder / "later.nii", image.astype(np.float32), version=2, order=">")
     packed, labelled = make_nifti(folder / "image.nii.gz", image), make_nifti(folder / "label.nii.gz", label)
     real = sorted((shared / "data" / "raw").rglob("*frame01.nii.gz"))[:1] if shared else []
     for name, pages in (("p.png", 1), ("p.tif", 3), ("p.bmp", 1)):
-        first, *rest = [Image.fromarray(label[page]) for page in range(pages)]
+        first, *rest = [Image.fromarray(label[page]) for page in range(1, 1 + pages)]
         first.save(folder / name, **({"save_all": True, "append_images": rest} if rest else {}))
     of = partial(Reader, folder)
     return {
         "nifti": of("image.nii", bytes_changed, _image_is_right, (later.read_bytes(),)),
         "nifti_gz": of(packed.name, gzip_changed, _image_is_right, tuple(path.read_bytes() for path in real)),
         "nifti_label": of(labelled.name, gzip_changed, _label_is_right),
-        "nifti_plain_label": of(plain.name, bytes_changed, _label_is_right),
+        "nifti_plain_label": of("label.nii", bytes_changed, _label_is_right),
         **{kind: of(f"p.{kind}", bytes_changed, _image_is_right) for kind in ("png", "tif", "bmp")},
         "png_label": of("p.png", bytes_changed, _label_is_right),
     }
