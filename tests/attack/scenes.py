@@ -1,4 +1,7 @@
-"""A tiny piece of work for every command that writes: what it is given, its words, and what may differ from one run to the next."""
+"""A tiny piece of work for every command that writes: what it is given, its words, and what may differ from one run to the next.
+
+What imports torch is imported where it is needed, so that scenes without it start quickly.
+"""
 
 import os
 import shutil
@@ -7,18 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pytest
 from commandline import run_here
-from dicom_studies import cine, short_axis
 from hearts import SPACING, beating_heart, heart_beat
 from rawfiles import make_affine, make_nifti, make_nnunet
-from selection.made_folds import make_folds
-from study.made_studies import run_study_here
-from tiny_models import make_run_folder
-from tiny_runs import make_home
-
-from utseg.phantom.dicom import write_dicom_study
-from utseg.training.checkpoint import has_checkpoint
 
 SMALL = (3, 20, 18)
 EVENTS = (r"events\.out", r"training\.(csv|jsonl|log)$", r"progress\.png$", r"checkpoint_\w+\.pt$")
@@ -49,6 +43,9 @@ class Scene:
 def run_scene(scene: Scene, folder: Path) -> tuple[int, str]:
     """Exit code and stderr of the command, in this process alone."""
     if scene.command == "utseg_study":
+        import pytest
+        from study.made_studies import run_study_here
+
         with pytest.MonkeyPatch.context() as patch:
             result = run_study_here(patch, *scene.words(folder), home=folder)
     else:
@@ -67,6 +64,8 @@ def _scored(folder: Path) -> None:
 
 
 def _model(folder: Path) -> None:
+    from tiny_models import make_run_folder
+
     run = make_run_folder(folder / "results" / "Tiny", patch_size=(16, 16))
     (run / "validation").mkdir()
     (run / "validation" / "summary.json").write_text("{}")
@@ -98,9 +97,29 @@ def _cines(folder: Path) -> None:
         make_nifti(folder / "scans" / f"{name}.nii.gz", mask.astype(np.int16) * 100, make_affine(SPACING))
 
 
+def _home(folder: Path) -> None:
+    from tiny_runs import make_home
+
+    make_home(folder)
+
+
+def _folds(folder: Path) -> None:
+    from selection.made_folds import make_folds
+
+    make_folds(folder, folds=2, subjects=4)
+
+
+def _examination(folder: Path) -> None:
+    from dicom_studies import cine, short_axis
+
+    from utseg.phantom.dicom import write_dicom_study
+
+    write_dicom_study(folder / "cd", cine(3, 3), short_axis(), extras=False)
+
+
 def _train_words(folder: Path) -> Words:
     run = folder / "results" / "Tiny" / "tiny_2d" / "UTNet" / "fold0"
-    resume = ("--resume",) if has_checkpoint(run) or (run / "model.safetensors").exists() else ()
+    resume = ("--resume",) if [*run.glob("checkpoint_*.pt"), *run.glob("model.safetensors")] else ()
     short = ("--epochs", 1, "--set", "iterations_per_epoch=1", "save_minutes=0.00001")
     return "2d", "fold0", "-d", "Tiny", "--device", "cpu", "--home", folder, *short, *resume
 
@@ -126,7 +145,7 @@ SCENES = {
         lambda folder: make_nnunet(folder / "raw" / "Heart", subjects=2, size_zyx=SMALL),
         lambda folder: ("-d", "Heart", "-pl", "cpu", "-m", "UNet", "-np", 1, "--home", folder),
     ),
-    "train": Scene("utseg_train", make_home, _train_words, EVENTS),
+    "train": Scene("utseg_train", _home, _train_words, EVENTS),
     "predict": Scene("utseg_predict", _model, _predict_words),
     "evaluate": Scene(
         "utseg_evaluate",
@@ -140,7 +159,7 @@ SCENES = {
     ),
     "find_best_configuration": Scene(
         "utseg_find_best_configuration",
-        lambda folder: make_folds(folder, folds=2, subjects=4),
+        _folds,
         lambda folder: ("-d", "Tiny", "--home", folder, "-f", 0, 1),
     ),
     "report": Scene(
@@ -164,7 +183,7 @@ SCENES = {
     "make_phantom_dicom": Scene("utseg_make_phantom", Path.mkdir, _phantom_words("--dicom")),
     "import_dicom": Scene(
         "utseg_import_dicom",
-        lambda folder: write_dicom_study(folder / "cd", cine(3, 3), short_axis(), extras=False),
+        _examination,
         lambda folder: (folder / "cd", "-o", folder / "out", "--codes", folder / "codes.csv", "-np", 1),
     ),
     "measure": Scene(

@@ -18,7 +18,7 @@ def test_a_command_whose_nth_call_fails_says_a_line_and_finishes_when_typed_agai
     library = compiled(tmp_path)
     if library is None:
         pytest.skip("needs Linux and a C compiler")
-    words = ("-m", "attack.faults", "export_model", "--every", "7", "-o", str(tmp_path / "out"))
+    words = ("-m", "attack.faults", "evaluate", "--every", "9", "-o", str(tmp_path / "out"))
     environment = os.environ | {"LD_PRELOAD": str(library), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, *words], env=environment, capture_output=True, text=True, timeout=300
