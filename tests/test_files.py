@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from utseg import files
-from utseg.errors import FolderBusy, InputError
-from utseg.files import folder_lock, remove_leftovers
+from utseg.errors import CaseErrors, FolderBusy, InputError
+from utseg.files import folder_lock, read_json, remove_leftovers
 
 OURS = (".tmp-0123456789ab-mask.nii.gz", "deeper/.tmp-ba9876543210-slices/part.npy")
 FOREIGN = (
@@ -77,3 +77,16 @@ def test_the_umask_says_who_may_read_and_write_what_is_written(tmp_path):
         os.umask(before)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
     assert modes == {"a.json": 0o664, ".lock": 0o664, "case": 0o775, "slice": 0o664}
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "[" * 100_000, '{"a": 1'])
+def test_json_that_python_cannot_read_is_refused(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match=r"a\.json: not valid JSON"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_line_of_an_error_ends():
+    for error in (InputError("x" * 10**6), CaseErrors(["x" * 10**6])):
+        (line,) = error.lines()
+        assert len(line) < 2100 and line.endswith("… (1000000 characters)")

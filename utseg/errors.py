@@ -7,6 +7,8 @@ anything that is not a UtsegError is a defect of ours. Nothing is printed here.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+LONGEST_LINE = 2000
+
 
 class UtsegError(Exception):
     """What the user can act on. Exit code 1."""
@@ -14,8 +16,8 @@ class UtsegError(Exception):
     exit_code = 1
 
     def lines(self) -> list[str]:
-        """One line for each thing that is wrong."""
-        return [str(self)]
+        """One line for each thing that is wrong; what a file says without end is cut."""
+        return [shortened(str(self), LONGEST_LINE)]
 
 
 class InputError(UtsegError, ValueError):
@@ -65,7 +67,7 @@ class CaseErrors(InputError):
         return type(self), (self.problems,)  # or a process pool would hand over the joined text
 
     def lines(self) -> list[str]:
-        return self.problems
+        return [shortened(problem, LONGEST_LINE) for problem in self.problems]
 
 
 class UnknownValues(CaseErrors):
@@ -94,6 +96,11 @@ def explained_by(warnings: Iterable[str]) -> Iterator[None]:
 def number_of(count: int, noun: str) -> str:
     """The count with its noun, in the plural where it is not one."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """A text that came from elsewhere, cut where it is longer than a message has room for."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
 def listing(names: Sequence[str], most: int = 5) -> str:

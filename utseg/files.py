@@ -10,9 +10,13 @@ import json
 import os
 import re
 import shutil
+import struct
 import sys
 import time
+import tokenize
 import uuid
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +32,11 @@ else:
 SECONDS_BETWEEN_TRIES = 0.05
 HELD_BY_OTHERS = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 LOCKED_BYTE = 1 << 30  # on Windows, where nobody else can read what is locked
+DAMAGED_ARRAYS = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, MemoryError),
+    *(SyntaxError, tokenize.TokenError, struct.error, zlib.error, zipfile.BadZipFile),
+)
+"""What zipfile and numpy raise for damaged and hostile .npz files: numpy reads an array's header as Python."""
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{12}-")
 
 
@@ -113,7 +122,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtefactError(f"{path}: not found") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         raise InputError(f"{path}: not valid JSON ({error})") from None
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from utseg.errors import SettingError
+from utseg.errors import SettingError, shortened
 from utseg.files import read_json
 
 
@@ -38,12 +38,14 @@ def validate(model: type[Model], value: Any, where: str) -> Model:
 
 
 def _problem_line(model: type[BaseModel], problem: Any) -> str:
-    path = ".".join(str(part) for part in problem["loc"])
+    path = shortened(".".join(str(part) for part in problem["loc"]))
     if problem["type"] == "extra_forbidden":
         return _unknown(path, setting_keys(model))
     if problem["type"] == "missing":
         return f"key {path!r} is missing"
-    return f"{path}: {problem['msg'].removeprefix('Value error, ')}; found {problem['input']!r}"
+    return (
+        f"{path}: {problem['msg'].removeprefix('Value error, ')}; found {shortened(repr(problem['input']))}"
+    )
 
 
 def setting_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1
 
 from utseg.commands import import_dicom
+from utseg.dicom import importing
+from utseg.errors import UtsegError
 from utseg.phantom.dicom import Patient, write_dicom_study
 
 PATIENT = Patient()
@@ -434,6 +436,23 @@ def test_refusals_are_one_line(study, imported, tmp_path):
     result = imported(folder, "--codes", tmp_path / "out3" / "codes.csv")
     assert result.code == 1 and "which has none of them" in result.err
     assert imported(folder, "-o", folder).code == 1
+
+
+def test_an_import_that_failed_at_its_last_file_is_finished_by_the_same_command(
+    study, imported, tmp_path, monkeypatch
+):
+    folder, _ = study(image=cine(frames=2, slices=2))
+    codes = tmp_path / "codes.csv"
+
+    def full(path, table):
+        raise UtsegError(f"{path}: could not be written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(importing, "write_codes", full)
+        failed = imported(folder, "--codes", codes)
+    assert failed.code == 1 and not failed.folder.exists() and not codes.exists()
+    assert imported(folder, "--codes", codes).code == 0
+    assert imported(folder, "--codes", codes).code == 0, "the very same map is there, and stays"
 
 
 def test_real_series_of_two_scanners(shared, imported):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 
 import nibabel
@@ -262,6 +263,12 @@ def test_earlier_cases_by_the_same_members_stay_on_record(pair, tmp_path):
 
 
 def test_damaged_probabilities_are_an_artefact_error(tmp_path):
-    (tmp_path / "a.npz").write_bytes(b"nothing")
-    with pytest.raises(ArtefactError, match=r"a\.npz: damaged"):
-        read_probabilities(tmp_path / "a.npz")
+    file = tmp_path / "a.npz"
+    np.savez(file, geometry=json.dumps(Geometry.of_file((2, 3, 4), make_affine()).to_json()))
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("probabilities", b"no array")
+    contents = file.read_bytes(), b"nothing"
+    for content in contents:
+        file.write_bytes(content)
+        with pytest.raises(ArtefactError, match=r"a\.npz: damaged"):
+            read_probabilities(file)

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+import zipfile
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -85,6 +86,16 @@ def test_a_flipped_bit_anywhere_is_damage_or_harmless(store):
     file.unlink()
     with pytest.raises(ArtefactError, match="missing"):
         store.read_slice("s00_ED", 2)
+
+
+@pytest.mark.parametrize("header", [b"{'descr': (((", b"{'descr': '<f4', 'shape': (2**40,),"])
+def test_an_array_whose_header_is_not_to_be_parsed_is_damage(store, header):
+    write(store)
+    file = store.folder / "s00_ED" / "000.npz"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("image.npy", b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(ArtefactError, match="damaged"):
+        store.read_slice("s00_ED", 0)
 
 
 def test_a_pickle_is_never_loaded(store):

@@ -101,6 +101,7 @@ def info(text: str) -> Any:
         (info("ED: 1\nES: 4\nGroup: NOR\n"), "patient002_frame04.nii.gz: not found, but Info.cfg says ES: 4"),
         (info("ED: 0\nES: 3\n"), "Info.cfg: ED is '0'; expected a frame number, counted from 1"),
         (info("ED: one\nES: 3\n"), "Info.cfg: ED is 'one'"),
+        (info(f"ED: {'9' * 5000}\nES: 3\n"), "Info.cfg: ED is '999"),
         (info("ED: 3\nES: 3\n"), "Info.cfg: ED and ES are both frame 3"),
         (info("ES: 3\nGroup: NOR\n"), "Info.cfg: no line ED: …"),
         (info(""), "found nothing"),

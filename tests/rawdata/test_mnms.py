@@ -185,6 +185,7 @@ def test_a_frame_beyond_the_file_is_refused_and_names_the_table(folder: Path) ->
         (set_first(ED="first"), "line 2: subject A0B0C0: ED is 'first'; expected a frame number"),
         (set_first(ES="-1"), "ES is '-1'"),
         (set_first(ES="1.5"), "ES is '1.5'"),
+        (set_first(ES="inf"), "ES is 'inf'"),
         (set_first(**{"External code": ""}), "line 2: no subject code"),
         (set_first(**{"External code": "A1B1C1"}), "'A1B1C1' is there 2 times"),
         (set_first(**{"External code": "a1B1C1"}), "differ by letter case only"),

@@ -124,7 +124,7 @@ def _vendor(manufacturer: str) -> str:
 def _age(header: FileHeader) -> int | None:
     """In years, from the age or the birth date; 90 where it is more."""
     text, born, studied = (header.text(name) for name in ("PatientAge", "PatientBirthDate", "StudyDate"))
-    if text.endswith("Y") and text[:-1].isdecimal():
+    if text.endswith("Y") and text[:-1].isdecimal() and len(text) < 10:
         age = int(text[:-1])
     elif len(born) == len(studied) == 8 and (born + studied).isdecimal() and int(born) >= 1850_00_00:
         age = (int(studied) - int(born)) // 10_000

@@ -18,7 +18,7 @@ from utseg.dicom.headers import FileHeader, read_header
 from utseg.dicom.reading import Unreadable, find_files
 from utseg.dicom.sources import CINES_FILE, LEFT_OUT_FILE
 from utseg.dicom.stacks import Stack
-from utseg.dicom.subjects import check_codes_path, free_text, subject_codes, write_codes
+from utseg.dicom.subjects import check_codes, check_codes_path, free_text, subject_codes, write_codes
 from utseg.errors import CaseErrors, InputError, number_of
 from utseg.files import atomic_folder, require_no_broken_link, write_text
 from utseg.home import FilePath
@@ -95,6 +95,8 @@ def import_dicom(
         if not found.headers:
             raise InputError(_nothing(folder, found))
         coded = subject_codes(found.headers)
+        if codes is not None:
+            check_codes(Path(codes), coded)
         studies = _choose(found.headers, coded)
         with atomic_folder(output) as temporary:
             rows, problems = _write_cines(temporary, studies, folder, executor, workers)
@@ -106,8 +108,8 @@ def import_dicom(
                 raise CaseErrors(problems or [_no_cine(folder, record.left_out)])
             _write_table(temporary / CINES_FILE, CineRow, record.cines)
             _write_table(temporary / LEFT_OUT_FILE, LeftOutRow, record.left_out)
-    if codes is not None:
-        write_codes(Path(codes), coded)
+            if codes is not None:  # before the folder is there, or the same command would refuse it
+                write_codes(Path(codes), coded)
     _log(found, record)
     return record
 

@@ -49,9 +49,7 @@ def _without_accents(word: str) -> str:
 
 
 def check_codes_path(path: Path, output: Path) -> None:
-    """Refuses a map that is there already, or that would lie in the folder that goes on to others. Raises InputError."""
-    if path.exists():
-        raise InputError(f"{path}: is there already; name a new file with --codes")
+    """Refuses a map that would lie in the folder that goes on to others. Raises InputError."""
     if output.resolve() in path.resolve().parents:
         raise InputError(
             f"{path}: the map of codes and patients would lie in {output}, which has none of them; name a file elsewhere"
@@ -60,13 +58,23 @@ def check_codes_path(path: Path, output: Path) -> None:
         raise InputError(f"{path.absolute().parent}: no such folder; make it first")
 
 
+def check_codes(path: Path, codes: Mapping[str, str]) -> None:
+    """Refuses a map that is there already, but for the very same one, which an import that was stopped leaves. Raises InputError."""
+    if path.exists() and not (path.is_file() and path.read_bytes() == _map_of(codes)):
+        raise InputError(f"{path}: is there already; name a new file with --codes")
+
+
 def write_codes(path: Path, codes: Mapping[str, str]) -> None:
     """Writes the map of codes and patient ids, which only its owner may read."""
+    with atomic_path(path) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(_map_of(codes))
+
+
+def _map_of(codes: Mapping[str, str]) -> bytes:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["subject", "patient_id"])
     rows.writerows([code, patient] for patient, code in codes.items())
-    with atomic_path(path) as temporary:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-            handle.write(text.getvalue())
+    return text.getvalue().encode()

@@ -9,20 +9,18 @@ Masks are judged as those of utseg_predict are, each folder counting as one memb
 import json
 import logging
 import math
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from utseg.compute.pool import InlineExecutor, process_pool, run_each
 from utseg.errors import ArtefactError, CaseErrors, InputError, UsageError, listing
-from utseg.files import folder_lock, remove_leftovers, require_writable, sha256
+from utseg.files import DAMAGED_ARRAYS, folder_lock, remove_leftovers, require_writable, sha256
 from utseg.inference.agreement import Agreement, RunningAgreement, expected_dice
 from utseg.inference.views import union
 from utseg.label_map import Labels, LabelValue, has_regions
@@ -132,10 +130,10 @@ def read_probabilities(path: Path) -> tuple[Array, Geometry]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             geometry = Geometry.from_json(json.loads(str(arrays["geometry"])))
-            probabilities_KZYX = geometry.from_file(arrays["probabilities"])
+            probabilities_KZYX = geometry.from_file(np.asarray(arrays["probabilities"]))
     except FileNotFoundError:
         raise ArtefactError(f"{path}: not found") from None
-    except (OSError, ValueError, LookupError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+    except DAMAGED_ARRAYS as error:
         raise ArtefactError(f"{path}: damaged, or no probabilities of utseg_predict ({error})") from None
     if probabilities_KZYX.dtype != np.float32 or probabilities_KZYX.shape[1:] != geometry.size_zyx:
         raise ArtefactError(

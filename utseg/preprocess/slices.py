@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from utseg.case import Case
 from utseg.errors import ArtefactError, InputError
-from utseg.files import atomic_folder, sha256, sha256_json, write_text
+from utseg.files import DAMAGED_ARRAYS, atomic_folder, sha256, sha256_json, write_text
 from utseg.fingerprint.model import CaseFingerprint, of_images
 from utseg.home import planner_words
 from utseg.labels import IGNORED_CLASS
@@ -211,16 +211,7 @@ class SliceStore:
                 raise ValueError(f"unexpected {image.dtype} {image.shape} and {label.dtype} {label.shape}")
         except FileNotFoundError:
             raise ArtefactError(f"{file}: this slice is missing; {self.advice}") from None
-        # RuntimeError is what a flipped "encrypted" or "compressed" bit in the archive's directory gives.
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            EOFError,
-            RuntimeError,
-            MemoryError,
-            zipfile.BadZipFile,
-        ) as error:
+        except DAMAGED_ARRAYS as error:
             raise ArtefactError(f"{file}: this slice is damaged ({error}); {self.advice}") from None
         return image, label
 

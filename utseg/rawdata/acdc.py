@@ -167,7 +167,7 @@ def _frame_number(path: Path, info: Mapping[str, str], phase: str) -> int:
     text = info.get(phase.casefold())
     if text is None:
         raise InputError(f"{path}: no line {phase}: …; {INFO_EXPECTED}; found {', '.join(info) or 'nothing'}")
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
         raise InputError(f"{path}: {phase} is {text!r}; expected a frame number, counted from 1")
     return int(text)
 

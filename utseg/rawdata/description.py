@@ -126,7 +126,7 @@ def _as_written_now(older: Mapping[str, Any], folder: Path, wrong: Wrong) -> tup
     value = {key: of for key, of in older.items() if key not in ("modality", *LISTS)}
     value = {"channel_names": older["modality"], "file_ending": IMAGE_ENDINGS[0], **value}
     labels = older.get("labels")
-    if isinstance(labels, dict) and labels and all(key.isdecimal() for key in labels):
+    if isinstance(labels, dict) and labels and all(key.isdecimal() and len(key) < 10 for key in labels):
         names = list(labels.values())
         if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
             raise wrong(

@@ -183,7 +183,8 @@ def affine_problem(matrix: Matrix) -> str | None:
     """Why a 4 × 4 affine cannot be used (not finite, spacing out of range, axes not at right angles), or None."""
     if not np.isfinite(matrix).all():
         return "the position and direction in the header are not finite numbers"
-    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+    with np.errstate(over="ignore"):  # an infinite spacing is refused
+        spacing = np.linalg.norm(matrix[:3, :3], axis=0)
     low, high = SPACING_RANGE_MM
     if (spacing < low).any() or (spacing > high).any():
         return f"spacing (x, y, z) {_numbers(spacing)} mm; expected {low:g} to {high:g} mm"

@@ -203,7 +203,7 @@ def _frames(table: CsvTable, row: Mapping[str, str]) -> tuple[int, int] | None:
             number = float(text)
         except ValueError:
             number = math.nan
-        if not (number >= 0 and number == int(number)):
+        if not (number >= 0 and number.is_integer()):
             raise InputError(f"{name} is {text!r}; expected a frame number, counted from 0")
         found.append(int(number))
     return (found[0], found[1]) if len(found) == 2 and found[0] != found[1] else None

@@ -118,7 +118,7 @@ def _opened(path: Path) -> Iterator[Any]:
     kind = FORMATS[path.suffix]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # of a large picture, and of tags that make no sense
             with Image.open(path, formats=[kind]) as picture:
                 _check_pages(path, picture)
                 yield picture

@@ -1,0 +1,37 @@
+"""Samples of both attacks; `benchmarks/attack.py` has all of it. None may lose, let in, crash or hang."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from attack.faults import compiled
+from attack.fuzz import ACCEPTED, REFUSED, read_changed
+from attack.readers import make_readers
+
+EACH = 25
+
+
+def test_a_command_whose_nth_call_fails_says_a_line_and_finishes_when_typed_again(tmp_path):
+    library = compiled(tmp_path)
+    if library is None:
+        pytest.skip("needs Linux and a C compiler")
+    words = ("-m", "attack.faults", "evaluate", "--every", "9", "-o", str(tmp_path / "out"))
+    environment = os.environ | {"LD_PRELOAD": str(library), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, *words], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0 and "'refused'" in done.stdout, (done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("room", ["images", "datasets", "dicom"])
+def test_changed_files_are_read_or_refused_in_a_line(room, tmp_path):
+    for name, reader in make_readers(tmp_path / "sound", None, room).items():
+        base = shutil.copytree(reader.base, tmp_path / name)
+        verdicts = [read_changed(name, reader, 1, number, base) for number in range(EACH)]
+        found = {
+            number: verdict for number, verdict in enumerate(verdicts) if verdict not in (ACCEPTED, REFUSED)
+        }
+        assert not found and REFUSED in verdicts, (name, found)
