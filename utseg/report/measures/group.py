@@ -32,6 +32,8 @@ AGREEMENT_NOTE = (
 )
 CINES_NOTE = "Flags: what to doubt, by its name; the page of the cine says it in words."
 
+OF_ONE_EXAMINATION = {"model", "field_strength_t", "age_years"}
+
 
 def page_of_group(record: MeasuresRecord, notices: Sequence[str]) -> Page:
     """The page of all cines."""
@@ -58,8 +60,9 @@ def address_of(cine: str) -> str:
 
 
 def group_columns(record: MeasuresRecord) -> list[str]:
-    """The columns by which the cines are grouped."""
-    return list(dict.fromkeys(column for cine in record.cines for column in cine.groups))
+    """The columns by which the cines are grouped; what is of a single examination stands on its page."""
+    columns = dict.fromkeys(column for cine in record.cines for column in cine.groups)
+    return [column for column in columns if column not in OF_ONE_EXAMINATION]
 
 
 def _table(record: MeasuresRecord) -> Block:

@@ -73,7 +73,7 @@ def _made(record: MeasuresRecord, measures: CineMeasures) -> list[str]:
     }
     return [
         f"subject {measures.subject}",
-        *(f"{column} {value}" for column, value in measures.groups.items() if value),
+        *(f"{column.replace('_', ' ')} {value}" for column, value in measures.groups.items() if value),
         number_of(measures.frames, "frame"),
         f"pixels of {height:.2f} × {width:.2f} mm, slices {depth:.1f} mm apart",
         *(words.format(value) for words, value in known.items() if value is not None),
