@@ -1,6 +1,8 @@
 """A small cine, what `utseg_import_dicom` made of its DICOM, and whether both are the same."""
 
 import io
+import shutil
+import subprocess
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pydicom
+import pytest
 import SimpleITK
 from PIL import Image
 from pydicom.encaps import encapsulate, generate_frames
@@ -106,3 +109,11 @@ def _by_gdcm(frame, path):
     written = pydicom.dcmread(path)
     assert written.file_meta.TransferSyntaxUID == JPEGLosslessSV1
     return next(generate_frames(written.PixelData, number_of_frames=1))
+
+
+def errors_in(path):
+    """The errors that dciodvfy finds in an object; skips the test where dicom3tools is not installed."""
+    command = shutil.which("dciodvfy") or pytest.skip("dciodvfy (dicom3tools) is not installed")
+    run = subprocess.run([command, path], capture_output=True, text=True, check=False)
+    assert run.returncode in (0, 1) and run.stderr
+    return [line for line in run.stderr.splitlines() if line.startswith("Error")]

@@ -6,7 +6,7 @@ import stat
 import numpy as np
 import pydicom
 import pytest
-from dicom_studies import Imported, assert_same, cine, jpeg_2000, jpeg_lossless, recode, short_axis
+from dicom_studies import Imported, assert_same, cine, errors_in, jpeg_2000, jpeg_lossless, recode, short_axis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1
@@ -115,11 +115,40 @@ def test_nothing_that_is_written_or_said_names_the_patient(study, imported):
         assert not any(secret.casefold() in text.casefold() for text in texts), secret
 
 
+def test_what_was_typed_and_what_folders_are_called_goes_no_further(study, imported, tmp_path):
+    """Names in other letters and without accents, dates, numbers of examinations; a damaged file, and one whose pixels cannot be read."""
+    where = tmp_path / "in" / "MUELLER_Li"
+    _, files = study(cine(frames=2, slices=2), name="in/MUELLER_Li/a")
+    _, others = study(cine(frames=2, slices=2), name="in/MUELLER_Li/b", patient=Patient(patient_id="Z"))
+    for number, path in enumerate(files):
+
+        def change(dataset, number=number):
+            dataset.SpecificCharacterSet = "ISO_IR 192"
+            dataset.PatientName = "Krämer^Li^Q=山田^Li"
+            dataset.SeriesDescription = (
+                f"sax_Li KRAMER Krämer 山田 q 17.04.1961 2024-05-17 A20240517 {number}"
+            )
+
+        edit(path, change)
+    edit(others[0], lambda dataset: setattr(dataset, "PixelData", b"00"))
+    (where / "a" / "DICOM" / "broken").write_bytes(files[0].read_bytes()[:300])
+    result = imported(tmp_path / "in")
+    assert (
+        result.code == 1 and "error: S002: series 3, image 1: 2 bytes of pixels; expected 240" in result.err
+    )
+    assert "1 file left out, damaged (first: file 5 of 9 by path: its SOPInstanceUID is missing" in result.err
+    (row,) = result.rows()
+    assert row["series_description"] == "sax_… … … … … … … A… 0"
+    texts = [result.out, result.err, *(path.read_text() for path in result.folder.glob("*.csv"))]
+    assert not any("MUELLER" in text or "Li" in text for text in texts)
+
+
 @pytest.mark.parametrize("layout", ["stack", "enhanced"])
 def test_one_series_or_one_object_for_the_stack(study, imported, layout):
-    folder, _ = study(layout=layout, vendor="Philips")
+    folder, files = study(layout=layout, vendor="Philips")
     result = imported(folder)
     assert_same(result, cine(), short_axis())
+    assert errors_in(files[0]) == []
     numbers = {frame.number for row in result.sources().frames for frame in row}
     assert numbers == ({None} if layout == "stack" else set(range(1, 21)))
 
@@ -214,6 +243,26 @@ def test_results_that_a_scanner_made_of_a_stack_do_not_take_its_place(study, imp
     assert len(whys) == 2 and "derived from a slice" in whys[0] and "colour images" in whys[1]
 
 
+@pytest.mark.parametrize("with_phase", [True, False])
+def test_flow_on_a_slice_of_the_cine_does_not_take_its_place(study, imported, with_phase):
+    """Later, with as many phases, and with pixels of the same size: its phase images give it away, or its sequence does."""
+    axial = np.diag([-1.25, -1.25, 9.0, 1.0])
+    folder, files = study(affine=axial, extras=True)
+    flow = sorted((folder / "DICOM" / "S00090").iterdir())
+    if not with_phase:
+        shutil.rmtree(folder / "DICOM" / "S00091")
+        for place, path in enumerate(files):
+            name = f"*tfi2d1_{15 + place // 5}"
+            edit(path, lambda dataset, name=name: setattr(dataset, "SequenceName", name))
+        for path in flow:
+            edit(path, lambda dataset: setattr(dataset, "SequenceName", "*fl2d1_v150in"))
+    result = imported(folder)
+    assert_same(result, cine(), axial)
+    assert "look whether they are slices of the cine" not in result.err
+    (why,) = [why for description, why in result.reasons() if description.startswith("flow ao …")]
+    assert why == "lies on a slice of the cine, but was acquired in another way than most of its slices"
+
+
 def test_of_a_slice_acquired_twice_in_one_series_the_later_is_taken(study, imported):
     """A breath-hold is repeated without a new series: instances go on, times begin anew and are those of another heart rate."""
     image = cine(frames=2, slices=3)
@@ -306,6 +355,27 @@ def test_of_two_stacks_the_one_that_lies_as_a_short_axis_is_taken_and_the_other_
         why
         == "another stack (6 slices × 5 phases); chosen: 4 slices × 5 phases, as short-axis views usually lie"
     )
+
+
+def test_of_two_stacks_a_series_a_slice_that_lie_irregularly_to_each_other_the_later_is_taken(
+    study, imported, tmp_path
+):
+    """The patient moved, and all slices were acquired again, 4 mm further."""
+    folder, _ = study()
+    again, where = cine(seed=1), short_axis() @ translation(z=0.4)
+    for path in write_dicom_study(folder / "again", again, where, extras=False):
+
+        def change(dataset):
+            for keyword in ("SeriesInstanceUID", "SOPInstanceUID"):
+                setattr(dataset, keyword, getattr(dataset, keyword)[:60] + ".7")
+            dataset.SeriesNumber += 50
+
+        edit(path, change)
+    result = imported(folder)
+    assert_same(result, again, where)
+    assert {why for _, why in result.reasons()} == {
+        "another stack (4 slices × 5 phases); chosen: 4 slices × 5 phases, acquired later"
+    }
 
 
 def test_several_patients_and_studies_get_codes_in_a_stable_order(study, imported, tmp_path):

@@ -64,6 +64,19 @@ def test_masks_come_back_voxel_for_voxel_with_empty_frames_and_structures(
         assert np.abs(found - ijk_to_lps @ (i, j, k, 1)).max() < 1e-3
 
 
+def test_regions_overlap_and_come_back_as_they_paint(sources: CineSources, tmp_path: Path) -> None:
+    """The whole heart, in it the left ventricle with its muscle, and in that the blood."""
+    labels = {"background": 0, "heart": (1, 2, 3), "left": (2, 3), "blood": (3,)}
+    mask_TZYX = np.random.default_rng(6).integers(0, 4, SHAPE, np.uint8)
+    path = write_segmentation(mask_TZYX, labels, sources, tmp_path / "seg.dcm")
+
+    assert np.array_equal(read_segmentation(path, sources, labels), mask_TZYX)
+    assert pydicom.dcmread(path).SegmentsOverlap == "YES"
+    by_highdicom = highdicom.seg.segread(path).get_pixels_by_source_instance(every_uid(sources))
+    for index, values in enumerate(([1, 2, 3], [2, 3], [3])):
+        assert np.array_equal(by_highdicom[..., index].reshape(SHAPE), np.isin(mask_TZYX, values))
+
+
 def test_frames_of_multi_frame_objects_are_referred_to_by_number(
     tmp_path: Path, random_mask: np.ndarray
 ) -> None:
@@ -157,14 +170,14 @@ def test_wrong_input_is_one_line(sources: CineSources, tmp_path: Path, random_ma
         (sources, random_mask[:, :1], {}, "the mask has 3 × 1 × 5 × 7 voxels"),
         (sources, random_mask, {"phase": 3}, "has no frame 3; expected 0 … 2"),
         (holed, np.full_like(random_mask, 3), {}, "shows LV in frame 0, slice 0"),
-        (gone, random_mask, {}, "is not the DICOM object any more"),
+        (gone, random_mask, {}, "is another DICOM object now"),
     ]:
         with pytest.raises(InputError, match=words):
             write_segmentation(mask, LABELS, cine, path, **options)
     (tmp_path / "0_0.dcm").unlink()
     with pytest.raises(
         InputError,
-        match=r"0_0\.dcm: S001 was made from it, but it could not be read .*; put the DICOM folder back",
+        match=r"file of frame 0, slice 0 of S001 \(sources/S001.json names it\) could not be read .*; put the DICOM",
     ):
         write_segmentation(random_mask, LABELS, gone, path)
     assert not path.exists()

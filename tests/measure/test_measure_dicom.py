@@ -1,7 +1,6 @@
 """`utseg_measure --dicom`: from a DICOM folder by way of its masks back into the archive."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import highdicom
@@ -9,6 +8,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from dicom_studies import errors_in
 
 from utseg.commands.measure import main as measure
 from utseg.dicom.importing import import_dicom
@@ -127,34 +127,23 @@ def test_all_objects_stand_in_the_study_of_the_source_as_research(walked: tuple[
     assert figure.shape[2] == 3 and len(np.unique(figure.reshape(-1, 3), axis=0)) > 100
 
 
-@pytest.fixture(scope="module")
-def dciodvfy() -> str:
-    return shutil.which("dciodvfy") or pytest.skip("dciodvfy (dicom3tools) is not installed")
-
-
-def errors_in(dciodvfy: str, path: Path) -> list[str]:
-    run = subprocess.run([dciodvfy, path], capture_output=True, text=True, check=False)
-    assert run.returncode in (0, 1) and run.stderr
-    return [line for line in run.stderr.splitlines() if line.startswith("Error")]
-
-
-def test_dciodvfy_finds_no_error(walked: tuple[Path, np.ndarray], dciodvfy: str) -> None:
+def test_dciodvfy_finds_no_error(walked: tuple[Path, np.ndarray]) -> None:
     folder, mask_TZYX = walked
     sources = read_sources(folder / "images", "S001")
     write_segmentation(mask_TZYX, LABELS, sources, folder / "measures/dicom/S001_seg.dcm")
-    found = {path.name: errors_in(dciodvfy, path) for path in sorted((folder / "measures/dicom").iterdir())}
+    found = {path.name: errors_in(path) for path in sorted((folder / "measures/dicom").iterdir())}
     assert len(found) == 5
     assert found == {name: [] for name in found}
 
 
-def test_what_is_made_from_a_real_series_has_no_error(shared: Path, tmp_path: Path, dciodvfy: str) -> None:
+def test_what_is_made_from_a_real_series_has_no_error(shared: Path, tmp_path: Path) -> None:
     import_dicom(shared / "data/dicom/bivme-patient1", tmp_path / "images", workers=1)
     mask_TZYX = masks_like(tmp_path / "images/S001.nii.gz", tmp_path / "masks")
     assert measure(arguments(tmp_path)) == 0
     sources = read_sources(tmp_path / "images", "S001")
     cine = write_segmentation(mask_TZYX, LABELS, sources, tmp_path / "measures/dicom/S001_seg.dcm")
     assert np.array_equal(read_segmentation(cine, sources, LABELS), mask_TZYX)
-    found = {path.name: errors_in(dciodvfy, path) for path in sorted((tmp_path / "measures/dicom").iterdir())}
+    found = {path.name: errors_in(path) for path in sorted((tmp_path / "measures/dicom").iterdir())}
     assert len(found) == 5
     assert found == {name: [] for name in found}
 

@@ -11,12 +11,14 @@ from utseg.dicom.headers import FileHeader
 from utseg.dicom.planes import Plane, Rank, find_planes
 from utseg.dicom.stacks import NoStack, Stack, find_families, make_stack
 from utseg.dicom.subjects import free_text
+from utseg.dicom.technique import mark_flow
 from utseg.errors import number_of
 
 # From the apex to the base, in LPS: to the right, backwards and upwards. Hearts differ by up to 40°.
 HEART_AXIS_LPS = np.array([-0.58, 0.51, 0.63])
 ALONG_HEART_AXIS = 0.5  # cosine
 MOST_PLANES = 1_000
+LEAST_EACH = 3  # slices of one stack of two; any two are regular
 LEAST_BUT_ONE, MOST_BUT_ONE = 4, 60  # planes among which one that does not fit is looked for
 OBLIQUE = 0.95  # the largest cosine with an axis of the body
 SHORT_AXIS_NAME = re.compile(r"(?<![a-z])(sax?|short|kurz\w*|petit\w*)(?![a-z])", re.IGNORECASE)
@@ -62,7 +64,7 @@ def choose_stack(headers: Sequence[FileHeader]) -> Choice:
         return Choice(None, _left_out(headers, reasons, frozenset()), problems=(problem,))
     stacks: list[Stack] = []
     refused: list[tuple[int, str]] = []
-    for family in find_families(cines):
+    for family in find_families(mark_flow(cines, find_planes(headers, of_phase=True))):
         for stack in _stacks_of(family, reasons, refused):
             stacks.append(stack)
             for plane, why in stack.left_out:
@@ -110,6 +112,7 @@ def _stacks_of(
     for plane in family:
         by_series[plane.series].append(plane)
     found = [stack for planes in by_series.values() if (stack := _try_stack(planes)) is not None]
+    found = found or (_two_stacks(family) if whole.is_irregular else [])
     if not found and whole.is_irregular and LEAST_BUT_ONE <= len(family) <= MOST_BUT_ONE:
         tries = ((out, _try_stack([plane for plane in family if plane is not out])) for out in family)
         out, stack = next(((out, stack) for out, stack in tries if stack is not None), (None, None))
@@ -124,6 +127,18 @@ def _stacks_of(
         name = free_text(family[0].header.text("SeriesDescription"), family[0].header)
         refused.append((len(family), f"{number_of(len(family), 'parallel slice')} ({name}): {whole}"))
     return found
+
+
+def _two_stacks(family: Sequence[Plane]) -> list[Stack]:
+    """The stacks of an earlier and a later acquisition, between which the patient moved, say: where planes in order of time part so."""
+    if len(family) > MOST_BUT_ONE:
+        return []
+    for first_later in range(LEAST_EACH, len(family) - LEAST_EACH + 1):
+        tries = [_try_stack(family[:first_later]), _try_stack(family[first_later:])]
+        both = [stack for stack in tries if stack is not None]
+        if len(both) == len(tries):
+            return both
+    return []
 
 
 def _try_stack(planes: Sequence[Plane]) -> Stack | None:

@@ -125,16 +125,19 @@ def source_header(sources: CineSources) -> Dataset:
 
 def _read_header(sources: CineSources, frame: SourceFrame, keywords: Collection[str]) -> Dataset:
     """Some elements of the file that a frame is in."""
-    path = Path(sources.root) / frame.file
+    # Paths name patients: the root is what somebody typed, and what lies in it stands in the record of sources alone.
+    time, place = next((t, row.index(frame)) for t, row in enumerate(sources.frames) if frame in row)
+    which = f"{sources.root}: the file of frame {time}, slice {place} of {sources.cine} (sources/{sources.cine}.json names it)"
     advice = "put the DICOM folder back where it was, or import it again with utseg_import_dicom"
     try:
-        header = read_dataset(path, [BaseTag(tag_for_keyword(keyword) or 0) for keyword in keywords])
-    except Unreadable as error:
-        raise InputError(f"{path}: {sources.cine} was made from it, but it {error}; {advice}") from None
-    if header is None or header.get("SOPInstanceUID") != frame.sop_instance_uid:
-        raise InputError(
-            f"{path}: is not the DICOM object any more that {sources.cine} was made from; {advice}"
+        header = read_dataset(
+            Path(sources.root, frame.file),
+            [BaseTag(tag_for_keyword(keyword) or 0) for keyword in keywords],
         )
+    except Unreadable as error:
+        raise InputError(f"{which} {error}; {advice}") from None
+    if header is None or header.get("SOPInstanceUID") != frame.sop_instance_uid:
+        raise InputError(f"{which} is another DICOM object now; {advice}")
     return header
 
 

@@ -25,7 +25,8 @@ TEXTS = {
     "StudyDate": 0x00080020, "StudyTime": 0x00080030, "SeriesDescription": 0x0008103E, "ManufacturerModelName": 0x00081090,
     "PatientName": 0x00100010, "PatientID": 0x00100020, "PatientBirthDate": 0x00100030, "PatientSex": 0x00100040,
     "PatientAge": 0x00101010, "StudyInstanceUID": 0x0020000D, "SeriesInstanceUID": 0x0020000E,
-    "FrameOfReferenceUID": 0x00200052,
+    "FrameOfReferenceUID": 0x00200052, "ScanningSequence": 0x00180020, "SequenceVariant": 0x00180021, "SequenceName": 0x00180024,
+    "PulseSequenceName": 0x00189005,
 }  # fmt: skip
 NUMBERS = {
     "PatientSize": 0x00101020, "PatientWeight": 0x00101030, "SliceThickness": 0x00180050, "EchoTime": 0x00180081,
@@ -75,6 +76,11 @@ class FileHeader:
     numbers: dict[str, float]
     frames: tuple[Frame, ...]
     why: str = ""
+
+    def __str__(self) -> str:
+        """Which it is in its study, without its path, as paths name patients."""
+        series, image = (self.numbers.get(name, math.nan) for name in ("SeriesNumber", "InstanceNumber"))
+        return f"series {series:g}, image {image:g}"
 
     def text(self, keyword: str) -> str:
         return self.texts.get(keyword, "")

@@ -51,12 +51,14 @@ class ImportRecord:
 
 @dataclass(frozen=True)
 class _Found:
-    """The files of a folder. `damaged`: path and reason."""
+    """The files of a folder. `damaged`: the number of a file in the order of paths, from 1, and what is wrong."""
+
+    files: int
 
     headers: list[FileHeader]
     others: int
     duplicates: int
-    damaged: list[tuple[Path, str]]
+    damaged: list[tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def import_dicom(
     with pool as executor:
         found = _read_headers(files, executor, workers)
         if not found.headers:
-            raise InputError(_nothing(folder, len(files), found.damaged))
+            raise InputError(_nothing(folder, found))
         coded = subject_codes(found.headers)
         studies = _choose(found.headers, coded)
         with atomic_folder(output) as temporary:
@@ -111,38 +113,39 @@ def import_dicom(
 
 
 def _read_headers(files: Sequence[Path], executor: Executor, workers: int | None) -> _Found:
-    tasks = [tuple(files[start : start + FILES_A_TASK]) for start in range(0, len(files), FILES_A_TASK)]
+    numbered = list(enumerate(files, 1))
+    tasks = [tuple(numbered[start : start + FILES_A_TASK]) for start in range(0, len(files), FILES_A_TASK)]
     named = partial(
         run_all,
         _read_some,
         tasks,
         executor,
         f"DICOM headers, {FILES_A_TASK} files at a time",
-        name=lambda task: str(task[0]),
+        name=lambda task: f"files {task[0][0]} to {task[-1][0]} of {len(files)} by path",
     )
     unique: dict[str, FileHeader] = {}
     others = duplicates = 0
     damaged = []
-    for path, result in (pair for results in named(workers=workers) for pair in results):
+    for number, result in (pair for results in named(workers=workers) for pair in results):
         if isinstance(result, str):
-            damaged.append((path, result))
+            damaged.append((number, result))
         elif result is None:
             others += 1
         elif result.text("SOPInstanceUID") in unique:
             duplicates += 1
         else:
             unique[result.text("SOPInstanceUID")] = result
-    return _Found(list(unique.values()), others, duplicates, damaged)
+    return _Found(len(files), list(unique.values()), others, duplicates, damaged)
 
 
-def _read_some(paths: Sequence[Path]) -> list[tuple[Path, FileHeader | str | None]]:
-    """Each file's header, None where it is not DICOM, or what is wrong with it."""
-    results: list[tuple[Path, FileHeader | str | None]] = []
-    for path in paths:
+def _read_some(files: Sequence[tuple[int, Path]]) -> list[tuple[int, FileHeader | str | None]]:
+    """Each file's number with its header, None where it is not DICOM, or what is wrong with it."""
+    results: list[tuple[int, FileHeader | str | None]] = []
+    for number, path in files:
         try:
-            results.append((path, read_header(path)))
+            results.append((number, read_header(path)))
         except Unreadable as error:
-            results.append((path, str(error)))
+            results.append((number, str(error)))
     return results
 
 
@@ -218,13 +221,17 @@ def _notes(studies: Sequence[_Study], rows: Sequence[CineRow]) -> tuple[str, ...
     )
 
 
-def _nothing(folder: Path, files: int, damaged: Sequence[tuple[Path, str]]) -> str:
-    if damaged:
-        path, why = damaged[0]
-        return (
-            f"{folder}: none of {number_of(len(damaged), 'DICOM file')} could be read (first: {path}: {why})"
-        )
-    return f"{folder}: no DICOM file among {number_of(files, 'file')}; expected a folder with DICOM files, at any depth"
+def _nothing(folder: Path, found: _Found) -> str:
+    if found.damaged:
+        return f"{folder}: none of {number_of(len(found.damaged), 'DICOM file')} could be read ({_first_damaged(found)})"
+    files = number_of(found.files, "file")
+    return f"{folder}: no DICOM file among {files}; expected a folder with DICOM files, at any depth"
+
+
+def _first_damaged(found: _Found) -> str:
+    """Which file it is by its number, as paths name patients, and what is wrong with it."""
+    number, why = found.damaged[0]
+    return f"first: file {number} of {found.files} by path: {why}"
 
 
 def _no_cine(folder: Path, left_out: Sequence[LeftOutRow]) -> str:
@@ -237,9 +244,8 @@ def _no_cine(folder: Path, left_out: Sequence[LeftOutRow]) -> str:
 
 def _log(found: _Found, record: ImportRecord) -> None:
     if found.damaged:
-        path, why = found.damaged[0]
         logger.warning(
-            "%s left out, damaged (first: %s: %s)", number_of(len(found.damaged), "file"), path, why
+            "%s left out, damaged (%s)", number_of(len(found.damaged), "file"), _first_damaged(found)
         )
     for note in record.notes:
         logger.warning("%s", note)

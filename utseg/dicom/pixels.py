@@ -49,7 +49,7 @@ def read_stack(stack: Stack) -> NDArray[Any]:
             with damage_named():
                 images = _read_images(path, [image.frame.number for *_, image in places], shape[2:])
         except Unreadable as error:
-            raise InputError(f"{path}: {error}") from None
+            raise InputError(f"{places[0][2].header}: {error}") from None
         for (frame, place, _), (values, (slope, intercept)) in zip(places, images, strict=True):
             if stored is None:
                 stored = np.empty(shape, values.dtype)

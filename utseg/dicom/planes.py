@@ -39,10 +39,14 @@ class Image:
 
 @dataclass(frozen=True)
 class Plane:
-    """One acquisition of a slice: its images in order of time. `reference`: the frame of reference, "" where its series has no one."""
+    """One acquisition of a slice: its images in order of time. `reference`: the frame of reference, "" where its series has no one.
+
+    is_flow: whether images of phase or velocity were made with it (`technique`).
+    """
 
     images: tuple[Image, ...]
     reference: str
+    is_flow: bool = False
 
     @property
     def phases(self) -> int:
@@ -127,15 +131,15 @@ class Plane:
         return None
 
 
-def find_planes(headers: Sequence[FileHeader]) -> list[Plane]:
-    """The planes of one study; images of phase or velocity are none. The later series and acquisitions last."""
+def find_planes(headers: Sequence[FileHeader], *, of_phase: bool = False) -> list[Plane]:
+    """The planes of one study, the later series and acquisitions last. of_phase: of its images of phase or velocity, else of all others."""
     references: dict[str, set[str]] = defaultdict(set)
     for header in headers:
         references[header.text("SeriesInstanceUID")].add(header.text("FrameOfReferenceUID"))
     places: dict[tuple[Any, ...], list[Image]] = {}
     for header in headers:
         for frame in header.frames:
-            if not frame.is_phase:
+            if frame.is_phase == of_phase:
                 cell = tuple(math.floor(number / CELL_MM) for number in frame.position)
                 turned = (round(cosine, 2) + 0.0 for cosine in frame.orientation)
                 _place(places, cell, (header.text("SeriesInstanceUID"), header.size, *turned)).append(

@@ -31,14 +31,21 @@ FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
 
 
 class Unreadable(InputError):
-    """A DICOM file that is damaged, or larger than the limits. The message has no path in it."""
+    """A DICOM file that is damaged, or larger than the limits. The message has no path in it, and no text of the file."""
 
 
 def find_files(folder: Path) -> list[Path]:
-    """All regular files below a folder, sorted by path; links are followed, each folder once. Raises InputError for too many."""
+    """All regular files below a folder, sorted by path; links are followed, each folder once. Raises InputError for too many.
+
+    No message has the path of what lies in the folder: archives name folders and files after patients.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{folder}: it, or a folder in it, could not be read ({error.strerror})")
+
     found: list[Path] = []
     seen: set[tuple[int, int]] = set()
-    for root, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         status = Path(root).stat()
         if (status.st_dev, status.st_ino) in seen or len(Path(root).relative_to(folder).parts) > MOST_DEPTH:
             folders.clear()
@@ -48,11 +55,7 @@ def find_files(folder: Path) -> list[Path]:
         found += (path for name in sorted(names) if _is_regular(path := Path(root, name)))
         if len(found) > MOST_FILES:
             raise InputError(f"{folder}: more than {MOST_FILES:,} files; import its sub-folders one by one")
-    return found
-
-
-def _refuse(error: OSError) -> None:
-    raise InputError(f"{error.filename}: the folder could not be read ({error.strerror or error})")
+    return sorted(found, key=str)
 
 
 def _is_regular(path: Path) -> bool:
@@ -107,8 +110,8 @@ def damage_named() -> Iterator[None]:
         except OSError as error:
             raise Unreadable(f"could not be read ({error.strerror or error})") from None
         except Exception as error:  # noqa: BLE001 — a parser of hostile bytes raises anything: struct.error, KeyError, …
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
-            raise Unreadable(f"damaged or no proper DICOM ({reason})") from None
+            # Not what the error says: it may quote an element, and with it who the patient is.
+            raise Unreadable(f"damaged or no proper DICOM ({type(error).__name__})") from None
         finally:
             config.settings.reading_validation_mode = mode
 

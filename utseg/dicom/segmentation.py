@@ -97,8 +97,8 @@ def write_segmentation(
 def read_segmentation(path: Path, sources: CineSources, labels: Labels) -> NDArray[np.uint8]:
     """The mask (T, Z, Y, X) of an object of ours, by the source frames that its frames refer to; 0 where it has none.
 
-    labels: how the mask numbers its labels. Raises InputError where the file is no segmentation, its segments are not these labels, or it
-    refers to other frames.
+    labels: how the mask numbers its labels; regions paint as they do in a mask, so that of their values the painted ones come back.
+    Raises InputError where the file is no segmentation, its segments are not these labels, or it refers to other frames.
     """
     try:
         with damage_named():
@@ -109,8 +109,8 @@ def read_segmentation(path: Path, sources: CineSources, labels: Labels) -> NDArr
     except Unreadable as error:
         raise InputError(f"{path}: is not a DICOM Segmentation of ours that can be read: {error}") from None
     own = structures(labels)
-    if has_regions(labels) or names != list(own):
-        raise InputError(f"{path}: holds {names}; expected the labels {list(own)}, none of them a region")
+    if names != list(own):
+        raise InputError(f"{path}: holds {names}; expected the labels {list(own)}")
     places = {
         (frame.sop_instance_uid, frame.number): (time, index)
         for time, row in enumerate(sources.frames)
@@ -119,7 +119,8 @@ def read_segmentation(path: Path, sources: CineSources, labels: Labels) -> NDArr
     }
     rows, columns = sources.rows_columns
     mask_TZYX = np.zeros((len(sources.frames), len(sources.frames[0]), rows, columns), np.uint8)
-    for (number, source), plane_YX in zip(found, planes_NYX, strict=True):
+    # By segment, which is the order in which regions paint.
+    for (number, source), plane_YX in sorted(zip(found, planes_NYX, strict=True), key=lambda one: one[0][0]):
         place = places.get(source)
         if place is None or plane_YX.shape != (rows, columns):
             raise InputError(f"{path}: refers to frames that {sources.cine} was not made from")
@@ -139,7 +140,7 @@ def _planes_of(dataset: Dataset) -> NDArray[np.bool_]:
     shape = int(dataset.NumberOfFrames), dataset.Rows, dataset.Columns
     bits = np.frombuffer(dataset.PixelData, np.uint8)
     if 8 * len(bits) < math.prod(shape):
-        raise ValueError(f"{len(bits)} bytes of pixels, expected {math.ceil(math.prod(shape) / 8)}")
+        raise Unreadable(f"{len(bits)} bytes of pixels, expected {math.ceil(math.prod(shape) / 8)}")
     return np.unpackbits(bits, count=math.prod(shape), bitorder="little").reshape(shape).astype(bool)
 
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from utseg.dicom.planes import SAME_PLANE_MM, Floats, Image, Plane
+from utseg.dicom.technique import Technique, technique_of, usual_technique
 from utseg.errors import listing, number_of
 from utseg.rawdata.geometry import affine_problem
 
@@ -95,7 +96,7 @@ def make_stack(planes: Sequence[Plane]) -> Stack:
     inside = [why for plane, why in lacking if not _is_outside(plane, kept)]
     if inside:
         raise NoStack(f"slices in its middle lack images ({inside[0]}); export the series whole")
-    notes = _check_grid(kept)
+    notes = [*_check_grid(kept), *_other_techniques(kept)]
     if lacking:
         ends = f"left out at its ends: {number_of(len(lacking), 'slice')} ({lacking[0][1]})"
         notes.append(f"{ends}; the stack is shorter than what was scanned")
@@ -112,27 +113,35 @@ def _best_of_places(
 ) -> tuple[list[Plane], list[tuple[Plane, str]], list[tuple[Plane, str]]]:
     """The plane to use of each place, in order along the normal; those that another replaces; those of places that have none to use.
 
-    Of several the one with the usual number of phases, of these the latest.
+    Of several the one that was acquired as most others, of these one with the usual number of phases, of these the latest.
     """
+    places = _by_place(planes)
+    technique = usual_technique(places)
     chosen: list[Plane] = []
     replaced: list[tuple[Plane, str]] = []
     lacking: list[tuple[Plane, str]] = []
-    for place in _by_place(planes):
+    for place in places:
         fitting = [plane for plane in place if abs(plane.phases - usual) <= usual // PHASES_LEFT_OUT]
-        best = max(fitting, key=lambda plane: (plane.phases == usual, plane.rank), default=None)
+        best = max(
+            fitting,
+            key=lambda plane: (technique_of(plane).is_like(technique), plane.phases == usual, plane.rank),
+            default=None,
+        )
         if best is None:
             lacking += [(plane, _phases_beside(plane, usual)) for plane in place]
             continue
         chosen.append(best)
         for plane in place:
             if plane is not best:
-                replaced.append((plane, _why_replaced(plane, best, usual)))
+                replaced.append((plane, _why_replaced(plane, best, technique)))
     return chosen, replaced, lacking
 
 
-def _why_replaced(plane: Plane, best: Plane, usual: int) -> str:
+def _why_replaced(plane: Plane, best: Plane, technique: Technique) -> str:
+    if technique_of(best).is_like(technique) and not technique_of(plane).is_like(technique):
+        return "lies on a slice of the cine, but was acquired in another way than most of its slices"
     if plane.rank > best.rank:
-        return _phases_beside(plane, usual)
+        return _phases_beside(plane, best.phases)
     derived = plane.frame.is_derived and not best.frame.is_derived
     return "derived from a slice that is there itself" if derived else "acquired again later"
 
@@ -230,6 +239,18 @@ def _grid(planes: Sequence[Plane]) -> tuple[Floats, float]:
     matrix[:3, 1] = first.orientation[1] * between_rows
     matrix[:3, 2], matrix[:3, 3] = step, origin
     return matrix, float(np.linalg.norm(positions - numbers @ [step, origin], axis=1).max())
+
+
+def _other_techniques(planes: Sequence[Plane]) -> list[str]:
+    techniques = [technique_of(plane) for plane in planes]
+    usual = usual_technique([[plane] for plane in planes])
+    others = [str(number) for number, kind in enumerate(techniques, 1) if not kind.is_like(usual)]
+    if not others:
+        return []
+    return [
+        f"slices {listing(others)} (counted from 1 along the normal) were acquired with another sequence or echo time than most, or with "
+        "images of flow; look whether they are slices of the cine"
+    ]
 
 
 def _is_outside(plane: Plane, kept: Sequence[Plane]) -> bool:

@@ -7,6 +7,7 @@ import csv
 import io
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from utseg.errors import InputError
 from utseg.files import atomic_path
 
 LEAST_DIGITS = 3
-SHORTEST_NAME = 3  # letters of a part of a name that is looked for in free text
+SHORTEST_NAME = 3  # letters of a part of a name that is looked for within words
+# Dates (birth, study) however they are written, and numbers as archives give them to patients and examinations.
+NUMBERS = re.compile(r"\d{6,}|(?<!\d)(?:\d{1,2}[-./]\d{1,2}[-./]\d{2,4}|\d{4}[-./]\d{1,2}[-./]\d{1,2})(?!\d)")
 LONGEST_TEXT = 64
 FORMULA = "=+-@"  # a spreadsheet would calculate what begins so
 
@@ -28,14 +31,21 @@ def subject_codes(headers: Iterable[FileHeader]) -> dict[str, str]:
 
 
 def free_text(text: str, header: FileHeader) -> str:
-    """What a person typed at the scanner, without parts of the patient's name, id or birth date, short enough for a table's cell."""
-    named = re.split(r"[\^=\s,]+", header.text("PatientName"))
-    known = [word for word in named if len(word) >= SHORTEST_NAME]
-    known += filter(None, (header.text("PatientID"), header.text("PatientBirthDate")))
-    for word in sorted(known, key=len, reverse=True):
-        whole = r"(?<!\w){}(?!\w)" if len(word) < SHORTEST_NAME else "{}"
-        text = re.sub(whole.format(re.escape(word)), "…", text, flags=re.IGNORECASE)
-    return text.lstrip(FORMULA + " ")[:LONGEST_TEXT]
+    """What a person typed at the scanner, without the patient's name, ids, dates and long numbers, short enough for a table's cell.
+
+    Parts of a name go with and without accents; those of one or two Latin letters only where they stand alone.
+    """
+    known = [word for word in re.split(r"[\W_]+", header.text("PatientName")) if word]
+    known += [header.text("PatientID")] if header.text("PatientID") else []
+    known += [_without_accents(word) for word in known]
+    for word in sorted(set(known), key=len, reverse=True):
+        alone = r"(?<![^\W_]){}(?![^\W_])" if len(word) < SHORTEST_NAME and word.isascii() else "{}"
+        text = re.sub(alone.format(re.escape(word)), "…", text, flags=re.IGNORECASE)
+    return NUMBERS.sub("…", text).lstrip(FORMULA + " ")[:LONGEST_TEXT]
+
+
+def _without_accents(word: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKD", word) if not unicodedata.combining(c))
 
 
 def check_codes_path(path: Path, output: Path) -> None:

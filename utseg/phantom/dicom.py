@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from utseg.cardiac.volumes import measures_of
 from utseg.files import write_bytes, write_text
+from utseg.phantom.enhanced import frame_content, item, make_enhanced
 from utseg.phantom.examination import Examination, PhantomSettings, Subject, render
 
 if TYPE_CHECKING:
@@ -101,8 +102,9 @@ def _write_extras(
     long_axis[:3, 2] = lps[:3, 1]
     writer.write_series(2, "cine 4ch", image_TZYX[:, middle], long_axis, 0, times)
     transversal = np.diag([*np.linalg.norm(lps[:3, :2], axis=0), 8.0, 1.0])
-    writer.write_series(90, "flow ao", image_TZYX[:, 0], transversal, 0, times)
-    writer.write_series(91, "flow ao_P", image_TZYX[:, 0], transversal, 0, times, kind="P")
+    flow = image_TZYX[:, 0, ::-1]
+    writer.write_series(90, "flow ao", flow, transversal, 0, times)
+    writer.write_series(91, "flow ao_P", flow, transversal, 0, times, kind="P")
     for z in range(image_TZYX.shape[1]):
         writer.write_series(95, "LGE sa", still[:, z], lps, z, times[:1], first=z + 1, inversion_ms=300.0)
     write_text(writer.folder / "README.TXT", "exported by nobody")
@@ -199,7 +201,7 @@ class _Writer:
                 (dataset.TriggerTime,), dataset.NominalInterval = _decimals([time_ms]), round(self._rr_ms)
                 dataset.CardiacNumberOfImages = len(images_TYX)
             if inversion_ms is not None:
-                dataset.InversionTime = inversion_ms
+                dataset.ScanningSequence, dataset.InversionTime = ["GR", "IR"], inversion_ms
             paths.append(self._save(dataset, image[None]))
         return paths
 
@@ -216,13 +218,8 @@ class _Writer:
         dataset.InstanceNumber, dataset.SOPInstanceUID = 1, self._uid(number, 1)
         frames, slices = image_TZYX.shape[:2]
         measures = {"PixelSpacing": _spacing(lps), "SliceThickness": _decimals([self._thickness_mm])[0]}
-        shared = {
-            "PixelMeasuresSequence": measures,
-            "MRImageFrameTypeSequence": {"FrameType": dataset.ImageType},
-        }
-        dataset.SharedFunctionalGroupsSequence = [
-            _item({key: [_item(value)] for key, value in shared.items()})
-        ]
+        when = DATE + TIME
+        make_enhanced(dataset, {"PixelMeasuresSequence": measures}, when, self._uid(number, "dimensions"))
         groups = []
         for place in range(slices):
             position, orientation = _place(lps, place)
@@ -231,18 +228,13 @@ class _Writer:
                     "NominalCardiacTriggerDelayTime": float(times_ms[phase]),
                     "RRIntervalTimeNominal": self._rr_ms,
                 }
-                content = {
-                    "StackID": "1",
-                    "InStackPositionNumber": place + 1,
-                    "TemporalPositionIndex": phase + 1,
-                }
                 values: dict[str, dict[str, Any]] = {
-                    "FrameContentSequence": content,
+                    "FrameContentSequence": frame_content(place, phase, when, self._rr_ms),
                     "PlanePositionSequence": {"ImagePositionPatient": position},
                     "PlaneOrientationSequence": {"ImageOrientationPatient": orientation},
                     "CardiacSynchronizationSequence": heart,
                 }
-                groups.append(_item({key: [_item(value)] for key, value in values.items()}))
+                groups.append(item(values))
         dataset.PerFrameFunctionalGroupsSequence = groups
         dataset.NumberOfFrames = frames * slices
         return self._save(dataset, image_TZYX.swapaxes(0, 1).reshape(-1, *image_TZYX.shape[2:]))
@@ -291,7 +283,7 @@ class _Writer:
             "FrameOfReferenceUID": self._uid("frame of reference"),
             "PositionReferenceIndicator": "",
         }
-        return _item(values)
+        return item(values)
 
     def _save(self, dataset: "Dataset", values_NYX: NDArray[Any]) -> Path:
         from pydicom.dataset import FileMetaDataset
@@ -319,15 +311,6 @@ class _Writer:
         dataset.save_as(written, enforce_file_format=True)
         write_bytes(path, written.getvalue())
         return path
-
-
-def _item(values: dict[str, Any]) -> "Dataset":
-    from pydicom.dataset import Dataset
-
-    dataset = Dataset()
-    for keyword, value in values.items():
-        setattr(dataset, keyword, value)
-    return dataset
 
 
 def _element(data: bytes) -> Any:
