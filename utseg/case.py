@@ -20,7 +20,8 @@ class Case:
     `images` has one file a channel; where `channels` is a number, its files hold so many together (an RGB picture, a 4-D file of the
     Decathlon). `spacing_file` is the JSON beside a picture that says its spacing. `frame` is the index along the fourth axis of a cine
     file (of image and label alike), None for a 3-D file. `phase` is "ED", "ES" or "" where it is unknown. `groups` holds the columns that
-    scores are grouped by (vendor, centre, pathology, …).
+    scores are grouped by (vendor, centre, pathology, …). `person` holds what the dataset says of the person, as text: sex, height_cm,
+    weight_kg.
     """
 
     case_id: str
@@ -31,6 +32,7 @@ class Case:
     phase: str = ""
     partition: Partition = "training"
     groups: Mapping[str, str] = field(default_factory=dict)
+    person: Mapping[str, str] = field(default_factory=dict)
     channels: int | None = None
     spacing_file: Path | None = None
 

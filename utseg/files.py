@@ -123,6 +123,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def seen_from(folder: Path, path: Path) -> str:
+    """A path for a record in `folder`, relative where both share more than the root: moved together, they still find each other."""
+    path, folder = Path(os.path.abspath(path)), Path(os.path.abspath(folder))  # noqa: PTH100 — links are kept as they are
+    shared = os.path.commonpath([path, folder])
+    return os.path.relpath(path, folder) if shared != os.path.sep else str(path)
+
+
 def stamp(path: Path) -> tuple[int, int]:
     """Size and time of the last change (ns): where both are as before, a file is taken to be as it was."""
     status = path.stat()

@@ -25,6 +25,7 @@ def with_(curve: np.ndarray, frame: int, volume: float) -> np.ndarray:
 def test_curves_are_doubted_where_they_are_not_a_heart_beat():
     assert flags(LV=CURVE, RV=1.1 * CURVE, MYO=np.full(25, 100.0)) == set()
     assert flags(LV=with_(CURVE, 4, 5.0)) == {("jumps", "check")}
+    assert len([*doubt_curve({"LV": with_(CURVE, 4, 5.0)}, find_phases(with_(CURVE, 4, 5.0)))]) == 1
     assert flags(LV=CURVE, RV=with_(CURVE, 20, 300.0)) == {("jumps", "check")}
     assert flags(LV=with_(CURVE, 4, 0.0)) == {("missing_frames", "check")}
     assert flags(LV=CURVE * (np.arange(25) % 9 == 0)) == {("missing_frames", "note")}
@@ -64,6 +65,9 @@ def test_masks_that_are_cut_off_or_lack_a_slice():
 
     assert found(mask) == set()
     assert found(mask[1:]) == {"base_cut"} and found(mask[::-1][:-1]) == {"base_cut"}
+    narrowed = mask[1:].copy()
+    narrowed[0][:34][narrowed[0][:34] == 1] = 2
+    assert found(narrowed) == set()
     assert found(mask[:6]) == {"apex_cut"} and found(mask[::-1][5:]) == {"apex_cut"}
     assert "few_slices" in found(mask[:4])
     gap = mask.copy()

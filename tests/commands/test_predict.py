@@ -88,6 +88,8 @@ def test_masks_in_the_geometry_of_their_images(predict, scans, tmp_path, monkeyp
         "Tiny/auto_2d/UTNet/fold1",
     ]
     assert set(record["cases"]) == {"p0", "p1", "p2"}
+    (image,) = record["cases"]["p0"]["images"]
+    assert (tmp_path / "out" / image).resolve() == (scans / "p0.nii.gz").resolve()
 
 
 def test_one_fold_and_probabilities(predict, tmp_path):

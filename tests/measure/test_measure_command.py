@@ -2,15 +2,17 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commandline import assert_refused, run_here
 from hearts import SPACING, beating_heart, heart_beat
-from rawfiles import make_affine, make_nifti
+from rawfiles import MNMS_CSV, make_acdc, make_affine, make_mnms, make_nifti
 
 from utseg.cardiac.volumes import body_surface_m2
+from utseg.files import sha256
 from utseg.measure.record import read_measures
 
 LABELS = ("--labels", "LV=1", "MYO=2", "RV=3")
@@ -90,6 +92,55 @@ def test_cines_are_measured_as_they_were_made(cines, tmp_path):
     assert {(each.column, each.value) for each in record.distributions} == {
         *(("", ""), ("vendor", "Siemens"), ("vendor", "Philips")),
     }
+
+
+def test_images_and_their_table_are_found_by_the_record_of_the_prediction(cines, tmp_path):
+    shutil.copytree(cines, tmp_path / "moved")
+    masks, scans = tmp_path / "moved" / "masks", tmp_path / "moved" / "scans"
+    cases = {
+        name: {
+            "images": [f"../scans/{name}.nii.gz"],
+            "inputs": {f"{name}.nii.gz": sha256(scans / f"{name}.nii.gz")},
+            "frame": None,
+            "frames": 12,
+            "files": {},
+        }
+        for name in ("A_sa", "B_sa")
+    }
+    numbering = {"background": 0, "LV": 1, "MYO": 2, "RV": 3}
+    same = {"labels": numbering, "channel_names": ["c"], "versions": {}, "device": "cpu"}
+    content = {"models": [], "test_time_augmentation": {}, **same, "cases": cases}
+    (masks / "prediction.json").write_text(json.dumps(content))
+    write(scans / "B_sa.nii.gz", np.zeros((12, 9, 80, 90), np.int16))  # another image by now
+    assert run_here("utseg_measure", "-i", masks, "-o", tmp_path / "out").returncode == 0
+    first, second = read_measures(tmp_path / "out").cines
+    assert Path(str(first.image)).resolve() == (scans / "A_sa.nii.gz").resolve() and second.image is None
+    assert first.subject == "S001" and first.bsa_m2 == pytest.approx(2.0) and first.groups["sex"] == "F"
+    for page in ("measures.html", "pages/A_sa.html", "pages/B_sa.html"):
+        assert str(tmp_path) not in (tmp_path / "out" / page).read_text()
+
+
+def test_height_weight_and_sex_are_those_of_the_dataset(tmp_path):
+    whole = beating_heart(heart_beat(12, 2, 0.6))
+    acdc, mnms = make_acdc(tmp_path / "acdc", subjects=2), make_mnms(tmp_path / "mnms", subjects=1)
+    (acdc / "training" / "patient002" / "Info.cfg").write_text(
+        "ED: 1\nES: 3\nGroup: HCM\nHeight: 1.7\nWeight: 70\n"
+    )
+    table = mnms / MNMS_CSV
+    head, row = table.read_text().splitlines()[:2]
+    table.write_text(f"{head},Height,Weight\n{row},180,80\n")
+    for names, dataset, frames in ((("patient001_4d", "patient002_4d"), acdc, 12), (("A0B0C0_sa",), mnms, 3)):
+        for name in names:
+            write(dataset / "masks" / f"{name}.nii.gz", whole[:frames])
+        words = ("-i", dataset / "masks", "-o", tmp_path / f"of_{dataset.name}", "--images", dataset)
+        assert run_here("utseg_measure", *words, *LABELS, "--no-pictures").returncode == 0
+    first, second = read_measures(tmp_path / "of_acdc").cines
+    assert (first.subject, first.height_m, first.weight_kg) == ("patient001", 1.7, 70)
+    assert first.bsa_m2 == pytest.approx(body_surface_m2(1.7, 70), abs=1e-4)
+    assert (second.height_m, second.weight_kg, second.bsa_m2) == (None, 70, None)
+    (third,) = read_measures(tmp_path / "of_mnms").cines
+    assert third.groups["sex"] == "F" and third.groups["vendor"] == "A" and "phase" not in third.groups
+    assert third.bsa_m2 == pytest.approx(2.0)
 
 
 def test_masks_of_ed_and_es_are_a_cine_and_agree_with_themselves(cines, tmp_path):

@@ -30,6 +30,7 @@ def test_each_patient_gives_ed_and_es_with_the_labels_in_acdcs_numbers(folder: P
     ]
     assert dataset.training_cases() == dataset.cases and len(dataset.cases) == 6
     assert dict(dataset.cases[1].groups) == {"pathology": "NOR", "phase": "ES"}
+    assert dict(dataset.cases[1].person) == {"height_cm": "170.0", "weight_kg": "70.0"}
     for case in dataset.cases:
         loaded = read_case(case, dataset.labels)
         contraction = 0.0 if case.phase == "ED" else 1.0

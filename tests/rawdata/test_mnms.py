@@ -59,6 +59,7 @@ def test_each_subject_gives_ed_and_es_whichever_comes_first(folder: Path) -> Non
         "A2B2C2_ES": ("A2B2C2", 2, "ES", "A"),
     }
     assert dataset.group_columns == ("vendor", "vendor_name", "centre", "pathology", "phase")
+    assert all(dict(case.person) == {"sex": "F"} for case in dataset.cases)
     assert dataset.training_cases() == dataset.cases
     for case in dataset.cases:
         loaded = read_case(case, dataset.labels)

@@ -13,6 +13,7 @@ from made_scores import HOSTILE_CASE, HOSTILE_SCRIPT, write_scores
 
 from utseg.compute.pool import InlineExecutor
 from utseg.errors import CaseErrors, InputError
+from utseg.files import sha256
 from utseg.home import Home
 from utseg.report import write_report
 from utseg.report.entries import find_entries
@@ -209,6 +210,19 @@ def test_without_images_the_report_says_so_in_one_line(cohort, tmp_path):
     assert (found.cases, found.pictured) == (6, 0)
     assert [n for n in found.notices if n.startswith("6 cases without pictures: the image is not there")]
     assert 'id="viewer"' not in found.path.read_text()
+    images = tmp_path / "elsewhere"
+    shutil.copytree(cohort / "raw", images)
+    sources = json.loads((tmp_path / "moved" / "good" / "scores" / "sources.json").read_text())["cases"]
+    cases = {}
+    for name, source in sources.items():
+        image = images / Path(source["images"][0]).name
+        seen = {"images": [f"../../../elsewhere/{image.name}"], "inputs": {image.name: sha256(image)}}
+        cases[name] = {**seen, "frame": None, "frames": 1, "files": {}}
+    same = {"labels": {"LV": 1}, "channel_names": ["c"], "versions": {}, "device": "cpu", "cases": cases}
+    content = {"models": [], "test_time_augmentation": {}, **same}
+    (tmp_path / "moved" / "good" / "masks" / "prediction.json").write_text(json.dumps(content))
+    (images / "0_0000.nii.gz").write_bytes(b"another")
+    assert report([tmp_path / "moved" / "good" / "scores"], tmp_path / "r.html").pictured == 5
 
 
 def test_a_prediction_that_changed_since_is_not_shown(cohort, tmp_path):

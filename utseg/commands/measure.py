@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     masks = "folder with masks: cines (4-D CASE.nii.gz), or masks of ED and ES of subjects that -d or --table knows"
     images = (
-        "the images that the masks are of: a folder, a file or a raw dataset; a cines.csv there is the table; known where the masks were "
-        "predicted from DICOM"
+        "the images that the masks are of: a folder, a file or a raw dataset; a cines.csv there is the table; not needed where "
+        "prediction.json says where they are"
     )
     table = "CSV with a row a cine: cine, subject, heart_rate_bpm, height_m, weight_kg, vendor, centre, pathology, …"
     numbering = "how the masks number their labels, where nothing beside them says it: LV=1 MYO=2 RV=3"

@@ -4,14 +4,13 @@ Folders are written as seen from the scores folder where they lie below one fold
 prediction tell whether they are still the files that were scored. Images are not needed to score; where they are is written if it is known.
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from utseg.case import Case
 from utseg.errors import InputError
-from utseg.files import sha256, write_text
+from utseg.files import seen_from, sha256, write_text
 from utseg.home import planner_words
 from utseg.label_map import Labels, LabelValue
 from utseg.settings import Settings, read_model
@@ -63,10 +62,10 @@ def write_sources(
     for case, prediction in pairs:
         assert case.label is not None, "only labelled cases are scored"
         cases[case.case_id] = CaseSource(
-            images=tuple(_written(image, folder) for image in case.images),
-            reference=_written(case.label, folder),
+            images=tuple(seen_from(folder, image) for image in case.images),
+            reference=seen_from(folder, case.label),
             frame=case.frame,
-            prediction=_written(prediction, folder),
+            prediction=seen_from(folder, prediction),
             reference_sha256=checksum(case.label),
             prediction_sha256=checksum(prediction),
         )
@@ -103,10 +102,3 @@ def check_references(cases: Iterable[Case], validation: Path) -> None:
                 f"{case.label}: changed since {validation.absolute().parent} was trained and validated; run utseg_plan_and_preprocess "
                 f"-d {record.plan.dataset} {' '.join(planner_words(record.plan.folder_name))}, and train again with --overwrite"
             )
-
-
-def _written(path: Path, folder: Path) -> str:
-    """Relative to the scores folder where both share more than the root: moved together, they still find each other."""
-    path, folder = Path(os.path.abspath(path)), Path(os.path.abspath(folder))  # noqa: PTH100 — links are kept as they are
-    shared = os.path.commonpath([path, folder])
-    return os.path.relpath(path, folder) if shared != os.path.sep else str(path)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from utseg.cardiac.volumes import PHASES
@@ -9,7 +10,8 @@ from utseg.case import Case
 from utseg.errors import InputError, listing
 from utseg.files import require_no_broken_link
 from utseg.measure.record import FrameFiles
-from utseg.measure.table import About
+from utseg.measure.table import About, about_case
+from utseg.predict.record import predicted_cases, recorded_image
 from utseg.rawdata import is_dataset, open_dataset
 from utseg.rawdata.names import CHANNEL_SUFFIX, image_stem
 
@@ -61,53 +63,74 @@ class Known:
 
     cases: tuple[Case, ...] = ()
     table: Mapping[str, About] = field(default_factory=dict)
-    images: Mapping[str, Path] = field(default_factory=dict)
+    images: Mapping[str, Volume] = field(default_factory=dict)
 
     def about(self, name: str) -> About:
         """Of a mask by its name: the table's row of it or of its subject, completed by the dataset's case of it or of its subject."""
-        said = self.table.get(name)
-        case = next((case for case in self.cases if case.case_id == name), None)
+        said, case = self.table.get(name), self._by_name.get(name)
         subject = (said and said.subject) or (case.subject if case else self._subject(name))
         said = said or self.table.get(subject, About())
-        own = case or next((other for other in self.cases if other.subject == subject), None)
-        groups = {
-            key: value for key, value in (own.groups if own else {}).items() if key != "phase" and value
-        }
-        phase = said.phase or (case.phase if case else "")
-        return About(subject, phase, groups | dict(said.groups), said.numbers)
+        known = case or self._by_subject.get(subject)
+        own = about_case(known) if known else About()
+        phase = said.phase or (own.phase if case else "")
+        return About(subject, phase, {**own.groups, **said.groups}, {**own.numbers, **said.numbers})
 
     def image(self, name: str) -> Volume | None:
         """The image of a mask by its name, and its frame where the mask is one frame of a cine."""
-        case = next((case for case in self.cases if case.case_id == name), None)
+        case = self._by_name.get(name)
         if name in self.images:
-            return Volume(self.images[name])
+            return self.images[name]
         if case is not None and case.images:
             return Volume(case.images[0], case.frame)
-        stems = {image_stem(case.images[0].name): case.images[0] for case in self.cases if case.images}
-        return Volume(stems[name]) if name in stems else None
+        return Volume(self._by_stem[name]) if name in self._by_stem else None
+
+    @cached_property
+    def _by_name(self) -> dict[str, Case]:
+        return {case.case_id: case for case in reversed(self.cases)}
+
+    @cached_property
+    def _by_subject(self) -> dict[str, Case]:
+        return {case.subject: case for case in reversed(self.cases)}
+
+    @cached_property
+    def _by_stem(self) -> dict[str, Path]:
+        return {
+            stem: case.images[0]
+            for case in self.cases
+            if case.images and (stem := image_stem(case.images[0].name))
+        }
 
     def _subject(self, name: str) -> str:
-        """The one subject that the mask's name is, or begins with, as CODE_sa; else the name itself."""
-        subjects = {case.subject for case in self.cases}
-        meant = {subject for subject in subjects if name == subject or name.startswith(f"{subject}_")}
-        return meant.pop() if len(meant) == 1 else name
+        """The longest subject that the mask's name is, or begins with, as CODE_sa; else the name itself."""
+        parts = name.split("_")
+        begins = ("_".join(parts[:count]) for count in range(len(parts), 0, -1))
+        return next((begin for begin in begins if begin in self._by_subject), name)
 
 
-def find_images(folder: Path) -> tuple[tuple[Case, ...], dict[str, Path]]:
+def find_images(folder: Path) -> tuple[tuple[Case, ...], dict[str, Volume]]:
     """What --images names: the cases of a raw dataset, or image files by their names, channel 0 of several. Raises InputError."""
     if require_no_broken_link(folder).is_dir() and is_dataset(folder):
         return open_dataset(folder).cases, {}
     if not folder.exists():
         raise InputError(f"{folder}: no such file or folder; expected the images that the masks are of")
-    found: dict[str, Path] = {}
+    found: dict[str, Volume] = {}
     for path in [folder] if folder.is_file() else sorted(folder.iterdir()):
         stem = image_stem(path.name)
         numbered = CHANNEL_SUFFIX.fullmatch(stem) if stem else None
         if stem and (numbered is None or int(numbered["channel"]) == 0):
-            found[numbered["case"] if numbered else stem] = path
+            found[numbered["case"] if numbered else stem] = Volume(path)
     if not found:
         raise InputError(f"{folder}: no image is there; expected the images that the masks are of")
     return (), found
+
+
+def recorded_images(masks: Path) -> dict[str, Volume]:
+    """The images of masks by their names, where `prediction.json` says it and they are still those that were predicted from."""
+    return {
+        name: Volume(path, entry.frame)
+        for name, entry in predicted_cases(masks).items()
+        if (path := recorded_image(masks, entry)) is not None
+    }
 
 
 def find_masks(files: Mapping[str, Sequence[Path]], known: Known) -> tuple[list[Mask], list[str]]:

@@ -1,21 +1,23 @@
-"""The table of cines, `cines.csv` of utseg_import_dicom or one that a person writes: who, which scanner, heart rate, height and weight."""
+"""Who a cine is of, its scanner, heart rate, height and weight: by `cines.csv`, a table that a person writes, or a raw dataset."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from utseg.case import Case
 from utseg.errors import InputError
-from utseg.rawdata.tables import CsvTable, is_empty, read_table
+from utseg.rawdata.tables import is_empty, read_table
 
 LIMITS = {
     "heart_rate_bpm": (15.0, 300.0),
     "rr_interval_ms": (200.0, 4000.0),
     "height_m": (0.3, 2.6),
+    "height_cm": (30.0, 260.0),
     "weight_kg": (0.5, 500.0),
     "slice_distance_mm": (0.1, 100.0),
     "slice_thickness_mm": (0.1, 100.0),
 }
-"""The columns that are measured by, and what a person or a scanner can have; other values are refused."""
+"""The columns that are measured by, and what a person or a scanner can have; other values are not taken."""
 NO_GROUPS = {
     *("cine", "case", "subject", "phase", "rows", "columns", "slices", "frames", "series_description"),
     *("spacing_x_mm", "spacing_y_mm", *LIMITS),
@@ -24,7 +26,8 @@ NO_GROUPS = {
 
 @dataclass(frozen=True)
 class About:
-    """What a table says of one cine; "" and None where it says nothing. `groups`: its other columns, as vendor, centre, sex."""
+    """What is said of one cine; "" and None where nothing is. `numbers`: by the columns of LIMITS, of a height in m;
+    `groups`: others, as vendor, centre, sex."""
 
     subject: str = ""
     phase: str = ""
@@ -56,29 +59,43 @@ def read_cines(path: Path) -> dict[str, About]:
     for row, line in zip(table.rows, table.lines, strict=True):
         if row[key] in found:
             raise InputError(f"{path}: line {line}: {row[key]!r} is there twice; keep one row")
-        found[row[key]] = _about(table, row, line)
+        if wrong := wrong_numbers(row):
+            raise InputError(f"{path}: line {line}: {wrong[0]}")
+        found[row[key]] = _about(row)
     return found
 
 
-def _about(table: CsvTable, row: Mapping[str, str], line: int) -> About:
+def about_case(case: Case) -> About:
+    """What a dataset says of a case. Numbers that are wrong (`wrong_numbers`) count as not said."""
+    return _about({**case.groups, **case.person, "subject": case.subject, "phase": case.phase})
+
+
+def wrong_numbers(said: Mapping[str, str]) -> list[str]:
+    """In words, each number that is none, or that nobody has."""
+    return [
+        f"column {column!r}: expected a number from {low:g} to {high:g}, or nothing; found {said[column]!r}"
+        for column, (low, high) in LIMITS.items()
+        if not is_empty(said.get(column, "")) and _number(said, column) is None
+    ]
+
+
+def _about(row: Mapping[str, str]) -> About:
     said = {column: value for column, value in row.items() if not is_empty(value)}
-
-    def number(column: str) -> float:
-        low, high = LIMITS[column]
-        try:
-            value = float(said[column])
-        except ValueError:
-            value = float("nan")
-        if not low <= value <= high:
-            where = f"{table.path}: line {line}: column {column!r}"
-            raise InputError(
-                f"{where}: expected a number from {low:g} to {high:g}, or nothing; found {said[column]!r}"
-            )
-        return value
-
+    numbers = {column: _number(said, column) for column in LIMITS}
+    if (height_cm := numbers.pop("height_cm")) is not None and numbers["height_m"] is None:
+        numbers["height_m"] = height_cm / 100
     return About(
         subject=said.get("subject", ""),
         phase=said.get("phase", "").upper(),
         groups={column: value for column, value in said.items() if column not in NO_GROUPS},
-        numbers={column: number(column) for column in LIMITS if column in said},
+        numbers={column: value for column, value in numbers.items() if value is not None},
     )
+
+
+def _number(said: Mapping[str, str], column: str) -> float | None:
+    low, high = LIMITS[column]
+    try:
+        value = float(said[column])
+    except (KeyError, ValueError):
+        return None
+    return value if low <= value <= high else None

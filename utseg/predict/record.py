@@ -49,11 +49,14 @@ class ModelUse(Settings):
 class PredictedCase(Settings):
     """What one mask came from: SHA-256 of each input file by name, the frame (None: the whole file), and of each file written.
 
+    `images`: where its image was, a file a channel, as seen from the folder of the masks where both lie below one folder, else in full.
+
     `quality`: how far the mask can be trusted; None where it was not assessed. `scans`: checksums of the image's voxels, frame after frame.
     `trained_by`: the models that trained on this very scan, under whatever name. `threads`: the first batch of windows (from 1, over all
     plans and frames) of each number of them, on which the last bits of probabilities depend.
     """
 
+    images: tuple[str, ...] = ()
     inputs: dict[str, str]
     frame: int | None
     frames: int
@@ -168,6 +171,14 @@ def predicted_cases(folder: Path) -> Mapping[str, PredictedCase]:
         return read_model(PredictionRecord, folder / PREDICTION_FILE).cases
     except UtsegError:
         return {}
+
+
+def recorded_image(masks: Path, entry: PredictedCase) -> Path | None:
+    """The image of a mask, its first channel; None where nothing says where it was, it is not there any more, or is another by now."""
+    path = masks / entry.images[0] if entry.images else None
+    if path is None or not path.is_file() or entry.inputs.get(path.name) != sha256(path):
+        return None
+    return path
 
 
 def input_checksums(case: Case) -> dict[str, str]:

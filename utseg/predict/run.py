@@ -15,6 +15,7 @@ import numpy as np
 from utseg.case import Case
 from utseg.compute.threads import changes
 from utseg.errors import CaseErrors, UtsegError, listing, number_of
+from utseg.files import seen_from
 from utseg.notices import Notice, notice_lines
 from utseg.planning.plan import Preprocessing
 from utseg.predict.overlays import OVERLAYS_FOLDER, OverlayJob, overlay_path
@@ -110,11 +111,16 @@ class PredictionRun:
             logger.info("%s there and verified, %d to be made", number_of(len(kept), "mask"), len(todo))
         for case in todo:
             recorded.pop(case.case_id, None)
+        for case in self.kept:
+            recorded[case.case_id] = recorded[case.case_id].model_copy(update={"images": self._images(case)})
         self._recorded = recorded
         return todo
 
     def _mask(self, case: Case) -> Path:
         return self.output / mask_name(case.case_id, case.images[0].name)
+
+    def _images(self, case: Case) -> tuple[str, ...]:
+        return tuple(seen_from(self.output, image) for image in case.images)
 
     def _is_kept(self, case: Case, recorded: Mapping[str, PredictedCase]) -> bool:
         needed = [self._mask(case).name, *((PROBABILITIES_SUFFIX,) if self.outputs.probabilities else ())]
@@ -189,6 +195,7 @@ class PredictionRun:
         scans = tuple(scan for frame in frames for scan in frame.source.scans)
         known_by = {*scans, *first.inputs.values()}
         self._recorded[case.case_id] = PredictedCase(
+            images=self._images(case),
             inputs=first.inputs,
             frame=case.frame,
             frames=len(frames),

@@ -24,6 +24,8 @@ NESTED = "database"
 """The level above `training` in the archive that the challenge hands out."""
 PATIENT = re.compile(r"patient\d+")
 PHASES = ("ED", "ES")
+PERSON = {"height_cm": "height", "weight_kg": "weight"}
+"""What a case says of the person, and the keys of `Info.cfg`."""
 
 
 def looks_like(folder: Path) -> bool:
@@ -105,10 +107,11 @@ def _cases(folder: Path, partition: Partition, notes: dict[str, list[str]]) -> l
     about = folder / INFO_FILE
     info = _read_info(about) if _is_there(about) else None
     groups = {"pathology": info.get("group", "")} if info is not None else {}
+    person = {key: info[said] for key, said in PERSON.items() if said in info} if info is not None else {}
     if cine is not None and not images and not labels:
         if partition == "training":
             notes["cine alone"].append(name)
-        return unlabelled_frames(Case(name, name, (cine,), partition=partition, groups=groups))
+        return unlabelled_frames(Case(name, name, (cine,), partition=partition, groups=groups, person=person))
     if info is None:
         raise InputError(f"{about}: not found; {INFO_EXPECTED}; found {_there(folder)}")
     numbers = {phase: _frame_number(about, info, phase) for phase in PHASES}
@@ -126,7 +129,9 @@ def _cases(folder: Path, partition: Partition, notes: dict[str, list[str]]) -> l
             notes["no label"].append(f"{name}_{phase}")
         case_groups = {**groups, "phase": phase}
         cases.append(
-            Case(f"{name}_{phase}", name, (images[number],), label, None, phase, partition, case_groups)
+            Case(
+                f"{name}_{phase}", name, (images[number],), label, None, phase, partition, case_groups, person
+            )
         )
     if set(images) | set(labels) > set(numbers.values()):
         notes["other frames"].append(name)

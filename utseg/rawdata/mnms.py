@@ -32,6 +32,7 @@ GROUPS = {
     "centre": ("Centre", "Center"),
     "pathology": ("Pathology",),
 }
+PERSON = {"sex": ("Sex",), "height_cm": ("Height",), "weight_kg": ("Weight",)}
 CODE_COLUMN = ("External code", "Code", "Subject")
 
 
@@ -41,6 +42,7 @@ class _Row:
 
     frames: tuple[int, int] | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
+    person: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -177,12 +179,18 @@ def _read_rows(table: CsvTable) -> dict[str, _Row]:
             continue
         groups = {group: "" if is_empty(row[column]) else row[column] for group, column in used.items()}
         try:
-            rows[code] = _Row(_frames(table, row), groups)
+            rows[code] = _Row(_frames(table, row), groups, _person(table, row))
         except InputError as error:
             problems.append(f"{table.path}: line {line}: subject {code}: {error}")
     if problems:
         raise CaseErrors(problems)
     return rows
+
+
+def _person(table: CsvTable, row: Mapping[str, str]) -> dict[str, str]:
+    """What the row says of the person."""
+    columns = {key: table.column(*aliases) for key, aliases in PERSON.items()}
+    return {key: row[column] for key, column in columns.items() if column and not is_empty(row[column])}
 
 
 def _frames(table: CsvTable, row: Mapping[str, str]) -> tuple[int, int] | None:
@@ -224,7 +232,7 @@ def _cases(
 
     def case(ending: str, frame: int | None, phase: str, label: Path | None) -> Case:
         groups = {**row.groups, "phase": phase} if phase else dict(row.groups)
-        return Case(f"{code}{ending}", code, (image,), label, frame, phase, partition, groups)
+        return Case(f"{code}{ending}", code, (image,), label, frame, phase, partition, groups, row.person)
 
     if row.frames is not None:
         ed, es = row.frames

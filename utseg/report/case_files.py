@@ -1,20 +1,21 @@
 """Where the image, the reference and the predictions of each case are, for the pictures: by `sources.json`.
 
-Only files that are still those that were scored count. What is not there any more is left out with the reason; nothing is read here but
-checksums.
+Images are where the references' are, in the raw dataset, or where `prediction.json` says. Only files that are still those that were scored
+count. What is not there any more is left out with the reason; nothing is read here but checksums.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from utseg.case import Case, Dataset
 from utseg.errors import UtsegError, number_of
-from utseg.evaluate.sources import SOURCES_FILE, Sources
+from utseg.evaluate.sources import SOURCES_FILE, CaseSource
 from utseg.files import sha256
 from utseg.home import Home
 from utseg.label_map import Labels
+from utseg.predict.record import recorded_image
 from utseg.rawdata import open_dataset
 from utseg.report.entries import Entry, Scores
 
@@ -62,8 +63,10 @@ def find_case_files(
                 files: CaseFiles | str = NO_SOURCES
                 if scores.sources and (source := scores.sources.cases.get(case_id)):
                     references.setdefault(case_id, set()).add(source.reference_sha256)
-                    where = entry.name, scores.folder, scores.sources
-                    files = _of_case(case_id, *where, cases.get(case_id), raw_first=dataset is not None)
+                    known = cases.get(case_id)
+                    files = _of_case(
+                        case_id, entry.name, scores, source, known, raw_first=dataset is not None
+                    )
                 if isinstance(files, str):
                     missing[f"{files} ({entry.name})"] += 1
                     continue
@@ -78,10 +81,11 @@ def find_case_files(
 
 
 def _of_case(
-    case_id: str, model: str, folder: Path, sources: Sources, case: Case | None, *, raw_first: bool
+    case_id: str, model: str, scores: Scores, source: CaseSource, case: Case | None, *, raw_first: bool
 ) -> CaseFiles | str:
     """The case's files, with the model's prediction; or why there is no picture."""
-    source = sources.cases[case_id]
+    folder, sources = scores.folder, scores.sources
+    assert sources is not None, "the source is one of these"
     reference, prediction = folder / source.reference, folder / source.prediction
     for path, checksum, what in (
         (reference, source.reference_sha256, "reference"),
@@ -91,14 +95,25 @@ def _of_case(
             return f"the {what} is not where it was scored"
         if sha256(path) != checksum:
             return f"the {what} has changed since it was scored"
-    scored = [(folder / image, source.frame) for image in source.images[:1]]
-    raw = [(image, case.frame) for image in case.images[:1]] if case is not None else []
-    for image, frame in (*raw, *scored) if raw_first else (*scored, *raw):
+    for image, frame in _images(case_id, scores, source, case, raw_first=raw_first):
         if image.is_file():
             masks, labels = {model: prediction}, sources.reference_labels
             numbering: dict[str, Labels] = {model: sources.mask_labels}
             return CaseFiles(case_id, image, frame, reference, source.frame, masks, labels, numbering)
     return NO_IMAGE
+
+
+def _images(
+    case_id: str, scores: Scores, source: CaseSource, case: Case | None, *, raw_first: bool
+) -> Iterator[tuple[Path, int | None]]:
+    """Where the image may be, and which frame: with the reference, in the raw dataset, or where it was predicted from."""
+    scored = [(scores.folder / image, source.frame) for image in source.images[:1]]
+    raw = [(image, case.frame) for image in case.images[:1]] if case is not None else []
+    yield from (*raw, *scored) if raw_first else (*scored, *raw)
+    entry = scores.prediction.cases.get(case_id) if scores.prediction else None
+    masks = (scores.folder / source.prediction).parent
+    if entry is not None and (image := recorded_image(masks, entry)) is not None:
+        yield image, entry.frame
 
 
 def _dataset_names(entry: Entry, scores: Scores) -> list[str]:

@@ -9,18 +9,18 @@ from utseg.cardiac.structures import HEART, find_structures
 from utseg.cardiac.volumes import BASAL_RULES, BasalRule
 from utseg.case import Dataset
 from utseg.dicom.sources import CINES_FILE
-from utseg.errors import CaseErrors, InputError, UsageError, UtsegError, explained_by
+from utseg.errors import CaseErrors, InputError, UsageError, UtsegError, explained_by, listing
 from utseg.evaluate.pairs import files_by_case, require_masks
 from utseg.evaluate.references import References, find_references, labels_of_masks, require_same
 from utseg.files import folder_lock, require_writable
 from utseg.home import FilePath
 from utseg.label_map import IGNORE, Labels
 from utseg.labels import in_words
-from utseg.measure.cines import Known, find_images, find_masks, join_cines
+from utseg.measure.cines import Known, find_images, find_masks, join_cines, recorded_images
 from utseg.measure.group import compare, distributions
 from utseg.measure.measure import RULES, measure_cine
 from utseg.measure.record import CineMeasures, MeasuresRecord, Provenance, write_measures
-from utseg.measure.table import read_cines
+from utseg.measure.table import About, read_cines, wrong_numbers
 from utseg.measure.tables import write_tables
 from utseg.predict.record import PREDICTION_FILE, predicted_cases, read_record, seen_in_training, versions_of
 from utseg.progress import progress
@@ -28,7 +28,6 @@ from utseg.rawdata.description import DESCRIPTION_FILE
 from utseg.rawdata.names import NIFTI_ENDINGS
 from utseg.report.measures.write import PAGE_FILE, write_measures_page
 from utseg.steps.datasets import named_dataset
-from utseg.steps.dicom import IMAGES_FOLDER
 
 logger = logging.getLogger("utseg")
 
@@ -51,8 +50,8 @@ def measure(
     """Measures the cines in `masks`, 4-D files or masks of ED and ES, and writes `measures.json`, `measures.csv`, `curves.csv` and pages.
 
     dataset: knows subjects, phases and groups, and the labels where nothing beside the masks says them; opened, or its name below `home`.
-    labels: names and values in the masks, where nothing else does. images: what the masks are of, a folder, a file or a raw dataset; a
-    `cines.csv` there is the table; None: the cines that a prediction from DICOM left beside its masks, where it did.
+    labels: names and values in the masks, where nothing else does. images: what the masks are of, a folder, a file or a raw dataset;
+    None: the files that `prediction.json` names. A `cines.csv` beside them is the table.
     table: CSV by cine (or case) with subject, phase, heart rate, height, weight, groups. references: labels to compare with.
     dicom: writes each cine's measures into `dicom/`, for cines that utseg_import_dicom made, which `images` names.
     pictures: False for pages without images of patients.
@@ -60,12 +59,10 @@ def measure(
     the others are measured and written.
     """
     masks, output, dataset = Path(masks), Path(output), named_dataset(dataset, home)
-    if images is None and (masks / IMAGES_FOLDER / CINES_FILE).is_file():
-        images = masks / IMAGES_FOLDER
     if basal_rule not in BASAL_RULES:
         raise UsageError(f"basal rule {basal_rule!r}: there are {', '.join(BASAL_RULES)}")
     require_masks(masks)
-    known = _known(dataset, images, table)
+    known = _known(masks, dataset, images, table)
     compared = None
     if references is not None:
         compared = find_references(Path(references), masks, dataset, None if labels is None else dict(labels))
@@ -116,15 +113,19 @@ def mask_numbering(masks: Path, dataset: Dataset | None, labels: Labels | None) 
     return dataset.labels
 
 
-def _known(dataset: Dataset | None, images: FilePath | None, table: FilePath | None) -> Known:
-    cases, files = find_images(Path(images)) if images is not None else ((), {})
-    beside = Path(images) / CINES_FILE if images is not None else None
-    path = Path(table) if table is not None else beside if beside is not None and beside.is_file() else None
-    return Known(
-        cases=(*(dataset.cases if dataset else ()), *cases),
-        table={} if path is None else read_cines(path),
-        images=files,
-    )
+def _known(masks: Path, dataset: Dataset | None, images: FilePath | None, table: FilePath | None) -> Known:
+    cases, files = ((), recorded_images(masks)) if images is None else find_images(Path(images))
+    cases = (*(dataset.cases if dataset else ()), *cases)
+    wrong = [f"{case.subject}: {text}" for case in cases for text in wrong_numbers(case.person)]
+    if wrong:
+        logger.warning("not used: %s", listing(list(dict.fromkeys(wrong))))
+    if table is not None:
+        return Known(cases, read_cines(Path(table)), files)
+    rows: dict[str, About] = {}
+    for folder in dict.fromkeys(image.path.parent for image in files.values()):
+        if (folder / CINES_FILE).is_file():
+            rows |= read_cines(folder / CINES_FILE)
+    return Known(cases, rows, files)
 
 
 def _measured(

@@ -4,6 +4,7 @@ Slices lie as in the file. Pixels of the WebP may be coarser than the file's, so
 file's own pixels. Where there is no image the outlines stand alone. Nothing is measured here.
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,14 @@ def draw_contours(request: CineRequest) -> CineContours:
     return CineContours(measures.cine, page, lacks)
 
 
+def named_only(error: UtsegError, *folders: Path) -> str:
+    """What is wrong, in one line, with the names of files in these folders only: a page may be given away, and paths tell of people."""
+    words = "; ".join(error.lines())
+    for folder in folders:
+        words = words.replace(f"{folder}{os.sep}", "")
+    return words
+
+
 def drawn_labels(labels: Labels) -> dict[str, LabelValue]:
     """Those that have a colour: background and `ignore` are left out."""
     return {name: labels[name] for name in label_colours(labels)}
@@ -111,7 +120,12 @@ def _read_images(measures: CineMeasures, geometry: Geometry) -> tuple[NDArray[np
         if differences := geometry.differences(placed):
             raise InputError(f"the masks do not lie on its grid: {'; '.join(differences)}")
     except UtsegError as error:
-        return None, f"no image behind the outlines: {'; '.join(error.lines())}"
+        folders = {
+            Path(image).parent
+            for image in (measures.image, *(file.image for file in measures.files))
+            if image
+        }
+        return None, f"no image behind the outlines: {named_only(error, *folders)}"
     return image, ""
 
 

@@ -11,7 +11,7 @@ from utseg.errors import InputError, number_of
 from utseg.files import write_text
 from utseg.measure.record import CineMeasures, MeasuresRecord
 from utseg.progress import progress
-from utseg.report.measures.contours import CineContours, CineRequest, draw_contours, drawn_labels
+from utseg.report.measures.contours import CineContours, CineRequest, draw_contours, drawn_labels, named_only
 from utseg.report.measures.group import PAGES, address_of, page_of_group
 from utseg.report.measures.one import KIND, Link, page_of_cine
 from utseg.report.page import Page, render, require_output
@@ -71,7 +71,8 @@ def write_measures_page(
             if drawn is not None:
                 write_one(undrawn.pop(cine.cine), drawn)
             elif outcome.error is not None:
-                lacking.setdefault(f"no contours: {'; '.join(outcome.error.lines())}", []).append(cine.cine)
+                words = f"no contours: {named_only(outcome.error, masks)}"
+                lacking.setdefault(words, []).append(cine.cine)
             if drawn is not None and drawn.lacks:
                 lacking.setdefault(drawn.lacks, []).append(cine.cine)
             advance()
