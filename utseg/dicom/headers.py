@@ -7,6 +7,7 @@ None; only position and orientation have to be there.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -213,10 +214,18 @@ def _is_plane(orientation: Vector, spacing: Vector) -> bool:
     )
 
 
+@cache
+def _tag(keyword: str) -> Any:
+    from pydicom.tag import Tag
+
+    return Tag(keyword)
+
+
 def _value(source: Any, keyword: str) -> Any:
     """An element's value, None where it is not there or its bytes are not what its type calls for."""
     try:
-        return source.get(keyword)
+        element = source.get(_tag(keyword))  # much quicker than by keyword
+        return None if element is None else element.value
     except Exception:  # noqa: BLE001 — as in `damage_named`; one wrong element does not spoil the others
         return None
 

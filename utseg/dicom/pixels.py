@@ -139,6 +139,10 @@ def _decode(dataset: "Dataset", indices: Sequence[int], frame_bytes: int) -> lis
             raise Unreadable(
                 f"{len(dataset.PixelData):,} bytes of pixels; expected {expected:,}: it is cut off"
             )
+        if syntax.is_little_endian:  # pydicom's own reader gives the same, ten times slower
+            kind = f"<{'i' if dataset.PixelRepresentation else 'u'}{dataset.BitsAllocated // 8}"
+            values = np.frombuffer(dataset.PixelData, kind, expected * 8 // dataset.BitsAllocated)
+            return list(values.reshape(count, dataset.Rows, dataset.Columns)[indices])
         return list(iter_pixels(dataset, indices=indices, raw=True))
     encoded = dict(enumerate(generate_frames(dataset.PixelData, number_of_frames=count)))
     for index in indices:

@@ -22,6 +22,7 @@ MOST_FILES = 200_000
 MOST_DEPTH = 40
 LARGEST_HEADER = 64 * 2**20  # bytes read to parse one header; an enhanced object of 1,000 frames has 4 MiB
 LARGEST_UNPACKED = 128 * 2**20  # of a file with the deflated transfer syntax
+SMALL = 2**16  # bytes that may be asked for beyond the end of a file
 PREAMBLE = 128
 DEFLATED = "1.2.840.10008.1.2.1.99"
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"  # DICOMDIR
@@ -81,11 +82,12 @@ class _BoundedFile:
         """As of any file; what is asked for beyond the end of the file is not set aside."""
         if size < 0:  # pydicom asks for all that is left only where it would unpack it, without a limit
             raise _Deflated
-        count = min(size, max(0, self._size - self._handle.tell()))
-        self._left -= count
+        if size > SMALL:
+            size = min(size, max(0, self._size - self._handle.tell()))
+        self._left -= size
         if self._left < 0:
             raise Unreadable("its header is larger than any real one; the file is damaged")
-        return self._handle.read(count)
+        return self._handle.read(size)
 
 
 @contextmanager
