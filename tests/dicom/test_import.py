@@ -338,6 +338,20 @@ def test_of_a_slice_acquired_twice_in_one_series_the_later_is_taken(study, impor
     assert [(why, files) for (_, why), files in result.reasons().items()] == [("acquired again later", 2)]
 
 
+def test_of_two_images_at_one_time_the_later_is_taken_and_that_is_said(study, imported):
+    image = cine(slices=2)
+    folder, files = study(image)
+    for number, path in enumerate(files):
+        if number % 5 == 2:
+            time = pydicom.dcmread(files[number - 1]).TriggerTime
+            edit(path, lambda dataset, time=time: setattr(dataset, "TriggerTime", time))
+    result = imported(folder)
+    assert_same(result, image[[0, 2, 3, 4]], short_axis())
+    why = "a later image of the same slice has the same trigger time"
+    assert f"S001: 2 images left out: {why}" in result.err
+    assert [(reason, files) for (_, reason), files in result.reasons().items()] == [(why, 2)]
+
+
 def test_a_phase_that_one_slice_lacks_is_left_out_of_all(study, imported):
     image = cine(frames=10, slices=3)
     folder, files = study(image)

@@ -21,6 +21,7 @@ MOST_PLANES = 1_000
 LEAST_EACH = 3  # slices of one stack of two; any two are regular
 LEAST_BUT_ONE, MOST_BUT_ONE = 4, 60  # planes among which one that does not fit is looked for
 OBLIQUE = 0.95  # the largest cosine with an axis of the body
+SAME_TIME = "a later image of the same slice has the same trigger time"
 SHORT_AXIS_NAME = re.compile(r"(?<![a-z])(sax?|short|kurz\w*|petit\w*)(?![a-z])", re.IGNORECASE)
 LONG_AXIS_NAME = re.compile(
     r"(?<![a-z])([234] ?-?ch\w*|lax|long|lang\w*|vla|hla|lvot|rvot)(?![a-z])", re.IGNORECASE
@@ -85,7 +86,14 @@ def choose_stack(headers: Sequence[FileHeader]) -> Choice:
             _add(reasons, plane, f"another stack ({other}); chosen: {best}, {_why_better(best, other)}")
     for plane in best.planes:
         _add(reasons, plane, "a phase that not every slice has")
-    return Choice(best, _left_out(headers, reasons, frozenset(map(id, _used(best)))), tuple(notes))
+    left_out = _left_out(headers, reasons, frozenset(map(id, _used(best))))
+    of_best = {plane.series for plane in best.planes}
+    again = (
+        row for row in left_out if row.why == SAME_TIME and row.header.text("SeriesInstanceUID") in of_best
+    )
+    if files := sum(row.files for row in again):
+        notes.append(f"{number_of(files, 'image')} left out: {SAME_TIME}")
+    return Choice(best, left_out, tuple(notes))
 
 
 def without_stack(choice: Choice, problems: Sequence[str]) -> Choice:
@@ -205,6 +213,6 @@ def _left_out(
         why = header.why or reasons.get(header.text("SOPInstanceUID"))
         if why is None:
             phase = any(frame.is_phase for frame in header.frames)
-            why = "images of phase or velocity" if phase else "acquired again later"
+            why = "images of phase or velocity" if phase else SAME_TIME
         counts[series, why] += 1
     return tuple(LeftOutSeries(first[series], files, why) for (series, why), files in counts.items())
