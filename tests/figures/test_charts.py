@@ -34,6 +34,12 @@ def test_a_scale_holds_its_limits_on_round_ticks(a, b):
     assert 0 <= found(low) <= found(high) <= 100
 
 
+@given(st.integers(0, 3000))
+def test_ticks_of_frames_are_whole(last):
+    ticks = scale(0, last, 0, 100, whole=True).ticks
+    assert all(tick == int(tick) for tick in ticks) and ticks[-1] >= last
+
+
 @given(st.floats(0, 1000))
 def test_a_logarithmic_scale_begins_at_zero_and_holds_its_limit(high):
     found = logarithmic_scale(0, max(high, 0.1), 0, 100)

@@ -14,6 +14,7 @@ from rawfiles import MNMS_CSV, make_acdc, make_affine, make_mnms, make_nifti
 from utseg.cardiac.volumes import body_surface_m2
 from utseg.files import sha256
 from utseg.measure.record import read_measures
+from utseg.steps.measuring import measure
 
 LABELS = ("--labels", "LV=1", "MYO=2", "RV=3")
 NUMBERS = {
@@ -155,7 +156,7 @@ def test_masks_of_ed_and_es_are_a_cine_and_agree_with_themselves(cines, tmp_path
         + "".join(f"{s}_{p},{s},{p.lower()}\n" for s in ("P1", "P2") for p in ("ED", "ES"))
     )
     words = ("-i", tmp_path / "masks", "-o", tmp_path / "out", *LABELS)
-    assert_refused(run_here("utseg_measure", *words), "4 masks are 3-D", "P1_ED", "--table")
+    assert_refused(run_here("utseg_measure", *words), "4 masks in 3-D", "P1_ED", "--table")
     result = run_here("utseg_measure", *words, "--table", table)
     assert result.returncode == 0, result.stderr
     record = read_measures(tmp_path / "out")
@@ -185,6 +186,12 @@ def test_agreement_with_reference_labels_of_whole_cines(cines, tmp_path):
         and agreed["bias"] == pytest.approx(0, abs=1)
         and agreed["mae"] == pytest.approx(5, abs=1)
     )
+
+
+def test_labels_from_python_need_no_background_and_no_muscle(tmp_path):
+    write(tmp_path / "masks" / "one.nii.gz", (beating_heart(heart_beat(8)) == 1).astype(np.uint8))
+    (cine,) = measure(tmp_path / "masks", tmp_path / "out", labels={"LV": 1}, pictures=False).cines
+    assert cine.values["lv_ef_percent"] == pytest.approx(60, abs=1) and cine.values["lv_mass_g"] is None
 
 
 def test_a_bad_mask_fails_alone(cines, tmp_path):

@@ -26,7 +26,7 @@ SYSTOLE = (0.15, 0.65)
 EF_PERCENT = (5.0, 85.0)
 APEX_AREA, BASE_AREA = 0.35, 0.95
 """Of the largest area. Stacks often end with the last slice that has LV cavity at the base (51 of the 53): only one that has not narrowed
-there may go on (22 of them)."""
+there may go on (21 of them)."""
 FEWEST_SLICES = 5
 """With LV cavity at ED: stacks of a whole heart have six and more."""
 SAME_WITHIN_MM = 0.05

@@ -45,8 +45,10 @@ class MaskPair:
         from utseg.rawdata.gate import read_label
 
         assert self.case.label is not None, "only labelled cases are scored"
-        found_ZYX, geometry = read_label(self.case.label, _readable(self.reference_labels), self.case.frame)
-        predicted_ZYX, mask_geometry = read_label(self.mask, _readable(self.mask_labels))
+        found_ZYX, geometry = read_label(
+            self.case.label, with_background(self.reference_labels), self.case.frame
+        )
+        predicted_ZYX, mask_geometry = read_label(self.mask, with_background(self.mask_labels))
         if differences := mask_geometry.differences(geometry):
             raise InputError(
                 f"{self.mask}: does not lie on the grid of its reference {self.case.label}: {'; '.join(differences)}"
@@ -59,7 +61,7 @@ class MaskPair:
         return match_labels(self.labels, labels, we="the scores", they=str(path)).translate(label_ZYX)
 
 
-def _readable(labels: Labels) -> dict[str, LabelValue]:
+def with_background(labels: Labels) -> dict[str, LabelValue]:
     """The labels that a file may have, background among them."""
     return {"background": 0} | {name: value for name, value in labels.items() if value}
 

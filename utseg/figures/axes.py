@@ -36,14 +36,17 @@ class Scale:
         return round(self.start + share * (self.end - self.start), 1)
 
 
-def scale(low: float, high: float, start: float, end: float, *, wanted: int = 5) -> Scale:
-    """A scale over at least [low, high], from tick to tick."""
+def scale(
+    low: float, high: float, start: float, end: float, *, wanted: int = 5, whole: bool = False
+) -> Scale:
+    """A scale over at least [low, high], from tick to tick. whole: ticks are whole numbers, as of frames and epochs."""
     if high - low <= LEAST_SPAN * max(abs(low), abs(high), 1):
         half = 0.5 * max(abs(low), 1)
         low, high = low - half, high + half
-    raw = (high - low) / wanted
+    raw = max((high - low) / wanted, 1.0 if whole else 0.0)
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
+    factors = (1, 2, 5, 10) if whole and power < 10 else (1, 2, 2.5, 5, 10)
+    step = next(factor * power for factor in factors if factor * power >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return Scale([round(index * step, 10) for index in range(first, last + 1)], start, end)
 

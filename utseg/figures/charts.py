@@ -163,7 +163,7 @@ def curves(
     width, bottom = 460, 250 - svg.BOTTOM
     right = width - 12
     last = max((max(line.x) for line in lines if len(line.x)), default=1.0)
-    x, y = svg.scale(0, last, LEFT, right), svg.scale(*limits, bottom, svg.TOP)
+    x, y = svg.scale(0, last, LEFT, right, whole=True), svg.scale(*limits, bottom, svg.TOP)
     parts = [svg.x_axis(x, bottom, unit), svg.y_axis(y, LEFT, right)]
     for at, name in marks:
         parts.append(svg.path("mark", f"M{x(at)} {svg.TOP}V{bottom}"))

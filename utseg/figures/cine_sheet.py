@@ -78,7 +78,7 @@ def _curves(volumes: Volumes, frames: Sequence[Shown], width: int) -> Picture:
     pen, font = ImageDraw.Draw(picture), load_default(FONT * FINER)
     count = max((len(curve) for curve in volumes.values()), default=1)
     known = [value for curve in volumes.values() for value in curve if value is not None]
-    x = scale(1, max(count, 2), LEFT, width - 16)
+    x = scale(1, max(count, 2), LEFT, width - 16, whole=True)
     y = scale(0, max([*known, 1.0]), HEIGHT - BOTTOM, TOP)
 
     def draw(points: Sequence[tuple[float, float]], colour: str, thick: int = 1) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from utseg.cardiac.volumes import PHASES
 from utseg.case import Case
-from utseg.errors import InputError, listing
+from utseg.errors import InputError, listing, number_of
 from utseg.files import require_no_broken_link
 from utseg.measure.record import FrameFiles
 from utseg.measure.table import About, about_case
@@ -194,8 +194,9 @@ def join_cines(masks: Iterable[Mask]) -> tuple[list[Cine], list[str]]:
         else:
             problems.append(f"subject {subject}: expected one mask of ED and one of ES; found {names}")
     if stray:
+        found_there = f"{number_of(len(stray), 'mask')} in 3-D"
         problems.append(
-            f"{len(stray)} masks are 3-D, and nothing says which are ED and ES of one subject: {listing(stray)}; name their dataset with "
-            "-d, or a table with columns case, subject and phase with --table"
+            f"{found_there}, and nothing says which are ED and ES of one subject: {listing(stray)}; name their dataset with -d, or a table "
+            "with columns case, subject and phase with --table"
         )
     return [cines[name] for name in sorted(cines)], problems

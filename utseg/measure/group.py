@@ -9,6 +9,7 @@ import numpy as np
 from utseg.cardiac.volumes import AT_PHASES, UNITS, BasalRule, column_of
 from utseg.errors import InputError, listing
 from utseg.evaluate.clinical import agreement
+from utseg.evaluate.pairs import with_background
 from utseg.evaluate.references import References
 from utseg.measure.cines import join_cines, labelled_masks
 from utseg.measure.measure import measure_cine
@@ -55,12 +56,12 @@ def compare(
     Raises InputError where no subject has both. What cannot be compared is logged.
     """
     joined, problems = join_cines(labelled_masks(references.cases))
-    wanted = {cine.subject for cine in cines}
+    wanted, labels = {cine.subject for cine in cines}, with_background(references.labels)
     measured: dict[str, CineMeasures] = {}
     for cine in joined:
         if cine.about.subject in wanted:
             try:
-                measured[cine.about.subject] = measure_cine(cine, references.labels, basal_rule)
+                measured[cine.about.subject] = measure_cine(cine, labels, basal_rule)
             except InputError as error:
                 problems.append(str(error))
     for problem in problems:

@@ -10,7 +10,7 @@ from utseg.cardiac.volumes import BASAL_RULES, BasalRule
 from utseg.case import Dataset
 from utseg.dicom.sources import CINES_FILE
 from utseg.errors import CaseErrors, InputError, UsageError, UtsegError, explained_by, listing
-from utseg.evaluate.pairs import files_by_case, require_masks
+from utseg.evaluate.pairs import files_by_case, require_masks, with_background
 from utseg.evaluate.references import References, find_references, labels_of_masks, require_same
 from utseg.files import folder_lock, require_writable
 from utseg.home import FilePath
@@ -77,7 +77,7 @@ def measure(
                 f"{references}: volumes of references that are ignored in part ({IGNORE}) are not known; leave -g out"
             )
         known = replace(known, cases=(*known.cases, *compared.cases))
-    numbering = compared.mask_labels if compared else mask_numbering(masks, dataset, labels)
+    numbering = with_background(compared.mask_labels if compared else mask_numbering(masks, dataset, labels))
     if not find_structures(numbering).names:
         raise InputError(
             f"{masks}: no label is one of {', '.join(HEART)} by its name, so that nothing can be measured: {in_words(numbering)}; "
