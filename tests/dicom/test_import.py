@@ -13,7 +13,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1
 
 from utseg.commands import import_dicom
 from utseg.dicom import importing
-from utseg.errors import UtsegError
+from utseg.errors import InputError, UtsegError
 from utseg.phantom.dicom import Patient, write_dicom_study
 
 PATIENT = Patient()
@@ -204,8 +204,65 @@ def test_copies_and_files_that_are_no_images_count_once_and_not_at_all(study, im
     plain.save_as(files[1], implicit_vr=True, little_endian=True, enforce_file_format=False)
     result = imported(folder)
     assert_same(result, cine(), short_axis())
-    assert result.reasons() == {("", "copies of files that are there already"): 20}
+    assert result.reasons() == {("cine sa …", "copies of files that are there already"): 20}
+    assert [(row["study"], row["series"]) for row in result.rows("left_out.csv")] == [
+        ("S001", str(series)) for series in range(3, 7)
+    ]
     assert "2 other files" in result.out
+
+
+def test_pixels_that_cannot_be_read_are_lost_images(study, imported):
+    """One frame in ten of one slice, then most of a slice at the end: as if their files were not there."""
+    image = cine(frames=10, slices=3)
+    folder, files = study(image)
+    for path in files[13:14]:
+        edit(path, lambda dataset: setattr(dataset, "PixelData", dataset.PixelData[:50]))
+    result = imported(folder)
+    assert result.code == 0
+    assert_same(result, image[[0, 1, 2, 4, 5, 6, 7, 8, 9]], short_axis())
+    words = "pixels cannot be read: series 4, image 4: 50 bytes of pixels; expected 240: it is cut off"
+    assert words in result.err and "9 of 10 phases are kept" in result.err
+    assert ("cine sa …", "damaged: 50 bytes of pixels; expected 240: it is cut off") in result.reasons()
+    for path in files[:5]:
+        edit(path, lambda dataset: setattr(dataset, "PixelData", dataset.PixelData[:50]))
+    result = imported(folder)
+    assert_same(result, image[[0, 1, 2, 4, 5, 6, 7, 8, 9]][:, 1:], short_axis() @ translation(z=1))
+    assert "and 3 more" in result.err
+    for path in files[:18]:
+        path.write_bytes(path.read_bytes()[:-30])
+    result = imported(folder)
+    assert result.code == 1 and not result.folder.exists() and result.err.count("error: ") == 1
+    assert "no short-axis cine is left without" in result.err and "left_out.csv" not in result.out
+    assert "files left out (cine sa …): damaged: " in result.err
+
+
+def test_equal_uids_of_other_images_are_said(study, imported):
+    folder, files = study(extras=True)
+    uids = [pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in folder.rglob("I0*")]
+    assert len(uids) == len(set(uids))
+    (flow, *_) = sorted((folder / "DICOM" / "S00090").iterdir())
+    edit(flow, lambda dataset: setattr(dataset, "SOPInstanceUID", uid_of(files[0])))
+    result = imported(folder)
+    assert_same(result, cine(), short_axis())
+    assert "1 file left out: has the UID of another image" in result.err
+    (row,) = [row for row in result.rows("left_out.csv") if row["why"].startswith("has the UID")]
+    assert (row["study"], row["series"], row["description"]) == ("S001", "90", "flow ao …")
+
+
+def uid_of(path):
+    return pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID
+
+
+def test_paths_that_do_not_do_are_named(study, imported, tmp_path):
+    folder, files = study(cine(frames=2, slices=2))
+    assert "is a file; name the folder that it lies in" in imported(files[0]).err
+    result = imported(folder, "--codes", folder / "codes.csv")
+    assert result.code == 1 and "would lie in the DICOM folder" in result.err
+    for output, words in ((folder / "out", "lies in the DICOM folder"), (files[0], "is a file; name a new")):
+        with pytest.raises(InputError, match=words):
+            importing.import_dicom(folder, output, workers=1)
+    with pytest.raises(InputError, match="no such folder"):
+        importing.import_dicom(tmp_path / "none", tmp_path / "out", workers=1)
 
 
 def test_of_a_slice_acquired_twice_the_later_is_taken(study, imported, tmp_path):

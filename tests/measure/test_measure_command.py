@@ -240,3 +240,26 @@ def test_wrong_input_is_one_line(cines, tmp_path, monkeypatch, words, table, exp
         words = (*words, "--table", tmp_path / "table.csv")
     assert_refused(run_here("utseg_measure", *words, "-o", tmp_path / "out"), expected)
     assert not (tmp_path / "out" / "measures.csv").exists()
+
+
+def test_what_does_not_fit_is_said(cines, tmp_path):
+    """Masks on another grid than their image, without pictures; a cine of one frame; rows of no cine; a height in centimetres."""
+    (tmp_path / "masks").mkdir()
+    shutil.copytree(cines / "scans", tmp_path / "scans")
+    shutil.copy(cines / "masks/A_sa.nii.gz", tmp_path / "masks")
+    mask = beating_heart(heart_beat(12, 2, 0.6))
+    write(tmp_path / "masks/B_sa.nii.gz", mask[:1])
+    write(tmp_path / "scans/A_sa.nii.gz", mask[:, :, :-3].astype(np.int16))
+    table = tmp_path / "typed.csv"
+    table.write_text("cine,height_m\nA_sa,1.7\nC_sa,1.6\n")
+    words = ("-i", tmp_path / "masks", "--images", tmp_path / "scans", "--table", table, "--no-pictures")
+    result = run_here("utseg_measure", *words, "-o", tmp_path / "measures", *LABELS)
+    assert result.returncode == 1 and "cine B_sa: one frame: no ED and ES" in result.stderr
+    assert "A_sa: the masks do not lie on the grid of their image: size" in result.stderr
+    assert "typed.csv: no mask is there of C_sa" in result.stderr
+    assert "cines.csv: not read, as --table takes its place" in result.stdout
+    result = run_here("utseg_measure", *words, "-o", tmp_path / "masks", *LABELS)
+    assert_refused(result, "is the folder of the masks")
+    table.write_text("cine,height_m\nA_sa,170\n")
+    result = run_here("utseg_measure", *words, "-o", tmp_path / "measures", *LABELS)
+    assert_refused(result, "metres are expected, and it looks like centimetres")

@@ -72,6 +72,11 @@ def column_of(measure: str) -> str:
     return f"{measure}_{unit}".lower()
 
 
+def digits_of(measure: str) -> int:
+    """Decimals of a measure where it is shown to people."""
+    return 2 if UNITS[measure].startswith("l/min") else 1
+
+
 def body_surface_m2(height_m: float, weight_kg: float) -> float:
     """By Mosteller's formula."""
     return math.sqrt(100 * height_m * weight_kg / 3600)

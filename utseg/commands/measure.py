@@ -30,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "the images that the masks are of: a folder, a file or a raw dataset; a cines.csv there is the table; not needed where "
         "prediction.json says where they are"
     )
-    table = "CSV with a row a cine: cine, subject, heart_rate_bpm, height_m, weight_kg, vendor, centre, pathology, …"
+    table = (
+        "CSV with a row a cine, read in place of a cines.csv beside the images: cine, subject, heart_rate_bpm, height_m, weight_kg, "
+        "vendor, centre, pathology, …"
+    )
     numbering = "how the masks number their labels, where nothing beside them says it: LV=1 MYO=2 RV=3"
     rule = "LV cavity counts in all slices, or where myocardium lies along half of its outline"
     parser.path("-i", "masks", masks)

@@ -62,6 +62,8 @@ def choose_stack(headers: Sequence[FileHeader]) -> Choice:
             _add(reasons, plane, why)
     if len(cines) > MOST_PLANES:
         problem = f"{len(cines):,} slices of cines in one study; expected at most {MOST_PLANES:,}"
+        for plane in cines:
+            _add(reasons, plane, problem)
         return Choice(None, _left_out(headers, reasons, frozenset()), problems=(problem,))
     stacks: list[Stack] = []
     refused: list[tuple[int, str]] = []
@@ -84,12 +86,7 @@ def choose_stack(headers: Sequence[FileHeader]) -> Choice:
             _add(reasons, plane, f"another stack ({other}); chosen: {best}, {_why_better(best, other)}")
     for plane in best.planes:
         _add(reasons, plane, "a phase that not every slice has")
-    used = frozenset(
-        id(best.image(frame, place).header)
-        for frame in range(best.frames)
-        for place in range(len(best.planes))
-    )
-    left_out = _left_out(headers, reasons, used)
+    left_out = _left_out(headers, reasons, frozenset(map(id, _used(best))))
     of_best = {plane.series for plane in best.planes}
     again = (
         row for row in left_out if row.why == SAME_TIME and row.header.text("SeriesInstanceUID") in of_best
@@ -97,6 +94,22 @@ def choose_stack(headers: Sequence[FileHeader]) -> Choice:
     if files := sum(row.files for row in again):
         notes.append(f"{number_of(files, 'image')} left out: {SAME_TIME}")
     return Choice(best, left_out, tuple(notes))
+
+
+def without_stack(choice: Choice, problems: Sequence[str]) -> Choice:
+    """The choice where its stack could not be written: the stack's series are left out, by the first problem."""
+    used = {id(header): header for header in _used(choice.stack)} if choice.stack else {}
+    rows = _left_out([replace(header, why=problems[0]) for header in used.values()], {}, frozenset())
+    return Choice(None, (*choice.left_out, *rows), problems=tuple(problems))
+
+
+def _used(stack: Stack) -> list[FileHeader]:
+    """The header of each image."""
+    return [
+        stack.image(frame, place).header
+        for frame in range(stack.frames)
+        for place in range(len(stack.planes))
+    ]
 
 
 def _name(plane: Plane) -> str:

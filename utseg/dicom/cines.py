@@ -61,7 +61,7 @@ class CineRow:
 
 
 def write_cine(folder: Path, cine: str, subject: str, stack: Stack, root: Path) -> CineRow:
-    """Reads the pixels of a stack, and writes CINE.nii.gz and sources/CINE.json. Raises InputError where pixels are damaged."""
+    """Reads the pixels of a stack, and writes CINE.nii.gz and sources/CINE.json. Raises what `read_stack` raises."""
     row = cine_row(cine, subject, stack)
     values_TZYX = read_stack(stack)
     step_s = (_step_ms(stack) or (row.rr_interval_ms or 0.0) / row.frames) / 1000

@@ -24,13 +24,15 @@ from pydicom.valuerep import DSfloat
 import utseg
 from utseg.dicom.codes import OWN_SCHEME
 from utseg.dicom.reading import Unreadable, read_dataset
-from utseg.dicom.sources import CineSources, SourceFrame
+from utseg.dicom.sources import CineSources, SourceFrame, read_sources
 from utseg.errors import InputError
 from utseg.files import atomic_path, sha256_json
 
 MAKER = "utseg"
 RESEARCH = "research only"
 SERIES_NUMBERS = {"segmentation": 9001, "measures": 9002, "figure": 9003}
+PHASE_SERIES = 9101  # the segmentation of a cine's first phase alone; that of the next one is 9102
+PATIENT = ("PatientID", "PatientName", "PatientBirthDate")
 MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber"),
     *("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
@@ -54,6 +56,7 @@ ALSO_COPIED = (
 )
 THICKNESS = ("SliceThickness", "SharedFunctionalGroupsSequence")
 SEXES = ("M", "F", "O")
+ADVICE = "put the DICOM folder back as it was, or import it again with utseg_import_dicom"
 
 
 @contextmanager
@@ -75,11 +78,14 @@ def content_key(sources: CineSources, *content: Any) -> str:
     return sha256_json([utseg.__version__, sources.cine, frames, *content])
 
 
-def series_keywords(kind: str, key: str) -> dict[str, Any]:
-    """UIDs, numbers and maker as highdicom's objects take them. `kind`: of SERIES_NUMBERS; `key`: of `content_key`."""
+def series_keywords(kind: str, key: str, phase: int | None = None) -> dict[str, Any]:
+    """UIDs, numbers and maker as highdicom's objects take them. `kind`: of SERIES_NUMBERS; `key`: of `content_key`.
+
+    phase: counted from 0, where the object is of one phase of the cine.
+    """
     return {
         "series_instance_uid": derived_uid(kind, "series", key),
-        "series_number": SERIES_NUMBERS[kind],
+        "series_number": SERIES_NUMBERS[kind] if phase is None else PHASE_SERIES + phase,
         "sop_instance_uid": derived_uid(kind, "instance", key),
         "instance_number": 1,
         "manufacturer": MAKER,
@@ -88,6 +94,31 @@ def series_keywords(kind: str, key: str) -> dict[str, Any]:
         "device_serial_number": utseg.__version__,
         "series_description": f"{MAKER} {kind}, {RESEARCH}",
     }
+
+
+def checked_sources(folder: Path, cine: str) -> CineSources:
+    """The record of a cine's sources, after each file was compared with it: what is derived from them goes to the patient they say.
+
+    Raises InputError where a file has gone, is another object or of another study or series, or where the files are of several patients.
+    """
+    sources = read_sources(folder, cine)
+    patients = set()
+    for frame in {frame.file: frame for row in sources.frames for frame in row if frame}.values():
+        header = _read_header(
+            sources, frame, ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", *PATIENT)
+        )
+        if (
+            header.get("StudyInstanceUID") != sources.study_instance_uid
+            or header.get("SeriesInstanceUID") not in sources.series_instance_uids
+        ):
+            raise InputError(f"{_which(sources, frame)} is of another study or series now; {ADVICE}")
+        own = [str(header.get(name) or "") for name in PATIENT]
+        patients.add(own[0] or tuple(own))
+    if len(patients) > 1:
+        raise InputError(
+            f"{sources.root}: the files of {cine} are of {len(patients)} patients now, by their PatientID; expected one; {ADVICE}"
+        )
+    return sources
 
 
 def source_header(sources: CineSources) -> Dataset:
@@ -125,20 +156,22 @@ def source_header(sources: CineSources) -> Dataset:
 
 def _read_header(sources: CineSources, frame: SourceFrame, keywords: Collection[str]) -> Dataset:
     """Some elements of the file that a frame is in."""
-    # Paths name patients: the root is what somebody typed, and what lies in it stands in the record of sources alone.
-    time, place = next((t, row.index(frame)) for t, row in enumerate(sources.frames) if frame in row)
-    which = f"{sources.root}: the file of frame {time}, slice {place} of {sources.cine} (sources/{sources.cine}.json names it)"
-    advice = "put the DICOM folder back where it was, or import it again with utseg_import_dicom"
     try:
         header = read_dataset(
             Path(sources.root, frame.file),
             [BaseTag(tag_for_keyword(keyword) or 0) for keyword in keywords],
         )
     except Unreadable as error:
-        raise InputError(f"{which} {error}; {advice}") from None
+        raise InputError(f"{_which(sources, frame)} {error}; {ADVICE}") from None
     if header is None or header.get("SOPInstanceUID") != frame.sop_instance_uid:
-        raise InputError(f"{which} is another DICOM object now; {advice}")
+        raise InputError(f"{_which(sources, frame)} is another DICOM object now; {ADVICE}")
     return header
+
+
+def _which(sources: CineSources, frame: SourceFrame) -> str:
+    """A frame's file. Paths name patients: the root is what somebody typed, and what lies in it stands in the record of sources alone."""
+    time, place = next((t, row.index(frame)) for t, row in enumerate(sources.frames) if frame in row)
+    return f"{sources.root}: the file of frame {time}, slice {place} of {sources.cine} (sources/{sources.cine}.json names it)"
 
 
 def _is_usable(name: str, value: str) -> bool:

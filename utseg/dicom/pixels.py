@@ -30,8 +30,22 @@ TAGS = frozenset({
 Scale = tuple[float, float]
 
 
+class DamagedPixels(InputError):
+    """Pixels of a stack that cannot be read. `damaged`: by file what is wrong with it."""
+
+    def __init__(self, damaged: dict[Path, str]) -> None:
+        self.damaged = damaged
+        super().__init__("; ".join(damaged.values()))
+
+    def __reduce__(self) -> tuple[type["DamagedPixels"], tuple[dict[Path, str]]]:
+        return type(self), (self.damaged,)
+
+
 def read_stack(stack: Stack) -> NDArray[Any]:
-    """(T, Z, Y, X) of a stack: int16, uint16 or int32 as stored, float32 where values are rescaled. Raises InputError."""
+    """(T, Z, Y, X) of a stack: int16, uint16 or int32 as stored, float32 where values are rescaled.
+
+    Raises DamagedPixels with all files that cannot be read, and InputError for a stack that is too large.
+    """
     shape = stack.size_tzyx
     if np.prod(shape, dtype=np.int64) > MOST_VOXELS:
         raise InputError(
@@ -44,12 +58,14 @@ def read_stack(stack: Stack) -> NDArray[Any]:
             wanted[image.header.path].append((frame, place, image))
     stored: NDArray[Any] | None = None
     slopes = np.ones(shape[:2]), np.zeros(shape[:2])
+    damaged: dict[Path, str] = {}
     for path, places in wanted.items():
         try:
             with damage_named():
                 images = _read_images(path, [image.frame.number for *_, image in places], shape[2:])
         except Unreadable as error:
-            raise InputError(f"{places[0][2].header}: {error}") from None
+            damaged[path] = str(error)
+            continue
         for (frame, place, _), (values, (slope, intercept)) in zip(places, images, strict=True):
             if stored is None:
                 stored = np.empty(shape, values.dtype)
@@ -57,6 +73,8 @@ def read_stack(stack: Stack) -> NDArray[Any]:
                 stored = stored.astype(np.promote_types(stored.dtype, values.dtype), copy=False)
             stored[frame, place] = values
             slopes[0][frame, place], slopes[1][frame, place] = slope, intercept
+    if damaged:
+        raise DamagedPixels(damaged)
     assert stored is not None, "a stack has images"
     if (slopes[0] == 1).all() and not slopes[1].any():
         return stored

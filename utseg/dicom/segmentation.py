@@ -85,7 +85,7 @@ def write_segmentation(
     places = [(plane.segment, plane.slice, plane.time) for plane in planes]
     key = content_key(sources, places, hashlib.sha256(pixels).hexdigest(), list(labels.items()), [*models])
     with as_the_source_says():
-        dataset = _head(labels, sources, models, key)
+        dataset = _head(labels, sources, models, key, phase)
         what = "whole cine" if phase is None else f"frame {phase + 1} of {len(mask_TZYX)}"
         dataset.SeriesDescription = f"{MAKER} segmentation, {what}, {RESEARCH}"
         dataset.SegmentsOverlap = "YES" if has_regions(labels) else "NO"
@@ -185,7 +185,9 @@ def _packed(mask_TZYX: NDArray[np.uint8], labels: Labels, planes: Sequence[_Plan
     return packed + b"\0" * (len(packed) % 2)
 
 
-def _head(labels: Labels, sources: CineSources, models: Sequence[str], key: str) -> Segmentation:
+def _head(
+    labels: Labels, sources: CineSources, models: Sequence[str], key: str, phase: int | None
+) -> Segmentation:
     """The object without its frames: patient, study, who made it, segments, how pixels lie."""
     header = source_header(sources)
     return Segmentation(
@@ -196,7 +198,7 @@ def _head(labels: Labels, sources: CineSources, models: Sequence[str], key: str)
         omit_empty_frames=False,
         content_label="RESEARCH",
         content_description=f"Made by {MAKER}, {RESEARCH}",
-        **series_keywords("segmentation", key),
+        **series_keywords("segmentation", key, phase),
     )
 
 

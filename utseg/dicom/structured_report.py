@@ -12,7 +12,7 @@ from highdicom import sr
 from pydicom.sr.coding import Code
 
 import utseg
-from utseg.cardiac.volumes import UNITS, column_of
+from utseg.cardiac.volumes import UNITS, column_of, digits_of
 from utseg.dicom.codes import (
     BODY_SURFACE,
     ED_FRAME,
@@ -43,6 +43,7 @@ from utseg.errors import InputError
 CARDIAC_MRI = Code("241620005", "SCT", "Cardiac MRI")  # CID 3820
 REPORT = Code("126000", "DCM", "Imaging Measurement Report")  # CID 7021
 DEVICE = Code("121007", "DCM", "Device")  # CID 270
+COMMENT = Code("121106", "DCM", "Comment")
 TO_CHECK = own_code("to-check", "To be checked before use")
 HEART = "heart"
 GROUPS = {"LV": LEFT_VENTRICLE, "RV": RIGHT_VENTRICLE, HEART: Code("80891009", "SCT", "Heart")}  # CID 7152
@@ -54,7 +55,7 @@ AT = {"EDV": "ED", "ESV": "ES"}
 class Measured:
     """What a report says. `values`: by the columns of `measures.csv`. Frames are counted from 0.
 
-    basal_rule: of `utseg.cardiac.volumes`. models: what made the masks, by name. doubts: names of flags that want a look.
+    basal_rule: of `utseg.cardiac.volumes`. models: what made the masks, by name. doubts: flags that want a look, names and sentences.
     """
 
     values: Mapping[str, float | None]
@@ -64,7 +65,7 @@ class Measured:
     heart_rate_bpm: float | None = None
     body_surface_m2: float | None = None
     models: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[tuple[str, str], ...] = ()
 
 
 def write_report(found: Measured, sources: CineSources, path: Path) -> Path:
@@ -103,7 +104,7 @@ def _content(
     algorithm = sr.AlgorithmIdentification(
         MAKER, utseg.__version__, [f"model {name}" for name in found.models] or None
     )
-    doubts = [sr.QualitativeEvaluation(TO_CHECK, own_code(name, name)) for name in found.doubts]
+    doubts = [sr.QualitativeEvaluation(TO_CHECK, own_code(name, name)) for name in dict(found.doubts)]
     measures = _measurements(found, frames)
     groups = [
         sr.MeasurementsAndQualitativeEvaluations(
@@ -120,6 +121,11 @@ def _content(
         for group, site in GROUPS.items()
         if measures[group] or (doubts and group == HEART)
     ]
+    if doubts:  # the meaning of a code has no room for a sentence
+        groups[-1][0].ContentSequence.extend(
+            sr.TextContentItem(COMMENT, f"{TO_CHECK.meaning}: {words}", sr.RelationshipTypeValues.CONTAINS)
+            for _, words in found.doubts
+        )
     device = sr.DeviceObserverIdentifyingAttributes(
         derived_uid("device", utseg.__version__), MAKER, MAKER, f"{MAKER} {utseg.__version__}, {RESEARCH}"
     )
@@ -140,7 +146,10 @@ def _measurements(
         images = _images(frames[AT[what]]) if what in AT else []
         measures[side if side in GROUPS else HEART].append(
             sr.Measurement(
-                MEASURES[measure], value, unit_code(UNITS[measure]), referenced_images=images or None
+                MEASURES[measure],
+                round(value, digits_of(measure)),
+                unit_code(UNITS[measure]),
+                referenced_images=images or None,
             )
         )
     others = [

@@ -48,11 +48,15 @@ def _without_accents(word: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFKD", word) if not unicodedata.combining(c))
 
 
-def check_codes_path(path: Path, output: Path) -> None:
-    """Refuses a map that would lie in the folder that goes on to others. Raises InputError."""
+def check_codes_path(path: Path, folder: Path, output: Path) -> None:
+    """Refuses a map that would lie in the DICOM folder or in that of cines, which go on to others. Raises InputError."""
     if output.resolve() in path.resolve().parents:
         raise InputError(
             f"{path}: the map of codes and patients would lie in {output}, which has none of them; name a file elsewhere"
+        )
+    if folder.resolve() in path.resolve().parents:
+        raise InputError(
+            f"{path}: the map of codes and patients would lie in the DICOM folder {folder}; name a file elsewhere"
         )
     if not path.absolute().parent.is_dir():
         raise InputError(f"{path.absolute().parent}: no such folder; make it first")

@@ -162,7 +162,8 @@ def join_cines(masks: Iterable[Mask]) -> tuple[list[Cine], list[str]]:
 
     A 4-D file is a cine of its own name; 3-D masks of ED and ES are one of their subject's name.
     """
-    from utseg.rawdata.gate import frame_count
+    from utseg.rawdata.gate import frame_count, read_geometry
+    from utseg.rawdata.nifti import is_series
 
     cines: dict[str, Cine] = {}
     pairs: dict[str, list[Mask]] = {}
@@ -177,6 +178,8 @@ def join_cines(masks: Iterable[Mask]) -> tuple[list[Cine], list[str]]:
             cines[mask.name] = Cine(mask.name, mask.about, (mask,))
         elif mask.about.phase in PHASES:
             pairs.setdefault(mask.about.subject, []).append(mask)
+        elif mask.volume.frame is None and is_series(read_geometry(mask.volume.path).header):
+            problems.append(f"cine {mask.name}: one frame: no ED and ES")
         else:
             stray.append(mask.name)
     for subject, found in pairs.items():

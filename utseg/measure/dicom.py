@@ -5,26 +5,26 @@ from pathlib import Path
 from utseg.cardiac.structures import HEART
 from utseg.cardiac.volumes import UNITS, column_of
 from utseg.dicom.capture import write_capture
+from utseg.dicom.derived import checked_sources
 from utseg.dicom.segmentation import write_segmentation
-from utseg.dicom.sources import CineSources, read_sources, sources_path
+from utseg.dicom.sources import CineSources, sources_path
 from utseg.dicom.structured_report import Measured, write_report
 from utseg.errors import InputError
 from utseg.figures.cine_sheet import Shown, cine_sheet
+from utseg.measure.objects import object_path
 from utseg.measure.record import CineMeasures, Provenance
 from utseg.rawdata.gate import read_image, read_label_cine
 from utseg.rawdata.names import image_stem
-
-DICOM_FOLDER = "dicom"
 
 
 def write_dicom(cine: CineMeasures, made: Provenance, output: Path) -> list[Path]:
     """Writes `output`/dicom/CINE_sr.dcm and, where ED and ES are known, CINE_sc.dcm, CINE_ed_seg.dcm and CINE_es_seg.dcm.
 
-    Raises InputError where the cine was not imported from DICOM, or its DICOM files have gone.
+    Raises InputError where the cine was not imported from DICOM, or its DICOM files have gone or are others.
     """
-    sources, folder = _sources(cine), output / DICOM_FOLDER
+    sources = _sources(cine)
     models = tuple(use.name for use in made.models)
-    doubts = tuple(dict.fromkeys(flag.name for flag in cine.flags if flag.severity == "check"))
+    doubts = tuple((flag.name, flag.words) for flag in cine.flags if flag.severity == "check")
     report = Measured(
         values=cine.values,
         ed_frame=cine.ed_frame,
@@ -35,7 +35,7 @@ def write_dicom(cine: CineMeasures, made: Provenance, output: Path) -> list[Path
         models=models,
         doubts=doubts,
     )
-    written = [write_report(report, sources, folder / f"{cine.cine}_sr.dcm")]
+    written = [write_report(report, sources, object_path(output, cine.cine, "sr"))]
     phases = {"ED": cine.ed_frame, "ES": cine.es_frame}
     known = {name: time for name, time in phases.items() if time is not None}
     if not known:
@@ -46,13 +46,13 @@ def write_dicom(cine: CineMeasures, made: Provenance, output: Path) -> list[Path
     volumes = dict(zip(HEART, (cine.curve.lv_ml, cine.curve.myo_ml, cine.curve.rv_ml), strict=True))
     words = [
         *_words(cine),
-        *(f"to be checked: {name.replace('_', ' ')}" for name in doubts),
+        *(f"to be checked: {name.replace('_', ' ')}" for name in dict(doubts)),
     ]
     title = f"{cine.cine}, utseg, research only"
     sheet = cine_sheet(shown, geometry.spacing_zyx_mm[1:], made.labels, volumes, words, title)
-    written.append(write_capture(sheet, sources, folder / f"{cine.cine}_sc.dcm"))
+    written.append(write_capture(sheet, sources, object_path(output, cine.cine, "sc")))
     for name, time in known.items():
-        path = folder / f"{cine.cine}_{name.lower()}_seg.dcm"
+        path = object_path(output, cine.cine, f"{name.lower()}_seg")
         written.append(write_segmentation(mask_TZYX, made.labels, sources, path, models=models, phase=time))
     return written
 
@@ -65,7 +65,7 @@ def _sources(cine: CineMeasures) -> CineSources:
             f"cine {cine.cine}: nothing says that it was made from DICOM; name the folder that utseg_import_dicom wrote with --images, or "
             "leave --dicom out"
         )
-    return read_sources(image.parent, stem)
+    return checked_sources(image.parent, stem)
 
 
 def _words(cine: CineMeasures) -> list[str]:

@@ -73,10 +73,15 @@ def about_case(case: Case) -> About:
 def wrong_numbers(said: Mapping[str, str]) -> list[str]:
     """In words, each number that is none, or that nobody has."""
     return [
-        f"column {column!r}: expected a number from {low:g} to {high:g}, or nothing; found {said[column]!r}"
+        f"column {column!r}: expected a number from {low:g} to {high:g}, or nothing; found {said[column]!r}{_advice(said, column)}"
         for column, (low, high) in LIMITS.items()
         if not is_empty(said.get(column, "")) and _number(said, column) is None
     ]
+
+
+def _advice(said: Mapping[str, str], column: str) -> str:
+    centimetres = column == "height_m" and _number({"height_cm": said[column]}, "height_cm") is not None
+    return ": metres are expected, and it looks like centimetres" if centimetres else ""
 
 
 def _about(row: Mapping[str, str]) -> About:

@@ -242,7 +242,8 @@ class _Writer:
     def _uid(self, *words: object) -> str:
         from pydicom.uid import generate_uid
 
-        return str(generate_uid(entropy_srcs=["utseg phantom", self._study, *map(str, words)]))
+        # With a separator: joined without, series 9 with image 11 would have the UID of series 91 with image 1.
+        return str(generate_uid(entropy_srcs=["/".join(("utseg phantom", self._study, *map(str, words)))]))
 
     def _dataset(self, series: int, description: str, sop_class: str, kind: str) -> "Dataset":
         patient = self._patient

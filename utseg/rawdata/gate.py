@@ -51,6 +51,14 @@ def frame_count(path: Path) -> int:
     return itk.frame_count(path) if path.name.endswith(ITK_ENDINGS) else nifti.read_header(path).frames
 
 
+def read_geometry(path: Path) -> Geometry:
+    """How an image file lies. Of a picture its pixels are read, else the header alone. Raises InputError."""
+    _require_known_ending(path)
+    if is_picture(path):
+        return pictures.read_image(path).geometry
+    return itk.read_geometry(path) if path.name.endswith(ITK_ENDINGS) else nifti.read_header(path).geometry
+
+
 def frames_of(case: Case) -> int:
     """Volumes that stand for a case: the frames of its cine where it names none of them, else 1. Raises InputError."""
     return frame_count(case.images[0]) if case.frame is None and case.channels is None else 1

@@ -41,6 +41,11 @@ def frame_count(path: Path) -> int:
     return size[3] if len(size) > 3 else 1
 
 
+def read_geometry(path: Path) -> Geometry:
+    """How a file lies, by its header."""
+    return _information(path)[1]
+
+
 @contextmanager
 def itk_errors(path: Path) -> Iterator[None]:
     """SimpleITK's many-lined errors as one line, and its warnings off the terminal."""

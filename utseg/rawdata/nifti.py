@@ -70,6 +70,11 @@ def read_header(path: Path) -> Header:
         return _checked_header(path, content)
 
 
+def is_series(header: bytes) -> bool:
+    """Whether a header as `Geometry` holds it is of a 4-D file, though it may have one frame."""
+    return bool(header) and int(parse_header(header)["dim"][0]) > 3
+
+
 def frame_ms(header: bytes) -> float | None:
     """The time from frame to frame by a header as `Geometry` holds it, ms; None where it says no unit, or what no cine has."""
     if not header:

@@ -44,6 +44,7 @@ def import_on_the_way(
 
 def write_segmentations(cases: Sequence[Case], output: Path) -> list[str]:
     """Writes `output`/dicom/CINE_seg.dcm for each imported cine whose mask is on record; returns a line for each that failed."""
+    from utseg.dicom.derived import checked_sources
     from utseg.dicom.segmentation import write_segmentation  # highdicom takes a second to import
 
     record = read_model(PredictionRecord, output / PREDICTION_FILE)
@@ -59,7 +60,7 @@ def write_segmentations(cases: Sequence[Case], output: Path) -> list[str]:
                 write_segmentation(
                     geometry.to_file(mask_TZYX),
                     record.labels,
-                    read_sources(image.parent, name),
+                    checked_sources(image.parent, name),
                     folder / f"{name}_seg.dcm",
                     models=models,
                 )

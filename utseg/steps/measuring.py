@@ -19,12 +19,14 @@ from utseg.labels import in_words
 from utseg.measure.cines import Known, find_images, find_masks, join_cines, recorded_images
 from utseg.measure.group import compare, distributions
 from utseg.measure.measure import RULES, measure_cine
+from utseg.measure.objects import remove_objects
 from utseg.measure.record import CineMeasures, MeasuresRecord, Provenance, write_measures
 from utseg.measure.table import About, read_cines, wrong_numbers
 from utseg.measure.tables import write_tables
 from utseg.predict.record import PREDICTION_FILE, predicted_cases, read_record, seen_in_training, versions_of
 from utseg.progress import progress
 from utseg.rawdata.description import DESCRIPTION_FILE
+from utseg.rawdata.gate import read_geometry
 from utseg.rawdata.names import NIFTI_ENDINGS
 from utseg.report.measures.write import PAGE_FILE, write_measures_page
 from utseg.steps.datasets import named_dataset
@@ -62,6 +64,10 @@ def measure(
     if basal_rule not in BASAL_RULES:
         raise UsageError(f"basal rule {basal_rule!r}: there are {', '.join(BASAL_RULES)}")
     require_masks(masks)
+    if output.resolve() == masks.resolve():
+        raise InputError(
+            f"{output}: is the folder of the masks; measures must not mix with masks: choose another with -o"
+        )
     known = _known(masks, dataset, images, table)
     compared = None
     if references is not None:
@@ -84,12 +90,14 @@ def measure(
         record = _record(cines, masks, numbering, basal_rule, compared)
     require_writable(output)
     with folder_lock(output):
+        remove_objects(output)
         write_tables(record.cines, output)
         write_measures(record, output)
         pages = write_measures_page(record, masks, output / PAGE_FILE, pictures=pictures, workers=workers)
         if dicom:
             problems += _write_dicom(record, output)
-    for notice in pages.notices:
+    notices = [*pages.notices, *([] if pictures else _off_grid(record.cines, masks))]
+    for notice in notices:
         logger.warning("%s", notice)
     if problems:
         raise CaseErrors(problems)
@@ -119,12 +127,22 @@ def _known(masks: Path, dataset: Dataset | None, images: FilePath | None, table:
     wrong = [f"{case.subject}: {text}" for case in cases for text in wrong_numbers(case.person)]
     if wrong:
         logger.warning("not used: %s", listing(list(dict.fromkeys(wrong))))
-    if table is not None:
-        return Known(cases, read_cines(Path(table)), files)
     rows: dict[str, About] = {}
-    for folder in dict.fromkeys(image.path.parent for image in files.values()):
-        if (folder / CINES_FILE).is_file():
-            rows |= read_cines(folder / CINES_FILE)
+    beside = [
+        path
+        for folder in dict.fromkeys(image.path.parent for image in files.values())
+        if (path := folder / CINES_FILE).is_file()
+    ]
+    if table is not None:
+        known, names = Known(cases, read_cines(Path(table)), files), files_by_case(masks)
+        if unused := [str(path) for path in beside if path.resolve() != Path(table).resolve()]:
+            logger.info("%s: not read, as --table takes its place", listing(unused))
+        named = {*names, *(known.about(name).subject for name in names)}
+        if absent := [name for name in known.table if name not in named]:
+            logger.warning("%s: no mask is there of %s", table, listing(absent))
+        return known
+    for path in beside:
+        rows |= read_cines(path)
     return Known(cases, rows, files)
 
 
@@ -144,6 +162,23 @@ def _measured(
                 problems.append(f"cine {cine.name}: {error}")
             advance()
     return measured, problems
+
+
+def _off_grid(cines: list[CineMeasures], masks: Path) -> list[str]:
+    """A line for each cine whose masks do not lie on the grid of its image, by the headers of both."""
+    lines = []
+    for cine in cines:
+        if cine.image is None:
+            continue
+        try:
+            differences = read_geometry(masks / cine.mask).differences(read_geometry(Path(cine.image)))
+        except InputError as error:
+            differences = [str(error)]
+        if differences:
+            lines.append(
+                f"{cine.cine}: the masks do not lie on the grid of their image: {'; '.join(differences)}"
+            )
+    return lines
 
 
 def _write_dicom(record: MeasuresRecord, output: Path) -> list[str]:

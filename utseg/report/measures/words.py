@@ -1,12 +1,11 @@
 """How a page names the measures: the columns of `measures.csv` in words, with their units and digits."""
 
-from utseg.cardiac.volumes import AT_PHASES, UNITS, column_of
+from utseg.cardiac.volumes import AT_PHASES, UNITS, column_of, digits_of
 from utseg.evaluate.tables import number
 
 MEASURES = {column_of(measure): measure for measure in UNITS}
 HEADLINES = tuple(map(column_of, AT_PHASES))
 """The columns that stand first, in this order."""
-DIGITS = {"l/min": 2, "l/min/m²": 2}
 
 
 def name_of(column: str) -> str:
@@ -21,4 +20,4 @@ def unit_of(column: str) -> str:
 
 def value_of(column: str, value: float | None) -> str:
     """The number as the page shows it; a dash for none."""
-    return number(value, DIGITS.get(unit_of(column), 1))
+    return number(value, digits_of(MEASURES[column]))
