@@ -160,7 +160,7 @@ SCENES = {
     "find_best_configuration": Scene(
         "utseg_find_best_configuration",
         _folds,
-        lambda folder: ("-d", "Tiny", "--home", folder, "-f", 0, 1),
+        lambda folder: ("-d", "Tiny", "--home", folder, "--device", "cpu", "-np", 1),
     ),
     "report": Scene(
         "utseg_report", _scored, lambda folder: (folder / "scores", "-o", folder / "page" / "r.html")

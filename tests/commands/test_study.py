@@ -48,6 +48,8 @@ def test_a_built_in_study_is_printed_to_be_copied(name, capsys, tmp_path):
         ),
         ('name = "x"\nsettings = { "network.width" = 4 }', "my.toml: settings for UTNet: unknown key"),
         ('name = "x', "not valid TOML"),
+        ("networks = " + "[" * 3000, "not valid TOML"),
+        ("epochs = " + "9" * 5000, "not valid TOML"),
     ],
 )
 def test_a_wrong_file_is_wrong_usage_in_one_line_and_writes_nothing(home, tmp_path, capsys, text, words):

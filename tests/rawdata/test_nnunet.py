@@ -123,6 +123,7 @@ def test_test_images_of_the_decathlon_have_no_channel_number(folder: Path) -> No
         ({"training": [{"image": "./imagesTr/s00_ED.nii.gz"}]}, "training: expected a list of"),
         ({"labels": {"0": "background", "1": "LV", "2": "LV"}}, "a name of its own for each value"),
         ({"file_ending": 5}, "file_ending: expected one of"),
+        ({"training": [{"image": "x" * 300, "label": "a.nii.gz"}]}, "training: expected a list of"),
         ({"labels": {"²": "LV"}}, "labels: names come first"),
         ({"labels": {"9" * 5000: "LV"}}, "labels: names come first"),
         ({"channel_names": {"0": "MRI"}}, "training: this list of cases is the format of nnU-Net v1"),

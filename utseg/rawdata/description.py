@@ -137,7 +137,7 @@ def _as_written_now(older: Mapping[str, Any], folder: Path, wrong: Wrong) -> tup
         return value, True
     entries = older["training"]
     if not isinstance(entries, list) or not all(
-        isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("image", "label"))
+        isinstance(entry, dict) and all(_is_path(entry.get(key)) for key in ("image", "label"))
         for entry in entries
     ):
         raise wrong(
@@ -158,6 +158,11 @@ def _as_written_now(older: Mapping[str, Any], folder: Path, wrong: Wrong) -> tup
         name: {"images": files(entry["image"]), "label": entry["label"]} for name, entry in images.items()
     }
     return value, numbered
+
+
+def _is_path(value: Any) -> bool:
+    """Whether it is a text that a file may be called."""
+    return isinstance(value, str) and len(value) < 1000 and all(len(part) <= 255 for part in value.split("/"))
 
 
 def _refuse_lists(value: Mapping[str, Any], wrong: Wrong) -> None:
@@ -200,12 +205,12 @@ def _listed(folder: Path, value: Any, about: Description, wrong: Wrong) -> dict[
             found = f"the keys {', '.join(entry) or 'none'}" if isinstance(entry, dict) else _kind(entry)
             raise wrong(where, f"expected the keys images and label, found {found}")
         images, label = entry["images"], entry["label"]
-        if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+        if not isinstance(images, list) or not all(map(_is_path, images)):
             raise wrong(f"{where}.images", f"expected a list of paths, found {_kind(images)}")
         if len(images) != channels and not (about.joint and 1 <= len(images) < channels):
             expected = f"expected {channels}, one a channel of channel_names"
             raise wrong(f"{where}.images", f"{expected}, found {len(images)}")
-        if not isinstance(label, str):
+        if not _is_path(label):
             raise wrong(f"{where}.label", f"expected a path, found {_kind(label)}")
         listed[case] = tuple(folder / image for image in images), folder / label
     return listed

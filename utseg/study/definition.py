@@ -145,7 +145,7 @@ def parse_definition(text: str, where: str) -> Definition:
     """The study that a TOML text describes. Raises SettingError: where, path of the key, expected, found."""
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         raise SettingError(f"{where}: not valid TOML ({error})") from None
     variants = tree.get("variants")
     tables = [entry for entry in variants if isinstance(entry, dict)] if isinstance(variants, list) else []
