@@ -117,3 +117,15 @@ def errors_in(path):
     run = subprocess.run([command, path], capture_output=True, text=True, check=False)
     assert run.returncode in (0, 1) and run.stderr
     return [line for line in run.stderr.splitlines() if line.startswith("Error")]
+
+
+def edit(path, change):
+    dataset = pydicom.dcmread(path)
+    change(dataset)
+    dataset.save_as(path)
+
+
+def translation(z):
+    matrix = np.eye(4)
+    matrix[2, 3] = z
+    return matrix

@@ -133,6 +133,8 @@ def slurm(tmp_path):
     environment = {**os.environ, "PATH": f"{jobs}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen([sys.executable, "workers.py"], cwd=jobs, env=environment) as workers:
         until((jobs / "scheduler.json").exists)
+        # Both are there before a study begins: by how many share a machine it counts the threads of a run, and bits follow from those.
+        until(lambda: sum("Registered to" in log.read_text() for log in jobs.glob("*.log")) == 2)
         yield jobs
         workers.terminate()
     for file in jobs.glob("*.pid"):

@@ -68,21 +68,12 @@ def measure(
         raise InputError(
             f"{output}: is the folder of the masks; measures must not mix with masks: choose another with -o"
         )
+    compared = None if references is None else _compared(Path(references), masks, dataset, labels)
     known = _known(masks, dataset, images, table)
-    compared = None
-    if references is not None:
-        compared = find_references(Path(references), masks, dataset, None if labels is None else dict(labels))
-        if IGNORE in compared.labels:
-            raise InputError(
-                f"{references}: volumes of references that are ignored in part ({IGNORE}) are not known; leave -g out"
-            )
+    if compared:
         known = replace(known, cases=(*known.cases, *compared.cases))
-    numbering = with_background(compared.mask_labels if compared else mask_numbering(masks, dataset, labels))
-    if not find_structures(numbering).names:
-        raise InputError(
-            f"{masks}: no label is one of {', '.join(HEART)} by its name, so that nothing can be measured: {in_words(numbering)}; "
-            "say which they are with --labels LV=1 MYO=2 RV=3"
-        )
+    numbering = compared.mask_labels if compared else mask_numbering(masks, dataset, labels)
+    numbering = _with_a_heart(numbering, masks)
     with explained_by(compared.warnings if compared else dataset.warnings if dataset else ()):
         cines, problems = _measured(masks, numbering, known, basal_rule)
         if not cines:
@@ -102,6 +93,26 @@ def measure(
     if problems:
         raise CaseErrors(problems)
     return record
+
+
+def _compared(references: Path, masks: Path, dataset: Dataset | None, labels: Labels | None) -> References:
+    """The references, which are annotated wholly. Raises InputError, and as `find_references`."""
+    found = find_references(references, masks, dataset, None if labels is None else dict(labels))
+    if IGNORE in found.labels:
+        raise InputError(
+            f"{references}: volumes of references that are ignored in part ({IGNORE}) are not known; leave -g out"
+        )
+    return found
+
+
+def _with_a_heart(numbering: Labels, masks: Path) -> Labels:
+    """The numbering with a background; refused where no label is a structure of the heart."""
+    if not find_structures(numbering).names:
+        raise InputError(
+            f"{masks}: no label is one of {', '.join(HEART)} by its name, so that nothing can be measured: "
+            f"{in_words(with_background(numbering))}; say which they are with --labels LV=1 MYO=2 RV=3"
+        )
+    return with_background(numbering)
 
 
 def mask_numbering(masks: Path, dataset: Dataset | None, labels: Labels | None) -> Labels:
