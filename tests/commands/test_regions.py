@@ -8,12 +8,15 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from commandline import assert_refused
 from inprocess import Typed
+from onnx_graph import onnx_logits
 from rawfiles import change_json, change_voxels, make_nnunet
 
 from utseg.commands import ensemble, export_model, report
 from utseg.evaluate import evaluate_pair
+from utseg.predict.model import load_model
 from utseg.training.record import read_weights
 
 REGIONS = {"background": 0, "heart": [1, 2, 3], "left": [1, 2], "LV": 1}
@@ -99,6 +102,12 @@ def test_regions_go_the_whole_way(home, typed: Typed):
     call("utseg_find_best_configuration", "-d", "Heart")
     assert report.main([str(home / "scores"), "-o", str(home / "report.html")]) == 0
     assert json.loads((masks / "prediction.json").read_text())["labels"]["left"] == [2, 1]
+    network, x = load_model(run, torch.device("cpu")).network, torch.randn(1, 2, 32, 32)
+    with torch.inference_mode():
+        expected = network(x)
+    with torch.no_grad():
+        found = onnx_logits(torch.export.export(network, (x,)), x)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4, rtol=1e-3)
 
 
 def test_regions_that_cannot_be_painted_are_refused(home, typed: Typed):
