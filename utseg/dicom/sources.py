@@ -12,6 +12,7 @@ from utseg.settings import Settings, read_model
 
 SOURCES_FOLDER = "sources"
 CINES_FILE = "cines.csv"
+OBJECTS_FOLDER = "dicom"
 LEFT_OUT_FILE = "left_out.csv"
 BESIDE_CINES = SOURCES_FOLDER, CINES_FILE, LEFT_OUT_FILE
 """What lies in a folder of imported cines beside them."""

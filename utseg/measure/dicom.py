@@ -51,9 +51,10 @@ def write_dicom(cine: CineMeasures, made: Provenance, output: Path) -> list[Path
     title = f"{cine.cine}, utseg, research only"
     sheet = cine_sheet(shown, geometry.spacing_zyx_mm[1:], made.labels, volumes, words, title)
     written.append(write_capture(sheet, sources, object_path(output, cine.cine, "sc")))
+    stored_TZYX = geometry.to_file(mask_TZYX)
     for name, time in known.items():
         path = object_path(output, cine.cine, f"{name.lower()}_seg")
-        written.append(write_segmentation(mask_TZYX, made.labels, sources, path, models=models, phase=time))
+        written.append(write_segmentation(stored_TZYX, made.labels, sources, path, models=models, phase=time))
     return written
 
 

@@ -2,17 +2,18 @@
 
 from pathlib import Path
 
-DICOM_FOLDER = "dicom"
+from utseg.dicom.sources import OBJECTS_FOLDER
+
 KINDS = ("sr", "sc", "ed_seg", "es_seg")
 
 
 def object_path(output: Path, cine: str, kind: str) -> Path:
     """Of one of KINDS."""
-    return output / DICOM_FOLDER / f"{cine}_{kind}.dcm"
+    return output / OBJECTS_FOLDER / f"{cine}_{kind}.dcm"
 
 
 def remove_objects(output: Path) -> None:
     """Removes objects that an earlier run wrote, whose figures are no more those of the tables. Other files stay."""
     for kind in KINDS:
-        for path in (output / DICOM_FOLDER).glob(f"*_{kind}.dcm"):
+        for path in (output / OBJECTS_FOLDER).glob(f"*_{kind}.dcm"):
             path.unlink()

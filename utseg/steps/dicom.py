@@ -5,7 +5,7 @@ from pathlib import Path
 
 from utseg.case import Case
 from utseg.dicom.importing import import_dicom
-from utseg.dicom.sources import SOURCES_FOLDER, read_sources
+from utseg.dicom.sources import OBJECTS_FOLDER, SOURCES_FOLDER, read_sources
 from utseg.errors import InputError, UtsegError
 from utseg.files import require_writable
 from utseg.predict.record import PREDICTION_FILE, PredictionRecord
@@ -15,7 +15,6 @@ from utseg.rawdata.names import mask_name
 from utseg.settings import read_model
 
 IMAGES_FOLDER = "images"
-DICOM_FOLDER = "dicom"
 
 
 def import_on_the_way(
@@ -49,7 +48,7 @@ def write_segmentations(cases: Sequence[Case], output: Path) -> list[str]:
 
     record = read_model(PredictionRecord, output / PREDICTION_FILE)
     models = [use.name for use in record.models]
-    folder, problems = output / DICOM_FOLDER, []
+    folder, problems = output / OBJECTS_FOLDER, []
     require_writable(folder)
     predicted = [case for case in cases if case.case_id in record.cases]
     with progress("DICOM Segmentation", len(predicted)) as advance:
