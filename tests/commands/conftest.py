@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from inprocess import Typed
+from threads import no_pictures, one_thread  # noqa: F401 — used by being there
 from tiny_models import make_run_folder
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from commandline import run_here
 from rawfiles import make_nifti
-from threads import one_thread  # noqa: F401 — used by being there
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "predict"))
 from tiny_models import make_run_folder

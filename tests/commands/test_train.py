@@ -12,7 +12,6 @@ import torch
 from commandline import SCRIPTS, temporary_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from threads import no_pictures, one_thread  # noqa: F401 — used by being there
 from tiny_runs import make_home
 
 from utseg.commands.options import duration

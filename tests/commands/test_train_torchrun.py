@@ -16,7 +16,6 @@ import pytest
 import torch
 import torchrun
 from commandline import SCRIPTS, temporary_files
-from threads import no_pictures, one_thread  # noqa: F401 — used by being there
 from tiny_runs import make_home
 
 from utseg.commands.train import main

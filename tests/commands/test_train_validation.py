@@ -9,7 +9,6 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from threads import no_pictures, one_thread  # noqa: F401 — used by being there
 from tiny_runs import make_home
 
 from utseg.commands.predict import main as predict_main

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from made_studies import run_study_here
 from rawfiles import LABELS, make_nnunet
-from threads import one_thread  # noqa: F401 — used by being there
+from threads import no_pictures, one_thread  # noqa: F401 — used by being there
 
 from utseg.files import read_json, write_json
 from utseg.study.record import StudyRecord, read_study
