@@ -15,25 +15,14 @@ import pytest
 import torch
 from commandline import SCRIPTS, assert_refused, killed_at, run_here, temporary_files
 from rawfiles import corrupt, make_heart, make_nifti, make_nnunet
-from threads import no_pictures, one_thread  # noqa: F401 — used by being there
 
 from utseg.training.checkpoint import FORMAT
 from utseg.training.record import read_run
 
 PLAN = "utseg_plan_and_preprocess"
-PLAN_WORDS = ("-d", "Heart", "-pl", "cpu", "-np", 1)
-TINY = (
-    "--set",
-    "network.base_channels=4",
-    "--set",
-    "iterations_per_epoch=2",
-    "--set",
-    "batch_size=2",
-    "--set",
-    "save_minutes=0.00001",
-    "--device",
-    "cpu",
-)
+PLAN_WORDS = ("-d", "Heart", "-pl", "cpu", "-m", "UNet", "-np", 1)
+SETTINGS = ("network.base_channels=4", "iterations_per_epoch=2", "batch_size=2", "save_minutes=0.00001")
+TINY = ("-m", "UNet", "--device", "cpu", "--set", *SETTINGS)
 TRAIN_WORDS = ("2d", "fold0", "-d", "Heart", "-pl", "cpu", "--epochs", 2, *TINY)
 
 
@@ -61,7 +50,7 @@ def slices(home):
 
 
 def run_folder(home):
-    return home / "results" / "Heart" / "cpu_2d" / "UTNet" / "fold0"
+    return home / "results" / "Heart" / "cpu_2d" / "UNet" / "fold0"
 
 
 def start(name, *words, home, **options):
@@ -234,7 +223,8 @@ def test_a_damaged_plan_is_noticed(home):
     plan = home / "preprocessed" / "Heart" / "cpu_2d" / "plan.json"
     plan.write_text(plan.read_text()[:200])
     assert_refused(
-        run_here("utseg_train", "2d", "fold1", "-d", "Heart", "-pl", "cpu", home=home), "plan.json"
+        run_here("utseg_train", "2d", "fold1", "-d", "Heart", "-pl", "cpu", "-m", "UNet", home=home),
+        "plan.json",
     )
 
 
@@ -277,7 +267,9 @@ def test_one_bad_case_of_many_is_named_and_the_others_finish(home, tmp_path):
 
 def test_resume_without_anything_to_resume(home):
     assert_refused(
-        run_here("utseg_train", "2d", "fold2", "-d", "Heart", "-pl", "cpu", "--resume", home=home),
+        run_here(
+            "utseg_train", "2d", "fold2", "-d", "Heart", "-pl", "cpu", "-m", "UNet", "--resume", home=home
+        ),
         "fold2",
         "resume",
     )

@@ -11,17 +11,9 @@ from commandline import assert_refused, run_here
 from rawfiles import change_voxels, make_mnms, make_nnunet
 
 PLAN, TRAIN = "utseg_plan_and_preprocess", "utseg_train"
-WORDS = ("-d", "Heart", "-pl", "cpu", "-np", 1)
-TINY = (
-    "--epochs",
-    1,
-    "--device",
-    "cpu",
-    "--set",
-    "network.base_channels=4",
-    "iterations_per_epoch=1",
-    "batch_size=2",
-)
+WORDS = ("-d", "Heart", "-pl", "cpu", "-m", "UNet", "-np", 1)
+SETTINGS = ("network.base_channels=4", "network.levels=2", "iterations_per_epoch=1", "batch_size=2")
+TINY = ("-m", "UNet", "--epochs", 1, "--device", "cpu", "--set", *SETTINGS)
 
 
 def lay_otherwise(source, target):
@@ -93,7 +85,7 @@ def test_a_selection_holds_both_back_or_none(home, selection, typed):
     """s01, s03 and s05 are vendor B: two subjects, of which one is held back."""
     result = typed(TRAIN, "2d", selection, "-d", "Heart", *TINY, home=home)
     assert result.returncode == 0, result.stderr
-    (file,) = (home / "results/Heart/cpu_2d/UTNet").glob("*/run.json")
+    (file,) = (home / "results/Heart/cpu_2d/UNet").glob("*/run.json")
     run = json.loads(file.read_text())
     trained, held_back = ({case[:3] for case in run[f"{side}_cases"]} for side in ("training", "validation"))
     assert {"s01", "s05"} in (trained, held_back) and {"s03"} in (trained, held_back)
@@ -134,7 +126,7 @@ def trained(planned, tmp_path_factory):
 
 def test_statistics_count_them_once(trained, typed):
     home, held, _ = trained
-    validation = home / f"results/Heart/cpu_2d/UTNet/fold{held}/validation"
+    validation = home / f"results/Heart/cpu_2d/UNet/fold{held}/validation"
     rows = list(csv.DictReader((validation / "metrics.csv").open()))
     assert {row["subject"] for row in rows if row["case"][:3] in ("s01", "s05")} == {"s01 = s05"}
     summary = json.loads((validation / "summary.json").read_text())
@@ -169,7 +161,7 @@ def test_a_scan_that_a_model_trained_on_is_named_when_predicted_and_scored_whate
         "-f",
         f"fold{other}",
         "-m",
-        "UTNet",
+        "UNet",
         "--device",
         "cpu",
     )
@@ -186,7 +178,7 @@ def test_a_scan_that_a_model_trained_on_is_named_when_predicted_and_scored_whate
 
 def test_a_run_that_trained_on_the_scan_it_holds_back_is_not_compared(trained, tmp_path, typed):
     home = shutil.copytree(trained[0], tmp_path / "home")
-    file = home / f"results/Heart/cpu_2d/UTNet/fold{trained[1]}/run.json"
+    file = home / f"results/Heart/cpu_2d/UNet/fold{trained[1]}/run.json"
     run = json.loads(file.read_text())
     twin = json.loads((home / "preprocessed/Heart/cpu_2d/slices/s01_ED/case.json").read_text())
     run["training_scans"] += twin["voxels_sha256"]
@@ -201,7 +193,7 @@ def test_labels_that_changed_since_a_fold_was_validated_end_the_comparison(train
     result = typed("utseg_find_best_configuration", "-d", "Heart", "--device", "cpu", home=home)
     expected = ("labelsTr/s05_ED.nii.gz: changed since", "utseg_plan_and_preprocess -d Heart -pl cpu")
     assert_refused(result, *expected)
-    masks = home / f"results/Heart/cpu_2d/UTNet/fold{trained[1]}/validation"
+    masks = home / f"results/Heart/cpu_2d/UNet/fold{trained[1]}/validation"
     words = ("-p", masks, "-g", home / "raw/Heart", "--only-predicted", "-o", tmp_path / "scores")
     assert_refused(typed("utseg_evaluate", *words, home=home), *expected)
     assert not (tmp_path / "scores").exists()

@@ -9,17 +9,9 @@ from commandline import assert_refused, run_here
 from rawfiles import change_json, change_voxels, make_nnunet
 
 PLAN, TRAIN = "utseg_plan_and_preprocess", "utseg_train"
-WORDS = ("-d", "Heart", "-pl", "cpu", "-np", 1)
-TINY = (
-    "--epochs",
-    1,
-    "--device",
-    "cpu",
-    "--set",
-    "network.base_channels=4",
-    "iterations_per_epoch=1",
-    "batch_size=2",
-)
+WORDS = ("-d", "Heart", "-pl", "cpu", "-m", "UNet", "-np", 1)
+SETTINGS = ("network.base_channels=4", "network.levels=2", "iterations_per_epoch=1", "batch_size=2")
+TINY = ("-m", "UNet", "--epochs", 1, "--device", "cpu", "--set", *SETTINGS)
 FOLD = (TRAIN, "2d", "fold0", "-d", "Heart", *TINY)
 ADVICE = "utseg_plan_and_preprocess -d Heart -pl cpu"
 
@@ -97,7 +89,7 @@ def test_comparing_models_on_other_raw_data_is_refused(trained, tmp_path, change
 def test_a_run_of_other_labels_is_not_validated_and_the_advice_can_be_followed(trained, tmp_path, typed):
     home = shutil.copytree(trained, tmp_path / "home")
     CHANGES["the names of labels"][0](home / "raw/Heart")
-    validate = (*FOLD[:5], "--device", "cpu", "--validate")
+    validate = (*FOLD[:7], "--device", "cpu", "--validate")
     advice = "was trained on what was there then: put that back, or fix it with: utseg_plan_and_preprocess"
     assert_refused(typed(*validate, home=home), "labels are", advice, "then train again with --overwrite")
     assert typed(PLAN, *WORDS, "--replan", home=home).returncode == 0
@@ -131,7 +123,7 @@ def test_cases_that_came_and_went_are_said(home, typed):
     assert "new is in the raw data and has no slices" in result.stderr and ADVICE in result.stderr
     for file in raw.rglob("new*"):
         file.unlink()
-    run = json.loads((home / "results/Heart/cpu_2d/UTNet/fold0/run.json").read_text())
+    run = json.loads((home / "results/Heart/cpu_2d/UNet/fold0/run.json").read_text())
     gone = run["training_cases"][0]
     for file in raw.rglob(f"{gone}*"):
         file.unlink()
