@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 from commandline import assert_refused, run_here
-from networks.small import SMALL
+from networks.small import flat_settings
 from tiny_runs import make_home
 
 from utseg import extensions
@@ -85,9 +85,9 @@ def test_unknown_names_are_one_line(home):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", network_names())
 def test_every_network_trains_an_epoch_and_predicts(home, name, tmp_path):
-    small = {key: value for key, value in SMALL.get(name, {}).items() if key != "base_channels"}
+    flat = {key: value for key, value in flat_settings(name).items() if key != "base_channels"}
     settings = ["iterations_per_epoch=2"]
-    settings += [f"network.{key}={json.dumps(value)}" for key, value in small.items()]
+    settings += [f"network.{key}={json.dumps(value)}" for key, value in flat.items()]
     trained = run_here(
         *("utseg_train", "2d", "fold0", "-m", name, "--epochs", 1, "--device", "cpu", "--set", *settings),
         home=home,

@@ -52,10 +52,15 @@ FLAT: dict[str, dict[str, Any]] = {
 }
 
 
-def build_flat(name: str, **settings: object) -> nn.Module:
-    """A small network with one level, or with as few layers as it can have."""
+def flat_settings(name: str) -> dict[str, Any]:
+    """Small, with one level, or with as few layers as the network can have."""
     levels = {"levels": 1} if "levels" in network_settings(name) else {}
-    return build_small(name, **{**levels, **FLAT.get(name, {}), **settings})
+    return {**SMALL.get(name, {}), **levels, **FLAT.get(name, {})}
+
+
+def build_flat(name: str, **settings: object) -> nn.Module:
+    """A network of these settings."""
+    return build_small(name, **{**flat_settings(name), **settings})
 
 
 def build_small(name: str, **settings: object) -> nn.Module:
