@@ -16,10 +16,11 @@ OTHER_LABELS = {"background": 0, "LV": 3, "MYO": 1, "RV": 2}
 TINY = """
 name = "tiny"
 plans = ["cpu"]
+networks = ["UNet"]
 epochs = 1
 
 [settings]
-network = { base_channels = 4, levels = 2, block_list = [1, 2], reduce_size = 2 }
+network = { base_channels = 4, levels = 2 }
 iterations_per_epoch = 2
 batch_size = 2
 
