@@ -59,7 +59,8 @@ def test_the_case_in_the_middle_is_pictured(tmp_path):
 @pytest.mark.slow
 def test_the_whole_walk_on_a_tiny_cohort_and_again(tmp_path: Path, monkeypatch, capsys):
     cohort = ("--subjects", "8", "--frames", "2", "--matrix", "48", "--slices", "4")
-    settings = ("network.base_channels=4", "iterations_per_epoch=2", "batch_size=4")
+    network = ("base_channels=4", "levels=2", "block_list=2", "num_blocks=1", "num_heads=1")
+    settings = (*(f"network.{each}" for each in network), "iterations_per_epoch=2", "batch_size=4")
     for module in POOLS:
         monkeypatch.setattr(
             f"utseg.{module}.process_pool", lambda workers=None: nullcontext(InlineExecutor())
