@@ -55,6 +55,7 @@ def plan(fingerprint: Fingerprint, target: Target) -> Plan:
         "initial_foreground": Decision(
             0.0, "0.0: heads begin as their weights are drawn, as in the official code"
         ),
+        "orthogonal_updates": Decision(False, "False: SGD alone, as published"),
         **PUBLISHED_AUGMENTATION,
     }
     task = network_task(

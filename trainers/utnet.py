@@ -2,7 +2,8 @@
 
 Sources: peak learning rate .05, momentum .9, weight decay 1e-4, five warm-up epochs, exponent .9, class weights and deep supervision: the
 publication and its official code. Nesterov momentum and clipping at 12: nnU-Net, for short runs and small batches. That the warm-up is at
-most a twentieth of the schedule is ours, for runs of few epochs. From pretrained weights (a ResNet-50) layers learn at the same rate, as
+most a twentieth of the schedule is ours, for runs of few epochs, and so is the rate of orthogonal updates, for plans that ask for them
+(rates of .03 and .06 learnt alike). From pretrained weights (a ResNet-50) layers learn at the same rate, as
 the official code does it.
 """
 
@@ -11,4 +12,6 @@ from utseg.training.recipe import OptimizerSettings, Recipe
 
 def recipe(network_name: str) -> Recipe:
     """The recipe for one network."""
-    return Recipe(network_name=network_name, optimizer=OptimizerSettings(learning_rate=0.05))
+    return Recipe(
+        network_name=network_name, optimizer=OptimizerSettings(learning_rate=0.05, orthogonal_rate=0.03)
+    )

@@ -5,6 +5,7 @@ import torch
 from networks.small import build_small
 
 from utseg.networks import network_names
+from utseg.training.muon import ORTHOGONAL
 from utseg.training.optimizer import layer_scales, make_optimizer, set_learning_rate
 from utseg.training.recipe import OptimizerSettings
 
@@ -76,3 +77,28 @@ def test_no_decay_means_exactly_that():
     for name, parameter in network.named_parameters():
         factor = 1 - 0.1 * group_of(optimizer, parameter)["weight_decay"]
         torch.testing.assert_close(parameter.detach(), before[name] * factor)
+
+
+ORTHOGONAL_RATE = OptimizerSettings(learning_rate=0.1, orthogonal_rate=0.02)
+
+
+@pytest.mark.parametrize("name", network_names())
+def test_orthogonal_updates_are_those_of_weights_from_maps_to_maps(name):
+    network = build_small(name, base_channels=8) if name == "UTNet" else build_small(name)
+    optimizer = make_optimizer(network, ORTHOGONAL_RATE, pretrained=False, orthogonal=True)
+    matrices = {n for n, p in network.named_parameters() if group_of(optimizer, p)[ORTHOGONAL]}
+    assert matrices
+    for parameter_name in matrices:
+        assert min(network.get_parameter(parameter_name).shape[:2]) >= 8
+    assert not matrices & (network.position_tables() | set(network.class_axes()))
+    set_learning_rate(optimizer, 0.1)
+    for group in optimizer.param_groups:
+        assert group["lr"] == pytest.approx(0.02 if group[ORTHOGONAL] else 0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "orthogonal"), [(ORTHOGONAL_RATE, False), (OptimizerSettings(learning_rate=0.1), True)]
+)
+def test_sgd_alone_where_the_plan_or_the_recipe_has_no_orthogonal_updates(settings, orthogonal):
+    optimizer = make_optimizer(build_small("UTNet"), settings, pretrained=False, orthogonal=orthogonal)
+    assert type(optimizer) is torch.optim.SGD

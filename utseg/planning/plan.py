@@ -203,6 +203,7 @@ class Plan(Settings):
     frames, that shows all structures.
     `step_size`: where it does not, from one window to the next, a share of the window, as nnU-Net's.
     `initial_foreground`: the probability of all structures together that heads begin with; 0 leaves their bias as it is drawn.
+    `orthogonal_updates`: weight matrices are stepped by Muon, by recipes that have a rate for it (`optimizer.orthogonal_rate`).
 
     `network`: settings of the network `network_name`, which alone says what they may be (`utseg.planning.task`).
     `reasons` maps the dotted key of every planned value to the rule and the figures that it came from.
@@ -223,6 +224,7 @@ class Plan(Settings):
     focus: bool = False
     step_size: StepSize = 0.5
     initial_foreground: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    orthogonal_updates: bool = False
     batch_size: Positive
     epochs: Positive
     iterations_per_epoch: Positive

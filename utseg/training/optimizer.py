@@ -4,27 +4,43 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from utseg.networks.network import SegmentationNetwork
+from utseg.training.muon import ORTHOGONAL, Muon
 from utseg.training.recipe import OptimizerSettings
 
 SCALE = "scale"
 """In each parameter group: what the schedule's learning rate is multiplied by."""
 
 
+SMALLEST_SIDE = 8
+"""Channels that a matrix has on both sides to be stepped as one: fewer are images, classes or depthwise kernels."""
+
+
 def make_optimizer(
-    network: SegmentationNetwork, settings: OptimizerSettings, *, pretrained: bool
+    network: SegmentationNetwork, settings: OptimizerSettings, *, pretrained: bool, orthogonal: bool = False
 ) -> Optimizer:
-    """The recipe's optimizer over all parameters of the network. `pretrained`: the run starts from weights."""
+    """The recipe's optimizer over all parameters of the network. `pretrained`: the run starts from weights.
+
+    `orthogonal`: updates of weight matrices are made so, where the recipe has a rate for it.
+    """
     decay = settings.pretrained_layer_decay if pretrained else 1.0
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     scales = layer_scales(network, decay)
     spared = set() if settings.name == "sgd" else _not_decayed(network)
+    muon = orthogonal and settings.orthogonal_rate > 0
+    matrices = _matrices(network) if muon else set()
     for name, parameter in network.named_parameters():
-        weight_decay = 0.0 if name in spared else settings.weight_decay
-        groups.setdefault((scales[name], weight_decay), []).append(parameter)
+        scale, weight_decay = scales[name], 0.0 if name in spared else settings.weight_decay
+        if name in matrices:
+            scale *= settings.orthogonal_rate / settings.learning_rate
+            weight_decay = settings.orthogonal_decay
+        groups.setdefault((scale, weight_decay, name in matrices), []).append(parameter)
     listed = [
         {"params": parameters, "weight_decay": weight_decay, SCALE: scale}
-        for (scale, weight_decay), parameters in groups.items()
+        | ({ORTHOGONAL: matrix} if muon else {})
+        for (scale, weight_decay, matrix), parameters in groups.items()
     ]
+    if muon:
+        return Muon(listed, settings.learning_rate, settings.momentum)
     if settings.name == "adamw":
         return AdamW(listed, settings.learning_rate, settings.betas)
     nesterov = settings.nesterov and settings.momentum > 0
@@ -35,6 +51,16 @@ def _not_decayed(network: SegmentationNetwork) -> set[str]:
     """All but the weights of convolutions and linear layers, as Swin and ViT have it. (With SGD, UTNet decays everything.)"""
     vectors = {name for name, parameter in network.named_parameters() if parameter.ndim < 2}
     return vectors | network.position_tables()
+
+
+def _matrices(network: SegmentationNetwork) -> set[str]:
+    """Weights that take maps to maps: those of convolutions and linear layers, but of the first, of heads and of depthwise ones."""
+    apart = network.position_tables() | set(network.class_axes())
+    return {
+        name
+        for name, parameter in network.named_parameters()
+        if name not in apart and parameter.ndim > 1 and min(parameter.shape[:2]) >= SMALLEST_SIDE
+    }
 
 
 def layer_scales(network: SegmentationNetwork, decay: float) -> dict[str, float]:

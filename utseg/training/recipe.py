@@ -26,6 +26,9 @@ Amp = Literal["auto", "bfloat16", "float16", "off"]
 class OptimizerSettings(Settings):
     """`learning_rate` is the peak, at the end of the warm-up. `momentum` and `nesterov` are SGD's, `betas` AdamW's.
 
+    `orthogonal_rate` is the peak for weight matrices where the plan asks for `orthogonal_updates` (`utseg.training.muon`), and
+    `orthogonal_decay` their weight decay, which is not part of the gradient; 0 is SGD for them, too.
+
     AdamW decays no biases, norms and position tables (parameters of fewer than two dimensions, and those called so).
     `pretrained_layer_decay`: in a run that starts from `--weights`, the rate of each layer of the pretrained part is this times that of the
     layer above it, so that what is near the image moves least. 1 is none.
@@ -37,6 +40,8 @@ class OptimizerSettings(Settings):
     nesterov: bool = True
     betas: tuple[Share, Share] = (0.9, 0.999)
     weight_decay: NotNegative = 1e-4
+    orthogonal_rate: NotNegative = 0.0
+    orthogonal_decay: NotNegative = 0.01
     pretrained_layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 

@@ -97,7 +97,12 @@ def _random_state(run: Run) -> State:
     if not processes.is_first:
         torch.manual_seed(int(np.random.SeedSequence([record.seed, processes.rank]).generate_state(1)[0]))
     warmup = warmup_share(run.recipe.schedule, record.planned_epochs)
-    optimizer = make_optimizer(network, run.recipe.optimizer, pretrained=record.initial_weights is not None)
+    optimizer = make_optimizer(
+        network,
+        run.recipe.optimizer,
+        pretrained=record.initial_weights is not None,
+        orthogonal=record.plan.orthogonal_updates,
+    )
     width = run.recipe.weight_average
     average = WeightAverage(network, width) if width else None
     scaler = make_scaler(run.recipe.amp, run.device)
