@@ -254,7 +254,17 @@ def test_labels_of_two_plain_folders_are_named_by_hand(scored, call, words):
     code, errors, _ = call(evaluate, *arguments[:-3], "LV=1", "RV=2")
     assert code == 1 and "known labels: 0 background, 1 LV, 2 RV" in errors[0]
     shutil.copy(scored / "raw/ACDC/dataset.json", scored / "plain")
-    code, errors, _ = call(evaluate, *arguments)
+    code, errors, _ = call(evaluate, *arguments[:-3], "LV=1", "MYO=2", "RV=3")
+    assert code == 1 and "they are RV 1, MYO 2, LV 3; leave --labels out" in errors[0]
+
+
+def test_numbers_alone_may_be_repeated_where_labels_have_names(scored, call):
+    numbered(scored / "masks", MNMS)
+    assert score(call, scored, "raw/ACDC/labelsTr", "without")[0] == 0
+    code, errors, _ = score(call, scored, "raw/ACDC/labelsTr", "scores", "--labels", 1, 2, 3)
+    assert (code, errors) == (0, [])
+    assert rows(scored / "scores") == rows(scored / "without")
+    code, errors, _ = score(call, scored, "raw/ACDC/labelsTr", "scores", "--labels", 1, 3)
     assert code == 1 and "they are RV 1, MYO 2, LV 3; leave --labels out" in errors[0]
 
 

@@ -167,6 +167,7 @@ def test_parts_are_one_run(predict, tmp_path):
         (("--part", "0/4"), "part 0 of 4"),
         (("--part", "5/4"), "part 5 of 4"),
         (("--part", "two"), "'two'"),
+        (("--device", "mps:1"), "Apple GPU"),
     ],
 )
 def test_wrong_values_are_one_line(predict, words, said, tmp_path):

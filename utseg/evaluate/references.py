@@ -11,7 +11,7 @@ from utseg.case import Case, Dataset
 from utseg.errors import CaseErrors, InputError, explained_by, listing
 from utseg.evaluate.pairs import UnrecordedSide, files_by_case
 from utseg.files import read_json, require_no_broken_link
-from utseg.label_map import Labels, labels_of_json
+from utseg.label_map import Labels, all_values, labels_of_json, structures
 from utseg.labels import in_words, match_labels, same_numbering
 from utseg.predict.record import PREDICTION_FILE
 from utseg.rawdata import dataset_around, open_dataset
@@ -41,7 +41,7 @@ def find_references(
     folder: Path, predictions: Path, dataset: Dataset | None = None, labels: Labels | None = None
 ) -> References:
     """The labelled cases below `folder`. `dataset` (from `-d`) names their labels and groups, where the folder's own does not contradict.
-    `labels`: how both sides number their labels, where nothing that is there says it.
+    `labels`: how both sides number their labels, where nothing that is there says it. Numbers alone may be repeated anyway.
 
     Raises InputError where there is no label file, where no name of a label is known, and where those of references and masks, or of
     references and `dataset`, do not match, and where references of another dataset are no cases of `dataset`.
@@ -81,7 +81,7 @@ def find_references(
         beside if source is None else (source.labels, source.folder),
         labels_of_masks(predictions),
     )
-    if labels is not None:
+    if labels is not None and not _named_elsewhere(labels, found, of_masks):
         require_same(labels, found, of_masks)
         return References(cases, labels, labels, "masks", warnings)
     references = _with_labels(cases, found, of_masks, folder, predictions)
@@ -95,6 +95,13 @@ def require_same(labels: Labels, *known: tuple[Labels, Path] | None) -> None:
             raise InputError(
                 f"--labels {in_words(labels)}: by {there[1]} they are {in_words(there[0])}; leave --labels out"
             )
+
+
+def _named_elsewhere(labels: Labels, *known: tuple[Labels, Path] | None) -> bool:
+    """Whether `labels`, as typed, are numbers alone, the values of all labels wherever these have names."""
+    numbers = all(name == str(value) for name, value in structures(labels).items())
+    named = [all_values(there[0]) for there in known if there is not None]
+    return numbers and bool(named) and all(values == all_values(labels) for values in named)
 
 
 def _inside(dataset: Dataset, folder: Path) -> tuple[Case, ...]:

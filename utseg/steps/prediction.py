@@ -51,10 +51,10 @@ def predict(
     """
     choice, images, output = choice or ModelChoice(), Path(images), Path(output)
     with chosen_models(choice) as chosen:
+        where = resolve_device(device)  # refused before a folder is made, or DICOM imported
         inputs, problems = _inputs_or_import(
             chosen, images, output, dicom_seg=dicom_seg, resume=resume, part=part, workers=workers
         )
-        where = resolve_device(device)
         models = [load_model(run, where, choice.checkpoint) for run in chosen.runs]
     logger.info("models: %s", ", ".join(model.name for model in models))
     masks: list[Path] = []
