@@ -3,11 +3,16 @@
 What imports torch is imported where it is needed, so that scenes without it start quickly.
 """
 
+import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from commandline import run_here
@@ -32,25 +37,43 @@ Words = tuple[object, ...]
 
 @dataclass(frozen=True)
 class Scene:
-    """`make` fills a folder; `words` are typed after the command's name; files whose names match `loose` are not compared."""
+    """`make` fills a folder; `words` are typed after the command's name; files whose names match `loose` are not compared.
+
+    workers: whether the command has `-np`.
+    """
 
     command: str
     make: Callable[[Path], object]
     words: Callable[[Path], Words]
     loose: tuple[str, ...] = ()
+    workers: bool = True
 
 
-def run_scene(scene: Scene, folder: Path) -> tuple[int, str]:
-    """Exit code and stderr of the command, in this process alone."""
+def run_scene(scene: Scene, folder: Path, *more: str) -> tuple[int, str]:
+    """Exit code and stderr of the command, in this process alone. more: words after the scene's own."""
     if scene.command == "utseg_study":
         import pytest
         from study.made_studies import run_study_here
 
         with pytest.MonkeyPatch.context() as patch:
-            result = run_study_here(patch, *scene.words(folder), home=folder)
+            result = run_study_here(patch, *scene.words(folder), *more, home=folder)
     else:
-        result = run_here(scene.command, *scene.words(folder))
+        result = run_here(scene.command, *scene.words(folder), *more)
     return result.returncode, result.stderr
+
+
+def run_with_workers(scene: Scene, folder: Path, *, forked: bool) -> int:
+    """Exit code of the command with two worker processes at a time, which says what it says. forked: pools fork this process."""
+    more = ("--home", folder) if scene.command == "utseg_study" else ()
+    main = import_module(f"utseg.commands.{scene.command.removeprefix('utseg_')}").main
+    with ExitStack() as stack:
+        for module in ("predict.pipeline", "report.measures.write"):
+            stack.enter_context(patch(f"utseg.{module}.WITHOUT_POOL", 0))
+        if forked:  # a fresh process imports for seconds, but has none of this one's handlers
+            os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL) and None)
+            context = multiprocessing.get_context("fork")
+            stack.enter_context(patch("utseg.compute.pool.fresh_process_context", lambda: context))
+        return main([*map(str, (*scene.words(folder), *more, "-np", 2))])
 
 
 def _masks(folder: Path) -> None:
@@ -172,12 +195,16 @@ SCENES = {
         EVENTS,
     ),
     "export_model": Scene(
-        "utseg_export_model", _model, lambda folder: ("-o", folder / "out" / "m.zip", "--home", folder)
+        "utseg_export_model",
+        _model,
+        lambda folder: ("-o", folder / "out" / "m.zip", "--home", folder),
+        workers=False,
     ),
     "import_model": Scene(
         "utseg_import_model",
         _archive,
         lambda folder: (folder / "m.zip", "--home", folder / "home", "--force"),
+        workers=False,
     ),
     "make_phantom": Scene("utseg_make_phantom", Path.mkdir, _phantom_words()),
     "make_phantom_dicom": Scene("utseg_make_phantom", Path.mkdir, _phantom_words("--dicom")),
