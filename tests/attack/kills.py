@@ -1,8 +1,9 @@
 """A command is killed at random moments, the whole of it or one worker; what is left, and what the same command makes of it, is judged.
 
-    python benchmarks/attack.py kills [COMMAND …] --count 40 [--seed 0] [--ways alone group parent worker] -o FOLDER
+    python benchmarks/attack.py kills [COMMAND …] --count 40 [--seed 0] [--ways alone rename group parent worker] -o FOLDER
 
-Ways: the command without workers, with two and its process group, with two and itself alone, one of its workers. One to four kills in a
+Ways: the command without workers, at a random moment or before a random one of its renames; with two workers, its process group, itself
+alone, or one of the workers. One to four kills in a
 row, then the same command to its end. What has to hold: every file that was there is as it was or as an undisturbed run writes it, and no
 new one is cut off; no process stays; the command whose worker was killed goes on, or says `error: ` lines and ends; the same command
 again, with --resume where it asks for that, ends with the very files of an undisturbed run.
@@ -19,16 +20,20 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
+from unittest.mock import patch
+
+from commandline import temporary_files
 
 from attack.faults import TEXT, Undisturbed, differing, files_of, in_fork, signal_after
 from utseg.files import is_temporary
 
-WAYS = {"alone": 12, "group": 5, "parent": 1, "worker": 4}
+WAYS = {"alone": 12, "rename": 8, "group": 5, "parent": 1, "worker": 4}
 """How often each is drawn."""
+INLINE = ("alone", "rename")
 GOOD = ("killed", "went on", "said so")
 BETWEEN_S = 0.002
 GONE_S, END_S = 60.0, 240.0  # the time for processes to go away, and for a command that lost a worker to end
@@ -85,16 +90,20 @@ class Kills(Undisturbed):
             kill = self._kill(way, moment * self.duration_s[way])
             if kill is not None:
                 kills.append((way, *kill))
-        if kills and (wrong := self._finish()):
+        if kills and (wrong := self._finish(self.scene.resume and rng.random() < 0.5)):
             kills[-1] = (*kills[-1][:-1], f"{wrong} after {kills[-1][-1]}")
         return [(*kill[:-1], kill[-1].replace(str(self.folder), "…")) for kill in kills]
 
     def _kill(self, way: str, moment_s: float) -> tuple[float, float, str] | None:
-        """Moment, seconds to the end, verdict. None where the command had ended before."""
+        """Moment (the number of the rename), seconds to the end, verdict. None where the command had ended before."""
+        if way == "rename":
+            return self._killed_at_rename(moment_s)
         started = time.perf_counter()
         child = os.fork()
         if child == 0:
             self._run(way)
+        with suppress(ProcessLookupError, PermissionError):
+            os.setpgid(child, child)  # as the child does; whichever comes first
         status = self._ended_at(child, started + moment_s)
         workers: list[int] = []
         while status is None and way == "worker" and not workers:
@@ -116,9 +125,37 @@ class Kills(Undisturbed):
         verdict = f"PROCESSES STAYED {stayed}" if stayed else self._verdict(way, status)
         return moment, time.perf_counter() - started - moment, verdict
 
+    def _killed_at_rename(self, step: float) -> tuple[float, float, str] | None:
+        renames = self.folder.with_suffix(".renames")
+        renames.write_bytes(b"")
+        child = os.fork()
+        if child == 0:
+
+            def counted(move: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+                def moved(path: Path, target: Path) -> Path:
+                    with renames.open("ab") as handle:
+                        handle.write(b".")
+                    if renames.stat().st_size > step:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return move(path, target)
+
+                return moved
+
+            with (
+                patch.object(Path, "rename", counted(Path.rename)),
+                patch.object(Path, "replace", counted(Path.replace)),
+            ):
+                self._run("alone")
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        count = renames.stat().st_size
+        if status != -signal.SIGKILL:
+            self.duration_s["rename"] = min(self.duration_s.get("rename", count), count)
+            return None
+        return count, 0.0, self._verdict("rename", status)
+
     def _run(self, way: str) -> None:
         """The command, in a process group of its own and an empty folder."""
-        os.setsid()
+        os.setpgid(0, 0)
         os.chdir(self.elsewhere)
         said = os.open(self.said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(said, 1)
@@ -167,6 +204,8 @@ class Kills(Undisturbed):
         return [words[:80] for _, words in left.values()]
 
     def _verdict(self, way: str, status: int | None) -> str:
+        for left in temporary_files(self.folder):  # a person types again after a while
+            os.utime(left, (0, 0))
         now = files_of(self.folder, self.scene.loose)
         lost = [
             name for name in self.before if now.get(name) not in (self.before[name], self.wanted.get(name))
@@ -203,9 +242,10 @@ class Kills(Undisturbed):
             return True
         return False
 
-    def _finish(self) -> str:
+    def _finish(self, resume: bool) -> str:
         """What is wrong with the same command, typed until it is done; "" where nothing is."""
-        again = in_fork(lambda: self.run_scene(self.scene, self.folder))
+        more = ("--resume",) if resume else ()
+        again = in_fork(lambda: self.run_scene(self.scene, self.folder, *more))
         if isinstance(again, list) and again[0] == 1 and (asked := re.search("--(resume|force)", again[1])):
             again = in_fork(lambda: self.run_scene(self.scene, self.folder, asked.group()))
         if isinstance(again, dict) or again[0]:
@@ -241,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in arguments.commands or SCENES:
             kills, counts = Kills(name, Path(place)), Counter[str]()
             rng = Random(f"{arguments.seed} {name}")
-            ways = [way for way in arguments.ways if way == "alone" or kills.scene.workers]
+            ways = [way for way in arguments.ways if way in INLINE or kills.scene.workers]
             while counts.total() < arguments.count:
                 for way, moment, end, verdict in kills.chain(rng.randint(1, 4), rng, ways):
                     writer.writerow((name, way, f"{moment:.3f}", f"{end:.2f}", verdict))

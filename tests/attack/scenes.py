@@ -39,7 +39,7 @@ Words = tuple[object, ...]
 class Scene:
     """`make` fills a folder; `words` are typed after the command's name; files whose names match `loose` are not compared.
 
-    workers: whether the command has `-np`.
+    workers: whether the command has `-np`; resume: whether it has `--resume` beside `words`.
     """
 
     command: str
@@ -47,6 +47,7 @@ class Scene:
     words: Callable[[Path], Words]
     loose: tuple[str, ...] = ()
     workers: bool = True
+    resume: bool = False
 
 
 def run_scene(scene: Scene, folder: Path, *more: str) -> tuple[int, str]:
@@ -169,7 +170,7 @@ SCENES = {
         lambda folder: ("-d", "Heart", "-pl", "cpu", "-m", "UNet", "-np", 1, "--home", folder),
     ),
     "train": Scene("utseg_train", _home, _train_words, EVENTS),
-    "predict": Scene("utseg_predict", _model, _predict_words),
+    "predict": Scene("utseg_predict", _model, _predict_words, resume=True),
     "evaluate": Scene(
         "utseg_evaluate",
         _masks,
