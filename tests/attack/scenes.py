@@ -32,6 +32,10 @@ network = { base_channels = 4, levels = 2, block_list = [1, 2], reduce_size = 2 
 iterations_per_epoch = 1
 batch_size = 2
 """
+LEAST_FOR_A_POOL = (
+    *("predict.pipeline.WITHOUT_POOL", "report.measures.write.WITHOUT_POOL", "evaluate.score.INLINE"),
+    *("predict.ensemble.INLINE", "selection.find.INLINE", "dicom.importing.FILES_FOR_A_POOL"),
+)
 Words = tuple[object, ...]
 
 
@@ -68,8 +72,8 @@ def run_with_workers(scene: Scene, folder: Path, *, forked: bool) -> int:
     more = ("--home", folder) if scene.command == "utseg_study" else ()
     main = import_module(f"utseg.commands.{scene.command.removeprefix('utseg_')}").main
     with ExitStack() as stack:
-        for module in ("predict.pipeline", "report.measures.write"):
-            stack.enter_context(patch(f"utseg.{module}.WITHOUT_POOL", 0))
+        for least in LEAST_FOR_A_POOL:
+            stack.enter_context(patch(f"utseg.{least}", 0))
         if forked:  # a fresh process imports for seconds, but has none of this one's handlers
             os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL) and None)
             context = multiprocessing.get_context("fork")
