@@ -36,7 +36,9 @@ ERRORS = ("ENOSPC", "EIO", "EACCES")
 COLUMNS = ("command", "kind", "number", "error", "file", "verdict", "seconds")
 MOST = 2000
 GOOD = ("refused", "done")
-TIMES = re.compile(rb'\d{4}-\d\d-\d\d[T ]\d\d:\d\d[\d:.]*(Z|[+-]\d\d:\d\d)?|"\w*(?:seconds|_s)": ?[\d.e+-]+')
+TIMES = re.compile(
+    rb'\d{4}-\d\d-\d\d[T ]\d\d:\d\d[\d:.]*(Z|[+-]\d\d:\d\d)?|"\w*(?:seconds|_s|_gb)": ?[\d.e+-]+|"git_revision": ?"[^"]*"'
+)
 TEXT = (".json", ".csv", ".html", ".md", ".tex", ".toml")
 Tree = dict[str, str]
 
@@ -51,7 +53,7 @@ def compiled(folder: Path) -> Path | None:
 
 
 def files_of(folder: Path, loose: Sequence[str] = ()) -> Tree:
-    """Checksums of all files below a folder but locks and `loose` ones; times in text are left out."""
+    """Checksums of all files below a folder but locks and `loose` ones; times in text and the revision are left out."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -179,7 +181,7 @@ class Attack(Undisturbed):
 
 
 def differing(one: Tree, other: Tree) -> list[str]:
-    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))[:5]
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))[:9]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

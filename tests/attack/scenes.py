@@ -22,6 +22,8 @@ from rawfiles import make_affine, make_nifti, make_nnunet
 SMALL = (3, 20, 18)
 EVENTS = (r"events\.out", r"training\.(csv|jsonl|log)$", r"progress\.png$", r"checkpoint_\w+\.pt$")
 """What training writes of times, or in parts."""
+MEASURED = (r"out/report\.html$", r"out/report_tables/", r"out/results\.csv$")
+"""What a study says of times and memory."""
 STUDY = """
 name = "tiny"
 plans = ["cpu"]
@@ -197,7 +199,7 @@ SCENES = {
         "utseg_study",
         _study_home,
         lambda folder: (folder / "tiny.toml", "-d", "Tiny", "-o", folder / "out", "--device", "cpu"),
-        EVENTS,
+        (*EVENTS, *MEASURED),
     ),
     "export_model": Scene(
         "utseg_export_model",
