@@ -1,10 +1,13 @@
-"""The attacks of `tests/attack` in full: every call that writes fails once, and every reader is given changed files.
+"""The attacks of `tests/attack` in full: every call that writes fails once, every command is killed at random moments, and
+every reader is given changed files.
 
     python benchmarks/attack.py faults [COMMAND …] [--every 1] -o FOLDER
+    python benchmarks/attack.py kills [COMMAND …] --count 40 [--seed 0] -o FOLDER
     python benchmarks/attack.py fuzz [READER …] --count 3000 [--seed 0] [--shared ../shared] -o FOLDER
 
-Without names: all. FOLDER/faults.csv has a line for each fault, FOLDER/finds.csv one for each input that was neither read nor refused, and
-the inputs lie beside it. Faults need Linux and a C compiler. The exit code is 1 where anything was found.
+Without names: all. FOLDER/faults.csv has a line for each fault, FOLDER/kills.csv one for each kill, FOLDER/finds.csv one for each input
+that was neither read nor refused, and the inputs lie beside it. Faults and kills need Linux, faults a C compiler. The exit code is 1
+where anything was found.
 """
 
 import os
@@ -19,7 +22,7 @@ from attack.faults import compiled
 
 
 def main() -> None:
-    if sys.argv[1:2] not in (["faults"], ["fuzz"]):
+    if sys.argv[1:2] not in (["faults"], ["kills"], ["fuzz"]):
         raise SystemExit(__doc__)
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",

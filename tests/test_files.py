@@ -33,6 +33,28 @@ def test_only_what_is_called_as_ours_is_removed(tmp_path, recursive):
     assert (tmp_path / OURS[1]).exists() is not recursive
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: files.write_text(path, "new"),
+        lambda path: files.atomic_folder(path).__enter__(),
+        lambda path: files.scratch_folder(path).__enter__(),
+    ],
+)
+def test_a_writer_removes_what_killed_writers_of_its_file_left_and_no_other(tmp_path, write):
+    left = [tmp_path / ".tmp-0123456789ab-a.csv", tmp_path / ".tmp-ba9876543210-a.csv"]
+    others = [
+        tmp_path / name for name in (".tmp-0123456789ab-b.csv", ".tmp-notes", ".tmp-aaaaaaaaaaaa-a.csv")
+    ]
+    left[0].mkdir()
+    for path in (left[0] / "part", left[1], *others):
+        path.touch()
+    for path in (*left, *others[:2]):
+        os.utime(path, (0, 0))  # the last was written just now, maybe by a process that is at work
+    kept = write(tmp_path / "a.csv")
+    assert not any(path.exists() for path in left) and all(path.exists() for path in others), kept
+
+
 HOLD = """
 import sys
 from pathlib import Path

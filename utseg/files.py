@@ -12,13 +12,15 @@ import re
 import shutil
 import struct
 import sys
+import tempfile
 import time
 import tokenize
 import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ else:
     import fcntl
 
 SECONDS_BETWEEN_TRIES = 0.05
+LEFT_AFTER_S = 60.0  # a temporary file that did not change for so long was left by a process that was killed
 HELD_BY_OTHERS = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 LOCKED_BYTE = 1 << 30  # on Windows, where nobody else can read what is locked
 DAMAGED_ARRAYS = (
@@ -46,7 +49,7 @@ def atomic_path(path: Path, check: Callable[[Path], object] | None = None) -> It
 
     On any error the temporary file is removed and the old file stays as it was. A failing disk is reported as a UtsegError naming the file.
     """
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{path.name}")
+    temporary = _temporary_for(path)
     try:
         yield temporary
         if check is not None:
@@ -73,6 +76,31 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _temporary_for(path: Path) -> Path:
+    """A new temporary path for `path`. Those that killed writers of it left beside it are removed."""
+    for left in _left_in(path.parent).pop(path.name, ()):
+        _remove(left)
+    return path.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{path.name}")
+
+
+@cache
+def _left_in(folder: Path) -> dict[str, list[Path]]:
+    """Temporary files and folders by what they were to become, looked up once: what changed lately may be of a process that is at work."""
+    left: dict[str, list[Path]] = {}
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            if is_temporary(entry.name) and entry.stat().st_mtime < time.time() - LEFT_AFTER_S:
+                left.setdefault(_TEMPORARY.sub("", entry.name), []).append(Path(entry))
+    return left
+
+
+def _remove(leftover: Path) -> None:
+    if leftover.is_dir() and not leftover.is_symlink():
+        shutil.rmtree(leftover, ignore_errors=True)
+    else:
+        leftover.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yields a new temporary folder beside `path`; on leaving it takes the place of `path`, whole.
@@ -81,7 +109,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Its many files are not synced one by one, which can take longer than making them: put checksums beside them, so that what a power
     cut takes away is noticed.
     """
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{path.name}")
+    temporary = _temporary_for(path)
     replaced = path.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{path.name}")
     try:
         temporary.mkdir(parents=True)
@@ -98,6 +126,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             replaced.rename(path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` for what is needed to write it. It goes in the end, where that is a kill with the next that writes `path`."""
+    folder = _temporary_for(path)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -152,11 +191,10 @@ def sha256_json(value: Any) -> str:
 
 def require_writable(folder: Path) -> None:
     """Makes the folder and tries to write into it, before any work is done."""
-    probe = folder / f".tmp-{uuid.uuid4().hex[:12]}-probe"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise InputError(
             f"{folder}: not writable ({error.strerror or error}); choose another folder or fix its permissions"
@@ -223,12 +261,8 @@ def remove_leftovers(folder: Path, *, recursive: bool = True) -> None:
     recursive: in the folders below too; only for a folder in which everything is ours.
     """
     for leftover in list(folder.rglob(".tmp-*") if recursive else folder.glob(".tmp-*")):
-        if not is_temporary(leftover.name):
-            continue
-        if leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+        if is_temporary(leftover.name):
+            _remove(leftover)
 
 
 def broken_link(path: Path) -> str | None:

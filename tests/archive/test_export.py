@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from commandline import killed_at, temporary_files
 from made_archives import RUN_JSON, WEIGHTS, made_rows, make_finished_run, tree, unpacked
 from rawfiles import make_nnunet
 
@@ -44,6 +45,16 @@ def test_the_same_model_gives_the_same_bytes_wherever_and_whenever(exported, run
         os.utime(path, (time.time() - 10_000_000,) * 2)
     export_model([elsewhere], tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == exported.read_bytes()
+
+
+def test_what_a_killed_export_left_goes_with_the_next(run_folder, exported, tmp_path):
+    output = tmp_path / "out" / "m.zip"
+    assert killed_at(1, "utseg_export_model", "-o", output, home=run_folder.parents[4])
+    assert len([*output.parent.iterdir()]) == 2  # the archive, and what was unpacked to check it
+    for path in temporary_files(output.parent):
+        os.utime(path, (0, 0))
+    export_model([run_folder], output)
+    assert [*output.parent.iterdir()] == [output] and output.read_bytes() == exported.read_bytes()
 
 
 def test_the_order_of_runs_does_not_matter(tmp_path):

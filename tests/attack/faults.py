@@ -36,7 +36,10 @@ ERRORS = ("ENOSPC", "EIO", "EACCES")
 COLUMNS = ("command", "kind", "number", "error", "file", "verdict", "seconds")
 MOST = 2000
 GOOD = ("refused", "done")
-TIMES = re.compile(rb'\d{4}-\d\d-\d\d[T ]\d\d:\d\d[\d:.]*(Z|[+-]\d\d:\d\d)?|"\w*(?:seconds|_s)": ?[\d.e+-]+')
+TIMES = re.compile(
+    rb'\d{4}-\d\d-\d\d[T ]\d\d:\d\d[\d:.]*(Z|[+-]\d\d:\d\d)?|"\w*(?:seconds|_s|_gb)": ?[\d.e+-]+|"git_revision": ?"[^"]*"'
+)
+TEXT = (".json", ".csv", ".html", ".md", ".tex", ".toml")
 Tree = dict[str, str]
 
 
@@ -50,7 +53,7 @@ def compiled(folder: Path) -> Path | None:
 
 
 def files_of(folder: Path, loose: Sequence[str] = ()) -> Tree:
-    """Checksums of all files below a folder but locks and `loose` ones; times in text are left out."""
+    """Checksums of all files below a folder but locks and `loose` ones; times in text and the revision are left out."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -60,8 +63,9 @@ def files_of(folder: Path, loose: Sequence[str] = ()) -> Tree:
             and not any(re.search(each, name) for each in loose)
         ):
             data = path.read_bytes()
-            text = path.suffix in (".json", ".csv", ".html", ".md", ".tex", ".toml")
-            found[name] = hashlib.sha256(TIMES.sub(b"", data) if text else data).hexdigest()[:12]
+            found[name] = hashlib.sha256(TIMES.sub(b"", data) if path.suffix in TEXT else data).hexdigest()[
+                :12
+            ]
     return found
 
 
@@ -94,8 +98,8 @@ def signal_after(seconds: int) -> None:
     signal.alarm(seconds)
 
 
-class Attack:
-    """All faults of one command, in the folder `place`."""
+class Undisturbed:
+    """A command's scene in the folder `place`: its files before and after an undisturbed run, and the run's modules, imported."""
 
     def __init__(self, name: str, place: Path) -> None:
         from attack.scenes import SCENES, run_scene
@@ -125,6 +129,10 @@ class Attack:
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.copytree(self.origin, self.folder, copy_function=shutil.copy2)
 
+
+class Attack(Undisturbed):
+    """All faults of one command."""
+
     def strike(self, kind: str, number: int, error: str) -> tuple[str, str]:
         """The file whose operation failed, "" where the command has fewer; and the verdict, a find where it is not in GOOD."""
         self._reset()
@@ -138,7 +146,7 @@ class Attack:
         if isinstance(again, dict) or again[0]:
             verdict = f"{verdict}; AGAIN {again}"
         elif (after := files_of(self.folder, self.scene.loose)) != self.wanted:
-            verdict = f"{verdict}; OTHER FILES {_differing(after, self.wanted)}"
+            verdict = f"{verdict}; OTHER FILES {differing(after, self.wanted)}"
         return outcome["file"], verdict.replace(str(self.folder), "…")
 
     def _struck(self, kind: str, number: int, error: str) -> dict[str, Any]:
@@ -165,17 +173,15 @@ class Attack:
             return f"LOST {gone}"
         if code == 0:
             return (
-                "done"
-                if now == self.wanted
-                else f"SAID NOTHING {_differing(now, self.wanted)}: {said[-300:]}"
+                "done" if now == self.wanted else f"SAID NOTHING {differing(now, self.wanted)}: {said[-300:]}"
             )
         if len(errors) != 1 or "unexpected" in errors[0]:
             return f"NOT ONE PROPER LINE {errors}"
         return "refused"
 
 
-def _differing(one: Tree, other: Tree) -> list[str]:
-    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))[:5]
+def differing(one: Tree, other: Tree) -> list[str]:
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))[:9]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,11 +3,16 @@
 What imports torch is imported where it is needed, so that scenes without it start quickly.
 """
 
+import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from commandline import run_here
@@ -17,6 +22,8 @@ from rawfiles import make_affine, make_nifti, make_nnunet
 SMALL = (3, 20, 18)
 EVENTS = (r"events\.out", r"training\.(csv|jsonl|log)$", r"progress\.png$", r"checkpoint_\w+\.pt$")
 """What training writes of times, or in parts."""
+MEASURED = (r"out/report\.html$", r"out/report_tables/", r"out/results\.csv$")
+"""What a study says of times and memory."""
 STUDY = """
 name = "tiny"
 plans = ["cpu"]
@@ -27,30 +34,53 @@ network = { base_channels = 4, levels = 2, block_list = [1, 2], reduce_size = 2 
 iterations_per_epoch = 1
 batch_size = 2
 """
+LEAST_FOR_A_POOL = (
+    *("predict.pipeline.WITHOUT_POOL", "report.measures.write.WITHOUT_POOL", "evaluate.score.INLINE"),
+    *("predict.ensemble.INLINE", "selection.find.INLINE", "dicom.importing.FILES_FOR_A_POOL"),
+)
 Words = tuple[object, ...]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """`make` fills a folder; `words` are typed after the command's name; files whose names match `loose` are not compared."""
+    """`make` fills a folder; `words` are typed after the command's name; files whose names match `loose` are not compared.
+
+    workers: whether the command has `-np`; resume: whether it has `--resume` beside `words`.
+    """
 
     command: str
     make: Callable[[Path], object]
     words: Callable[[Path], Words]
     loose: tuple[str, ...] = ()
+    workers: bool = True
+    resume: bool = False
 
 
-def run_scene(scene: Scene, folder: Path) -> tuple[int, str]:
-    """Exit code and stderr of the command, in this process alone."""
+def run_scene(scene: Scene, folder: Path, *more: str) -> tuple[int, str]:
+    """Exit code and stderr of the command, in this process alone. more: words after the scene's own."""
     if scene.command == "utseg_study":
         import pytest
         from study.made_studies import run_study_here
 
         with pytest.MonkeyPatch.context() as patch:
-            result = run_study_here(patch, *scene.words(folder), home=folder)
+            result = run_study_here(patch, *scene.words(folder), *more, home=folder)
     else:
-        result = run_here(scene.command, *scene.words(folder))
+        result = run_here(scene.command, *scene.words(folder), *more)
     return result.returncode, result.stderr
+
+
+def run_with_workers(scene: Scene, folder: Path, *, forked: bool) -> int:
+    """Exit code of the command with two worker processes at a time, which says what it says. forked: pools fork this process."""
+    more = ("--home", folder) if scene.command == "utseg_study" else ()
+    main = import_module(f"utseg.commands.{scene.command.removeprefix('utseg_')}").main
+    with ExitStack() as stack:
+        for least in LEAST_FOR_A_POOL:
+            stack.enter_context(patch(f"utseg.{least}", 0))
+        if forked:  # a fresh process imports for seconds, but has none of this one's handlers
+            os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL) and None)
+            context = multiprocessing.get_context("fork")
+            stack.enter_context(patch("utseg.compute.pool.fresh_process_context", lambda: context))
+        return main([*map(str, (*scene.words(folder), *more, "-np", 2))])
 
 
 def _masks(folder: Path) -> None:
@@ -146,7 +176,7 @@ SCENES = {
         lambda folder: ("-d", "Heart", "-pl", "cpu", "-m", "UNet", "-np", 1, "--home", folder),
     ),
     "train": Scene("utseg_train", _home, _train_words, EVENTS),
-    "predict": Scene("utseg_predict", _model, _predict_words),
+    "predict": Scene("utseg_predict", _model, _predict_words, resume=True),
     "evaluate": Scene(
         "utseg_evaluate",
         _masks,
@@ -169,15 +199,19 @@ SCENES = {
         "utseg_study",
         _study_home,
         lambda folder: (folder / "tiny.toml", "-d", "Tiny", "-o", folder / "out", "--device", "cpu"),
-        EVENTS,
+        (*EVENTS, *MEASURED),
     ),
     "export_model": Scene(
-        "utseg_export_model", _model, lambda folder: ("-o", folder / "out" / "m.zip", "--home", folder)
+        "utseg_export_model",
+        _model,
+        lambda folder: ("-o", folder / "out" / "m.zip", "--home", folder),
+        workers=False,
     ),
     "import_model": Scene(
         "utseg_import_model",
         _archive,
         lambda folder: (folder / "m.zip", "--home", folder / "home", "--force"),
+        workers=False,
     ),
     "make_phantom": Scene("utseg_make_phantom", Path.mkdir, _phantom_words()),
     "make_phantom_dicom": Scene("utseg_make_phantom", Path.mkdir, _phantom_words("--dicom")),

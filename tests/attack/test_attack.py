@@ -1,4 +1,4 @@
-"""Samples of both attacks; `benchmarks/attack.py` has all of it. None may lose, let in, crash or hang."""
+"""Samples of the three attacks; `benchmarks/attack.py` has all of it. None may lose, let in, crash or hang."""
 
 import os
 import shutil
@@ -24,6 +24,17 @@ def test_a_command_whose_nth_call_fails_says_a_line_and_finishes_when_typed_agai
         [sys.executable, *words], env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0 and "'refused'" in done.stdout, (done.stdout, done.stderr)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+def test_a_command_that_is_killed_is_finished_when_typed_again(tmp_path):
+    words = ("-m", "attack.kills", "evaluate", "--count", "5", "-o", str(tmp_path / "out"))
+    ways = ("--ways", "alone", "rename", "worker")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, *words, *ways], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0 and "killed" in done.stdout, (done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize("room", ["images", "datasets", "dicom"])

@@ -262,6 +262,16 @@ def test_earlier_cases_by_the_same_members_stay_on_record(pair, tmp_path):
     assert list(ensemble_folders(pair, out, case_ids=["p2"], weights=[1, 2]).cases) == ["p2"]
 
 
+def test_quality_is_written_before_the_record_which_says_what_is_done(pair, tmp_path, monkeypatch):
+    def killed(record: PredictionRecord, folder: Path) -> None:
+        assert record.cases and (folder / "quality.csv").is_file()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("utseg.predict.ensemble.write_record", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ensemble_folders(pair, tmp_path / "out")
+
+
 def test_damaged_probabilities_are_an_artefact_error(tmp_path):
     file = tmp_path / "a.npz"
     np.savez(file, geometry=json.dumps(Geometry.of_file((2, 3, 4), make_affine()).to_json()))

@@ -23,6 +23,7 @@ from utseg.files import folder_lock
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING, NO_AUGMENTATION
 from utseg.predict import pipeline, stages
 from utseg.predict.pipeline import predict_cases
+from utseg.predict.record import PredictionRecord
 
 SPACING = 1.25  # that of the tiny plan: nothing is resampled, so the mask is known voxel for voxel
 
@@ -344,6 +345,20 @@ def test_a_record_that_cannot_be_written_is_an_error_beside_the_masks(tmp_path, 
     with pytest.raises(CaseErrors, match=rf"{lost}: could not be written \(No space left on device\)"):
         predict_cases(four[:1], [band_model()], tmp_path / "out")
     assert (tmp_path / "out" / "case0.nii.gz").exists() and not list((tmp_path / "out").glob(".tmp-*"))
+
+
+def test_not_all_cases_are_on_record_before_quality_is_written(tmp_path, four, monkeypatch):
+    """Where nothing is left to predict nobody would write it after a kill."""
+    counts = []
+
+    def write(record: PredictionRecord, folder: Path) -> None:
+        counts.append(len(record.cases))
+        assert counts[-1] < len(four) or (folder / "quality.csv").is_file()
+
+    monkeypatch.setattr("utseg.predict.run.write_record", write)
+    monkeypatch.setattr("utseg.predict.run.SHARE_OF_RECORDS", 1e9)  # after each case
+    predict_cases(four, [band_model()], tmp_path / "out")
+    assert counts == [1, 2, 3, 4]
 
 
 def test_images_are_read_as_they_are_needed(tmp_path, four, monkeypatch):

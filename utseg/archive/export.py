@@ -9,7 +9,6 @@ import io
 import logging
 import shutil
 import stat
-import tempfile
 import zipfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ from utseg.archive.manifest import (
 from utseg.archive.reading import IMPORTED_FILE, open_archive, unpack
 from utseg.archive.subjects import count_cohort, known_cases, run_scores, score_tables
 from utseg.errors import InputError
-from utseg.files import atomic_path, require_writable
+from utseg.files import atomic_path, require_writable, scratch_folder
 from utseg.selection.record import BEST_FILE, Best, to_hand_on
 from utseg.settings import read_model
 from utseg.training.record import RUN_FILE, WEIGHTS_FILE, RunRecord, is_finished
@@ -167,9 +166,9 @@ def _record_of(data: bytes) -> FileRecord:
 def _check(path: Path, output: Path) -> None:
     with (
         open_archive(path, shown=str(output)) as archive,
-        tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder,
+        scratch_folder(output.absolute()) as folder,
     ):
-        unpack(archive, Path(folder))
+        unpack(archive, folder)
 
 
 def _write_zip(files: Mapping[str, bytes | Path], path: Path) -> None:

@@ -118,8 +118,10 @@ def ensemble_folders(
             problems = _join_all(joinings, done, executor, workers)
         finally:
             record = record.model_copy(update={"cases": dict(sorted(done.items()))})
-            write_record(record, output)
-            report_quality(record.cases, record.labels, wanted, output)
+            try:
+                report_quality(record.cases, record.labels, wanted, output)
+            finally:
+                write_record(record, output)  # the last, as what is on record is done
     if problems:
         raise CaseErrors(problems)
     return record

@@ -168,8 +168,8 @@ def join_parts(
                 _warn_of_unlike_precisions(folder, provenance)
                 return False
             joined = provenance.model_copy(update={"cases": dict(sorted(cases.items()))})
-            write_record(joined, folder)
             write_quality(joined.cases, joined.labels, folder)
+            write_record(joined, folder)
             remove_part_records(folder)
     except FolderBusy:
         logger.info("other parts are at work in %s; the last one writes %s", folder, PREDICTION_FILE)

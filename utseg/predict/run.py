@@ -169,7 +169,7 @@ class PredictionRun:
         frames = [state.done[frame] for frame in sorted(state.done)]  # they finish in any order
         state.done.clear()
         self._add_case(volume.case, frames)
-        if time.monotonic() > self._next_record:
+        if time.monotonic() > self._next_record and not self._wanted <= self._recorded.keys():
             try:
                 self._write_record()
             except UtsegError as error:  # it is written again in the end
@@ -241,7 +241,7 @@ class PredictionRun:
         self._report_orientation()
         if seen := seen_in_training(self._recorded, self._wanted):
             logger.warning("%s", seen)
-        for write in (self._write_record, self._report_quality):
+        for write in (self._report_quality, self._write_record):  # what is on record is done
             try:
                 write()
             except UtsegError as error:
