@@ -114,6 +114,8 @@ class PredictionRun:
         for case in self.kept:
             recorded[case.case_id] = recorded[case.case_id].model_copy(update={"images": self._images(case)})
         self._recorded = recorded
+        if todo:  # what it says of the masks that are to be replaced would outlive them if the run is killed
+            (self.output / QUALITY_FILE).unlink(missing_ok=True)
         return todo
 
     def _mask(self, case: Case) -> Path:
