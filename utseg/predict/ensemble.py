@@ -30,6 +30,7 @@ from utseg.predict.record import (
     PREDICTION_FILE,
     PredictedCase,
     PredictionRecord,
+    forget_quality,
     read_record,
     report_quality,
     versions_of,
@@ -38,7 +39,6 @@ from utseg.predict.record import (
 from utseg.predict.stages import Array, probabilities_name, write_probabilities
 from utseg.progress import progress
 from utseg.quality import (
-    QUALITY_FILE,
     CaseQuality,
     QualitySettings,
     assess,
@@ -115,7 +115,7 @@ def ensemble_folders(
         earlier = read_record(output)
         found = earlier.cases if earlier is not None and earlier.same_provenance(record) else {}
         done = {case_id: entry for case_id, entry in found.items() if case_id not in wanted}
-        (output / QUALITY_FILE).unlink(missing_ok=True)  # as `PredictionRun.start` does
+        forget_quality(done, record.labels, output)
         try:
             problems = _join_all(joinings, done, executor, workers)
         finally:
