@@ -51,7 +51,7 @@ def run_here(name: str, *words: object, home: Path | None = None) -> subprocess.
     return subprocess.CompletedProcess([name, *map(str, words)], code, out.getvalue(), err.getvalue())
 
 
-def killed_at(step: int, name: str, *words: object, home: Path) -> bool:
+def killed_at(step: int, name: str, *words: object, home: Path | None = None) -> bool:
     """Runs a command in a fork of this process, which ends before that one of its renames. Returns whether it came so far."""
     child = os.fork()
     if child == 0:

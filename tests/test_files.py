@@ -5,12 +5,13 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from utseg import files
-from utseg.errors import CaseErrors, FolderBusy, InputError
-from utseg.files import folder_lock, read_json, remove_leftovers
+from utseg.errors import CaseErrors, FolderBusy, InputError, UtsegError
+from utseg.files import folder_lock, read_json, remove_leftovers, write_together
 
 OURS = (".tmp-0123456789ab-mask.nii.gz", "deeper/.tmp-ba9876543210-slices/part.npy")
 FOREIGN = (
@@ -106,6 +107,46 @@ def test_json_that_python_cannot_read_is_refused(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(InputError, match=r"a\.json: not valid JSON"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("fails", ["write", "fsync", "rename"])
+def test_files_that_are_one_result_are_replaced_together_or_are_no_result(tmp_path, monkeypatch, fails):
+    """At every call that fails: all as before, or without the last ones."""
+    names = ("a.csv", "b.csv", "c.csv", "gate.csv", "summary.json")
+    paths = [tmp_path / name for name in names]
+    last = paths[3:]
+    old = dict.fromkeys(paths, "old")
+    new = dict.fromkeys(paths, "new") | {paths[1]: None}
+    whole = old, {path: text for path, text in new.items() if text}
+    owner, call = {"write": (Path, "write_bytes"), "fsync": (os, "fsync"), "rename": (Path, "replace")}[fails]
+
+    def there():
+        return {path: path.read_text() for path in paths if path.exists()}
+
+    for nth in range(1, 20):
+        write_together(old, last)
+        assert there() == old
+        real, left = getattr(owner, call), [nth]
+
+        def failing(*arguments, real=real, left=left, **more):
+            left[0] -= 1
+            if left[0] == 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(*arguments, **more)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, call, failing)
+            try:
+                write_together(new, last)
+            except UtsegError as error:
+                assert "could not be written" in str(error)
+        found = there()
+        assert not list(tmp_path.glob(".tmp-*"))
+        if left[0] > 0:  # fewer calls than that
+            assert found == whole[1] and nth > 1
+            return
+        assert found in whole or last[1] not in found, (nth, found)
+        assert found == old or last[0] not in found or set(found.values()) == {"new"}, (nth, found)
 
 
 def test_a_line_of_an_error_ends():

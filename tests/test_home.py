@@ -60,7 +60,7 @@ def test_a_plan_of_the_other_configuration_is_named(tmp_path):
         choose_plan_folder(tmp_path, "auto_2.5d", "2.5d")
 
 
-@pytest.mark.parametrize("name", ["27", "027", "ACDC", "Dataset027_ACDC"])
+@pytest.mark.parametrize("name", ["27", "027", "ACDC", "Dataset027_ACDC", "0" * 5000 + "27"])
 def test_a_dataset_is_found_by_nnunets_number_and_name(tmp_path, name):
     for folder in ("Dataset027_ACDC", "Dataset127_MnM", "Task09_Spleen"):
         (tmp_path / folder).mkdir()

@@ -18,8 +18,8 @@ import tokenize
 import uuid
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -150,9 +150,29 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def write_together(texts: Mapping[Path, str | None], last: Sequence[Path]) -> None:
+    """Replaces files that are one result: what cannot all be written leaves all as they were. None removes a file.
+
+    last: the files without which nobody takes the others for a result. They go before the first file is replaced and come, in this order,
+    after all others, so that whoever is killed in between leaves no mixture of two results that passes for one.
+    """
+    order = [*reversed(last), *(path for path in texts if path not in last)]
+    with ExitStack() as renamed_in_reverse:
+        for path in order:
+            if (text := texts[path]) is not None:
+                renamed_in_reverse.enter_context(atomic_path(path)).write_bytes(text.encode())
+        for path in (*last, *(path for path, text in texts.items() if text is None)):
+            path.unlink(missing_ok=True)
+
+
+def json_text(value: Any) -> str:
+    """JSON as all our files have it: indented, ended by a newline. NaN is refused: use null."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically, indented, ended by a newline. NaN is refused: use null."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Writes `json_text` atomically."""
+    write_text(path, json_text(value))
 
 
 def read_json(path: Path) -> Any:

@@ -162,9 +162,7 @@ def check_name(name: str, what: str) -> str:
 def _is_numbered(folder: str, name: str) -> bool:
     """Whether a folder is called as nnU-Net's (Dataset027_ACDC) or the Decathlon's (Task09_Spleen), and the name is its number or end."""
     numbered = NUMBERED.fullmatch(folder)
-    return numbered is not None and (
-        name == numbered[2] or (name.isdecimal() and int(name) == int(numbered[1]))
-    )
+    return numbered is not None and (name == numbered[2] or name.lstrip("0") == numbered[1].lstrip("0"))
 
 
 def _choose(

@@ -83,7 +83,7 @@ def parse_labels(words: Sequence[str]) -> dict[str, LabelValue]:
     labels: dict[str, LabelValue] = {"background": 0}
     for word in words:
         name, _, value = word.rpartition("=")
-        if not value.isdecimal() or not 0 < int(value) <= LARGEST_LABEL:
+        if not value.isdecimal() or len(value) > 9 or not 0 < int(value) <= LARGEST_LABEL:
             raise UsageError(
                 f"--labels {word}: expected NAME=VALUE or VALUE, a whole number from 1 to {LARGEST_LABEL}"
             )

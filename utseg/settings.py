@@ -77,6 +77,11 @@ def _parse_value(text: str) -> Any:
             return json.loads(candidate)
         except json.JSONDecodeError:
             continue
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # a number of thousands of digits, thousands of brackets
+            raise SettingError(f"--set: {shortened(text)}: {error}") from None
     return [part.strip() for part in text.split(",")] if "," in text else text
 
 

@@ -6,10 +6,12 @@ import subprocess
 import sys
 
 import pytest
+from commandline import killed_at
 
 from attack.faults import compiled
 from attack.fuzz import ACCEPTED, REFUSED, read_changed
 from attack.readers import make_readers
+from attack.scenes import SCENES, run_scene
 
 EACH = 25
 
@@ -35,6 +37,25 @@ def test_a_command_that_is_killed_is_finished_when_typed_again(tmp_path):
         [sys.executable, *words, *ways], env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0 and "killed" in done.stdout, (done.stdout, done.stderr)
+
+
+SPOKEN_BY = {
+    "predict": "out/quality.csv",
+    "ensemble": "both/quality.csv",
+    "measure": "out/measures.json",
+    "report": "page/r.html",
+}
+
+
+@pytest.mark.parametrize("command", SPOKEN_BY)
+def test_killed_at_its_second_file_nothing_older_speaks_of_what_is_new(command, tmp_path):
+    folder, scene = tmp_path / "work", SCENES[command]
+    scene.make(folder)
+    spoken = folder / SPOKEN_BY[command]
+    assert run_scene(scene, folder)[0] == 0 and spoken.stat().st_size > 100
+    assert killed_at(2, scene.command, *scene.words(folder))
+    assert not spoken.exists() or (spoken.name == "quality.csv" and "p0" not in spoken.read_text())
+    assert run_scene(scene, folder)[0] == 0 and spoken.is_file()
 
 
 @pytest.mark.parametrize("room", ["images", "datasets", "dicom"])

@@ -1,5 +1,6 @@
 """What every command makes of an error: exit code, `error: …` line, and with --debug a traceback besides."""
 
+import errno
 import signal
 import subprocess
 
@@ -23,6 +24,11 @@ ERRORS = [
         ["error: a.csv: No space left on device; see to the disk"],
     ),
     (OSError(5, "Input/output error"), 1, ["error: Input/output error; see to the disk"]),
+    (
+        OSError(errno.ENAMETOOLONG, "File name too long", "x" * 5000),
+        1,
+        [f"error: {'x' * 200}… (5000 characters): File name too long; choose a shorter name"],
+    ),
     (ZeroDivisionError("oops"), 1, ["error: unexpected ZeroDivisionError: oops"]),
 ]
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,6 +224,31 @@ def test_killed_at_any_file_the_same_command_writes_the_same(folders):
         assert len(files()) == step - 1 and files().items() <= whole.items()
     assert run_here(*words, home=folders).returncode == 0
     assert files() == whole and not temporary_files(scores)
+
+
+def test_scores_of_two_runs_never_pass_for_those_of_one(folders):
+    """Killed at any rename of a second run, over other masks, what is there is whole, of either run, or lacks what readers ask for."""
+    raw, scores = folders / "raw/Heart", folders / "scores"
+    words = "utseg_evaluate", "-g", raw, "-o", scores, "--only-predicted", "-p"
+    first, second = (folders / "out", "--as-official-utnet"), (folders / "other",)
+    mask = min((folders / "out").glob("*.nii.gz"))
+    second[0].mkdir()
+    change_voxels(Path(shutil.copy(mask, second[0])), lambda voxels: np.roll(voxels, 1, axis=0))
+
+    def files():
+        return {path.name: path.read_bytes() for path in scores.iterdir() if path.name[0] != "."}
+
+    assert run_here(*words, *first, home=folders).returncode == 0
+    old = files()
+    assert run_here(*words, *second, home=folders).returncode == 0
+    new = files()
+    for step in range(1, len(new) + 1):
+        assert run_here(*words, *first, home=folders).returncode == 0 and files() == old
+        assert killed_at(step, *words, *second, home=folders)
+        found = files()
+        assert "summary.json" not in found
+        assert "metrics.csv" not in found or found == {name: new[name] for name in found}
+    assert not killed_at(step + 1, *words, *second, home=folders) and files() == new
 
 
 def test_a_wrong_tolerance_is_refused(folders, evaluate):

@@ -111,6 +111,7 @@ def test_one_subject_alone_trains_without_what_the_plan_mixes_in_of_others(home,
     [
         (("3d", "fold0"), 2, "'3d'; there are: 2d, 2.5d"),
         (("2d", "fold9"), 2, "fold9"),
+        (("2d", "fold" + "9" * 5000), 2, "fold999"),
         (("2d", "vendor=Z"), 2, "B (4 cases)"),
         (("2d", "colour=red"), 2, "vendor"),
         (("2d", "sometimes"), 2, "fold0"),
@@ -136,6 +137,7 @@ def test_wrong_words_are_refused_in_one_line_and_leave_nothing(home, words, code
     "words",
     [
         ("--epochs", "0"),
+        *((option, "9" * digits) for option in ("--epochs", "--seed", "-np") for digits in (20, 5000)),
         ("--max-time", "soon"),
         ("--epochs", "2", "--max-time", "1m"),
         ("--validate", "--resume"),
@@ -156,7 +158,9 @@ def test_durations(text, seconds):
     assert duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "10", "m", "0s", "-5m", "1m1h", "1..5m", "ten minutes"])
+@pytest.mark.parametrize(
+    "text", ["", "10", "m", "0s", "-5m", "1m1h", "1..5m", "ten minutes", "9" * 300 + "h", "9" * 5000 + "h"]
+)
 def test_no_durations(text):
     with pytest.raises(argparse.ArgumentTypeError, match="1h30m"):
         duration(text)

@@ -6,7 +6,7 @@ import pytest
 
 from utseg.case import Case
 from utseg.errors import SettingError
-from utseg.evaluate.sources import SOURCES_FILE, read_sources, write_sources
+from utseg.evaluate.sources import SOURCES_FILE, read_sources, sources_of
 from utseg.files import sha256
 
 LABELS = {"background": 0, "LV": 1}
@@ -18,7 +18,9 @@ def make_tree(folder):
         (folder / name).write_text(name)
     (folder / "scores").mkdir()
     case = Case("a", "a", (folder / "raw" / "a_0000.nii.gz",), folder / "raw" / "a.nii.gz", frame=3)
-    write_sources([(case, folder / "masks" / "a.nii.gz")], LABELS, folder / "scores", LABELS, {"LV": 2})
+    scores, masks = folder / "scores", folder / "masks"
+    text = sources_of([(case, masks / "a.nii.gz")], LABELS, scores, LABELS, {"LV": 2})
+    (scores / SOURCES_FILE).write_text(text)
 
 
 def test_moved_together_the_files_are_found(tmp_path):

@@ -6,7 +6,7 @@ from plans import make_plan
 from utseg.errors import SettingError
 from utseg.planning.override import override
 from utseg.planning.plan import IDENTITY_KEYS, Plan, read_plan, write_plan
-from utseg.settings import setting_keys
+from utseg.settings import parse_settings, setting_keys
 
 
 @pytest.fixture
@@ -72,6 +72,13 @@ def test_nothing_set_is_the_same_plan(plan: Plan):
 def test_unknown_keys_name_the_nearest(plan: Plan):
     with pytest.raises(SettingError, match=r"did you mean 'patch_size'.*network\.reduce_size"):
         override(plan, {"patchsize": [32, 32]})
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 3000, "9" * 400])
+def test_a_value_without_end_is_refused_in_a_short_line(plan: Plan, value):
+    with pytest.raises(SettingError) as refused:
+        override(plan, parse_settings([f"epochs={value}"]))
+    assert len(str(refused.value)) < 500
 
 
 def test_wrong_values_name_the_key(plan: Plan):

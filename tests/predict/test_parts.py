@@ -68,7 +68,7 @@ def short_patience(monkeypatch):
 
 
 def predict(cases, out, part=None, **options) -> list[Path]:
-    options = {"save_probabilities": True, "save_entropy": True} | options
+    options = {"save_probabilities": True, "save_entropy": True, "precision": "float32"} | options
     return predict_cases(cases, [band_model()], out, part=part, **options)
 
 

@@ -314,9 +314,14 @@ def test_an_output_that_is_a_file_is_refused_before_the_work(tmp_path, four, mon
         predict_cases(four, [band_model()], tmp_path / "out")
 
 
-def test_a_full_disk_ends_the_run_and_leaves_the_old_masks_whole(tmp_path, four, monkeypatch):
+@pytest.mark.parametrize(("table", "struck", "times"), [(True, "quality.csv", 1), (False, "case0.nii.gz", 3)])
+def test_a_full_disk_ends_the_run_and_leaves_the_old_masks_whole(
+    tmp_path, four, monkeypatch, table, struck, times
+):
     out = tmp_path / "out"
     predict_cases(four[:2], [band_model()], out)
+    if not table:
+        (out / "quality.csv").unlink()
     old = {path.name: path.read_bytes() for path in out.iterdir()}
     calls = 0
 
@@ -326,9 +331,9 @@ def test_a_full_disk_ends_the_run_and_leaves_the_old_masks_whole(tmp_path, four,
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UtsegError, match=r"case0\.nii\.gz: could not be written \(No space left on device\)"):
+    with pytest.raises(UtsegError, match=rf"{struck}: could not be written \(No space left on device\)"):
         predict_cases(four[:2], [band_model(1.0)], out)
-    assert calls == 3  # the mask, and record and table at the end
+    assert calls == times  # the table before any mask; or the mask, and record and table at the end
     assert {path.name: path.read_bytes() for path in out.iterdir()} == old
 
 

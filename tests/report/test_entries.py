@@ -53,6 +53,7 @@ def make_run(folder, selection, cases=(), **plan):
     (folder / "training.jsonl").write_text(json.dumps(EPOCH) + "\n")
     if cases:
         write_scores(folder / "validation", {case: {"LV": 0.9, "RV": 0.8} for case in cases})
+        (folder / "validation" / "summary.json").write_text("{}")
     return folder
 
 
@@ -77,6 +78,13 @@ def test_folds_on_the_same_cases_stay_apart(tmp_path, home):
     for fold in range(2):
         make_run(tmp_path / "UTNet" / f"fold{fold}", f"fold{fold}", ["a_ED"])
     assert [entry.name for entry in find_entries([tmp_path], home)] == ["fold0", "fold1"]
+
+
+def test_scores_of_a_run_that_is_not_validated_to_the_end_are_not_shown(tmp_path, home):
+    run = make_run(tmp_path / "UTNet" / "fold0", "fold0", ["a_ED"])
+    (run / "validation" / "summary.json").unlink()  # as `utseg_train` does before it predicts anew
+    (entry,) = find_entries([run], home)
+    assert not entry.rows
 
 
 def test_a_folder_given_twice_or_as_its_validation_counts_once(tmp_path, home):

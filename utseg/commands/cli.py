@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from utseg.errors import UsageError, UtsegError
+from utseg.errors import LONGEST_LINE, UsageError, UtsegError, shortened
 from utseg.home import Home
 
 if TYPE_CHECKING:
@@ -139,7 +139,10 @@ def _code_and_lines(error: BaseException) -> tuple[int, list[str]]:
         return 1, [
             f"{where}{error.strerror}; see to the disk and its permissions, then run the command again"
         ]
-    return 1, [f"unexpected {type(error).__name__}: {error}; run again with --debug and report it"]
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return 1, [f"{shortened(str(error.filename))}: {error.strerror}; choose a shorter name"]
+    said = shortened(str(error), LONGEST_LINE)
+    return 1, [f"unexpected {type(error).__name__}: {said}; run again with --debug and report it"]
 
 
 def _require_outside_raw_data(arguments: argparse.Namespace) -> None:

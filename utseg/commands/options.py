@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from utseg.device import DEVICES
-from utseg.errors import UsageError
+from utseg.errors import UsageError, shortened
 from utseg.home import typed_path
 
 SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
+LONGEST_S = 1e9
+LARGEST, LARGEST_SEED = 10**9, 2**63 - 1
+MOST_WORKERS = 1024  # a typing error in -np must not start processes without end
 Group = argparse._MutuallyExclusiveGroup
 
 
@@ -94,13 +97,13 @@ class Parser(argparse.ArgumentParser):
 
     def seed(self, help: str) -> None:
         """Adds `--seed S`."""
-        self.value("--seed", "seed", "S", help, type=at_least(0), default=0)
+        self.value("--seed", "seed", "S", help, type=at_least(0, LARGEST_SEED), default=0)
 
     def workers(
         self, help: str = "worker processes, 0 for none beside this one; default: one a core", least: int = 0
     ) -> None:
         """Adds `-np N`."""
-        self.value("-np", "workers", "N", help, type=at_least(least))
+        self.value("-np", "workers", "N", help, type=at_least(least, MOST_WORKERS))
 
     def dask(self) -> None:
         """Adds `--dask ADDRESS`, which `cli.cluster_of` follows."""
@@ -116,7 +119,7 @@ def file_or_folder(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def at_least(least: int) -> Callable[[str], int]:
+def at_least(least: int, most: int = LARGEST) -> Callable[[str], int]:
     """The type of a whole number for argparse."""
 
     def number(text: str) -> int:
@@ -124,8 +127,9 @@ def at_least(least: int) -> Callable[[str], int]:
             value = int(text)
         except ValueError:
             value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, found {text!r}")
+        if not least <= value <= most:
+            expected = f"of at least {least}" if value < least else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"expected a whole number {expected}, found {shortened(text)!r}")
         return value
 
     return number
@@ -150,6 +154,8 @@ def duration(text: str) -> float:
         seconds = sum(float(value) * SECONDS[unit] for unit, value in parts.items() if value)
     except ValueError:
         seconds = 0.0
-    if seconds <= 0:
-        raise argparse.ArgumentTypeError(f"expected a time such as 90s, 10m, 1h or 1h30m, found {text!r}")
+    if not 0 < seconds <= LONGEST_S:
+        raise argparse.ArgumentTypeError(
+            f"expected a time such as 90s, 10m, 1h or 1h30m, found {shortened(text)!r}"
+        )
     return seconds

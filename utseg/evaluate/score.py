@@ -34,18 +34,18 @@ from utseg.evaluate.records import (
     clinical_columns,
     to_csv,
 )
-from utseg.evaluate.sources import write_sources
+from utseg.evaluate.sources import SOURCES_FILE, sources_of
 from utseg.evaluate.stack import evaluate_stack
 from utseg.evaluate.summary import by_value, summarise, summarise_regions
 from utseg.evaluate.tables import LATEX_FILE, MARKDOWN_FILE, summary_tables, to_latex, to_markdown
-from utseg.files import folder_lock, remove_leftovers, require_writable, write_json, write_text
+from utseg.files import folder_lock, json_text, remove_leftovers, require_writable, write_together
 from utseg.fingerprint.same_scan import in_words, same_subjects
 from utseg.label_map import IGNORE, Labels, painted, structures
 from utseg.labels import match_labels
 from utseg.predict.record import predicted_cases, seen_in_training
+from utseg.training.record import SUMMARY_FILE
 
 logger = logging.getLogger("utseg")
-SUMMARY_FILE = "summary.json"
 INLINE = 2
 ALWAYS = (METRICS_FILE, SLICES_FILE)
 
@@ -102,11 +102,14 @@ def evaluate_cases(
         if assumed is not None:
             require_plausible([overlap for _, overlap in scored], labels, predictions, assumed)
         rows = {name: [row for by_file, _ in scored for row in by_file.get(name, ())] for name in CASE_FILES}
-        write_sources(matched, labels, output, *theirs)
         whole = IGNORE not in theirs[0]
         if not whole:
             logger.info("volumes of references that are ignored in part are not known: no clinical measures")
-        return _write(rows, group_columns(cases), definition, output, whole=whole)
+        summary, texts = _results(rows, group_columns(cases), definition, whole=whole)
+        texts[SOURCES_FILE] = sources_of(matched, labels, output, *theirs)
+        by_path = {output / name: text for name, text in texts.items()}
+        write_together(by_path, last=[output / METRICS_FILE, output / SUMMARY_FILE])
+        return summary
 
 
 def _executor(executor: Executor | None, count: int, workers: int | None) -> AbstractContextManager[Executor]:
@@ -133,15 +136,14 @@ def _one_subject_a_scan(matched: Sequence[tuple[Case, Path]], predictions: Path)
     ]
 
 
-def _write(
+def _results(
     rows: Mapping[str, list[Row]],
     columns: Sequence[str],
     definition: Definition,
-    output: Path,
     *,
     whole: bool,
-) -> dict[str, Any]:
-    """Writes all files of the folder, removes those of an earlier run that this one has not, returns the summary.
+) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """The summary, and what the files of the folder say by name: None for one that an earlier run may have left and this one has not.
 
     `whole`: references are annotated everywhere, so that their volumes mean something.
     """
@@ -159,13 +161,8 @@ def _write(
     }
     texts[CLINICAL_FILE] = to_csv(clinical.rows, clinical_columns(columns)) if clinical else None
     texts |= {MARKDOWN_FILE: to_markdown(tables), LATEX_FILE: to_latex(tables)}
-    for name, text in texts.items():
-        if text is None:
-            (output / name).unlink(missing_ok=True)
-        else:
-            write_text(output / name, text)
-    write_json(output / SUMMARY_FILE, summary)
-    return summary
+    texts[SUMMARY_FILE] = json_text(summary)
+    return summary, texts
 
 
 def _official_summary(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from utseg.case import Case
 from utseg.errors import InputError
-from utseg.files import seen_from, sha256, write_text
+from utseg.files import seen_from, sha256
 from utseg.home import planner_words
 from utseg.label_map import Labels, LabelValue
 from utseg.settings import Settings, read_model
@@ -43,14 +43,14 @@ class Sources(Settings):
     cases: dict[str, CaseSource]
 
 
-def write_sources(
+def sources_of(
     pairs: Iterable[tuple[Case, Path]],
     labels: Labels,
     folder: Path,
     reference_labels: Labels,
     mask_labels: Labels,
-) -> None:
-    """Writes `sources.json` for cases and their predictions' files."""
+) -> str:
+    """The text of `sources.json` in that folder, for cases and their predictions' files."""
     checksums: dict[Path, str] = {}
 
     def checksum(path: Path) -> str:
@@ -75,7 +75,7 @@ def write_sources(
         mask_labels=dict(mask_labels),
         cases=cases,
     )
-    write_text(folder / SOURCES_FILE, sources.model_dump_json(indent=1) + "\n")
+    return sources.model_dump_json(indent=1) + "\n"
 
 
 def read_sources(folder: Path) -> Sources:

@@ -24,7 +24,7 @@ from utseg.rawdata.ways import Way
 from utseg.settings import Settings, read_model, unknown_key
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
 StepSize = Annotated[float, Field(gt=0, le=1)]
 FOCUS_MARGIN = 1.25  # how many times the one window of `focus` has to hold the structures of every case
 PREPROCESSING_PREFIX = "preprocessing."

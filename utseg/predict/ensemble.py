@@ -30,6 +30,7 @@ from utseg.predict.record import (
     PREDICTION_FILE,
     PredictedCase,
     PredictionRecord,
+    forget_quality,
     read_record,
     report_quality,
     versions_of,
@@ -114,6 +115,7 @@ def ensemble_folders(
         earlier = read_record(output)
         found = earlier.cases if earlier is not None and earlier.same_provenance(record) else {}
         done = {case_id: entry for case_id, entry in found.items() if case_id not in wanted}
+        forget_quality(done, record.labels, output)
         try:
             problems = _join_all(joinings, done, executor, workers)
         finally:

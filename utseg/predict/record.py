@@ -124,6 +124,12 @@ def write_quality(cases: Mapping[str, PredictedCase], labels: Labels, folder: Pa
     write_table({case_id: entry.quality for case_id, entry in cases.items()}, labels, folder)
 
 
+def forget_quality(kept: Mapping[str, PredictedCase], labels: Labels, folder: Path) -> None:
+    """Leaves those of `kept` only in a `quality.csv`: what it says of masks that are to be replaced must not outlive them, if killed."""
+    if (folder / QUALITY_FILE).is_file():
+        write_quality(kept, labels, folder)
+
+
 def report_quality(
     cases: Mapping[str, PredictedCase], labels: Labels, wanted: Collection[str], folder: Path
 ) -> None:

@@ -24,6 +24,7 @@ from utseg.predict.record import (
     ENTROPY_FOLDER,
     PredictedCase,
     PredictionRecord,
+    forget_quality,
     is_kept,
     report_flagged,
     report_quality,
@@ -114,6 +115,8 @@ class PredictionRun:
         for case in self.kept:
             recorded[case.case_id] = recorded[case.case_id].model_copy(update={"images": self._images(case)})
         self._recorded = recorded
+        if todo:
+            forget_quality(recorded, self.provenance.labels, self.output)
         return todo
 
     def _mask(self, case: Case) -> Path:

@@ -222,7 +222,7 @@ def select_cases(
     """
     if selection == "all":
         return tuple(sorted(record.case_id for record in records)), ()
-    fold = re.fullmatch(r"fold(\d+)", selection)
+    fold = re.fullmatch(r"fold(\d{1,9})", selection)
     if fold:
         split = _fold(int(fold[1]), splits)
         if unknown := _unknown(split, records):

@@ -145,7 +145,8 @@ def _entry(folder: Path, home: Home) -> Entry:
         folder = folder.parent
     if (folder / RUN_FILE).is_file():
         validation = folder / VALIDATION_FOLDER
-        scores = (read_scores(validation),) if (validation / METRICS_FILE).is_file() else ()
+        scored = all((validation / name).is_file() for name in (METRICS_FILE, SUMMARY_FILE))
+        scores = (read_scores(validation),) if scored else ()
         return Entry("", scores, (read_one_run(folder),), folder)
     found = read_scores(folder)
     runs = []

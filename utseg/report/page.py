@@ -27,7 +27,7 @@ from utseg.errors import InputError
 from utseg.evaluate.tables import LATEX_FILE, MARKDOWN_FILE, Table, to_latex, to_markdown
 from utseg.figures.axes import COLOURS
 from utseg.figures.colours import label_colours
-from utseg.files import require_writable, write_text
+from utseg.files import folder_lock, remove_leftovers, require_writable, write_together
 from utseg.label_map import Labels
 from utseg.report.cases import ShownCases
 from utseg.report.scores.comparison_tables import MARK
@@ -266,10 +266,13 @@ def _tables_folder(output: Path) -> Path:
 
 def write_page(page: Page, output: Path, cases: int) -> Report:
     """Writes the page and its tables."""
-    write_text(output, render(page))
     tables = _tables_folder(output)
     blocks = [block for section in page.sections for block in section.blocks]
-    export_tables([block.table for block in blocks if isinstance(block, TableBlock)], tables)
+    require_writable(tables)
+    with folder_lock(tables):
+        remove_leftovers(tables)
+        texts = table_texts([block.table for block in blocks if isinstance(block, TableBlock)], tables)
+        write_together({output: render(page)} | texts, last=[output])
     return Report(output, tables, cases, len(page.cases.stacks) if page.cases else 0, tuple(page.notices))
 
 
@@ -279,8 +282,8 @@ def made_now() -> dict[str, str]:
     return {"made": now, "by": f"utseg {__version__}, Python {platform.python_version()}"}
 
 
-def export_tables(tables: Sequence[Table], folder: Path) -> None:
-    """Writes `NN_TITLE.csv`, `.md` and `.tex` for each table into the folder; those of an earlier report are removed, other files stay."""
+def table_texts(tables: Sequence[Table], folder: Path) -> dict[Path, str | None]:
+    """`NN_TITLE.csv`, `.md` and `.tex` of each table in the folder; None for those that an earlier report left there."""
     contents = {MARKDOWN_FILE: to_markdown(tables), LATEX_FILE: to_latex(tables)}
     width = len(str(len(tables)))
     for number, table in enumerate(tables, start=1):
@@ -292,9 +295,5 @@ def export_tables(tables: Sequence[Table], folder: Path) -> None:
         contents[f"{name}.csv"] = as_csv.getvalue()
         contents[f"{name}.md"] = to_markdown([table])
         contents[f"{name}.tex"] = to_latex([table])
-    require_writable(folder)
-    for name, content in contents.items():
-        write_text(folder / name, content)
-    for path in folder.iterdir():
-        if TABLE_FILE.fullmatch(path.name) and path.name not in contents:
-            path.unlink()
+    older = {path: None for path in folder.iterdir() if TABLE_FILE.fullmatch(path.name)}
+    return older | {folder / name: content for name, content in contents.items()}

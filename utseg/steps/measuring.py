@@ -20,7 +20,7 @@ from utseg.measure.cines import Known, find_images, find_masks, join_cines, reco
 from utseg.measure.group import compare, distributions
 from utseg.measure.measure import RULES, measure_cine
 from utseg.measure.objects import remove_objects
-from utseg.measure.record import CineMeasures, MeasuresRecord, Provenance, write_measures
+from utseg.measure.record import MEASURES_FILE, CineMeasures, MeasuresRecord, Provenance, write_measures
 from utseg.measure.table import About, read_cines, wrong_numbers
 from utseg.measure.tables import write_tables
 from utseg.predict.record import PREDICTION_FILE, predicted_cases, read_record, seen_in_training, versions_of
@@ -82,11 +82,12 @@ def measure(
     require_writable(output)
     with folder_lock(output):
         remove_objects(output)
+        (output / MEASURES_FILE).unlink(missing_ok=True)  # last of all: without it nothing there is whole
         write_tables(record.cines, output)
-        write_measures(record, output)
         pages = write_measures_page(record, masks, output / PAGE_FILE, pictures=pictures, workers=workers)
         if dicom:
             problems += _write_dicom(record, output)
+        write_measures(record, output)
     notices = [*pages.notices, *([] if pictures else _off_grid(record.cines, masks))]
     for notice in notices:
         logger.warning("%s", notice)

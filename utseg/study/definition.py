@@ -91,7 +91,7 @@ class Definition(Settings):
     networks: OneOrMore[Name] = ("UTNet",)
     plans: OneOrMore[Name] = ("auto",)
     seeds: OneOrMore[Count] = (0,)
-    epochs: Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[int, Field(ge=1, le=10**9)] | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     train: TrainOn = TrainOn()
     test: TestOn = TestOn()
