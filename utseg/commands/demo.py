@@ -28,14 +28,14 @@ EXAMINATIONS = ("--subjects", "4", "--frames", "8")  # one of each vendor
 OTHER_SEED = 1000  # added to the cohort's: hearts that no training saw
 # A fixed number of iterations, so that every machine gets the same figures; small patches, to be done in minutes.
 PATCH = ("--set", "patch_size=96,96", "focus=true")  # which hold every heart of the cohort
-TRAINING = ("--epochs", "10", "--set", "iterations_per_epoch=20", "validate_every=5")
+TRAINING = ("--epochs", "10", "--set", "iterations_per_epoch=30", "validate_every=5")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
     parser = Parser(
         "utseg_demo",
-        "Make a synthetic cine cohort of four vendors, train on two of them, segment and score all four. Four minutes on two cores. "
+        "Make a synthetic cine cohort of four vendors, train on two of them, segment and score all four. Five minutes on two cores. "
         "Run again, it keeps what is finished.",
         "utseg_demo --home utseg_data --clinic",
     )
