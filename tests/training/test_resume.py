@@ -89,9 +89,7 @@ def test_a_killed_run_resumes_to_the_very_same_weights(
     assert_same(results(request.output), results(whole[0]))
 
 
-def test_averaged_weights_of_orthogonal_updates_are_saved_as_the_model_and_resumed_in_float16(
-    home, tmp_path, monkeypatch
-):
+def test_averaged_weights_are_saved_as_the_model_and_resumed_in_float16(home, tmp_path, monkeypatch):
     monkeypatch.setattr(step, "GradScaler", partial(step.GradScaler, init_scale=2.0**22, growth_interval=2))
     settings = {"weight_average": 0.1, "amp": "float16", "orthogonal_updates": True} | SAVED_AT_ONCE
     whole, killed = (
