@@ -107,7 +107,10 @@ def test_one_fold_and_probabilities(predict, tmp_path):
 
 def test_step_and_precision_are_on_record_and_change_the_masks(predict, tmp_path):
     masks = {}
-    for name, words in {"planned": (), "other": ("--step-size", "1", "--precision", "bfloat16")}.items():
+    for name, words in {
+        "planned": ("--precision", "float32"),
+        "other": ("--step-size", "1", "--precision", "bfloat16"),
+    }.items():
         assert predict("-f", "fold0", *words, "--save-probabilities", "-o", tmp_path / name)[0] == 0
         with np.load(tmp_path / name / "p0.npz", allow_pickle=False) as arrays:
             masks[name] = arrays["probabilities"]
