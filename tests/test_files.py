@@ -56,6 +56,23 @@ def test_a_writer_removes_what_killed_writers_of_its_file_left_and_no_other(tmp_
     assert not any(path.exists() for path in left) and all(path.exists() for path in others), kept
 
 
+def test_what_may_not_be_removed_is_in_nobodys_way(tmp_path, monkeypatch):
+    """As what another user's killed command left in a folder in which each may remove only what is his (/tmp, say)."""
+    left = tmp_path / ".tmp-0123456789ab-a.csv"
+    left.touch()
+    os.utime(left, (0, 0))
+    remove = Path.unlink
+
+    def unlink(path, missing_ok=False):
+        if path == left:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        remove(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    files.write_text(tmp_path / "a.csv", "new")
+    assert (tmp_path / "a.csv").read_text() == "new" and left.exists()
+
+
 HOLD = """
 import sys
 from pathlib import Path

@@ -79,7 +79,8 @@ def _sync_folder(folder: Path) -> None:
 def _temporary_for(path: Path) -> Path:
     """A new temporary path for `path`. Those that killed writers of it left beside it are removed."""
     for left in _left_in(path.parent).pop(path.name, ()):
-        _remove(left)
+        with suppress(OSError):  # another user's, in a shared folder
+            _remove(left)
     return path.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{path.name}")
 
 

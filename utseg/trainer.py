@@ -131,7 +131,7 @@ def settings_of(run: "Run", state: "State") -> dict[str, str | float | None]:
         "deep_supervision": "yes" if len(state.network.heads) > 1 else "no",
         "parameters": float(sum(value.numel() for value in state.network.parameters())),
         "initial_weights": initial.file if initial else "random",
-        "optimiser": optimizer.name,
+        "optimiser": type(state.optimizer).__name__.lower(),
         "learning_rate": optimizer.learning_rate,
         "weight_decay": optimizer.weight_decay,
         "batch_size": float(plan.batch_size),

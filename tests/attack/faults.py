@@ -53,7 +53,7 @@ def compiled(folder: Path) -> Path | None:
 
 
 def files_of(folder: Path, loose: Sequence[str] = ()) -> Tree:
-    """Checksums of all files below a folder but locks and `loose` ones; times in text and the revision are left out."""
+    """Checksums of all files below a folder but locks and `loose` ones; times, memory and the revision in text are left out."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))

@@ -127,7 +127,7 @@ class Kills(Undisturbed):
             return None
         if way == "worker":
             with suppress(ProcessLookupError):
-                os.kill(workers[moment.as_integer_ratio()[0] % len(workers)], signal.SIGKILL)
+                os.kill(workers[int(moment * 1e6) % len(workers)], signal.SIGKILL)
             status = self._ended_at(child, time.perf_counter() + END_S)
         elif way == "parent":
             os.kill(child, signal.SIGKILL)

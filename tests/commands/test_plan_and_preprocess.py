@@ -199,6 +199,7 @@ def test_killed_beside_its_workers_nothing_is_half_there_and_no_worker_stays(hom
         while process.poll() is None and len(list(slices.glob("*/case.json"))) < made:
             time.sleep(0.005)
         workers = workers_of(process.pid)
+        assert workers and process.poll() is None
         process.kill()
         process.wait()
         deadline = time.monotonic() + 10

@@ -29,7 +29,7 @@ FOLDER = ("results", "Tiny", "tiny_2d", "UTNet", "fold0")
 AS_ONE = ("iterations_per_epoch=1", "validate_every=10", "optimizer.learning_rate=0.02", "amp=off")
 AS_ONE = (*TRAIN, "-m", "UNet", "--epochs", "20", "--set", *AS_ONE, "network.aux_loss=true")
 SAVED_OFTEN = ("save_minutes=0.00001", "iterations_per_epoch=2", "validate_every=10")
-SAVED_OFTEN = (*TRAIN, "--epochs", "14", "--set", *SAVED_OFTEN)
+SAVED_OFTEN = (*TRAIN, "--epochs", "14", "--set", *SAVED_OFTEN, "orthogonal_updates=true")
 
 
 def losses(folder):

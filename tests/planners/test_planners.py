@@ -174,6 +174,12 @@ def test_a_cardiac_cohort_gets_a_sensible_plan():
     assert (plan.network["levels"], plan.network["base_channels"], plan.network["reduce_size"]) == (4, 32, 8)
 
 
+@pytest.mark.parametrize(("planner", "short"), [(auto, False), (cpu, True), (published, False)])
+def test_what_pays_in_minutes_is_planned_by_cpu_alone(planner, short):
+    plan = planner.plan(hearts(), Target(24))
+    assert (plan.orthogonal_updates, plan.initial_foreground > 0) == (short, short)
+
+
 def test_small_crops_get_a_small_patch_and_fewer_levels():
     crops = hearts(
         size_yx=(51, 35),

@@ -34,12 +34,25 @@ def test_the_size_of_a_gradient_does_not_matter_and_zeros_stay_zeros():
     assert not orthogonalised(torch.zeros(16, 8, 3, 3)).any()
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_without_orthogonal_updates_it_is_torch_sgd(momentum):
+def test_a_weight_whose_gradients_have_become_zero_comes_to_rest():
+    """What momentum has left of them fades, and has a norm of 0 in float32 long before it is 0."""
+    weight = torch.nn.Parameter(torch.ones(16, 8, 3, 3))
+    muon = Muon(
+        [{"params": [weight], ORTHOGONAL: True, "weight_decay": 0}], lr=0.03, momentum=0.9, nesterov=True
+    )
+    for step in range(600):
+        weight.grad = torch.randn_like(weight) * (1e-3 if step < 3 else 0)
+        before = weight.detach().clone()
+        muon.step()
+    torch.testing.assert_close(weight.detach(), before, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, True), (0.9, False)])
+def test_without_orthogonal_updates_it_is_torch_sgd(momentum, nesterov):
     ours, theirs = (torch.nn.Parameter(torch.ones(3, 5)) for _ in range(2))
     group = {"params": [ours], ORTHOGONAL: False, "weight_decay": 0.01}
-    muon = Muon([group], lr=0.1, momentum=momentum)
-    sgd = torch.optim.SGD([theirs], lr=0.1, momentum=momentum, nesterov=momentum > 0, weight_decay=0.01)
+    muon = Muon([group], lr=0.1, momentum=momentum, nesterov=nesterov)
+    sgd = torch.optim.SGD([theirs], lr=0.1, momentum=momentum, nesterov=nesterov, weight_decay=0.01)
     for seed in range(4):
         ours.grad = theirs.grad = torch.randn(3, 5, generator=torch.Generator().manual_seed(seed))
         muon.step()
@@ -49,7 +62,9 @@ def test_without_orthogonal_updates_it_is_torch_sgd(momentum):
 
 def test_a_step_is_its_rate_long_and_decay_is_no_part_of_the_gradient():
     weight = torch.nn.Parameter(torch.full((8, 8), 2.0))
-    muon = Muon([{"params": [weight], ORTHOGONAL: True, "weight_decay": 0.5}], lr=0.1, momentum=0.9)
+    muon = Muon(
+        [{"params": [weight], ORTHOGONAL: True, "weight_decay": 0.5}], lr=0.1, momentum=0.9, nesterov=True
+    )
     weight.grad = torch.eye(8) * 1e-6
     muon.step()
     torch.testing.assert_close(

@@ -97,8 +97,13 @@ def test_orthogonal_updates_are_those_of_weights_from_maps_to_maps(name):
 
 
 @pytest.mark.parametrize(
-    ("settings", "orthogonal"), [(ORTHOGONAL_RATE, False), (OptimizerSettings(learning_rate=0.1), True)]
+    ("settings", "orthogonal", "expected"),
+    [
+        (ORTHOGONAL_RATE, False, torch.optim.SGD),
+        (OptimizerSettings(learning_rate=0.1), True, torch.optim.SGD),
+        (ORTHOGONAL_RATE.model_copy(update={"name": "adamw"}), True, torch.optim.AdamW),
+    ],
 )
-def test_sgd_alone_where_the_plan_or_the_recipe_has_no_orthogonal_updates(settings, orthogonal):
+def test_no_orthogonal_updates_where_the_plan_or_the_recipe_has_none(settings, orthogonal, expected):
     optimizer = make_optimizer(build_small("UTNet"), settings, pretrained=False, orthogonal=orthogonal)
-    assert type(optimizer) is torch.optim.SGD
+    assert type(optimizer) is expected

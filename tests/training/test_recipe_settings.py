@@ -30,6 +30,24 @@ def test_a_network_is_trained_by_the_recipe_of_its_family(model, optimizer):
     assert (find_recipe(model).network_name, find_recipe(model).optimizer.name) == (model, optimizer)
 
 
+@pytest.mark.parametrize(
+    ("model", "settings", "found"),
+    [
+        ("SwinUNet", {}, "adamw with 0"),
+        ("nnUNetTrainer", {}, "sgd with 0"),
+        ("UNet", {"optimizer.name": "adamw"}, "adamw with 0.03"),
+    ],
+)
+def test_orthogonal_updates_are_planned_for_any_network_but_asked_for_only_where_they_can_be(
+    model, settings, found
+):
+    planned = make_plan(orthogonal_updates=True, network={})
+    assert apply_settings(find_recipe(model), planned, settings)[1].orthogonal_updates
+    with pytest.raises(SettingError, match=rf"--set orthogonal_updates: .* this recipe's is {found}$"):
+        apply_settings(find_recipe(model), planned, settings | {"orthogonal_updates": True})
+    apply_settings(find_recipe(model), planned, settings | {"orthogonal_updates": False})
+
+
 def test_a_network_without_attention_may_have_fewer_levels_than_the_plan():
     _, plan = apply_settings(recipe("UNet"), make_plan(), {"network.levels": 1})
     assert (plan.network_name, plan.network) == ("UNet", {"base_channels": 4, "levels": 1})

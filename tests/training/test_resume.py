@@ -91,13 +91,14 @@ def test_a_killed_run_resumes_to_the_very_same_weights(
 
 def test_averaged_weights_are_saved_as_the_model_and_resumed_in_float16(home, tmp_path, monkeypatch):
     monkeypatch.setattr(step, "GradScaler", partial(step.GradScaler, init_scale=2.0**22, growth_interval=2))
-    settings = {"weight_average": 0.1, "amp": "float16"} | SAVED_AT_ONCE
+    settings = {"weight_average": 0.1, "amp": "float16", "orthogonal_updates": True} | SAVED_AT_ONCE
     whole, killed = (
         make_request(home, tmp_path / name, selection="all", settings=settings)
         for name in ("whole", "killed")
     )
     train_by_recipe(whole, RECIPE)
     saved = checkpoint.load_latest(whole.output)
+    assert {group["orthogonal"] for group in saved["optimizer"]["param_groups"]} == {True, False}
     assert_same(read_weights(whole.output), saved["average"]["network"])
     name = next(iter(dict(saved["network"])))
     assert not torch.equal(saved["average"]["network"][name], saved["network"][name])

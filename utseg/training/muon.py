@@ -1,4 +1,4 @@
-"""Muon: SGD with Nesterov momentum in which the update of a weight matrix is made orthogonal, so that all its directions learn alike.
+"""Muon: SGD with momentum in which the update of a weight matrix is made orthogonal, so that all its directions learn alike.
 
 Jordan et al., *Muon: An optimizer for hidden layers in neural networks*, 2024. A convolution's weight is the matrix (out, k · k · in).
 torch.optim.Muon takes matrices only, and its iterations cost about three times as much for convolutions.
@@ -18,15 +18,18 @@ ORTHOGONAL = "orthogonal"
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the odd polynomial that takes singular values of 0.01 … 1 to 0.7 … 1.2 in STEPS rounds (Jordan et al.)."""
 STEPS = 5
-SMALLEST = 1e-30
+SMALLEST = 1e-7
+"""Norm below which updates are not made as long as others, as in torch.optim.Muon: what momentum holds of past gradients fades."""
 
 
 class Muon(Optimizer):
     """Groups with ORTHOGONAL are stepped by `orthogonalised` updates and lose lr · weight_decay of themselves; the others are SGD's."""
 
-    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float) -> None:
+    def __init__(
+        self, groups: Iterable[dict[str, Any]], lr: float, momentum: float, *, nesterov: bool
+    ) -> None:
         """Each group says ORTHOGONAL and weight_decay."""
-        super().__init__(groups, {"lr": lr, "momentum": momentum})
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "nesterov": nesterov})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -44,7 +47,7 @@ class Muon(Optimizer):
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         momentum = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
-        update = gradient.add(momentum, alpha=group["momentum"])
+        update = gradient.add(momentum, alpha=group["momentum"]) if group["nesterov"] else momentum
         if orthogonal:
             update = orthogonalised(update)
             parameter.mul_(1 - rate * decay)
@@ -52,7 +55,7 @@ class Muon(Optimizer):
 
 
 def orthogonalised(update: Tensor) -> Tensor:
-    """The nearest matrix with singular values of about 1, times √(O / N) where it is taller than wide; zeros stay zeros.
+    """The nearest matrix with singular values of about 1, times √(O / N) where it is taller than wide; of less than SMALLEST, less.
 
     `update`: (O, I) or (O, I, …), whose axes from the second on are N. Newton-Schulz iterations on the smaller Gram matrix, which are the
     same polynomial of the matrix in fewer multiplications; in float32, as they cancel.

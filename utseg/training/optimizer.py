@@ -20,13 +20,13 @@ def make_optimizer(
 ) -> Optimizer:
     """The recipe's optimizer over all parameters of the network. `pretrained`: the run starts from weights.
 
-    `orthogonal`: updates of weight matrices are made so, where the recipe has a rate for it.
+    `orthogonal`: updates of weight matrices are made so, where the recipe is SGD's and has a rate for it.
     """
     decay = settings.pretrained_layer_decay if pretrained else 1.0
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     scales = layer_scales(network, decay)
     spared = set() if settings.name == "sgd" else _not_decayed(network)
-    muon = orthogonal and settings.orthogonal_rate > 0
+    muon = orthogonal and settings.can_be_orthogonal
     matrices = _matrices(network) if muon else set()
     for name, parameter in network.named_parameters():
         scale, weight_decay = scales[name], 0.0 if name in spared else settings.weight_decay
@@ -39,10 +39,10 @@ def make_optimizer(
         | ({ORTHOGONAL: matrix} if muon else {})
         for (scale, weight_decay, matrix), parameters in groups.items()
     ]
-    if muon:
-        return Muon(listed, settings.learning_rate, settings.momentum)
     if settings.name == "adamw":
         return AdamW(listed, settings.learning_rate, settings.betas)
+    if muon:
+        return Muon(listed, settings.learning_rate, settings.momentum, nesterov=settings.nesterov)
     nesterov = settings.nesterov and settings.momentum > 0
     return SGD(listed, settings.learning_rate, settings.momentum, nesterov=nesterov)
 

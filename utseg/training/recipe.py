@@ -27,7 +27,7 @@ class OptimizerSettings(Settings):
     """`learning_rate` is the peak, at the end of the warm-up. `momentum` and `nesterov` are SGD's, `betas` AdamW's.
 
     `orthogonal_rate` is the peak for weight matrices where the plan asks for `orthogonal_updates` (`utseg.training.muon`), and
-    `orthogonal_decay` their weight decay, which is not part of the gradient; 0 is SGD for them, too.
+    `orthogonal_decay` their weight decay, which is not part of the gradient; 0 is SGD for them, too. AdamW has neither.
 
     AdamW decays no biases, norms and position tables (parameters of fewer than two dimensions, and those called so).
     `pretrained_layer_decay`: in a run that starts from `--weights`, the rate of each layer of the pretrained part is this times that of the
@@ -43,6 +43,11 @@ class OptimizerSettings(Settings):
     orthogonal_rate: NotNegative = 0.0
     orthogonal_decay: NotNegative = 0.01
     pretrained_layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @property
+    def can_be_orthogonal(self) -> bool:
+        """Whether updates of weight matrices are made orthogonal where the plan asks for it."""
+        return self.name == "sgd" and self.orthogonal_rate > 0
 
 
 class ScheduleSettings(Settings):
@@ -121,8 +126,14 @@ def apply_settings(recipe: Recipe, plan: Plan, settings: Mapping[str, Any]) -> t
         )
     of_recipe = {key: value for key, value in settings.items() if key in recipe_keys}
     of_plan = {key: value for key, value in settings.items() if key not in recipe_keys}
-    plan = override(plan, of_plan)
-    return _with_weights_of_all(with_settings(recipe, of_recipe), plan.preprocessing.labels), plan
+    recipe, plan = with_settings(recipe, of_recipe), override(plan, of_plan)
+    optimizer = recipe.optimizer
+    if "orthogonal_updates" in settings and plan.orthogonal_updates and not optimizer.can_be_orthogonal:
+        raise SettingError(
+            "--set orthogonal_updates: only the optimizer sgd has them, with an optimizer.orthogonal_rate; "
+            f"this recipe's is {optimizer.name} with {optimizer.orthogonal_rate:g}"
+        )
+    return _with_weights_of_all(recipe, plan.preprocessing.labels), plan
 
 
 def _with_weights_of_all(recipe: Recipe, labels: Labels) -> Recipe:
