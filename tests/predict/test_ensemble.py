@@ -16,7 +16,7 @@ from tiny_models import band_model
 
 from utseg.case import Case
 from utseg.commands.ensemble import main
-from utseg.errors import ArtefactError, CaseErrors, InputError, UsageError
+from utseg.errors import ArtefactError, CaseErrors, InputError, UsageError, UtsegError
 from utseg.files import sha256
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING
 from utseg.predict.ensemble import ensemble_folders, read_probabilities
@@ -270,6 +270,16 @@ def test_quality_is_written_before_the_record_which_says_what_is_done(pair, tmp_
     monkeypatch.setattr("utseg.predict.ensemble.write_record", killed)
     with pytest.raises(KeyboardInterrupt):
         ensemble_folders(pair, tmp_path / "out")
+
+
+def test_cases_whose_quality_could_not_be_written_are_not_on_record(pair, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise UtsegError("quality.csv: could not be written")
+
+    monkeypatch.setattr("utseg.predict.ensemble.report_quality", full)
+    with pytest.raises(UtsegError, match=r"quality\.csv"):
+        ensemble_folders(pair, tmp_path / "out")
+    assert not (tmp_path / "out" / PREDICTION_FILE).exists()
 
 
 def test_damaged_probabilities_are_an_artefact_error(tmp_path):

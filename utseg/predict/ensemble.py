@@ -120,10 +120,8 @@ def ensemble_folders(
             problems = _join_all(joinings, done, executor, workers)
         finally:
             record = record.model_copy(update={"cases": dict(sorted(done.items()))})
-            try:
-                report_quality(record.cases, record.labels, wanted, output)
-            finally:
-                write_record(record, output)  # the last, as what is on record is done
+            report_quality(record.cases, record.labels, wanted, output)
+            write_record(record, output)  # the last, as what is on record is done
     if problems:
         raise CaseErrors(problems)
     return record
