@@ -302,6 +302,8 @@ def test_a_pair_is_made_anew_when_a_member_was_trained_again(home):
 
 
 def test_a_pair_is_predicted_in_the_precision_of_each_validation(home, monkeypatch):
+    for validation in sorted(results(home).glob("auto_2d/*/fold*/validation")):
+        validated_in(validation.parent, "float32")
     assert find(home, "--quiet") == 0
     masks = sorted(results(home).rglob("selection/pairs/*/fold*/*.nii.gz"))
     stamps = {mask: mask.stat().st_mtime_ns for mask in masks}
