@@ -65,15 +65,21 @@ def orthogonalised(update: Tensor) -> Tensor:
     height, width = matrix_ON.shape
     wide = matrix_ON.T if height > width else matrix_ON
     wide = wide / wide.norm().clamp_min(SMALLEST)
-    a, b, c = COEFFICIENTS
     gram = wide @ wide.T
-    product = torch.eye(len(gram), device=gram.device)
-    for _ in range(STEPS):
-        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal().add_(a)
-        product = factor @ product
+    product = factor = _factor(gram)
+    for _ in range(STEPS - 1):
         gram = factor @ gram @ factor
+        factor = _factor(gram)
+        product = factor @ product
     found = product @ wide
     found_ON = (found.T if height > width else found) * max(1.0, height / width) ** 0.5
     orthogonal: Tensor = found_ON.reshape(as_stored.shape).movedim(-1, 1).to(update.dtype)
     return orthogonal
+
+
+def _factor(gram_OO: Tensor) -> Tensor:
+    """What one round multiplies a matrix with that Gram matrix by."""
+    a, b, c = COEFFICIENTS
+    factor_OO = torch.addmm(gram_OO, gram_OO, gram_OO, beta=b, alpha=c)
+    factor_OO.diagonal().add_(a)
+    return factor_OO
