@@ -19,6 +19,7 @@ from utseg.settings import Settings, setting_keys, unknown_key, with_settings
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 Amp = Literal["auto", "bfloat16", "float16", "off"]
 
 
@@ -35,9 +36,9 @@ class OptimizerSettings(Settings):
 
     name: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Positive
-    momentum: Share = 0.9
+    momentum: Fraction = 0.9
     nesterov: bool = True
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     weight_decay: NotNegative = 1e-4
     orthogonal_rate: NotNegative = 0.0
     orthogonal_decay: NotNegative = 0.01
