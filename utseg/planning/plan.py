@@ -13,7 +13,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from utseg.errors import SettingError, UsageError
+from utseg.errors import LARGEST_COUNT, SettingError, UsageError
 from utseg.files import write_text
 from utseg.home import PLAN_FILE, Configuration, plan_folder_name, planner_words, split_plan_name
 from utseg.label_map import LabelValue, structures
@@ -23,7 +23,7 @@ from utseg.rawdata.ways import Way
 from utseg.settings import Settings, read_model, unknown_key
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1, le=10**9)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 SpacingMm = Annotated[float, Field(ge=SPACING_RANGE_MM[0], le=SPACING_RANGE_MM[1])]
 StepSize = Annotated[float, Field(gt=0, le=1)]
 FOCUS_MARGIN = 1.25  # how many times the one window of `focus` has to hold the structures of every case
