@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 LONGEST_LINE = 2000
+LARGEST_COUNT = 10**9  # of what a person may ask for; more is a typing error
 
 
 class UtsegError(Exception):

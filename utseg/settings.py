@@ -13,9 +13,9 @@ from utseg.files import read_json
 
 
 class Settings(BaseModel):
-    """Base of everything that a person may edit in a file: frozen, no unknown keys."""
+    """Base of everything that a person may edit in a file: frozen, no unknown keys, no number that is not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -33,7 +33,6 @@ from commandline import temporary_files
 SOURCE = Path(__file__).with_suffix(".c")
 KINDS = ("open", "write", "rename", "fsync", "mkdir")
 ERRORS = ("ENOSPC", "EIO", "EACCES")
-COLUMNS = ("command", "kind", "number", "error", "file", "verdict", "seconds")
 MOST = 2000
 GOOD = ("refused", "done")
 TIMES = re.compile(

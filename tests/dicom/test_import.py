@@ -184,13 +184,10 @@ def test_of_two_stacks_the_one_that_lies_as_a_short_axis_is_taken_and_the_other_
     )
 
 
-def test_of_two_stacks_a_series_a_slice_that_lie_irregularly_to_each_other_the_later_is_taken(
-    study, imported, tmp_path
-):
-    """The patient moved, and all slices were acquired again, 4 mm further."""
-    folder, _ = study()
-    again, where = cine(seed=1), short_axis() @ translation(z=0.4)
-    for path in write_dicom_study(folder / "again", again, where, extras=False):
+def acquired_again(folder, where, **settings):
+    """Adds the cine once more to a study, in later series, elsewhere."""
+    again = cine(seed=1)
+    for path in write_dicom_study(folder / "again", again, where, extras=False, **settings):
 
         def change(dataset):
             for keyword in ("SeriesInstanceUID", "SOPInstanceUID"):
@@ -198,11 +195,28 @@ def test_of_two_stacks_a_series_a_slice_that_lie_irregularly_to_each_other_the_l
             dataset.SeriesNumber += 50
 
         edit(path, change)
+    return again
+
+
+@pytest.mark.parametrize(("layout", "distances"), [("slices", 0.4), ("slices", 0.5), ("stack", 0.5)])
+def test_of_two_stacks_whose_slices_overlap_the_later_is_taken(study, imported, layout, distances):
+    """The patient moved, and all slices were acquired again, 4 or 5 mm further: with the others of these they would be 5 mm apart."""
+    folder, _ = study(layout=layout)
+    where = short_axis() @ translation(z=distances)
+    again = acquired_again(folder, where, layout=layout)
     result = imported(folder)
     assert_same(result, again, where)
     assert {why for _, why in result.reasons()} == {
         "another stack (4 slices × 5 phases); chosen: 4 slices × 5 phases, acquired later"
     }
+
+
+def test_slices_that_were_left_out_first_and_acquired_later_are_of_the_stack(study, imported):
+    """Slices of 5 mm, every second of them first: none overlaps."""
+    folder, _ = study(thickness_mm=5.0)
+    again = acquired_again(folder, short_axis() @ translation(z=0.5), thickness_mm=5.0)
+    whole = np.stack([cine(), again], axis=2).reshape(5, 8, 12, 10)
+    assert_same(imported(folder), whole, short_axis((1.4, 1.4, 5.0)))
 
 
 def test_several_patients_and_studies_get_codes_in_a_stable_order(study, imported, tmp_path):

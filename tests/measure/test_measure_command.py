@@ -142,6 +142,17 @@ def test_height_weight_and_sex_are_those_of_the_dataset(tmp_path):
     (third,) = read_measures(tmp_path / "of_mnms").cines
     assert third.groups["sex"] == "F" and third.groups["vendor"] == "A" and "phase" not in third.groups
     assert third.bsa_m2 == pytest.approx(2.0)
+    parts = (
+        (acdc / "training" / "patient001", first, 4),
+        (mnms / "Training" / "Labeled" / "A0B0C0", third, 3),
+    )
+    for part, same, frames in parts:
+        masks, out = tmp_path / f"masks_{frames}", tmp_path / f"of_{frames}"
+        write(masks / same.mask, whole[:frames])
+        words = ("-i", masks, "-o", out, "--images", part, *LABELS, "--no-pictures")
+        assert run_here("utseg_measure", *words).returncode == 0
+        (alone,) = read_measures(out).cines
+        assert (alone.subject, alone.groups, alone.bsa_m2) == (same.subject, same.groups, same.bsa_m2)
 
 
 def test_masks_of_ed_and_es_are_a_cine_and_agree_with_themselves(cines, tmp_path):

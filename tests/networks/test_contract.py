@@ -243,6 +243,7 @@ WRONG = [
     ),
     ("UTNet", {"reduce_size": 1}, "reduce_size is 1"),
     ("UTNet", {"attention_dropout": 1}, "attention_dropout is 1"),
+    ("UTNet", {"attention_dropout": float("nan")}, "attention_dropout is nan; it must be a finite number"),
     ("UTNet", {"levels": 0}, "levels is 0"),
     ("UTNet", {"base_channels": 2.5}, "base_channels is 2.5"),
     ("UNet", {"aux_loss": 1}, "aux_loss is 1"),

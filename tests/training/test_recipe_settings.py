@@ -60,6 +60,21 @@ def test_with_attention_the_levels_have_to_be_said_too():
         apply_settings(recipe("UTNet"), make_plan(), {"network.levels": 1})
 
 
+def test_a_plan_for_another_network_whose_settings_do_not_fit_is_named_with_what_to_type():
+    """UTNet, which utseg_train takes by default, has attention down to level 4; this plan has two levels. Asked only of networks."""
+    changes = {"network_name": "UNet", "network": {"base_channels": 4, "levels": 2}}
+    planned = make_plan().model_copy(update=changes)
+    said = r"block_list has the entry 3; .*the plan was made for network UNet: take that \(-m UNet\), or plan for UTNet \(utseg_plan_"
+    for settings in ({}, {"network.base_channels": 8}):
+        with pytest.raises(SettingError, match=said):
+            apply_settings(recipe("UTNet"), planned, settings)
+    with pytest.raises(SettingError, match=r"^--set: batch_size: [^;]*; found 0$"):
+        apply_settings(recipe("UTNet"), planned, {"batch_size": 0, "network.block_list": [1]})
+    fits = {"network.block_list": [1, 2], "network.num_blocks": [1], "network.num_heads": [4]}
+    assert apply_settings(recipe("UTNet"), planned, fits)[1].network["block_list"] == [1, 2]
+    assert apply_settings(recipe("UNet"), planned, {})[1] is planned
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [

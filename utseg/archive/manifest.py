@@ -7,7 +7,7 @@ import json
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from utseg.home import split_plan_name
 from utseg.label_map import LabelValue
@@ -76,10 +76,10 @@ class Statistics(SummaryPart):
     n: Count
     cases: Count
     undefined: Count
-    mean: FiniteFloat | None
-    sd: FiniteFloat | None
-    median: FiniteFloat | None
-    interval95: tuple[FiniteFloat, FiniteFloat] | None
+    mean: float | None
+    sd: float | None
+    median: float | None
+    interval95: tuple[float, float] | None
 
 
 class LabelScores(SummaryPart):
@@ -97,7 +97,7 @@ class GroupScores(SummaryPart):
 
     cases: Count
     subjects: Count
-    mean_dice: FiniteFloat | None
+    mean_dice: float | None
     labels: dict[str, LabelScores]
 
 

@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     masks = "folder with masks: cines (4-D CASE.nii.gz), or masks of ED and ES of subjects that -d or --table knows"
     images = (
-        "the images that the masks are of: a folder, a file or a raw dataset; a cines.csv there is the table; not needed where "
-        "prediction.json says where they are"
+        "the images that the masks are of: a folder, a file, a raw dataset or a part of one; a cines.csv there is the table; not needed "
+        "where prediction.json says where they are"
     )
     table = (
         "CSV with a row a cine, read in place of a cines.csv beside the images: cine, subject, heart_rate_bpm, height_m, weight_kg, "

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from utseg.device import DEVICES
-from utseg.errors import UsageError, shortened
+from utseg.errors import LARGEST_COUNT, UsageError, shortened
 from utseg.home import typed_path
 
 SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 LONGEST_S = 1e9
-LARGEST, LARGEST_SEED = 10**9, 2**63 - 1
+LARGEST_SEED = 2**63 - 1
 MOST_WORKERS = 1024  # a typing error in -np must not start processes without end
 Group = argparse._MutuallyExclusiveGroup
 
@@ -119,7 +119,7 @@ def file_or_folder(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def at_least(least: int, most: int = LARGEST) -> Callable[[str], int]:
+def at_least(least: int, most: int = LARGEST_COUNT) -> Callable[[str], int]:
     """The type of a whole number for argparse."""
 
     def number(text: str) -> int:

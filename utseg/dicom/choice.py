@@ -20,6 +20,7 @@ ALONG_HEART_AXIS = 0.5  # cosine
 MOST_PLANES = 1_000
 LEAST_EACH = 3  # slices of one stack of two; any two are regular
 LEAST_BUT_ONE, MOST_BUT_ONE = 4, 60  # planes among which one that does not fit is looked for
+BETWEEN = 1.5  # times the distance of all slices: of a stack with those of another between its own
 OBLIQUE = 0.95  # the largest cosine with an axis of the body
 SAME_TIME = "a later image of the same slice has the same trigger time"
 SHORT_AXIS_NAME = re.compile(r"(?<![a-z])(sax?|short|kurz\w*|petit\w*)(?![a-z])", re.IGNORECASE)
@@ -124,9 +125,16 @@ def _add(reasons: dict[str, str], plane: Plane, why: str) -> None:
 def _stacks_of(
     family: Sequence[Plane], reasons: dict[str, str], refused: list[tuple[int, str]]
 ) -> list[Stack]:
-    """The stack of planes that lie alike; where they make none together, those of the series on their own, or of all planes but one."""
+    """The stack of planes that lie alike; where they make none together, those of the series on their own, or of all planes but one.
+
+    Where they overlap, as slices of one stack do not, and part into an earlier and a later stack, each between the slices of the other,
+    these two.
+    """
     try:
-        return [make_stack(family)]
+        joined = make_stack(family)
+        parts = _two_stacks(family) if joined.overlaps else []
+        alternate = all(part.slice_distance_mm > BETWEEN * joined.slice_distance_mm for part in parts)
+        return parts if parts and alternate else [joined]
     except NoStack as error:
         whole = error
     by_series: dict[str, list[Plane]] = defaultdict(list)

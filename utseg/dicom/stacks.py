@@ -57,6 +57,12 @@ class Stack:
     def slice_distance_mm(self) -> float:
         return float(np.linalg.norm(self.ijk_to_lps[:3, 2]))
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether its slices are thicker than they are apart."""
+        thick = self.planes[0].frame.thickness_mm
+        return thick is not None and self.slice_distance_mm < thick - REGULAR_WITHIN_MM
+
     def __str__(self) -> str:
         return f"{len(self.planes)} slices × {self.frames} phases"
 

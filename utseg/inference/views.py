@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
-from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -54,7 +53,7 @@ class TestTimeAugmentation(Settings):
     @field_validator("rotation_degrees")
     @classmethod
     def _rotations(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(isfinite(angle) and 0 < abs(angle) <= MOST_ROTATION_DEG for angle in value):
+        if not all(0 < abs(angle) <= MOST_ROTATION_DEG for angle in value):
             raise ValueError(f"expected angles up to {MOST_ROTATION_DEG:g} either way, none of them 0")
         return tuple(sorted(set(value)))
 

@@ -12,7 +12,7 @@ from utseg.files import require_no_broken_link
 from utseg.measure.record import FrameFiles
 from utseg.measure.table import About, about_case
 from utseg.predict.record import predicted_cases, recorded_image
-from utseg.rawdata import is_dataset, open_dataset
+from utseg.rawdata import dataset_around, open_dataset
 from utseg.rawdata.names import CHANNEL_SUFFIX, image_stem
 
 
@@ -108,20 +108,22 @@ class Known:
 
 
 def find_images(folder: Path) -> tuple[tuple[Case, ...], dict[str, Volume]]:
-    """What --images names: the cases of a raw dataset, or image files by their names, channel 0 of several. Raises InputError."""
-    if require_no_broken_link(folder).is_dir() and is_dataset(folder):
-        return open_dataset(folder).cases, {}
-    if not folder.exists():
+    """What --images names: the cases of the raw dataset that it is, or is a part of (a patient's folder), and image files by their names,
+    channel 0 of several. Raises InputError.
+    """
+    if not require_no_broken_link(folder).exists():
         raise InputError(f"{folder}: no such file or folder; expected the images that the masks are of")
+    dataset = dataset_around(folder) if folder.is_dir() else None
+    cases = open_dataset(dataset).cases if dataset else ()
     found: dict[str, Volume] = {}
     for path in [folder] if folder.is_file() else sorted(folder.iterdir()):
         stem = image_stem(path.name)
         numbered = CHANNEL_SUFFIX.fullmatch(stem) if stem else None
         if stem and (numbered is None or int(numbered["channel"]) == 0):
             found[numbered["case"] if numbered else stem] = Volume(path)
-    if not found:
+    if not found and not cases:
         raise InputError(f"{folder}: no image is there; expected the images that the masks are of")
-    return (), found
+    return cases, found
 
 
 def recorded_images(masks: Path) -> dict[str, Volume]:

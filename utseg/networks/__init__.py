@@ -103,7 +103,7 @@ def _setting_types(name: str) -> dict[str, TypeAdapter[Any]]:
         AttributeError,
     ):  # a package of somebody else may import its types for type checkers only
         hints = {}
-    config = ConfigDict(arbitrary_types_allowed=True, strict=True)
+    config = ConfigDict(arbitrary_types_allowed=True, strict=True, allow_inf_nan=False)
     parameters = inspect.signature(network).parameters
     return {key: TypeAdapter(hints.get(key, Any), config=config) for key in parameters}
 

@@ -20,7 +20,7 @@ from utseg.networks.layers.checks import Count, Flag
 from utseg.networks.network import SegmentationNetwork
 from utseg.networks.nnunet_topology import Pair, plan_topology
 
-Millimetres = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+Millimetres = Annotated[float, Strict(), Field(gt=0)]
 _PLAIN_CONVS = 2
 _RESIDUAL_BLOCKS = (1, 3, 4, 6)  # of the first stages; 6 in all others
 _SLOPE = 0.01

@@ -6,14 +6,14 @@ from typing import Any
 from utseg.errors import SettingError
 from utseg.networks import network_class, network_settings
 from utseg.planning.plan import IDENTITY_KEYS, NETWORK_PREFIX, Plan
-from utseg.planning.task import planned_task
+from utseg.planning.task import for_network, planned_task
 from utseg.settings import setting_keys, unknown_key, with_settings
 
 
-def settable_keys(plan: Plan) -> list[str]:
+def settable_keys(network_name: str) -> list[str]:
     """What may be set of a plan: all but what says what the plan is of (dataset, labels, …), and the settings of its network."""
     keys = [key for key in setting_keys(Plan) if key not in IDENTITY_KEYS]
-    return keys + [NETWORK_PREFIX + key for key in network_settings(plan.network_name)]
+    return keys + [NETWORK_PREFIX + key for key in network_settings(network_name)]
 
 
 def override(plan: Plan, values: Mapping[str, Any]) -> Plan:
@@ -24,7 +24,7 @@ def override(plan: Plan, values: Mapping[str, Any]) -> Plan:
     """
     if not values:
         return plan
-    known = settable_keys(plan)
+    known = settable_keys(plan.network_name)
     for key in values:
         if key not in known:
             raise unknown_key(key, known)
@@ -56,6 +56,24 @@ def override(plan: Plan, values: Mapping[str, Any]) -> Plan:
         except SettingError as error:
             raise SettingError(f"--set: network.{error}") from None
     return changed.model_copy(update={"reasons": {**plan.reasons, **why}})
+
+
+def override_for(plan: Plan, network_name: str, values: Mapping[str, Any]) -> Plan:
+    """As `override`, of the plan for a network: SettingError says so where that is another than planned, and cannot be built with these."""
+    if network_name == plan.network_name:
+        return override(plan, values)
+    given = {key: value for key, value in values.items() if key.startswith(NETWORK_PREFIX)}
+    others = {key: value for key, value in values.items() if key not in given}
+    changed = override(for_network(plan, network_name), others)
+    try:
+        changed = override(changed, given)
+        planned_task(changed).build("meta")
+    except SettingError as error:
+        raise SettingError(
+            f"{error}; the plan was made for network {plan.network_name}: take that (-m {plan.network_name}), or plan for {network_name} "
+            f"(utseg_plan_and_preprocess -m {network_name} --replan)"
+        ) from None
+    return changed
 
 
 def _mm(plan: Plan) -> tuple[float, float]:

@@ -1,7 +1,6 @@
 """The Plan: everything that the stages after planning need, each planned value with its reason. Behaviour lives elsewhere."""
 
 from collections.abc import Callable
-from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -14,7 +13,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from utseg.errors import SettingError, UsageError
+from utseg.errors import LARGEST_COUNT, SettingError, UsageError
 from utseg.files import write_text
 from utseg.home import PLAN_FILE, Configuration, plan_folder_name, planner_words, split_plan_name
 from utseg.label_map import LabelValue, structures
@@ -24,7 +23,8 @@ from utseg.rawdata.ways import Way
 from utseg.settings import Settings, read_model, unknown_key
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1, le=10**9)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
+SpacingMm = Annotated[float, Field(ge=SPACING_RANGE_MM[0], le=SPACING_RANGE_MM[1])]
 StepSize = Annotated[float, Field(gt=0, le=1)]
 FOCUS_MARGIN = 1.25  # how many times the one window of `focus` has to hold the structures of every case
 PREPROCESSING_PREFIX = "preprocessing."
@@ -51,8 +51,8 @@ IDENTITY_KEYS = (
 def _range(expected: str, fits: Callable[[float, float], bool]) -> AfterValidator:
     def check(value: tuple[float, float]) -> tuple[float, float]:
         low, high = value
-        if not (isfinite(low) and isfinite(high) and low <= high):
-            raise ValueError("expected finite numbers (low, high), low not above high")
+        if low > high:
+            raise ValueError("expected (low, high), low not above high")
         if not fits(low, high):
             raise ValueError(f"expected {expected}")
         return value
@@ -68,7 +68,7 @@ Resolutions = Annotated[
     Pair, _range("shares of the resolution above 0, at most 1", lambda low, high: 0 < low <= high <= 1)
 ]
 Shares = Annotated[Pair, _range("shares from 0 to 1", lambda low, high: 0 <= low <= high <= 1)]
-Unit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Unit = Annotated[float, Field(gt=0)]
 
 
 class AugmentationSettings(Settings):
@@ -131,11 +131,7 @@ class Normalisation(Settings):
     @property
     def divides(self) -> bool:
         """Whether it tells values apart."""
-        return (
-            self.lower < self.upper
-            and self.sd > 0
-            and isfinite(self.lower + self.upper + self.mean + self.sd)
-        )
+        return self.lower < self.upper and self.sd > 0
 
 
 ByVolume = Literal["z-score", "z-score-nonzero", "noNorm", "rescale_to_0_1", "rgb_to_0_1"]
@@ -153,7 +149,7 @@ class Preprocessing(Settings):
 
     labels: dict[str, LabelValue]
     channel_names: tuple[str, ...]
-    spacing_yx_mm: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    spacing_yx_mm: tuple[SpacingMm, SpacingMm]
     clip_percentiles: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]]
     normalisation: tuple[ChannelNormalisation, ...]
     ways: tuple[Way, ...] = ()
@@ -183,7 +179,7 @@ class Preprocessing(Settings):
             raise ValueError(f"expected {len(names)}, one for each of the channels {', '.join(names)}")
         for each in value:
             if isinstance(each, Normalisation) and not each.divides:
-                raise ValueError("expected finite numbers, lower below upper, and sd above 0")
+                raise ValueError("expected lower below upper, and sd above 0")
         return value
 
 
@@ -217,9 +213,7 @@ class Plan(Settings):
     fingerprint_sha256: str
     memory_gb: Annotated[float, Field(gt=0)]
     preprocessing: Preprocessing
-    neighbour_distance_mm: float | None = Field(
-        None, gt=0, le=SPACING_RANGE_MM[1], allow_inf_nan=False, validate_default=True
-    )
+    neighbour_distance_mm: SpacingMm | None = Field(None, validate_default=True)
     patch_size: tuple[Positive, Positive]
     focus: bool = False
     step_size: StepSize = 0.5
@@ -228,7 +222,7 @@ class Plan(Settings):
     batch_size: Positive
     epochs: Positive
     iterations_per_epoch: Positive
-    estimated_memory_gb: float
+    estimated_memory_gb: Annotated[float, Field(ge=0)]
     network_name: str
     network: dict[str, Any]
     augmentation: AugmentationSettings

@@ -9,9 +9,10 @@ from utseg.extensions import find
 from utseg.home import FilePath, Home, choose_plan_folder, split_plan_name
 from utseg.networks import network_names
 from utseg.planning.memory import StepKind
+from utseg.planning.override import override_for
 from utseg.planning.plan import read_plan
 from utseg.planning.survey import NetworkFigures, published_task, survey
-from utseg.planning.task import NetworkTask, for_network, planned_task
+from utseg.planning.task import NetworkTask, planned_task
 from utseg.training.recipe import find_recipe
 
 
@@ -63,4 +64,4 @@ def _tasks(
     planned_by, configuration = split_plan_name(planner or "")
     folder = choose_plan_folder(preprocessed, planned_by or None, configuration)
     plan = read_plan(folder)
-    return [planned_task(for_network(plan, name)) for name in names], f"{found}, {folder.name}: "
+    return [planned_task(override_for(plan, name, {})) for name in names], f"{found}, {folder.name}: "

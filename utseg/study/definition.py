@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 
 from utseg.errors import InputError, SettingError, UsageError
 from utseg.home import typed_path
+from utseg.planning.plan import Positive
 from utseg.settings import Settings, validate
 
 SUFFIX = ".toml"
@@ -91,7 +92,7 @@ class Definition(Settings):
     networks: OneOrMore[Name] = ("UTNet",)
     plans: OneOrMore[Name] = ("auto",)
     seeds: OneOrMore[Count] = (0,)
-    epochs: Annotated[int, Field(ge=1, le=10**9)] | None = None
+    epochs: Positive | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     train: TrainOn = TrainOn()
     test: TestOn = TestOn()

@@ -12,14 +12,14 @@ from utseg.errors import SettingError, UsageError
 from utseg.extensions import find, names
 from utseg.label_map import Labels, has_regions, structures
 from utseg.networks.losses import LossSettings
-from utseg.planning.override import override, settable_keys
+from utseg.planning.override import override_for, settable_keys
 from utseg.planning.plan import PREPROCESSING_PREFIX, Plan
-from utseg.planning.task import for_network
 from utseg.settings import Settings, setting_keys, unknown_key, with_settings
 
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 Amp = Literal["auto", "bfloat16", "float16", "off"]
 
 
@@ -36,9 +36,9 @@ class OptimizerSettings(Settings):
 
     name: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Positive
-    momentum: Share = 0.9
+    momentum: Fraction = 0.9
     nesterov: bool = True
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     weight_decay: NotNegative = 1e-4
     orthogonal_rate: NotNegative = 0.0
     orthogonal_decay: NotNegative = 0.01
@@ -110,9 +110,9 @@ def apply_settings(recipe: Recipe, plan: Plan, settings: Mapping[str, Any]) -> t
 
     An unknown key, a wrong value, or a key that shapes the slices already on disk, raises SettingError.
     """
-    plan = for_network(plan, recipe.network_name)
     recipe_keys = [key for key in setting_keys(Recipe) if key != "network_name"]
-    known = [*recipe_keys, *(key for key in settable_keys(plan) if key != "estimated_memory_gb")]
+    plan_keys = settable_keys(recipe.network_name)
+    known = [*recipe_keys, *(key for key in plan_keys if key != "estimated_memory_gb")]
     for key in settings:
         if key.startswith(PREPROCESSING_PREFIX):
             raise SettingError(
@@ -126,7 +126,8 @@ def apply_settings(recipe: Recipe, plan: Plan, settings: Mapping[str, Any]) -> t
         )
     of_recipe = {key: value for key, value in settings.items() if key in recipe_keys}
     of_plan = {key: value for key, value in settings.items() if key not in recipe_keys}
-    recipe, plan = with_settings(recipe, of_recipe), override(plan, of_plan)
+    recipe = with_settings(recipe, of_recipe)
+    plan = override_for(plan, recipe.network_name, of_plan)
     optimizer = recipe.optimizer
     if "orthogonal_updates" in settings and plan.orthogonal_updates and not optimizer.can_be_orthogonal:
         raise SettingError(

@@ -1,0 +1,66 @@
+"""What holds for every settings model, those of records too: no number in them is infinite or NaN."""
+
+import importlib
+import math
+import pkgutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+import utseg
+from utseg.settings import Settings
+
+NO_NUMBERS = (math.inf, -math.inf, math.nan)
+
+
+def models(base: type[Settings] = Settings) -> Iterator[type[Settings]]:
+    for model in base.__subclasses__():
+        yield model
+        yield from models(model)
+
+
+def holding(value: float) -> list[Any]:
+    """The number, and what may hold it: tuples of one to four, a mapping, one of pairs."""
+    return [value, *([value] * count for count in (1, 2, 3, 4)), {"a": value}, {"a": [value, value]}]
+
+
+def accepts(model: type[BaseModel], field: FieldInfo, value: Any) -> bool:
+    try:
+        TypeAdapter(field.rebuild_annotation(), config=model.model_config).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def fields() -> Iterator[tuple[type[Settings], str, FieldInfo]]:
+    """All but those that are a model, whose own fields are here, and those that hold anything."""
+    for module in pkgutil.walk_packages(utseg.__path__, "utseg."):
+        importlib.import_module(module.name)
+    for model in models():
+        for name, field in model.model_fields.items():
+            is_model = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+            if not is_model and "Any" not in str(field.annotation):
+                yield model, name, field
+
+
+def test_no_field_of_any_settings_takes_a_number_that_is_not_finite():
+    numbers = set()
+    for model, name, field in fields():
+        wrong = [value for number in NO_NUMBERS for value in holding(number) if accepts(model, field, value)]
+        assert not wrong, f"{model.__name__}.{name} takes {wrong}"
+        if any(accepts(model, field, value) for value in holding(0.5)):
+            numbers.add(f"{model.__name__}.{name}")
+    assert {"OptimizerSettings.learning_rate", "Plan.memory_gb", "TestOn.share"} <= numbers
+    assert {"AugmentationSettings.scale_range", "LossSettings.class_weights", "Normalisation.sd"} <= numbers
+
+
+@pytest.mark.parametrize("text", ["inf", "-Infinity", "NaN", "1e999"])
+def test_nor_does_it_as_a_person_types_it(text):
+    from utseg.settings import parse_settings, with_settings
+    from utseg.training.recipe import ScheduleSettings
+
+    with pytest.raises(ValueError, match=r"--set: power: Input should be .*; found"):
+        with_settings(ScheduleSettings(), parse_settings([f"power={text}"]))
