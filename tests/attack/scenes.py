@@ -22,8 +22,8 @@ from rawfiles import make_affine, make_nifti, make_nnunet
 SMALL = (3, 20, 18)
 EVENTS = (r"events\.out", r"training\.(csv|jsonl|log)$", r"progress\.png$", r"checkpoint_\w+\.pt$")
 """What training writes of times, or in parts."""
-MEASURED = (r"out/report\.html$", r"out/report_tables/", r"out/results\.csv$")
-"""What a study says of times and memory."""
+MEASURED = (r"out/report\.html$", r"out/report_tables/", r"out/results\.csv$", r"run\.log$")
+"""What a study says of times and memory, and what its runs say, which is appended as it comes."""
 STUDY = """
 name = "tiny"
 plans = ["cpu"]
@@ -38,6 +38,7 @@ LEAST_FOR_A_POOL = (
     *("predict.pipeline.WITHOUT_POOL", "report.measures.write.WITHOUT_POOL", "evaluate.score.INLINE"),
     *("predict.ensemble.INLINE", "selection.find.INLINE", "dicom.importing.FILES_FOR_A_POOL"),
 )
+ONE_CORE = ("utseg.study.run.available_cores", lambda: 1)  # a run's share of them stands in its job.json
 Words = tuple[object, ...]
 
 
@@ -62,8 +63,8 @@ def run_scene(scene: Scene, folder: Path, *more: str) -> tuple[int, str]:
         import pytest
         from study.made_studies import run_study_here
 
-        with pytest.MonkeyPatch.context() as patch:
-            result = run_study_here(patch, *scene.words(folder), *more, home=folder)
+        with pytest.MonkeyPatch.context() as monkeypatch, patch(*ONE_CORE):
+            result = run_study_here(monkeypatch, *scene.words(folder), *more, home=folder)
     else:
         result = run_here(scene.command, *scene.words(folder), *more)
     return result.returncode, result.stderr
@@ -74,6 +75,7 @@ def run_with_workers(scene: Scene, folder: Path, *, forked: bool) -> int:
     more = ("--home", folder) if scene.command == "utseg_study" else ()
     main = import_module(f"utseg.commands.{scene.command.removeprefix('utseg_')}").main
     with ExitStack() as stack:
+        stack.enter_context(patch(*ONE_CORE))
         for least in LEAST_FOR_A_POOL:
             stack.enter_context(patch(f"utseg.{least}", 0))
         if forked:  # a fresh process imports for seconds, but has none of this one's handlers
