@@ -1,11 +1,11 @@
 """Memory of a large cohort's whole walk, and of the training loader as time goes by.
 
     python benchmarks/memory.py walk FOLDER [--subjects 200] [--matrix 128] [--only COMMAND …]
-    python benchmarks/memory.py loader PLAN_FOLDER [--minutes 60] [--workers 0]
+    python benchmarks/memory.py loader PLAN_FOLDER [--minutes 60] [--workers 0] [--pace .35]
 
-`walk` makes a phantom, and types every command from plan to report, each with its defaults but few iterations; of each it prints seconds
-and the peak memory of its largest process, workers among them, as the kernel counts it. `loader` makes batches as training does, and
-prints the memory of this process and its workers ten times.
+`walk` makes a phantom, and types every command from plan to report, each with its defaults but two epochs; of each it prints seconds
+and the peak memory of its largest process, workers among them, as the kernel counts it. `loader` makes batches as training does, one
+in `--pace` seconds (0: as fast as it can), and prints the memory of this process and its workers ten times.
 """
 
 import argparse
@@ -24,11 +24,10 @@ def steps(folder: Path, subjects: int, matrix: int) -> Iterator[tuple[str, ...]]
     raw, out = folder / "raw" / NAME, folder / "out"
     size = ("--subjects", subjects, "--matrix", matrix, "--frames", 2)
     model = ("-d", NAME, "-m", MODEL, "-pl", PLANNER)
-    short = ("--epochs", 2, "--set", "iterations_per_epoch=20")
     for words in (
         ("make_phantom", raw, *size),
         ("plan_and_preprocess", *model),
-        ("train", "2d", "fold0", *model, *short, "--overwrite"),
+        ("train", "2d", "fold0", *model, "--epochs", 2, "--overwrite"),
         ("predict", "-i", raw, "-o", out / "masks", *model, "-f", "fold0"),
         ("evaluate", "-p", out / "masks", "-g", raw, "-o", out / "scores", "--only-referenced"),
         ("report", out / "scores", "-o", out / "report.html"),
@@ -60,7 +59,7 @@ def resident_mb(process: int | str = "self") -> float:
     return own + sum(resident_mb(child) for path in children for child in path.read_text().split())
 
 
-def loader(plan_folder: Path, minutes: float, workers: int) -> None:
+def loader(plan_folder: Path, minutes: float, workers: int, pace: float) -> None:
     """Makes batches for that time."""
     from utseg.augment.loader import training_batches
     from utseg.planning.plan import read_plan
@@ -71,13 +70,15 @@ def loader(plan_folder: Path, minutes: float, workers: int) -> None:
     settings = {"seed": 0, "first_iteration": 0, "iterations": 10**9, "workers": workers}
     once = 1 + sum(len(record.slices) for record in records) // plan.batch_size
     with training_batches(store, records, plan, **settings) as batches:
-        for _ in islice(batches, 2 * once):  # until all slices are in memory
+        for _ in islice(batches, 2 * once):  # until the cache has what it keeps
             pass
         began, done = time.monotonic(), 0
         print(f"after two passes of {once} batches: {resident_mb():.1f} MB", flush=True)
         for part in range(1, 11):
             while time.monotonic() - began < part * minutes * 6:
-                done += sum(1 for _ in islice(batches, 20))
+                next(batches)
+                done += 1
+                time.sleep(pace)  # a training step, while the next batches are made
             print(f"{part * minutes / 10:.0f} min, {done} batches: {resident_mb():.1f} MB", flush=True)
 
 
@@ -92,11 +93,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[])
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--pace", type=float, default=0)
     options = parser.parse_args()
     if options.what == "walk":
         walk(options.folder.absolute(), options.subjects, options.matrix, options.only)
     else:
-        loader(options.folder, options.minutes, options.workers)
+        loader(options.folder, options.minutes, options.workers, options.pace)
 
 
 if __name__ == "__main__":

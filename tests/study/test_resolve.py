@@ -16,7 +16,7 @@ from plans import make_plan
 from rawfiles import change_voxels, make_nifti
 
 import utseg.study.resolve as resolve_module
-from utseg.errors import InputError
+from utseg.errors import InputError, UtsegError
 from utseg.home import Home
 from utseg.study import checksums
 from utseg.study.checksums import code_sha256
@@ -85,6 +85,16 @@ def test_numbers_of_equal_value_are_equal(place):
 )
 def test_whatever_determines_a_run_changes_its_checksum(place, text):
     assert set(ids(place, TEXT + text)).isdisjoint(ids(place))
+
+
+def test_where_what_was_measured_cannot_be_written_no_run_is_made_of_that(place, monkeypatch):
+    def full(*_, **__):
+        raise UtsegError("disk full")
+
+    monkeypatch.setattr(resolve_module, "planned", lambda data, known: known())
+    monkeypatch.setattr(resolve_module, "measured", full)
+    with pytest.raises(UtsegError, match="disk full"):
+        resolved(place)
 
 
 @pytest.mark.parametrize("which", ["MnM000_ED.nii.gz", "MnM007_ES_gt.nii.gz", "MnM008_ED.nii.gz"])

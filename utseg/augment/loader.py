@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from utseg.preprocess.slices import CaseRecord
 
 BATCHES_AHEAD = 2
-CACHE_BYTES = 2**30
+CACHE_BYTES = 2**29
 VENDOR_COLUMN = "vendor"
 
 

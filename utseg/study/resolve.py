@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utseg.device import device_name, resolve_device
-from utseg.errors import CaseErrors, InputError, SettingError, UtsegError
+from utseg.errors import ArtefactError, CaseErrors, InputError, SettingError, UtsegError
 from utseg.extensions import find
 from utseg.fingerprint import Fingerprint
 from utseg.home import Home
@@ -130,7 +130,8 @@ def resolve(
                 plans[data.plan_folder] = planned(data, known)
             except CaseErrors:
                 raise
-            except UtsegError as error:
+            except (InputError, ArtefactError) as error:
+                # A failing disk is not caught: without its plan the run would be known by another checksum.
                 plans[data.plan_folder] = error
         setup = _setup(run, plans[data.plan_folder])
         found.append((run, data, setup, _identity(run, plan, setup, checksums)))
