@@ -211,6 +211,28 @@ def test_of_two_stacks_whose_slices_overlap_the_later_is_taken(study, imported, 
     }
 
 
+@pytest.mark.parametrize(("layout", "stated"), [("stack", False), ("slices", True)])
+def test_slices_that_are_to_overlap_are_one_stack_though_every_second_was_acquired_first(
+    study, imported, layout, stated
+):
+    """8 mm thick, 5 mm apart: of one series, or as each header says."""
+    image, where = cine(slices=8), short_axis((1.4, 1.4, 5.0))
+    folder, files = study(image, where, layout=layout)
+    for index, path in enumerate(files):
+
+        def change(dataset, index=index):
+            place, frame = divmod(index, len(image))
+            number = place // 2 + 4 * (place % 2)
+            if layout == "slices":
+                dataset.SeriesNumber = 3 + number
+            dataset.InstanceNumber = 1 + number * len(image) + frame
+            if not stated:
+                del dataset.SpacingBetweenSlices
+
+        edit(path, change)
+    assert_same(imported(folder), image, where)
+
+
 def test_slices_that_were_left_out_first_and_acquired_later_are_of_the_stack(study, imported):
     """Slices of 5 mm, every second of them first: none overlaps."""
     folder, _ = study(thickness_mm=5.0)

@@ -303,6 +303,13 @@ def test_values_beyond_float32_count_as_infinite(tmp_path: Path) -> None:
         read_image(make_nifti(tmp_path / "x.nii.gz", image))
 
 
+def test_marks_for_no_value_that_resampling_would_make_infinite_are_refused(tmp_path: Path) -> None:
+    image = rawfiles.make_heart()[0].astype(np.float32)
+    image[0, 0, 0] = np.finfo(np.float32).min
+    with pytest.raises(InputError, match=r"a voxel is -3.4\d*e\+38; expected at most 1e\+30 either way"):
+        read_image(make_nifti(tmp_path / "x.nii.gz", image))
+
+
 @pytest.mark.parametrize(
     "begin, what",
     [

@@ -127,14 +127,15 @@ def _stacks_of(
 ) -> list[Stack]:
     """The stack of planes that lie alike; where they make none together, those of the series on their own, or of all planes but one.
 
-    Where they overlap, as slices of one stack do not, and part into an earlier and a later stack, each between the slices of the other,
-    these two.
+    Where they overlap, as slices of one stack seldom do, and part into an earlier and a later stack of other series, each between the
+    slices of the other, these two. (Within a series every second slice is often acquired first.)
     """
     try:
         joined = make_stack(family)
         parts = _two_stacks(family) if joined.overlaps else []
         alternate = all(part.slice_distance_mm > BETWEEN * joined.slice_distance_mm for part in parts)
-        return parts if parts and alternate else [joined]
+        series = [{plane.series for plane in part.planes} for part in parts]
+        return parts if parts and alternate and series[0].isdisjoint(series[1]) else [joined]
     except NoStack as error:
         whole = error
     by_series: dict[str, list[Plane]] = defaultdict(list)

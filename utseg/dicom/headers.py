@@ -31,8 +31,9 @@ TEXTS = {
 }  # fmt: skip
 NUMBERS = {
     "PatientSize": 0x00101020, "PatientWeight": 0x00101030, "SliceThickness": 0x00180050, "EchoTime": 0x00180081,
-    "InversionTime": 0x00180082, "MagneticFieldStrength": 0x00180087, "TriggerTime": 0x00181060, "NominalInterval": 0x00181062,
-    "HeartRate": 0x00181088, "SeriesNumber": 0x00200011, "AcquisitionNumber": 0x00200012, "InstanceNumber": 0x00200013,
+    "InversionTime": 0x00180082, "MagneticFieldStrength": 0x00180087, "SpacingBetweenSlices": 0x00180088, "TriggerTime": 0x00181060,
+    "NominalInterval": 0x00181062, "HeartRate": 0x00181088, "SeriesNumber": 0x00200011, "AcquisitionNumber": 0x00200012,
+    "InstanceNumber": 0x00200013,
     "TemporalPositionIdentifier": 0x00200100, "NumberOfFrames": 0x00280008, "SamplesPerPixel": 0x00280002,
     "Rows": 0x00280010, "Columns": 0x00280011,
 }  # fmt: skip
@@ -49,8 +50,8 @@ Vector = tuple[float, ...]
 class Frame:
     """One image. `position` is of the first voxel's centre and `orientation` holds the directions along a row and down a column (LPS, mm).
 
-    `spacing` is between rows and between columns (mm); times are in ms; `number` counts from 1, None in an object of one frame;
-    `order` is a number that grows with time where there is no `trigger_ms`.
+    `spacing` is between rows and between columns (mm), `distance_mm` between slices, as the header has it; times are in ms;
+    `number` counts from 1, None in an object of one frame; `order` is a number that grows with time where there is no `trigger_ms`.
     """
 
     number: int | None
@@ -58,6 +59,7 @@ class Frame:
     orientation: Vector
     spacing: Vector
     thickness_mm: float | None
+    distance_mm: float | None
     trigger_ms: float | None
     order: float | None
     acquisition: float | None
@@ -191,6 +193,7 @@ def _frame(
         orientation,
         spacing,
         thickness_mm=first("SliceThickness"),
+        distance_mm=first("SpacingBetweenSlices"),
         trigger_ms=first("NominalCardiacTriggerDelayTime", "TriggerTime"),
         order=order or number or first("InstanceNumber", "TemporalPositionIdentifier"),
         acquisition=first("FrameAcquisitionNumber", "AcquisitionNumber"),

@@ -59,9 +59,11 @@ class Stack:
 
     @property
     def overlaps(self) -> bool:
-        """Whether its slices are thicker than they are apart."""
-        thick = self.planes[0].frame.thickness_mm
-        return thick is not None and self.slice_distance_mm < thick - REGULAR_WITHIN_MM
+        """Whether its slices are thicker than they are apart, and no header says that they are to be so near."""
+        thick, stated = self.planes[0].frame.thickness_mm, self.planes[0].frame.distance_mm
+        distance = self.slice_distance_mm
+        as_stated = stated is not None and abs(stated - distance) <= REGULAR_WITHIN_MM
+        return thick is not None and distance < thick - REGULAR_WITHIN_MM and not as_stated
 
     def __str__(self) -> str:
         return f"{len(self.planes)} slices × {self.frames} phases"

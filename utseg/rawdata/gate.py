@@ -29,6 +29,7 @@ VALUES_SHOWN = 6
 SMALLEST_SIDE_PIXELS = 16
 LONGEST_SIDE_RATIO = 4.0
 LARGEST_OF_FEW_LABELS = 7  # a scan has more grey values than eight, whatever it was scaled to
+LARGEST_VALUE = 1e30  # of a voxel; beyond are marks for "no value", which resampling would make infinite
 WHOLE_WITHIN = 1e-3  # what scl_slope and scl_inter may leave of a whole number
 
 
@@ -187,7 +188,7 @@ def _read_label(path: Path, frame: int | None) -> ImageFrame:
 def checked_values(shown: object, values_CZYX: NDArray[Any], *, colours: bool = False) -> NDArray[np.float32]:
     """An image's values, (C, Z, Y, X), as float32. `shown`: what messages call it.
 
-    Raises InputError where they are not finite, or a channel has one value only; of `colours` one channel may.
+    Raises InputError where they are not finite or too large, or a channel has one value only; of `colours` one channel may.
     """
     with np.errstate(over="ignore"):
         image = np.ascontiguousarray(values_CZYX, dtype=np.float32)
@@ -196,6 +197,11 @@ def checked_values(shown: object, values_CZYX: NDArray[Any], *, colours: bool = 
         nan, infinite = int(np.isnan(image).sum()), int(np.isinf(image).sum())
         raise InputError(
             f"{shown}: {nan:,} NaN and {infinite:,} infinite of {image.size:,} voxels; expected finite numbers: export the image again"
+        )
+    if max(-low, high) > LARGEST_VALUE:
+        extreme = _number(high if high > LARGEST_VALUE else low)
+        raise InputError(
+            f"{shown}: a voxel is {extreme}; expected at most {LARGEST_VALUE:g} either way: export the image again"
         )
     flat = _same_everywhere(image)
     if all(flat) if colours else any(flat):
