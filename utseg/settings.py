@@ -3,10 +3,11 @@
 import difflib
 import json
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from utseg.errors import SettingError, shortened
 from utseg.files import read_json
@@ -17,6 +18,18 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+
+def _finite(value: Any) -> Any:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    for each in inside:
+        _finite(each)
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError(f"a number in it is {value}; expected finite numbers")
+    return value
+
+
+AnyValues = Annotated[dict[str, Any], AfterValidator(_finite)]
+"""Values whose types their owner checks, as a network its settings."""
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -4,7 +4,7 @@ Frames are counted from 0. What is not known, or cannot be said, is None. Nothin
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -12,7 +12,7 @@ from utseg.cardiac.doubts import Flag
 from utseg.files import write_text
 from utseg.label_map import LabelValue
 from utseg.predict.record import ModelUse
-from utseg.settings import Settings, read_model
+from utseg.settings import AnyValues, Settings, read_model
 
 MEASURES_FILE = "measures.json"
 __all__ = [
@@ -124,7 +124,7 @@ class MeasuresRecord(Settings):
     cines: list[CineMeasures]
     distributions: tuple[Distribution, ...] = ()
     references: tuple[ReferencePair, ...] = ()
-    agreement: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    agreement: dict[str, AnyValues] = Field(default_factory=dict)
 
 
 def write_measures(record: MeasuresRecord, folder: Path) -> None:

@@ -20,7 +20,7 @@ from utseg.label_map import LabelValue, structures
 from utseg.networks import network_settings
 from utseg.rawdata.geometry import SPACING_RANGE_MM
 from utseg.rawdata.ways import Way
-from utseg.settings import Settings, read_model, unknown_key
+from utseg.settings import AnyValues, Settings, read_model, unknown_key
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
@@ -224,7 +224,7 @@ class Plan(Settings):
     iterations_per_epoch: Positive
     estimated_memory_gb: Annotated[float, Field(ge=0)]
     network_name: str
-    network: dict[str, Any]
+    network: AnyValues
     augmentation: AugmentationSettings
     reasons: dict[str, str]
 

@@ -19,7 +19,7 @@ from utseg.labels import decide, to_classes
 from utseg.planning.plan import ChannelNormalisation, Normalisation, Preprocessing
 from utseg.rawdata.channels import LARGEST_BYTE, require_bytes
 from utseg.rawdata.ways import AS_IT_LIES, Arrangement, arrange
-from utseg.settings import Settings
+from utseg.settings import AnyValues, Settings
 
 if TYPE_CHECKING:
     from utseg.rawdata.gate import LoadedCase
@@ -49,7 +49,7 @@ class CaseProperties(Settings):
     arrangement: Arrangement = AS_IT_LIES
     orientation_doubt: str | None = None
     normalisation: tuple[Normalisation, ...]
-    geometry: dict[str, Any]
+    geometry: AnyValues
 
 
 @dataclass(frozen=True)

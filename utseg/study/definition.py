@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from utseg.errors import InputError, SettingError, UsageError
 from utseg.home import typed_path
 from utseg.planning.plan import Positive
-from utseg.settings import Settings, validate
+from utseg.settings import AnyValues, Settings, validate
 
 SUFFIX = ".toml"
 COMPARED = ("networks", "plans", "seeds")
@@ -81,7 +81,7 @@ class Variant(Settings):
     part: str = ""
     name: str = ""
     network: Name | None = None
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: AnyValues = Field(default_factory=dict)
 
 
 class Definition(Settings):
@@ -93,7 +93,7 @@ class Definition(Settings):
     plans: OneOrMore[Name] = ("auto",)
     seeds: OneOrMore[Count] = (0,)
     epochs: Positive | None = None
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: AnyValues = Field(default_factory=dict)
     train: TrainOn = TrainOn()
     test: TestOn = TestOn()
     variants: tuple[Variant, ...] = ()

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from utseg.errors import UtsegError
 from utseg.evaluate.records import METRICS_FILE
 from utseg.files import sha256_json, write_text
-from utseg.settings import Settings, read_model
+from utseg.settings import AnyValues, Settings, read_model
 from utseg.study.record import Subjects
 from utseg.training.record import is_finished
 
@@ -46,7 +46,7 @@ class Job(Settings):
     format: Literal["utseg-study-job-1"] = "utseg-study-job-1"
     checksum: str
     network: str
-    settings: dict[str, Any]
+    settings: AnyValues
     seed: int
     epochs: int | None
     slot_s: float | None

@@ -5,14 +5,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from utseg.errors import ArtefactError
 from utseg.evaluate.metrics import EMPTIES, metrics_for
 from utseg.evaluate.records import METRIC_KEYS, case_columns
 from utseg.files import write_text
 from utseg.label_map import LabelValue
-from utseg.settings import Settings, read_model
+from utseg.settings import AnyValues, Settings, read_model
 
 STUDY_FILE = "study.json"
 DEFINITION_FILE = "study.toml"
@@ -67,7 +67,7 @@ class StudyRun(Settings):
     trained_on: str
     variant: str
     part: str
-    settings: dict[str, Any]
+    settings: AnyValues
     seen: tuple[str, ...]
     subjects: Subjects
     state: State = "waiting"
@@ -99,7 +99,7 @@ class StudyRecord(Settings):
     name: str
     question: str
     by: str
-    definition: dict[str, Any]
+    definition: AnyValues
     datasets: dict[str, StudyDataset]
     labels: dict[str, LabelValue]
     max_time_s: float | None = None

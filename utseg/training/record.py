@@ -7,13 +7,13 @@ of the end of the schedule, averaged where the recipe says so, which no held-bac
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from utseg.errors import ArtefactError
 from utseg.files import write_bytes, write_text
 from utseg.label_map import LabelValue
 from utseg.planning.plan import Plan
-from utseg.settings import Settings, read_model
+from utseg.settings import AnyValues, Settings, read_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +61,7 @@ class RunRecord(Settings):
     format: Literal["utseg-run-1"] = "utseg-run-1"
     model: str
     plan: Plan
-    recipe: dict[str, Any]
+    recipe: AnyValues
     initial_weights: InitialWeights | None = None
     selection: str
     training_cases: tuple[str, ...]
