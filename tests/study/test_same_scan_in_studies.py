@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from commandline import assert_refused
 from inprocess import Typed
 from rawfiles import make_nifti, make_nnunet
@@ -94,3 +95,10 @@ def test_all_scans_that_cannot_be_read_are_named(home, typed):
         (raw / f"imagesTr/{name}_0000.nii.gz").write_bytes(b"no image")
     result = study(home, typed)
     assert_refused(result, "s01_ED_0000.nii.gz", "s04_ES_0000.nii.gz", lines=2)
+
+
+def test_an_estimate_leaves_torch_the_threads_that_it_had(home, typed, monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr("utseg.study.estimate.available_cores", lambda: before + 1)
+    assert study(home, typed).returncode == 0
+    assert torch.get_num_threads() == before

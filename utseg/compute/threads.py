@@ -159,6 +159,19 @@ class Threads:
         self._next[trial.upward] = max(self._next[trial.upward], self._worked + wait)
 
 
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """Gives torch so many threads, and afterwards as many as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def numbers_up_to(most: int) -> list[int]:
     """The numbers that are tried, ascending: halves of the most, and one less than it, for one busy neighbour on many cores."""
     halves = {most >> times for times in range(most.bit_length())}

@@ -13,6 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from utseg.compute.pool import available_cores
+from utseg.compute.threads import torch_threads
 from utseg.errors import UtsegError
 from utseg.fingerprint import Fingerprint
 from utseg.inference.grid import windows_per_slice
@@ -66,17 +67,15 @@ class Estimate:
 
 def estimate(study: ResolvedStudy, request: StudyRequest, executor: Executor | None = None) -> list[Estimate]:
     """The cost of every distinct run. Raises CaseErrors for scans that cannot be read."""
-    import torch
-
     from utseg.device import resolve_device
     from utseg.training.memory import step_kind
 
     device = resolve_device(request.device)
-    torch.set_num_threads(max(1, available_cores() // request.parallel))
+    share = max(1, available_cores() // request.parallel)
     known = measured(study.plan.dataset, request.home.preprocessed, executor, request.workers, keep=False)
     speeds: dict[Any, tuple[float, float]] = {}
     found = []
-    with progress("estimating runs", len(study.distinct)) as advance:
+    with progress("estimating runs", len(study.distinct)) as advance, torch_threads(share):
         for run in study.distinct:
             same = sum(other.checksum == run.checksum for other in study.runs)
             finished = finished_outcome(run.folder, run.checksum) is not None
