@@ -41,7 +41,7 @@ class OptimizerSettings(Settings):
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     weight_decay: NotNegative = 1e-4
     orthogonal_rate: NotNegative = 0.0
-    orthogonal_decay: NotNegative = 0.01
+    orthogonal_decay: NotNegative = 0.1
     pretrained_layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     @property
