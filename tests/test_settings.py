@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 import utseg
-from utseg.settings import Settings
+from utseg.settings import AnyValues, Settings
 
 NO_NUMBERS = (math.inf, -math.inf, math.nan)
 
@@ -70,3 +70,13 @@ def test_nor_does_it_as_a_person_types_it(text):
 
     with pytest.raises(ValueError, match=r"--set: power: Input should be .*; found"):
         with_settings(ScheduleSettings(), parse_settings([f"power={text}"]))
+
+
+def test_values_of_any_kind_may_be_nested_deeper_than_python_calls_itself():
+    deep: Any = 0.5
+    for _ in range(5_000):
+        deep = [deep]
+    adapter = TypeAdapter(AnyValues)
+    assert adapter.validate_python({"a": deep})["a"] is deep
+    with pytest.raises(ValidationError, match="a number in it is inf"):
+        adapter.validate_python({"a": deep, "b": math.inf})

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -19,12 +19,22 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def tree_nodes(value: Any) -> Iterator[Any]:
+    """A tree as JSON has it, every list, mapping, key and value of it, however deep."""
+    waiting = [value]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, dict):
+            waiting += [*node.keys(), *node.values()]
+        elif isinstance(node, list | tuple):
+            waiting += node
+
+
 def _finite(value: Any) -> Any:
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    for each in inside:
-        _finite(each)
-    if isinstance(value, float) and not isfinite(value):
-        raise ValueError(f"a number in it is {value}; expected finite numbers")
+    for node in tree_nodes(value):
+        if isinstance(node, float) and not isfinite(node):
+            raise ValueError(f"a number in it is {node}; expected finite numbers")
     return value
 
 

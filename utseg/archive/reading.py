@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from utseg.archive.manifest import (
     CARD_FILE,
@@ -38,7 +38,7 @@ from utseg.postprocess import check_labels
 from utseg.predict.model import weights_problems
 from utseg.rawdata.names import name_problem
 from utseg.selection.record import BEST_FILE, Best, best_augmentation
-from utseg.settings import Model, validate
+from utseg.settings import Model, tree_nodes, validate
 from utseg.training.record import RUN_FILE, WEIGHTS_FILE, RunRecord, read_weights
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def _parse(model: type[Model], data: bytes, shown: str) -> Model:
     """JSON without NaN, infinity, or a text that a terminal would obey."""
     with refusal(shown):
         value = json.loads(data.decode())
-        for node in _nodes(value):
+        for node in tree_nodes(value):
             if isinstance(node, float) and not math.isfinite(node):
                 raise ValueError(f"{node} is no number")
             if isinstance(node, str) and (problem := text_problem(node)):
@@ -274,18 +274,6 @@ def _parse(model: type[Model], data: bytes, shown: str) -> Model:
                 f"{shown}: its format is {value.get('format')!r}, this version reads {FORMAT!r}; update utseg"
             )
         return validate(model, value, shown)
-
-
-def _nodes(value: Any) -> Iterator[Any]:
-    """A tree of JSON, every list, object, key and value of it."""
-    waiting = [value]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        if isinstance(node, dict):
-            waiting += [*node.keys(), *node.values()]
-        elif isinstance(node, list):
-            waiting += node
 
 
 def _record_problem(record: RunRecord, manifest: Manifest, name: str) -> str | None:
@@ -301,7 +289,7 @@ def _record_problem(record: RunRecord, manifest: Manifest, name: str) -> str | N
         return f"plan.patch_size: {plan.patch_size} is larger than {LARGEST_SETTING} pixels"
     if not all(0.01 <= spacing <= 100 for spacing in shape.spacing_yx_mm):
         return f"plan.preprocessing.spacing_yx_mm: {shape.spacing_yx_mm} is not within 0.01 … 100 mm"
-    for node in _nodes([plan.network, plan.in_channels]):
+    for node in tree_nodes([plan.network, plan.in_channels]):
         if isinstance(node, int | float) and abs(node) > LARGEST_SETTING:
             return f"plan.network: {str(node)[:40]} is larger than {LARGEST_SETTING}"
         if isinstance(node, dict | list | str) and len(node) > LONGEST_SETTING:
