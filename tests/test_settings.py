@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 import utseg
-from utseg.settings import AnyValues, Settings
+from utseg.settings import DEEPEST_VALUE, AnyValues, Settings
 
 NO_NUMBERS = (math.inf, -math.inf, math.nan)
 
@@ -72,11 +72,21 @@ def test_nor_does_it_as_a_person_types_it(text):
         with_settings(ScheduleSettings(), parse_settings([f"power={text}"]))
 
 
-def test_values_of_any_kind_may_be_nested_deeper_than_python_calls_itself():
+@pytest.mark.parametrize(
+    ("levels", "allowed"), [(DEEPEST_VALUE - 1, True), (DEEPEST_VALUE, False), (5_000, False)]
+)
+def test_values_of_any_kind_are_nested_no_deeper_than_code_can_follow(levels, allowed):
     deep: Any = 0.5
-    for _ in range(5_000):
+    for _ in range(levels):
         deep = [deep]
     adapter = TypeAdapter(AnyValues)
-    assert adapter.validate_python({"a": deep})["a"] is deep
+    if allowed:
+        assert adapter.validate_python({"a": deep})["a"] is deep
+    else:
+        with pytest.raises(ValidationError, match="nested more than 64 levels deep"):
+            adapter.validate_python({"a": deep})
+
+
+def test_a_number_in_values_of_any_kind_is_finite_wherever_it_stands():
     with pytest.raises(ValidationError, match="a number in it is inf"):
-        adapter.validate_python({"a": deep, "b": math.inf})
+        TypeAdapter(AnyValues).validate_python({"a": [{"b": [1.0, math.inf]}]})

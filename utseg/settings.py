@@ -19,26 +19,40 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+DEEPEST_VALUE = 64
+"""Levels of lists and mappings in a value of any kind; far below what stops code that calls itself for each level."""
+
+
 def tree_nodes(value: Any) -> Iterator[Any]:
     """A tree as JSON has it, every list, mapping, key and value of it, however deep."""
-    waiting = [value]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        if isinstance(node, dict):
-            waiting += [*node.keys(), *node.values()]
-        elif isinstance(node, list | tuple):
-            waiting += node
+    for level in _levels(value):
+        yield from level
 
 
-def _finite(value: Any) -> Any:
-    for node in tree_nodes(value):
-        if isinstance(node, float) and not isfinite(node):
-            raise ValueError(f"a number in it is {node}; expected finite numbers")
+def _levels(value: Any) -> Iterator[list[Any]]:
+    level = [value]
+    while level:
+        yield level
+        below: list[Any] = []
+        for node in level:
+            if isinstance(node, dict):
+                below += [*node.keys(), *node.values()]
+            elif isinstance(node, list | tuple):
+                below += node
+        level = below
+
+
+def _plain(value: Any) -> Any:
+    for depth, level in enumerate(_levels(value)):
+        if depth > DEEPEST_VALUE:
+            raise ValueError(f"a value in it is nested more than {DEEPEST_VALUE} levels deep")
+        for node in level:
+            if isinstance(node, float) and not isfinite(node):
+                raise ValueError(f"a number in it is {node}; expected finite numbers")
     return value
 
 
-AnyValues = Annotated[dict[str, Any], AfterValidator(_finite)]
+AnyValues = Annotated[dict[str, Any], AfterValidator(_plain)]
 """Values whose types their owner checks, as a network its settings."""
 
 Model = TypeVar("Model", bound=BaseModel)

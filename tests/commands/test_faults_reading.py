@@ -181,6 +181,17 @@ def test_an_edited_plan_with_an_unknown_key_is_named(home):
     )
 
 
+def test_a_setting_in_a_plan_that_is_nested_without_end_is_one_line(home):
+    assert plan(home, "--plan-only").returncode == 0
+    path = home / "preprocessed" / "Heart" / "cpu_2d" / "plan.json"
+    tree = json.loads(path.read_text())
+    tree["network"]["base_channels"] = json.loads("[" * 900 + "1" + "]" * 900)
+    path.write_text(json.dumps(tree))
+    refused = "plan.json: network: a value in it is nested more than 64 levels deep"
+    assert_refused(plan(home), refused)
+    assert_refused(run_here("utseg_train", "2d", "fold0", "-d", "Heart", "-pl", "cpu", home=home), refused)
+
+
 def test_names_in_a_plan_are_looked_up_and_never_imported(home):
     """And a setting that is taken out of it is the network's own."""
     assert plan(home, "--plan-only").returncode == 0
