@@ -80,9 +80,13 @@ def _problem_line(model: type[BaseModel], problem: Any) -> str:
         return _unknown(path, setting_keys(model))
     if problem["type"] == "missing":
         return f"key {path!r} is missing"
-    return (
-        f"{path}: {problem['msg'].removeprefix('Value error, ')}; found {shortened(repr(problem['input']))}"
-    )
+    return f"{path}: {expectation(problem)}; found {shortened(repr(problem['input']))}"
+
+
+def expectation(problem: Any) -> str:
+    """What pydantic expected, as a person who writes JSON, TOML or `--set` calls it: a list, not a tuple."""
+    words: str = problem["msg"].removeprefix("Value error, ")
+    return words.replace("tuple", "list").replace("Tuple", "List")
 
 
 def setting_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -229,7 +229,7 @@ def test_unknown_names_and_settings_list_the_right_ones() -> None:
 WRONG = [
     ("UTNet", {"num_heads": (4, 4, 4, 5)}, "num_heads has 5 for level 4; it must divide the 64 channels"),
     ("UTNet", {"num_heads": (4, 4)}, "num_heads is (4, 4), 2 entries"),
-    ("UTNet", {"num_heads": 4}, "num_heads is 4; it must be a valid tuple"),
+    ("UTNet", {"num_heads": 4}, "num_heads is 4; it must be a valid list"),
     ("UTNet", {"num_blocks": (1, 1, 0, 1)}, "num_blocks.2 is 0; it must be greater than or equal to 1"),
     ("UTNet", {"block_list": (1, 5)}, "block_list has the entry 5; allowed are levels from 0 to 4"),
     ("UTNet", {"block_list": (2, 2)}, "each once"),

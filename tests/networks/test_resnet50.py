@@ -170,7 +170,7 @@ def test_layers_of_the_encoder_are_complete_and_apart(name: str) -> None:
         (
             "ResNet50_UTNet",
             {"attention_blocks": "123"},
-            "attention_blocks is '123'; it must be a valid tuple",
+            "attention_blocks is '123'; it must be a valid list",
         ),
         (
             "ResNet50_UTNet",
@@ -191,7 +191,7 @@ def test_layers_of_the_encoder_are_complete_and_apart(name: str) -> None:
         (
             "ResNet50_UTNet",
             {"transformer_blocks": 1},
-            "transformer_blocks is 1; it must be a valid tuple",
+            "transformer_blocks is 1; it must be a valid list",
         ),
         (
             "ResNet50_UTNet",

@@ -365,7 +365,7 @@ WRONG = [
         {"window_heads": (2, 4, 4)},
         "window_heads is (2, 4, 4), 3 entries; it must have one for each stage, and depths has 2",
     ),
-    ({"depths": ()}, "depths is (); Tuple should have at least 1 item after validation, not 0"),
+    ({"depths": ()}, "depths is (); List should have at least 1 item after validation, not 0"),
     ({"depths": (2, 0)}, "depths.1 is 0; it must be greater than or equal to 1"),
     ({"embed_channels": 0}, "embed_channels is 0"),
     ({"window_size": 0}, "window_size is 0"),

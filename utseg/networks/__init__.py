@@ -17,6 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from utseg.errors import SettingError
 from utseg.extensions import find, names
+from utseg.settings import expectation
 
 ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 
@@ -77,7 +78,7 @@ def build_network(name: str, *, in_channels: int, num_classes: int, **settings: 
         except ValidationError as error:
             problem = error.errors()[0]
             path, found = ".".join(map(str, (key, *problem["loc"]))), problem["input"]
-            expected = problem["msg"].replace("Input should be", "it must be")
+            expected = expectation(problem).replace("Input should be", "it must be")
             raise SettingError(f"{path} is {found!r}; {expected}") from None
     built: SegmentationNetwork = network(**checked, **network.fixed)  # type: ignore[call-arg]
     built.prefer_channels_last()
