@@ -296,6 +296,12 @@ def test_weights_of_a_run_that_saw_those_held_back_are_named(home, tmp_path, cap
     said = capsys.readouterr().err
     assert f"was trained on 1 of the 1 subjects that fold0 holds back ({held_back.pop()})" in said
     assert read_run(folder / "fold0").initial_weights.saw == 1
+    again = ("--overwrite", "--weights", folder / "fold0")  # which began from weights that saw its subject
+    assert call(copy, "2d", "fold0", *words, *again) == 0
+    assert "was trained on 1 of the 1 subjects that fold0 holds back" in capsys.readouterr().err
+    chained = read_run(folder / "fold0")
+    assert chained.initial_weights.saw == 1
+    assert chained.seen_scans == {*chained.training_scans, *read_run(folder / "fold1").training_scans}
     assert call(copy, "2d", "fold1", *words, "--overwrite", "--weights", folder / "fold1") == 0
     assert read_run(folder / "fold1").initial_weights.saw == 0
 

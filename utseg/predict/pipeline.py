@@ -97,7 +97,7 @@ def predict_cases(
     check_labels(outputs.postprocessing, models[0].record.plan.preprocessing.labels)
     trained: dict[str, frozenset[str]] = {}
     for model in models:  # runs of two homes may have one name
-        trained[model.name] = trained.get(model.name, frozenset()) | set(model.record.training_scans)
+        trained[model.name] = trained.get(model.name, frozenset()) | model.record.seen_scans
     record = _new_record(models, numbered, tta, outputs.postprocessing, precision)
     record = record.model_copy(update={"model_paths": tuple(map(str, model_paths))})
     run = PredictionRun(outputs, record, cases, part, trained)

@@ -251,7 +251,13 @@ def read_initial(
     outputs = match_outputs(network.class_axes(), tensors.keys(), labels, ours, path, allow_mismatch=allowed)
     fit = fit_weights(network, tensors, [entries for entries in (inputs, outputs) if entries])
     check_fit(fit, path, plan.network_name, allow_mismatch=allowed)
-    initial = InitialWeights(file=path.name, sha256=sha256(path), tensors=len(fit.values), labels=labels)
+    initial = InitialWeights(
+        file=path.name,
+        sha256=sha256(path),
+        tensors=len(fit.values),
+        labels=labels,
+        scans=tuple(sorted(source.seen_scans)) if source else (),
+    )
     return initial, fit, source
 
 
@@ -262,9 +268,12 @@ def _seen_before(
     records: Sequence[CaseRecord],
     validation: Sequence[CaseRecord],
 ) -> int:
-    """How many of the subjects held back here the run trained on that `--weights` comes from; a warning where there are any."""
+    """How many of the subjects held back here the run trained on that `--weights` comes from; a warning where there are any.
+
+    Those count too that trained the weights which that run began from.
+    """
     names = set(source.training_cases) if source.plan.dataset == plan.dataset else set()
-    scans = set(source.training_scans)
+    scans = source.seen_scans
     same = same_scans(records)
     owners = {record.case_id: same.get(record.subject, record.subject) for record in records}
     held_back = {owners[case.case_id] for case in validation}

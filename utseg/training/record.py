@@ -32,6 +32,7 @@ class InitialWeights(Settings):
 
     `saw`: how many of the subjects that this run holds back trained those weights, as far as a `run.json` beside the file says.
     `labels`: how its outputs are numbered, as the run that it is of says; None where nothing does.
+    `scans`: checksums of all scans that trained those weights, and the weights that they began from, as far as their records say.
     """
 
     file: str
@@ -39,6 +40,7 @@ class InitialWeights(Settings):
     tensors: int
     saw: int = 0
     labels: dict[str, LabelValue] | None = None
+    scans: tuple[str, ...] = ()
 
 
 class EarlyEnd(Settings):
@@ -78,6 +80,13 @@ class RunRecord(Settings):
     versions: dict[str, str]
     git_revision: str
     started: str
+
+    @property
+    def seen_scans(self) -> frozenset[str]:
+        """Checksums of all scans that trained its weights, those that its initial weights saw among them."""
+        return frozenset(self.training_scans).union(
+            self.initial_weights.scans if self.initial_weights else ()
+        )
 
     @property
     def planned_epochs(self) -> int:

@@ -37,6 +37,7 @@ MAY_DIFFER = (
     "plan.reasons",
     "plan.estimated_memory_gb",
     "initial_weights.saw",
+    "initial_weights.scans",
     "ended_early",
     "training_scans",
 )
