@@ -199,6 +199,20 @@ def test_agreement_with_reference_labels_of_whole_cines(cines, tmp_path):
     )
 
 
+def test_a_subject_with_several_cines_is_not_compared_with_a_reference_of_one(tmp_path):
+    for name, ejected in (("P1_before", 0.6), ("P1_after", 0.3), ("P2", 0.5)):
+        write(tmp_path / "masks" / f"{name}.nii.gz", beating_heart(heart_beat(12, 2, ejected)))
+    for name in ("P1", "P2"):
+        write(tmp_path / "labels" / f"{name}.nii.gz", beating_heart(heart_beat(12, 2, 0.5)))
+    words = ("-i", tmp_path / "masks", "-g", tmp_path / "labels", "-o", tmp_path / "out", *LABELS)
+    result = run_here("utseg_measure", *words, "--no-pictures")
+    assert result.returncode == 0, result.stderr
+    record = read_measures(tmp_path / "out")
+    assert len(record.cines) == 3
+    assert {pair.cine for pair in record.references} == {"P2"} and record.agreement["lv_ef_percent"]["n"] == 1
+    assert "subject P1: 2 cines are among the masks (P1_after, P1_before): not compared" in result.stderr
+
+
 def test_labels_from_python_need_no_background_and_no_muscle(tmp_path):
     write(tmp_path / "masks" / "one.nii.gz", (beating_heart(heart_beat(8)) == 1).astype(np.uint8))
     (cine,) = measure(tmp_path / "masks", tmp_path / "out", labels={"LV": 1}, pictures=False).cines

@@ -1,7 +1,7 @@
 """Of several cines: how their measures spread by vendor, centre and pathology, and how they agree with reference labels."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,27 +53,36 @@ def compare(
 ) -> tuple[tuple[ReferencePair, ...], dict[str, dict[str, Any]]]:
     """The measures of each subject beside those of its reference labels by the same rule, and by measure how they agree.
 
-    Raises InputError where no subject has both. What cannot be compared is logged.
+    Raises InputError where no subject has both. What cannot be compared is logged, subjects with several cines on a side among it.
     """
     joined, problems = join_cines(labelled_masks(references.cases))
     wanted, labels = {cine.subject for cine in cines}, with_background(references.labels)
+    several = [
+        *_several("masks", [(cine.subject, cine.cine) for cine in cines]),
+        *_several("references", [(cine.about.subject, cine.name) for cine in joined]),
+    ]
+    ambiguous = [words for subject, words in several if subject in wanted]
+    problems += ambiguous
+    compared = wanted - {subject for subject, _ in several}
     measured: dict[str, CineMeasures] = {}
     for cine in joined:
-        if cine.about.subject in wanted:
+        if cine.about.subject in compared:
             try:
                 measured[cine.about.subject] = measure_cine(cine, labels, basal_rule)
             except InputError as error:
                 problems.append(str(error))
     for problem in problems:
         logger.warning("references: %s", problem)
-    paired = list({cine.subject: cine for cine in cines if cine.subject in measured}.values())
+    paired = [cine for cine in cines if cine.subject in measured]
+    if not paired and ambiguous:
+        raise InputError(f"references: {'; '.join(ambiguous)}")
     if not paired:
         found_there = listing(sorted({cine.about.subject for cine in joined})) or "none"
         raise InputError(
             f"references: none is of a subject of the masks ({listing(sorted(wanted))}); found {found_there}; "
             "name the dataset that both are of with -d"
         )
-    if lacking := sorted(wanted - measured.keys()):
+    if lacking := sorted(compared - measured.keys()):
         logger.warning("%d subjects have no reference at ED and ES: %s", len(lacking), listing(lacking))
     pairs = tuple(
         ReferencePair(
@@ -95,3 +104,15 @@ def compare(
         )
         found[column_of(measure)] = {"unit": UNITS[measure], **agreement(*sides)}
     return pairs, found
+
+
+def _several(side: str, cines: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Subjects with several cines on a side, of pairs of subject and cine; and a line for each that names these."""
+    names: dict[str, list[str]] = {}
+    for subject, name in cines:
+        names.setdefault(subject, []).append(name)
+    return [
+        (subject, f"subject {subject}: {len(own)} cines are among the {side} ({listing(own)}): not compared")
+        for subject, own in names.items()
+        if len(own) > 1
+    ]
