@@ -144,6 +144,11 @@ def check_configuration(name: str, hint: str = "") -> None:
         raise UsageError(f"no configuration is called {name!r}; there are: {', '.join(CONFIGURATIONS)}{hint}")
 
 
+def is_fold(selection: str) -> bool:
+    """Whether a selection, or the name of a run's folder, is a fold of the splits: fold0, and not fold=0, which is a column's value."""
+    return re.fullmatch(r"fold\d+", selection) is not None
+
+
 def selection_folder_name(selection: str) -> str:
     """A selection (`fold0`, `vendor=A,B`) as the name of a run's folder: itself, with all that file systems dislike replaced by `_`."""
     return re.sub(r"[^\w.,=!+-]", "_", selection).lstrip(".") or "_"

@@ -106,6 +106,7 @@ def test_all_folds_are_taken_unless_some_are_named(tmp_path):
     dataset = tmp_path / "Tiny"
     folds = [make_run_folder(dataset, fold=f"fold{i}") for i in range(3)]
     other = make_run_folder(dataset, fold="vendor=A")
+    make_run_folder(dataset, fold="fold=1")  # trained on what a column called fold says
     assert choose_runs(dataset) == folds
     assert choose_runs(dataset, folds=["fold2", "fold0", "fold2"]) == [folds[2], folds[0]]
     assert choose_runs(dataset, folds=["vendor=A"]) == [other]

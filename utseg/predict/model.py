@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from utseg.errors import ArtefactError, InputError, SettingError, UsageError
 from utseg.files import sha256
-from utseg.home import check_name, plan_folder_name, plan_name, selection_folder_name, split_plan_name
+from utseg.home import (
+    check_name,
+    is_fold,
+    plan_folder_name,
+    plan_name,
+    selection_folder_name,
+    split_plan_name,
+)
 from utseg.label_map import LabelValue
 from utseg.labels import match_network_labels, same_numbering
 from utseg.planning.task import planned_task
@@ -208,7 +215,7 @@ def choose_folds(folder: Path, folds: Sequence[str] = ()) -> list[Path]:
             raise InputError(f"{folder}: {model} is not trained on {fold!r}; trained: {listed}")
     chosen = [there[fold] for fold in dict.fromkeys(folds)]
     if not folds:
-        chosen = [run for name, run in there.items() if name.startswith("fold")]
+        chosen = [run for name, run in there.items() if is_fold(name)]
         if not chosen and len(there) > 1:
             raise UsageError(f"{folder}: {model} is trained on several selections: {listed}; choose with -f")
         chosen = chosen or list(there.values())

@@ -6,7 +6,6 @@ Folds of one model, scored on different cases, are one entry: a cross-validation
 import json
 import logging
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,14 +18,13 @@ from utseg.evaluate.records import METRICS_FILE, group_columns_of, read_metrics
 from utseg.evaluate.sources import SOURCES_FILE, Sources, read_sources
 from utseg.evaluate.summary import by_value
 from utseg.files import read_json, sha256
-from utseg.home import Home
+from utseg.home import Home, is_fold
 from utseg.predict.record import PREDICTION_FILE, PredictionRecord
 from utseg.settings import read_model
 from utseg.training.record import RUN_FILE, SUMMARY_FILE, VALIDATION_FOLDER, WEIGHTS_FILE, RunRecord, read_run
 
 logger = logging.getLogger("utseg")
 HISTORY_FILE = "training.jsonl"
-FOLD = re.compile(r"fold\d+")
 SKIPPED = ("slices",)
 GENERIC_NAME = "scores"
 EXPECTED = f"a scores folder ({METRICS_FILE}), a run ({RUN_FILE}), or a folder above some"
@@ -207,7 +205,7 @@ def _folds_together(entries: Iterable[Entry]) -> list[Entry]:
     merged: dict[Path, Entry] = {}
     for entry in entries:
         trained = [run.record.selection for run in entry.runs if run.folder == entry.folder]
-        key = (entry.folder.parent if any(map(FOLD.fullmatch, trained)) else entry.folder).resolve()
+        key = (entry.folder.parent if any(map(is_fold, trained)) else entry.folder).resolve()
         before = merged.get(key)
         if before is None:
             merged[key] = entry

@@ -4,7 +4,6 @@ Only records and checksums are read here. Whether the folds are honest is checke
 """
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ from utseg.case import Case, Dataset
 from utseg.device import Precision
 from utseg.errors import InputError, listing
 from utseg.files import sha256
-from utseg.home import check_name, plan_folder_name, split_plan_name
+from utseg.home import check_name, is_fold, plan_folder_name, split_plan_name
 from utseg.label_map import Labels
 from utseg.labels import match_network_labels
 from utseg.planning.memory import forward_gmac
@@ -30,7 +29,6 @@ from utseg.training.record import (
 )
 
 logger = logging.getLogger("utseg")
-FOLD = re.compile(r"fold\d+")
 FIELD_MM = 320.0
 DEFAULT_TTA_SUBJECTS = 20
 
@@ -130,7 +128,7 @@ def find_models(
     folders = [
         file.parent
         for file in sorted(dataset.glob(f"*/*/fold*/{RUN_FILE}"))
-        if not file.parts[-4].startswith(".") and FOLD.fullmatch(file.parts[-2])
+        if not file.parts[-4].startswith(".") and is_fold(file.parts[-2])
     ]
     finished = {folder for folder in folders if is_finished(folder)}
     found: dict[str, dict[str, FoldRun]] = {}

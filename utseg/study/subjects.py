@@ -12,6 +12,7 @@ import numpy as np
 
 from utseg.case import Case, Dataset
 from utseg.errors import InputError, UsageError, listing
+from utseg.home import is_fold
 from utseg.preprocess.splits import FOLDS, make_splits, select_cases
 from utseg.study.definition import Definition, TrainOn
 from utseg.study.record import Subjects
@@ -110,7 +111,7 @@ def _selected(train: TrainOn, cases: tuple[Case, ...], where: str) -> list[Train
     sets = []
     for number, selection in enumerate(train.selections):
         path = f"{where}: train.selections.{number}"
-        if selection.startswith("fold") or selection == "all-folds":
+        if is_fold(selection) or selection == "all-folds":
             raise InputError(f"{path}: {selection}: a study makes its own folds; use train.folds = [0, 1, …]")
         try:
             sides = select_cases(selection, cases, [])

@@ -24,6 +24,7 @@ from utseg.device import resolve_device
 from utseg.errors import ArtefactError, InputError, SettingError, UsageError, listing
 from utseg.files import sha256, sha256_json
 from utseg.fingerprint.same_scan import same_scans
+from utseg.home import is_fold
 from utseg.label_map import values_of
 from utseg.labels import class_numbers
 from utseg.networks.layers.sizes import margins
@@ -295,9 +296,9 @@ def choose_cases(
     request: TrainRequest, records: Sequence[CaseRecord], plan: Plan
 ) -> tuple[tuple[CaseRecord, ...], tuple[CaseRecord, ...]]:
     """The cases to train on and to validate on; a scan under two names is on one side. The log names labels that either side lacks."""
-    selection, is_fold = request.selection, request.selection.startswith("fold")
+    selection, of_splits = request.selection, is_fold(request.selection)
     splits, same = read_splits(request.preprocessed), same_scans(records)
-    if is_fold:
+    if of_splits:
         check_same_scans(splits, same, request.preprocessed)
     chosen = select_cases(selection, records, splits, seed=0, same=same)
     if not chosen[0]:
@@ -307,7 +308,7 @@ def choose_cases(
         record.case_id: {name for name, own in numbers.items() if own & record.classes} for record in records
     }
     gaps = label_gaps(numbers, {selection: chosen}, present)
-    for line in [*(left_out({selection: chosen}, records) if is_fold else ()), *gaps]:
+    for line in [*(left_out({selection: chosen}, records) if of_splits else ()), *gaps]:
         logger.warning("%s", line)
     by_id = {record.case_id: record for record in records}
     training, validation = (tuple(by_id[case_id] for case_id in side) for side in chosen)
