@@ -21,7 +21,14 @@ from utseg.files import sha256
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING
 from utseg.predict.ensemble import ensemble_folders, read_probabilities
 from utseg.predict.pipeline import predict_cases
-from utseg.predict.record import PREDICTION_FILE, ModelUse, PredictedCase, PredictionRecord, write_record
+from utseg.predict.record import (
+    PREDICTION_FILE,
+    ModelUse,
+    PredictedCase,
+    PredictionRecord,
+    recorded_image,
+    write_record,
+)
 from utseg.predict.stages import write_probabilities
 from utseg.rawdata.geometry import Geometry
 
@@ -133,6 +140,10 @@ def test_predictions_are_joined_in_their_own_geometry_as_one_run_would(tmp_path)
         f"Tiny/auto_2d/UTNet/{n}" for n in ("sharp", "soft")
     ]
     assert record["cases"]["cine"]["frames"] == 4
+    deeper = tmp_path / "of" / "both"
+    for case_id, entry in ensemble_folders([tmp_path / "sharp", tmp_path / "soft"], deeper).cases.items():
+        image = recorded_image(deeper, entry)
+        assert image is not None and image.samefile(tmp_path / f"{case_id}.nii.gz")
 
 
 def test_weights_count(tmp_path):
@@ -216,6 +227,12 @@ def test_folders_that_do_not_go_together_are_refused_before_anything_is_written(
     record = json.loads((bare / PREDICTION_FILE).read_text())
     record["cases"]["p2"]["files"] = {}
     (bare / PREDICTION_FILE).write_text(json.dumps(record))
+    channels, swapped = tmp_path / "channels", tmp_path / "swapped"
+    for folder, order in ((channels, "01"), (swapped, "10")):
+        shutil.copytree(pair[0], folder)
+        record = json.loads((folder / PREDICTION_FILE).read_text())
+        record["cases"]["p1"]["inputs"] = {f"p1_000{n}.nii.gz": each * 64 for n, each in enumerate(order)}
+        (folder / PREDICTION_FILE).write_text(json.dumps(record))
     out = tmp_path / "out"
     for folder, words in (
         (other, "no counterpart for scar, RV; "),
@@ -226,6 +243,8 @@ def test_folders_that_do_not_go_together_are_refused_before_anything_is_written(
     ):
         with pytest.raises(InputError, match=words):
             ensemble_folders([pair[0], folder], out)
+    with pytest.raises(InputError, match=r"case p1: .* another image"):
+        ensemble_folders([channels, swapped], out)
     with pytest.raises(UsageError, match="1 weights for 2 folders"):
         ensemble_folders(pair, out, weights=[1])
     with pytest.raises(UsageError, match="above 0"):

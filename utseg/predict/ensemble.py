@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from utseg.compute.pool import InlineExecutor, process_pool, run_each
 from utseg.errors import ArtefactError, CaseErrors, InputError, UsageError, listing
-from utseg.files import DAMAGED_ARRAYS, folder_lock, remove_leftovers, require_writable, sha256
+from utseg.files import DAMAGED_ARRAYS, folder_lock, remove_leftovers, require_writable, seen_from, sha256
 from utseg.inference.agreement import Agreement, RunningAgreement, expected_dice
 from utseg.inference.views import union
 from utseg.label_map import Labels, LabelValue, has_regions
@@ -148,7 +148,7 @@ def read_probabilities(path: Path) -> tuple[Array, Geometry]:
 def join(joining: Joining) -> PredictedCase:
     """Joins one case, all frames of a cine, and writes it. Raises UtsegError where its members do not lie alike or are damaged."""
     entries = joining.entries
-    entry = entries[0]
+    first, entry = joining.members[0], entries[0]
     files: dict[str, str] = {}
     masks: list[NDArray[np.uint8]] = []
     verdicts: list[CaseQuality] = []
@@ -170,6 +170,7 @@ def join(joining: Joining) -> PredictedCase:
     return entry.model_copy(
         update={
             "files": files,
+            "images": tuple(seen_from(joining.output, first.folder / image) for image in entry.images),
             "warnings": tuple(sorted({warning for each in entries for warning in each.warnings})),
             "quality": with_orientation(worst_of_frames(verdicts), doubts),
             "trained_by": tuple(sorted({name for each in entries for name in each.trained_by})),
@@ -271,7 +272,7 @@ def _cases(
         raise CaseErrors(problems)
     cases = {case_id: tuple(record.cases[case_id] for record in records) for case_id in wanted}
     for case_id, entries in cases.items():
-        images = [(sorted(entry.inputs.values()), entry.frame, entry.frames) for entry in entries]
+        images = [([*entry.inputs.values()], entry.frame, entry.frames) for entry in entries]
         problems += [
             f"case {case_id}: {member.folder} was predicted from another image than {members[0].folder}; predict both from the same"
             for member, image in zip(members, images, strict=True)
