@@ -1,6 +1,7 @@
 """Models are compared over the same cases: misses flatter nobody, tables of means agree with tables of differences, ties are ties."""
 
 import csv
+import json
 import math
 
 import numpy as np
@@ -74,6 +75,21 @@ def test_who_misses_half_is_not_starred_for_the_other_half(tmp_path):
     pair = row_of(tables["pairs_of_models"], metric="HD95 mm")
     assert pair["better"] == "finds" and float(pair["rank-biserial"]) > 0.5
     assert tables["hd95_mm_by_model_and_group"][0]["finds"].endswith("†")
+
+
+def test_distances_of_different_definitions_are_not_compared(tmp_path):
+    near = write_hearts(tmp_path / "near", hearts(8, lambda n, p: (0.9, 5 + noise(n, p), OK)))
+    far = write_hearts(tmp_path / "far", hearts(8, lambda n, p: (0.9, 9 + noise(n, p, 1), OK)))
+    for alike in (True, False):
+        for folder, surface in ((near, "voxels"), (far, "voxels" if alike else "area")):
+            definitions = {"surface": surface, "percentile": "pooled", "tolerance_mm": 2.0}
+            write_text(folder / "summary.json", json.dumps({"definitions": definitions}))
+        page = tmp_path / f"{alike}.html"
+        assert main([str(near), str(far), "-o", str(page), "--quiet"]) in (0, None)
+        names = [path.name for path in (tmp_path / f"{alike}_tables").iterdir()]
+        assert any("dice_by_model" in name for name in names)
+        assert any("hd95_mm_by_model" in name for name in names) is alike
+        assert ("scored by different definitions" in page.read_text()) is not alike
 
 
 def test_a_false_structure_counts_against_who_painted_it(tmp_path):

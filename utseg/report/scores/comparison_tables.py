@@ -38,6 +38,9 @@ def compare_entries(entries: Sequence[Entry], columns: Sequence[str]) -> tuple[l
     rows = {entry.name: entry.rows for entry in entries}
     _require_same_labels(rows)
     metrics = [key for key in metrics_for("comparison") if all(key in some[0] for some in rows.values())]
+    unlike = _differing_definitions(entries)
+    if unlike:
+        metrics = [key for key in metrics if METRIC[key].missed is None]
 
     def compared(models: Mapping[str, Sequence[Row]]) -> Comparisons:
         return {
@@ -47,13 +50,25 @@ def compare_entries(entries: Sequence[Entry], columns: Sequence[str]) -> tuple[l
 
     if not set.intersection(*({row["case"] for row in some} for some in rows.values())):
         line = "The models were scored on different cases: they stand one after the other, and no test compares them."
-        return [compared({name: some}) for name, some in rows.items()], [line]
+        return [compared({name: some}) for name, some in rows.items()], [line, *unlike]
     found = compared(rows)
     notices = [
         f"{name} was not scored on {len(lacking)} of the cases; models are compared on those that all have."
         for name, lacking in next(iter(found.values()))["left_out"].items()
     ]
-    return [found], notices
+    return [found], [*notices, *unlike]
+
+
+def _differing_definitions(entries: Sequence[Entry]) -> list[str]:
+    """A line where scores were made by different surfaces, percentiles or tolerances, so that what is of surfaces cannot be compared."""
+    found = [scores.summary.get("definitions") for entry in entries for scores in entry.scores]
+    known = [one for one in found if one]
+    if all(one == known[0] for one in known):
+        return []
+    return [
+        "The models were scored by different definitions (see the provenance): no table compares their distances and surface Dice; score "
+        "all of them alike."
+    ]
 
 
 def _require_same_labels(rows: Mapping[str, Sequence[Row]]) -> None:
