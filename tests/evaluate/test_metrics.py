@@ -194,6 +194,13 @@ def test_empty_structures_are_defined_and_named(predicted, referenced, ratio, pr
 def test_other_shapes_and_settings_are_refused():
     with pytest.raises(InputError, match=r"\(2, 3, 3\) and \(2, 3, 4\)"):
         evaluate_pair(np.zeros((2, 3, 3)), np.zeros((2, 3, 4)), SPACING, LABELS)
+    halves = np.full((2, 3, 3), 0.5)
+    for pair, side in (
+        ((halves, np.ones((2, 3, 3))), "prediction"),
+        ((np.ones((2, 3, 3)), halves), "reference"),
+    ):
+        with pytest.raises(InputError, match=f"{side}: has values that are no whole numbers"):
+            evaluate_pair(*pair, SPACING, LABELS)
     with pytest.raises(InputError, match="three positive"):
         evaluate_pair(np.zeros((2, 3, 3)), np.zeros((2, 3, 3)), (1, 0, 1), LABELS)
     with pytest.raises(SettingError, match=r"surface='mesh'.*voxels, area"):

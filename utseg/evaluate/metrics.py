@@ -250,9 +250,16 @@ def evaluate_pair(
 
     labels: names to values, or to the values of a region; or a list of values, which are then their own names.
     Both label maps are (Z, Y, X) integers of the same shape on the same grid, spacing is in mm. surface, percentile, tolerance_mm: see
-    `Definition`. Raises InputError where the shapes differ or the spacing is not positive, SettingError for an unknown definition.
+    `Definition`. Raises InputError where the shapes differ, a value is no whole number, or the spacing is not positive, SettingError for
+    an unknown definition.
     """
     definition = Definition(surface, percentile, tolerance_mm)
+    for side, values_ZYX in (("prediction", prediction_ZYX), ("reference", reference_ZYX)):
+        if values_ZYX.dtype.kind == "f" and not np.array_equal(values_ZYX, np.rint(values_ZYX)):
+            raise InputError(
+                f"{side}: has values that are no whole numbers, as of probabilities, or of labels that were interpolated; expected a "
+                "label map"
+            )
     named = labels if isinstance(labels, Mapping) else {str(value): value for value in labels}
     try:
         found = {
