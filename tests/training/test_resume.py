@@ -6,6 +6,7 @@ import shutil
 import signal
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -221,6 +222,15 @@ def test_a_finished_run_is_not_trained_again(home, whole, monkeypatch):
     with pytest.raises(InputError, match="--overwrite"):
         train_by_recipe(make_request(home), RECIPE)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"} == before
+
+
+def test_a_finished_run_whose_checkpoints_are_gone_keeps_its_model(home, whole, tmp_path):
+    folder = Path(shutil.copytree(whole[0], tmp_path / "run"))
+    for path in folder.glob("checkpoint_*.pt"):
+        path.unlink()
+    with pytest.raises(InputError, match="its checkpoints are gone"):
+        train_by_recipe(make_request(home, folder, resume=True), RECIPE)
+    assert_same(read_weights(folder), read_weights(whole[0]))
 
 
 def test_an_unfinished_run_is_neither_continued_nor_replaced_unasked(home, whole, tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ from utseg.training.optimizer import set_learning_rate
 from utseg.training.prepare import Run, check_same_everywhere, prepare
 from utseg.training.processes import Processes, join_processes
 from utseg.training.recipe import Recipe
-from utseg.training.record import RUN_FILE, write_run
+from utseg.training.record import RUN_FILE, WEIGHTS_FILE, write_run
 from utseg.training.request import TrainRequest
 from utseg.training.run_folder import claim, unfinish
 from utseg.training.state import State, best_checkpoint, latest_checkpoint, new_state, resumed_state
@@ -90,6 +90,13 @@ def start(run: Run, started: float, interruption: Interruption) -> tuple[Run, St
                 InputError(
                     f"{folder}: nothing to validate, there is no checkpoint of the end of its training; the command that started it goes "
                     "on with it, with --resume (a model that was imported: utseg_predict and utseg_evaluate)"
+                )
+            )
+        if state is None and (folder / WEIGHTS_FILE).is_file():
+            raise processes.for_all(
+                InputError(
+                    f"{folder}: nothing to resume, the training came to its end and its checkpoints are gone; its model stays as it is "
+                    "(--overwrite trains again)"
                 )
             )
         if state is None:
