@@ -230,6 +230,9 @@ def test_a_finished_run_whose_checkpoints_are_gone_keeps_its_model(home, whole, 
         path.unlink()
     with pytest.raises(InputError, match="its checkpoints are gone"):
         train_by_recipe(make_request(home, folder, resume=True), RECIPE)
+    (folder / "validation/summary.json").unlink()  # as of a model that was imported without scores
+    with pytest.raises(InputError, match="a trained model is there; --overwrite"):
+        train_by_recipe(make_request(home, folder), RECIPE)
     assert_same(read_weights(folder), read_weights(whole[0]))
 
 

@@ -74,6 +74,8 @@ def claim(run: Run, held: ExitStack) -> Run:
             raise InputError(
                 f"{folder}: a run that has not finished is there; --resume goes on with it, --overwrite starts again"
             )
+        if (folder / WEIGHTS_FILE).is_file():  # as of a model that was imported without scores
+            raise InputError(f"{folder}: a trained model is there; --overwrite trains again and replaces it")
     clear(folder)
     return run
 
