@@ -22,7 +22,8 @@ from utseg.planning.override import override
 from utseg.planning.plan import read_plan, write_plan
 from utseg.preprocess.splits import SPLITS_FILE, read_splits
 from utseg.training import loop
-from utseg.training.record import is_finished, read_run, read_weights
+from utseg.training.recipe import apply_settings, find_recipe
+from utseg.training.record import RunRecord, is_finished, read_run, read_weights, write_run
 from utseg.training.request import TrainRequest
 
 SAVED_AT_ONCE = ("--set", "save_minutes=0.00001")
@@ -197,19 +198,48 @@ def test_common_selections_keep_their_name():
         ),
     ],
 )
-def test_all_folds_trains_what_has_not_finished(home, asked, tmp_path, words, selections, resumed):
+def test_all_folds_trains_what_has_not_finished(home, asked, tmp_path, capsys, words, selections, resumed):
     copy = tmp_path / "home"
     shutil.copytree(home, copy)
     results = copy / "results" / "Tiny" / "tiny_2d" / "UTNet"
     for name in ("fold1", "fold3"):
         (results / name / "validation").mkdir(parents=True)
-        (results / name / "run.json").write_text("{}")
+        write_run(planned_record(copy, name), results / name)
     (results / "fold1" / "validation" / "summary.json").write_text("{}")
     (results / "fold1" / "model.safetensors").touch()
     assert call(copy, "2d", "all-folds", *words) == 0
     assert [request.selection for request in asked] == selections
     assert [request.resume for request in asked] == resumed
     assert [request.output.name for request in asked] == selections
+    assert "trained otherwise" not in capsys.readouterr().err
+    if not words:
+        others = ("--epochs", 9, "--seed", 1, "--set", "optimizer.learning_rate=0.5")
+        assert call(copy, "2d", "all-folds", *others) == 0
+        said = capsys.readouterr().err
+        assert "fold1: was trained otherwise than is asked for now: epochs (" in said and "fold3" not in said
+        assert "seed (0 then, 1 now)" in said and ", 0.5 now)" in said
+
+
+def planned_record(home, selection):
+    """What is on record of a run of UTNet as it is planned."""
+    folder = home / "preprocessed" / "Tiny" / "tiny_2d"
+    recipe, plan = apply_settings(find_recipe("UTNet"), read_plan(folder), {})
+    return RunRecord(
+        model="UTNet",
+        plan=plan,
+        recipe=recipe.model_dump(mode="json"),
+        selection=selection,
+        training_cases=(),
+        validation_cases=(),
+        epochs=plan.epochs,
+        iterations_per_epoch=plan.iterations_per_epoch,
+        seed=0,
+        device="cpu",
+        data_sha256="",
+        versions={},
+        git_revision="",
+        started="",
+    )
 
 
 class Kill(BaseException):

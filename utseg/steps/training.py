@@ -11,7 +11,7 @@ from utseg.archive import unpacked
 from utseg.errors import UsageError, listing
 from utseg.home import FilePath, Home, check_configuration, choose_plan_folder, selection_folder_name
 from utseg.preprocess.splits import read_splits
-from utseg.trainer import Trainer, find_trainer
+from utseg.trainer import Trainer, differences_of_finished, find_trainer
 from utseg.training.record import RUN_FILE, is_finished
 from utseg.training.request import TrainRequest
 
@@ -62,6 +62,9 @@ def train(
         folders.append(output)
         if is_finished(output) and not (request.overwrite or request.validate or request.save_probabilities):
             logger.info("%s: has finished, left as it is", output)
+            if unlike := differences_of_finished(replace(request, selection=fold, output=output)):
+                text = "%s: was trained otherwise than is asked for now: %s; train all folds again with --overwrite, or they are not alike"
+                logger.warning(text, output, listing(unlike))
             continue
         resume = (output / RUN_FILE).is_file() and not request.overwrite
         _train(trainer, replace(request, selection=fold, output=output, resume=resume))

@@ -81,7 +81,19 @@ def claim(run: Run, held: ExitStack) -> Run:
 
 
 def check_same_run(recorded: RunRecord, wanted: RunRecord, request: TrainRequest) -> None:
-    """Raises InputError naming every key in which the run that was started differs from the one that is asked for.
+    """Raises InputError naming every key in which the run that was started differs from the one that is asked for."""
+    if differing := differences(recorded, wanted, request):
+        listed = ", ".join(differing[:8])
+        verb = "validate" if request.validate else "resume"
+        way = "" if request.validate else "repeat the first command with --resume, or "
+        more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
+        raise InputError(
+            f"{request.output}: cannot {verb}, the run was started otherwise: {listed}{more}; {way}start again with --overwrite"
+        )
+
+
+def differences(recorded: RunRecord, wanted: RunRecord, request: TrainRequest) -> list[str]:
+    """Every key in which the run that was started differs from the one that is asked for, with both values.
 
     The timetable (epochs, validation) is the recorded one, which `--max-time` may have set, and so is the precision, which the processor
     may have set; to ask for another one is a difference. Of a run that is only validated, the data alone are compared.
@@ -94,21 +106,13 @@ def check_same_run(recorded: RunRecord, wanted: RunRecord, request: TrainRequest
         free.add("recipe.amp")
     recorded = recorded.model_copy(update={"epochs": recorded.planned_epochs})
     before, now = (dict(_flat(record.model_dump(mode="json"))) for record in (recorded, wanted))
-    differing = [
-        key
+    return [
+        _difference(key, before.get(key), now.get(key))
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
         and not any(key == name or key.startswith(f"{name}.") for name in free)
         and (key in DATA or not request.validate)
     ]
-    if differing:
-        listed = ", ".join(_difference(key, before.get(key), now.get(key)) for key in differing[:8])
-        verb = "validate" if request.validate else "resume"
-        way = "" if request.validate else "repeat the first command with --resume, or "
-        more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
-        raise InputError(
-            f"{request.output}: cannot {verb}, the run was started otherwise: {listed}{more}; {way}start again with --overwrite"
-        )
 
 
 def _difference(key: str, before: Any, now: Any) -> str:
