@@ -136,6 +136,26 @@ def test_windows_are_everywhere_where_one_would_miss_half():
     np.testing.assert_array_equal(found.probabilities_KZYX, expected.probabilities_KZYX)
 
 
+@pytest.mark.parametrize("block", [np.s_[:, 0, 14:34, 10:40], np.s_[:, :, 20:26, 15:36]])
+def test_what_the_window_would_cut_is_predicted_everywhere(block):
+    """Larger than a window on a slice that no first look sees, or one column wider on all."""
+    image = volume_with((20, 20))
+    image[block] = STRUCTURE
+    expected = predicted([Bright()], image, focus=False)
+    found = predicted([Bright()], image, focus=True)
+    np.testing.assert_array_equal(found.probabilities_KZYX, expected.probabilities_KZYX)
+
+
+def test_a_speck_at_the_rim_of_the_window_brings_no_windows_everywhere():
+    image = volume_with((20, 20))
+    alone = predicted([Bright()], image, focus=True).probabilities_KZYX
+    (first, *_, last) = np.flatnonzero((alone[0, 0] != 1).any(1))
+    image[0, 0, last, 22] = STRUCTURE
+    found = predicted([Bright()], image, focus=True).probabilities_KZYX
+    assert first > 0 and last < 49 and found[1, 0, last, 22] > 0.5
+    np.testing.assert_array_equal(found[0] != 1, alone[0] != 1)
+
+
 def test_frames_of_a_cine_share_the_window_of_the_first_until_a_structure_reaches_its_rim():
     """A look at 2 of 7 slices by 16 windows, 7 windows of the volume itself; each in four views."""
     near, far, grown = volume_with((31, 12)), volume_with((8, 40)), volume_with((31, 12), (31, 18), (31, 21))

@@ -59,8 +59,22 @@ def shows_whole(background_ZYX: NDArray[np.float32], start_yx: Pixels, window_yx
 
     background_ZYX: the probability of background, 1 beside the window.
     """
+    seen_ZYX = background_ZYX < 0.5
+    return bool(seen_ZYX.any()) and not _reaches_rim(seen_ZYX, start_yx, window_yx)
+
+
+def cuts_largest(background_ZYX: NDArray[np.float32], start_yx: Pixels, window_yx: Pixels) -> bool:
+    """Whether the largest of the connected structures touches the rim, beyond which it may go on. Arguments as of `shows_whole`."""
+    parts_ZYX, count = label(background_ZYX < 0.5, structure=np.ones((3, 3, 3)))
+    if not count:
+        return False
+    largest = 1 + int(np.bincount(parts_ZYX.ravel())[1:].argmax())
+    return _reaches_rim(parts_ZYX == largest, start_yx, window_yx)
+
+
+def _reaches_rim(mask_ZYX: NDArray[np.bool_], start_yx: Pixels, window_yx: Pixels) -> bool:
     for axis, (start, side) in enumerate(zip(start_yx, window_yx, strict=True), 1):
-        rim = [at for at in (start, start + side - 1) if 0 < at < background_ZYX.shape[axis] - 1]
-        if (background_ZYX.take(rim, axis) < 0.5).any():
-            return False
-    return bool((background_ZYX < 0.5).any())
+        rim = [at for at in (start, start + side - 1) if 0 < at < mask_ZYX.shape[axis] - 1]
+        if mask_ZYX.take(rim, axis).any():
+            return True
+    return False

@@ -28,7 +28,7 @@ from utseg.compute.threads import Threads
 from utseg.device import Precision, computing_in, to_device
 from utseg.errors import UtsegError
 from utseg.inference.agreement import Agreement
-from utseg.inference.focus import find_focus, looked_at, shows_whole
+from utseg.inference.focus import cuts_largest, find_focus, looked_at, shows_whole
 from utseg.inference.grid import (
     FIRST_STEP,
     Grid,
@@ -92,8 +92,9 @@ def predict_volumes(
     The networks are on `device`; they are in evaluation mode while the iterator lives, and as they were after it. Images are asked for one
     by one: what is held at a time does not grow with their number, nor with the number of networks beyond their weights.
     focus: a first look at every third slice finds the one window that shows all structures (`focus.py`), and beside it all is background;
-    where it finds none, windows are everywhere. cines: what each image is a frame of, None: of nothing; frames of one cine that follow each
-    other share the window of the first, until a structure reaches its rim. precision: what the networks compute in; the rest is float32.
+    where it finds none, or that one cuts the largest, windows are everywhere. cines: what each image is a frame of, None: of nothing;
+    frames of one cine that follow each other share the window of the first, until a structure reaches its rim. precision: what the networks
+    compute in; the rest is float32.
     threads: gives each batch its number of them; None: as many as there are now.
     Out of memory halves the batch and goes on; on a GPU that cannot hold one window it goes on on the CPU. The log says so.
     """
@@ -128,7 +129,8 @@ def _focused(
     threads: Threads,
     known: Grid | None,
 ) -> tuple[PredictedVolume, Grid | None]:
-    """Through the one window, the same on all slices, that shows what a first look saw; everywhere where one does not show it.
+    """Through the one window, the same on all slices, that shows what a first look saw; everywhere where one does not show it, or where
+    what is largest turns out to reach the window's rim, as a heart that is larger on slices between those of the first look.
 
     known: the window of the frame before, in place of a first look. Also returns the window, None where it may not show all of the next
     frame.
@@ -144,10 +146,16 @@ def _focused(
     start_yx = find_focus((seen.probabilities_KZYX[0] < 0.5).mean(0), first.window_yx)
     grid = everywhere if start_yx is None else replace(first, starts_yx=(start_yx,))
     found = _predict(forward, image_CZYX, grid, num_classes, threads)
-    found = replace(found, threads=before + seen.threads + found.threads)
-    if start_yx is None or not shows_whole(found.probabilities_KZYX[0], start_yx, grid.window_yx):
-        return found, None
-    return found, grid
+    used = before + seen.threads + found.threads
+    shown = start_yx is not None and shows_whole(found.probabilities_KZYX[0], start_yx, grid.window_yx)
+    if (
+        start_yx is not None
+        and not shown
+        and cuts_largest(found.probabilities_KZYX[0], start_yx, grid.window_yx)
+    ):
+        found = _predict(forward, image_CZYX, everywhere, num_classes, threads)
+        used += found.threads
+    return replace(found, threads=used), grid if shown else None
 
 
 def _predict(
