@@ -227,6 +227,11 @@ def test_a_bad_mask_fails_alone(cines, tmp_path):
     result = run_here("utseg_measure", "-i", masks, "-o", tmp_path / "out", *LABELS)
     assert_refused(result, "broken.nii.gz", "strange.nii.gz: values that are no label: 9", lines=2)
     assert [row["cine"] for row in rows(tmp_path / "out" / "measures.csv")] == ["good"]
+    partly = beating_heart(heart_beat(8))
+    partly[0, 1, :4] = 9
+    write(masks / "strange.nii.gz", partly)
+    result = run_here("utseg_measure", "-i", masks, "-o", tmp_path / "out", *LABELS, "ignore=9")
+    assert_refused(result, "broken.nii.gz", "strange.nii.gz: is annotated in part only (ignore)", lines=2)
     empty = tmp_path / "empty"
     write(empty / "none.nii.gz", np.zeros((8, 3, 20, 20), np.uint8))
     assert run_here("utseg_measure", "-i", empty, "-o", tmp_path / "of_empty", *LABELS).returncode == 0

@@ -15,7 +15,8 @@ from utseg.cardiac.volumes import (
     with_person,
 )
 from utseg.errors import InputError, number_of
-from utseg.label_map import Labels
+from utseg.label_map import IGNORE, Labels
+from utseg.labels import ignored
 from utseg.measure.cines import Cine
 from utseg.measure.record import CineMeasures, Curve
 from utseg.rawdata.gate import frame_count, read_label, read_label_cine
@@ -41,9 +42,13 @@ DIGITS = 4
 def measure_cine(cine: Cine, labels: Labels, basal_rule: BasalRule = "all") -> CineMeasures:
     """Everything about one cine. `labels`: names and values in its masks.
 
-    Raises InputError where a mask cannot be read, ED and ES lie differently, or the image is of another number of frames.
+    Raises InputError where a mask cannot be read or is ignored in part, ED and ES lie differently, or the image is of another number of
+    frames.
     """
     mask_TZYX, geometry = _read(cine, labels)
+    if ignored(mask_TZYX, labels).any():
+        shown = cine.masks[0].volume.path
+        raise InputError(f"{shown}: is annotated in part only ({IGNORE}), so that its volumes are not known")
     frames, spacing = len(mask_TZYX), geometry.spacing_zyx_mm
     curves = volume_curves(mask_TZYX, spacing, labels, basal_rule)
     paired = len(cine.masks) == 2
