@@ -92,6 +92,17 @@ def test_distances_of_different_definitions_are_not_compared(tmp_path):
         assert ("scored by different definitions" in page.read_text()) is not alike
 
 
+def test_no_clinical_measures_of_references_that_are_ignored_in_part(tmp_path):
+    for partly in (False, True):
+        folder = write_hearts(tmp_path / f"{partly}", hearts(3, lambda n, p: (0.9, 5.0, OK)))
+        labels = {"background": 0, "LV": 1} | ({"ignore": 2} if partly else {})
+        sources = {"labels": {"LV": 1}, "reference_labels": labels, "mask_labels": labels, "cases": {}}
+        write_text(folder / "sources.json", json.dumps(sources))
+        assert main([str(folder), "-o", str(tmp_path / f"{partly}.html"), "--quiet"]) in (0, None)
+        names = [path.name for path in (tmp_path / f"{partly}_tables").iterdir()]
+        assert any("clinical" in name for name in names) is not partly
+
+
 def test_a_false_structure_counts_against_who_painted_it(tmp_path):
     """Ten hearts have no such structure: one model leaves them empty, the other paints it; elsewhere they are nearly the same."""
     paints = hearts(20, lambda n, p: (0.0, NAN, EXTRA) if n % 2 else (0.91, 4.9, OK))

@@ -13,6 +13,7 @@ from utseg.evaluate.clinical import Clinical, clinical_measures, over_same_subje
 from utseg.evaluate.summary import summarise
 from utseg.evaluate.tables import CLINICAL_TITLE, Table, summary_tables
 from utseg.home import Home
+from utseg.label_map import IGNORE
 from utseg.report.cases import ShownCases, show_cases, with_pictures
 from utseg.report.entries import Entry, find_entries, group_columns, on_shared_cases
 from utseg.report.page import (
@@ -140,11 +141,12 @@ def _training_sections(entries: Sequence[Entry], made: Mapping[str, str]) -> lis
 
 
 def _clinical(entries: Sequence[Entry]) -> dict[str, Clinical]:
-    """The clinical measures of each entry that has some, all of the same subjects."""
+    """The clinical measures of each entry that has some, all of the same subjects; none of references that are ignored in part."""
     found = {
         entry.name: measures
         for entry in entries
         if {"reference_ml", "prediction_ml"} <= set(entry.rows[0])
+        and not any(IGNORE in scores.sources.reference_labels for scores in entry.scores if scores.sources)
         if (measures := clinical_measures(entry.rows, group_columns(entry.rows)))
     }
     return dict(zip(found, over_same_subjects(list(found.values())), strict=True))
