@@ -83,6 +83,26 @@ def test_writes_tidy_metrics_and_a_summary(folders, monkeypatch):
     assert json.loads((folders / "scores" / "summary.json").read_text()) == summary
 
 
+def test_a_stack_that_is_ignored_in_part_has_no_thirds(tmp_path):
+    """Its last two slices are not annotated: the third of those before is not the apex."""
+    mask = np.zeros((5, 16, 16), int)
+    for z, half in enumerate((6, 5, 4, 3, 2)):
+        mask[z, 8 - half : 8 + half, 8 - half : 8 + half] = 1
+    partly = np.where(np.arange(5)[:, None, None] < 3, mask, 9)
+    scored = []
+    for name, reference in (("whole", mask), ("partly", partly)):
+        save(tmp_path / "labels" / f"{name}.nii.gz", reference)
+        save(tmp_path / "out" / f"{name}.nii.gz", mask)
+        scored.append(Case(name, name, (), tmp_path / "labels" / f"{name}.nii.gz"))
+    labels = {"background": 0, "LV": 1}
+    of_references = labels | {"ignore": 9}
+    evaluate_cases(scored, tmp_path / "out", labels, tmp_path / "scores", reference_labels=of_references)
+    rows = list(csv.DictReader((tmp_path / "scores" / "regions.csv").open()))
+    assert {row["case"] for row in rows} == {"whole"}
+    slices = list(csv.DictReader((tmp_path / "scores" / "slices.csv").open()))
+    assert [row["region"] for row in slices if row["case"] == "partly"] == ["", "", ""]
+
+
 def test_all_missing_predictions_are_listed_and_nothing_is_written(folders):
     (folders / "out" / "a_ES.nii.gz").unlink()
     (folders / "out" / "b_ED.nii.gz").unlink()

@@ -35,11 +35,6 @@ class MaskPair:
     reference_labels: Labels
     mask_labels: Labels
 
-    def read(self) -> "tuple[NDArray[np.uint8], NDArray[np.uint8], Geometry]":
-        """Mask and reference (Z, Y, X), both background where the reference is ignored, and where both lie. Raises as `read_whole`."""
-        mask_ZYX, reference_ZYX, ignored_ZYX, geometry = self.read_whole()
-        return np.where(ignored_ZYX, np.uint8(0), mask_ZYX), reference_ZYX, geometry
-
     def read_whole(self) -> "tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_], Geometry]":
         """Mask and reference (Z, Y, X), where the reference is ignored, and how they lie. Raises InputError where that differs."""
         from utseg.rawdata.gate import read_label

@@ -184,11 +184,12 @@ def group_columns(cases: Sequence[Case]) -> tuple[str, ...]:
 
 def score_pair(pair: ScoredPair) -> tuple[dict[str, list[Row]], NDArray[np.int64]]:
     """The rows of one case by the file that they go into, and the overlap. Raises InputError on a mis-placed or mislabelled prediction."""
-    prediction, reference, geometry = pair.read()
+    mask, reference, ignored, geometry = pair.read_whole()
+    prediction = np.where(ignored, np.uint8(0), mask)
     case = pair.case
     about = {"case": case.case_id, "subject": case.subject, "phase": case.phase, **case.groups}
     volume = prediction, reference, geometry.spacing_zyx_mm, pair.labels
-    found = evaluate_stack(*volume, pair.definition)
+    found = evaluate_stack(*volume, pair.definition, whole=not ignored.any())
     official = official_utnet_scores(*volume) if pair.as_official_utnet else {}
     rows: dict[str, list[Row]] = {name: [] for name in CASE_FILES}
     for name, values in found.volume.items():

@@ -36,10 +36,15 @@ def evaluate_stack(
     spacing_zyx_mm: tuple[float, float, float],
     labels: Labels,
     definition: Definition | None = None,
+    *,
+    whole: bool = True,
 ) -> StackScores:
-    """Everything about one case; arguments and errors as of `evaluate_pair`. The volume's scores have the slices' aggregates, too."""
+    """Everything about one case; arguments and errors as of `evaluate_pair`. The volume's scores have the slices' aggregates, too.
+
+    whole: False where the reference is annotated in part only: nothing says then where its stack begins and ends, so there are no regions.
+    """
     pairs = label_pairs(prediction_ZYX, reference_ZYX, spacing_zyx_mm, labels, definition or Definition())
-    regions = short_axis_regions(reference_ZYX, spacing_zyx_mm, labels)
+    regions = short_axis_regions(reference_ZYX, spacing_zyx_mm, labels) if whole else None
     slices = {name: slice_scores(pair, regions) for name, pair in pairs.items()}
     return StackScores(
         {name: {**pair.scores(), **aggregate(slices[name])} for name, pair in pairs.items()},
