@@ -21,6 +21,7 @@ from utseg.files import read_json
 from utseg.fingerprint import make_fingerprint
 from utseg.fingerprint.model import write_fingerprint
 from utseg.rawdata import open_dataset
+from utseg.training.record import InitialWeights, read_run, write_run
 
 
 def test_an_archive_has_these_files_and_no_others(exported, run_folder, members):
@@ -101,6 +102,17 @@ def test_runs_that_scored_the_same_subjects_are_not_mixed(tmp_path):
         ("auto_2d/UTNet/fold0",),
         ("auto_2d/UTNet/vendor=A",),
     ]
+
+
+def test_scores_of_subjects_that_the_initial_weights_saw_are_marked(tmp_path):
+    run = make_finished_run(tmp_path / "Tiny")
+    export_model([run], tmp_path / "a.zip")
+    assert "too good" not in unpacked(tmp_path / "a.zip")["MODEL_CARD.md"].decode()
+    initial = InitialWeights(file="model.safetensors", sha256="0" * 64, tensors=9, saw=2)
+    write_run(read_run(run).model_copy(update={"initial_weights": initial}), run)
+    export_model([run], tmp_path / "a.zip")
+    card = unpacked(tmp_path / "a.zip")["MODEL_CARD.md"].decode()
+    assert "auto_2d/UTNet/fold0 began from weights that were trained on 2 of its held-back subjects" in card
 
 
 def test_a_run_without_readable_scores_goes_without(tmp_path):

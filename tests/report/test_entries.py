@@ -17,7 +17,8 @@ from utseg.planning.task import for_network
 from utseg.predict.record import PredictionRecord
 from utseg.report.entries import Entry, Scores, find_entries, group_columns, read_one_run
 from utseg.report.scores.provenance import commands, plan_tables, training_table
-from utseg.training.record import RunRecord, write_run
+from utseg.report.scores.write import write_report
+from utseg.training.record import InitialWeights, RunRecord, read_run, write_run
 
 EPOCH = {
     "epoch": 1,
@@ -105,6 +106,16 @@ def test_a_run_that_is_not_validated_yet_has_its_training(tmp_path, home):
     (entry,) = find_entries([make_run(tmp_path / "UTNet" / "all", "all")], home)
     row = dict(zip(training_table([entry]).columns, training_table([entry]).rows[0], strict=True))
     assert (entry.rows, row["epochs"], row["time"], row["data wait"]) == ([], "1/2", "2 s", "25.0 %")
+
+
+def test_a_validation_on_subjects_that_the_initial_weights_saw_is_marked(tmp_path, home):
+    run = make_run(tmp_path / "UTNet" / "fold0", "fold0", ["a_ED", "b_ED"])
+    write_report([run], tmp_path / "clean.html", home=home, pictures=False)
+    initial = InitialWeights(file="model.safetensors", sha256="0" * 64, tensors=9, saw=2)
+    write_run(read_run(run).model_copy(update={"initial_weights": initial}), run)
+    write_report([run], tmp_path / "seen.html", home=home, pictures=False)
+    said = "the run on fold0 began from weights that were trained on 2 of the subjects that it holds back"
+    assert said in (tmp_path / "seen.html").read_text() and said not in (tmp_path / "clean.html").read_text()
 
 
 def test_a_damaged_history_is_named(tmp_path, home):

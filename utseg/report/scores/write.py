@@ -91,7 +91,7 @@ def write_report(
             )
         subjects = {row["subject"] for entry in scored for row in entry.rows}
         counts = [f"{len(cases.order)} cases of {len(subjects)} subjects"]
-        notices += [*compared, *_left_out(scored), *cases.notices]
+        notices += [*compared, *_too_good(scored), *_left_out(scored), *cases.notices]
         sections = _score_sections(cases, comparisons)
     page = Page(
         kind="Segmentation report",
@@ -171,6 +171,17 @@ def _summaries(entries: Sequence[Entry], clinical: Mapping[str, Clinical]) -> li
                 table = replace(table, title=f"{entry.name}: {table.title}", note=table.note + same)
             tables.append(table)
     return tables
+
+
+def _too_good(scored: Sequence[Entry]) -> list[str]:
+    """Which validations are of subjects that the weights had seen which a run began from."""
+    return [
+        f"{entry.name}: the run on {run.record.selection} began from weights that were trained on {initial.saw} of the subjects that it "
+        "holds back: their scores are too good."
+        for entry in scored
+        for run in entry.runs
+        if run.folder.is_relative_to(entry.folder) and (initial := run.record.initial_weights) and initial.saw
+    ]
 
 
 def _left_out(scored: Sequence[Entry]) -> list[str]:
