@@ -87,6 +87,21 @@ def test_a_missing_ventricle_has_no_ejection_fraction():
     assert (summary["LV_EF"]["n"], summary["LV_EF"]["undefined"]) == (1, 1) and summary["LV_EDV"]["n"] == 2
 
 
+def test_what_the_reference_lacks_is_undefined_and_no_ejection_fraction_of_100():
+    lacking = [
+        r | {"reference_ml": 0.0} if (r["label_name"], r["phase"]) == ("RV", "ES") else r for r in heart("a")
+    ]
+    found = clinical_measures(lacking + heart("b"), ("phase",))
+    assert math.isnan(by_measure(found.rows, "a")["RV_EF"]["reference"])
+    summary = summarise_clinical(found, ("phase",))["all"]
+    assert {key: (summary[key]["n"], summary[key]["undefined"]) for key in ("RV_EDV", "RV_ESV", "RV_EF")} == {
+        "RV_EDV": (2, 0),
+        "RV_ESV": (1, 1),
+        "RV_EF": (1, 1),
+    }
+    assert summary["RV_EF"]["bias"] == 0
+
+
 def test_agreement_against_scipy_and_bland_and_altman():
     stats = pytest.importorskip("scipy.stats")
     rng = np.random.default_rng(0)

@@ -2,7 +2,8 @@
 
 Over subjects, d = prediction − reference: bias (mean of d) with its bootstrap interval, sd of d (n−1), limits of agreement bias ± 1.96·sd
 (Bland and Altman, Lancet 1986), mean absolute difference, Pearson's r, and Lin's concordance (Biometrics 1989). A structure that the
-prediction lacks has volume 0. Subjects without both phases, or with two cases of one, are named and left out.
+prediction lacks has volume 0; one that the reference lacks was not drawn, and its volume is undefined. Subjects without both phases, or
+with two cases of one, are named and left out.
 """
 
 from collections.abc import Sequence
@@ -58,7 +59,7 @@ def _rows_of(subject: str, groups: Row, rows: Sequence[Row], names: dict[str, st
     measured: dict[str, dict[str, float]] = {}
     for source in SOURCES:
         for role, name in names.items():
-            end_diastole, end_systole = (float(volumes[name, phase][f"{source}_ml"]) for phase in PHASES)
+            end_diastole, end_systole = (_volume_ml(volumes[name, phase], source) for phase in PHASES)
             for measure, value in measures_of(role, end_diastole, end_systole).items():
                 measured.setdefault(measure, {})[source] = value
     return [
@@ -73,6 +74,11 @@ def _rows_of(subject: str, groups: Row, rows: Sequence[Row], names: dict[str, st
         for measure, unit in UNITS.items()
         if measure in measured
     ]
+
+
+def _volume_ml(row: Row, source: str) -> float:
+    volume = float(row[f"{source}_ml"])
+    return volume if volume or source == "prediction" else float("nan")
 
 
 def over_same_subjects(every: Sequence[Clinical]) -> list[Clinical]:
