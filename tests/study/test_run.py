@@ -158,6 +158,20 @@ def test_a_finished_run_is_known_to_other_studies(ran, executed, tmp_path):
     assert len(list((ran.home / "preprocessed" / DATA_FOLDER).glob("*/cpu_2d"))) == 1  # one plan for one list
 
 
+def test_a_vendor_that_was_corrected_after_the_test_is_that_of_the_scores(ran, executed, tmp_path):
+    table = ran.home / "raw" / "Other" / "cases.csv"
+    text = table.read_text()
+    assert text.count(",B,") == 2  # ED and ES of one subject
+    try:
+        table.write_text(text.replace(",B,", ",Z,"))
+        again(ran, tmp_path / "out")
+    finally:
+        table.write_text(text)
+    with (tmp_path / "out" / "cases.csv").open() as file:
+        tested_on = {row["tested_on"] for row in csv.DictReader(file) if row["dataset"] == "Other"}
+    assert executed == [] and tested_on == {"Other vendor=A", "Other vendor=Z"}
+
+
 @pytest.mark.parametrize("lost", ["scores", "outcome"])
 def test_scores_that_are_gone_are_made_again_and_what_failed_is_tried_again(ran, executed, lost):
     folder = Path(ran.record.runs[0].folder)

@@ -4,10 +4,12 @@ import csv
 import math
 import random
 from collections import defaultdict
+from types import MappingProxyType
 
 import numpy as np
 import pytest
 
+from utseg.case import Case
 from utseg.evaluate.records import METRIC_KEYS, METRICS_FILE, case_columns, to_csv
 from utseg.evaluate.subjects import bootstrap_interval
 from utseg.study.jobs import test_folder as folder_of_test
@@ -15,6 +17,7 @@ from utseg.study.record import RESULTS_COLUMNS, StudyRun, Subjects
 from utseg.study.tables import Tables
 
 LABELS = ("LV", "MYO")
+NO_CASES = MappingProxyType({})
 
 
 def made_run(folder, name="UTNet · vendor=A · seed 0", testing=("MnM",), seen=("A",)):
@@ -65,8 +68,8 @@ def write_metrics(folder, seed=0, vendors="ABC"):
 
 @pytest.fixture
 def read(tmp_path):
-    def both(run, by="vendor"):
-        tables = Tables(tmp_path, by)
+    def both(run, by="vendor", cases=NO_CASES):
+        tables = Tables(tmp_path, by, cases)
         tables.write([run])
         with (tmp_path / "cases.csv").open() as cases, (tmp_path / "results.csv").open() as results:
             return list(csv.DictReader(cases)), list(csv.DictReader(results))
@@ -120,6 +123,21 @@ def test_results_equal_a_recomputation_from_metrics(tmp_path, read):
         checked += 1
     assert checked == len(results) > 50
     assert list(results[0]) == list(RESULTS_COLUMNS)
+
+
+def test_groups_are_those_that_the_dataset_has_now(tmp_path, read):
+    run = made_run(tmp_path / "run", seen=("A",))
+    write_metrics(folder_of_test(tmp_path / "run", "MnM"))
+    names = [f"s{number}_{phase}" for number in range(6) for phase in ("ED", "ES")]
+    groups = {name: {"vendor": "C" if name.startswith("s0") else "A", "phase": name[-2:]} for name in names}
+    cases = {("MnM", name): Case(name, name[:2], (), phase=name[-2:], groups=groups[name]) for name in names}
+    rows, results = read(run, cases=cases)
+    assert {(row["subject"], row["tested_on"], row["seen"]) for row in rows} == {
+        ("s0", "vendor=C", "unseen"),
+        *((f"s{number}", "vendor=A", "seen") for number in range(1, 6)),
+    }
+    assert "age" not in rows[0] and {row["phase"] for row in rows} == {"ED", "ES"}
+    assert {row["tested_on"] for row in results} == {"vendor=A", "vendor=C", "seen", "unseen", "all"}
 
 
 def test_rows_of_cases_are_those_of_metrics_with_the_run_before_them(tmp_path, read):

@@ -87,7 +87,12 @@ class _Running:
 
     def __init__(self, study: ResolvedStudy, request: StudyRequest, executor: Executor | None) -> None:
         self._study, self._request, self._executor = study, request, executor
-        self._tables = Tables(request.output, study.plan.by)
+        cases = {
+            (name, case.case_id): case
+            for name, dataset in study.plan.datasets.items()
+            for case in dataset.cases
+        }
+        self._tables = Tables(request.output, study.plan.by, cases)
         self.record = study_record(study, request)
         self.done = len({run.id for run in self.record.runs if run.state == "finished"})
 

@@ -1,16 +1,17 @@
 """`cases.csv` and `results.csv` of a study, from the `metrics.csv` of its runs. Both are tidy; `record.py` names their columns.
 
 n, means, deviations and intervals are over subjects, each with the mean of its cases (`utseg.evaluate.subjects`). The label "mean" is
-the mean over the labels of a case, undefined ones left out. Nothing is compared here.
+the mean over the labels of a case, undefined ones left out. Groups are those that the datasets have now. Nothing is compared here.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from utseg.case import Case
 from utseg.evaluate.metrics import EMPTIES, Row
 from utseg.evaluate.records import METRIC_KEYS, METRICS_FILE, read_metrics, to_csv
 from utseg.evaluate.subjects import mean_over_subjects, statistics
@@ -36,12 +37,17 @@ MOST_VALUES = 12
 """A group column with more values (age, weight, a name) makes no groups."""
 
 
-def case_rows(run: StudyRun, by: str) -> list[Row]:
+Cases = Mapping[tuple[str, str], Case]
+"""The cases of all datasets, by dataset and id."""
+
+
+def case_rows(run: StudyRun, by: str, cases: Cases) -> list[Row]:
     """The rows of `cases.csv` of a finished run."""
     several = len(run.subjects.testing) > 1
     rows = []
     for dataset in run.subjects.testing:
-        for scored in read_metrics(test_folder(Path(run.folder), dataset) / METRICS_FILE):
+        for row in read_metrics(test_folder(Path(run.folder), dataset) / METRICS_FILE):
+            scored = _regrouped(row, cases.get((dataset, row["case"])))
             value = str(scored.get(by, "")) if by else ""
             where = f"{by}={value}" if value else ALL
             rows.append(
@@ -55,6 +61,15 @@ def case_rows(run: StudyRun, by: str) -> list[Row]:
                 }
             )
     return rows
+
+
+def _regrouped(row: Row, case: Case | None) -> Row:
+    """The scores with the groups of their case, which may have been corrected since it was scored: no run depends on its test groups."""
+    if case is None:
+        return row
+    phase = {"phase": case.phase} if case.phase else {}
+    before = group_columns([row])
+    return {key: value for key, value in row.items() if key not in before} | {**phase, **case.groups}
 
 
 def group_columns(rows: Sequence[Row]) -> list[str]:
@@ -126,9 +141,10 @@ def _summary(rows: Sequence[Row]) -> Row:
 class Tables:
     """Both tables, written anew after each finished run; the rows of a run are worked out once."""
 
-    def __init__(self, folder: Path, by: str) -> None:
+    def __init__(self, folder: Path, by: str, cases: Cases) -> None:
         self._folder = folder
         self._by = by
+        self._of_datasets = cases
         self._cases: dict[str, list[Row]] = {}
         self._results: dict[str, list[Row]] = {}
 
@@ -140,7 +156,7 @@ class Tables:
         """Writes both files, with the rows of these runs in this order."""
         for run in finished:
             if run.run not in self._cases:
-                self._cases[run.run] = case_rows(run, self._by)
+                self._cases[run.run] = case_rows(run, self._by, self._of_datasets)
                 self._results[run.run] = result_rows(run, self._cases[run.run], self._by)
         cases = [row for run in finished for row in self._cases[run.run]]
         results = [row for run in finished for row in self._results[run.run]]
