@@ -151,6 +151,12 @@ def test_what_does_not_exist_is_named_by_its_key(text, error, words):
     assert str(found.value).startswith("x.toml: ")
 
 
+def test_two_training_sets_of_one_name_are_refused():
+    text = '[train]\nselections = ["vendor!=A"]\nleave_out = "vendor"'
+    with pytest.raises(InputError, match=r"x\.toml: 2 runs are called 'UTNet · vendor!=A · seed 0'"):
+        expanded(text)
+
+
 def test_datasets_that_do_not_go_together_are_refused():
     text = '[test]\ndatasets = ["MnM", "Other"]'
     with pytest.raises(InputError, match=r"test.datasets: Other has the labels LV, MYO, MnM has LV, MYO, RV"):

@@ -3,6 +3,7 @@
 Everything that can be wrong before a pixel is read is found here. What a run costs, and whether it is known, is not asked.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -138,9 +139,20 @@ def expand(
         )
         for network in _networks(definition, variant)
     ]
+    _check_run_names(runs, where)
     for run in runs:
         check_disjoint(run.subjects, trained, f"{where}: {run.name}")
     return StudyPlan(definition, datasets, trained, by, tuple(runs), tuple(remarks))
+
+
+def _check_run_names(runs: Sequence[PlannedRun], where: str) -> None:
+    """Raises InputError where two runs have one name: tables and reports would take the scores of one for both."""
+    counts = Counter(run.name for run in runs)
+    if name := next((run.name for run in runs if counts[run.name] > 1), None):
+        raise InputError(
+            f"{where}: {counts[name]} runs are called {name!r}, which could not be told apart: remove one of the training sets or variants "
+            "that give the name"
+        )
 
 
 def _networks(definition: Definition, variant: Variant) -> tuple[str, ...]:
