@@ -219,6 +219,18 @@ def test_splits_are_kept_and_a_person_may_edit_them(prepare, tmp_path, raw, capl
         prepare()
 
 
+def test_subjects_that_come_to_a_single_one_are_split(prepare, tmp_path, raw):
+    table = raw / "cases.csv"
+    text = table.read_text().splitlines(keepends=True)
+    for file in [*(raw / "imagesTr").iterdir(), *(raw / "labelsTr").iterdir()]:
+        if not file.name.startswith(text[1].split(",")[0].rpartition("_")[0]):
+            file.rename(tmp_path / file.name)
+    assert prepare().splits == []
+    for file in tmp_path.glob("*.nii.gz"):
+        file.rename(raw / ("imagesTr" if "_0000" in file.name else "labelsTr") / file.name)
+    assert len(prepare().splits) == 5
+
+
 def test_bad_cases_are_all_named_before_anything_is_written(prepare, tmp_path, raw):
     corrupt(raw / "imagesTr" / "s01_ED_0000.nii.gz", "truncated")
     corrupt(raw / "labelsTr" / "s04_ES.nii.gz", "unknown label")

@@ -288,7 +288,8 @@ def _splits(dataset: Dataset, fingerprint: Fingerprint, folder: Path) -> list[Sp
 
 def _kept_or_made_splits(dataset: Dataset, fingerprint: Fingerprint, folder: Path) -> list[Split]:
     cases, same = dataset.training_cases(), same_scans(fingerprint.cases)
-    if not (folder / SPLITS_FILE).is_file():
+    # Without folds, of a single subject, there is nothing to keep: there may be more subjects now.
+    if not (folder / SPLITS_FILE).is_file() or not read_splits(folder):
         given = next(
             (file for place in (folder, dataset.folder) if (file := place / NNUNETS_FILE).is_file()), None
         )
