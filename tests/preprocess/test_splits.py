@@ -101,6 +101,13 @@ def test_selections_hold_a_fifth_of_their_subjects_back(cohort, selection):
 COHORT = make_cases([("A", "HCM", 2)] * 5 + [("B", "NOR", 2)] * 5)
 
 
+def test_who_may_be_of_the_vendor_that_is_left_out_does_not_train_and_is_named(caplog):
+    cases = make_cases([("A", "HCM", 1)] * 4 + [("C", "HCM", 1)] * 2 + [("", "HCM", 1)])
+    training, validation = select_cases("vendor!=C", cases, [])
+    assert {case.case_id for case in cases[:4]} == {*training, *validation}
+    assert f"cases without Vendor, which may be of C, are left out: {cases[6].case_id}" in caplog.text
+
+
 def test_a_fold_takes_its_subjects_with_all_phases():
     splits = make_splits(COHORT)
     training, validation = select_cases("fold3", COHORT, splits)

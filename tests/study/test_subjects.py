@@ -43,6 +43,16 @@ def test_each_value_makes_a_set_and_together_is_their_union(dataset, fold):
         assert {case.partition for case in one.cases} == {"training"}
 
 
+@pytest.mark.parametrize("train", ['each = "vendor"\ntogether = true', 'leave_out = "vendor"'])
+def test_who_may_be_of_any_vendor_is_in_no_set_that_is_made_by_it_and_is_named(train):
+    unknown = make_dataset("MnM", [*((vendor, "training") for vendor in "AAABBB"), ("", "training")])
+    (left,) = {case.subject for case in unknown.cases if "vendor" not in case.groups}
+    definition = parse_definition(f'name = "x"\n[train]\n{train}', "x")
+    sets, remarks = training_sets(definition, unknown, (), "x")
+    assert sets and all(left not in names(one.cases) for one in sets)
+    assert remarks == [f"subjects without vendor are in no training set that is made by it: {left}"]
+
+
 @given(cohorts())
 @settings(max_examples=25, deadline=None)
 def test_leaving_one_out_trains_on_all_others_and_nobody_else(dataset):

@@ -4,6 +4,7 @@
 edit it. nnU-Net's `splits_final.json` is read, too, and becomes it; no other file is read or written here.
 """
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from utseg.errors import ArtefactError, InputError, UsageError
 from utseg.files import read_json, write_json
 
+logger = logging.getLogger("utseg")
 SPLITS_FILE = "splits.json"
 NNUNETS_FILE = "splits_final.json"
 FOLDS = 5
@@ -217,8 +219,9 @@ def select_cases(
     """Case ids to train on and to validate on, for the second word of `utseg_train`.
 
     `foldN` takes that fold of `splits`; `all` trains on every case and validates on none; `COLUMN=VALUE,VALUE` and `COLUMN!=VALUE` train
-    on the cases whose group column (or phase, or subject) says so, a fifth of their subjects held back. Raises UsageError for what is not
-    there, and InputError where too few subjects are left to hold any back. same: as for `make_splits`.
+    on the cases whose group column (or phase, or subject) says so, a fifth of their subjects held back; cases without a value are in
+    neither. Raises UsageError for what is not there, and InputError where too few subjects are left to hold any back. same: as for
+    `make_splits`.
     """
     if selection == "all":
         return tuple(sorted(record.case_id for record in records)), ()
@@ -289,8 +292,16 @@ def _matching(records: Sequence[HasSubject], column: str, exclude: bool, values:
     if unknown:
         listed = [f"{value} ({count} cases)" for value, count in sorted(there.items())]
         raise UsageError(f"{name}: no case has {', '.join(unknown)}; there are: {_some(listed)}")
+    if not exclude:
+        return [record for record in records if _values(record).get(name, "").casefold() in wanted]
+    if unknown := [record.case_id for record in records if not _values(record).get(name)]:
+        logger.warning(
+            "cases without %s, which may be of %s, are left out: %s", name, values.strip(), _some(unknown)
+        )
     return [
-        record for record in records if (_values(record).get(name, "").casefold() in wanted) is not exclude
+        record
+        for record in records
+        if (value := _values(record).get(name)) and value.casefold() not in wanted
     ]
 
 

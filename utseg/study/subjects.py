@@ -97,7 +97,7 @@ def training_sets(
         )
     whole = _distinct([*_selected(train, cases, where), *_by_value(train, cases, where)])
     whole = whole or [TrainingSet(WHOLE, cases)]
-    sized, remarks = [], []
+    sized, remarks = [], _without_value(train, cases)
     for each in whole:
         subsets = _subsets(each, train.subjects)
         sized += [*subsets, each]
@@ -105,6 +105,17 @@ def training_sets(
         if too_many := [str(size) for size in train.subjects if size >= count]:
             remarks.append(f"{each.name}: has {count} subjects; there is no subset of {', '.join(too_many)}")
     return [_split(each, fold, where) for each in sized for fold in train.folds], remarks
+
+
+def _without_value(train: TrainOn, cases: Sequence[Case]) -> list[str]:
+    """A remark for each column that makes training sets and that some subjects have no value of: they may be of the one that is tested."""
+    remarks = []
+    for column in dict.fromkeys(filter(None, (train.each, train.leave_out))):
+        if unknown := sorted({case.subject for case in cases if not case.groups.get(column)}):
+            remarks.append(
+                f"subjects without {column} are in no training set that is made by it: {listing(unknown)}"
+            )
+    return remarks
 
 
 def _selected(train: TrainOn, cases: tuple[Case, ...], where: str) -> list[TrainingSet]:
@@ -143,7 +154,7 @@ def _by_value(train: TrainOn, cases: tuple[Case, ...], where: str) -> list[Train
             )
         for value in values:
             left = {case.subject for case in cases if case.groups.get(column) == value}
-            others = tuple(case for case in cases if case.subject not in left)
+            others = tuple(case for case in cases if case.groups.get(column) and case.subject not in left)
             if others:
                 sets.append(TrainingSet(f"{column}!={value}", others, left_out=tuple(sorted(left))))
     return sets
