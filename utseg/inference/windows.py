@@ -144,18 +144,18 @@ def _focused(
     first = window_grid(everywhere.slice_yx, everywhere.window_yx, FIRST_STEP)
     seen = _predict(forward, image_CZYX[:, looked_at(image_CZYX.shape[1])], first, num_classes, threads)
     start_yx = find_focus((seen.probabilities_KZYX[0] < 0.5).mean(0), first.window_yx)
-    grid = everywhere if start_yx is None else replace(first, starts_yx=(start_yx,))
-    found = _predict(forward, image_CZYX, grid, num_classes, threads)
-    used = before + seen.threads + found.threads
-    shown = start_yx is not None and shows_whole(found.probabilities_KZYX[0], start_yx, grid.window_yx)
-    if (
-        start_yx is not None
-        and not shown
-        and cuts_largest(found.probabilities_KZYX[0], start_yx, grid.window_yx)
-    ):
-        found = _predict(forward, image_CZYX, everywhere, num_classes, threads)
+    used = before + seen.threads
+    if start_yx is not None:
+        grid = replace(first, starts_yx=(start_yx,))
+        found = _predict(forward, image_CZYX, grid, num_classes, threads)
         used += found.threads
-    return replace(found, threads=used), grid if shown else None
+        shown = found.probabilities_KZYX[0], start_yx, grid.window_yx
+        if shows_whole(*shown):
+            return replace(found, threads=used), grid
+        if not cuts_largest(*shown):
+            return replace(found, threads=used), None
+    found = _predict(forward, image_CZYX, everywhere, num_classes, threads)
+    return replace(found, threads=used + found.threads), None
 
 
 def _predict(
