@@ -57,9 +57,8 @@ def planned_step(network_name: str, device: str = "auto") -> "StepKind":
 def differences_of_finished(request: TrainRequest) -> list[str]:
     """In which plan, recipe, seed and length a run that has finished differs from what is asked for, with both values."""
     from utseg.planning.plan import read_plan
-    from utseg.training.prepare import HISTOGRAMS
     from utseg.training.recipe import apply_settings, find_recipe
-    from utseg.training.run_folder import differences
+    from utseg.training.run_folder import OF_A_FOLD, differences
 
     record = read_run(request.output)
     recipe, plan = apply_settings(
@@ -67,9 +66,8 @@ def differences_of_finished(request: TrainRequest) -> list[str]:
     )
     asked: dict[str, Any] = {"seed": request.seed, "recipe": recipe.model_dump(mode="json"), "plan": plan}
     asked |= {"patience": request.patience, "epochs": request.epochs or record.planned_epochs}
-    made_to_fit = ("plan.batch_size", f"plan.{HISTOGRAMS}")  # by --fit, and for the cases of a fold
     found = differences(record, record.model_copy(update=asked), request)
-    return [words for words in found if not words.startswith(made_to_fit)]
+    return [words for words in found if not words.startswith(OF_A_FOLD)]
 
 
 def train_by_recipe(request: TrainRequest, recipe: "Recipe") -> dict[str, float]:

@@ -222,6 +222,25 @@ def test_models_of_several_plans_are_compared(home):
     assert twins[0].gmac == twins[1].gmac
 
 
+def test_folds_of_a_model_that_were_trained_otherwise_are_named(home, capfd):
+    def otherwise(record):
+        record["plan"]["augmentation"]["gamma_probability"] = 0.875
+        record["plan"]["batch_size"] += 1  # as by --fit
+        record["epochs"] *= 2
+        record["seed"] += 1
+
+    edit_json(results(home) / "auto_2d/UNet/fold1/run.json", otherwise)
+    edit_json(
+        results(home) / "auto_2d/UTNet/fold1/run.json", lambda record: record.update(seed=record["seed"] + 1)
+    )
+    assert find(home) == 0
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "otherwise" in line]
+    assert (
+        "auto_2d/UNet/fold1: was trained otherwise than fold0: plan.augmentation.gamma_probability (" in line
+    )
+    assert "0.875 here), iterations (" in line and "batch_size" not in line and "seed" not in line
+
+
 def test_what_is_not_there_is_said_with_what_is(home, capfd):
     assert find(home, "-m", "TransUNet") == 1
     (line,) = errors(capfd)

@@ -27,6 +27,7 @@ from utseg.training.record import (
     is_finished,
     read_run,
 )
+from utseg.training.run_folder import unlike
 
 logger = logging.getLogger("utseg")
 FIELD_MM = 320.0
@@ -154,7 +155,21 @@ def find_models(
             f"{dataset}: no model with a finished cross-validation fold is there; run utseg_train 2d all-folds first"
         )
     _require_same_task(trained)
+    for one in trained:
+        _say_unlike_folds(one)
     return trained
+
+
+def _say_unlike_folds(model: TrainedModel) -> None:
+    first, *others = model.folds.values()
+    for run in others:
+        if found := unlike(first.record, run.record):
+            logger.warning(
+                "%s: was trained otherwise than %s: %s; both count as one model: train all its folds alike with --overwrite",
+                run.name,
+                first.record.selection,
+                listing(found),
+            )
 
 
 def _require_same_task(trained: Sequence[TrainedModel]) -> None:

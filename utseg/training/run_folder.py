@@ -5,7 +5,7 @@ A resumed run must be the run that was started: plan, recipe, data, cases and se
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from utseg.files import folder_lock, remove_leftovers, require_writable
 from utseg.training.checkpoint import BEST, LATEST, PREVIOUS, has_checkpoint
 from utseg.training.early_end import STOP
 from utseg.training.log import JSONL, PICTURE
-from utseg.training.prepare import PROCESSES, Run, read_recorded
+from utseg.training.prepare import HISTOGRAMS, PROCESSES, Run, read_recorded
 from utseg.training.record import (
     RUN_FILE,
     SUMMARY_FILE,
@@ -42,6 +42,8 @@ MAY_DIFFER = (
     "training_scans",
 )
 DATA = ("selection", "training_cases", "validation_cases", "data_sha256")
+OF_A_FOLD = ("plan.batch_size", f"plan.{HISTOGRAMS}")
+"""By `--fit`, and for the cases of a fold."""
 TIMETABLE = ("epochs", "iterations_per_epoch", "recipe.validate_every")
 FILES = (RUN_FILE, LATEST, PREVIOUS, BEST, WEIGHTS_FILE, JSONL, PICTURE, STOP)
 EVENTS = "events.out.tfevents.*"
@@ -105,19 +107,38 @@ def differences(recorded: RunRecord, wanted: RunRecord, request: TrainRequest) -
     if request.settings.get("amp", "auto") == "auto":
         free.add("recipe.amp")
     recorded = recorded.model_copy(update={"epochs": recorded.planned_epochs})
+    found = _differing(recorded, wanted, free)
+    asked = {key: pair for key, pair in found.items() if key in DATA or not request.validate}
+    return [_difference(key, *pair, "then", "now") for key, pair in asked.items()]
+
+
+def unlike(first: RunRecord, other: RunRecord) -> list[str]:
+    """In which values of plan and recipe another fold's run differs from the first one's, with both values; and in its length, if twofold.
+
+    What `--max-time` and `--fit` may have set, and what is planned for the cases of a fold, may differ.
+    """
+    free = {*MAY_DIFFER, *TIMETABLE, *OF_A_FOLD}
+    found = _differing(first, first.model_copy(update={"plan": other.plan, "recipe": other.recipe}), free)
+    lengths = first.epochs * first.iterations_per_epoch, other.epochs * other.iterations_per_epoch
+    if max(lengths) >= 2 * min(lengths):
+        found["iterations"] = lengths
+    return [_difference(key, *pair, "there", "here") for key, pair in found.items()]
+
+
+def _differing(recorded: RunRecord, wanted: RunRecord, free: Collection[str]) -> dict[str, tuple[Any, Any]]:
+    """Both values of the keys that differ, but for those that are free and what is below them."""
     before, now = (dict(_flat(record.model_dump(mode="json"))) for record in (recorded, wanted))
-    return [
-        _difference(key, before.get(key), now.get(key))
+    return {
+        key: (before.get(key), now.get(key))
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
         and not any(key == name or key.startswith(f"{name}.") for name in free)
-        and (key in DATA or not request.validate)
-    ]
+    }
 
 
-def _difference(key: str, before: Any, now: Any) -> str:
+def _difference(key: str, before: Any, now: Any, then: str, today: str) -> str:
     long = isinstance(before, list) or max(len(str(before)), len(str(now))) > 60
-    return key if long else f"{key} ({before} then, {now} now)"
+    return key if long else f"{key} ({before} {then}, {now} {today})"
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
