@@ -160,6 +160,22 @@ def test_a_case_that_cannot_be_predicted_does_not_keep_the_others_from_being_joi
     assert files_of(out) == whole
 
 
+def test_an_older_mask_of_a_case_that_fails_now_is_on_no_record(cases, tmp_path):
+    image = tmp_path / "later.nii.gz"
+    image.write_bytes(cases[0].images[0].read_bytes())
+    every = [*cases[1:3], Case("later", "s", (image,))]
+    out = tmp_path / "out"
+    predict(every, out)
+    image.write_bytes(b"damaged")
+    for part in ALL:
+        if "later" in shares(every, 3)[part.number - 1]:
+            with pytest.raises(CaseErrors, match="case later"):
+                predict(every, out, part, resume=True)
+        else:
+            predict(every, out, part, resume=True)
+    assert set(json.loads((out / "prediction.json").read_text())["cases"]) == {"case1", "case2"}
+
+
 def test_an_interrupted_part_is_waited_for(cases, whole, tmp_path, monkeypatch):
     out = tmp_path / "out"
 

@@ -135,7 +135,9 @@ def _records(folder: Path) -> list[tuple[Path, PredictionRecord]]:
 
 
 def _part_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("prediction.part-*.json") if _PART_FILE.fullmatch(path.name))
+    """The oldest first."""
+    found = (path for path in folder.glob("prediction.part-*.json") if _PART_FILE.fullmatch(path.name))
+    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
 
 def remove_part_records(folder: Path) -> None:
@@ -149,7 +151,7 @@ def join_parts(
 ) -> bool:
     """Writes `prediction.json` and `quality.csv` of all parts, if all have finished and nobody works there; says whether it did.
 
-    parts: the case ids of each; one has finished where all of them are on record, as predicted or as failed.
+    parts: the case ids of each; one has finished where all of them are on record, as predicted or as failed, which the newest one says.
     folders: those in which killed runs may have left temporary files. Raises UtsegError where a file cannot be written.
     """
     try:
@@ -157,8 +159,12 @@ def join_parts(
             for each in folders:
                 remove_leftovers(each, recursive=False)
             records = [record for _, record in _records(folder) if record.same_provenance(provenance)]
-            cases = {case_id: entry for record in records for case_id, entry in record.cases.items()}
-            known = {*cases, *(case_id for record in records for case_id in record.failed or ())}
+            cases: dict[str, PredictedCase] = {}
+            failed: set[str] = set()
+            for record in records:  # the oldest first
+                failed |= set(record.failed or ())
+                cases = {name: each for name, each in cases.items() if name not in failed} | record.cases
+            known = {*cases, *failed}
             missing = [
                 f"{number}/{len(parts)}" for number, ids in enumerate(parts, start=1) if not ids <= known
             ]
