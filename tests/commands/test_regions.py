@@ -38,34 +38,8 @@ def voxels(path: Path) -> np.ndarray:
     return np.asarray(nib.load(path).dataobj)
 
 
-def test_regions_go_the_whole_way(home, typed: Typed):
-    def call(name: str, *words: object) -> None:
-        result = typed(name, *words, home=home)
-        assert result.returncode == 0, result.stderr
-
-    images, masks = home / "raw/Heart/imagesTr", home / "masks"
-    words = ("batch_size=4", "patch_size=32,32")
-    call("utseg_plan_and_preprocess", "-d", "Heart", "-pl", "cpu", "-m", "UNet", "-np", 1, "--set", *words)
-    call(
-        "utseg_train",
-        "2d",
-        "fold0",
-        "-m",
-        "UNet",
-        "--device",
-        "cpu",
-        "-np",
-        0,
-        "--epochs",
-        1,
-        "--set",
-        *SETTINGS,
-    )
-    call("utseg_predict", "-i", images, "-o", masks, "--device", "cpu", "--save-probabilities")
-    call("utseg_evaluate", "-p", masks, "-g", home / "raw/Heart", "-o", home / "scores")
-    assert ensemble.main(["-i", str(masks), str(masks), "-o", str(home / "joined")]) == 0
-    run = next((home / "results/Heart").glob("*/UNet/fold0"))
-    assert len(read_weights(run)["heads.0.bias"]) == 4
+def assert_painted_and_scored(home: Path, masks: Path) -> None:
+    """Masks, alone and joined, are their probabilities painted in order, and each region's scores are those of its own mask."""
     rows = list(csv.DictReader((home / "scores/metrics.csv").open()))
     assert [row["label_name"] for row in rows[:3]] == ["heart", "left", "LV"]
     spacing = tuple(float(step) for step in nib.load(next(masks.glob("*.nii.gz"))).header.get_zooms()[::-1])
@@ -90,6 +64,33 @@ def test_regions_go_the_whole_way(home, typed: Typed):
         for name in ("heart", "left", "LV")
     }
     assert min(means.values()) > 0.7, means
+
+
+def assert_exported_alike(run: Path) -> None:
+    network, x = load_model(run, torch.device("cpu")).network, torch.randn(1, 2, 32, 32)
+    with torch.inference_mode():
+        expected = network(x)
+    with torch.no_grad():
+        found = onnx_logits(torch.export.export(network, (x,)), x)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4, rtol=1e-3)
+
+
+def test_regions_go_the_whole_way(home, typed: Typed):
+    def call(name: str, *words: object) -> None:
+        result = typed(name, *words, home=home)
+        assert result.returncode == 0, result.stderr
+
+    images, masks = home / "raw/Heart/imagesTr", home / "masks"
+    words = ("batch_size=4", "patch_size=32,32")
+    call("utseg_plan_and_preprocess", "-d", "Heart", "-pl", "cpu", "-m", "UNet", "-np", 1, "--set", *words)
+    options = ("-m", "UNet", "--device", "cpu", "-np", 0, "--epochs", 1)
+    call("utseg_train", "2d", "fold0", *options, "--set", *SETTINGS)
+    call("utseg_predict", "-i", images, "-o", masks, "--device", "cpu", "--save-probabilities")
+    call("utseg_evaluate", "-p", masks, "-g", home / "raw/Heart", "-o", home / "scores")
+    assert ensemble.main(["-i", str(masks), str(masks), "-o", str(home / "joined")]) == 0
+    run = next((home / "results/Heart").glob("*/UNet/fold0"))
+    assert len(read_weights(run)["heads.0.bias"]) == 4
+    assert_painted_and_scored(home, masks)
     archive, again = home / "model.zip", home / "again"
     assert export_model.main(["-d", "Heart", "-o", str(archive), "--home", str(home)]) == 0
     one = sorted(masks.glob("*.nii.gz"))[0]
@@ -102,12 +103,7 @@ def test_regions_go_the_whole_way(home, typed: Typed):
     call("utseg_find_best_configuration", "-d", "Heart")
     assert report.main([str(home / "scores"), "-o", str(home / "report.html")]) == 0
     assert json.loads((masks / "prediction.json").read_text())["labels"]["left"] == [2, 1]
-    network, x = load_model(run, torch.device("cpu")).network, torch.randn(1, 2, 32, 32)
-    with torch.inference_mode():
-        expected = network(x)
-    with torch.no_grad():
-        found = onnx_logits(torch.export.export(network, (x,)), x)
-    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4, rtol=1e-3)
+    assert_exported_alike(run)
 
 
 def test_regions_that_cannot_be_painted_are_refused(home, typed: Typed):
