@@ -1,4 +1,4 @@
-"""What holds for every settings model, those of records too: no number in them is infinite or NaN."""
+"""What holds for every settings model, those of records too: no number in them is infinite or NaN. How a wrong key is told."""
 
 import importlib
 import math
@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 import utseg
-from utseg.settings import DEEPEST_VALUE, AnyValues, Settings
+from utseg.settings import DEEPEST_VALUE, AnyValues, Settings, unknown_key
 
 NO_NUMBERS = (math.inf, -math.inf, math.nan)
 
@@ -90,3 +90,8 @@ def test_values_of_any_kind_are_nested_no_deeper_than_code_can_follow(levels, al
 def test_a_number_in_values_of_any_kind_is_finite_wherever_it_stands():
     with pytest.raises(ValidationError, match="a number in it is inf"):
         TypeAdapter(AnyValues).validate_python({"a": [{"b": [1.0, math.inf]}]})
+
+
+def test_a_key_without_its_group_is_told_with_it():
+    known = ["orthogonal_updates", "optimizer.orthogonal_decay"]
+    assert "did you mean 'optimizer.orthogonal_decay'?" in str(unknown_key("orthogonal_decay", known))

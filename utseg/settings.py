@@ -147,6 +147,7 @@ def unknown_key(key: str, known: Iterable[str], where: str = "--set") -> Setting
 
 
 def _unknown(key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
+    same_name = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    close = same_name or difflib.get_close_matches(key, known, n=1)
     guess = f"did you mean {close[0]!r}? " if close else ""
     return f"unknown key {key!r}; {guess}known: {', '.join(known)}"
