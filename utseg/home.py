@@ -145,8 +145,8 @@ def check_configuration(name: str, hint: str = "") -> None:
 
 
 def is_fold(selection: str) -> bool:
-    """Whether a selection, or the name of a run's folder, is a fold of the splits: fold0, and not fold=0, which is a column's value."""
-    return re.fullmatch(r"fold\d+", selection) is not None
+    """Whether a selection, or the name of a run's folder, is a fold of the splits: fold0; not fold00, nor fold=0, a column's value."""
+    return re.fullmatch("fold(0|[1-9][0-9]{0,8})", selection) is not None
 
 
 def selection_folder_name(selection: str) -> str:

@@ -120,6 +120,7 @@ def test_a_fold_takes_its_subjects_with_all_phases():
     [
         ("fold5", UsageError, "fold0, fold1, fold2, fold3, fold4, all"),
         ("fold", UsageError, "nothing to train on"),
+        ("fold00", UsageError, "nothing to train on"),  # fold0, which would then count twice
         ("hospital=3", UsageError, "Vendor, pathology, phase, subject"),
         ("vendor=Z", UsageError, "A (10 cases), B (10 cases)"),
         ("vendor=A,Z", UsageError, "no case has Z"),

@@ -15,6 +15,7 @@ import numpy as np
 
 from utseg.errors import ArtefactError, InputError, UsageError
 from utseg.files import read_json, write_json
+from utseg.home import is_fold
 
 logger = logging.getLogger("utseg")
 SPLITS_FILE = "splits.json"
@@ -225,9 +226,8 @@ def select_cases(
     """
     if selection == "all":
         return tuple(sorted(record.case_id for record in records)), ()
-    fold = re.fullmatch(r"fold(\d{1,9})", selection)
-    if fold:
-        split = _fold(int(fold[1]), splits)
+    if is_fold(selection):
+        split = _fold(int(selection.removeprefix("fold")), splits)
         if unknown := _unknown(split, records):
             raise InputError(
                 f"{SPLITS_FILE}: {selection} names subjects that are not preprocessed: {_some(unknown)}; "
