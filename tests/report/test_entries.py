@@ -11,13 +11,16 @@ from tiny_models import make_plan
 
 from utseg.commands.predict import make_predict_parser
 from utseg.errors import CaseErrors
+from utseg.evaluate.sources import Sources
 from utseg.files import sha256_json
 from utseg.home import Home
+from utseg.planning.plan import Plan
 from utseg.planning.task import for_network
 from utseg.predict.record import PredictionRecord
 from utseg.report.entries import Entry, Scores, find_entries, group_columns, read_one_run
 from utseg.report.scores.provenance import commands, plan_tables, training_table
 from utseg.report.scores.write import write_report
+from utseg.settings import parse_settings
 from utseg.training.record import InitialWeights, RunRecord, read_run, write_run
 
 EPOCH = {
@@ -81,6 +84,28 @@ def test_folds_on_the_same_cases_stay_apart(tmp_path, home):
     assert [entry.name for entry in find_entries([tmp_path], home)] == ["fold0", "fold1"]
 
 
+def test_folds_that_were_trained_otherwise_are_named_though_they_count_as_one_model(tmp_path, home):
+    runs = [make_run(tmp_path / "UTNet" / f"fold{n}", f"fold{n}", [f"s{n}_ED"]) for n in range(3)]
+    assert not write_report(runs, tmp_path / "r.html", home=home, pictures=False).notices
+    write_run(read_run(runs[1]).model_copy(update={"epochs": 200}), runs[1])
+    (line,) = write_report(runs, tmp_path / "r.html", home=home, pictures=False).notices
+    assert line == (
+        "UTNet: fold1 was trained otherwise than fold0: iterations (10 there, 1000 here); both count as one model."
+    )
+
+
+def test_other_references_of_the_same_names_are_told_without_pictures_too(tmp_path, home):
+    folders = [write_scores(tmp_path / model, {"a_ED": {"LV": 0.9}}) for model in ("A", "B")]
+    case = {"images": (), "reference": "r", "frame": None, "prediction": "p", "prediction_sha256": "0"}
+    numbering = {key: {"LV": 1} for key in ("labels", "reference_labels", "mask_labels")}
+    for folder, checksum in zip(folders, "01", strict=True):
+        sources = Sources(**numbering, cases={"a_ED": {**case, "reference_sha256": checksum}})
+        (folder / "sources.json").write_text(sources.model_dump_json())
+    for pictures in (False, True):
+        notices = write_report(folders, tmp_path / "r.html", home=home, pictures=pictures).notices
+        assert notices.count("1 case: the models were scored against different references.") == 1
+
+
 def test_scores_of_a_run_that_is_not_validated_to_the_end_are_not_shown(tmp_path, home):
     run = make_run(tmp_path / "UTNet" / "fold0", "fold0", ["a_ED"])
     (run / "validation" / "summary.json").unlink()  # as `utseg_train` does before it predicts anew
@@ -135,6 +160,66 @@ def test_a_plan_shows_its_reasons_once_and_the_commands_what_the_user_set(tmp_pa
     assert lines[0] == "utseg_plan_and_preprocess -d Tiny -pl auto --set batch_size=4"
     assert "utseg_train 2d fold1 -d Tiny -m UTNet -pl auto --epochs 2 --seed 3" in lines
     assert lines[-1] == "utseg_report x" and len(lines) == 4
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("preprocessing.spacing_yx_mm", [1.3671875, 1.3671875]),
+        ("network.aux_loss", False),
+        ("network.num_blocks", [2]),
+        ("network.projection", "maxpool"),
+    ],
+)
+def test_values_that_the_user_set_are_typed_so_that_they_are_read_as_they_were(tmp_path, home, key, value):
+    run = make_run(tmp_path / "UTNet" / "all", "all")
+    record = read_run(run)
+    tree = record.plan.model_dump(mode="json")
+    group, name = key.split(".")
+    tree[group][name] = value
+    tree["reasons"] = {key: "set by the user; the planner had another"}
+    write_run(record.model_copy(update={"plan": Plan.model_validate(tree)}), run)
+    line = shlex.split(commands(find_entries([run], home), "utseg_report x")[0])
+    assert parse_settings([line[line.index("--set") + 1]]) == {key: value}
+
+
+def test_the_command_that_trains_again_begins_from_the_same_weights(tmp_path, home):
+    run = make_run(tmp_path / "UTNet" / "all", "all")
+    initial = InitialWeights(file="model.safetensors", sha256="0" * 64, tensors=9)
+    write_run(read_run(run).model_copy(update={"initial_weights": initial}), run)
+    line = commands(find_entries([run], home), "utseg_report x")[1]
+    assert line.endswith(" --seed 3 --weights model.safetensors")
+
+
+def scoring_lines(tmp_path, names, summary=(), **use):
+    """The commands for masks by these models, without their names."""
+    models = [
+        {"name": name, "network": "UTNet", "weights_sha256": "0", "plan_sha256": "0", **use} for name in names
+    ]
+    record = PredictionRecord.model_validate(
+        {"models": models, "labels": {"LV": 1}, "channel_names": ("c",), "versions": {}, "device": "cpu"}
+        | {"test_time_augmentation": {}, "cases": {}}
+    )
+    scores = Scores(tmp_path / "scores", [], dict(summary), None, record, tmp_path / "masks", "0")
+    lines = commands([Entry("one", (scores,))], "utseg_report x")[:-1]
+    return {words[0]: words[1:] for words in map(shlex.split, lines)}
+
+
+def test_the_command_that_scores_again_has_the_definitions(tmp_path):
+    summary = {"definitions": {"surface": "area", "percentile": "pooled", "tolerance_mm": 1.25}}
+    line = scoring_lines(tmp_path, ["Tiny/auto_2d/UTNet/all"], summary)["utseg_evaluate"]
+    assert line[-4:] == ["--surface", "area", "--tolerance-mm", "1.25"]
+    assert "--surface" not in scoring_lines(tmp_path, ["Tiny/auto_2d/UTNet/all"])["utseg_evaluate"]
+
+
+def test_masks_that_no_one_command_makes_are_only_scored_and_the_checkpoint_is_named(tmp_path):
+    place = "Tiny/auto_2d"
+    best = scoring_lines(tmp_path, [f"{place}/UTNet/fold0"], checkpoint="best")["utseg_predict"]
+    assert best[best.index("--checkpoint") + 1] == "best"
+    assert make_predict_parser().parse_args(best).checkpoint == "best"
+    crossed = [f"{place}/UTNet/fold0", f"{place}/UNet/fold1"]  # -m UTNet UNet -f 0 1 would take four
+    assert list(scoring_lines(tmp_path, crossed)) == ["utseg_evaluate"]
+    assert list(scoring_lines(tmp_path, [f"{place}/UTNet/fold0"], share=1.0)) == ["utseg_evaluate"]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,6 @@ def find_case_files(
     """
     found: dict[str, CaseFiles] = {}
     missing: Counter[str] = Counter()
-    references: dict[str, set[str]] = {}
     raw = {case.case_id: case for case in dataset.cases} if dataset else {}
     datasets: dict[str, Mapping[str, Case]] = {}
     for entry in entries:
@@ -62,7 +61,6 @@ def find_case_files(
             for case_id in dict.fromkeys(str(row["case"]) for row in scores.rows):
                 files: CaseFiles | str = NO_SOURCES
                 if scores.sources and (source := scores.sources.cases.get(case_id)):
-                    references.setdefault(case_id, set()).add(source.reference_sha256)
                     known = cases.get(case_id)
                     files = _of_case(
                         case_id, entry.name, scores, source, known, raw_first=dataset is not None
@@ -73,11 +71,22 @@ def find_case_files(
                 of_case = found.setdefault(case_id, files)
                 of_case.predictions.update(files.predictions)
                 of_case.prediction_labels.update(files.prediction_labels)
-    notices = [f"{number_of(count, 'case')} without pictures: {reason}" for reason, count in missing.items()]
-    if unlike := sum(len(checksums) > 1 for checksums in references.values()):
-        unlike_cases = number_of(unlike, "case")
-        notices.insert(0, f"{unlike_cases}: the models were scored against different references.")
-    return found, notices
+    return found, [
+        f"{number_of(count, 'case')} without pictures: {reason}" for reason, count in missing.items()
+    ]
+
+
+def unlike_references(entries: Sequence[Entry]) -> list[str]:
+    """A line where models were scored against other files under one name, so that their scores cannot be compared."""
+    references: dict[str, set[str]] = {}
+    for scores in (scores for entry in entries for scores in entry.scores if scores.sources):
+        for case_id in {str(row["case"]) for row in scores.rows}:
+            if scores.sources and (source := scores.sources.cases.get(case_id)):
+                references.setdefault(case_id, set()).add(source.reference_sha256)
+    unlike = sum(len(checksums) > 1 for checksums in references.values())
+    return [f"{number_of(unlike, 'case')}: the models were scored against different references."] * bool(
+        unlike
+    )
 
 
 def _of_case(

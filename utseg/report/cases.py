@@ -18,7 +18,7 @@ from utseg.evaluate.tables import NOTHING, Table, mean_of, number
 from utseg.home import Home
 from utseg.label_map import LabelValue
 from utseg.progress import progress
-from utseg.report.case_files import CaseFiles, find_case_files
+from utseg.report.case_files import CaseFiles, find_case_files, unlike_references
 from utseg.report.entries import Entry
 from utseg.report.stacks import PIXELS_PER_CASE, Stack, StackRequest, make_stack
 
@@ -47,7 +47,8 @@ class Figure:
 class ShownCases:
     """The scored models of a page and their cases. `order`: cases worst first, with their mean Dice; `rows`: by case, entry, label.
 
-    `lacking`: what stands where a model has no mask of a case. `notices`: what is left out of the pictures, and why.
+    `lacking`: what stands where a model has no mask of a case. `notices`: what to know of the references, and what is left out
+    of the pictures, and why.
     """
 
     entries: Sequence[Entry]
@@ -91,7 +92,15 @@ def show_cases(entries: Sequence[Entry], columns: Sequence[str], lacking: str = 
             of_entry[str(row["label_name"])] = row
     order = worst_first(rows)
     table = case_table(entries, columns, {case: rows[case] for case in order})
-    return ShownCases(entries=entries, columns=columns, order=order, rows=rows, table=table, lacking=lacking)
+    return ShownCases(
+        entries=entries,
+        columns=columns,
+        order=order,
+        rows=rows,
+        table=table,
+        lacking=lacking,
+        notices=unlike_references(entries),
+    )
 
 
 def dice_of(row: Row) -> float | None:
@@ -214,7 +223,7 @@ def with_pictures(
                     notices += [f"No picture: {line}" for line in outcome.error.lines()]
                 advance()
     drawn = [figure for figure in figures if figure.case_id in stacks]
-    return replace(cases, stacks=stacks, figures=drawn, notices=notices)
+    return replace(cases, stacks=stacks, figures=drawn, notices=[*cases.notices, *notices])
 
 
 def _fullest(cases: ShownCases, files: Mapping[str, CaseFiles], column: str) -> set[str]:

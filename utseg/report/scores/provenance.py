@@ -6,10 +6,12 @@ Only what was recorded is shown; nothing is measured here.
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from utseg.device import TO_PREDICT_IN
+from utseg.evaluate.metrics import Definition
 from utseg.evaluate.tables import NOTHING, Table, duration_text, number
 from utseg.files import sha256_json
 from utseg.home import plan_folder_name, plan_name, planner_words
@@ -148,13 +150,17 @@ def _training_commands(run: Run) -> list[list[str]]:
     values = dict(leaves(plan.model_dump(mode="json", exclude={"reasons"})))
     for key, reason in plan.reasons.items():
         if reason.startswith(USER_SET):
-            value = values.get(key)
-            shown = ",".join(map(text, value)) if isinstance(value, list) else text(value)
-            prepare += ["--set", f"{key}={shown}"]
+            prepare += ["--set", f"{key}={_as_typed(values.get(key))}"]
     train = ["utseg_train", plan.configuration, record.selection, "-d", plan.dataset, "-m", record.model]
     train += ["-pl", plan.planner, "--epochs", str(record.planned_epochs), "--seed", str(record.seed)]
     train += ["--patience", str(record.patience)] if record.patience else []
+    train += ["--weights", weights.file] if (weights := record.initial_weights) else []
     return [prepare, train]
+
+
+def _as_typed(value: Any) -> str:
+    """A value as `--set` reads it: JSON, which keeps all digits and what is a list; text as it is."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def _model_path(run: Path, name: str) -> str:
@@ -173,23 +179,41 @@ def _from_here(path: Path) -> Path:
 def _scoring_commands(scores: Scores, plans: Sequence[Plan]) -> list[list[str]]:
     """How the masks were made and scored; nothing for a run's own validation. `plans`: those that are known of the models.
 
-    Masks whose record has names that are not those of a results folder are only scored.
+    Masks whose record has names that are not those of a results folder, or of which no one command makes them, are only scored.
     """
     record, folder = scores.prediction, scores.prediction_folder
     if folder is None or folder == scores.folder:
         return []
     masks = _from_here(folder)
     evaluate = ["utseg_evaluate", "-p", str(masks), "-g", "REFERENCES", "-o", str(scores.folder)]
+    evaluate += _definition_words(scores.summary)
     names = [use.name.split("/") for use in record.models] if record else []
     one_plan = len({tuple(name[:2]) for name in names}) == 1
     if not record or not one_plan or any(len(name) != RESULTS_DEPTH for name in names):
         return [evaluate]
     dataset, plan = names[0][:2]
     models, folds = (list(dict.fromkeys(name[index] for name in names)) for index in (2, 3))
+    checkpoints = {use.checkpoint for use in record.models}
+    joined = any(use.share is not None for use in record.models)
+    if joined or len(checkpoints) > 1 or len(names) != len(models) * len(folds):
+        return [evaluate]
     predict = ["utseg_predict", "-i", "IMAGES", "-o", str(masks), "-d", dataset, "-m", *models]
     predict += ["-pl", plan_name(plan), "-f", *folds]
+    predict += [] if checkpoints == {"final"} else ["--checkpoint", *checkpoints]
     predict += [] if record.test_time_augmentation.mirror_axes else ["--no-tta"]
     return [[*predict, *_window_words(record, plans), *_precision_words(record)], evaluate]
+
+
+def _definition_words(summary: Mapping[str, Any]) -> list[str]:
+    """The options of the scores, where they are not those that `utseg_evaluate` takes by itself."""
+    usual, found = asdict(Definition()), summary.get("definitions") or {}
+    words = [
+        word
+        for key, value in usual.items()
+        if found.get(key, value) != value
+        for word in (f"--{key.replace('_', '-')}", str(found[key]))
+    ]
+    return [*words, *(["--as-official-utnet"] if summary.get("official_utnet") else [])]
 
 
 def _window_words(record: PredictionRecord, plans: Sequence[Plan]) -> list[str]:

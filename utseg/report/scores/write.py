@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from utseg.case import Dataset
+from utseg.errors import listing
 from utseg.evaluate.clinical import Clinical, clinical_measures, over_same_subjects, summarise_clinical
 from utseg.evaluate.summary import summarise
 from utseg.evaluate.tables import CLINICAL_TITLE, Table, summary_tables
@@ -91,7 +92,7 @@ def write_report(
             )
         subjects = {row["subject"] for entry in scored for row in entry.rows}
         counts = [f"{len(cases.order)} cases of {len(subjects)} subjects"]
-        notices += [*compared, *_too_good(scored), *_left_out(scored), *cases.notices]
+        notices += [*compared, *_unlike_folds(scored), *_too_good(scored), *_left_out(scored), *cases.notices]
         sections = _score_sections(cases, comparisons)
     page = Page(
         kind="Segmentation report",
@@ -182,6 +183,22 @@ def _too_good(scored: Sequence[Entry]) -> list[str]:
         for run in entry.runs
         if run.folder.is_relative_to(entry.folder) and (initial := run.record.initial_weights) and initial.saw
     ]
+
+
+def _unlike_folds(scored: Sequence[Entry]) -> list[str]:
+    """Which folds stand as one model though they were trained otherwise."""
+    lines = []
+    for entry in scored:
+        own = [run.record for run in entry.runs if run.folder.is_relative_to(entry.folder)]
+        for other in own[1:]:
+            from utseg.training.run_folder import unlike  # imports torch
+
+            if found := unlike(own[0], other):
+                lines.append(
+                    f"{entry.name}: {other.selection} was trained otherwise than {own[0].selection}: {listing(found)}; both count "
+                    "as one model."
+                )
+    return lines
 
 
 def _left_out(scored: Sequence[Entry]) -> list[str]:
