@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from utseg.device import best_precision, chosen_precision, has_instructions, resolve_device
+from utseg.device import (
+    best_precision,
+    chosen_precision,
+    has_instructions,
+    precision_to_predict_in,
+    resolve_device,
+)
 from utseg.errors import UsageError
 from utseg.training.step import training_precision
 
@@ -61,3 +67,9 @@ def test_apple_s_gpus_compute_in_float32_only(monkeypatch):
         chosen_precision("bfloat16", MPS)
     with pytest.raises(UsageError, match="--set amp=off"):
         training_precision("bfloat16", MPS)
+
+
+@pytest.mark.parametrize("asked", ["float16", "auto", "fp16"])
+def test_nothing_is_predicted_in_a_precision_that_the_command_does_not_offer(asked):
+    with pytest.raises(UsageError, match=f"precision '{asked}': expected float32 or bfloat16"):
+        precision_to_predict_in(asked, torch.device("cpu"))

@@ -1,13 +1,17 @@
 """Labels of two origins: which match, which are refused, and that a mask survives the way there and back."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from utseg.errors import UsageError
 from utseg.label_map import inside, structures
 from utseg.labels import (
     LabelMismatch,
+    checked_labels,
     class_numbers,
     decide,
     match_labels,
@@ -126,3 +130,27 @@ def test_classes_are_the_places_of_sorted_values_and_come_back(case):
 def test_values_with_a_gap_match_themselves_in_their_order():
     labels = {"background": 0, "LV": 1, "RV": 3}
     assert match_labels(labels, labels, we="a", they="b").channel_order() == [0, 1, 2]
+
+
+def test_labels_from_python_are_taken_as_they_are():
+    given = {"background": 0, "LV": np.int64(1), "MYO": True + 1}
+    assert checked_labels(given) == {"background": 0, "LV": 1, "MYO": 2}
+    regions = {"heart": (1, 2), "LV": (1,)}
+    assert checked_labels(regions) == regions
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"LV": 1, "MYO": 2, "RV": 2}, "a value is there twice"),
+        ({"LV": "1"}, "expected names with whole numbers"),
+        ({"LV": 1.0}, "expected names with whole numbers"),
+        ({"LV": ()}, "LV: expected whole numbers from 0 to 255, found ()"),
+        ({"LV": 1, "RV": -1}, "RV: expected whole numbers from 0 to 255, found -1"),
+        ({"LV": 256}, "LV: expected whole numbers from 0 to 255, found 256"),
+        ([1, 2], "expected names with whole numbers"),
+    ],
+)
+def test_labels_from_python_that_cannot_be_are_refused_in_a_line(labels, said):
+    with pytest.raises(UsageError, match=re.escape(said)):
+        checked_labels(labels)

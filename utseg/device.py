@@ -92,6 +92,15 @@ def chosen_precision(asked: Precision | None, device: "torch.device") -> Precisi
     return precision
 
 
+def precision_to_predict_in(asked: Precision | None, device: "torch.device") -> Precision:
+    """As `chosen_precision`; UsageError also for what nothing is predicted in."""
+    if asked not in (None, *TO_PREDICT_IN):
+        raise UsageError(
+            f"precision {asked!r}: expected {' or '.join(TO_PREDICT_IN)}, or None for the best that the device has"
+        )
+    return chosen_precision(asked, device)
+
+
 def computing_in(precision: Precision, device: "torch.device") -> AbstractContextManager[object]:
     """The context for a network to run in. That of float32 changes nothing: one around it stays."""
     import torch

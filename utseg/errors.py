@@ -8,7 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 LONGEST_LINE = 2000
-LARGEST_COUNT = 10**9  # of what a person may ask for; more is a typing error
+# Of what a person may ask for; more is a typing error.
+LARGEST_COUNT = 10**9
+LARGEST_SEED = 2**63 - 1
+LONGEST_S = 1e9
+MOST_WORKERS = 1024  # processes without end must not start
 
 
 class UtsegError(Exception):

@@ -8,6 +8,7 @@ structure: its voxels are not annotated, and take no part in training and scores
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +92,27 @@ def parse_labels(words: Sequence[str]) -> dict[str, LabelValue]:
             raise UsageError(f"--labels {word}: this name or value is there twice")
         labels[name] = int(value)
     return labels
+
+
+def checked_labels(labels: Labels) -> dict[str, LabelValue]:
+    """Labels as a program hands them in, values as plain integers. Raises UsageError for what `parse_labels` refuses of people."""
+    try:
+        named = {
+            name: tuple(map(index, value)) if isinstance(value, tuple) else index(value)
+            for name, value in dict(labels).items()
+        }
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"labels: expected names with whole numbers, as {{'LV': 1}}; found {labels!r}"
+        ) from None
+    for name, value in named.items():
+        if not (values := values_of(value)) or not all(0 <= each <= LARGEST_LABEL for each in values):
+            raise UsageError(
+                f"labels: {name}: expected whole numbers from 0 to {LARGEST_LABEL}, found {value}"
+            )
+    if not has_regions(named) and len(set(named.values())) < len(named):
+        raise UsageError(f"labels: a value is there twice: {labels!r}")
+    return named
 
 
 def without_ignored(label: NDArray[np.uint8], labels: Labels) -> NDArray[np.uint8]:

@@ -98,6 +98,11 @@ def test_a_record_that_does_not_hold_together(run, key, value):
         load_model(run, CPU)
 
 
+def test_a_checkpoint_that_is_none_is_not_taken_for_the_best(run):
+    with pytest.raises(UsageError, match="checkpoint 'latest': expected one of final, best"):
+        load_model(run, torch.device("cpu"), "latest")
+
+
 def test_the_only_plan_model_and_fold_need_no_name(tmp_path, run):
     assert choose_runs(tmp_path / "Tiny") == [run]
 

@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from utseg.device import DEVICES
-from utseg.errors import LARGEST_COUNT, UsageError, shortened
+from utseg.errors import LARGEST_COUNT, LARGEST_SEED, LONGEST_S, MOST_WORKERS, UsageError, shortened
 from utseg.home import typed_path
 
 SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
-LONGEST_S = 1e9
-LARGEST_SEED = 2**63 - 1
-MOST_WORKERS = 1024  # a typing error in -np must not start processes without end
 Group = argparse._MutuallyExclusiveGroup
 
 

@@ -5,21 +5,7 @@ from collections.abc import Sequence
 
 from utseg.commands.cli import run, values_for
 from utseg.commands.options import Parser, at_least
-from utseg.errors import UsageError
 from utseg.training.request import TrainRequest
-
-# What --validate takes from the run: the option of each field of the request.
-OF_TRAINING = {
-    "epochs": "--epochs",
-    "max_time_s": "--max-time",
-    "patience": "--patience",
-    "seed": "--seed",
-    "weights": "--weights",
-    "allow_mismatch": "--allow-mismatch",
-    "fit": "--fit",
-    "compile": "--compile",
-    "settings": "--set",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,11 +63,6 @@ def _train(arguments: argparse.Namespace) -> None:
     from utseg.settings import parse_settings
     from utseg.steps.training import train
 
-    given = [flag for name, flag in OF_TRAINING.items() if getattr(arguments, name)]
-    if arguments.validate and given:
-        raise UsageError(
-            f"--validate trains nothing, and takes the run as it is: leave out {', '.join(given)}"
-        )
     options = values_for(TrainRequest, arguments) | {"settings": parse_settings(arguments.settings)}
     where = {"dataset": arguments.dataset, "home": arguments.home, "planner": arguments.planner}
     train(arguments.configuration, options.pop("selection"), **where, **options)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from utseg.case import Case
-from utseg.device import Precision, chosen_precision
+from utseg.device import Precision, precision_to_predict_in
 from utseg.errors import InputError, number_of
 from utseg.inference.views import TestTimeAugmentation
 from utseg.postprocess import Postprocessing
@@ -108,7 +108,7 @@ def predict_arrays(
             yield preprocess(Volume(case, None, 1, wanted), LoadedCase(case, image_CZYX, None, geometry))
 
     for predicted in predictions(
-        groups, sources(), tta, chosen_precision(precision, device_of(models)), outputs
+        groups, sources(), tta, precision_to_predict_in(precision, device_of(models)), outputs
     ):
         found = segment(predicted)
         yield found.mask_ZYX, found.native_KZYX if probabilities else None

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, get_args
 
 from utseg.errors import ArtefactError, InputError, SettingError, UsageError
 from utseg.files import sha256
@@ -73,6 +73,8 @@ def load_model(folder: Path, device: "torch.device", checkpoint: Checkpoint = "f
 
 def _read_weights(folder: Path, checkpoint: Checkpoint) -> "tuple[Mapping[str, Tensor], Path]":
     """The weights, and the file that they are in."""
+    if checkpoint not in get_args(Checkpoint):
+        raise UsageError(f"checkpoint {checkpoint!r}: expected one of {', '.join(get_args(Checkpoint))}")
     if checkpoint == "final":
         return read_weights(folder), folder / WEIGHTS_FILE
     from utseg.training.checkpoint import BEST, load

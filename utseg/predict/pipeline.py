@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 from utseg.case import Case
 from utseg.compute.pool import InlineExecutor, process_pool, run_each
 from utseg.compute.threads import Threads
-from utseg.device import Precision, chosen_precision
+from utseg.device import Precision, precision_to_predict_in
 from utseg.errors import Interrupted, number_of
 from utseg.files import require_writable, sha256_json
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation, union
@@ -317,7 +317,7 @@ def _new_record(
             checkpoint=model.checkpoint,
             focus=windowed.record.plan.focus,
             step_size=windowed.record.plan.step_size,
-            precision=chosen_precision(precision, device),
+            precision=precision_to_predict_in(precision, device),
         )
         for model, windowed in zip(models, numbered, strict=True)
     )

@@ -15,7 +15,7 @@ from utseg.evaluate.references import References, find_references, labels_of_mas
 from utseg.files import folder_lock, require_writable
 from utseg.home import FilePath
 from utseg.label_map import IGNORE, Labels
-from utseg.labels import in_words
+from utseg.labels import checked_labels, in_words
 from utseg.measure.cines import Known, find_images, find_masks, join_cines, recorded_images
 from utseg.measure.group import compare, distributions
 from utseg.measure.measure import RULES, measure_cine
@@ -25,6 +25,7 @@ from utseg.measure.table import About, read_cines, wrong_numbers
 from utseg.measure.tables import write_tables
 from utseg.predict.record import PREDICTION_FILE, predicted_cases, read_record, seen_in_training, versions_of
 from utseg.progress import progress
+from utseg.rawdata import require_outside_datasets
 from utseg.rawdata.description import DESCRIPTION_FILE
 from utseg.rawdata.gate import read_geometry
 from utseg.rawdata.names import NIFTI_ENDINGS
@@ -61,6 +62,8 @@ def measure(
     the others are measured and written.
     """
     masks, output, dataset = Path(masks), Path(output), named_dataset(dataset, home)
+    require_outside_datasets(output)
+    labels = None if labels is None else checked_labels(labels)
     if basal_rule not in BASAL_RULES:
         raise UsageError(f"basal rule {basal_rule!r}: there are {', '.join(BASAL_RULES)}")
     require_masks(masks)
@@ -98,7 +101,7 @@ def measure(
 
 def _compared(references: Path, masks: Path, dataset: Dataset | None, labels: Labels | None) -> References:
     """The references, which are annotated wholly. Raises InputError, and as `find_references`."""
-    found = find_references(references, masks, dataset, None if labels is None else dict(labels))
+    found = find_references(references, masks, dataset, labels)
     if IGNORE in found.labels:
         raise InputError(
             f"{references}: volumes of references that are ignored in part ({IGNORE}) are not known; leave -g out"

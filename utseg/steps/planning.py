@@ -1,11 +1,12 @@
 """`plan_and_preprocess`: from a raw dataset to a plan and the slices to train from."""
 
+import math
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from utseg.case import Dataset
 from utseg.errors import UsageError, explained_by
@@ -79,6 +80,14 @@ def plan_and_preprocess(
         partial(planned_step, device=device),
     )
     check_configuration(request.configuration)
+    if until not in get_args(Until):
+        raise UsageError(f"until {until!r}: expected one of {', '.join(get_args(Until))}")
+    if dry_run and until == "fingerprint":
+        raise UsageError(
+            "until='fingerprint' and dry_run: a dry run plans, and writes nothing; leave one out"
+        )
+    if memory_gb is not None and not 0 < memory_gb < math.inf:
+        raise UsageError(f"memory_gb: expected a number above 0, found {memory_gb!r}")
     request.step_kind(network_name or DEFAULT_NETWORK)  # wrong names are refused before scans are read
     if like is not None:
         request = _kept(request, Path(like), planner, configuration)

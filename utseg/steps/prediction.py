@@ -18,6 +18,7 @@ from utseg.predict.inputs import (
 from utseg.predict.model import load_model
 from utseg.predict.parts import Part
 from utseg.predict.pipeline import predict_cases
+from utseg.rawdata import require_outside_datasets
 from utseg.steps.choice import ChosenModels, ModelChoice, chosen_models
 from utseg.steps.dicom import import_on_the_way, write_segmentations
 from utseg.training.record import read_run
@@ -50,6 +51,7 @@ def predict(
     and what is written, as of `predict_cases`. Raises what that, `chosen_models`, `find_inputs` and `import_dicom` raise.
     """
     choice, images, output = choice or ModelChoice(), Path(images), Path(output)
+    require_outside_datasets(output)
     with chosen_models(choice) as chosen:
         where = resolve_device(device)  # refused before a folder is made, or DICOM imported
         inputs, problems = _inputs_or_import(

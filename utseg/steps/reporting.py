@@ -7,6 +7,7 @@ from typing import Any
 from utseg.case import Dataset
 from utseg.errors import UsageError, explained_by
 from utseg.home import FilePath, Home
+from utseg.rawdata import require_outside_datasets
 from utseg.report import write_report, write_study_report
 from utseg.report.page import Report
 from utseg.steps.datasets import named_dataset
@@ -30,6 +31,9 @@ def report(
     command: shown in the report as what wrote it. Raises UsageError where a study is named with anything else, and what `write_report`
     and `write_study_report` raise.
     """
+    if isinstance(paths, str | Path):
+        raise UsageError(f"paths: expected a list, as ['scores'], found {paths!r}")
+    require_outside_datasets(Path(output))
     named = [Path(path) for path in paths]
     studies = _studies_among(named, with_others=dataset is not None)
     dataset = named_dataset(dataset, home)

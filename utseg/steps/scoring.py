@@ -14,6 +14,8 @@ from utseg.evaluate.score import evaluate_cases
 from utseg.evaluate.sources import check_references
 from utseg.home import FilePath
 from utseg.label_map import Labels
+from utseg.labels import checked_labels
+from utseg.rawdata import require_outside_datasets
 from utseg.steps.datasets import named_dataset
 
 logger = logging.getLogger("utseg")
@@ -42,8 +44,12 @@ def evaluate(
     `find_references` and `evaluate_cases`.
     """
     predictions, references, output = Path(predictions), Path(references), Path(output)
+    require_outside_datasets(output)
     found = find_references(
-        references, predictions, named_dataset(dataset, home), None if labels is None else dict(labels)
+        references,
+        predictions,
+        named_dataset(dataset, home),
+        None if labels is None else checked_labels(labels),
     )
     require_masks(predictions)
     extra = files_by_case(predictions).keys() - {case.case_id for case in found.cases}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from utseg.errors import UsageError
 from utseg.home import FilePath, Home
 from utseg.selection import Best, SelectionRequest
 from utseg.selection import find_best_configuration as find_best
@@ -23,6 +24,11 @@ def find_best_configuration(
 
     dataset: with results, below `home`; left out: the only one there. The rest as of `SelectionRequest`; errors as of the selection.
     """
+    if tta_subjects < 0:
+        raise UsageError(f"tta_subjects: expected 0 or more, found {tta_subjects}")
+    for key, value in (("planners", planners), ("models", models)):
+        if isinstance(value, str):
+            raise UsageError(f"{key}: expected a list of names, as ['UTNet'], found {value!r}")
     places = Home.locate(home)
     name, results = places.trained_dataset(dataset)
     return find_best(

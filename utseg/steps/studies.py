@@ -6,9 +6,17 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
 
-from utseg.errors import CaseErrors, InputError, Interrupted, UsageError, UtsegError
+from utseg.errors import (
+    LONGEST_S,
+    MOST_WORKERS,
+    CaseErrors,
+    InputError,
+    Interrupted,
+    UsageError,
+    UtsegError,
+)
 from utseg.home import FilePath, Home
-from utseg.rawdata import open_dataset
+from utseg.rawdata import open_dataset, require_outside_datasets
 from utseg.report import write_study_report
 from utseg.study.checksums import Checksums
 from utseg.study.data import DATA_FOLDER, expand_by_scans
@@ -40,6 +48,11 @@ def study(
     max_time_s: of the whole study, in place of its epochs. parallel: runs at once. executor: does the runs, as that of a Dask cluster.
     Raises UsageError for a study that cannot be, CaseErrors with a line for each run that failed, after the others; Interrupted on Ctrl-C.
     """
+    require_outside_datasets(Path(output))
+    if not 1 <= parallel <= MOST_WORKERS:
+        raise UsageError(f"parallel: expected a whole number from 1 to {MOST_WORKERS}, found {parallel!r}")
+    if max_time_s is not None and not 0 < max_time_s <= LONGEST_S:
+        raise UsageError(f"max_time_s: expected seconds above 0, found {max_time_s!r}")
     where = definition if isinstance(definition, str) else f"study {definition.name}"
     if isinstance(definition, str):
         definition = read_definition(definition)

@@ -13,7 +13,7 @@ from utseg.home import FilePath, Home, check_configuration, choose_plan_folder, 
 from utseg.preprocess.splits import read_splits
 from utseg.trainer import Trainer, differences_of_finished, find_trainer
 from utseg.training.record import RUN_FILE, is_finished
-from utseg.training.request import TrainRequest
+from utseg.training.request import TrainRequest, check_request
 
 logger = logging.getLogger("utseg")
 ALL_FOLDS = "all-folds"
@@ -35,7 +35,8 @@ def train(
     configuration: 2d or 2.5d. selection: fold0 … fold4, all, vendor=A,B, …, or all-folds, which keeps the folds that have finished and
     goes on with others. dataset: preprocessed, below `home`; left out: the only one there. planner: of the plan; left out: as
     `choose_plan_folder`. settings: values of plan and recipe by dotted key. options: the other fields of `TrainRequest`, as epochs,
-    max_time_s, seed, device, resume. Raises UsageError for names that do not exist, InputError or ArtefactError where the run cannot be.
+    max_time_s, seed, device, resume. Raises UsageError for names that do not exist and options that do not go together, InputError
+    or ArtefactError where the run cannot be.
     """
     check_configuration(configuration, " (as in utseg_train 2d fold0)")
     trainer = find_trainer(model)
@@ -52,6 +53,7 @@ def train(
         settings=dict(settings or {}),
         **options,
     )
+    check_request(request)
     if selection != ALL_FOLDS:
         _train(trainer, request)
         return [request.output]
@@ -82,7 +84,7 @@ def _weights_of(request: TrainRequest) -> Iterator[Path | None]:
 
     Where that is not there, the only run of this network, else the only one. Raises UsageError where none of these is clear.
     """
-    path = request.weights
+    path = None if request.weights is None else Path(request.weights)
     with ExitStack() as stack:
         if path is None or not (runs := _runs_at(path, stack)):
             yield path

@@ -1,8 +1,31 @@
-"""`TrainRequest`: the options of one training run, as the command passes them on."""
+"""`TrainRequest`: the options of one training run, as the command passes them on; and which of them no run can have."""
 
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any
+
+from utseg.errors import LARGEST_COUNT, LARGEST_SEED, LONGEST_S, MOST_WORKERS, UsageError
+
+# What --validate takes from the run: the option of each field of the request.
+OF_TRAINING = {
+    "epochs": "--epochs",
+    "max_time_s": "--max-time",
+    "patience": "--patience",
+    "seed": "--seed",
+    "weights": "--weights",
+    "allow_mismatch": "--allow-mismatch",
+    "fit": "--fit",
+    "compile": "--compile",
+    "settings": "--set",
+}
+ONE_OF = (("epochs", "max_time_s"), ("resume", "overwrite", "validate"))
+WHOLE_NUMBERS = {
+    "epochs": (1, LARGEST_COUNT),
+    "patience": (1, LARGEST_COUNT),
+    "seed": (0, LARGEST_SEED),
+    "workers": (0, MOST_WORKERS),
+}
 
 
 @dataclass(frozen=True)
@@ -45,3 +68,22 @@ class TrainRequest:
     def of_run_there(self) -> bool:
         """Whether it is about a run that was started before."""
         return self.resume or self.validate
+
+
+def check_request(request: TrainRequest) -> None:
+    """Raises UsageError for what the command's own words cannot say: options that exclude each other, numbers that no run can have."""
+    given = [option for name, option in OF_TRAINING.items() if getattr(request, name)]
+    if request.validate and given:
+        raise UsageError(
+            f"--validate trains nothing, and takes the run as it is: leave out {', '.join(given)}"
+        )
+    for names in ONE_OF:
+        if len(both := [name for name in names if getattr(request, name)]) > 1:
+            raise UsageError(f"{' and '.join(both)}: leave one out")
+    for name, (least, most) in WHOLE_NUMBERS.items():
+        value = getattr(request, name)
+        if value is not None and not (isinstance(value, Integral) and least <= int(value) <= most):
+            raise UsageError(f"{name}: expected a whole number from {least} to {most}, found {value!r}")
+    seconds = request.max_time_s
+    if seconds is not None and not 0 < seconds <= LONGEST_S:
+        raise UsageError(f"max_time_s: expected seconds above 0, found {seconds!r}")
