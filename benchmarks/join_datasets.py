@@ -45,7 +45,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="+")
     arguments = parser.parse_args()
     datasets = [open_dataset(folder, folder.name) for folder in arguments.folder]
-    labels = dict(datasets[0].labels)
+    labels, channel_names = dict(datasets[0].labels), datasets[0].channel_names
+    for dataset in datasets:
+        if dataset.channel_names != channel_names:
+            raise SystemExit(f"{dataset.name}: its channels are {dataset.channel_names}, not {channel_names}")
     seen: set[str] = set()
     for dataset in datasets:
         subjects = {case.subject for case in dataset.training_cases()}
@@ -71,7 +74,7 @@ def main() -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    channels = {str(number): name for number, name in enumerate(datasets[0].channel_names)}
+    channels = {str(number): name for number, name in enumerate(channel_names)}
     told = {"channel_names": channels, "labels": labels, "numTraining": len(rows), "file_ending": ENDING}
     write_json(arguments.out / "dataset.json", told)
     print(f"{len(seen)} subjects, {len(rows)} cases: {arguments.out}")

@@ -105,8 +105,8 @@ def test_identical_members_are_the_member(seed, count, data):
     weights = data.draw(st.none() | st.lists(st.floats(0.01, 100), min_size=count, max_size=count))
     values = random_probabilities(seed)
     with tempfile.TemporaryDirectory() as place:
-        folder = write_member(Path(place) / "m", {"a": values})
-        ensemble_folders([folder] * count, Path(place) / "out", weights=weights, save_probabilities=True)
+        folders = [write_member(Path(place) / f"m{number}", {"a": values}) for number in range(count)]
+        ensemble_folders(folders, Path(place) / "out", weights=weights, save_probabilities=True)
         found, _ = read_probabilities(Path(place) / "out" / "a.npz")
         np.testing.assert_array_equal(found, values)
 
@@ -249,6 +249,8 @@ def test_folders_that_do_not_go_together_are_refused_before_anything_is_written(
         ensemble_folders(pair, out, weights=[1])
     with pytest.raises(UsageError, match="above 0"):
         ensemble_folders(pair, out, weights=[1, 0])
+    with pytest.raises(UsageError, match="which would count as several; name it once"):
+        ensemble_folders([*pair, pair[0] / ".." / pair[0].name], out)
     with pytest.raises(InputError, match="choose another with -o"):
         ensemble_folders(pair, pair[1])
     assert not out.exists()

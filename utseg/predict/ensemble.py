@@ -90,9 +90,15 @@ def ensemble_folders(
     """Writes each case's mask, the likeliest label by the members' mean, with `prediction.json`, and CASE.npz where it is asked for.
 
     weights: one a folder, above 0; they need not sum to one. case_ids: these cases only; all where left out. A record of earlier cases by
-    the same members stays. Raises UsageError for wrong weights, InputError or ArtefactError where folders do not go together (before
-    anything is written), CaseErrors with a line for each case that cannot be joined, after the others are written.
+    the same members stays. Raises UsageError for wrong weights and for a folder that is there twice, InputError or ArtefactError where
+    folders do not go together (before anything is written), CaseErrors with a line for each case that cannot be joined, after the others
+    are written.
     """
+    named = [folder.resolve() for folder in folders]
+    if twice := [str(folder) for folder in folders if named.count(folder.resolve()) > 1]:
+        raise UsageError(
+            f"{', '.join(twice)}: one folder, which would count as several; name it once, and weigh it by -w"
+        )
     weighted = sorted(zip(folders, _checked_weights(weights, len(folders)), strict=True))
     records = [_read_record(folder) for folder, _ in weighted]
     members = [
@@ -101,7 +107,7 @@ def ensemble_folders(
         )
         for (folder, weight), record in zip(weighted, records, strict=True)
     ]
-    if output.resolve() in {folder.resolve() for folder in folders}:
+    if output.resolve() in named:
         raise InputError(f"{output}: is one of the folders to join; choose another with -o")
     record = _new_record(members, records)
     joinings = [
