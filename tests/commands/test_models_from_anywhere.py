@@ -229,3 +229,15 @@ def test_names_of_folds_are_a_list_and_a_model_says_what_it_is(folder, scan):
 def test_importing_the_package_is_light():
     code = "import sys, utseg; assert not {'torch', 'numpy'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_model_that_is_named_in_two_ways_counts_once(home, folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    fold0, whole = folder / "fold0", [folder / "fold0", folder / "fold1"]
+    for paths, runs in (
+        (("UTNet", "UTNet/fold0"), whole),
+        (("UTNet/fold0", "UTNet/../UTNet/fold0", fold0), [fold0]),
+    ):
+        found = [model.folder.resolve() for model in utseg.load_model(paths, device="cpu").models]
+        assert found == runs
+    assert len(utseg.load_model([home / "model.zip", home / "." / "model.zip"], device="cpu").models) == 2

@@ -4,7 +4,7 @@ Nothing is loaded here; an archive is unpacked into a temporary folder for as lo
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,14 +77,22 @@ def chosen_models(choice: ModelChoice) -> Iterator[ChosenModels]:
         raise UsageError(
             f"{', '.join(map(str, choice.paths))}: the models there are the choice; leave out {', '.join(flags)}"
         )
+    paths = _each_once(choice.paths)
     with ExitStack() as stack:
-        found = [_at(path, choice, stack) for path in choice.paths]
+        found = [_at(path, choice, stack) for path in paths]
         if len(found) > 1:
-            for path in (path for path, one in zip(choice.paths, found, strict=True) if one.best):
+            for path in (path for path, one in zip(paths, found, strict=True) if one.best):
                 logger.info("%s: its %s is not followed: other models predict too", path, BEST_FILE)
-            runs = dict.fromkeys(run for one in found for run in one.runs)
-            found = [ChosenModels(tuple(runs))]
+            found = [ChosenModels(_each_once(run for one in found for run in one.runs))]
         yield found[0]
+
+
+def _each_once(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """The paths, of several that lead to one place the first: a model that is named twice would count twice."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        found.setdefault(path.resolve(), path)
+    return tuple(found.values())
 
 
 def _at(path: Path, choice: ModelChoice, stack: ExitStack) -> ChosenModels:
