@@ -87,7 +87,8 @@ def test_regions_go_the_whole_way(home, typed: Typed):
     call("utseg_train", "2d", "fold0", *options, "--set", *SETTINGS)
     call("utseg_predict", "-i", images, "-o", masks, "--device", "cpu", "--save-probabilities")
     call("utseg_evaluate", "-p", masks, "-g", home / "raw/Heart", "-o", home / "scores")
-    assert ensemble.main(["-i", str(masks), str(masks), "-o", str(home / "joined")]) == 0
+    twin = shutil.copytree(masks, home / "twin")
+    assert ensemble.main(["-i", str(masks), str(twin), "-o", str(home / "joined")]) == 0
     run = next((home / "results/Heart").glob("*/UNet/fold0"))
     assert len(read_weights(run)["heads.0.bias"]) == 4
     assert_painted_and_scored(home, masks)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from utseg.archive import unpacked
 from utseg.errors import InputError, UsageError, UtsegError, listing
-from utseg.files import require_no_broken_link
+from utseg.files import require_no_broken_link, sha256
 from utseg.home import Home, selection_folder_name
 from utseg.inference.views import AS_MIRRORED_IN_TRAINING, TestTimeAugmentation
 from utseg.labels import changed_labels
@@ -26,7 +26,7 @@ from utseg.selection.record import (
     read_best,
     treatment_in_words,
 )
-from utseg.training.record import RUN_FILE, Checkpoint, read_run
+from utseg.training.record import RUN_FILE, WEIGHTS_FILE, Checkpoint, read_run
 
 logger = logging.getLogger("utseg")
 
@@ -77,21 +77,21 @@ def chosen_models(choice: ModelChoice) -> Iterator[ChosenModels]:
         raise UsageError(
             f"{', '.join(map(str, choice.paths))}: the models there are the choice; leave out {', '.join(flags)}"
         )
-    paths = _each_once(choice.paths)
     with ExitStack() as stack:
-        found = [_at(path, choice, stack) for path in paths]
+        found = [_at(path, choice, stack) for path in choice.paths]
         if len(found) > 1:
-            for path in (path for path, one in zip(paths, found, strict=True) if one.best):
+            for path in (path for path, one in zip(choice.paths, found, strict=True) if one.best):
                 logger.info("%s: its %s is not followed: other models predict too", path, BEST_FILE)
             found = [ChosenModels(_each_once(run for one in found for run in one.runs))]
         yield found[0]
 
 
-def _each_once(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """The paths, of several that lead to one place the first: a model that is named twice would count twice."""
-    found: dict[Path, Path] = {}
-    for path in paths:
-        found.setdefault(path.resolve(), path)
+def _each_once(runs: Iterable[Path]) -> tuple[Path, ...]:
+    """Of runs with the same weights, as one that is named in two ways, or is in an archive too, the first: each counts once."""
+    found: dict[str, Path] = {}
+    for run in runs:
+        weights = run / WEIGHTS_FILE
+        found.setdefault(sha256(weights) if weights.is_file() else str(run.resolve()), run)
     return tuple(found.values())
 
 

@@ -44,6 +44,8 @@ MAY_DIFFER = (
 DATA = ("selection", "training_cases", "validation_cases", "data_sha256")
 OF_A_FOLD = ("plan.batch_size", f"plan.{HISTOGRAMS}")
 """By `--fit`, and for the cases of a fold."""
+THEN_NOW = "%s (%s then, %s now)"
+THERE_HERE = "%s (%s there, %s here)"
 TIMETABLE = ("epochs", "iterations_per_epoch", "recipe.validate_every")
 FILES = (RUN_FILE, LATEST, PREVIOUS, BEST, WEIGHTS_FILE, JSONL, PICTURE, STOP)
 EVENTS = "events.out.tfevents.*"
@@ -109,7 +111,7 @@ def differences(recorded: RunRecord, wanted: RunRecord, request: TrainRequest) -
     recorded = recorded.model_copy(update={"epochs": recorded.planned_epochs})
     found = _differing(recorded, wanted, free)
     asked = {key: pair for key, pair in found.items() if key in DATA or not request.validate}
-    return [_difference(key, *pair, "then", "now") for key, pair in asked.items()]
+    return [_difference(key, *pair, THEN_NOW) for key, pair in asked.items()]
 
 
 def unlike(first: RunRecord, other: RunRecord) -> list[str]:
@@ -122,7 +124,7 @@ def unlike(first: RunRecord, other: RunRecord) -> list[str]:
     lengths = first.epochs * first.iterations_per_epoch, other.epochs * other.iterations_per_epoch
     if max(lengths) >= 2 * min(lengths):
         found["iterations"] = lengths
-    return [_difference(key, *pair, "there", "here") for key, pair in found.items()]
+    return [_difference(key, *pair, THERE_HERE) for key, pair in found.items()]
 
 
 def _differing(recorded: RunRecord, wanted: RunRecord, free: Collection[str]) -> dict[str, tuple[Any, Any]]:
@@ -136,9 +138,9 @@ def _differing(recorded: RunRecord, wanted: RunRecord, free: Collection[str]) ->
     }
 
 
-def _difference(key: str, before: Any, now: Any, then: str, today: str) -> str:
+def _difference(key: str, before: Any, now: Any, words: str) -> str:
     long = isinstance(before, list) or max(len(str(before)), len(str(now))) > 60
-    return key if long else f"{key} ({before} {then}, {now} {today})"
+    return key if long else words % (key, before, now)
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
