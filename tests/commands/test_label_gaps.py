@@ -44,7 +44,8 @@ def walk(typed: Typed, home: Path) -> None:
     where = ("2d", "fold0", "-d", "Heart", "-m", "UNet", "--device", "cpu", "-np", 0)
     call("utseg_train", *where, "--epochs", 1, "--set", *settings)
     call("utseg_predict", "-i", images, "-o", probabilities, "--device", "cpu", "--save-probabilities")
-    assert ensemble.main(["-i", *[str(probabilities)] * 2, "-o", str(home / "joined")]) == 0
+    twin = shutil.copytree(probabilities, home / "twin")
+    assert ensemble.main(["-i", str(probabilities), str(twin), "-o", str(home / "joined")]) == 0
     call("utseg_evaluate", "-p", probabilities, "-g", home / "raw" / "Heart", "-o", home / "scores")
 
 

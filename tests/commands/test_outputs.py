@@ -8,7 +8,7 @@ COMMANDS = {
     "utseg_predict": ("-i", "IN", "-d", "Heart", "-m", "UNet", "-o"),
     "utseg_evaluate": ("-p", "IN", "-g", "RAW", "-o"),
     "utseg_measure": ("-i", "IN", "-o"),
-    "utseg_ensemble": ("-i", "IN", "IN", "-o"),
+    "utseg_ensemble": ("-i", "IN", "OTHER", "-o"),
     "utseg_report": ("IN", "-o"),
     "utseg_study": ("vendors", "-d", "Heart", "-o"),
     "utseg_export_model": ("-d", "Heart", "-o"),
@@ -43,12 +43,14 @@ def test_an_output_in_a_raw_dataset_is_refused(raw, tmp_path, command):
 def test_so_it_is_in_every_layout_and_behind_a_link(raw, tmp_path, layout):
     (tmp_path / "link").symlink_to(raw / layout)
     for place in (raw / layout, raw / layout / "a" / "b", tmp_path / "link" / "a"):
-        assert_refused(run_here("utseg_ensemble", "-i", "IN", "IN", "-o", place), f"{place}: ", "raw dataset")
+        assert_refused(
+            run_here("utseg_ensemble", "-i", "IN", "OTHER", "-o", place), f"{place}: ", "raw dataset"
+        )
 
 
 def test_beside_a_dataset_and_in_a_folder_that_is_merely_called_so_it_is_not(raw, tmp_path):
     (tmp_path / "Training").mkdir()
     (tmp_path / "imagesTs").mkdir()
     for place in (raw / "scores", tmp_path / "out"):
-        result = run_here("utseg_ensemble", "-i", "IN", "IN", "-o", place)
+        result = run_here("utseg_ensemble", "-i", "IN", "OTHER", "-o", place)
         assert result.returncode == 1 and "raw dataset" not in result.stderr
