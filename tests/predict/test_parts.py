@@ -176,6 +176,19 @@ def test_an_older_mask_of_a_case_that_fails_now_is_on_no_record(cases, tmp_path)
     assert set(json.loads((out / "prediction.json").read_text())["cases"]) == {"case1", "case2"}
 
 
+def test_a_mask_that_was_made_after_a_failure_stays_on_the_joined_record(cases, tmp_path):
+    image = tmp_path / "later.nii.gz"
+    image.write_bytes(b"damaged")
+    every, out = [*cases[1:3], Case("later", "s", (image,))], tmp_path / "out"
+    (of_later,) = [part for part in ALL if "later" in shares(every, 3)[part.number - 1]]
+    with pytest.raises(CaseErrors, match="case later"):
+        predict(every, out, of_later)
+    image.write_bytes(cases[0].images[0].read_bytes())
+    for number in (1, 2):  # shared out anew
+        predict(every, out, Part(number=number, count=2), resume=True)
+    assert set(json.loads((out / "prediction.json").read_text())["cases"]) == {"case1", "case2", "later"}
+
+
 def test_an_interrupted_part_is_waited_for(cases, whole, tmp_path, monkeypatch):
     out = tmp_path / "out"
 

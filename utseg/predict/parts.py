@@ -160,11 +160,11 @@ def join_parts(
                 remove_leftovers(each, recursive=False)
             records = [record for _, record in _records(folder) if record.same_provenance(provenance)]
             cases: dict[str, PredictedCase] = {}
-            failed: set[str] = set()
+            known: set[str] = set()
             for record in records:  # the oldest first
-                failed |= set(record.failed or ())
+                failed = record.failed or ()
                 cases = {name: each for name, each in cases.items() if name not in failed} | record.cases
-            known = {*cases, *failed}
+                known |= {*record.cases, *failed}
             missing = [
                 f"{number}/{len(parts)}" for number, ids in enumerate(parts, start=1) if not ids <= known
             ]
