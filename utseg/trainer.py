@@ -57,8 +57,8 @@ def planned_step(network_name: str, device: str = "auto") -> "StepKind":
 def differences_of_finished(request: TrainRequest) -> list[str]:
     """In which plan, recipe, seed and length a run that has finished differs from what is asked for, with both values."""
     from utseg.planning.plan import read_plan
+    from utseg.training.differences import OF_A_FOLD, differences
     from utseg.training.recipe import apply_settings, find_recipe
-    from utseg.training.run_folder import OF_A_FOLD, differences
 
     record = read_run(request.output)
     recipe, plan = apply_settings(

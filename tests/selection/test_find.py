@@ -1,6 +1,8 @@
 """From finished folds to `best.json`, as a command: what is compared, made, kept, chosen and written."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
@@ -239,6 +241,11 @@ def test_folds_of_a_model_that_were_trained_otherwise_are_named(home, capfd):
         "auto_2d/UNet/fold1: was trained otherwise than fold0: plan.augmentation.gamma_probability (" in line
     )
     assert "0.875 here), iterations (" in line and "batch_size" not in line and "seed" not in line
+
+
+def test_models_are_found_without_torch():
+    program = "import sys, utseg.selection, utseg.steps.choice; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_what_is_not_there_is_said_with_what_is(home, capfd):

@@ -29,6 +29,7 @@ StepSize = Annotated[float, Field(gt=0, le=1)]
 FOCUS_MARGIN = 1.25  # how many times the one window of `focus` has to hold the structures of every case
 PREPROCESSING_PREFIX = "preprocessing."
 NETWORK_PREFIX = "network."
+HISTOGRAMS = "augmentation.histogram_probability"
 # The slices that a network is shown for each slice, by their place in its stack and in the order of its channels.
 SLICE_OFFSETS: dict[Configuration, tuple[int, ...]] = {"2d": (0,), "2.5d": (-1, 0, 1)}
 # What a plan is of, and was made by: nothing to set.

@@ -79,14 +79,14 @@ def find_case_files(
 def unlike_references(entries: Sequence[Entry]) -> list[str]:
     """A line where models were scored against other files under one name, so that their scores cannot be compared."""
     references: dict[str, set[str]] = {}
-    for scores in (scores for entry in entries for scores in entry.scores if scores.sources):
+    for scores in (scores for entry in entries for scores in entry.scores):
         for case_id in {str(row["case"]) for row in scores.rows}:
             if scores.sources and (source := scores.sources.cases.get(case_id)):
                 references.setdefault(case_id, set()).add(source.reference_sha256)
     unlike = sum(len(checksums) > 1 for checksums in references.values())
-    return [f"{number_of(unlike, 'case')}: the models were scored against different references."] * bool(
-        unlike
-    )
+    if not unlike:
+        return []
+    return [f"{number_of(unlike, 'case')}: the models were scored against different references."]
 
 
 def _of_case(

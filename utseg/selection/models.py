@@ -19,6 +19,7 @@ from utseg.labels import match_network_labels
 from utseg.planning.memory import forward_gmac
 from utseg.planning.task import planned_task
 from utseg.predict.record import read_record
+from utseg.training.differences import unlike_folds
 from utseg.training.record import (
     RUN_FILE,
     VALIDATION_FOLDER,
@@ -27,7 +28,6 @@ from utseg.training.record import (
     is_finished,
     read_run,
 )
-from utseg.training.run_folder import unlike
 
 logger = logging.getLogger("utseg")
 FIELD_MM = 320.0
@@ -156,20 +156,9 @@ def find_models(
         )
     _require_same_task(trained)
     for one in trained:
-        _say_unlike_folds(one)
+        for fold, words in unlike_folds([run.record for run in one.folds.values()]).items():
+            logger.warning("%s/%s: %s: train all its folds alike with --overwrite", one.name, fold, words)
     return trained
-
-
-def _say_unlike_folds(model: TrainedModel) -> None:
-    first, *others = model.folds.values()
-    for run in others:
-        if found := unlike(first.record, run.record):
-            logger.warning(
-                "%s: was trained otherwise than %s: %s; both count as one model: train all its folds alike with --overwrite",
-                run.name,
-                first.record.selection,
-                listing(found),
-            )
 
 
 def _require_same_task(trained: Sequence[TrainedModel]) -> None:

@@ -29,7 +29,7 @@ from utseg.rawdata import require_outside_datasets
 from utseg.rawdata.description import DESCRIPTION_FILE
 from utseg.rawdata.gate import read_geometry
 from utseg.rawdata.names import NIFTI_ENDINGS
-from utseg.report.measures.write import PAGE_FILE, write_measures_page
+from utseg.report.measures.write import PAGE_FILE, MeasuresPages, write_measures_page
 from utseg.steps.datasets import named_dataset
 
 logger = logging.getLogger("utseg")
@@ -82,6 +82,21 @@ def measure(
         if not cines:
             raise CaseErrors(problems)
         record = _record(cines, masks, numbering, basal_rule, compared)
+    pages, unwritten = _write(record, masks, output, dicom=dicom, pictures=pictures, workers=workers)
+    problems += unwritten
+    notices = [*pages.notices, *([] if pictures else _off_grid(record.cines, masks))]
+    for notice in notices:
+        logger.warning("%s", notice)
+    if problems:
+        raise CaseErrors(problems)
+    return record
+
+
+def _write(
+    record: MeasuresRecord, masks: Path, output: Path, *, dicom: bool, pictures: bool, workers: int | None
+) -> tuple[MeasuresPages, list[str]]:
+    """Writes all files; the pages, and a line for each cine of which no DICOM could be written."""
+    problems: list[str] = []
     require_writable(output)
     with folder_lock(output):
         remove_objects(output)
@@ -91,12 +106,7 @@ def measure(
         if dicom:
             problems += _write_dicom(record, output)
         write_measures(record, output)
-    notices = [*pages.notices, *([] if pictures else _off_grid(record.cines, masks))]
-    for notice in notices:
-        logger.warning("%s", notice)
-    if problems:
-        raise CaseErrors(problems)
-    return record
+    return pages, problems
 
 
 def _compared(references: Path, masks: Path, dataset: Dataset | None, labels: Labels | None) -> References:

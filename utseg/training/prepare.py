@@ -29,7 +29,7 @@ from utseg.label_map import values_of
 from utseg.labels import class_numbers
 from utseg.networks.layers.sizes import margins
 from utseg.networks.network import SegmentationNetwork
-from utseg.planning.plan import Plan, read_plan
+from utseg.planning.plan import HISTOGRAMS, Plan, read_plan
 from utseg.planning.task import planned_task
 from utseg.preprocess.slices import CaseRecord, SliceStore, data_sha256
 from utseg.preprocess.splits import check_same_scans, label_gaps, left_out, read_splits, select_cases
@@ -55,7 +55,6 @@ from utseg.training.weights import (
 logger = logging.getLogger("utseg")
 GPU_LOADER_WORKERS = 6
 PROCESSES = "processes"
-HISTOGRAMS = "augmentation.histogram_probability"
 
 
 @dataclass(frozen=True)

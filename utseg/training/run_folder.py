@@ -5,18 +5,17 @@ A resumed run must be the run that was started: plan, recipe, data, cases and se
 
 import logging
 import shutil
-from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from utseg.errors import InputError
 from utseg.files import folder_lock, remove_leftovers, require_writable
 from utseg.training.checkpoint import BEST, LATEST, PREVIOUS, has_checkpoint
+from utseg.training.differences import differences
 from utseg.training.early_end import STOP
 from utseg.training.log import JSONL, PICTURE
-from utseg.training.prepare import HISTOGRAMS, PROCESSES, Run, read_recorded
+from utseg.training.prepare import PROCESSES, Run, read_recorded
 from utseg.training.record import (
     RUN_FILE,
     SUMMARY_FILE,
@@ -29,24 +28,6 @@ from utseg.training.record import (
 from utseg.training.request import TrainRequest
 
 logger = logging.getLogger("utseg")
-MAY_DIFFER = (
-    "device",
-    "versions",
-    "git_revision",
-    "started",
-    "plan.reasons",
-    "plan.estimated_memory_gb",
-    "initial_weights.saw",
-    "initial_weights.scans",
-    "ended_early",
-    "training_scans",
-)
-DATA = ("selection", "training_cases", "validation_cases", "data_sha256")
-OF_A_FOLD = ("plan.batch_size", f"plan.{HISTOGRAMS}")
-"""By `--fit`, and for the cases of a fold."""
-THEN_NOW = "%s (%s then, %s now)"
-THERE_HERE = "%s (%s there, %s here)"
-TIMETABLE = ("epochs", "iterations_per_epoch", "recipe.validate_every")
 FILES = (RUN_FILE, LATEST, PREVIOUS, BEST, WEIGHTS_FILE, JSONL, PICTURE, STOP)
 EVENTS = "events.out.tfevents.*"
 
@@ -94,61 +75,6 @@ def check_same_run(recorded: RunRecord, wanted: RunRecord, request: TrainRequest
         raise InputError(
             f"{request.output}: cannot {verb}, the run was started otherwise: {listed}{more}; {way}start again with --overwrite"
         )
-
-
-def differences(recorded: RunRecord, wanted: RunRecord, request: TrainRequest) -> list[str]:
-    """Every key in which the run that was started differs from the one that is asked for, with both values.
-
-    The timetable (epochs, validation) is the recorded one, which `--max-time` may have set, and so is the precision, which the processor
-    may have set; to ask for another one is a difference. Of a run that is only validated, the data alone are compared.
-    """
-    free = set(MAY_DIFFER)
-    free |= {key for key in TIMETABLE if not (key == "epochs" and request.epochs)}
-    if "validate_every" in request.settings:
-        free.remove("recipe.validate_every")
-    if request.settings.get("amp", "auto") == "auto":
-        free.add("recipe.amp")
-    recorded = recorded.model_copy(update={"epochs": recorded.planned_epochs})
-    found = _differing(recorded, wanted, free)
-    asked = {key: pair for key, pair in found.items() if key in DATA or not request.validate}
-    return [_difference(key, *pair, THEN_NOW) for key, pair in asked.items()]
-
-
-def unlike(first: RunRecord, other: RunRecord) -> list[str]:
-    """In which values of plan and recipe another fold's run differs from the first one's, with both values; and in its length, if twofold.
-
-    What `--max-time` and `--fit` may have set, and what is planned for the cases of a fold, may differ.
-    """
-    free = {*MAY_DIFFER, *TIMETABLE, *OF_A_FOLD}
-    found = _differing(first, first.model_copy(update={"plan": other.plan, "recipe": other.recipe}), free)
-    lengths = first.epochs * first.iterations_per_epoch, other.epochs * other.iterations_per_epoch
-    if max(lengths) >= 2 * min(lengths):
-        found["iterations"] = lengths
-    return [_difference(key, *pair, THERE_HERE) for key, pair in found.items()]
-
-
-def _differing(recorded: RunRecord, wanted: RunRecord, free: Collection[str]) -> dict[str, tuple[Any, Any]]:
-    """Both values of the keys that differ, but for those that are free and what is below them."""
-    before, now = (dict(_flat(record.model_dump(mode="json"))) for record in (recorded, wanted))
-    return {
-        key: (before.get(key), now.get(key))
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-        and not any(key == name or key.startswith(f"{name}.") for name in free)
-    }
-
-
-def _difference(key: str, before: Any, now: Any, words: str) -> str:
-    long = isinstance(before, list) or max(len(str(before)), len(str(now))) > 60
-    return key if long else words % (key, before, now)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def differing_versions(recorded: RunRecord, wanted: RunRecord) -> list[str]:

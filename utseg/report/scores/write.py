@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from utseg.case import Dataset
-from utseg.errors import listing
 from utseg.evaluate.clinical import Clinical, clinical_measures, over_same_subjects, summarise_clinical
 from utseg.evaluate.summary import summarise
 from utseg.evaluate.tables import CLINICAL_TITLE, Table, summary_tables
@@ -36,6 +35,7 @@ from utseg.report.page import (
 from utseg.report.scores import provenance
 from utseg.report.scores.comparison_tables import Comparisons, compare_entries, comparison_tables, pair_table
 from utseg.report.scores.score_charts import MODELS_SHOWN, agreements, distributions, training_curves
+from utseg.training.differences import unlike_folds
 
 AGREEMENT_MODELS = 4
 IN_SIGHT = 2
@@ -187,18 +187,12 @@ def _too_good(scored: Sequence[Entry]) -> list[str]:
 
 def _unlike_folds(scored: Sequence[Entry]) -> list[str]:
     """Which folds stand as one model though they were trained otherwise."""
-    lines = []
-    for entry in scored:
-        own = [run.record for run in entry.runs if run.folder.is_relative_to(entry.folder)]
-        for other in own[1:]:
-            from utseg.training.run_folder import unlike  # imports torch
-
-            if found := unlike(own[0], other):
-                lines.append(
-                    f"{entry.name}: {other.selection} was trained otherwise than {own[0].selection}: {listing(found)}; both count "
-                    "as one model."
-                )
-    return lines
+    return [
+        f"{entry.name}: {fold} {words}."
+        for entry in scored
+        if (own := [run.record for run in entry.runs if run.folder.is_relative_to(entry.folder)])
+        for fold, words in unlike_folds(own).items()
+    ]
 
 
 def _left_out(scored: Sequence[Entry]) -> list[str]:
